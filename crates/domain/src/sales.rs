@@ -1,0 +1,364 @@
+//! Seats, holds and payments: the deciders. Each is a pure function from what is stored and what
+//! is asked to what shall be stored, or to the reason why not. Every store calls these and writes
+//! the result in the transaction in which it read.
+
+use std::time::Duration;
+
+use crate::ids::{ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId};
+use crate::time::Timestamp;
+
+/// Who owns a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeatState {
+    /// Nobody.
+    Available,
+    /// A reservation that has not paid yet, until `until`; after that nobody.
+    Held {
+        /// The reservation.
+        reservation: ReservationId,
+        /// When the hold runs out.
+        until: Timestamp,
+    },
+    /// A reservation that has paid.
+    Sold {
+        /// The reservation.
+        reservation: ReservationId,
+    },
+}
+
+impl SeatState {
+    /// Whether a buyer may take the seat at `now`. A hold that ran out counts as free at once, not
+    /// when somebody gets round to tidying it up.
+    pub fn is_free(self, now: Timestamp) -> bool {
+        match self {
+            Self::Available => true,
+            Self::Held { until, .. } => until <= now,
+            Self::Sold { .. } => false,
+        }
+    }
+}
+
+/// A seat of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Its id.
+    pub id: SeatId,
+    /// The number printed on it, from 1 within its session.
+    pub number: u32,
+    /// Its price in points.
+    pub price: i64,
+    /// Who owns it.
+    pub state: SeatState,
+}
+
+/// A concert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concert {
+    /// Its id.
+    pub id: ConcertId,
+    /// Its name, for people.
+    pub name: String,
+    /// Where it is, for people.
+    pub venue: String,
+    /// The queue whose tickets open it.
+    pub queue: QueueName,
+    /// When reservations begin.
+    pub opens_at: Timestamp,
+    /// When they end.
+    pub closes_at: Timestamp,
+}
+
+/// One evening of a concert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// The concert that it is of.
+    pub concert: ConcertId,
+    /// When it begins.
+    pub starts_at: Timestamp,
+}
+
+/// How much one user may take, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long seats are held for payment.
+    pub hold: Duration,
+    /// Most seats in one reservation.
+    pub seats_per_reservation_max: u32,
+    /// Most seats of one user in one session, held and bought together.
+    pub seats_per_user_max: u32,
+}
+
+/// One seat of a reservation, at the price agreed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The seat.
+    pub seat: SeatId,
+    /// The number printed on it.
+    pub number: u32,
+    /// The price in points at the time of the reservation.
+    pub price: i64,
+}
+
+/// What has become of a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReservationState {
+    /// Waiting for payment.
+    Held {
+        /// When the hold runs out.
+        until: Timestamp,
+    },
+    /// Paid.
+    Paid {
+        /// The payment.
+        payment: PaymentId,
+    },
+    /// Given back by its user.
+    Cancelled,
+    /// The hold ran out.
+    Expired,
+}
+
+/// Some seats of one session, for one user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// Its id.
+    pub id: ReservationId,
+    /// Whose it is.
+    pub user: UserId,
+    /// The concert.
+    pub concert: ConcertId,
+    /// The session.
+    pub session: SessionId,
+    /// The seats.
+    pub items: Vec<Item>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// What has become of it.
+    pub state: ReservationState,
+}
+
+impl Reservation {
+    /// The price of all seats together, in points. The deciders let no reservation come to be
+    /// whose sum overflows.
+    pub fn total(&self) -> i64 {
+        self.items.iter().map(|item| item.price).sum()
+    }
+
+    /// The state at `now`: a hold that ran out is expired, tidied up or not.
+    pub fn state_at(&self, now: Timestamp) -> ReservationState {
+        match self.state {
+            ReservationState::Held { until } if until <= now => ReservationState::Expired,
+            state => state,
+        }
+    }
+}
+
+/// Why a hold was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldRejected {
+    /// No seats were asked for.
+    NoSeats,
+    /// More seats than one reservation may have.
+    TooManySeats {
+        /// The most allowed.
+        max: u32,
+    },
+    /// The same seat twice.
+    DuplicateSeat(SeatId),
+    /// The ticket has paid already, or was given up.
+    TicketSpent,
+    /// Reservations have not begun.
+    NotYetOpen {
+        /// When they begin.
+        opens_at: Timestamp,
+    },
+    /// Reservations are over.
+    Closed {
+        /// When they ended.
+        closed_at: Timestamp,
+    },
+    /// The session has begun.
+    SessionStarted,
+    /// The session has no such seat.
+    NoSuchSeat(SeatId),
+    /// Somebody has the seat.
+    SeatTaken(SeatId),
+    /// The user would have more seats of the session than allowed.
+    UserLimit {
+        /// The most allowed.
+        max: u32,
+        /// What the user has already.
+        has: u32,
+    },
+}
+
+/// The part of a hold that can be judged from the request alone.
+pub fn check_seat_list(seats: &[SeatId], limits: &Limits) -> Result<(), HoldRejected> {
+    if seats.is_empty() {
+        return Err(HoldRejected::NoSeats);
+    }
+    // Before the search for duplicates, whose time grows with the square of the length.
+    if seats.len() > limits.seats_per_reservation_max as usize {
+        return Err(HoldRejected::TooManySeats { max: limits.seats_per_reservation_max });
+    }
+    for (index, seat) in seats.iter().enumerate() {
+        if seats[..index].contains(seat) {
+            return Err(HoldRejected::DuplicateSeat(*seat));
+        }
+    }
+    Ok(())
+}
+
+/// Whether seats of `session` can be booked at `now`.
+pub fn check_open(
+    concert: &Concert,
+    session: &Session,
+    now: Timestamp,
+) -> Result<(), HoldRejected> {
+    if now < concert.opens_at {
+        return Err(HoldRejected::NotYetOpen { opens_at: concert.opens_at });
+    }
+    if now >= concert.closes_at {
+        return Err(HoldRejected::Closed { closed_at: concert.closes_at });
+    }
+    if now >= session.starts_at {
+        return Err(HoldRejected::SessionStarted);
+    }
+    Ok(())
+}
+
+/// What a hold decision looks at. `seats` are those asked for, in the order asked, `None` where
+/// the session has no such seat.
+#[derive(Clone, Copy, Debug)]
+pub struct HoldRequest<'a> {
+    /// The id that the reservation will have.
+    pub reservation: ReservationId,
+    /// Who asks.
+    pub user: UserId,
+    /// The concert.
+    pub concert: &'a Concert,
+    /// The session.
+    pub session: &'a Session,
+    /// The seats asked for.
+    pub seat_ids: &'a [SeatId],
+    /// Those seats as stored.
+    pub seats: &'a [Option<Seat>],
+    /// How many live seats the user has in this session.
+    pub user_has: u32,
+    /// Whether the ticket has paid already, or was given up.
+    pub ticket_spent: bool,
+}
+
+/// Decides a hold: all seats or none.
+pub fn decide_hold(
+    request: &HoldRequest<'_>,
+    limits: &Limits,
+    now: Timestamp,
+) -> Result<Reservation, HoldRejected> {
+    check_seat_list(request.seat_ids, limits)?;
+    if request.ticket_spent {
+        return Err(HoldRejected::TicketSpent);
+    }
+    check_open(request.concert, request.session, now)?;
+    let mut items = Vec::with_capacity(request.seats.len());
+    for (id, seat) in request.seat_ids.iter().zip(request.seats) {
+        let seat = seat.ok_or(HoldRejected::NoSuchSeat(*id))?;
+        items.push(Item { seat: seat.id, number: seat.number, price: seat.price });
+    }
+    for seat in request.seats.iter().flatten() {
+        if !seat.state.is_free(now) {
+            return Err(HoldRejected::SeatTaken(seat.id));
+        }
+    }
+    let wanted = u32::try_from(items.len()).unwrap_or(u32::MAX);
+    if request.user_has.saturating_add(wanted) > limits.seats_per_user_max {
+        return Err(HoldRejected::UserLimit {
+            max: limits.seats_per_user_max,
+            has: request.user_has,
+        });
+    }
+    Ok(Reservation {
+        id: request.reservation,
+        user: request.user,
+        concert: request.concert.id,
+        session: request.session.id,
+        items,
+        created_at: now,
+        state: ReservationState::Held { until: now.plus(limits.hold) },
+    })
+}
+
+/// Why a reservation was not paid, or not given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettleRejected {
+    /// It belongs to somebody else.
+    NotYours,
+    /// It is paid.
+    AlreadyPaid,
+    /// It was given back.
+    Cancelled,
+    /// The hold ran out.
+    Expired,
+    /// The ticket has paid for something else already, or was given up.
+    TicketSpent,
+    /// The balance does not reach.
+    NotEnoughPoints {
+        /// What the user has.
+        balance: i64,
+        /// What is due.
+        due: i64,
+    },
+}
+
+/// Decides a payment; gives the amount. The balance afterwards is `balance` less the amount.
+pub fn decide_payment(
+    reservation: &Reservation,
+    user: UserId,
+    balance: i64,
+    ticket_spent: bool,
+    now: Timestamp,
+) -> Result<i64, SettleRejected> {
+    check_unsettled(reservation, user, now)?;
+    if ticket_spent {
+        return Err(SettleRejected::TicketSpent);
+    }
+    let due = reservation.total();
+    if balance < due {
+        return Err(SettleRejected::NotEnoughPoints { balance, due });
+    }
+    Ok(due)
+}
+
+/// Decides whether a hold may be given back.
+pub fn decide_cancel(
+    reservation: &Reservation,
+    user: UserId,
+    now: Timestamp,
+) -> Result<(), SettleRejected> {
+    check_unsettled(reservation, user, now)
+}
+
+fn check_unsettled(
+    reservation: &Reservation,
+    user: UserId,
+    now: Timestamp,
+) -> Result<(), SettleRejected> {
+    if reservation.user != user {
+        return Err(SettleRejected::NotYours);
+    }
+    match reservation.state_at(now) {
+        ReservationState::Held { .. } => Ok(()),
+        ReservationState::Paid { .. } => Err(SettleRejected::AlreadyPaid),
+        ReservationState::Cancelled => Err(SettleRejected::Cancelled),
+        ReservationState::Expired => Err(SettleRejected::Expired),
+    }
+}
+
+/// The highest price of one seat, in points. Low enough that no sum over the most seats that a
+/// configuration allows comes near the largest balance.
+pub const PRICE_MAX: i64 = 1_000_000_000_000;
+
+#[cfg(test)]
+mod tests;
