@@ -1,1 +1,17 @@
-//! stub
+//! Where boxoffice keeps its state.
+//!
+//! - [`store`]: concerts, seats, reservations, points: atomic business operations. SQLite.
+//! - [`sequencer`]: the queue's counters and admission. In this process.
+//! - [`events`]: where the outbox is emptied to. A JSON Lines file.
+//! - [`conformance`]: what every store must pass, written against [`store::Store`] alone.
+//!
+//! What does *not* belong here: rules of the business (they are in `boxoffice-domain`, and every
+//! store calls them), HTTP, configuration, ambient time. `now` comes in as an argument.
+
+pub mod conformance;
+mod error;
+pub mod events;
+pub mod sequencer;
+pub mod store;
+
+pub use error::{Error, Fault};

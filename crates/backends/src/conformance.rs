@@ -1,0 +1,1 @@
+//! What every store must pass. Written against [`crate::store::Store`] alone.

@@ -1,0 +1,204 @@
+//! The seats in memory, as of the last commit: what lists are made from, and what lets a hold on a
+//! taken seat be refused without a transaction.
+//!
+//! One writer publishes after each commit and before it acknowledges, so whoever has been told of
+//! a change sees it here. A list may be behind by the commit that is under way; the hold decides.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use boxoffice_domain::ids::{ConcertId, SeatId, SessionId};
+use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
+use boxoffice_domain::time::Timestamp;
+use parking_lot::RwLock;
+
+/// What is for sale.
+#[derive(Default)]
+pub struct Catalog {
+    concerts: BTreeMap<ConcertId, Arc<Concert>>,
+    halls: HashMap<SessionId, Arc<Hall>>,
+    by_concert: HashMap<ConcertId, Vec<Arc<Hall>>>,
+}
+
+impl Catalog {
+    /// Every concert, by id.
+    pub fn concerts(&self) -> impl Iterator<Item = &Arc<Concert>> {
+        self.concerts.values()
+    }
+
+    /// The concert with this id.
+    pub fn concert(&self, id: ConcertId) -> Option<&Arc<Concert>> {
+        self.concerts.get(&id)
+    }
+
+    /// The session with this id, if it is of this concert.
+    pub fn hall(&self, concert: ConcertId, session: SessionId) -> Option<&Arc<Hall>> {
+        self.halls.get(&session).filter(|hall| hall.session.concert == concert)
+    }
+
+    /// The session with this id, of whichever concert.
+    pub fn hall_of(&self, session: SessionId) -> Option<&Arc<Hall>> {
+        self.halls.get(&session)
+    }
+
+    /// The sessions of a concert, in the order in which they were made.
+    pub fn halls(&self, concert: ConcertId) -> &[Arc<Hall>] {
+        self.by_concert.get(&concert).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn with_concert(&self, concert: Concert) -> Self {
+        let mut concerts = self.concerts.clone();
+        concerts.insert(concert.id, Arc::new(concert));
+        Self { concerts, halls: self.halls.clone(), by_concert: self.by_concert.clone() }
+    }
+
+    pub(super) fn with_hall(&self, hall: Arc<Hall>) -> Self {
+        let mut halls = self.halls.clone();
+        let mut by_concert = self.by_concert.clone();
+        by_concert.entry(hall.session.concert).or_default().push(hall.clone());
+        halls.insert(hall.session.id, hall);
+        Self { concerts: self.concerts.clone(), halls, by_concert }
+    }
+
+    pub(super) fn from_parts(concerts: Vec<Concert>, halls: Vec<Hall>) -> Self {
+        let mut catalog = Self::default();
+        for concert in concerts {
+            catalog.concerts.insert(concert.id, Arc::new(concert));
+        }
+        for hall in halls {
+            let hall = Arc::new(hall);
+            catalog.by_concert.entry(hall.session.concert).or_default().push(hall.clone());
+            catalog.halls.insert(hall.session.id, hall);
+        }
+        catalog
+    }
+}
+
+/// A session with its seats.
+pub struct Hall {
+    session: Session,
+    /// Sorted by id. A seat is never removed, and a change of state is a store of one word under
+    /// the lock, so readers hold up the writer for no longer than a copy of the list.
+    seats: RwLock<Vec<Seat>>,
+    /// Counts the publications that changed something.
+    version: AtomicU64,
+    /// Seats that are neither held nor sold, as of the last publication.
+    available: AtomicU64,
+    /// Seats that are sold.
+    sold: AtomicU64,
+}
+
+impl Hall {
+    pub(super) fn new(session: Session, seats: Vec<Seat>) -> Self {
+        debug_assert!(seats.windows(2).all(|w| w[0].id < w[1].id), "seats come sorted by id");
+        let hall = Self {
+            session,
+            seats: RwLock::new(seats),
+            version: AtomicU64::new(1),
+            available: AtomicU64::new(0),
+            sold: AtomicU64::new(0),
+        };
+        hall.recount(&hall.seats.read());
+        hall
+    }
+
+    /// The session.
+    pub const fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Rises with every change of any seat.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// How many seats there are.
+    pub fn total(&self) -> usize {
+        self.seats.read().len()
+    }
+
+    /// How many seats were free when something changed last. Holds that ran out since then count
+    /// once they are tidied up.
+    pub fn available(&self) -> u64 {
+        self.available.load(Ordering::Relaxed)
+    }
+
+    /// How many seats are sold.
+    pub fn sold(&self) -> u64 {
+        self.sold.load(Ordering::Relaxed)
+    }
+
+    /// A copy of all seats, with the version that it has.
+    pub fn snapshot(&self) -> (u64, Vec<Seat>) {
+        let seats = self.seats.read();
+        (self.version(), seats.clone())
+    }
+
+    /// The seats with these ids, `None` for each that this session does not have.
+    pub fn find(&self, ids: &[SeatId]) -> Vec<Option<Seat>> {
+        let seats = self.seats.read();
+        ids.iter().map(|id| index_of(&seats, *id).map(|index| seats[index])).collect()
+    }
+
+    /// The first of these seats that somebody has at `now`.
+    pub fn first_taken(&self, ids: &[SeatId], now: Timestamp) -> Option<SeatId> {
+        let seats = self.seats.read();
+        ids.iter()
+            .copied()
+            .find(|id| index_of(&seats, *id).is_some_and(|index| !seats[index].state.is_free(now)))
+    }
+
+    /// When the earliest hold that is live at `now` runs out.
+    pub fn next_expiry(seats: &[Seat], now: Timestamp) -> Option<Timestamp> {
+        seats
+            .iter()
+            .filter_map(|seat| match seat.state {
+                SeatState::Held { until, .. } if until > now => Some(until),
+                _ => None,
+            })
+            .min()
+    }
+
+    pub(super) fn publish(&self, changes: &[(SeatId, SeatState)]) {
+        let mut seats = self.seats.write();
+        let (mut available, mut sold) = (self.available(), self.sold());
+        for (id, state) in changes {
+            if let Some(index) = index_of(&seats, *id) {
+                let before = std::mem::replace(&mut seats[index].state, *state);
+                available -= u64::from(before == SeatState::Available);
+                sold -= u64::from(matches!(before, SeatState::Sold { .. }));
+                available += u64::from(*state == SeatState::Available);
+                sold += u64::from(matches!(state, SeatState::Sold { .. }));
+            }
+        }
+        self.available.store(available, Ordering::Relaxed);
+        self.sold.store(sold, Ordering::Relaxed);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    pub(super) fn append(&self, mut more: Vec<Seat>) {
+        let mut seats = self.seats.write();
+        seats.append(&mut more);
+        self.recount(&seats);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    fn recount(&self, seats: &[Seat]) {
+        let count =
+            |is: fn(&SeatState) -> bool| seats.iter().filter(|seat| is(&seat.state)).count() as u64;
+        self.available.store(count(|s| *s == SeatState::Available), Ordering::Relaxed);
+        self.sold.store(count(|s| matches!(s, SeatState::Sold { .. })), Ordering::Relaxed);
+    }
+}
+
+/// Seats of a session are numbered without gaps unless some were added later, so the distance from
+/// the first id is nearly always the place.
+fn index_of(seats: &[Seat], id: SeatId) -> Option<usize> {
+    let first = seats.first()?.id;
+    let guess = usize::try_from(id.get() - first.get()).ok()?;
+    match seats.get(guess) {
+        Some(seat) if seat.id == id => Some(guess),
+        _ => seats.binary_search_by_key(&id, |seat| seat.id).ok(),
+    }
+}

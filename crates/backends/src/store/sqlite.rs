@@ -1,0 +1,576 @@
+//! The store as a SQLite file: one writer thread with group commit, reads beside it.
+
+mod audit;
+mod load;
+mod rows;
+mod schema;
+mod tx;
+mod writer;
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
+use boxoffice_domain::invariant::{Finding, Invariant};
+use boxoffice_domain::queue::Settings;
+use boxoffice_domain::sales::Reservation;
+use boxoffice_domain::time::Timestamp;
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use self::rows::Failure;
+use self::tx::{State, Tx};
+pub use self::writer::CommitObserver;
+use self::writer::Writer;
+use super::hall::Catalog;
+use super::{
+    AddedSeats, Alias, AliasExists, Answer, Charge, Checkpoint, NewConcert, NewSeats, OutboxRow,
+    Pay, Payment, PointsRejected, ReservationRejected, Reserve, ReserveRejected, StoreResult,
+    StoredQueue, TicketKey,
+};
+use crate::{Error, Fault};
+
+/// How to open the store.
+pub struct SqliteOptions {
+    /// The folder for the file and its lock; made if it is missing.
+    pub directory: PathBuf,
+    /// The most operations in one transaction.
+    pub batch_max: usize,
+    /// The most operations that may wait; more are refused.
+    pub queue_max: usize,
+    /// Called after each commit.
+    pub observe: CommitObserver,
+}
+
+/// One commit, for metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    /// How many operations it made durable.
+    pub commands: usize,
+    /// How long the transaction took.
+    pub took: Duration,
+}
+
+/// How the store is doing.
+#[derive(Debug, Default)]
+pub struct StoreStats {
+    /// Operations that wait for the writer.
+    pub pending: AtomicU64,
+    fault: Mutex<Option<String>>,
+    faulty: std::sync::atomic::AtomicBool,
+}
+
+impl StoreStats {
+    /// Why the last write failed; `None` once one has succeeded again.
+    pub fn fault(&self) -> Option<String> {
+        self.fault.lock().clone()
+    }
+
+    fn failed(&self, fault: &Fault) {
+        let mut last = self.fault.lock();
+        if last.is_none() {
+            tracing::error!(error = %fault, "the store cannot write");
+        }
+        *last = Some(fault.to_string());
+        self.faulty.store(true, Ordering::Relaxed);
+    }
+
+    fn recovered(&self) {
+        if self.faulty.swap(false, Ordering::Relaxed) {
+            *self.fault.lock() = None;
+            tracing::info!("the store writes again");
+        }
+    }
+}
+
+/// The store in one SQLite file.
+pub struct SqliteStore {
+    path: PathBuf,
+    catalog: Arc<ArcSwap<Catalog>>,
+    writer: Writer,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    stats: Arc<StoreStats>,
+    /// Held for as long as the store is open: a second process would decide from a memory of its
+    /// own who has which seat.
+    _lock: File,
+}
+
+const FILE: &str = "boxoffice.sqlite3";
+const LOCK: &str = "boxoffice.lock";
+/// Prepared statements that a connection keeps. There are fewer than this.
+const STATEMENTS: usize = 96;
+/// Reads that may run at once; more wait for one of the blocking threads.
+const READERS: usize = 4;
+
+impl SqliteStore {
+    /// The file inside a data directory.
+    pub fn file(directory: &Path) -> PathBuf {
+        directory.join(FILE)
+    }
+
+    /// Whether a running service has the store of this directory open.
+    pub fn is_locked(directory: &Path) -> bool {
+        directory.join(LOCK).exists() && matches!(lock(directory), Err(LockProblem::Held))
+    }
+
+    /// Opens the store, making or migrating the file where needed. Also gives the schema version
+    /// that the file had before: 0 for a new one.
+    ///
+    /// # Errors
+    /// [`Fault::Unavailable`] where the file is locked, unreadable or not ours (the text says what
+    /// to do); [`Fault::Corrupt`] where its content makes no sense.
+    pub fn open(options: SqliteOptions) -> Result<(Arc<Self>, i64), Fault> {
+        let directory = &options.directory;
+        std::fs::create_dir_all(directory).map_err(|error| {
+            Fault::Unavailable(format!(
+                "cannot make the data directory {}: {error}; choose another with --data-dir",
+                directory.display()
+            ))
+        })?;
+        let lock = lock(directory).map_err(|problem| problem.into_fault(directory))?;
+        let path = Self::file(directory);
+        let explain = |failure: Failure| explain(&path, failure);
+        let mut connection =
+            connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
+                .map_err(|error| explain(error.into()))?;
+        // Before WAL mode, which writes: a file of another program is not to be touched.
+        let version = schema::migrate(&mut connection)
+            .map_err(|error| explain(error.into()))?
+            .map_err(|problem| Fault::Unavailable(match problem {
+                schema::SchemaProblem::Foreign => format!(
+                    "{} is a database of another program; nothing was changed. Choose another \
+                     data directory with --data-dir",
+                    path.display()
+                ),
+                schema::SchemaProblem::Newer(found) => format!(
+                    "{} has schema version {found}, this binary knows {}. A newer boxoffice wrote \
+                     it: use that one, or restore a backup",
+                    path.display(),
+                    schema::VERSION
+                ),
+            }))?;
+        prepare_writer(&connection).map_err(|error| explain(error.into()))?;
+        let (catalog, last) = load::everything(&connection).map_err(explain)?;
+        let catalog = Arc::new(ArcSwap::from_pointee(catalog));
+        let stats = Arc::new(StoreStats::default());
+        let (writer, thread) = Writer::start(
+            connection,
+            State::new(catalog.clone(), last),
+            stats.clone(),
+            options.batch_max.max(1),
+            options.queue_max.max(1),
+            options.observe,
+        )
+        .map_err(|error| Fault::Unavailable(format!("cannot start a thread: {error}")))?;
+        let store = Self {
+            path,
+            catalog,
+            writer,
+            thread: Mutex::new(Some(thread)),
+            readers: Arc::default(),
+            stats,
+            _lock: lock,
+        };
+        Ok((Arc::new(store), version))
+    }
+
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.load_full()
+    }
+
+    pub(super) fn stats(&self) -> &StoreStats {
+        &self.stats
+    }
+
+    pub(super) async fn close(&self) {
+        self.writer.close();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("the store's writer did not end in good order");
+            }
+        }
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        operation: impl FnMut(&mut Tx<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.writer.call(operation).await
+    }
+
+    /// Runs a read beside the writer, on what was committed last.
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let readers = self.readers.clone();
+        let path = self.path.clone();
+        let run = move || -> Result<T, Failure> {
+            let free = readers.lock().pop();
+            let connection = match free {
+                Some(connection) => connection,
+                None => connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?,
+            };
+            let result = query(&connection);
+            let mut readers = readers.lock();
+            if readers.len() < READERS {
+                readers.push(connection);
+            }
+            result
+        };
+        tokio::task::spawn_blocking(run)
+            .await
+            .map_err(|error| Fault::Unavailable(format!("a read did not end: {error}")))?
+            .map_err(Fault::from)
+    }
+
+    pub(super) async fn reserve(
+        &self,
+        request: Reserve,
+    ) -> StoreResult<Answer<Reservation>, ReserveRejected> {
+        Error::flatten(self.call(move |tx| tx.reserve(&request)).await)
+    }
+
+    pub(super) async fn pay(
+        &self,
+        request: Pay,
+    ) -> StoreResult<Answer<Payment>, ReservationRejected> {
+        Error::flatten(self.call(move |tx| tx.pay(&request)).await)
+    }
+
+    pub(super) async fn cancel(
+        &self,
+        reservation: ReservationId,
+        user: UserId,
+        now: Timestamp,
+    ) -> StoreResult<(), ReservationRejected> {
+        Error::flatten(self.call(move |tx| tx.cancel(reservation, user, now)).await)
+    }
+
+    pub(super) async fn charge(&self, request: Charge) -> StoreResult<Answer<i64>, PointsRejected> {
+        Error::flatten(self.call(move |tx| tx.charge(&request)).await)
+    }
+
+    pub(super) async fn balance(&self, user: UserId) -> Result<i64, Fault> {
+        self.read(move |connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT balance FROM account WHERE user_id = ?1")?;
+            Ok(statement.query_row([user.get()], |row| row.get(0)).optional()?.unwrap_or(0))
+        })
+        .await
+    }
+
+    pub(super) async fn reservation(
+        &self,
+        id: ReservationId,
+    ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
+        self.read(move |connection| rows::reservation(connection, id)).await
+    }
+
+    pub(super) async fn expire_due(&self, now: Timestamp, max: u32) -> Result<u32, Fault> {
+        self.call(move |tx| tx.expire_due(now, max)).await
+    }
+
+    pub(super) async fn forget_keys(
+        &self,
+        now: Timestamp,
+        keep: Duration,
+        max: u32,
+    ) -> Result<u32, Fault> {
+        let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        let before = Timestamp(now.0.saturating_sub(keep_ms));
+        self.call(move |tx| tx.forget_keys(before, max)).await
+    }
+
+    pub(super) async fn queues(&self) -> Result<Vec<StoredQueue>, Fault> {
+        self.read(load::queues).await
+    }
+
+    pub(super) async fn create_queue(
+        &self,
+        name: QueueName,
+        settings: Settings,
+    ) -> Result<bool, Fault> {
+        self.call(move |tx| tx.create_queue(name.as_str(), &settings)).await
+    }
+
+    pub(super) async fn set_queue(&self, name: QueueName, settings: Settings) -> Result<(), Fault> {
+        self.call(move |tx| tx.set_queue(name.as_str(), &settings)).await
+    }
+
+    pub(super) async fn checkpoint(
+        &self,
+        queues: Vec<Checkpoint>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.call(move |tx| tx.checkpoint(&queues, now)).await
+    }
+
+    pub(super) async fn give_up(
+        &self,
+        ticket: TicketKey,
+        waiting: bool,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.call(move |tx| tx.give_up(&ticket, waiting, now)).await
+    }
+
+    pub(super) async fn add_aliases(&self, aliases: Vec<Alias>) -> StoreResult<(), AliasExists> {
+        Error::flatten(self.call(move |tx| tx.add_aliases(&aliases)).await)
+    }
+
+    pub(super) async fn aliases(&self, now: Timestamp) -> Result<Vec<Alias>, Fault> {
+        self.read(move |connection| load::aliases(connection, now)).await
+    }
+
+    pub(super) async fn clock(&self) -> Result<Timestamp, Fault> {
+        self.read(load::clock).await
+    }
+
+    pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {
+        self.call(move |tx| tx.create_concert(&concert)).await
+    }
+
+    pub(super) async fn create_session(
+        &self,
+        concert: ConcertId,
+        starts_at: Timestamp,
+        seats: Vec<NewSeats>,
+    ) -> Result<Option<(SessionId, Vec<AddedSeats>)>, Fault> {
+        self.call(move |tx| tx.create_session(concert, starts_at, &seats)).await
+    }
+
+    pub(super) async fn add_seats(
+        &self,
+        concert: ConcertId,
+        session: SessionId,
+        seats: NewSeats,
+    ) -> Result<Option<AddedSeats>, Fault> {
+        self.call(move |tx| tx.add_seats(concert, session, seats)).await
+    }
+
+    pub(super) async fn open_accounts(
+        &self,
+        users: std::ops::RangeInclusive<i64>,
+        amount: i64,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.call(move |tx| {
+            users.clone().filter_map(UserId::new).try_for_each(|u| tx.open_account(u, amount, now))
+        })
+        .await
+    }
+
+    pub(super) async fn take_outbox(&self, max: u32) -> Result<Vec<OutboxRow>, Fault> {
+        self.read(move |connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT id, topic, key, body FROM outbox ORDER BY id LIMIT ?1")?;
+            let rows = statement.query_map([max], |row| {
+                Ok(OutboxRow {
+                    id: row.get(0)?,
+                    topic: row.get(1)?,
+                    key: row.get(2)?,
+                    body: row.get(3)?,
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    pub(super) async fn mark_published(&self, ids: Vec<i64>) -> Result<(), Fault> {
+        self.call(move |tx| tx.mark_published(&ids)).await
+    }
+
+    pub(super) async fn setting(
+        &self,
+        name: &'static str,
+        fresh: Option<String>,
+    ) -> Result<Option<String>, Fault> {
+        match fresh {
+            Some(fresh) => self.call(move |tx| tx.setting(name, Some(&fresh))).await,
+            None => self.read(move |connection| load::setting(connection, name)).await,
+        }
+    }
+
+    pub(super) async fn set_setting(&self, name: &'static str, value: String) -> Result<(), Fault> {
+        self.call(move |tx| tx.set_setting(name, &value)).await
+    }
+
+    pub(super) async fn audit(&self, now: Timestamp) -> Result<Vec<Finding>, Fault> {
+        let mut findings = self.read(move |connection| audit::stored(connection, now)).await?;
+        let mut memory = Finding::new(Invariant::AcknowledgedIsDurable);
+        let sessions: Vec<SessionId> = {
+            let catalog = self.catalog();
+            catalog
+                .concerts()
+                .flat_map(|concert| catalog.halls(concert.id).to_vec())
+                .map(|hall| hall.session().id)
+                .collect()
+        };
+        for session in sessions {
+            // In the writer, between two transactions, because only there memory and file must be
+            // the same; a session at a time, so that nobody waits long.
+            let part = self.call(move |tx| audit::hall(tx, session)).await?;
+            memory.checked += part.checked;
+            memory.violations += part.violations;
+            memory.examples.extend(part.examples);
+            memory.examples.truncate(Finding::EXAMPLES_MAX);
+        }
+        findings.push(memory);
+        Ok(findings)
+    }
+}
+
+impl super::Store {
+    /// Gives each of these users `amount` points to begin with, as demo data does.
+    pub async fn open_accounts(
+        &self,
+        users: std::ops::RangeInclusive<i64>,
+        amount: i64,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        match self {
+            Self::Sqlite(store) => store.open_accounts(users, amount, now).await,
+        }
+    }
+}
+
+/// Copies the store of a data directory, running or not, into the new file `target`. `progress` is
+/// called with the bytes written so far and the bytes expected.
+///
+/// # Errors
+/// [`Fault::Unavailable`] where there is no store, the target exists, or it cannot be written.
+pub fn backup(
+    directory: &Path,
+    target: &Path,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<u64, Fault> {
+    let source = SqliteStore::file(directory);
+    let unavailable = |error: &dyn std::fmt::Display| Fault::Unavailable(error.to_string());
+    if !source.exists() {
+        return Err(unavailable(&format!("there is no store at {}", source.display())));
+    }
+    if target.exists() {
+        return Err(unavailable(&format!(
+            "{} exists already; choose another name",
+            target.display()
+        )));
+    }
+    let expected = std::fs::metadata(&source).map_err(|error| unavailable(&error))?.len();
+    let text = target.to_string_lossy().into_owned();
+    let copy_source = source.clone();
+    // `VACUUM INTO` copies one consistent snapshot while the service goes on writing.
+    let copy = std::thread::spawn(move || -> Result<(), Failure> {
+        let connection = connect(&copy_source, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.execute("VACUUM INTO ?1", [text])?;
+        Ok(())
+    });
+    let size = || std::fs::metadata(target).map_or(0, |m| m.len());
+    while !copy.is_finished() {
+        progress(size(), expected);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let outcome = copy.join().unwrap_or_else(|_| Err(Failure::Corrupt("the copy panicked".into())));
+    if let Err(failure) = outcome {
+        // Half a backup must not be taken for one.
+        let _ = std::fs::remove_file(target);
+        return Err(explain(&source, failure));
+    }
+    let sync = File::open(target).and_then(|file| file.sync_all());
+    sync.map_err(|error| unavailable(&format!("cannot sync {}: {error}", target.display())))?;
+    Ok(size())
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Only a backup or an audit from another process, or the end of one, is ever in the way.
+    connection.busy_timeout(Duration::from_secs(5))?;
+    Ok(connection)
+}
+
+fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        tracing::warn!(mode, "the store could not be put into WAL mode; commits will be slow");
+    }
+    // FULL: a commit is on the disk before it is answered.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // A checkpoint copies pages and syncs twice; seldom is better, and 16 MiB of WAL is nothing.
+    connection.pragma_update(None, "wal_autocheckpoint", 4_000)
+}
+
+enum LockProblem {
+    Held,
+    Io(std::io::Error),
+}
+
+impl LockProblem {
+    fn into_fault(self, directory: &Path) -> Fault {
+        let shown = directory.display();
+        Fault::Unavailable(match self {
+            Self::Held => format!(
+                "another process has the data directory {shown} open; stop it, or choose another \
+                 with --data-dir"
+            ),
+            Self::Io(error) => format!(
+                "cannot write to the data directory {shown}: {error}; check its owner, its mode \
+                 and the disk, or choose another with --data-dir"
+            ),
+        })
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, LockProblem> {
+    use rustix::fs::{FlockOperation, flock};
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(directory.join(LOCK))
+        .map_err(LockProblem::Io)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(LockProblem::Held),
+        Err(errno) => Err(LockProblem::Io(errno.into())),
+    }
+}
+
+/// Says what a person can do about an error of opening.
+fn explain(path: &Path, failure: Failure) -> Fault {
+    use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, ReadOnly};
+    let shown = path.display();
+    let Failure::Sqlite(error) = failure else {
+        return match Fault::from(failure) {
+            Fault::Corrupt(what) => Fault::Corrupt(format!(
+                "{shown}: {what}. Restore a backup; the file was left as it is"
+            )),
+            other => other,
+        };
+    };
+    match error.sqlite_error_code() {
+        Some(NotADatabase) => Fault::Corrupt(format!(
+            "{shown} is not a SQLite database; nothing was changed. Move it away or restore a backup"
+        )),
+        Some(DatabaseCorrupt) => Fault::Corrupt(format!(
+            "{shown} is damaged ({error}). Restore a backup; the file was left as it is"
+        )),
+        Some(ReadOnly | CannotOpen) => Fault::Unavailable(format!(
+            "{shown} cannot be opened for writing ({error}); check its owner, its mode and the disk"
+        )),
+        Some(DiskFull) => Fault::Unavailable(format!(
+            "the disk is full ({error}); free some space beside {shown} and start again"
+        )),
+        _ => Fault::Unavailable(format!("{shown}: {error}")),
+    }
+}

@@ -1,0 +1,259 @@
+//! The numbered invariants as queries. `docs/invariants.md` explains each.
+
+use boxoffice_domain::event::Topic;
+use boxoffice_domain::ids::SessionId;
+use boxoffice_domain::invariant::{Finding, Invariant};
+use boxoffice_domain::time::Timestamp;
+use rusqlite::{Connection, Params};
+
+use super::load;
+use super::rows::{Failure, entry_kind};
+use super::tx::Tx;
+
+type Audit<T> = Result<T, Failure>;
+
+/// Checks what can be seen in the file, on one snapshot of it.
+pub(super) fn stored(connection: &Connection, now: Timestamp) -> Audit<Vec<Finding>> {
+    // A read transaction: all queries see the same commit.
+    connection.execute_batch("BEGIN")?;
+    let findings = [
+        one_owner(connection, now),
+        points(connection),
+        line(connection),
+        one_event(connection),
+        paid_once(connection),
+        spent(connection),
+    ]
+    .into_iter()
+    .collect();
+    connection.execute_batch("ROLLBACK")?;
+    findings
+}
+
+/// Compares the seats in memory with those in the file, inside the writer.
+pub(super) fn hall(tx: &Tx<'_>, session: SessionId) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::AcknowledgedIsDurable);
+    if let Some(hall) = tx.catalog().hall_of(session) {
+        let stored = load::seats_of(tx.connection(), session)?;
+        let (_, memory) = hall.snapshot();
+        finding.expect(stored.len() == memory.len(), || {
+            format!(
+                "session {session} has {} seats stored, {} in memory",
+                stored.len(),
+                memory.len()
+            )
+        });
+        for (stored, memory) in stored.iter().zip(&memory) {
+            // A seat that this very batch has changed is ahead of memory, rightly.
+            let same = stored == memory || tx.has_changed(stored.id);
+            finding.expect(same, || format!("stored {stored:?}, in memory {memory:?}"));
+        }
+    }
+    Ok(finding)
+}
+
+fn number(connection: &Connection, sql: &str, params: impl Params) -> Audit<u64> {
+    Ok(connection.query_row(sql, params, |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0).max(0)
+        as u64)
+}
+
+/// Counts every row of `sql` as a violation; its first column says which.
+fn none_of(
+    connection: &Connection,
+    finding: &mut Finding,
+    sql: &str,
+    params: impl Params,
+) -> Audit<()> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query(params)?;
+    while let Some(row) = rows.next()? {
+        finding.violated(row.get::<_, String>(0)?);
+    }
+    Ok(())
+}
+
+fn one_owner(connection: &Connection, now: Timestamp) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::OneOwner);
+    finding.looked_at(number(connection, "SELECT count(*) FROM seat WHERE state <> 0", [])?);
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'reservation ' || r.id || ' lists seat ' || json_extract(j.value, '$[0]') \
+         || ', which is not its own' FROM reservation r, json_each(r.items) j \
+         LEFT JOIN seat s ON s.id = json_extract(j.value, '$[0]') \
+         WHERE (r.state = 1 AND (s.id IS NULL OR s.state <> 2 OR s.reservation_id <> r.id)) \
+         OR (r.state = 0 AND r.held_until > ?1 \
+             AND (s.id IS NULL OR s.state <> 1 OR s.reservation_id <> r.id))",
+        [now.0],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'seat ' || s.id || ' has state ' || s.state || ', its reservation ' \
+         || s.reservation_id || ' has ' || COALESCE(r.state, 'none') FROM seat s \
+         LEFT JOIN reservation r ON r.id = s.reservation_id WHERE s.state <> 0 AND (r.id IS NULL \
+         OR r.state <> s.state - 1 OR r.session_id <> s.session_id OR NOT EXISTS \
+         (SELECT 1 FROM json_each(r.items) j WHERE json_extract(j.value, '$[0]') = s.id))",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'seat ' || json_extract(j.value, '$[0]') || ' was bought ' || count(*) || ' times' \
+         FROM reservation r, json_each(r.items) j WHERE r.state = 1 \
+         GROUP BY json_extract(j.value, '$[0]') HAVING count(*) > 1",
+        [],
+    )?;
+    Ok(finding)
+}
+
+fn points(connection: &Connection) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::PointsConserved);
+    finding.looked_at(number(connection, "SELECT count(*) FROM points_entry", [])?);
+    finding.looked_at(number(connection, "SELECT count(*) FROM account", [])?);
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'user ' || user_id || ' has ' || a.balance || ', entries sum to ' \
+         || COALESCE(e.sum, 0) FROM account a LEFT JOIN (SELECT user_id, SUM(amount) AS sum \
+         FROM points_entry GROUP BY user_id) e USING (user_id) \
+         WHERE a.balance <> COALESCE(e.sum, 0) OR a.balance < 0",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'entry ' || e.id || ' of user ' || e.user_id || ' has no account' \
+         FROM points_entry e WHERE NOT EXISTS (SELECT 1 FROM account a WHERE a.user_id = e.user_id)",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'entry ' || id || ' leads to ' || balance || ' from ' || before FROM \
+         (SELECT id, amount, balance, LAG(balance, 1, 0) OVER (PARTITION BY user_id ORDER BY id) \
+         AS before FROM points_entry) WHERE balance <> before + amount",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'payment ' || p.id || ' of ' || p.amount || ' took ' || COALESCE(SUM(e.amount), 0) \
+         FROM payment p LEFT JOIN points_entry e ON e.payment_id = p.id AND e.kind = ?1 \
+         AND e.user_id = p.user_id GROUP BY p.id HAVING COALESCE(SUM(e.amount), 0) <> -p.amount \
+         OR count(e.id) <> 1",
+        [entry_kind::PAYMENT],
+    )?;
+    Ok(finding)
+}
+
+fn line(connection: &Connection) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::NobodyOvertaken);
+    finding.looked_at(number(connection, "SELECT count(*) FROM queue", [])?);
+    finding.looked_at(number(connection, "SELECT count(*) FROM admission", [])?);
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'queue ' || name || ': floor ' || floor || ', serving ' || serving || ', next ' \
+         || next || ', watermark ' || watermark || ' do not rise' FROM queue \
+         WHERE NOT (floor <= serving AND serving <= next AND next <= watermark)",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'queue ' || queue || ' admitted up to ' || upto || ' before a lower number' FROM \
+         (SELECT queue, upto, at, LAG(at, 1, 0) OVER (PARTITION BY queue ORDER BY upto) AS before \
+         FROM admission) WHERE at < before",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'queue ' || q.name || ' serves ' || q.serving || ', its log ends at ' || MAX(a.upto) \
+         FROM queue q JOIN admission a ON a.queue = q.name GROUP BY q.name \
+         HAVING MAX(a.upto) <> q.serving",
+        [],
+    )?;
+    Ok(finding)
+}
+
+fn one_event(connection: &Connection) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::OneEvent);
+    for topic in Topic::ALL {
+        let effects = match topic {
+            Topic::ConcertReserved => "SELECT count(*) FROM reservation".to_owned(),
+            Topic::ReservationCancelled => {
+                "SELECT count(*) FROM reservation WHERE state IN (2, 3)".to_owned()
+            }
+            Topic::PaymentCompleted => "SELECT count(*) FROM payment".to_owned(),
+            Topic::PointCharged => {
+                format!("SELECT count(*) FROM points_entry WHERE kind = {}", entry_kind::CHARGE)
+            }
+        };
+        let effects = number(connection, &effects, [])?;
+        let waiting =
+            number(connection, "SELECT count(*) FROM outbox WHERE topic = ?1", [topic.name()])?;
+        let sent = number(
+            connection,
+            "SELECT SUM(count) FROM published WHERE topic = ?1",
+            [topic.name()],
+        )?;
+        finding.looked_at(effects);
+        finding.expect(effects == waiting + sent, || {
+            format!("{}: {effects} effects, {sent} events sent, {waiting} waiting", topic.name())
+        });
+    }
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'event ' || json_extract(body, '$.id') || ' waits ' || count(*) || ' times' \
+         FROM outbox GROUP BY json_extract(body, '$.id') HAVING count(*) > 1",
+        [],
+    )?;
+    Ok(finding)
+}
+
+fn paid_once(connection: &Connection) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::PaidOnce);
+    finding.looked_at(number(connection, "SELECT count(*) FROM payment", [])?);
+    finding.looked_at(number(connection, "SELECT count(*) FROM reservation", [])?);
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'payment ' || p.id || ' of ' || p.amount || ' for reservation ' \
+         || p.reservation_id FROM payment p LEFT JOIN reservation r ON r.id = p.reservation_id \
+         WHERE r.id IS NULL OR r.state <> 1 OR r.payment_id <> p.id OR r.total <> p.amount \
+         OR r.user_id <> p.user_id",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'reservation ' || r.id || ' is paid without a payment' FROM reservation r \
+         WHERE r.state = 1 AND NOT EXISTS (SELECT 1 FROM payment p WHERE p.reservation_id = r.id)",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'reservation ' || r.id || ' costs ' || r.total || ', its items ' || SUM(\
+         json_extract(j.value, '$[2]')) FROM reservation r, json_each(r.items) j GROUP BY r.id \
+         HAVING SUM(json_extract(j.value, '$[2]')) <> r.total OR count(*) <> r.seat_count",
+        [],
+    )?;
+    Ok(finding)
+}
+
+fn spent(connection: &Connection) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::SpentIsSpent);
+    finding.looked_at(number(connection, "SELECT count(*) FROM payment", [])?);
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'payment ' || p.id || ' spent ' || count(s.seq) || ' tickets' FROM payment p \
+         LEFT JOIN spent_ticket s ON s.payment_id = p.id GROUP BY p.id HAVING count(s.seq) <> 1",
+        [],
+    )?;
+    Ok(finding)
+}

@@ -1,0 +1,238 @@
+//! Reads whole tables: at the start, and for operators.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, UserId};
+use boxoffice_domain::queue::{Admission, Settings, Ticket};
+use boxoffice_domain::sales::{Concert, Seat, Session};
+use boxoffice_domain::time::Timestamp;
+use roaring::RoaringTreemap;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::rows::{self, Failure, column};
+use super::tx::LastIds;
+use crate::store::hall::{Catalog, Hall};
+use crate::store::{Alias, StoredQueue};
+
+type Load<T> = Result<T, Failure>;
+
+/// All that the writer keeps in memory.
+pub(super) fn everything(connection: &Connection) -> Load<(Catalog, LastIds)> {
+    let concerts = concerts(connection)?;
+    let mut seats = seats(connection)?;
+    let mut halls = Vec::new();
+    let mut statement =
+        connection.prepare("SELECT id, concert_id, starts_at FROM session ORDER BY id")?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        let session = Session {
+            id: rows::id(SessionId::new, row.get(0)?, "session")?,
+            concert: rows::id(ConcertId::new, row.get(1)?, "concert")?,
+            starts_at: Timestamp(row.get(2)?),
+        };
+        halls.push(Hall::new(session, seats.remove(&session.id).unwrap_or_default()));
+    }
+    if let Some(session) = seats.keys().next() {
+        return Err(Failure::Corrupt(format!("seats of session {session}, which does not exist")));
+    }
+    let last = LastIds {
+        concert: highest(connection, "SELECT MAX(id) FROM concert")?,
+        session: highest(connection, "SELECT MAX(id) FROM session")?,
+        seat: highest(connection, "SELECT MAX(id) FROM seat")?,
+        reservation: highest(connection, "SELECT MAX(id) FROM reservation")?,
+        payment: highest(connection, "SELECT MAX(id) FROM payment")?,
+        entry: highest(connection, "SELECT MAX(id) FROM points_entry")?,
+        // Rows leave the outbox, and an id must not come back: consumers saw it.
+        outbox: highest(connection, "SELECT MAX(id) FROM outbox")?
+            .max(highest(connection, "SELECT MAX(last_id) FROM published")?),
+    };
+    Ok((Catalog::from_parts(concerts, halls), last))
+}
+
+fn highest(connection: &Connection, sql: &str) -> Load<i64> {
+    Ok(connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
+}
+
+fn concerts(connection: &Connection) -> Load<Vec<Concert>> {
+    let mut statement = connection
+        .prepare("SELECT id, name, venue, queue, opens_at, closes_at FROM concert ORDER BY id")?;
+    let mut found = statement.query([])?;
+    let mut concerts = Vec::new();
+    while let Some(row) = found.next()? {
+        concerts.push(Concert {
+            id: rows::id(ConcertId::new, row.get(0)?, "concert")?,
+            name: row.get(1)?,
+            venue: row.get(2)?,
+            queue: rows::queue_name(row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?)?,
+            opens_at: Timestamp(row.get(4)?),
+            closes_at: Timestamp(row.get(5)?),
+        });
+    }
+    Ok(concerts)
+}
+
+fn seats(connection: &Connection) -> Load<HashMap<SessionId, Vec<Seat>>> {
+    let mut statement = connection.prepare(
+        "SELECT id, session_id, number, price, state, reservation_id, held_until FROM seat \
+         ORDER BY id",
+    )?;
+    let mut found = statement.query([])?;
+    let mut seats: HashMap<SessionId, Vec<Seat>> = HashMap::new();
+    while let Some(row) = found.next()? {
+        let session = rows::id(SessionId::new, row.get(1)?, "session")?;
+        seats.entry(session).or_default().push(seat(row)?);
+    }
+    Ok(seats)
+}
+
+/// A seat from the columns id, (session), number, price, state, reservation, until.
+fn seat(row: &Row<'_>) -> Load<Seat> {
+    Ok(Seat {
+        id: rows::id(SeatId::new, row.get(0)?, "seat")?,
+        number: row.get(2)?,
+        price: row.get(3)?,
+        state: rows::seat_from(row.get(4)?, row.get(5)?, row.get(6)?)?,
+    })
+}
+
+/// The seats of one session as stored.
+pub(super) fn seats_of(connection: &Connection, session: SessionId) -> Load<Vec<Seat>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, session_id, number, price, state, reservation_id, held_until FROM seat \
+         WHERE id BETWEEN (SELECT MIN(id) FROM seat WHERE session_id = ?1) AND \
+         (SELECT MAX(id) FROM seat WHERE session_id = ?1) AND session_id = ?1 ORDER BY id",
+    )?;
+    let mut found = statement.query([session.get()])?;
+    let mut seats = Vec::new();
+    while let Some(row) = found.next()? {
+        seats.push(seat(row)?);
+    }
+    Ok(seats)
+}
+
+pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT name, watermark, serving, floor, claimed, admit_per_second, max_active, \
+         active_ttl_ms, claim_window_ms, opens_at, paused FROM queue ORDER BY name",
+    )?;
+    let mut found = statement.query([])?;
+    let mut queues = Vec::new();
+    while let Some(row) = found.next()? {
+        let text: String = row.get(0)?;
+        let ms = |column| -> Load<Duration> {
+            Ok(Duration::from_millis(rows::count(row.get(column)?, "a duration")?))
+        };
+        let claimed = match row.get::<_, Option<Vec<u8>>>(4)? {
+            None => RoaringTreemap::new(),
+            Some(bytes) => RoaringTreemap::deserialize_from(&bytes[..])
+                .map_err(|error| Failure::Corrupt(format!("claimed numbers of {text}: {error}")))?,
+        };
+        let serving = rows::count(row.get(2)?, "serving")?;
+        let floor = rows::count(row.get(3)?, "floor")?;
+        let max_active: Option<i64> = row.get(6)?;
+        let left = numbers(
+            connection,
+            "SELECT seq FROM queue_left WHERE queue = ?1 AND seq > ?2",
+            &text,
+            floor,
+        )?;
+        // Whoever gave up in the line is spent as well, but counts as left.
+        let finished = numbers(
+            connection,
+            "SELECT seq FROM spent_ticket WHERE queue = ?1 AND seq > ?2",
+            &text,
+            floor,
+        )? - &left;
+        queues.push(StoredQueue {
+            name: rows::queue_name(&text)?,
+            settings: Settings {
+                admit_per_second: row.get(5)?,
+                max_active: max_active.map(|max| rows::count(max, "max_active")).transpose()?,
+                active_ttl: ms(7)?,
+                claim_window: ms(8)?,
+                opens_at: row.get::<_, Option<i64>>(9)?.map(Timestamp),
+                paused: row.get(10)?,
+            },
+            watermark: rows::count(row.get(1)?, "watermark")?,
+            serving,
+            floor,
+            log: admissions(connection, &text, floor)?,
+            left,
+            claimed: claimed - &finished,
+            finished,
+        });
+    }
+    Ok(queues)
+}
+
+fn numbers(connection: &Connection, sql: &str, queue: &str, floor: u64) -> Load<RoaringTreemap> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut found = statement.query(params![queue, column(floor)])?;
+    let mut numbers = RoaringTreemap::new();
+    while let Some(row) = found.next()? {
+        numbers.insert(rows::count(row.get(0)?, "a number")?);
+    }
+    Ok(numbers)
+}
+
+fn admissions(connection: &Connection, queue: &str, floor: u64) -> Load<Vec<Admission>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT upto, at FROM admission WHERE queue = ?1 AND upto > ?2 ORDER BY upto",
+    )?;
+    let mut found = statement.query(params![queue, column(floor)])?;
+    let mut log = Vec::new();
+    while let Some(row) = found.next()? {
+        log.push(Admission { upto: rows::count(row.get(0)?, "upto")?, at: Timestamp(row.get(1)?) });
+    }
+    Ok(log)
+}
+
+/// For a day an opaque token that ran out is still known as such; then it is any unknown token.
+const ALIAS_KEPT_MS: i64 = 24 * 3_600_000;
+
+pub(super) fn aliases(connection: &Connection, now: Timestamp) -> Load<Vec<Alias>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT token, a.queue, a.seq, user_id, issued_at, a.ticket_id, active_until, \
+         s.ticket_id IS NOT NULL FROM alias a LEFT JOIN spent_ticket s ON s.queue = a.queue \
+         AND s.seq = a.seq AND s.ticket_id = a.ticket_id \
+         WHERE active_until IS NULL OR active_until > ?1",
+    )?;
+    let mut found = statement.query([now.0.saturating_sub(ALIAS_KEPT_MS)])?;
+    let mut aliases = Vec::new();
+    while let Some(row) = found.next()? {
+        let active_until = row.get::<_, Option<i64>>(6)?.map(Timestamp);
+        let id: Vec<u8> = row.get(5)?;
+        let queue: String = row.get(1)?;
+        aliases.push(Alias {
+            token: row.get(0)?,
+            ticket: Ticket {
+                queue: rows::queue_name(&queue)?,
+                seq: rows::count(row.get(2)?, "seq")?,
+                user: rows::id(UserId::new, row.get(3)?, "user")?,
+                issued_at: Timestamp(row.get(4)?),
+                id: rows::ticket_id(&id)?,
+            },
+            active_until,
+            spent: row.get(7)?,
+        });
+    }
+    Ok(aliases)
+}
+
+pub(super) fn clock(connection: &Connection) -> Load<Timestamp> {
+    let stored = setting(connection, "clock")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    // A store that was killed between two checkpoints has seen later times than it noted.
+    let seen = highest(
+        connection,
+        "SELECT MAX(at) FROM (SELECT MAX(at) AS at FROM admission UNION ALL \
+         SELECT created_at FROM reservation WHERE id = (SELECT MAX(id) FROM reservation) UNION ALL \
+         SELECT at FROM points_entry WHERE id = (SELECT MAX(id) FROM points_entry))",
+    )?;
+    Ok(Timestamp(seen.max(stored)))
+}
+
+pub(super) fn setting(connection: &Connection, name: &str) -> Load<Option<String>> {
+    let mut statement = connection.prepare_cached("SELECT value FROM setting WHERE name = ?1")?;
+    Ok(statement.query_row([name], |row| row.get(0)).optional()?)
+}

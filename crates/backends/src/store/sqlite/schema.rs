@@ -1,0 +1,116 @@
+//! The tables, and how an older file becomes a current one.
+
+use rusqlite::Connection;
+
+/// Marks the file as ours: "BOXO".
+const APPLICATION_ID: i64 = 0x424f_584f;
+
+/// One step for each version; step `n` leads from version `n` to version `n + 1`.
+const MIGRATIONS: [&str; 1] = [V1];
+
+/// The version that this binary reads and writes.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// What stands in the way of using the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SchemaProblem {
+    /// It is a SQLite file of some other program.
+    Foreign,
+    /// A newer binary wrote it.
+    Newer(i64),
+}
+
+/// Brings the file to the current version. Gives the version that it had; 0 for an empty one.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Result<i64, SchemaProblem>> {
+    let application: i64 = connection.pragma_query_value(None, "application_id", |r| r.get(0))?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
+    if application != APPLICATION_ID && (application != 0 || version != 0 || tables != 0) {
+        return Ok(Err(SchemaProblem::Foreign));
+    }
+    if version > VERSION {
+        return Ok(Err(SchemaProblem::Newer(version)));
+    }
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(usize::try_from(version).unwrap_or(0)) {
+        // One transaction a step: a crash in between leaves the file at a whole version.
+        let tx = connection.transaction()?;
+        tx.execute_batch(step)?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.pragma_update(None, "user_version", index as i64 + 1)?;
+        tx.commit()?;
+    }
+    Ok(Ok(version))
+}
+
+/// Times are milliseconds since 1970, money is points, `state` columns are named in `rows.rs`.
+const V1: &str = "
+CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE concert (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, venue TEXT NOT NULL, queue TEXT NOT NULL,
+    opens_at INTEGER NOT NULL, closes_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY, concert_id INTEGER NOT NULL, starts_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE seat (
+    id INTEGER PRIMARY KEY, session_id INTEGER NOT NULL, number INTEGER NOT NULL,
+    price INTEGER NOT NULL, state INTEGER NOT NULL, reservation_id INTEGER, held_until INTEGER
+) STRICT;
+
+-- `items` is what was agreed: [[seat, number, price], ...]. It stays when the seats go on.
+CREATE TABLE reservation (
+    id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL, concert_id INTEGER NOT NULL,
+    session_id INTEGER NOT NULL, items TEXT NOT NULL, seat_count INTEGER NOT NULL,
+    total INTEGER NOT NULL, created_at INTEGER NOT NULL, held_until INTEGER NOT NULL,
+    state INTEGER NOT NULL, payment_id INTEGER
+) STRICT;
+CREATE INDEX reservation_by_user ON reservation (user_id, session_id);
+CREATE INDEX reservation_held ON reservation (held_until) WHERE state = 0;
+
+CREATE TABLE account (user_id INTEGER PRIMARY KEY, balance INTEGER NOT NULL CHECK (balance >= 0)) STRICT;
+CREATE TABLE points_entry (
+    id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL, amount INTEGER NOT NULL,
+    balance INTEGER NOT NULL, kind INTEGER NOT NULL, payment_id INTEGER, at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE payment (
+    id INTEGER PRIMARY KEY, reservation_id INTEGER NOT NULL UNIQUE, user_id INTEGER NOT NULL,
+    amount INTEGER NOT NULL, paid_at INTEGER NOT NULL
+) STRICT;
+-- A ticket that paid, or (without a payment) was given up after its admission.
+CREATE TABLE spent_ticket (
+    queue TEXT NOT NULL, seq INTEGER NOT NULL, ticket_id BLOB NOT NULL, payment_id INTEGER,
+    at INTEGER NOT NULL, PRIMARY KEY (queue, seq, ticket_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE idempotency (
+    user_id INTEGER NOT NULL, key TEXT NOT NULL, fingerprint BLOB NOT NULL,
+    result_id INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (user_id, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_age ON idempotency (at);
+
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY, topic TEXT NOT NULL, key INTEGER NOT NULL, body TEXT NOT NULL
+) STRICT;
+-- How many events of a topic have left, and the highest outbox id among them.
+CREATE TABLE published (
+    topic TEXT PRIMARY KEY, count INTEGER NOT NULL, last_id INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE queue (
+    name TEXT PRIMARY KEY, next INTEGER NOT NULL, watermark INTEGER NOT NULL,
+    serving INTEGER NOT NULL, floor INTEGER NOT NULL, claimed BLOB,
+    admit_per_second REAL NOT NULL, max_active INTEGER, active_ttl_ms INTEGER NOT NULL,
+    claim_window_ms INTEGER NOT NULL, opens_at INTEGER, paused INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE admission (
+    queue TEXT NOT NULL, upto INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (queue, upto)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE queue_left (
+    queue TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (queue, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE alias (
+    token TEXT PRIMARY KEY, queue TEXT NOT NULL, seq INTEGER NOT NULL, user_id INTEGER NOT NULL,
+    issued_at INTEGER NOT NULL, ticket_id BLOB NOT NULL, active_until INTEGER
+) STRICT, WITHOUT ROWID;
+";

@@ -1,0 +1,823 @@
+//! The operations inside a transaction: load, ask the decider, write.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use boxoffice_domain::event::{EndReason, Event};
+use boxoffice_domain::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
+use boxoffice_domain::points::decide_charge;
+use boxoffice_domain::queue::Settings;
+use boxoffice_domain::sales::{
+    Concert, HoldRequest, Reservation, ReservationState, Seat, SeatState, Session, SettleRejected,
+    decide_cancel, decide_hold, decide_payment,
+};
+use boxoffice_domain::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::rows::{
+    self, Failure, column, entry_kind, items_to_text, reservation_state, seat_columns, seat_state,
+};
+use crate::events::cloud_event;
+use crate::store::hall::{Catalog, Hall};
+use crate::store::{
+    AddedSeats, Alias, AliasExists, Answer, Charge, Checkpoint, IdempotencyKey, NewConcert,
+    NewSeats, Pay, Payment, PointsRejected, ReservationRejected, Reserve, ReserveRejected,
+    TicketKey,
+};
+
+/// What the writer knows without asking the file: the last ids, and the seats as committed, with
+/// what the transaction under way has changed of them.
+pub(super) struct State {
+    pub(super) catalog: Arc<ArcSwap<Catalog>>,
+    pub(super) last: LastIds,
+    /// Seats that the transaction under way has changed.
+    changed: HashMap<SeatId, (SessionId, SeatState)>,
+    /// Concerts, sessions and seats that it has made.
+    made: Vec<Made>,
+}
+
+/// The highest ids in use. They only rise; a rolled-back transaction leaves a gap.
+#[derive(Debug, Default)]
+pub(super) struct LastIds {
+    pub(super) concert: i64,
+    pub(super) session: i64,
+    pub(super) seat: i64,
+    pub(super) reservation: i64,
+    pub(super) payment: i64,
+    pub(super) entry: i64,
+    pub(super) outbox: i64,
+}
+
+enum Made {
+    Concert(Concert),
+    Hall(Session, Vec<Seat>),
+    Seats(SessionId, Vec<Seat>),
+}
+
+impl State {
+    pub(super) fn new(catalog: Arc<ArcSwap<Catalog>>, last: LastIds) -> Self {
+        Self { catalog, last, changed: HashMap::new(), made: Vec::new() }
+    }
+
+    /// The transaction is durable: lets everybody see what it did.
+    pub(super) fn publish(&mut self) {
+        for made in self.made.drain(..) {
+            let catalog = self.catalog.load();
+            match made {
+                Made::Concert(concert) => {
+                    self.catalog.store(Arc::new(catalog.with_concert(concert)))
+                }
+                Made::Hall(session, seats) => {
+                    let hall = Arc::new(Hall::new(session, seats));
+                    self.catalog.store(Arc::new(catalog.with_hall(hall)));
+                }
+                Made::Seats(session, seats) => {
+                    if let Some(hall) = catalog.hall_of(session) {
+                        hall.append(seats);
+                    }
+                }
+            }
+        }
+        if self.changed.is_empty() {
+            return;
+        }
+        let mut by_session: HashMap<SessionId, Vec<(SeatId, SeatState)>> = HashMap::new();
+        for (seat, (session, state)) in self.changed.drain() {
+            by_session.entry(session).or_default().push((seat, state));
+        }
+        let catalog = self.catalog.load();
+        for (session, changes) in by_session {
+            if let Some(hall) = catalog.hall_of(session) {
+                hall.publish(&changes);
+            }
+        }
+    }
+
+    /// The transaction did not happen.
+    pub(super) fn forget(&mut self) {
+        self.changed.clear();
+        self.made.clear();
+    }
+}
+
+fn next(last: &mut i64) -> i64 {
+    *last += 1;
+    *last
+}
+
+/// A transaction under way.
+pub(super) struct Tx<'a> {
+    connection: &'a Connection,
+    state: &'a mut State,
+}
+
+type Op<T> = Result<T, Failure>;
+
+impl<'a> Tx<'a> {
+    pub(super) const fn new(connection: &'a Connection, state: &'a mut State) -> Self {
+        Self { connection, state }
+    }
+
+    pub(super) const fn connection(&self) -> &Connection {
+        self.connection
+    }
+
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
+        self.state.catalog.load_full()
+    }
+
+    /// Whether the transaction under way has changed this seat.
+    pub(super) fn has_changed(&self, seat: SeatId) -> bool {
+        self.state.changed.contains_key(&seat)
+    }
+
+    fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Op<usize> {
+        Ok(self.connection.prepare_cached(sql)?.execute(params)?)
+    }
+
+    // ---- sales ----
+
+    pub(super) fn reserve(
+        &mut self,
+        request: &Reserve,
+    ) -> Op<Result<Answer<Reservation>, ReserveRejected>> {
+        match self.earlier(request.user, request.idempotency.as_ref())? {
+            Earlier::None => {}
+            Earlier::Other => return Ok(Err(ReserveRejected::KeyReused)),
+            Earlier::Same(result) => {
+                let id = rows::id(ReservationId::new, result, "reservation")?;
+                let (mut value, until) = rows::reservation(self.connection, id)?
+                    .ok_or_else(|| Failure::Corrupt(format!("no reservation {id} for a key")))?;
+                // The first answer told of a hold, whatever has become of it since.
+                value.state = ReservationState::Held { until };
+                return Ok(Ok(Answer { value, replayed: true }));
+            }
+        }
+        let catalog = self.state.catalog.load_full();
+        let Some(concert) = catalog.concert(request.concert) else {
+            return Ok(Err(ReserveRejected::NoSuchConcert));
+        };
+        let Some(hall) = catalog.hall(request.concert, request.session) else {
+            return Ok(Err(ReserveRejected::NoSuchSession));
+        };
+        let mut seats = hall.find(&request.seats);
+        for seat in seats.iter_mut().flatten() {
+            if let Some((_, state)) = self.state.changed.get(&seat.id) {
+                seat.state = *state;
+            }
+        }
+        let reservation = rows::id(ReservationId::new, self.state.last.reservation + 1, "id")?;
+        let decision = decide_hold(
+            &HoldRequest {
+                reservation,
+                user: request.user,
+                concert,
+                session: hall.session(),
+                seat_ids: &request.seats,
+                seats: &seats,
+                user_has: self.live_seats_of(request.user, request.session, request.now)?,
+                ticket_spent: self.is_spent(&request.ticket)?,
+            },
+            &request.limits,
+            request.now,
+        );
+        let reservation = match decision {
+            Ok(reservation) => reservation,
+            Err(rejected) => return Ok(Err(ReserveRejected::Hold(rejected))),
+        };
+        self.state.last.reservation = reservation.id.get();
+        let until = match reservation.state {
+            ReservationState::Held { until } => until,
+            other => return Err(Failure::Corrupt(format!("a new reservation is {other:?}"))),
+        };
+        let total = reservation.total();
+        self.execute(
+            "INSERT INTO reservation (id, user_id, concert_id, session_id, items, seat_count, \
+             total, created_at, held_until, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                reservation.id.get(),
+                reservation.user.get(),
+                reservation.concert.get(),
+                reservation.session.get(),
+                items_to_text(&reservation.items),
+                reservation.items.len() as i64,
+                total,
+                request.now.0,
+                until.0,
+                reservation_state::HELD,
+            ],
+        )?;
+        let held = SeatState::Held { reservation: reservation.id, until };
+        for item in &reservation.items {
+            self.set_seat(request.session, item.seat, held)?;
+        }
+        self.remember(
+            request.user,
+            request.idempotency.as_ref(),
+            reservation.id.get(),
+            request.now,
+        )?;
+        let event = Event::ConcertReserved {
+            reservation: reservation.id,
+            user: reservation.user,
+            concert: reservation.concert,
+            session: reservation.session,
+            seats: request.seats.clone(),
+            total,
+            until,
+        };
+        self.emit(&event, request.now)?;
+        Ok(Ok(Answer { value: reservation, replayed: false }))
+    }
+
+    pub(super) fn pay(
+        &mut self,
+        request: &Pay,
+    ) -> Op<Result<Answer<Payment>, ReservationRejected>> {
+        match self.earlier(request.user, request.idempotency.as_ref())? {
+            Earlier::None => {}
+            Earlier::Other => return Ok(Err(ReservationRejected::KeyReused)),
+            Earlier::Same(result) => {
+                let value = self.payment(rows::id(PaymentId::new, result, "payment")?)?;
+                return Ok(Ok(Answer { value, replayed: true }));
+            }
+        }
+        let Some((reservation, _)) = rows::reservation(self.connection, request.reservation)?
+        else {
+            return Ok(Err(ReservationRejected::NoSuchReservation));
+        };
+        let balance = self.balance(request.user)?;
+        let spent = self.is_spent(&request.ticket)?;
+        let decision = decide_payment(&reservation, request.user, balance, spent, request.now);
+        let amount = match decision {
+            Ok(amount) => amount,
+            Err(rejected) => return Ok(Err(ReservationRejected::Settle(rejected))),
+        };
+        let payment = rows::id(PaymentId::new, next(&mut self.state.last.payment), "payment")?;
+        self.execute(
+            "INSERT INTO payment (id, reservation_id, user_id, amount, paid_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![payment.get(), reservation.id.get(), request.user.get(), amount, request.now.0],
+        )?;
+        self.move_points(
+            request.user,
+            -amount,
+            balance - amount,
+            entry_kind::PAYMENT,
+            Some(payment),
+            request.now,
+        )?;
+        self.execute(
+            "UPDATE reservation SET state = ?2, payment_id = ?3 WHERE id = ?1",
+            params![reservation.id.get(), reservation_state::PAID, payment.get()],
+        )?;
+        for item in &reservation.items {
+            let sold = SeatState::Sold { reservation: reservation.id };
+            self.set_seat(reservation.session, item.seat, sold)?;
+        }
+        self.spend(&request.ticket, Some(payment), request.now)?;
+        self.remember(request.user, request.idempotency.as_ref(), payment.get(), request.now)?;
+        let event = Event::PaymentCompleted {
+            payment,
+            reservation: reservation.id,
+            user: request.user,
+            amount,
+        };
+        self.emit(&event, request.now)?;
+        let value =
+            Payment { id: payment, reservation: reservation.id, amount, paid_at: request.now };
+        Ok(Ok(Answer { value, replayed: false }))
+    }
+
+    pub(super) fn cancel(
+        &mut self,
+        id: ReservationId,
+        user: UserId,
+        now: Timestamp,
+    ) -> Op<Result<(), ReservationRejected>> {
+        let Some((reservation, _)) = rows::reservation(self.connection, id)? else {
+            return Ok(Err(ReservationRejected::NoSuchReservation));
+        };
+        if let Err(rejected) = decide_cancel(&reservation, user, now) {
+            return Ok(Err(ReservationRejected::Settle(rejected)));
+        }
+        self.end(&reservation, EndReason::Cancelled, now)?;
+        Ok(Ok(()))
+    }
+
+    pub(super) fn expire_due(&mut self, now: Timestamp, max: u32) -> Op<u32> {
+        let due: Vec<i64> = self
+            .connection
+            .prepare_cached(
+                "SELECT id FROM reservation WHERE state = 0 AND held_until <= ?1 \
+                 ORDER BY held_until LIMIT ?2",
+            )?
+            .query_map(params![now.0, max], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let mut ended = 0;
+        for due in due {
+            let id = rows::id(ReservationId::new, due, "reservation")?;
+            let Some((reservation, _)) = rows::reservation(self.connection, id)? else { continue };
+            // The decider has the last word on whether it ran out, here as everywhere.
+            let user = reservation.user;
+            if decide_cancel(&reservation, user, now) == Err(SettleRejected::Expired) {
+                self.end(&reservation, EndReason::Expired, now)?;
+                ended += 1;
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Ends a hold without payment. Seats that another hold has taken since are left alone.
+    fn end(&mut self, reservation: &Reservation, reason: EndReason, now: Timestamp) -> Op<()> {
+        let state = match reason {
+            EndReason::Cancelled => reservation_state::CANCELLED,
+            EndReason::Expired => reservation_state::EXPIRED,
+        };
+        self.execute(
+            "UPDATE reservation SET state = ?2 WHERE id = ?1",
+            params![reservation.id.get(), state],
+        )?;
+        let seat_ids: Vec<SeatId> = reservation.items.iter().map(|item| item.seat).collect();
+        let catalog = self.state.catalog.load_full();
+        let hall = catalog.hall_of(reservation.session).ok_or_else(|| {
+            Failure::Corrupt(format!("no session {} of a reservation", reservation.session))
+        })?;
+        for seat in hall.find(&seat_ids).into_iter().flatten() {
+            let state = self.state.changed.get(&seat.id).map_or(seat.state, |(_, state)| *state);
+            let ours =
+                matches!(state, SeatState::Held { reservation: r, .. } if r == reservation.id);
+            if ours {
+                self.set_seat(reservation.session, seat.id, SeatState::Available)?;
+            }
+        }
+        let event = Event::ReservationCancelled {
+            reservation: reservation.id,
+            user: reservation.user,
+            reason,
+        };
+        self.emit(&event, now)
+    }
+
+    fn set_seat(&mut self, session: SessionId, seat: SeatId, state: SeatState) -> Op<()> {
+        let (number, reservation, until) = seat_columns(state);
+        let changed = self.execute(
+            "UPDATE seat SET state = ?2, reservation_id = ?3, held_until = ?4 WHERE id = ?1",
+            params![seat.get(), number, reservation, until],
+        )?;
+        if changed != 1 {
+            return Err(Failure::Corrupt(format!("no row for seat {seat}")));
+        }
+        self.state.changed.insert(seat, (session, state));
+        Ok(())
+    }
+
+    fn live_seats_of(&self, user: UserId, session: SessionId, now: Timestamp) -> Op<u32> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT COALESCE(SUM(seat_count), 0) FROM reservation WHERE user_id = ?1 \
+             AND session_id = ?2 AND (state = 1 OR (state = 0 AND held_until > ?3))",
+        )?;
+        Ok(statement.query_row(params![user.get(), session.get(), now.0], |row| row.get(0))?)
+    }
+
+    fn payment(&self, id: PaymentId) -> Op<Payment> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT reservation_id, amount, paid_at FROM payment WHERE id = ?1")?;
+        let (reservation, amount, at): (i64, i64, i64) =
+            statement.query_row([id.get()], |row| row.try_into())?;
+        Ok(Payment {
+            id,
+            reservation: rows::id(ReservationId::new, reservation, "reservation")?,
+            amount,
+            paid_at: Timestamp(at),
+        })
+    }
+
+    // ---- tickets ----
+
+    fn is_spent(&self, ticket: &TicketKey) -> Op<bool> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT 1 FROM spent_ticket WHERE queue = ?1 AND seq = ?2 AND ticket_id = ?3",
+        )?;
+        Ok(statement.exists(params![ticket.queue.as_str(), column(ticket.seq), ticket.id.0])?)
+    }
+
+    fn spend(&self, ticket: &TicketKey, payment: Option<PaymentId>, now: Timestamp) -> Op<()> {
+        // Giving up a ticket that was given up before changes nothing.
+        self.execute(
+            "INSERT OR IGNORE INTO spent_ticket (queue, seq, ticket_id, payment_id, at) \
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                ticket.queue.as_str(),
+                column(ticket.seq),
+                ticket.id.0,
+                payment.map(PaymentId::get),
+                now.0
+            ],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn give_up(&self, ticket: &TicketKey, waiting: bool, now: Timestamp) -> Op<()> {
+        if waiting {
+            self.execute(
+                "INSERT OR IGNORE INTO queue_left (queue, seq) VALUES (?1, ?2)",
+                params![ticket.queue.as_str(), column(ticket.seq)],
+            )?;
+        }
+        // In the line too: should it be admitted before the line in memory learns of it, it still
+        // buys nothing.
+        self.spend(ticket, None, now)
+    }
+
+    pub(super) fn add_aliases(&self, aliases: &[Alias]) -> Op<Result<(), AliasExists>> {
+        let mut exists = self.connection.prepare_cached("SELECT 1 FROM alias WHERE token = ?1")?;
+        for alias in aliases {
+            if exists.exists([&alias.token])? {
+                return Ok(Err(AliasExists(alias.token.clone())));
+            }
+        }
+        for alias in aliases {
+            self.execute(
+                "INSERT INTO alias (token, queue, seq, user_id, issued_at, ticket_id, active_until) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    alias.token,
+                    alias.ticket.queue.as_str(),
+                    column(alias.ticket.seq),
+                    alias.ticket.user.get(),
+                    alias.ticket.issued_at.0,
+                    alias.ticket.id.0,
+                    alias.active_until.map(|t| t.0),
+                ],
+            )?;
+        }
+        Ok(Ok(()))
+    }
+
+    // ---- points ----
+
+    fn balance(&self, user: UserId) -> Op<i64> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT balance FROM account WHERE user_id = ?1")?;
+        Ok(statement.query_row([user.get()], |row| row.get(0)).optional()?.unwrap_or(0))
+    }
+
+    pub(super) fn charge(&mut self, request: &Charge) -> Op<Result<Answer<i64>, PointsRejected>> {
+        match self.earlier(request.user, request.idempotency.as_ref())? {
+            Earlier::None => {}
+            Earlier::Other => return Ok(Err(PointsRejected::KeyReused)),
+            Earlier::Same(entry) => {
+                let mut statement = self
+                    .connection
+                    .prepare_cached("SELECT balance FROM points_entry WHERE id = ?1")?;
+                let value = statement.query_row([entry], |row| row.get(0))?;
+                return Ok(Ok(Answer { value, replayed: true }));
+            }
+        }
+        let balance = match decide_charge(self.balance(request.user)?, request.amount) {
+            Ok(balance) => balance,
+            Err(rejected) => return Ok(Err(PointsRejected::Charge(rejected))),
+        };
+        let entry = self.move_points(
+            request.user,
+            request.amount,
+            balance,
+            entry_kind::CHARGE,
+            None,
+            request.now,
+        )?;
+        self.remember(request.user, request.idempotency.as_ref(), entry, request.now)?;
+        let event =
+            Event::PointCharged { entry, user: request.user, amount: request.amount, balance };
+        self.emit(&event, request.now)?;
+        Ok(Ok(Answer { value: balance, replayed: false }))
+    }
+
+    /// Gives a user the first points, as demo data does. Tells nobody.
+    pub(super) fn open_account(&mut self, user: UserId, amount: i64, now: Timestamp) -> Op<()> {
+        let balance = self.balance(user)? + amount;
+        self.move_points(user, amount, balance, entry_kind::OPENING, None, now)?;
+        Ok(())
+    }
+
+    fn move_points(
+        &mut self,
+        user: UserId,
+        amount: i64,
+        balance: i64,
+        kind: i64,
+        payment: Option<PaymentId>,
+        now: Timestamp,
+    ) -> Op<i64> {
+        let entry = next(&mut self.state.last.entry);
+        self.execute(
+            "INSERT INTO account (user_id, balance) VALUES (?1, ?2) \
+             ON CONFLICT (user_id) DO UPDATE SET balance = excluded.balance",
+            params![user.get(), balance],
+        )?;
+        self.execute(
+            "INSERT INTO points_entry (id, user_id, amount, balance, kind, payment_id, at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![entry, user.get(), amount, balance, kind, payment.map(PaymentId::get), now.0],
+        )?;
+        Ok(entry)
+    }
+
+    // ---- idempotency and events ----
+
+    fn earlier(&self, user: UserId, key: Option<&IdempotencyKey>) -> Op<Earlier> {
+        let Some(key) = key else { return Ok(Earlier::None) };
+        let mut statement = self.connection.prepare_cached(
+            "SELECT fingerprint, result_id FROM idempotency WHERE user_id = ?1 AND key = ?2",
+        )?;
+        let found: Option<(Vec<u8>, i64)> =
+            statement.query_row(params![user.get(), key.key], |row| row.try_into()).optional()?;
+        Ok(match found {
+            None => Earlier::None,
+            Some((fingerprint, _)) if fingerprint != key.fingerprint => Earlier::Other,
+            Some((_, result)) => Earlier::Same(result),
+        })
+    }
+
+    fn remember(
+        &self,
+        user: UserId,
+        key: Option<&IdempotencyKey>,
+        result: i64,
+        now: Timestamp,
+    ) -> Op<()> {
+        let Some(key) = key else { return Ok(()) };
+        self.execute(
+            "INSERT INTO idempotency (user_id, key, fingerprint, result_id, at) \
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![user.get(), key.key, key.fingerprint, result, now.0],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn forget_keys(&self, before: Timestamp, max: u32) -> Op<u32> {
+        let forgotten = self.execute(
+            "DELETE FROM idempotency WHERE (user_id, key) IN \
+             (SELECT user_id, key FROM idempotency WHERE at < ?1 ORDER BY at LIMIT ?2)",
+            params![before.0, max],
+        )?;
+        Ok(u32::try_from(forgotten).unwrap_or(max))
+    }
+
+    fn emit(&mut self, event: &Event, now: Timestamp) -> Op<()> {
+        let id = next(&mut self.state.last.outbox);
+        self.execute(
+            "INSERT INTO outbox (id, topic, key, body) VALUES (?1, ?2, ?3, ?4)",
+            params![id, event.topic().name(), event.key(), cloud_event(event, now)],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn mark_published(&self, ids: &[i64]) -> Op<()> {
+        let mut gone: HashMap<String, (i64, i64)> = HashMap::new();
+        let mut delete =
+            self.connection.prepare_cached("DELETE FROM outbox WHERE id = ?1 RETURNING topic")?;
+        for id in ids {
+            let topic: Option<String> = delete.query_row([id], |row| row.get(0)).optional()?;
+            if let Some(topic) = topic {
+                let (count, last) = gone.entry(topic).or_default();
+                *count += 1;
+                *last = (*last).max(*id);
+            }
+        }
+        for (topic, (count, last)) in gone {
+            self.execute(
+                "INSERT INTO published (topic, count, last_id) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (topic) DO UPDATE SET count = count + excluded.count, \
+                 last_id = MAX(last_id, excluded.last_id)",
+                params![topic, count, last],
+            )?;
+        }
+        Ok(())
+    }
+
+    // ---- queues ----
+
+    pub(super) fn create_queue(&self, name: &str, settings: &Settings) -> Op<bool> {
+        let made = self.execute(
+            "INSERT OR IGNORE INTO queue (name, next, watermark, serving, floor, \
+             admit_per_second, max_active, active_ttl_ms, claim_window_ms, opens_at, paused) \
+             VALUES (?1, 0, 0, 0, 0, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                name,
+                settings.admit_per_second,
+                settings.max_active.map(column),
+                settings.active_ttl.as_millis() as i64,
+                settings.claim_window.as_millis() as i64,
+                settings.opens_at.map(|t| t.0),
+                settings.paused
+            ],
+        )?;
+        Ok(made == 1)
+    }
+
+    pub(super) fn set_queue(&self, name: &str, settings: &Settings) -> Op<()> {
+        let changed = self.execute(
+            "UPDATE queue SET admit_per_second = ?2, max_active = ?3, active_ttl_ms = ?4, \
+             claim_window_ms = ?5, opens_at = ?6, paused = ?7 WHERE name = ?1",
+            params![
+                name,
+                settings.admit_per_second,
+                settings.max_active.map(column),
+                settings.active_ttl.as_millis() as i64,
+                settings.claim_window.as_millis() as i64,
+                settings.opens_at.map(|t| t.0),
+                settings.paused
+            ],
+        )?;
+        if changed == 1 { Ok(()) } else { Err(Failure::Corrupt(format!("no queue {name}"))) }
+    }
+
+    pub(super) fn checkpoint(&self, queues: &[Checkpoint], now: Timestamp) -> Op<()> {
+        for point in queues {
+            let name = point.queue.as_str();
+            let serving = point.admission.map(|a| column(a.upto));
+            // The conditions are the rule that counters never go back, kept where they are stored.
+            let changed = self.execute(
+                "UPDATE queue SET next = ?2, watermark = ?3, floor = ?4, \
+                 serving = COALESCE(?5, serving) WHERE name = ?1 AND next <= ?2 AND floor <= ?4 \
+                 AND ?2 <= ?3 AND serving <= COALESCE(?5, serving)",
+                params![
+                    name,
+                    column(point.next),
+                    column(point.watermark),
+                    column(point.floor),
+                    serving
+                ],
+            )?;
+            if changed != 1 {
+                return Err(Failure::Corrupt(format!("counters of queue {name} would go back")));
+            }
+            if let Some(admission) = point.admission {
+                self.execute(
+                    "INSERT INTO admission (queue, upto, at) VALUES (?1, ?2, ?3)",
+                    params![name, column(admission.upto), admission.at.0],
+                )?;
+            }
+            self.execute(
+                "DELETE FROM admission WHERE queue = ?1 AND upto <= ?2",
+                params![name, column(point.floor)],
+            )?;
+            self.execute(
+                "DELETE FROM queue_left WHERE queue = ?1 AND seq <= ?2",
+                params![name, column(point.floor)],
+            )?;
+            if let Some(claimed) = &point.claimed {
+                let mut bytes = Vec::with_capacity(claimed.serialized_size());
+                claimed
+                    .serialize_into(&mut bytes)
+                    .map_err(|error| Failure::Corrupt(format!("claimed numbers: {error}")))?;
+                self.execute(
+                    "UPDATE queue SET claimed = ?2 WHERE name = ?1",
+                    params![name, bytes],
+                )?;
+            }
+        }
+        self.execute(
+            "INSERT INTO setting (name, value) VALUES ('clock', ?1) ON CONFLICT (name) DO UPDATE \
+             SET value = excluded.value WHERE CAST(value AS INTEGER) < ?2",
+            params![now.0.to_string(), now.0],
+        )?;
+        Ok(())
+    }
+
+    // ---- what is for sale ----
+
+    pub(super) fn create_concert(&mut self, new: &NewConcert) -> Op<ConcertId> {
+        let id = rows::id(ConcertId::new, next(&mut self.state.last.concert), "concert")?;
+        self.execute(
+            "INSERT INTO concert (id, name, venue, queue, opens_at, closes_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                id.get(),
+                new.name,
+                new.venue,
+                new.queue.as_str(),
+                new.opens_at.0,
+                new.closes_at.0
+            ],
+        )?;
+        self.state.made.push(Made::Concert(Concert {
+            id,
+            name: new.name.clone(),
+            venue: new.venue.clone(),
+            queue: new.queue.clone(),
+            opens_at: new.opens_at,
+            closes_at: new.closes_at,
+        }));
+        Ok(id)
+    }
+
+    fn has_concert(&self, id: ConcertId) -> bool {
+        self.state.catalog.load().concert(id).is_some()
+            || self.state.made.iter().any(|made| matches!(made, Made::Concert(c) if c.id == id))
+    }
+
+    pub(super) fn create_session(
+        &mut self,
+        concert: ConcertId,
+        starts_at: Timestamp,
+        groups: &[NewSeats],
+    ) -> Op<Option<(SessionId, Vec<AddedSeats>)>> {
+        if !self.has_concert(concert) {
+            return Ok(None);
+        }
+        let id = rows::id(SessionId::new, next(&mut self.state.last.session), "session")?;
+        self.execute(
+            "INSERT INTO session (id, concert_id, starts_at) VALUES (?1, ?2, ?3)",
+            params![id.get(), concert.get(), starts_at.0],
+        )?;
+        let mut seats = Vec::new();
+        let mut added = Vec::with_capacity(groups.len());
+        for group in groups {
+            let numbered = u32::try_from(seats.len()).unwrap_or(u32::MAX);
+            let (mut more, range) = self.insert_seats(id, numbered, *group)?;
+            seats.append(&mut more);
+            added.extend(range);
+        }
+        self.state.made.push(Made::Hall(Session { id, concert, starts_at }, seats));
+        Ok(Some((id, added)))
+    }
+
+    pub(super) fn add_seats(
+        &mut self,
+        concert: ConcertId,
+        session: SessionId,
+        group: NewSeats,
+    ) -> Op<Option<AddedSeats>> {
+        let catalog = self.state.catalog.load_full();
+        if catalog.hall(concert, session).is_none() {
+            return Ok(None);
+        }
+        let numbered = self
+            .connection
+            .prepare_cached("SELECT COALESCE(MAX(number), 0) FROM seat WHERE session_id = ?1")?
+            .query_row([session.get()], |row| row.get(0))?;
+        let (seats, range) = self.insert_seats(session, numbered, group)?;
+        self.state.made.push(Made::Seats(session, seats));
+        Ok(range)
+    }
+
+    fn insert_seats(
+        &mut self,
+        session: SessionId,
+        numbered: u32,
+        group: NewSeats,
+    ) -> Op<(Vec<Seat>, Option<AddedSeats>)> {
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO seat (id, session_id, number, price, state) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        let mut seats = Vec::with_capacity(group.count as usize);
+        for offset in 1..=group.count {
+            let id = rows::id(SeatId::new, next(&mut self.state.last.seat), "seat")?;
+            let number = numbered.saturating_add(offset);
+            insert.execute(params![
+                id.get(),
+                session.get(),
+                number,
+                group.price,
+                seat_state::AVAILABLE
+            ])?;
+            seats.push(Seat { id, number, price: group.price, state: SeatState::Available });
+        }
+        let added = seats.first().map(|first| AddedSeats { first: first.id, count: group.count });
+        Ok((seats, added))
+    }
+
+    // ---- settings ----
+
+    pub(super) fn setting(&self, name: &str, fresh: Option<&str>) -> Op<Option<String>> {
+        if let Some(fresh) = fresh {
+            self.execute(
+                "INSERT OR IGNORE INTO setting (name, value) VALUES (?1, ?2)",
+                params![name, fresh],
+            )?;
+        }
+        let mut statement =
+            self.connection.prepare_cached("SELECT value FROM setting WHERE name = ?1")?;
+        Ok(statement.query_row([name], |row| row.get(0)).optional()?)
+    }
+
+    pub(super) fn set_setting(&self, name: &str, value: &str) -> Op<()> {
+        self.execute(
+            "INSERT INTO setting (name, value) VALUES (?1, ?2) \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            params![name, value],
+        )?;
+        Ok(())
+    }
+}
+
+enum Earlier {
+    None,
+    Same(i64),
+    Other,
+}
