@@ -72,6 +72,9 @@ pub struct Reserve {
     pub user: UserId,
     /// With which ticket.
     pub ticket: TicketKey,
+    /// Whether the ticket is known to be over; then only the answer to an earlier request with the
+    /// same idempotency key is given.
+    pub ticket_over: bool,
     /// The concert of the session.
     pub concert: ConcertId,
     /// The session.
@@ -248,6 +251,17 @@ pub struct AddedSeats {
     pub first: SeatId,
     /// How many.
     pub count: u32,
+}
+
+/// A first stock of everything, as demo data is.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    /// These users get points to begin with.
+    pub users: std::ops::RangeInclusive<i64>,
+    /// So many each.
+    pub points: i64,
+    /// Concerts, each with the beginnings and seats of its sessions.
+    pub concerts: Vec<(NewConcert, Vec<(Timestamp, NewSeats)>)>,
 }
 
 /// An event on its way out.
@@ -444,6 +458,13 @@ impl Store {
     ) -> Result<Option<AddedSeats>, Fault> {
         match self {
             Self::Sqlite(store) => store.add_seats(concert, session, seats).await,
+        }
+    }
+
+    /// Puts a first stock in: all or nothing, so that a crash does not leave half of it.
+    pub async fn seed(&self, seed: Seed, now: Timestamp) -> Result<(), Fault> {
+        match self {
+            Self::Sqlite(store) => store.seed(seed, now).await,
         }
     }
 

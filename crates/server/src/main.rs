@@ -1,1 +1,7 @@
-fn main() {}
+//! The `boxoffice` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    boxoffice::cli::main()
+}

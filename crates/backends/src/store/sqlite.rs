@@ -29,7 +29,7 @@ use self::writer::Writer;
 use super::hall::Catalog;
 use super::{
     AddedSeats, Alias, AliasExists, Answer, Charge, Checkpoint, NewConcert, NewSeats, OutboxRow,
-    Pay, Payment, PointsRejected, ReservationRejected, Reserve, ReserveRejected, StoreResult,
+    Pay, Payment, PointsRejected, ReservationRejected, Reserve, ReserveRejected, Seed, StoreResult,
     StoredQueue, TicketKey,
 };
 use crate::{Error, Fault};
@@ -108,6 +108,9 @@ const STATEMENTS: usize = 96;
 const READERS: usize = 4;
 
 impl SqliteStore {
+    /// The schema version that this binary reads and writes.
+    pub const SCHEMA_VERSION: i64 = schema::VERSION;
+
     /// The file inside a data directory.
     pub fn file(directory: &Path) -> PathBuf {
         directory.join(FILE)
@@ -126,7 +129,10 @@ impl SqliteStore {
     /// to do); [`Fault::Corrupt`] where its content makes no sense.
     pub fn open(options: SqliteOptions) -> Result<(Arc<Self>, i64), Fault> {
         let directory = &options.directory;
-        std::fs::create_dir_all(directory).map_err(|error| {
+        // The store holds the signing key of the tickets.
+        let mut builder = std::fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(directory).map_err(|error| {
             Fault::Unavailable(format!(
                 "cannot make the data directory {}: {error}; choose another with --data-dir",
                 directory.display()
@@ -356,16 +362,8 @@ impl SqliteStore {
         self.call(move |tx| tx.add_seats(concert, session, seats)).await
     }
 
-    pub(super) async fn open_accounts(
-        &self,
-        users: std::ops::RangeInclusive<i64>,
-        amount: i64,
-        now: Timestamp,
-    ) -> Result<(), Fault> {
-        self.call(move |tx| {
-            users.clone().filter_map(UserId::new).try_for_each(|u| tx.open_account(u, amount, now))
-        })
-        .await
+    pub(super) async fn seed(&self, seed: Seed, now: Timestamp) -> Result<(), Fault> {
+        self.call(move |tx| tx.seed(&seed, now)).await
     }
 
     pub(super) async fn take_outbox(&self, max: u32) -> Result<Vec<OutboxRow>, Fault> {
@@ -429,20 +427,6 @@ impl SqliteStore {
     }
 }
 
-impl super::Store {
-    /// Gives each of these users `amount` points to begin with, as demo data does.
-    pub async fn open_accounts(
-        &self,
-        users: std::ops::RangeInclusive<i64>,
-        amount: i64,
-        now: Timestamp,
-    ) -> Result<(), Fault> {
-        match self {
-            Self::Sqlite(store) => store.open_accounts(users, amount, now).await,
-        }
-    }
-}
-
 /// Copies the store of a data directory, running or not, into the new file `target`. `progress` is
 /// called with the bytes written so far and the bytes expected.
 ///
@@ -484,7 +468,11 @@ pub fn backup(
         let _ = std::fs::remove_file(target);
         return Err(explain(&source, failure));
     }
-    let sync = File::open(target).and_then(|file| file.sync_all());
+    let sync = File::open(target).and_then(|file| {
+        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        file.set_permissions(owner_only)?;
+        file.sync_all()
+    });
     sync.map_err(|error| unavailable(&format!("cannot sync {}: {error}", target.display())))?;
     Ok(size())
 }

@@ -23,8 +23,11 @@ pub fn eta(number: u64, settings: &Settings, now: Timestamp) -> Option<Duration>
     };
     #[allow(clippy::cast_precision_loss)]
     let wait = number as f64 / settings.admit_per_second + opens_in.as_secs_f64();
-    // A line of 2^64 at the smallest rate is longer than a Duration; an hour count suffices there.
-    Some(Duration::try_from_secs_f64(wait.ceil()).unwrap_or(Duration::from_secs(u32::MAX.into())))
+    // A line of 2^64 at the smallest rate is longer than a Duration. The bound holds for shorter
+    // waits too, or else somebody behind such a wait would be told less than somebody before it.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let seconds = wait.ceil().min(f64::from(u32::MAX)) as u64;
+    Some(Duration::from_secs(seconds))
 }
 
 /// When to poll again, for an expected wait of `eta`. `jitter`, any number, spreads the crowd over

@@ -22,7 +22,7 @@ use crate::events::cloud_event;
 use crate::store::hall::{Catalog, Hall};
 use crate::store::{
     AddedSeats, Alias, AliasExists, Answer, Charge, Checkpoint, IdempotencyKey, NewConcert,
-    NewSeats, Pay, Payment, PointsRejected, ReservationRejected, Reserve, ReserveRejected,
+    NewSeats, Pay, Payment, PointsRejected, ReservationRejected, Reserve, ReserveRejected, Seed,
     TicketKey,
 };
 
@@ -177,7 +177,7 @@ impl<'a> Tx<'a> {
                 seat_ids: &request.seats,
                 seats: &seats,
                 user_has: self.live_seats_of(request.user, request.session, request.now)?,
-                ticket_spent: self.is_spent(&request.ticket)?,
+                ticket_spent: request.ticket_over || self.is_spent(&request.ticket)?,
             },
             &request.limits,
             request.now,
@@ -496,13 +496,6 @@ impl<'a> Tx<'a> {
         Ok(Ok(Answer { value: balance, replayed: false }))
     }
 
-    /// Gives a user the first points, as demo data does. Tells nobody.
-    pub(super) fn open_account(&mut self, user: UserId, amount: i64, now: Timestamp) -> Op<()> {
-        let balance = self.balance(user)? + amount;
-        self.move_points(user, amount, balance, entry_kind::OPENING, None, now)?;
-        Ok(())
-    }
-
     fn move_points(
         &mut self,
         user: UserId,
@@ -790,6 +783,20 @@ impl<'a> Tx<'a> {
         }
         let added = seats.first().map(|first| AddedSeats { first: first.id, count: group.count });
         Ok((seats, added))
+    }
+
+    pub(super) fn seed(&mut self, seed: &Seed, now: Timestamp) -> Op<()> {
+        for user in seed.users.clone().filter_map(UserId::new) {
+            let balance = self.balance(user)? + seed.points;
+            self.move_points(user, seed.points, balance, entry_kind::OPENING, None, now)?;
+        }
+        for (concert, sessions) in &seed.concerts {
+            let id = self.create_concert(concert)?;
+            for (starts_at, seats) in sessions {
+                self.create_session(id, *starts_at, &[*seats])?;
+            }
+        }
+        Ok(())
     }
 
     // ---- settings ----

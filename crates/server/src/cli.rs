@@ -1,0 +1,522 @@
+//! The command line.
+
+use std::fs;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
+use boxoffice_backends::store::{SqliteStore, sqlite_backup};
+use boxoffice_domain::time::Timestamp;
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::app::queue_settings;
+use crate::audit::AuditReport;
+use crate::config::{Config, LoadOptions, Loaded};
+use crate::http::{IssuedTokens, TokenIssue};
+use crate::service::{Service, address_file, admin_token_file, open_store};
+use crate::telemetry;
+
+/// Sells concert tickets when everybody comes at once.
+///
+/// Without a command it serves: embedded, with demo data in an empty ./data, on 127.0.0.1:8080.
+#[derive(Parser)]
+#[command(name = "boxoffice", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    settings: SettingArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  boxoffice                                          serve on 127.0.0.1:8080
+  boxoffice serve --listen 0.0.0.0:80 --set queue.admit_per_second=500
+  boxoffice token issue --count 300 --format 'queue_token_{n}' --activated
+  boxoffice audit                                    check the invariants, live or at rest
+  boxoffice config show                              every setting, and where it came from
+
+Settings come from boxoffice.toml, then BOXOFFICE_SECTION__KEY variables, then flags; later wins.";
+
+/// Where settings come from, for every command.
+#[derive(Args)]
+struct SettingArgs {
+    /// Configuration file (TOML); default: ./boxoffice.toml if there is one
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the store is [default: data]
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Sets any setting, for example queue.admit_per_second=500; may be repeated
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve (the default)
+    Serve(ServeArgs),
+    /// Opaque tokens for testers and partners
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Look at queues, pause, resume and re-rate them
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// Check the numbered invariants, on the running service or on the store at rest
+    Audit(AuditArgs),
+    /// Bring the store to this binary's schema version
+    Migrate,
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Copy the store, running or not, into a new file
+    Backup {
+        /// The file to write; must not exist
+        file: PathBuf,
+    },
+}
+
+#[derive(Args, Default)]
+struct ServeArgs {
+    /// Address and port to listen on [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Do not fill an empty store with demo data
+    #[arg(long)]
+    no_demo: bool,
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Issue opaque tokens: token n is user n's
+    Issue(IssueArgs),
+}
+
+#[derive(Args)]
+struct IssueArgs {
+    /// How many
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+    /// What they look like; {n} becomes the number
+    #[arg(long, default_value = "queue_token_{n}")]
+    format: String,
+    /// Let them in at once, past the line; otherwise they join its end
+    #[arg(long)]
+    activated: bool,
+    /// The number of the first
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    first: u32,
+    /// All for this user, instead of token n for user n
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    user: Option<i64>,
+    /// The queue [default: the configured one]
+    #[arg(long)]
+    queue: Option<String>,
+    /// How long activated tokens open doors, in seconds [default: the queue's active time]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    active_for: Option<u32>,
+}
+
+#[derive(Subcommand)]
+enum QueueCommand {
+    /// Show all queues
+    List,
+    /// Stop admission; joining and polling go on
+    Pause {
+        /// The queue
+        #[arg(default_value = "main")]
+        queue: String,
+    },
+    /// Take admission up again
+    Resume {
+        /// The queue
+        #[arg(default_value = "main")]
+        queue: String,
+    },
+    /// Change how a queue admits
+    Set {
+        /// The queue
+        #[arg(default_value = "main")]
+        queue: String,
+        /// Admissions a second
+        #[arg(long)]
+        admit_per_second: Option<f64>,
+        /// How many may be active at once; 0 removes the bound
+        #[arg(long)]
+        max_active: Option<u64>,
+        /// When it opens, such as 2026-12-31T20:00:00+09:00; "now" opens it at once
+        #[arg(long)]
+        opens_at: Option<String>,
+    },
+}
+
+#[derive(Args)]
+struct AuditArgs {
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Check the settings and say what is wrong with them
+    Check,
+    /// Show every setting, and where it came from; secrets are hidden
+    Show,
+}
+
+/// What a command that failed says.
+type Failure = String;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let SettingArgs { config, data_dir, set } = cli.settings;
+    let mut overrides = set;
+    overrides.extend(data_dir.map(|dir| ("data_dir".to_owned(), dir)));
+    let command = cli.command.unwrap_or_else(|| Command::Serve(ServeArgs::default()));
+    if let Command::Serve(args) = &command {
+        overrides.extend(args.listen.map(|at| ("server.listen".to_owned(), at.to_string())));
+        if args.no_demo {
+            overrides.push(("demo.seed".to_owned(), "false".to_owned()));
+        }
+    }
+    let loaded = Config::load(LoadOptions::from_process(config, overrides))
+        .map_err(|error| error.to_string())?;
+    match command {
+        Command::Serve(_) => serve(loaded.config),
+        Command::Token(TokenCommand::Issue(args)) => issue(&loaded.config, args),
+        Command::Queue(command) => queue(&loaded.config, command),
+        Command::Audit(args) => audit(&loaded.config, &args),
+        Command::Migrate => migrate(&loaded.config),
+        Command::Config(command) => Ok(show_config(&loaded, &command)),
+        Command::Backup { file } => backup(&loaded.config, &file),
+    }
+}
+
+fn runtime(config: &Config) -> Result<tokio::runtime::Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.server.worker_threads > 0 {
+        builder.worker_threads(config.server.worker_threads);
+    }
+    builder.enable_all().build().map_err(|error| format!("cannot start threads: {error}"))
+}
+
+fn serve(config: Config) -> Result<ExitCode, Failure> {
+    telemetry::init(&config.log);
+    runtime(&config)?.block_on(async {
+        let mut ends = Signals::new()?;
+        let data_dir = config.data_dir.clone();
+        let service = Service::start(config).await.map_err(|error| error.to_string())?;
+        if std::io::stderr().is_terminal() {
+            welcome(&service, &data_dir);
+        }
+        ends.next().await;
+        tracing::info!("stopping: finishing requests in progress");
+        tokio::select! {
+            cut = service.stop() => Ok(if cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(3) }),
+            () = ends.next() => Err("stopped by a second signal; a restart recovers".to_owned()),
+        }
+    })
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let failed = |error| format!("cannot listen for signals: {error}");
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn welcome(service: &Service, data_dir: &Path) {
+    let at = service.address();
+    let data = fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    let demo = if service.seeded() { "\n  Demo data   users 1-1000, concerts 1-4" } else { "" };
+    eprintln!(
+        "\n  boxoffice {} is open\n\n  Swagger UI  http://{at}/swagger-ui/\n  Metrics     \
+         http://{at}/metrics\n  Health      http://{at}/health/ready\n  Data        {}{demo}\n\n  \
+         Ctrl-C ends it in good order.\n",
+        env!("CARGO_PKG_VERSION"),
+        data.display()
+    );
+}
+
+// ---- commands that talk to a running service ----
+
+/// A running service, as an admin sees it.
+struct Remote {
+    base: String,
+    token: String,
+    agent: ureq::Agent,
+}
+
+/// An audit of a large store takes a while.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(600);
+
+impl Remote {
+    /// The service of a configuration. Its address is what it noted in the data directory, or else
+    /// what the configuration says.
+    fn new(config: &Config) -> Result<Self, Failure> {
+        let noted = fs::read_to_string(address_file(&config.data_dir)).ok();
+        let address = noted
+            .and_then(|text| text.trim().parse::<SocketAddr>().ok())
+            .unwrap_or(config.server.listen);
+        let token = match &config.admin.token {
+            Some(token) => token.expose().to_owned(),
+            None => {
+                let path = admin_token_file(&config.data_dir);
+                fs::read_to_string(&path).map(|token| token.trim().to_owned()).map_err(|error| {
+                    format!(
+                        "cannot read the admin token {}: {error}. Is the service running with \
+                         this data directory? Name it with --data-dir, or give the token as \
+                         BOXOFFICE_ADMIN__TOKEN",
+                        path.display()
+                    )
+                })?
+            }
+        };
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(ADMIN_TIMEOUT))
+            .http_status_as_error(false)
+            .build()
+            .new_agent();
+        Ok(Self { base: format!("http://{address}"), token, agent })
+    }
+
+    fn answer<T: DeserializeOwned>(
+        &self,
+        result: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<T, Failure> {
+        let mut response = result.map_err(|error| {
+            format!(
+                "cannot reach the service at {}: {error}. Start it with `boxoffice serve`",
+                self.base
+            )
+        })?;
+        let status = response.status();
+        let unreadable = |error| format!("the service answered {status}, unreadably: {error}");
+        if status.is_success() {
+            return response.body_mut().read_json().map_err(unreadable);
+        }
+        let problem: serde_json::Value = response.body_mut().read_json().map_err(unreadable)?;
+        let part = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+        Err(format!("{} ({status} {})", part("detail"), part("code")))
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let request = self.agent.get(format!("{}{path}", self.base));
+        self.answer(request.header("Authorization", format!("Bearer {}", self.token)).call())
+    }
+
+    fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        self.answer(
+            request.header("Authorization", format!("Bearer {}", self.token)).send_json(body),
+        )
+    }
+
+    fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let request = self.agent.patch(format!("{}{path}", self.base));
+        self.answer(
+            request.header("Authorization", format!("Bearer {}", self.token)).send_json(body),
+        )
+    }
+}
+
+/// What one call of the admin API may ask for; more are asked for in parts.
+const TOKENS_PER_CALL: u32 = 10_000;
+
+fn issue(config: &Config, args: IssueArgs) -> Result<ExitCode, Failure> {
+    let remote = Remote::new(config)?;
+    let bar = progress(args.count.into(), "tokens");
+    let (mut done, mut first, mut last) = (0, None, None);
+    while done < args.count {
+        let issue = TokenIssue {
+            count: (args.count - done).min(TOKENS_PER_CALL),
+            format: args.format.clone(),
+            activated: args.activated,
+            first_number: args.first.saturating_add(done),
+            user_id: args.user.map(crate::http::extract::WireId::from_positive),
+            queue: args.queue.clone(),
+            active_seconds: args.active_for,
+        };
+        let issued: IssuedTokens = remote.post("/admin/v1/tokens", &issue).map_err(|error| {
+            if done == 0 { error } else { format!("{error}; the first {done} were issued") }
+        })?;
+        done += issue.count;
+        bar.set_position(done.into());
+        first = first.or(Some(issued.first));
+        last = Some((issued.last, issued.active_until));
+    }
+    bar.finish_and_clear();
+    if let (Some(first), Some((last, until))) = (first, last) {
+        let until = until.map_or("waiting in the line".to_owned(), |t| format!("active until {t}"));
+        println!("issued {done} tokens, {first} to {last}, {until}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn queue(config: &Config, command: QueueCommand) -> Result<ExitCode, Failure> {
+    let remote = Remote::new(config)?;
+    let nothing = serde_json::json!({});
+    let shown: serde_json::Value = match command {
+        QueueCommand::List => remote.get("/admin/v1/queues")?,
+        QueueCommand::Pause { queue } => {
+            remote.post(&format!("/admin/v1/queues/{queue}/pause"), &nothing)?
+        }
+        QueueCommand::Resume { queue } => {
+            remote.post(&format!("/admin/v1/queues/{queue}/resume"), &nothing)?
+        }
+        QueueCommand::Set { queue, admit_per_second, max_active, opens_at } => {
+            let mut change = serde_json::Map::new();
+            if let Some(rate) = admit_per_second {
+                change.insert("admitPerSecond".into(), rate.into());
+            }
+            if let Some(max) = max_active {
+                let max = if max == 0 { serde_json::Value::Null } else { max.into() };
+                change.insert("maxActive".into(), max);
+            }
+            if let Some(at) = opens_at {
+                let at = if at == "now" { serde_json::Value::Null } else { at.into() };
+                change.insert("opensAt".into(), at);
+            }
+            if change.is_empty() {
+                return Err("nothing to set; give --admit-per-second, --max-active or --opens-at"
+                    .to_owned());
+            }
+            remote.patch(&format!("/admin/v1/queues/{queue}"), &change)?
+        }
+    };
+    let text = serde_json::to_string_pretty(&shown).map_err(|error| error.to_string())?;
+    println!("{text}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn audit(config: &Config, args: &AuditArgs) -> Result<ExitCode, Failure> {
+    let report = if SqliteStore::is_locked(&config.data_dir) {
+        Remote::new(config)?.get("/admin/v1/audit")?
+    } else {
+        audit_at_rest(config)?
+    };
+    let AuditReport { clean, .. } = report;
+    let text = if args.json {
+        serde_json::to_string_pretty(&report).map_err(|error| error.to_string())? + "\n"
+    } else {
+        report.to_text()
+    };
+    // Whoever pipes this into `head` has seen enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn must_exist(config: &Config) -> Result<(), Failure> {
+    let path = SqliteStore::file(&config.data_dir);
+    if path.exists() {
+        return Ok(());
+    }
+    Err(format!("there is no store at {}; name its directory with --data-dir", path.display()))
+}
+
+fn audit_at_rest(config: &Config) -> Result<AuditReport, Failure> {
+    must_exist(config)?;
+    let text = |fault: boxoffice_backends::Fault| fault.to_string();
+    runtime(config)?.block_on(async {
+        let (store, _) = open_store(config, None).map_err(text)?;
+        let now = store.clock().await.map_err(text)?.max(wall_clock());
+        let mut findings = store.audit(now).await.map_err(text)?;
+        let sequencer = LocalSequencer::open(store.clone(), &queue_settings(config)).await;
+        findings.extend(Sequencer::Local(sequencer.map_err(text)?).audit(now));
+        store.close().await;
+        Ok(AuditReport::new(&findings))
+    })
+}
+
+fn wall_clock() -> Timestamp {
+    crate::clock::Clock::start(Timestamp(0)).now()
+}
+
+// ---- commands on the store and the settings ----
+
+fn migrate(config: &Config) -> Result<ExitCode, Failure> {
+    runtime(config)?.block_on(async {
+        let (store, before) = open_store(config, None).map_err(|fault| fault.to_string())?;
+        store.close().await;
+        let path = SqliteStore::file(&config.data_dir);
+        let now = SqliteStore::SCHEMA_VERSION;
+        match before {
+            0 => println!("{}: created with schema version {now}", path.display()),
+            before if before == now => {
+                println!("{}: schema version {now}, nothing to do", path.display());
+            }
+            before => println!("{}: schema version {before} -> {now}", path.display()),
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn show_config(loaded: &Loaded, command: &ConfigCommand) -> ExitCode {
+    match command {
+        ConfigCommand::Check => println!("the settings are valid"),
+        ConfigCommand::Show => print!("{}", loaded.to_toml()),
+    }
+    ExitCode::SUCCESS
+}
+
+fn backup(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
+    let bar = progress(0, "bytes");
+    let bytes = sqlite_backup(&config.data_dir, file, |done, expected| {
+        bar.set_length(expected.max(done));
+        bar.set_position(done);
+    })
+    .map_err(|fault| fault.to_string())?;
+    bar.finish_and_clear();
+    println!("{bytes} bytes in {}", file.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A progress bar on a terminal; nothing elsewhere.
+fn progress(length: u64, unit: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    let template = format!("{{bar:40}} {{pos}}/{{len}} {unit} {{eta}}");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style);
+    }
+    bar
+}

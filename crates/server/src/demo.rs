@@ -1,0 +1,61 @@
+//! The data that an empty store begins with, so that there is something to buy.
+
+use std::time::Duration;
+
+use boxoffice_backends::Fault;
+use boxoffice_backends::store::{NewConcert, NewSeats, Seed, Store};
+use boxoffice_domain::ids::QueueName;
+use boxoffice_domain::time::Timestamp;
+
+const DAY_MS: i64 = 24 * 3_600_000;
+const USERS: i64 = 1_000;
+const POINTS: i64 = 1_000_000;
+/// In points. Every demo user can pay for four seats many times over.
+const PRICE: i64 = 1_000;
+
+/// Fills the store if there is nothing for sale in it. Gives whether it did.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub(crate) async fn seed(store: &Store, queue: &QueueName, now: Timestamp) -> Result<bool, Fault> {
+    if store.catalog().concerts().next().is_some() {
+        return Ok(false);
+    }
+    let concerts = vec![
+        concert("Seoul Night", "Olympic Hall", queue, now, (-1, 30), (10, 2_000)),
+        concert("Han River Live", "Riverside Stage", queue, now, (7, 60), (2, 500)),
+        concert("Yesterday", "Old Theatre", queue, now, (-30, -1), (2, 500)),
+        concert("Club Evening", "Basement", queue, now, (-1, 30), (3, 50)),
+    ];
+    let seed = Seed { users: 1..=USERS, points: POINTS, concerts };
+    store.seed(seed, now).await?;
+    Ok(true)
+}
+
+/// A concert whose reservations open and close so many days from now, with so many sessions of so
+/// many seats, one a day from a week after the closing.
+fn concert(
+    name: &str,
+    venue: &str,
+    queue: &QueueName,
+    now: Timestamp,
+    (opens_days, closes_days): (i64, i64),
+    (sessions, seats): (u32, u32),
+) -> (NewConcert, Vec<(Timestamp, NewSeats)>) {
+    let days = |days: i64| Timestamp(now.0 + days * DAY_MS);
+    let concert = NewConcert {
+        name: name.to_owned(),
+        venue: venue.to_owned(),
+        queue: queue.clone(),
+        opens_at: days(opens_days),
+        closes_at: days(closes_days),
+    };
+    let first = days(closes_days + 7);
+    let sessions = (0..sessions)
+        .map(|index| {
+            let at = first.plus(Duration::from_millis(DAY_MS.unsigned_abs()) * index);
+            (at, NewSeats { count: seats, price: PRICE })
+        })
+        .collect();
+    (concert, sessions)
+}

@@ -1,0 +1,103 @@
+//! The HTTP side: the listener, what wraps every request, and the handlers.
+//!
+//! A handler parses, calls one operation, and maps the answer. Rules are in `boxoffice-domain`,
+//! what is stored in `boxoffice-backends`.
+
+mod admin;
+mod auth;
+mod concerts;
+pub mod extract;
+mod idempotency;
+pub mod listener;
+pub mod observe;
+pub mod openapi;
+mod ops;
+mod payments;
+mod points;
+pub mod problem;
+mod queue;
+pub mod rate_limit;
+mod reply;
+pub mod request_id;
+mod reservations;
+pub mod route;
+pub mod seat_list;
+
+pub use admin::{IssuedTokens, TokenIssue};
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::app::AppState;
+use observe::{Observer, method_not_allowed, not_found};
+use route::Route;
+
+/// Every endpoint, wrapped.
+pub fn router(app: AppState) -> Router {
+    let observer = Observer::new(&app.config.server.concurrency, &app.metrics);
+    let mut router = Router::new();
+    for route in Route::ALL {
+        if let Some(methods) = endpoint(&observer, *route) {
+            router = router.route(route.template(), methods);
+        }
+    }
+    // Swagger UI brings its own routes; their number is small and they are for people.
+    let swagger = SwaggerUi::new("/swagger-ui").url("/openapi.json", openapi::document());
+    router
+        .with_state(app.clone())
+        .merge(Router::from(swagger))
+        .fallback(observer.handler(Route::NotFound, not_found))
+        .method_not_allowed_fallback(observer.handler(Route::MethodNotAllowed, method_not_allowed))
+}
+
+/// The handler of an endpoint; none for those that are served elsewhere.
+fn endpoint(observer: &Observer, route: Route) -> Option<MethodRouter<AppState>> {
+    fn wrap<T: 'static>(
+        observer: &Observer,
+        route: Route,
+        handler: impl Handler<T, AppState, Future: Unpin>,
+    ) -> Option<MethodRouter<AppState>> {
+        let method = match route.method() {
+            "GET" => MethodFilter::GET,
+            "POST" => MethodFilter::POST,
+            "PATCH" => MethodFilter::PATCH,
+            "DELETE" => MethodFilter::DELETE,
+            other => unreachable!("no endpoint has the method {other}"),
+        };
+        Some(on(method, observer.handler(route, handler)))
+    }
+    match route {
+        Route::QueueJoin => wrap(observer, route, queue::join),
+        Route::QueueStatus => wrap(observer, route, queue::status),
+        Route::QueueLeave => wrap(observer, route, queue::leave),
+        Route::QueuePublic => wrap(observer, route, queue::document),
+        Route::ConcertList => wrap(observer, route, concerts::list),
+        Route::SessionList => wrap(observer, route, concerts::sessions),
+        Route::SeatList => wrap(observer, route, concerts::seats),
+        Route::ReservationCreate => wrap(observer, route, reservations::create),
+        Route::ReservationGet => wrap(observer, route, reservations::show),
+        Route::ReservationCancel => wrap(observer, route, reservations::cancel),
+        Route::PaymentCreate => wrap(observer, route, payments::create),
+        Route::PointsCharge => wrap(observer, route, points::charge),
+        Route::PointsChargeByPost => wrap(observer, route, points::charge_by_post),
+        Route::PointsBalance => wrap(observer, route, points::balance),
+        Route::HealthLive => wrap(observer, route, ops::live),
+        Route::HealthReady => wrap(observer, route, ops::ready),
+        Route::Metrics => wrap(observer, route, ops::metrics),
+        Route::MetricsActuator => wrap(observer, route, ops::metrics_actuator),
+        Route::ErrorList => wrap(observer, route, ops::errors),
+        Route::AdminQueueList => wrap(observer, route, admin::queues),
+        Route::AdminQueueCreate => wrap(observer, route, admin::create_queue),
+        Route::AdminQueueChange => wrap(observer, route, admin::change_queue),
+        Route::AdminQueuePause => wrap(observer, route, admin::pause),
+        Route::AdminQueueResume => wrap(observer, route, admin::resume),
+        Route::AdminTokenIssue => wrap(observer, route, admin::issue_tokens),
+        Route::AdminConcertCreate => wrap(observer, route, admin::create_concert),
+        Route::AdminSessionCreate => wrap(observer, route, admin::create_session),
+        Route::AdminSeatCreate => wrap(observer, route, admin::create_seats),
+        Route::AdminAudit => wrap(observer, route, admin::run_audit),
+        Route::OpenApi | Route::SwaggerUi | Route::NotFound | Route::MethodNotAllowed => None,
+    }
+}

@@ -1,0 +1,125 @@
+//! Who asks: tickets in `QUEUE-TOKEN`, and the admin token.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderName;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use boxoffice_backends::sequencer::{Pass, Queue};
+use boxoffice_domain::ids::{QueueName, UserId};
+use boxoffice_domain::queue::{Ending, Place};
+use boxoffice_domain::time::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::extract::single_header;
+use super::problem::{ErrorCode, Problem};
+use crate::app::AppState;
+use crate::tickets::looks_signed;
+
+/// The header that carries a ticket.
+pub(super) const QUEUE_TOKEN: HeaderName = HeaderName::from_static("queue-token");
+
+/// A ticket of ours, whatever has become of it.
+pub(super) struct Presented {
+    /// The ticket.
+    pub pass: Pass,
+    /// Its queue.
+    pub queue: Arc<Queue>,
+    /// Where it stands.
+    pub place: Place,
+    /// At this time, which is the time of the whole request.
+    pub now: Timestamp,
+}
+
+impl FromRequestParts<AppState> for Presented {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let Some(token) = single_header(&parts.headers, &QUEUE_TOKEN)? else {
+            return Err(Problem::new(ErrorCode::TokenMissing));
+        };
+        let invalid = || Problem::new(ErrorCode::TokenInvalid);
+        let pass = if looks_signed(token) {
+            app.tickets.verify(token).map_err(|_| invalid())?.into()
+        } else {
+            app.sequencer.alias(token).ok_or_else(invalid)?
+        };
+        let queue = app.sequencer.queue(pass.ticket.queue.as_str()).ok_or_else(invalid)?;
+        let now = app.clock.now();
+        let place = app.sequencer.place(&queue, &pass, now);
+        Ok(Self { pass, queue, place, now })
+    }
+}
+
+impl Presented {
+    /// Whose ticket it is.
+    pub(super) const fn user(&self) -> UserId {
+        self.pass.ticket.user
+    }
+
+    /// Refuses anybody but the ticket's user.
+    pub(super) fn must_be(&self, user: UserId) -> Result<(), Problem> {
+        if user == self.user() { Ok(()) } else { Err(Problem::new(ErrorCode::UserMismatch)) }
+    }
+
+    /// Refuses a ticket of another queue than the concert's.
+    pub(super) fn must_be_of(&self, queue: &QueueName) -> Result<(), Problem> {
+        if *queue == self.pass.ticket.queue {
+            return Ok(());
+        }
+        Err(Problem::new(ErrorCode::WrongQueue)
+            .detail(format!("this concert is sold behind the queue {queue}; join that one")))
+    }
+
+    /// Refuses a ticket that does not open doors now.
+    pub(super) fn must_be_active(&self) -> Result<(), Problem> {
+        match self.place {
+            Place::Active { .. } => Ok(()),
+            Place::Waiting { number } => Err(Problem::new(ErrorCode::TokenNotActivated)
+                .detail(format!("the ticket waits at number {number}"))),
+            Place::Over(ending) => Err(ended(ending)),
+        }
+    }
+
+    /// Refuses a ticket that was never admitted. One whose time ran out passes: what it reserved
+    /// while it was active is still its own, until the hold runs out.
+    pub(super) fn must_have_been_admitted(&self) -> Result<(), Problem> {
+        match self.place {
+            Place::Waiting { .. } => self.must_be_active(),
+            Place::Active { .. } | Place::Over(_) => Ok(()),
+        }
+    }
+}
+
+/// The answer to a ticket that is over.
+pub(super) fn ended(ending: Ending) -> Problem {
+    Problem::new(match ending {
+        Ending::TimedOut => ErrorCode::TokenExpired,
+        Ending::Finished | Ending::Left => ErrorCode::TokenSpent,
+    })
+}
+
+/// Somebody who knows the admin token.
+pub(super) struct Admin;
+
+impl FromRequestParts<AppState> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let Some(value) = single_header(&parts.headers, &AUTHORIZATION)? else {
+            return Err(Problem::new(ErrorCode::AdminTokenMissing));
+        };
+        let token = value
+            .split_once(' ')
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim())
+            .ok_or_else(|| Problem::new(ErrorCode::AdminTokenMissing))?;
+        // Digests, so that the time of the comparison tells nothing about the token.
+        if Sha256::digest(token) == Sha256::digest(&app.admin_token) {
+            Ok(Self)
+        } else {
+            Err(Problem::new(ErrorCode::AdminTokenInvalid))
+        }
+    }
+}

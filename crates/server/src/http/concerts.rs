@@ -1,0 +1,223 @@
+//! What is for sale.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use boxoffice_backends::events::rfc3339;
+use boxoffice_backends::store::Catalog;
+use boxoffice_domain::ids::{ConcertId, SessionId};
+use boxoffice_domain::sales::Concert;
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+use super::auth::Presented;
+use super::extract::{PathId, PathIds};
+use super::problem::{ErrorCode, Problem};
+use super::reply::json;
+use super::seat_list::SeatList;
+use crate::app::AppState;
+
+/// Every concert.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ConcertList {
+    concerts: Vec<ListedConcert>,
+}
+
+/// A concert.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ListedConcert {
+    /// The concert.
+    #[schema(schema_with = super::openapi::id_out_schema)]
+    concert_id: i64,
+    /// Its name.
+    name: String,
+    /// Where it is.
+    venue: String,
+    /// The queue that it is sold behind.
+    queue: String,
+    /// When reservations begin.
+    #[schema(format = DateTime)]
+    reservation_opens_at: String,
+    /// When they end.
+    #[schema(format = DateTime)]
+    reservation_closes_at: String,
+}
+
+/// Sessions that can still be booked.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SessionList {
+    sessions: Vec<ListedSession>,
+}
+
+/// A session.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ListedSession {
+    /// The session.
+    #[schema(schema_with = super::openapi::id_out_schema)]
+    session_id: i64,
+    /// When it begins.
+    #[schema(format = DateTime)]
+    concert_at: String,
+    /// How many seats it has.
+    total_seat_count: usize,
+    /// How many of them nobody has.
+    available_seat_count: u64,
+}
+
+/// Lists all concerts.
+#[utoipa::path(
+    get, path = "/api/v1/concerts", tag = "concerts",
+    responses((status = 200, description = "All concerts", body = ConcertList))
+)]
+pub(super) async fn list(State(app): State<AppState>) -> Response {
+    let catalog = app.store.catalog();
+    let concerts = catalog
+        .concerts()
+        .map(|concert| ListedConcert {
+            concert_id: concert.id.get(),
+            name: concert.name.clone(),
+            venue: concert.venue.clone(),
+            queue: concert.queue.as_str().to_owned(),
+            reservation_opens_at: rfc3339(concert.opens_at),
+            reservation_closes_at: rfc3339(concert.closes_at),
+        })
+        .collect();
+    json(StatusCode::OK, &ConcertList { concerts })
+}
+
+/// The concert, for a ticket that opens it now.
+pub(super) fn open_concert<'a>(
+    catalog: &'a Catalog,
+    presented: &Presented,
+    id: i64,
+) -> Result<&'a Arc<Concert>, Problem> {
+    presented.must_be_active()?;
+    let concert = ConcertId::new(id)
+        .and_then(|id| catalog.concert(id))
+        .ok_or_else(|| Problem::new(ErrorCode::ConcertNotFound))?;
+    presented.must_be_of(&concert.queue)?;
+    Ok(concert)
+}
+
+/// Lists the sessions of a concert that can still be booked.
+#[utoipa::path(
+    get, path = "/api/v1/concerts/{id}/sessions", tag = "concerts", security(("queueToken" = [])),
+    params(("id" = i64, Path, description = "The concert", minimum = 1, example = 1)),
+    responses((status = 200, description = "Sessions that can still be booked", body = SessionList))
+)]
+pub(super) async fn sessions(
+    State(app): State<AppState>,
+    presented: Presented,
+    id: PathId,
+) -> Result<Response, Problem> {
+    let catalog = app.store.catalog();
+    let concert = open_concert(&catalog, &presented, id.get())?;
+    let now = presented.now;
+    let sessions = catalog
+        .halls(concert.id)
+        .iter()
+        .filter(|hall| now < concert.closes_at && now < hall.session().starts_at)
+        // Held seats may come back; sold ones do not.
+        .filter(|hall| hall.sold() < hall.total() as u64)
+        .map(|hall| ListedSession {
+            session_id: hall.session().id.get(),
+            concert_at: rfc3339(hall.session().starts_at),
+            total_seat_count: hall.total(),
+            available_seat_count: hall.available(),
+        })
+        .collect();
+    Ok(json(StatusCode::OK, &SessionList { sessions }))
+}
+
+/// Lists the seats of a session.
+#[utoipa::path(
+    get, path = "/api/v1/concerts/{id}/sessions/{sessionId}/seats", tag = "concerts",
+    security(("queueToken" = [])),
+    params(
+        ("id" = i64, Path, description = "The concert", minimum = 1, example = 1),
+        ("sessionId" = i64, Path, description = "The session", minimum = 1, example = 1),
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of the list that the client has"),
+    ),
+    responses(
+        (status = 200, description = "The seats; a hold decides who gets them", body = SeatList),
+        (status = 304, description = "The client's list is current"),
+    )
+)]
+pub(super) async fn seats(
+    State(app): State<AppState>,
+    presented: Presented,
+    PathIds([id, session]): PathIds<2>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let catalog = app.store.catalog();
+    let concert = open_concert(&catalog, &presented, id)?;
+    let hall = SessionId::new(session)
+        .and_then(|session| catalog.hall(concert.id, session))
+        .ok_or_else(|| Problem::new(ErrorCode::SessionNotFound))?;
+    let rendered = app.seat_lists.get(hall, presented.now).await;
+
+    let mut response = Response::new(Body::empty());
+    let has_current = headers.get_all(IF_NONE_MATCH).iter().any(|value| {
+        let tags = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        tags.map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag))
+            .any(|tag| tag == b"*" || tag == rendered.etag.as_bytes())
+    });
+    if has_current {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else if accepts_gzip(&headers) {
+        *response.body_mut() = Body::from(rendered.gzip().await);
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    } else {
+        *response.body_mut() = Body::from(rendered.json.clone());
+    }
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    // Whoever has a ticket may keep it, and must ask whether it is still right.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    if let Ok(etag) = HeaderValue::from_str(&rendered.etag) {
+        headers.insert(ETAG, etag);
+    }
+    Ok(response)
+}
+
+/// Whether the client names gzip without refusing it (`q=0`).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let named = |value: &HeaderValue| {
+        value.to_str().unwrap_or_default().split(',').any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"))
+                && !parts.any(|p| p.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0)))
+        })
+    };
+    headers.get_all(ACCEPT_ENCODING).iter().any(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_sent_to_those_who_ask_for_it() {
+        for (value, expected) in [
+            ("gzip", true),
+            ("br, GZip;q=0.5", true),
+            ("gzip;q=0", false),
+            ("gzip;q=0.0, br", false),
+            ("br", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_str(value).unwrap());
+            assert_eq!(accepts_gzip(&headers), expected, "{value}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+}

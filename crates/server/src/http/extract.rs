@@ -1,0 +1,625 @@
+//! Reading requests: JSON bodies, ids, amounts and headers, strictly, with errors that name the
+//! place.
+//!
+//! What does not belong here: what a value means. An amount below one is read, and refused by
+//! whoever knows the rule.
+
+use std::fmt;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{FromRef, FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::problem::{ErrorCode, Problem};
+
+/// `Idempotency-Key`, of the IETF draft of that name.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Longest idempotency key, in characters.
+const IDEMPOTENCY_KEY_MAX: usize = 255;
+
+/// Reads a positive decimal 64-bit number without sign, space or leading zero.
+///
+/// One form per id, so that an id in a log, a path and an idempotency record is always the same
+/// text.
+fn parse_positive(text: &str) -> Option<i64> {
+    let canonical = !text.is_empty()
+        && !text.starts_with('0')
+        && text.bytes().all(|byte| byte.is_ascii_digit());
+    if canonical { text.parse().ok() } else { None }
+}
+
+/// An id in a request body: a JSON number or a decimal string, 1 to 2⁶³−1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct WireId(i64);
+
+impl WireId {
+    /// The id; always positive.
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl WireId {
+    /// An id from a number that is known to be positive; others become 1.
+    pub const fn from_positive(value: i64) -> Self {
+        Self(if value < 1 { 1 } else { value })
+    }
+}
+
+impl From<WireId> for i64 {
+    fn from(id: WireId) -> Self {
+        id.0
+    }
+}
+
+impl<'de> Deserialize<'de> for WireId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        de_id(deserializer).map(Self)
+    }
+}
+
+/// For `#[serde(deserialize_with = "de_id")]` on a field of type `i64`; see [`WireId`].
+///
+/// # Errors
+/// The deserialiser's, where the value is anything else.
+pub fn de_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    struct IdVisitor;
+
+    impl Visitor<'_> for IdVisitor {
+        type Value = i64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(
+                "an id: a whole number from 1 to 9223372036854775807, or such a number as a string",
+            )
+        }
+
+        fn visit_i64<E: de::Error>(self, value: i64) -> Result<i64, E> {
+            if value >= 1 {
+                Ok(value)
+            } else {
+                Err(E::invalid_value(de::Unexpected::Signed(value), &self))
+            }
+        }
+
+        fn visit_u64<E: de::Error>(self, value: u64) -> Result<i64, E> {
+            match i64::try_from(value) {
+                Ok(value) if value >= 1 => Ok(value),
+                _ => Err(E::invalid_value(de::Unexpected::Unsigned(value), &self)),
+            }
+        }
+
+        fn visit_str<E: de::Error>(self, value: &str) -> Result<i64, E> {
+            // The text itself is not repeated: it may be long.
+            parse_positive(value)
+                .ok_or_else(|| E::invalid_value(de::Unexpected::Other("another string"), &self))
+        }
+    }
+
+    deserializer.deserialize_any(IdVisitor)
+}
+
+/// An amount of points in a request body: a JSON integer or a decimal string of any size, never a
+/// fraction. Range is the caller's judgement, because an amount out of range is well-formed (422)
+/// and a fraction is not (400).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WireAmount {
+    /// An integer that fits.
+    Value(i64),
+    /// An integer beyond 64 bits, in either direction.
+    OutOfRange,
+}
+
+impl WireAmount {
+    /// The amount where it fits into 64 bits.
+    pub const fn get(self) -> Option<i64> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::OutOfRange => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for WireAmount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AmountVisitor;
+
+        impl Visitor<'_> for AmountVisitor {
+            type Value = WireAmount;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number of points, or such a number as a string")
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<WireAmount, E> {
+                Ok(WireAmount::Value(value))
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<WireAmount, E> {
+                Ok(i64::try_from(value).map_or(WireAmount::OutOfRange, WireAmount::Value))
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<WireAmount, E> {
+                // The parser turns integers beyond 64 bits into floats. Numbers that large have no
+                // fraction, whichever way they were written.
+                if value.abs() >= 9_223_372_036_854_775_808.0 {
+                    Ok(WireAmount::OutOfRange)
+                } else {
+                    Err(E::invalid_type(de::Unexpected::Float(value), &self))
+                }
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<WireAmount, E> {
+                let digits = value.strip_prefix('-').unwrap_or(value);
+                let canonical = digits == "0"
+                    || (!digits.is_empty()
+                        && !digits.starts_with('0')
+                        && digits.bytes().all(|byte| byte.is_ascii_digit()));
+                if canonical {
+                    Ok(value.parse().map_or(WireAmount::OutOfRange, WireAmount::Value))
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Other("another string"), &self))
+                }
+            }
+        }
+
+        deserializer.deserialize_any(AmountVisitor)
+    }
+}
+
+/// Limits of reading a body; handlers' state provides it through [`FromRef`].
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    /// Largest body, in bytes.
+    pub max_bytes: usize,
+    /// Time for the whole body to arrive.
+    pub timeout: Duration,
+}
+
+/// A JSON body.
+///
+/// Rejects with 415 (no JSON content type), 413, 408, 400 `MALFORMED_JSON` (empty, not UTF-8, not
+/// one JSON document, nested deeper than 128) or 400 `INVALID_FIELD` (wrong type, missing or twice;
+/// the detail starts with the path).
+#[derive(Debug, Clone, Copy)]
+pub struct ApiJson<T>(pub T);
+
+impl<T, S> FromRequest<S> for ApiJson<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+    BodyLimits: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        check_content_type(&parts.headers, &body)?;
+        let bytes = read_body(&parts.headers, body, BodyLimits::from_ref(state)).await?;
+        parse_json(&bytes).map(Self)
+    }
+}
+
+fn check_content_type(headers: &HeaderMap, body: &Body) -> Result<(), Problem> {
+    let Some(value) = single_header(headers, &CONTENT_TYPE)? else {
+        return if body.is_end_stream() {
+            Err(empty_body())
+        } else {
+            Err(Problem::new(ErrorCode::UnsupportedMediaType))
+        };
+    };
+    let essence = value.split(';').next().unwrap_or(value).trim();
+    let json = essence.eq_ignore_ascii_case("application/json")
+        || essence.len() > 5
+            && essence.as_bytes()[essence.len() - 5..].eq_ignore_ascii_case(b"+json");
+    if json { Ok(()) } else { Err(Problem::new(ErrorCode::UnsupportedMediaType)) }
+}
+
+fn empty_body() -> Problem {
+    Problem::new(ErrorCode::MalformedJson).detail("the body is empty")
+}
+
+/// Reads a whole body within the limits.
+///
+/// # Errors
+/// 413 as soon as the length is known to be too large, 408 when it does not arrive in time, 400
+/// when its framing is broken.
+pub async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    limits: BodyLimits,
+) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(ErrorCode::BodyTooLarge)
+            .detail(format!("the body is larger than {} bytes", limits.max_bytes))
+    };
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > limits.max_bytes as u64) {
+        return Err(too_large());
+    }
+    let collect = Limited::new(body, limits.max_bytes).collect();
+    match tokio::time::timeout(limits.timeout, collect).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new(ErrorCode::MalformedJson)
+            .detail("the body ended early or its framing is broken")),
+        Err(_) => Err(Problem::new(ErrorCode::RequestTimeout)),
+    }
+}
+
+/// Parses one JSON document.
+///
+/// # Errors
+/// See [`ApiJson`].
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let malformed = |detail: String| Problem::new(ErrorCode::MalformedJson).detail(detail);
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(empty_body());
+    }
+    // The parser does not look at the encoding of fields that it skips.
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| malformed("the body is not UTF-8".to_owned()))?;
+    // The plain way first: keeping track of the path costs as much as the parsing.
+    if let Ok(value) = serde_json::from_str(text) {
+        return Ok(value);
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Ok(value) => match deserializer.end() {
+            Ok(()) => Ok(value),
+            Err(error) => Err(malformed(error.to_string())),
+        },
+        Err(error) => {
+            let inner = error.inner();
+            if inner.classify() != serde_json::error::Category::Data {
+                return Err(malformed(inner.to_string()));
+            }
+            // A wrong field in something that is not JSON to its end is not JSON first of all.
+            if let Err(syntax) = serde_json::from_str::<de::IgnoredAny>(text) {
+                return Err(malformed(syntax.to_string()));
+            }
+            let path = error.path().to_string();
+            let path = if path == "." { "the body" } else { &path };
+            Err(Problem::new(ErrorCode::InvalidField).detail(format!("{path}: {inner}")))
+        }
+    }
+}
+
+/// The path parameters of a route, all of them ids, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathIds<const N: usize>(pub [i64; N]);
+
+/// The only path parameter of a route, an id.
+pub type PathId = PathIds<1>;
+
+impl PathIds<1> {
+    /// The id; always positive.
+    pub const fn get(self) -> i64 {
+        self.0[0]
+    }
+}
+
+impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathIds<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| invalid_id("the path"))?;
+        let mut ids = [0; N];
+        let mut found = 0;
+        for (name, value) in &params {
+            if let Some(slot) = ids.get_mut(found) {
+                *slot = parse_positive(value).ok_or_else(|| invalid_id(name))?;
+            }
+            found += 1;
+        }
+        if found == N {
+            Ok(Self(ids))
+        } else {
+            Err(Problem::internal(format!("a route with {found} path parameters takes {N} ids")))
+        }
+    }
+}
+
+fn invalid_id(name: &str) -> Problem {
+    Problem::new(ErrorCode::InvalidId)
+        .detail(format!("{name} must be a whole number from 1 to 9223372036854775807"))
+}
+
+/// Parses an id from a path or query.
+///
+/// # Errors
+/// 400 `INVALID_ID` naming `name`, where it is not a positive decimal 64-bit number.
+pub fn parse_id(name: &str, text: &str) -> Result<i64, Problem> {
+    parse_positive(text).ok_or_else(|| invalid_id(name))
+}
+
+/// A header that may come once.
+///
+/// # Errors
+/// 400 `DUPLICATE_HEADER` where it comes several times, 400 `INVALID_HEADER` where it contains
+/// anything but visible ASCII and spaces.
+pub fn single_header<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a str>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::new(ErrorCode::DuplicateHeader)
+            .detail(format!("the header {name} was sent several times")));
+    }
+    match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => Ok(Some(text)),
+        _ => Err(Problem::new(ErrorCode::InvalidHeader)
+            .detail(format!("the header {name} contains other than visible ASCII"))),
+    }
+}
+
+/// An idempotency key: 1 to 255 visible ASCII characters, bare or as the draft's quoted string.
+/// Both forms of the same key are the same key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// The key of a request; none where it has no such header.
+    ///
+    /// # Errors
+    /// 400 `DUPLICATE_HEADER` or `INVALID_HEADER`.
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let Some(text) = single_header(headers, &IDEMPOTENCY_KEY)? else { return Ok(None) };
+        Self::parse(text).map(Some).ok_or_else(|| {
+            Problem::new(ErrorCode::InvalidHeader).detail(
+                "the header idempotency-key must be 1 to 255 visible ASCII characters, bare or quoted",
+            )
+        })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let key = match text.strip_prefix('"') {
+            None => text.to_owned(),
+            Some(rest) => {
+                let mut key = String::with_capacity(rest.len());
+                let mut chars = rest.chars();
+                loop {
+                    match chars.next()? {
+                        '"' => break,
+                        // RFC 8941: only these two may be escaped.
+                        '\\' => key.push(chars.next().filter(|c| matches!(c, '"' | '\\'))?),
+                        other => key.push(other),
+                    }
+                }
+                // Parameters behind the string are not part of the draft.
+                if chars.next().is_some() {
+                    return None;
+                }
+                key
+            }
+        };
+        let fits = (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len())
+            && key.bytes().all(|byte| byte.is_ascii_graphic());
+        fits.then_some(Self(key))
+    }
+
+    /// The key without quotes.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for MaybeIdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        IdempotencyKey::from_headers(&parts.headers).map(Self)
+    }
+}
+
+/// Extractor for a request that may carry an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaybeIdempotencyKey(pub Option<IdempotencyKey>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Sample {
+        user_id: WireId,
+        #[serde(default)]
+        seat_ids: Vec<WireId>,
+    }
+
+    fn id(json: &str) -> Option<i64> {
+        serde_json::from_str::<WireId>(json).ok().map(WireId::get)
+    }
+
+    fn amount(json: &str) -> Option<WireAmount> {
+        serde_json::from_str(json).ok()
+    }
+
+    fn sample(body: &[u8]) -> Result<Sample, (ErrorCode, String)> {
+        parse_json(body)
+            .map_err(|problem: Problem| (problem.code(), problem.detail_text().to_owned()))
+    }
+
+    #[test]
+    fn ids_are_positive_numbers_or_such_strings() {
+        for (json, value) in [
+            ("1", 1),
+            ("\"17\"", 17),
+            ("9223372036854775807", i64::MAX),
+            ("\"9223372036854775807\"", i64::MAX),
+        ] {
+            assert_eq!(id(json), Some(value), "{json}");
+        }
+        for json in [
+            "0",
+            "-1",
+            "9223372036854775808",
+            "18446744073709551616",
+            "\"9223372036854775808\"",
+            "\"abc\"",
+            "null",
+            "1.5",
+            "1.0",
+            "1e3",
+            "\"\"",
+            "\"+1\"",
+            "\" 1\"",
+            "\"1 \"",
+            "\"01\"",
+            "\"0\"",
+            "\"-1\"",
+            "\"1e3\"",
+            "\"١\"",
+            "true",
+            "[]",
+            "[1]",
+            "{}",
+        ] {
+            assert_eq!(id(json), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn amounts_tell_out_of_range_from_not_an_integer() {
+        use WireAmount::{OutOfRange, Value};
+        for (json, value) in [
+            ("5", Value(5)),
+            ("-5", Value(-5)),
+            ("0", Value(0)),
+            ("\"0\"", Value(0)),
+            ("\"-12\"", Value(-12)),
+            ("9223372036854775807", Value(i64::MAX)),
+            ("9223372036854775808", OutOfRange),
+            ("-9223372036854775809", OutOfRange),
+            ("100000000000000000000000000000000", OutOfRange),
+            ("\"100000000000000000000000000000000\"", OutOfRange),
+        ] {
+            assert_eq!(amount(json), Some(value), "{json}");
+        }
+        for json in [
+            "1.5", "1e3", "10.0", "\"1.5\"", "\"\"", "\"-\"", "\"+1\"", "\"01\"", "null", "true",
+            "[1]",
+        ] {
+            assert_eq!(amount(json), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn wrong_fields_are_named() {
+        let parsed =
+            sample(br#"{"userId": "17", "seatIds": [1, "2"], "more": {"x": [1]}}"#).unwrap();
+        assert_eq!((parsed.user_id.get(), parsed.seat_ids.len()), (17, 2));
+        for (body, start) in [
+            (r#"{"userId": 1, "seatIds": [1, 0]}"#, "seatIds[1]: "),
+            (r#"{"userId": null}"#, "userId: "),
+            (r#"{"seatIds": []}"#, "the body: missing field `userId`"),
+            (r#"{"userId": 1, "userId": 2}"#, "userId: duplicate field"),
+            (r#"[]"#, "the body: "),
+            (r#"3"#, "the body: "),
+        ] {
+            let (code, detail) = sample(body.as_bytes()).unwrap_err();
+            assert_eq!(code, ErrorCode::InvalidField, "{body}: {detail}");
+            assert!(
+                detail.starts_with(start)
+                    || start.contains("duplicate") && detail.contains("duplicate field"),
+                "{body}: {detail}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_malformed() {
+        let nested = format!("{{\"userId\": 1, \"x\": {}", "[".repeat(100_000));
+        let deep = format!("{{\"userId\": {}1{}}}", "[".repeat(200), "]".repeat(200));
+        for body in [
+            b"".as_slice(),
+            b"  \n",
+            b"{",
+            b"nonsense",
+            br#"{"userId": 1} x"#,
+            br#"{"userId": 1}{"userId": 1}"#,
+            br#"{"userId": 01}"#,
+            br#"{"userId": NaN}"#,
+            b"{\"userId\": 1, \"x\": \"\xff\"}",
+            b"\xef\xbb\xbf{\"userId\": 1}",
+            br#"{"userId": 0, "#,
+            nested.as_bytes(),
+        ] {
+            let (code, detail) = sample(body).unwrap_err();
+            assert_eq!(
+                code,
+                ErrorCode::MalformedJson,
+                "{}: {detail}",
+                String::from_utf8_lossy(body)
+            );
+        }
+        assert!(sample(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_header_comes_once_and_in_ascii() {
+        let name = HeaderName::from_static("queue-token");
+        let mut headers = HeaderMap::new();
+        assert_eq!(single_header(&headers, &name), Ok(None));
+        headers.insert(&name, HeaderValue::from_static("abc"));
+        assert_eq!(single_header(&headers, &name), Ok(Some("abc")));
+        headers.append(&name, HeaderValue::from_static("abc"));
+        assert_eq!(single_header(&headers, &name).unwrap_err().code(), ErrorCode::DuplicateHeader);
+        for bad in [b"a\xff".as_slice(), "é".as_bytes(), b"a\tb"] {
+            headers.insert(&name, HeaderValue::from_bytes(bad).unwrap());
+            assert_eq!(
+                single_header(&headers, &name).unwrap_err().code(),
+                ErrorCode::InvalidHeader
+            );
+        }
+    }
+
+    #[test]
+    fn idempotency_keys_bare_and_quoted() {
+        let key = |text: &str| IdempotencyKey::parse(text).map(|key| key.0);
+        assert_eq!(key("abc-1").as_deref(), Some("abc-1"));
+        assert_eq!(key("\"abc-1\"").as_deref(), Some("abc-1"));
+        assert_eq!(key(r#""a\"b\\c""#).as_deref(), Some(r#"a"b\c"#));
+        assert_eq!(key(&"x".repeat(255)).map(|key| key.len()), Some(255));
+        let long = "x".repeat(256);
+        for bad in ["", "\"\"", "\"abc", "\"a\"b", "\"a\";p=1", r#""a\x""#, "a b", long.as_str()] {
+            assert_eq!(key(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn content_types() {
+        let check = |value: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
+            }
+            check_content_type(&headers, &Body::from("{}")).is_ok()
+        };
+        for good in
+            ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"]
+        {
+            assert!(check(Some(good)), "{good}");
+        }
+        for bad in [None, Some(""), Some("text/plain"), Some("application/jsonx"), Some("json")] {
+            assert!(!check(bad), "{bad:?}");
+        }
+    }
+}

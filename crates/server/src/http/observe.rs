@@ -1,0 +1,552 @@
+//! What wraps every request: its id, the limit of its class, the panic net, metrics and the access
+//! log.
+//!
+//! One hand-written future instead of a stack of layers: a layer of axum costs a boxed clone and a
+//! boxed future each, and a poll of the queue has to cost about as much as an empty handler.
+//! [`Observer::handler`] wraps at the handler, which axum boxes anyway, and so adds no allocation;
+//! [`Observer::layer`] wraps a `MethodRouter` that somebody else's macro has built, for one more
+//! box per request.
+//!
+//! What does not belong here: anything that needs the request's body, a token, or the store.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::extract::Request;
+use axum::handler::Handler;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::metrics::counter::Counter;
+use tower::{Layer, Service};
+
+use super::problem::{ErrorCode, Problem};
+use super::request_id::{RequestId, RequestIds, X_REQUEST_ID};
+use super::route::{Class, Route};
+use crate::config::ConcurrencyConfig;
+use crate::metrics::{ClassLabel, HttpDurations, Metrics};
+
+/// Longest path and query that is served, in bytes. hyper would let through what fits its buffer.
+const URI_MAX: usize = 8 * 1024;
+
+/// Whole seconds that a shed request is asked to wait.
+const SHED_RETRY_AFTER_SECONDS: u32 = 1;
+
+/// Shared by all wrapped routes; cloning shares.
+#[derive(Debug, Clone)]
+pub struct Observer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    durations: HttpDurations,
+    classes: [ClassLimit; Class::ALL.len()],
+    ids: RequestIds,
+}
+
+/// On a cache line of its own: the classes are counted by different requests on different cores.
+#[derive(Debug)]
+#[repr(align(64))]
+struct ClassLimit {
+    in_progress: AtomicUsize,
+    max: usize,
+    shed: Counter,
+}
+
+impl Observer {
+    /// An observer with the limits of a configuration.
+    pub fn new(limits: &ConcurrencyConfig, metrics: &Metrics) -> Self {
+        let classes = Class::ALL.map(|class| ClassLimit {
+            in_progress: AtomicUsize::new(0),
+            max: match class {
+                Class::Payment => limits.payment,
+                Class::Reservation => limits.reservation,
+                Class::Poll => limits.poll,
+                Class::Join => limits.join,
+                Class::Browse => limits.browse,
+                Class::Admin => limits.admin,
+                Class::Ops => usize::MAX,
+            },
+            shed: metrics.http_server_requests_shed.get_or_create(&ClassLabel { class }).clone(),
+        });
+        let durations = metrics.http_server_request_duration.clone();
+        Self(Arc::new(Inner { durations, classes, ids: RequestIds::new() }))
+    }
+
+    /// Wraps a handler: `get(observer.handler(Route::QueueStatus, queue_status))`.
+    pub fn handler<H>(&self, route: Route, handler: H) -> ObservedHandler<H> {
+        ObservedHandler { observer: self.clone(), route, handler }
+    }
+
+    /// Wraps a `MethodRouter`'s routes: `routes!(queue_status).route_layer(…)`. All its methods
+    /// are counted as the one endpoint, so give it one method.
+    pub fn layer(&self, route: Route) -> ObserveLayer {
+        ObserveLayer { observer: self.clone(), route }
+    }
+
+    /// Requests of a class in progress now.
+    pub fn in_progress(&self, class: Class) -> usize {
+        self.0.classes[class.index()].in_progress.load(Ordering::Relaxed)
+    }
+
+    fn start<F>(
+        &self,
+        route: Route,
+        request: Request,
+        call: impl FnOnce(Request) -> F,
+    ) -> Observed<F> {
+        let started = Instant::now();
+        let id = self.0.ids.take_or_make(request.headers());
+        let limit = &self.0.classes[route.class().index()];
+        // Counted first and compared afterwards: two arrivals cannot both take the last place.
+        let before = limit.in_progress.fetch_add(1, Ordering::Relaxed);
+        let permit = Permit { observer: self.clone(), class: route.class() };
+        let work = if before >= limit.max {
+            limit.shed.inc();
+            Work::Refused(Problem::new(ErrorCode::Overloaded).retry_after(SHED_RETRY_AFTER_SECONDS))
+        } else if request.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > URI_MAX) {
+            Work::Refused(Problem::new(ErrorCode::UriTooLong))
+        } else {
+            Work::Running(call(request))
+        };
+        Observed { work, permit, route, id: Some(id), started }
+    }
+}
+
+/// Counts a request out again, however its future ends.
+#[derive(Debug)]
+struct Permit {
+    observer: Observer,
+    class: Class,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.observer.0.classes[self.class.index()].in_progress.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+enum Work<F> {
+    Running(F),
+    Refused(Problem),
+}
+
+/// A wrapped request in progress.
+#[derive(Debug)]
+pub struct Observed<F> {
+    work: Work<F>,
+    permit: Permit,
+    route: Route,
+    /// Present except while it is current, which is while the inner future is polled.
+    id: Option<RequestId>,
+    started: Instant,
+}
+
+/// What a handler's and a service's future have in common.
+pub trait Finished {
+    /// The response inside.
+    fn into_inner(self) -> Response;
+    /// A response as this type.
+    fn from_inner(response: Response) -> Self;
+}
+
+impl Finished for Response {
+    fn into_inner(self) -> Response {
+        self
+    }
+
+    fn from_inner(response: Response) -> Self {
+        response
+    }
+}
+
+impl Finished for Result<Response, Infallible> {
+    fn into_inner(self) -> Response {
+        match self {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
+    fn from_inner(response: Response) -> Self {
+        Ok(response)
+    }
+}
+
+impl<F> Future for Observed<F>
+where
+    F: Future<Output: Finished> + Unpin,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.get_mut();
+        // Put back below; a panic is caught in between, so no other request can see this one's id.
+        let outer = RequestId::replace_current(this.id.take());
+        let polled = catch_unwind(AssertUnwindSafe(|| match &mut this.work {
+            Work::Running(future) => Pin::new(future).poll(cx).map(Finished::into_inner),
+            Work::Refused(problem) => Poll::Ready(problem.clone().into_response()),
+        }));
+        let response = match polled {
+            Ok(Poll::Pending) => {
+                this.id = RequestId::replace_current(outer);
+                return Poll::Pending;
+            }
+            Ok(Poll::Ready(response)) => response,
+            Err(panic) => panicked(&*panic),
+        };
+        let id = RequestId::replace_current(outer);
+        Poll::Ready(Finished::from_inner(this.finish(response, id)))
+    }
+}
+
+impl<F> Observed<F> {
+    fn finish(&self, mut response: Response, id: Option<RequestId>) -> Response {
+        let took = self.started.elapsed();
+        let status = response.status().as_u16();
+        self.permit.observer.0.durations.observe(self.route, status, took);
+        if let Some(id) = id {
+            // A 503 is an answer, given by the thousand under load, and counted; the other 5xx are
+            // faults.
+            if status >= 500 && status != 503 {
+                tracing::error!(
+                    request.id = %id,
+                    http.method = self.route.method(),
+                    http.route = self.route.template(),
+                    http.status = status,
+                    duration.us = took.as_micros() as u64,
+                    "request failed"
+                );
+            } else {
+                tracing::debug!(
+                    request.id = %id,
+                    http.method = self.route.method(),
+                    http.route = self.route.template(),
+                    http.status = status,
+                    duration.us = took.as_micros() as u64,
+                    "request served"
+                );
+            }
+            response.headers_mut().insert(X_REQUEST_ID, id.header_value());
+        }
+        // Their bodies may not have been read; hyper would read them to their end to keep the
+        // connection.
+        if matches!(status, 408 | 413) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Response {
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message");
+    Problem::internal(format_args!("handler panicked: {message}")).into_response()
+}
+
+/// A wrapped handler; see [`Observer::handler`].
+#[derive(Debug, Clone)]
+pub struct ObservedHandler<H> {
+    observer: Observer,
+    route: Route,
+    handler: H,
+}
+
+impl<H, T, S> Handler<T, S> for ObservedHandler<H>
+where
+    H: Handler<T, S>,
+    H::Future: Unpin,
+{
+    type Future = Observed<H::Future>;
+
+    fn call(self, request: Request, state: S) -> Self::Future {
+        let Self { observer, route, handler } = self;
+        observer.start(route, request, |request| handler.call(request, state))
+    }
+}
+
+/// See [`Observer::layer`].
+#[derive(Debug, Clone)]
+pub struct ObserveLayer {
+    observer: Observer,
+    route: Route,
+}
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = ObservedService<S>;
+
+    fn layer(&self, inner: S) -> ObservedService<S> {
+        ObservedService { observer: self.observer.clone(), route: self.route, inner }
+    }
+}
+
+/// A wrapped service; see [`Observer::layer`].
+#[derive(Debug, Clone)]
+pub struct ObservedService<S> {
+    observer: Observer,
+    route: Route,
+    inner: S,
+}
+
+impl<S> Service<Request> for ObservedService<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Unpin,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Observed<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let inner = &mut self.inner;
+        self.observer.start(self.route, request, |request| inner.call(request))
+    }
+}
+
+/// The fallback for paths that no endpoint has:
+/// `router.fallback(observer.handler(Route::NotFound, not_found))`.
+pub async fn not_found() -> Problem {
+    Problem::new(ErrorCode::RouteNotFound)
+}
+
+/// The fallback for methods that a path does not have; axum adds `Allow`:
+/// `router.method_not_allowed_fallback(observer.handler(Route::MethodNotAllowed, method_not_allowed))`.
+pub async fn method_not_allowed() -> Problem {
+    Problem::new(ErrorCode::MethodNotAllowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::http::extract::{ApiJson, BodyLimits, PathIds};
+    use axum::Router;
+    use axum::body::Body;
+    use axum::extract::FromRef;
+    use axum::routing::{get, post};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    #[derive(Clone)]
+    struct State(BodyLimits);
+
+    impl FromRef<State> for BodyLimits {
+        fn from_ref(state: &State) -> Self {
+            state.0
+        }
+    }
+
+    fn app() -> (Router, Observer, Metrics) {
+        let metrics = Metrics::new();
+        let limits = ConcurrencyConfig { poll: 1, ..ConcurrencyConfig::default() };
+        let observer = Observer::new(&limits, &metrics);
+        let router = Router::new()
+            .route("/ok", get(observer.handler(Route::ConcertList, async || "ok")))
+            .route(
+                "/panic",
+                get(observer
+                    .handler(Route::SeatList, async || -> &'static str { panic!("secret cause") })),
+            )
+            .route(
+                "/forever",
+                get(observer.handler(Route::QueueStatus, async || {
+                    std::future::pending::<()>().await;
+                })),
+            )
+            .route(
+                "/layered",
+                get(async || {
+                    tokio::task::yield_now().await;
+                    RequestId::current().map(|id| id.to_string()).unwrap_or_default()
+                })
+                .route_layer(observer.layer(Route::SessionList)),
+            )
+            .route(
+                "/json",
+                post(observer.handler(
+                    Route::QueueJoin,
+                    async |ApiJson(value): ApiJson<serde_json::Value>| value.to_string(),
+                )),
+            )
+            .route(
+                "/a/{a}/b/{b}",
+                get(observer.handler(Route::SeatList, async |PathIds([a, b]): PathIds<2>| {
+                    format!("{a},{b}")
+                })),
+            )
+            .fallback(observer.handler(Route::NotFound, not_found))
+            .method_not_allowed_fallback(
+                observer.handler(Route::MethodNotAllowed, method_not_allowed),
+            )
+            .with_state(State(BodyLimits { max_bytes: 64, timeout: Duration::from_millis(50) }));
+        (router, observer, metrics)
+    }
+
+    fn request(method: &str, uri: &str) -> Request {
+        Request::builder().method(method).uri(uri).body(Body::empty()).unwrap()
+    }
+
+    async fn send(router: &Router, request: Request) -> (Response<()>, String) {
+        let response = router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        (Response::from_parts(parts, ()), String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    fn code(body: &str) -> String {
+        let json: serde_json::Value = serde_json::from_str(body).unwrap();
+        json["code"].as_str().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn every_response_has_an_id_and_every_problem_the_same() {
+        let (router, _, metrics) = app();
+        let (response, _) = send(&router, request("GET", "/ok")).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()[X_REQUEST_ID].len(), 24);
+
+        let mut given = request("GET", "/nowhere");
+        given.headers_mut().insert(X_REQUEST_ID, HeaderValue::from_static("mine"));
+        let (response, body) = send(&router, given).await;
+        assert_eq!(response.status(), 404);
+        assert_eq!(response.headers()[X_REQUEST_ID], "mine");
+        assert!(body.contains("\"requestId\":\"mine\""), "{body}");
+        assert_eq!(code(&body), "ROUTE_NOT_FOUND");
+        assert_eq!(metrics.http_server_request_duration.count(Route::NotFound, 4), 1);
+        assert_eq!(metrics.http_server_request_duration.count(Route::ConcertList, 2), 1);
+        assert_eq!(RequestId::current(), None);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_method_is_a_problem_with_allow_and_counted() {
+        let (router, _, metrics) = app();
+        for path in ["/ok", "/layered"] {
+            let (response, body) = send(&router, request("DELETE", path)).await;
+            assert_eq!(response.status(), 405, "{path}");
+            assert_eq!(response.headers()["allow"], "GET,HEAD");
+            assert_eq!(code(&body), "METHOD_NOT_ALLOWED");
+        }
+        assert_eq!(metrics.http_server_request_duration.count(Route::MethodNotAllowed, 4), 2);
+    }
+
+    #[tokio::test]
+    async fn a_layered_handler_sees_its_id_across_polls() {
+        let (router, _, metrics) = app();
+        let (response, body) = send(&router, request("GET", "/layered")).await;
+        assert_eq!(response.headers()[X_REQUEST_ID], body.as_str());
+        assert_eq!(metrics.http_server_request_duration.count(Route::SessionList, 2), 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_without_its_cause() {
+        let (router, observer, metrics) = app();
+        let (response, body) = send(&router, request("GET", "/panic")).await;
+        assert_eq!(response.status(), 500);
+        assert_eq!(code(&body), "INTERNAL");
+        assert!(!body.contains("secret"), "{body}");
+        assert!(response.headers().contains_key(X_REQUEST_ID));
+        assert_eq!(observer.in_progress(Class::Browse), 0);
+        assert_eq!(metrics.http_server_request_duration.count(Route::SeatList, 5), 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_class_sheds_and_a_dropped_request_makes_room() {
+        let (router, observer, metrics) = app();
+        let running = router.clone().oneshot(request("GET", "/forever"));
+        let running = tokio::spawn(running);
+        while observer.in_progress(Class::Poll) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let (response, body) = send(&router, request("GET", "/forever")).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
+        assert_eq!(code(&body), "OVERLOADED");
+        // Another class is not affected.
+        assert_eq!(send(&router, request("GET", "/ok")).await.0.status(), 200);
+        let label = ClassLabel { class: Class::Poll };
+        assert_eq!(metrics.http_server_requests_shed.get_or_create(&label).get(), 1);
+        assert_eq!(observer.in_progress(Class::Poll), 1);
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled());
+        assert_eq!(observer.in_progress(Class::Poll), 0);
+    }
+
+    #[tokio::test]
+    async fn bodies_are_limited_in_size_and_time() {
+        let (router, _, _) = app();
+        let post = |body: Body| {
+            Request::builder()
+                .method("POST")
+                .uri("/json")
+                .header("content-type", "application/json")
+                .body(body)
+                .unwrap()
+        };
+        let (response, body) = send(&router, post(Body::from("[1]"))).await;
+        assert_eq!((response.status().as_u16(), body.as_str()), (200, "[1]"));
+        let long = format!("\"{}\"", "x".repeat(100));
+        let (response, body) = send(&router, post(Body::from(long))).await;
+        assert_eq!((response.status().as_u16(), code(&body).as_str()), (413, "BODY_TOO_LARGE"));
+        assert_eq!(response.headers()["connection"], "close");
+        let (response, body) = send(&router, post(Body::empty())).await;
+        assert_eq!((response.status().as_u16(), code(&body).as_str()), (400, "MALFORMED_JSON"));
+        let (response, body) = send(&router, request("POST", "/json")).await;
+        assert_eq!((response.status().as_u16(), code(&body).as_str()), (400, "MALFORMED_JSON"));
+        let never = Body::new(http_body_util::combinators::BoxBody::new(Never));
+        let (response, body) = send(&router, post(never)).await;
+        assert_eq!((response.status().as_u16(), code(&body).as_str()), (408, "REQUEST_TIMEOUT"));
+    }
+
+    struct Never;
+
+    impl hyper::body::Body for Never {
+        type Data = axum::body::Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<hyper::body::Frame<Self::Data>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn path_ids_are_read_in_order() {
+        let (router, _, _) = app();
+        assert_eq!(send(&router, request("GET", "/a/7/b/9")).await.1, "7,9");
+        for path in
+            ["/a/0/b/9", "/a/x/b/9", "/a/7/b/9223372036854775808", "/a/%ff/b/1", "/a/07/b/1"]
+        {
+            let (response, body) = send(&router, request("GET", path)).await;
+            assert_eq!(
+                (response.status().as_u16(), code(&body).as_str()),
+                (400, "INVALID_ID"),
+                "{path}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endless_uri_is_refused() {
+        let (router, _, _) = app();
+        let uri = format!("/ok?{}", "x".repeat(URI_MAX));
+        let (response, body) = send(&router, request("GET", &uri)).await;
+        assert_eq!((response.status().as_u16(), code(&body).as_str()), (414, "URI_TOO_LONG"));
+    }
+}

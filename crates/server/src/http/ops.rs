@@ -1,0 +1,138 @@
+//! Health, metrics, and the documents that the service carries.
+
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::problem::errors_markdown;
+use super::reply::json;
+use crate::app::AppState;
+use crate::metrics::CONTENT_TYPE as METRICS_CONTENT_TYPE;
+
+/// How the service is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `UP` or `DOWN`.
+    status: HealthStatus,
+    /// Each dependency.
+    dependencies: Vec<Dependency>,
+}
+
+/// Up or down.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub(super) enum HealthStatus {
+    /// It works.
+    Up,
+    /// It does not.
+    Down,
+}
+
+/// Something the service cannot work without.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Dependency {
+    /// Its name.
+    name: &'static str,
+    /// Whether it works.
+    status: HealthStatus,
+    /// What is wrong with it, in general terms; the log says it exactly.
+    #[schema(required, nullable)]
+    detail: Option<&'static str>,
+}
+
+/// Tells that the process answers.
+#[utoipa::path(
+    get, path = "/health/live", tag = "operations",
+    responses((status = 200, description = "The process answers", body = Health))
+)]
+pub(super) async fn live() -> Response {
+    const BODY: &[u8] = br#"{"status":"UP","dependencies":[]}"#;
+    let mut response = Response::new(axum::body::Body::from(BODY));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Tells whether the service can sell.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "operations",
+    responses(
+        (status = 200, description = "It can", body = Health),
+        (status = 503, description = "It cannot", body = Health),
+    )
+)]
+pub(super) async fn ready(State(app): State<AppState>) -> Response {
+    let part = |name, fault: Option<&'static str>| Dependency {
+        name,
+        status: if fault.is_none() { HealthStatus::Up } else { HealthStatus::Down },
+        detail: fault,
+    };
+    let store_fault = app.store.stats().fault().map(|_| "the last write failed");
+    let dependencies = vec![
+        part("store", store_fault),
+        part("queue", app.sequencer.queues().is_empty().then_some("there is no queue")),
+        part("service", app.is_draining().then_some("shutting down")),
+    ];
+    let up = dependencies.iter().all(|part| part.status == HealthStatus::Up);
+    let (code, status) = if up {
+        (StatusCode::OK, HealthStatus::Up)
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Down)
+    };
+    json(code, &Health { status, dependencies })
+}
+
+/// Gives the metrics to Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operations",
+    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"))
+)]
+pub(super) async fn metrics(State(app): State<AppState>) -> Response {
+    let now = app.clock.now();
+    let level = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let m = &app.metrics;
+    for queue in app.sequencer.queues() {
+        let label = queue.name().as_str().into();
+        m.queue_waiting.get_or_create(&label).set(level(queue.waiting()));
+        m.queue_active.get_or_create(&label).set(level(queue.active(now)));
+        m.queue_serving.get_or_create(&label).set(level(queue.serving()));
+        let sums = queue.counters();
+        for (family, sum) in [
+            (&m.queue_joined, &sums.joined),
+            (&m.queue_left, &sums.left),
+            (&m.queue_admitted, &sums.admitted),
+            (&m.queue_expired, &sums.expired),
+            (&m.queue_no_show, &sums.no_show),
+        ] {
+            family
+                .get_or_create(&label)
+                .inner()
+                .store(sum.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+    m.store_pending_commands.set(level(app.store.stats().pending.load(Ordering::Relaxed)));
+    m.seat_list_builds.inner().store(app.seat_lists.builds(), Ordering::Relaxed);
+    ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], m.render()).into_response()
+}
+
+/// See [`metrics`].
+#[utoipa::path(
+    get, path = "/actuator/prometheus", tag = "operations",
+    responses((status = 200, description = "OpenMetrics text, where existing configurations look", body = String, content_type = "application/openmetrics-text"))
+)]
+pub(super) async fn metrics_actuator(state: State<AppState>) -> Response {
+    metrics(state).await
+}
+
+/// Lists the error codes.
+#[utoipa::path(
+    get, path = "/docs/errors", tag = "operations",
+    responses((status = 200, description = "Every error code, as Markdown", body = String, content_type = "text/markdown"))
+)]
+pub(super) async fn errors() -> Response {
+    ([(CONTENT_TYPE, "text/markdown; charset=utf-8")], errors_markdown()).into_response()
+}

@@ -1,0 +1,135 @@
+//! Payments.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use boxoffice_backends::Fault;
+use boxoffice_backends::events::rfc3339;
+use boxoffice_backends::store::{Pay, TicketKey};
+use boxoffice_domain::ids::ReservationId;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::auth::Presented;
+use super::extract::{ApiJson, IdempotencyKey, MaybeIdempotencyKey, WireId};
+use super::idempotency;
+use super::problem::{ErrorCode, Problem};
+use super::queue::user_id;
+use super::reply::{json, reservation_error};
+use crate::app::AppState;
+use crate::metrics::{Outcome, OutcomeLabel};
+
+/// A reservation to be paid.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PaymentRequest {
+    /// Who pays; the ticket's user.
+    #[schema(schema_with = super::openapi::id_schema)]
+    user_id: WireId,
+    /// Which reservation.
+    #[schema(schema_with = super::openapi::id_schema)]
+    reservation_id: WireId,
+}
+
+/// A payment made.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PaymentResponse {
+    /// The payment.
+    #[schema(schema_with = super::openapi::id_out_schema)]
+    payment_id: i64,
+    /// What it paid.
+    #[schema(schema_with = super::openapi::id_out_schema)]
+    reservation_id: i64,
+    /// How much, in points.
+    payment_amount: i64,
+    /// That it is done.
+    status: PaymentStatus,
+    /// When.
+    #[schema(format = DateTime)]
+    paid_at: String,
+}
+
+/// What has become of a payment.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub(super) enum PaymentStatus {
+    /// The points are taken and the seats are the buyer's.
+    Completed,
+}
+
+/// Pays for a reservation and spends the ticket.
+#[utoipa::path(
+    post, path = "/api/v1/payments", tag = "sales", security(("queueToken" = [])),
+    request_body = PaymentRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", max_length = 255)),
+    responses((status = 201, description = "Paid", body = PaymentResponse))
+)]
+pub(super) async fn create(
+    State(app): State<AppState>,
+    presented: Presented,
+    MaybeIdempotencyKey(key): MaybeIdempotencyKey,
+    ApiJson(request): ApiJson<PaymentRequest>,
+) -> Result<Response, Problem> {
+    let count = |outcome| app.metrics.payments.get_or_create(&OutcomeLabel { outcome }).inc();
+    match pay(&app, presented, key, request).await {
+        Ok((response, outcome)) => {
+            count(outcome);
+            Ok(response)
+        }
+        Err((problem, outcome)) => {
+            count(outcome);
+            Err(problem)
+        }
+    }
+}
+
+async fn pay(
+    app: &AppState,
+    presented: Presented,
+    key: Option<IdempotencyKey>,
+    request: PaymentRequest,
+) -> Result<(Response, Outcome), (Problem, Outcome)> {
+    let forbidden = |problem| (problem, Outcome::Forbidden);
+    let user = user_id(request.user_id).map_err(|problem| (problem, Outcome::Invalid))?;
+    presented.must_be(user).map_err(forbidden)?;
+    presented.must_have_been_admitted().map_err(forbidden)?;
+    let reservation = ReservationId::new(request.reservation_id.get())
+        .ok_or_else(|| (Problem::new(ErrorCode::InvalidId), Outcome::Invalid))?;
+    let entered = idempotency::enter(app, user, key, "pay", [user.get(), reservation.get()])
+        .map_err(|problem| (problem, Outcome::KeyConflict))?;
+
+    // On its own: once the store has been asked, the ticket's place in memory and the key in
+    // progress must follow its answer, whether the client is still there or not.
+    let task = {
+        let app = app.clone();
+        let Presented { pass, queue, now, .. } = presented;
+        tokio::spawn(async move {
+            let (key, guard) = entered.map_or((None, None), |e| (Some(e.key), Some(e.guard)));
+            let ticket = TicketKey::from(&pass.ticket);
+            let answer =
+                app.store.pay(Pay { user, ticket, reservation, idempotency: key, now }).await;
+            if answer.is_ok() {
+                app.sequencer.finish(&queue, &pass);
+            }
+            drop(guard);
+            answer
+        })
+    };
+    let answer =
+        task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string()).into()));
+    let answer = answer.map_err(reservation_error)?;
+    let outcome = if answer.replayed { Outcome::Replayed } else { Outcome::Completed };
+    let payment = answer.value;
+    let response = json(
+        StatusCode::CREATED,
+        &PaymentResponse {
+            payment_id: payment.id.get(),
+            reservation_id: payment.reservation.get(),
+            payment_amount: payment.amount,
+            status: PaymentStatus::Completed,
+            paid_at: rfc3339(payment.paid_at),
+        },
+    );
+    Ok((response, outcome))
+}

@@ -1,0 +1,281 @@
+//! The waiting queue: join, status, leave, and the public document.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use boxoffice_backends::events::rfc3339;
+use boxoffice_backends::sequencer::Queue;
+use boxoffice_domain::ids::UserId;
+use boxoffice_domain::queue::{Gate, Place, Settings, Ticket, eta, poll_after};
+use boxoffice_domain::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::auth::Presented;
+use super::extract::{ApiJson, WireId};
+use super::problem::{ErrorCode, Problem};
+use super::reply::{fault, json};
+use crate::app::AppState;
+
+/// A fan who wants to join.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct JoinRequest {
+    /// Who joins.
+    #[schema(schema_with = super::openapi::id_schema)]
+    user_id: WireId,
+    /// Which queue; the default one where it is left out.
+    #[schema(example = "main")]
+    queue: Option<String>,
+}
+
+/// Where a ticket stands.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub(super) enum TicketStatus {
+    /// In the line.
+    Waiting,
+    /// It opens doors.
+    Activated,
+    /// It is over: time ran out, it paid, or it was given up.
+    Expired,
+}
+
+/// A new ticket.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct JoinResponse {
+    /// The ticket, to be sent as `QUEUE-TOKEN` from now on.
+    token: String,
+    /// Where it stands.
+    status: TicketStatus,
+    /// How many are ahead, plus one; 0 once activated. It never grows.
+    waiting_number: u64,
+    /// How long it may take, in seconds; null while nobody knows (the queue is paused).
+    #[schema(required, nullable)]
+    eta_seconds: Option<u64>,
+    /// When to ask again, in milliseconds; at least 1000.
+    poll_after_ms: u64,
+    /// When the ticket was given.
+    #[schema(format = DateTime)]
+    joined_at: String,
+}
+
+/// Where a ticket stands.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StatusResponse {
+    /// Whose ticket it is.
+    #[schema(schema_with = super::openapi::id_out_schema)]
+    user_id: i64,
+    /// Its queue.
+    queue: String,
+    /// Where it stands.
+    status: TicketStatus,
+    /// How many are ahead, plus one; 0 unless waiting. It never grows.
+    waiting_number: u64,
+    /// How long it may take, in seconds; 0 unless waiting; null while nobody knows.
+    #[schema(required, nullable)]
+    eta_seconds: Option<u64>,
+    /// When to ask again, in milliseconds; at least 1000.
+    poll_after_ms: u64,
+    /// When it stops opening doors; null unless activated.
+    #[schema(required, nullable, format = DateTime)]
+    active_until: Option<String>,
+}
+
+/// What a queue is doing.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum QueueState {
+    /// It admits.
+    Open,
+    /// An operator paused it.
+    Paused,
+    /// It opens at a time still to come; joining is possible.
+    Scheduled,
+    /// Everything behind it is sold.
+    SoldOut,
+}
+
+/// What anybody may know of a queue.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct QueueDocument {
+    /// Its name.
+    queue: String,
+    /// The highest number admitted.
+    serving: u64,
+    /// How many wait.
+    waiting: u64,
+    /// How many it admits in a second at the most.
+    admit_per_second: f64,
+    /// What it is doing.
+    state: QueueState,
+    /// When it opens, if that is still to come.
+    #[schema(required, nullable, format = DateTime)]
+    opens_at: Option<String>,
+}
+
+/// The queue's state for people; sold out outweighs all.
+pub(super) fn state_of(queue: &Queue, now: Timestamp) -> QueueState {
+    match queue.gate(now) {
+        _ if queue.is_sold_out() => QueueState::SoldOut,
+        Gate::Open => QueueState::Open,
+        Gate::Paused => QueueState::Paused,
+        Gate::Scheduled(_) => QueueState::Scheduled,
+    }
+}
+
+/// Seconds to wait, and milliseconds until the next poll.
+fn pace(number: u64, settings: &Settings, now: Timestamp, jitter: u64) -> (Option<u64>, u64) {
+    let eta = eta(number, settings, now);
+    (eta.map(|eta| eta.as_secs()), poll_after(eta, jitter).as_millis() as u64)
+}
+
+/// Joins a queue.
+#[utoipa::path(
+    post, path = "/api/v1/waiting-queues", tag = "queue", request_body = JoinRequest,
+    responses((status = 201, description = "A ticket at the end of the line", body = JoinResponse))
+)]
+pub(super) async fn join(
+    State(app): State<AppState>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    ApiJson(request): ApiJson<JoinRequest>,
+) -> Result<Response, Problem> {
+    if app.is_draining() {
+        return Err(Problem::new(ErrorCode::ShuttingDown).retry_after(1));
+    }
+    if let Some(rate) = &app.join_rate {
+        rate.check(client.ip())?;
+    }
+    let user = user_id(request.user_id)?;
+    let name = request.queue.as_deref().unwrap_or(app.default_queue.as_str());
+    let queue = app.sequencer.queue(name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
+    let seq = app.sequencer.join(&queue).await.map_err(|cause| {
+        match fault(&cause) {
+            // What is away is the store, but what the fan cannot have is a place in the queue.
+            problem if problem.code() == ErrorCode::StoreUnavailable => {
+                Problem::new(ErrorCode::QueueUnavailable).retry_after(1)
+            }
+            problem => problem,
+        }
+    })?;
+    let now = app.clock.now();
+    let ticket =
+        Ticket { queue: queue.name().clone(), seq, user, issued_at: now, id: app.ticket_id() };
+    let pass = ticket.into();
+    let place = app.sequencer.place(&queue, &pass, now);
+    let settings = queue.settings();
+    let (status, number) = match place {
+        Place::Waiting { number } => (TicketStatus::Waiting, number),
+        Place::Active { .. } => (TicketStatus::Activated, 0),
+        Place::Over(_) => (TicketStatus::Expired, 0),
+    };
+    let (eta_seconds, poll_after_ms) = pace(number, &settings, now, seq);
+    Ok(json(
+        StatusCode::CREATED,
+        &JoinResponse {
+            token: app.tickets.sign(&pass.ticket),
+            status,
+            waiting_number: number,
+            eta_seconds,
+            poll_after_ms,
+            joined_at: rfc3339(now),
+        },
+    ))
+}
+
+/// Tells where a ticket stands.
+#[utoipa::path(
+    get, path = "/api/v1/waiting-queues", tag = "queue", security(("queueToken" = [])),
+    responses((status = 200, description = "Where the ticket stands", body = StatusResponse))
+)]
+pub(super) async fn status(presented: Presented) -> Response {
+    let Presented { pass, queue, place, now } = &presented;
+    let (status, number, until) = match *place {
+        Place::Waiting { number } => (TicketStatus::Waiting, number, None),
+        Place::Active { until, .. } => (TicketStatus::Activated, 0, Some(rfc3339(until))),
+        Place::Over(_) => (TicketStatus::Expired, 0, None),
+    };
+    // A different wait for each ticket and each poll, so that a crowd does not march in step.
+    let jitter = pass.ticket.seq.wrapping_mul(31).wrapping_add(now.0.unsigned_abs());
+    let (eta_seconds, poll_after_ms) = if number == 0 {
+        (Some(0), poll_after(Some(Duration::ZERO), jitter).as_millis() as u64)
+    } else {
+        pace(number, &queue.settings(), *now, jitter)
+    };
+    json(
+        StatusCode::OK,
+        &StatusResponse {
+            user_id: pass.ticket.user.get(),
+            queue: pass.ticket.queue.as_str().to_owned(),
+            status,
+            waiting_number: number,
+            eta_seconds,
+            poll_after_ms,
+            active_until: until,
+        },
+    )
+}
+
+/// Gives a ticket up.
+#[utoipa::path(
+    delete, path = "/api/v1/waiting-queues", tag = "queue", security(("queueToken" = [])),
+    responses((status = 204, description = "The place is given up, for good"))
+)]
+pub(super) async fn leave(
+    State(app): State<AppState>,
+    presented: Presented,
+) -> Result<StatusCode, Problem> {
+    // Giving up what is over already changes nothing, and is what was asked.
+    if !matches!(presented.place, Place::Over(_)) {
+        // On its own, so that a client who hangs up half-way leaves memory and store agreeing.
+        let left = tokio::spawn(async move {
+            let Presented { pass, queue, now, .. } = presented;
+            app.sequencer.leave(&queue, &pass, now).await
+        });
+        left.await.map_err(Problem::internal)?.map_err(|cause| fault(&cause))?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tells anybody how a queue is doing.
+#[utoipa::path(
+    get, path = "/api/v1/waiting-queues/{queue}", tag = "queue",
+    params(("queue" = String, Path, description = "The queue's name", example = "main")),
+    responses((status = 200, description = "How the queue is doing; may be cached for a second", body = QueueDocument))
+)]
+pub(super) async fn document(
+    State(app): State<AppState>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let queue = app.sequencer.queue(&name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
+    let now = app.clock.now();
+    let opens_at = match queue.gate(now) {
+        Gate::Scheduled(at) => Some(rfc3339(at)),
+        Gate::Open | Gate::Paused => None,
+    };
+    let mut response = json(
+        StatusCode::OK,
+        &QueueDocument {
+            queue: name,
+            serving: queue.serving(),
+            waiting: queue.waiting(),
+            admit_per_second: queue.settings().admit_per_second,
+            state: state_of(&queue, now),
+            opens_at,
+        },
+    );
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=1"));
+    Ok(response)
+}
+
+/// The user with the id of a request.
+pub(super) fn user_id(id: WireId) -> Result<UserId, Problem> {
+    UserId::new(id.get()).ok_or_else(|| Problem::new(ErrorCode::InvalidId))
+}

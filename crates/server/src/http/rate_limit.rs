@@ -1,0 +1,135 @@
+//! An optional limit per client address, for joins.
+//!
+//! What does not belong here: deciding what the client's address is (behind a proxy that is not the
+//! peer's), and limits that protect the service as a whole; those are the classes.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use super::problem::{ErrorCode, Problem};
+use crate::config::JoinRateConfig;
+
+/// After how many checks addresses that have been quiet are forgotten. It bounds what a crowd of
+/// addresses can occupy: those seen within a bucket's refill time, plus this many.
+const CHECKS_PER_SWEEP: u32 = 65_536;
+
+/// A token bucket per client address.
+#[derive(Debug)]
+pub struct ClientRateLimit {
+    buckets: DefaultKeyedRateLimiter<IpAddr>,
+    clock: DefaultClock,
+    checks: AtomicU32,
+}
+
+impl ClientRateLimit {
+    /// A limit as configured; none where it is off.
+    pub fn new(config: &JoinRateConfig) -> Option<Self> {
+        if config.per_second <= 0.0 {
+            return None;
+        }
+        let period = Duration::try_from_secs_f64(1.0 / config.per_second).ok()?;
+        let burst = NonZeroU32::new(config.burst)?;
+        let quota = Quota::with_period(period)?.allow_burst(burst);
+        Some(Self {
+            buckets: RateLimiter::keyed(quota),
+            clock: DefaultClock::default(),
+            checks: AtomicU32::new(0),
+        })
+    }
+
+    /// Takes one from the address's bucket.
+    ///
+    /// # Errors
+    /// 429 with `Retry-After` in whole seconds, at least one, where the bucket is empty.
+    pub fn check(&self, address: IpAddr) -> Result<(), Problem> {
+        if self.checks.fetch_add(1, Ordering::Relaxed) % CHECKS_PER_SWEEP == CHECKS_PER_SWEEP - 1 {
+            self.forget_quiet();
+        }
+        self.buckets.check_key(&client(address)).map_err(|denied| {
+            let wait = denied.wait_time_from(self.clock.now());
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            Problem::new(ErrorCode::RateLimited)
+                .retry_after(u32::try_from(seconds.max(1)).unwrap_or(u32::MAX))
+        })
+    }
+
+    /// Forgets addresses whose bucket is full again. Called by itself now and then.
+    pub fn forget_quiet(&self) {
+        self.buckets.retain_recent();
+        self.buckets.shrink_to_fit();
+    }
+
+    /// Addresses remembered.
+    pub fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Whether no address is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+}
+
+/// What counts as one client: an IPv4 address, or an IPv6 /64, of which one customer has a whole.
+fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(per_second: f64, burst: u32) -> ClientRateLimit {
+        ClientRateLimit::new(&JoinRateConfig { per_second, burst }).unwrap()
+    }
+
+    #[test]
+    fn zero_is_off() {
+        assert!(ClientRateLimit::new(&JoinRateConfig::default()).is_none());
+    }
+
+    #[test]
+    fn the_burst_passes_and_the_next_is_told_when() {
+        let limit = limit(0.1, 3);
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        for _ in 0..3 {
+            limit.check(address).unwrap();
+        }
+        let problem = limit.check(address).unwrap_err();
+        assert_eq!(problem, Problem::new(ErrorCode::RateLimited).retry_after(10));
+        limit.check("192.0.2.2".parse().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn ipv6_clients_are_networks_and_mapped_addresses_are_ipv4() {
+        let limit = limit(0.001, 1);
+        limit.check("2001:db8:1:2::1".parse().unwrap()).unwrap();
+        assert!(limit.check("2001:db8:1:2:ffff::9".parse().unwrap()).is_err());
+        limit.check("2001:db8:1:3::1".parse().unwrap()).unwrap();
+        limit.check("192.0.2.1".parse().unwrap()).unwrap();
+        assert!(limit.check("::ffff:192.0.2.1".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn quiet_addresses_are_forgotten() {
+        // A bucket of one that refills in a microsecond is full again at once.
+        let limit = limit(1_000_000.0, 1);
+        for n in 0..=255 {
+            let _ = limit.check(IpAddr::from([192, 0, 2, n]));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        limit.forget_quiet();
+        assert!(limit.is_empty(), "{} remembered", limit.len());
+    }
+}

@@ -1,0 +1,176 @@
+//! Answers: JSON, and how the backends' refusals become problems. The one place where each refusal
+//! meets its status code; the matches are exhaustive on purpose.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::{Response, StatusCode};
+use boxoffice_backends::events::rfc3339;
+use boxoffice_backends::store::{PointsRejected, ReservationRejected, ReserveRejected};
+use boxoffice_backends::{Error, Fault};
+use boxoffice_domain::points::{BALANCE_MAX, ChargeRejected};
+use boxoffice_domain::sales::{HoldRejected, SettleRejected};
+use serde::Serialize;
+
+use super::problem::{ErrorCode, Problem};
+use crate::metrics::Outcome;
+
+/// Seconds after which a store that could not write is worth another try.
+const STORE_RETRY_AFTER_SECONDS: u32 = 1;
+
+/// A JSON answer.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => {
+            let mut response = Response::new(Body::from(bytes));
+            *response.status_mut() = status;
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Err(error) => axum::response::IntoResponse::into_response(Problem::internal(error)),
+    }
+}
+
+/// What a store that could not becomes.
+pub(super) fn fault(fault: &Fault) -> Problem {
+    match fault {
+        Fault::Unavailable(_) => {
+            Problem::new(ErrorCode::StoreUnavailable).retry_after(STORE_RETRY_AFTER_SECONDS)
+        }
+        Fault::OutcomeUnknown(_) => Problem::new(ErrorCode::OutcomeUnknown),
+        Fault::Corrupt(what) => Problem::internal(what),
+    }
+}
+
+/// The metric label of a store that could not.
+pub(super) const fn fault_outcome(fault: &Fault) -> Outcome {
+    match fault {
+        Fault::Unavailable(_) => Outcome::Unavailable,
+        Fault::OutcomeUnknown(_) => Outcome::Unknown,
+        Fault::Corrupt(_) => Outcome::Failed,
+    }
+}
+
+/// What a refused hold becomes.
+pub(super) fn hold_rejected(rejected: HoldRejected) -> (Problem, Outcome) {
+    use HoldRejected as R;
+    let (code, detail, outcome) = match rejected {
+        R::NoSeats => (ErrorCode::NoSeats, None, Outcome::Invalid),
+        R::TooManySeats { max } => (
+            ErrorCode::TooManySeats,
+            Some(format!("a reservation holds at most {max} seats")),
+            Outcome::Invalid,
+        ),
+        R::DuplicateSeat(seat) => (
+            ErrorCode::DuplicateSeats,
+            Some(format!("seat {seat} was asked for twice")),
+            Outcome::Invalid,
+        ),
+        R::TicketSpent => (ErrorCode::TokenSpent, None, Outcome::Forbidden),
+        R::NotYetOpen { opens_at } => (
+            ErrorCode::ReservationNotOpen,
+            Some(format!("reservations open at {}", rfc3339(opens_at))),
+            Outcome::NotOpen,
+        ),
+        R::Closed { closed_at } => (
+            ErrorCode::ReservationClosed,
+            Some(format!("reservations closed at {}", rfc3339(closed_at))),
+            Outcome::NotOpen,
+        ),
+        R::SessionStarted => (ErrorCode::SessionStarted, None, Outcome::NotOpen),
+        R::NoSuchSeat(seat) => (
+            ErrorCode::SeatNotFound,
+            Some(format!("the session has no seat {seat}")),
+            Outcome::NotFound,
+        ),
+        R::SeatTaken(seat) => {
+            (ErrorCode::SeatTaken, Some(format!("seat {seat} is taken")), Outcome::SeatTaken)
+        }
+        R::UserLimit { max, has } => (
+            ErrorCode::SeatLimitReached,
+            Some(format!("you have {has} seats of this session; the limit is {max}")),
+            Outcome::Limit,
+        ),
+    };
+    (with_detail(code, detail), outcome)
+}
+
+fn with_detail(code: ErrorCode, detail: Option<String>) -> Problem {
+    match detail {
+        Some(detail) => Problem::new(code).detail(detail),
+        None => Problem::new(code),
+    }
+}
+
+/// What a reservation that was not made becomes.
+pub(super) fn reserve_error(error: Error<ReserveRejected>) -> (Problem, Outcome) {
+    let rejected = match error {
+        Error::Fault(cause) => return (fault(&cause), fault_outcome(&cause)),
+        Error::Rejected(rejected) => rejected,
+    };
+    match rejected {
+        ReserveRejected::Hold(rejected) => hold_rejected(rejected),
+        ReserveRejected::NoSuchConcert => {
+            (Problem::new(ErrorCode::ConcertNotFound), Outcome::NotFound)
+        }
+        ReserveRejected::NoSuchSession => {
+            (Problem::new(ErrorCode::SessionNotFound), Outcome::NotFound)
+        }
+        ReserveRejected::KeyReused => {
+            (Problem::new(ErrorCode::IdempotencyKeyReused), Outcome::KeyConflict)
+        }
+    }
+}
+
+/// What a reservation that was not settled becomes.
+pub(super) fn settle_rejected(rejected: SettleRejected) -> (Problem, Outcome) {
+    use SettleRejected as R;
+    match rejected {
+        R::NotYours => (Problem::new(ErrorCode::ReservationNotYours), Outcome::Forbidden),
+        R::AlreadyPaid => (Problem::new(ErrorCode::AlreadyPaid), Outcome::AlreadyPaid),
+        R::Cancelled => (Problem::new(ErrorCode::HoldCancelled), Outcome::HoldGone),
+        R::Expired => (Problem::new(ErrorCode::HoldExpired), Outcome::HoldGone),
+        R::TicketSpent => (Problem::new(ErrorCode::TokenSpent), Outcome::Forbidden),
+        R::NotEnoughPoints { balance, due } => (
+            Problem::new(ErrorCode::NotEnoughPoints)
+                .detail(format!("{due} points are due, the balance is {balance}")),
+            Outcome::InsufficientPoints,
+        ),
+    }
+}
+
+/// What a payment or cancellation that failed becomes.
+pub(super) fn reservation_error(error: Error<ReservationRejected>) -> (Problem, Outcome) {
+    let rejected = match error {
+        Error::Fault(cause) => return (fault(&cause), fault_outcome(&cause)),
+        Error::Rejected(rejected) => rejected,
+    };
+    match rejected {
+        ReservationRejected::Settle(rejected) => settle_rejected(rejected),
+        ReservationRejected::NoSuchReservation => {
+            (Problem::new(ErrorCode::ReservationNotFound), Outcome::NotFound)
+        }
+        ReservationRejected::KeyReused => {
+            (Problem::new(ErrorCode::IdempotencyKeyReused), Outcome::KeyConflict)
+        }
+    }
+}
+
+/// What a charge that failed becomes.
+pub(super) fn charge_error(error: Error<PointsRejected>) -> (Problem, Outcome) {
+    match error {
+        Error::Fault(cause) => (fault(&cause), fault_outcome(&cause)),
+        Error::Rejected(PointsRejected::Charge(ChargeRejected::NotPositive)) => {
+            (Problem::new(ErrorCode::InvalidAmount), Outcome::Invalid)
+        }
+        Error::Rejected(PointsRejected::Charge(ChargeRejected::Overflow)) => (
+            Problem::new(ErrorCode::PointsOverflow)
+                .detail(format!("a balance holds at most {BALANCE_MAX} points")),
+            Outcome::Invalid,
+        ),
+        Error::Rejected(PointsRejected::KeyReused) => {
+            (Problem::new(ErrorCode::IdempotencyKeyReused), Outcome::KeyConflict)
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Reservations: hold seats, look, give back.
+
+use axum::extract::State;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use boxoffice_backends::events::rfc3339;
+use boxoffice_backends::store::{Reserve, ReserveRejected, TicketKey};
+use boxoffice_backends::{Error, Fault};
+use boxoffice_domain::ids::{ReservationId, SeatId, SessionId};
+use boxoffice_domain::queue::Place;
+use boxoffice_domain::sales::{
+    HoldRejected, HoldRequest, Item, Reservation, ReservationState, check_seat_list, decide_hold,
+};
+use boxoffice_domain::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::auth::{Presented, ended};
+use super::extract::{ApiJson, MaybeIdempotencyKey, PathId, PathIds, WireId};
+use super::idempotency;
+use super::problem::{ErrorCode, Problem};
+use super::queue::user_id;
+use super::reply::{fault, hold_rejected, json, reservation_error, reserve_error};
+use crate::app::{App, AppState};
+use crate::metrics::{Outcome, OutcomeLabel};
+
+/// Seats to hold.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReserveRequest {
+    /// Who reserves; the ticket's user.
+    #[schema(schema_with = super::openapi::id_schema)]
+    user_id: WireId,
+    /// Which seats: all are held, or none.
+    #[schema(schema_with = super::openapi::ids_schema)]
+    seat_ids: Vec<WireId>,
+}
+
+/// A seat of a reservation.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReservedSeat {
+    /// The seat.
+    #[schema(schema_with = super::openapi::id_out_schema)]
+    seat_id: i64,
+    /// The number printed on it.
+    number: u32,
+    /// The price agreed, in points.
+    price: i64,
+}
+
+impl From<&Item> for ReservedSeat {
+    fn from(item: &Item) -> Self {
+        Self { seat_id: item.seat.get(), number: item.number, price: item.price }
+    }
+}
+
+/// Seats held.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReserveResponse {
+    /// The reservation, to be paid.
+    #[schema(schema_with = super::openapi::id_out_schema)]
+    reservation_id: i64,
+    /// What it costs, in points.
+    total_price: i64,
+    /// When the hold runs out.
+    #[schema(format = DateTime)]
+    expires_at: String,
+    /// The seats.
+    reserved_seats: Vec<ReservedSeat>,
+}
+
+/// What has become of a reservation.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub(super) enum ReservationStatus {
+    /// Waiting for payment.
+    Held,
+    /// Paid.
+    Paid,
+    /// Given back.
+    Cancelled,
+    /// The hold ran out.
+    Expired,
+}
+
+/// A reservation.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReservationResponse {
+    /// The reservation.
+    #[schema(schema_with = super::openapi::id_out_schema)]
+    reservation_id: i64,
+    /// Whose it is.
+    #[schema(schema_with = super::openapi::id_out_schema)]
+    user_id: i64,
+    /// The concert.
+    #[schema(schema_with = super::openapi::id_out_schema)]
+    concert_id: i64,
+    /// The session.
+    #[schema(schema_with = super::openapi::id_out_schema)]
+    session_id: i64,
+    /// What has become of it.
+    status: ReservationStatus,
+    /// What it costs, in points.
+    total_price: i64,
+    /// When it was made.
+    #[schema(format = DateTime)]
+    reserved_at: String,
+    /// When the hold runs out, or ran out.
+    #[schema(format = DateTime)]
+    expires_at: String,
+    /// The seats.
+    reserved_seats: Vec<ReservedSeat>,
+    /// The payment, where it is paid.
+    #[schema(required, nullable)]
+    payment_id: Option<i64>,
+}
+
+fn count(app: &App, outcome: Outcome) {
+    app.metrics.reservations.get_or_create(&OutcomeLabel { outcome }).inc();
+}
+
+/// Holds seats.
+#[utoipa::path(
+    post, path = "/api/v1/concerts/{id}/sessions/{sessionId}/reservations", tag = "sales",
+    security(("queueToken" = [])), request_body = ReserveRequest,
+    params(
+        ("id" = i64, Path, description = "The concert", minimum = 1, example = 1),
+        ("sessionId" = i64, Path, description = "The session", minimum = 1, example = 1),
+        ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", max_length = 255),
+    ),
+    responses((status = 201, description = "All seats are held", body = ReserveResponse,
+        headers(("Location" = String, description = "The reservation"))))
+)]
+pub(super) async fn create(
+    State(app): State<AppState>,
+    presented: Presented,
+    PathIds([concert, session]): PathIds<2>,
+    MaybeIdempotencyKey(key): MaybeIdempotencyKey,
+    ApiJson(request): ApiJson<ReserveRequest>,
+) -> Result<Response, Problem> {
+    let answer = reserve(&app, presented, concert, session, key, request).await;
+    match answer {
+        Ok((response, outcome)) => {
+            count(&app, outcome);
+            Ok(response)
+        }
+        Err((problem, outcome)) => {
+            count(&app, outcome);
+            Err(problem)
+        }
+    }
+}
+
+type Refused = (Problem, Outcome);
+
+async fn reserve(
+    app: &AppState,
+    presented: Presented,
+    concert: i64,
+    session: i64,
+    key: Option<super::extract::IdempotencyKey>,
+    request: ReserveRequest,
+) -> Result<(Response, Outcome), Refused> {
+    let forbidden = |problem| (problem, Outcome::Forbidden);
+    let not_found = |code| (Problem::new(code), Outcome::NotFound);
+    let user = user_id(request.user_id).map_err(|problem| (problem, Outcome::Invalid))?;
+    presented.must_be(user).map_err(forbidden)?;
+    // A ticket that is over makes no new hold, but may still ask for the answer it got before.
+    let over = match presented.place {
+        Place::Over(ending) if key.is_some() => Some(ending),
+        _ => {
+            presented.must_be_active().map_err(forbidden)?;
+            None
+        }
+    };
+    let seats: Vec<SeatId> =
+        request.seat_ids.iter().filter_map(|id| SeatId::new(id.get())).collect();
+    check_seat_list(&seats, &app.limits).map_err(hold_rejected)?;
+
+    let catalog = app.store.catalog();
+    let concert = boxoffice_domain::ids::ConcertId::new(concert)
+        .and_then(|id| catalog.concert(id))
+        .ok_or_else(|| not_found(ErrorCode::ConcertNotFound))?;
+    let hall = SessionId::new(session)
+        .and_then(|session| catalog.hall(concert.id, session))
+        .ok_or_else(|| not_found(ErrorCode::SessionNotFound))?;
+    presented.must_be_of(&concert.queue).map_err(forbidden)?;
+
+    if key.is_none() {
+        // Most holds in a rush are for seats that are gone. The seats in memory are those of the
+        // last commit, so what the decider refuses on them is refused rightly, and without a
+        // transaction. What it grants is decided again by the store.
+        let known = hall.find(&seats);
+        let ask = HoldRequest {
+            reservation: ANY_RESERVATION,
+            user,
+            concert,
+            session: hall.session(),
+            seat_ids: &seats,
+            seats: &known,
+            user_has: 0,
+            ticket_spent: false,
+        };
+        decide_hold(&ask, &app.limits, presented.now).map_err(hold_rejected)?;
+    }
+
+    let ids = [user.get(), concert.id.get(), session];
+    let values = ids.into_iter().chain(seats.iter().map(|seat| seat.get()));
+    let entered = idempotency::enter(app, user, key, "reserve", values)
+        .map_err(|problem| (problem, Outcome::KeyConflict))?;
+    let (key, guard) = entered.map_or((None, None), |e| (Some(e.key), Some(e.guard)));
+    let request = Reserve {
+        user,
+        ticket: TicketKey::from(&presented.pass.ticket),
+        ticket_over: over.is_some(),
+        concert: concert.id,
+        session: hall.session().id,
+        seats,
+        limits: app.limits,
+        idempotency: key,
+        now: presented.now,
+    };
+    let answer = if let Some(guard) = guard {
+        // On its own, so that the key stays in progress until the store has answered, even if the
+        // client hangs up.
+        let store = app.store.clone();
+        let task = tokio::spawn(async move {
+            let answer = store.reserve(request).await;
+            drop(guard);
+            answer
+        });
+        task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string()).into()))
+    } else {
+        app.store.reserve(request).await
+    };
+    let answer = answer.map_err(|error| match (error, over) {
+        (Error::Rejected(ReserveRejected::Hold(HoldRejected::TicketSpent)), Some(ending)) => {
+            (ended(ending), Outcome::Forbidden)
+        }
+        (error, _) => reserve_error(error),
+    })?;
+    let outcome = if answer.replayed { Outcome::Replayed } else { Outcome::Created };
+    let reservation = answer.value;
+    let until = match reservation.state {
+        ReservationState::Held { until } => until,
+        // The store answers a hold with a hold.
+        _ => presented.now,
+    };
+    let mut response = json(
+        StatusCode::CREATED,
+        &ReserveResponse {
+            reservation_id: reservation.id.get(),
+            total_price: reservation.total(),
+            expires_at: rfc3339(until),
+            reserved_seats: reservation.items.iter().map(ReservedSeat::from).collect(),
+        },
+    );
+    if let Ok(location) = HeaderValue::from_str(&format!("/api/v1/reservations/{}", reservation.id))
+    {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok((response, outcome))
+}
+
+/// Stands for the id that a reservation will get; a refusal does not depend on it.
+const ANY_RESERVATION: ReservationId = match ReservationId::new(1) {
+    Some(id) => id,
+    None => unreachable!(),
+};
+
+/// Shows a reservation.
+#[utoipa::path(
+    get, path = "/api/v1/reservations/{id}", tag = "sales", security(("queueToken" = [])),
+    params(("id" = i64, Path, description = "The reservation", minimum = 1)),
+    responses((status = 200, description = "The reservation", body = ReservationResponse))
+)]
+pub(super) async fn show(
+    State(app): State<AppState>,
+    presented: Presented,
+    id: PathId,
+) -> Result<Response, Problem> {
+    presented.must_have_been_admitted()?;
+    let id = reservation_id(id)?;
+    let found = app.store.reservation(id).await.map_err(|cause| fault(&cause))?;
+    let (reservation, until) = found.ok_or_else(|| Problem::new(ErrorCode::ReservationNotFound))?;
+    if reservation.user != presented.user() {
+        return Err(Problem::new(ErrorCode::ReservationNotYours));
+    }
+    Ok(json(StatusCode::OK, &shown(&reservation, until, presented.now)))
+}
+
+fn shown(reservation: &Reservation, until: Timestamp, now: Timestamp) -> ReservationResponse {
+    let (status, payment_id) = match reservation.state_at(now) {
+        ReservationState::Held { .. } => (ReservationStatus::Held, None),
+        ReservationState::Paid { payment } => (ReservationStatus::Paid, Some(payment.get())),
+        ReservationState::Cancelled => (ReservationStatus::Cancelled, None),
+        ReservationState::Expired => (ReservationStatus::Expired, None),
+    };
+    ReservationResponse {
+        reservation_id: reservation.id.get(),
+        user_id: reservation.user.get(),
+        concert_id: reservation.concert.get(),
+        session_id: reservation.session.get(),
+        status,
+        total_price: reservation.total(),
+        reserved_at: rfc3339(reservation.created_at),
+        expires_at: rfc3339(until),
+        reserved_seats: reservation.items.iter().map(ReservedSeat::from).collect(),
+        payment_id,
+    }
+}
+
+/// Gives a hold back.
+#[utoipa::path(
+    delete, path = "/api/v1/reservations/{id}", tag = "sales", security(("queueToken" = [])),
+    params(("id" = i64, Path, description = "The reservation", minimum = 1)),
+    responses((status = 204, description = "The seats are free again"))
+)]
+pub(super) async fn cancel(
+    State(app): State<AppState>,
+    presented: Presented,
+    id: PathId,
+) -> Result<StatusCode, Problem> {
+    presented.must_have_been_admitted()?;
+    let id = reservation_id(id)?;
+    match app.store.cancel(id, presented.user(), presented.now).await {
+        Ok(()) => {
+            count(&app, Outcome::Cancelled);
+            Ok(StatusCode::NO_CONTENT)
+        }
+        Err(error) => {
+            let (problem, outcome) = reservation_error(error);
+            count(&app, outcome);
+            Err(problem)
+        }
+    }
+}
+
+fn reservation_id(id: PathId) -> Result<ReservationId, Problem> {
+    ReservationId::new(id.get()).ok_or_else(|| Problem::new(ErrorCode::InvalidId))
+}

@@ -1,0 +1,215 @@
+//! Seat lists as bytes: serialised once for each change, and only when somebody asks.
+//!
+//! During a sell-out the seats change hundreds of times a second. A list that nobody reads is not
+//! built; one that everybody reads is built by the first and shared by the rest. A list of a big
+//! hall that takes long to build may be a few builds old, so that building never takes more than
+//! a part of the processor: the list advises, the hold decides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use boxoffice_backends::store::Hall;
+use boxoffice_domain::ids::SessionId;
+use boxoffice_domain::sales::{Seat, SeatState};
+use boxoffice_domain::time::Timestamp;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use parking_lot::RwLock;
+use serde::Serialize;
+use tokio::sync::{Mutex, OnceCell};
+use utoipa::ToSchema;
+
+/// A seat list.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SeatList {
+    /// How many seats there are.
+    total_seat_count: usize,
+    /// Seats that can be taken.
+    available_seats: Vec<ListedSeat>,
+    /// Seats that somebody has.
+    unavailable_seats: Vec<ListedSeat>,
+}
+
+/// A seat in a list.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedSeat {
+    /// The seat.
+    #[schema(schema_with = super::openapi::id_out_schema)]
+    seat_id: i64,
+    /// The number printed on it.
+    number: u32,
+    /// Whether somebody has it.
+    status: SeatStatus,
+    /// Its price, in points.
+    price: i64,
+}
+
+/// Who has a seat.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SeatStatus {
+    /// Nobody.
+    Available,
+    /// Somebody who has not paid yet.
+    TemporaryReserved,
+    /// Somebody who has paid.
+    Confirmed,
+}
+
+/// A rendered list.
+pub struct Rendered {
+    /// Names this very rendering.
+    pub etag: String,
+    /// The JSON.
+    pub json: Bytes,
+    gzip: OnceCell<Bytes>,
+    version: u64,
+    /// When a hold in it runs out, which no version counts.
+    stale_at: Option<Timestamp>,
+    cost: Duration,
+    at: Instant,
+}
+
+#[derive(Default)]
+struct Slot {
+    current: ArcSwapOption<Rendered>,
+    /// Held while one is being built: who waits for it takes that one.
+    building: Mutex<()>,
+}
+
+/// All lists that were asked for.
+pub struct SeatLists {
+    slots: RwLock<HashMap<SessionId, Arc<Slot>>>,
+    builds: AtomicU64,
+    /// Different in every process, because versions start anew in each.
+    nonce: u32,
+}
+
+impl Default for SeatLists {
+    fn default() -> Self {
+        let nonce = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8) as u32;
+        Self { slots: RwLock::default(), builds: AtomicU64::new(0), nonce }
+    }
+}
+
+/// A build that takes less than this is made for every change; beyond it, lists may be stale.
+const COST_FREE: Duration = Duration::from_millis(1);
+/// A list may be as old as this many builds take, so building takes a fifth of a core at the most.
+const STALE_BUILDS: u32 = 4;
+/// But never older than this.
+const STALE_MAX: Duration = Duration::from_millis(500);
+/// Halls with more seats are rendered on another thread.
+const INLINE_MAX: usize = 4_096;
+
+impl Rendered {
+    fn serves(&self, hall: &Hall, now: Timestamp) -> bool {
+        let fresh = self.version == hall.version() && self.stale_at.is_none_or(|at| now < at);
+        fresh
+            || (self.cost > COST_FREE
+                && self.at.elapsed() < (self.cost * STALE_BUILDS).min(STALE_MAX))
+    }
+
+    /// The list compressed, once.
+    pub async fn gzip(&self) -> Bytes {
+        let compress = || async {
+            let json = self.json.clone();
+            let compressed = tokio::task::spawn_blocking(move || gzip(&json)).await;
+            compressed.unwrap_or_default()
+        };
+        self.gzip.get_or_init(compress).await.clone()
+    }
+}
+
+impl SeatLists {
+    /// How many lists were built since the start.
+    pub fn builds(&self) -> u64 {
+        self.builds.load(Ordering::Relaxed)
+    }
+
+    /// The list of a session.
+    pub async fn get(&self, hall: &Arc<Hall>, now: Timestamp) -> Arc<Rendered> {
+        let slot = self.slot(hall.session().id);
+        if let Some(rendered) = slot.current.load_full().filter(|list| list.serves(hall, now)) {
+            return rendered;
+        }
+        let _building = slot.building.lock().await;
+        if let Some(rendered) = slot.current.load_full().filter(|list| list.serves(hall, now)) {
+            return rendered;
+        }
+        let count = self.builds.fetch_add(1, Ordering::Relaxed);
+        let etag = format!("\"{:08x}-{count}\"", self.nonce);
+        let rendered = if hall.total() <= INLINE_MAX {
+            Arc::new(render(hall, now, etag))
+        } else {
+            let (hall, again) = (hall.clone(), etag.clone());
+            let built = tokio::task::spawn_blocking(move || render(&hall, now, etag)).await;
+            // The thread pool refuses only while the process ends.
+            Arc::new(built.unwrap_or_else(|_| Rendered {
+                etag: again,
+                json: Bytes::from_static(b"{}"),
+                gzip: OnceCell::new(),
+                version: 0,
+                stale_at: None,
+                cost: Duration::ZERO,
+                at: Instant::now(),
+            }))
+        };
+        slot.current.store(Some(rendered.clone()));
+        rendered
+    }
+
+    fn slot(&self, session: SessionId) -> Arc<Slot> {
+        if let Some(slot) = self.slots.read().get(&session) {
+            return slot.clone();
+        }
+        self.slots.write().entry(session).or_default().clone()
+    }
+}
+
+fn render(hall: &Hall, now: Timestamp, etag: String) -> Rendered {
+    let at = Instant::now();
+    let (version, seats) = hall.snapshot();
+    let (free, taken): (Vec<&Seat>, Vec<&Seat>) =
+        seats.iter().partition(|seat| seat.state.is_free(now));
+    let list = SeatList {
+        total_seat_count: seats.len(),
+        available_seats: free.into_iter().map(|seat| listed(seat, true)).collect(),
+        unavailable_seats: taken.into_iter().map(|seat| listed(seat, false)).collect(),
+    };
+    // Strings and numbers always serialise.
+    let json = serde_json::to_vec(&list).unwrap_or_default().into();
+    Rendered {
+        etag,
+        json,
+        gzip: OnceCell::new(),
+        version,
+        stale_at: Hall::next_expiry(&seats, now),
+        cost: at.elapsed(),
+        at: Instant::now(),
+    }
+}
+
+fn listed(seat: &Seat, free: bool) -> ListedSeat {
+    let status = match seat.state {
+        _ if free => SeatStatus::Available,
+        SeatState::Available => SeatStatus::Available,
+        SeatState::Held { .. } => SeatStatus::TemporaryReserved,
+        SeatState::Sold { .. } => SeatStatus::Confirmed,
+    };
+    ListedSeat { seat_id: seat.id.get(), number: seat.number, status, price: seat.price }
+}
+
+/// The fastest level: a seat list shrinks to a tenth at any.
+fn gzip(json: &[u8]) -> Bytes {
+    use std::io::Write;
+    let mut encoder = GzEncoder::new(Vec::with_capacity(json.len() / 8), Compression::fast());
+    // Writing to a vector does not fail.
+    let _ = encoder.write_all(json);
+    encoder.finish().unwrap_or_default().into()
+}

@@ -1,0 +1,522 @@
+//! What the service measures, as OpenMetrics text.
+//!
+//! One field per metric; its doc comment is the help text that a scrape shows. Labels are closed
+//! enums, or names that the operator chose (queues, invariants), never ids. Whatever runs on every
+//! request is resolved to a handle when the service starts: observing costs a few atomic additions.
+//!
+//! What does not belong here: deciding what is an outcome, and serving `/metrics`.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
+    MetricEncoder, NoLabelSet,
+};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::registry::Registry;
+
+use crate::http::route::{Class, Route};
+
+/// `Content-Type` of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of request and commit durations, in nanoseconds: 50 µs to 10 s. A poll takes tens
+/// of microseconds here, a time-out ten seconds.
+const DURATION_BOUNDS_NS: [u64; 17] = [
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+];
+
+/// Upper bounds of batch sizes, in commands.
+const BATCH_BOUNDS: [u64; 17] =
+    [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536];
+
+/// A histogram of whole numbers with fixed bounds.
+///
+/// The crate's own takes a mutex per observation, which on the request path is one lock that every
+/// worker thread shares; this one takes two relaxed additions. A scrape may see an observation in
+/// its bucket and not yet in the sum: they are statistics, not accounts.
+#[derive(Debug, Clone)]
+pub struct AtomicHistogram(Arc<HistogramInner>);
+
+#[derive(Debug)]
+struct HistogramInner {
+    bounds: &'static [u64; 17],
+    /// What one unit is worth in the unit that is exposed.
+    scale: f64,
+    buckets: [AtomicU64; 18],
+    sum: AtomicU64,
+}
+
+impl AtomicHistogram {
+    /// Of durations, exposed in seconds.
+    pub fn durations() -> Self {
+        Self::new(&DURATION_BOUNDS_NS, 1e-9)
+    }
+
+    /// Of batch sizes.
+    pub fn batches() -> Self {
+        Self::new(&BATCH_BOUNDS, 1.0)
+    }
+
+    fn new(bounds: &'static [u64; 17], scale: f64) -> Self {
+        Self(Arc::new(HistogramInner {
+            bounds,
+            scale,
+            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+            sum: AtomicU64::new(0),
+        }))
+    }
+
+    /// Counts one value: nanoseconds for a histogram of durations, else the number itself.
+    #[inline]
+    pub fn observe(&self, value: u64) {
+        let inner = &*self.0;
+        let bucket = inner.bounds.partition_point(|bound| *bound < value);
+        inner.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        inner.sum.fetch_add(value, Ordering::Relaxed);
+    }
+
+    /// Counts one duration.
+    #[inline]
+    pub fn observe_duration(&self, duration: Duration) {
+        self.observe(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Values counted so far.
+    pub fn count(&self) -> u64 {
+        self.0.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl EncodeMetric for AtomicHistogram {
+    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
+        let inner = &*self.0;
+        let bounds = inner.bounds.iter().map(|bound| *bound as f64 * inner.scale);
+        let buckets: Vec<(f64, u64)> = bounds
+            .chain([f64::INFINITY])
+            .zip(inner.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)))
+            .collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        let sum = inner.sum.load(Ordering::Relaxed) as f64 * inner.scale;
+        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+impl TypedMetric for AtomicHistogram {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+/// Request durations by endpoint and status class. Endpoints that nobody called are left out of a
+/// scrape, so that it stays small.
+#[derive(Debug, Clone)]
+pub struct HttpDurations(Arc<[[AtomicHistogram; 5]]>);
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HttpLabels {
+    method: &'static str,
+    route: &'static str,
+    status: &'static str,
+}
+
+impl HttpDurations {
+    fn new() -> Self {
+        let per_route = |_: &Route| std::array::from_fn(|_| AtomicHistogram::durations());
+        Self(Route::ALL.iter().map(per_route).collect())
+    }
+
+    /// Counts a request that took `duration` and was answered with `status`.
+    #[inline]
+    pub fn observe(&self, route: Route, status: u16, duration: Duration) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.0[route.index()][class].observe_duration(duration);
+    }
+
+    /// Requests counted for an endpoint and status class (1 to 5).
+    pub fn count(&self, route: Route, status_class: usize) -> u64 {
+        self.0[route.index()][status_class.clamp(1, 5) - 1].count()
+    }
+}
+
+impl EncodeMetric for HttpDurations {
+    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
+        for (route, classes) in Route::ALL.iter().zip(self.0.iter()) {
+            for (histogram, status) in classes.iter().zip(["1xx", "2xx", "3xx", "4xx", "5xx"]) {
+                if histogram.count() > 0 {
+                    let labels =
+                        HttpLabels { method: route.method(), route: route.template(), status };
+                    histogram.encode(encoder.encode_family(&labels)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+/// A label for a queue: bounded by what the operator configured.
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct QueueLabel {
+    /// The queue's name.
+    pub queue: String,
+}
+
+impl From<&str> for QueueLabel {
+    fn from(queue: &str) -> Self {
+        Self { queue: queue.to_owned() }
+    }
+}
+
+/// A label for a class of requests.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ClassLabel {
+    /// The class.
+    pub class: Class,
+}
+
+/// A label for a numbered invariant, such as `I1`.
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct InvariantLabel {
+    /// The invariant's short name.
+    pub invariant: String,
+}
+
+/// A label for how an operation ended.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl From<Outcome> for OutcomeLabel {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome }
+    }
+}
+
+macro_rules! outcomes {
+    ($($(#[$meta:meta])* $name:ident = $label:literal,)+) => {
+        /// How an operation on seats or money ended.
+        #[derive(Debug, Clone, Copy, Hash, PartialEq, Eq)]
+        pub enum Outcome { $($(#[$meta])* $name,)+ }
+
+        impl Outcome {
+            /// The metric label.
+            pub const fn label(self) -> &'static str {
+                match self { $(Outcome::$name => $label,)+ }
+            }
+        }
+    };
+}
+
+outcomes! {
+    /// A reservation was made.
+    Created = "created",
+    /// A payment or charge went through.
+    Completed = "completed",
+    /// A reservation was given back.
+    Cancelled = "cancelled",
+    /// A hold ran out.
+    Expired = "expired",
+    /// The first answer was given again for the same idempotency key.
+    Replayed = "replayed",
+    /// A seat was held or sold.
+    SeatTaken = "seat_taken",
+    /// The user has as many seats as allowed.
+    Limit = "limit",
+    /// Booking is not open, or no longer.
+    NotOpen = "not_open",
+    /// Not enough points.
+    InsufficientPoints = "insufficient_points",
+    /// The hold ran out or was given back.
+    HoldGone = "hold_gone",
+    /// It was paid already.
+    AlreadyPaid = "already_paid",
+    /// Not this user's, or no ticket that opens the door.
+    Forbidden = "forbidden",
+    /// No such concert, session, seat or reservation.
+    NotFound = "not_found",
+    /// The request was malformed or asked for something invalid.
+    Invalid = "invalid",
+    /// The idempotency key was in flight or was used for something else.
+    KeyConflict = "key_conflict",
+    /// The store did not take the command.
+    Unavailable = "unavailable",
+    /// Whether it happened is not known.
+    Unknown = "unknown",
+    /// A fault of the service.
+    Failed = "failed",
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(self.label())
+    }
+}
+
+/// A gauge.
+pub type IntGauge = Gauge<i64, AtomicI64>;
+/// Counts per queue.
+pub type PerQueueCounter = Family<QueueLabel, Counter>;
+/// Levels per queue.
+pub type PerQueueGauge = Family<QueueLabel, IntGauge>;
+/// Counts per outcome.
+pub type PerOutcomeCounter = Family<OutcomeLabel, Counter>;
+
+macro_rules! metrics {
+    ($(#[doc = $help:literal] $field:ident: $type:ty = $name:literal $init:expr,)+) => {
+        /// Every metric. Counters are registered without their suffix: the encoder appends
+        /// `_total`.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $(#[doc = $help] pub $field: $type,)+
+        }
+
+        impl Metrics {
+            /// All metrics at zero, and those of the process.
+            pub fn new() -> Self {
+                let mut registry = Registry::default();
+                $(
+                    let $field: $type = $init;
+                    // The encoder appends the full stop itself.
+                    registry.register($name, $help.trim().trim_end_matches('.'), $field.clone());
+                )+
+                registry.register(
+                    "boxoffice_build",
+                    "The version that runs",
+                    Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+                );
+                registry.register_collector(Box::new(ProcessCollector::new()));
+                Self { registry, $($field,)+ }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Duration of HTTP requests from their complete head to their response's head.
+    http_server_request_duration: HttpDurations = "http_server_request_duration_seconds" HttpDurations::new(),
+    /// Requests answered 503 because too many of their class were in progress.
+    http_server_requests_shed: Family<ClassLabel, Counter> = "http_server_requests_shed" Family::default(),
+    /// Connections open now.
+    http_server_connections: IntGauge = "http_server_connections" Gauge::default(),
+    /// Connections answered 503 and closed because too many were open.
+    http_server_connections_refused: Counter = "http_server_connections_refused" Counter::default(),
+    /// Connections cut because the peer was too slow: head, response, or the shutdown.
+    http_server_connections_cut: Counter = "http_server_connections_cut" Counter::default(),
+    /// Users waiting.
+    queue_waiting: PerQueueGauge = "boxoffice_queue_waiting" Family::default(),
+    /// Users admitted and not finished.
+    queue_active: PerQueueGauge = "boxoffice_queue_active" Family::default(),
+    /// Highest number admitted.
+    queue_serving: PerQueueGauge = "boxoffice_queue_serving" Family::default(),
+    /// Users who joined.
+    queue_joined: PerQueueCounter = "boxoffice_queue_joined" Family::default(),
+    /// Users who left while waiting.
+    queue_left: PerQueueCounter = "boxoffice_queue_left" Family::default(),
+    /// Users admitted.
+    queue_admitted: PerQueueCounter = "boxoffice_queue_admitted" Family::default(),
+    /// Admitted users whose time ran out.
+    queue_expired: PerQueueCounter = "boxoffice_queue_expired" Family::default(),
+    /// Admitted users who did not come within the claim window.
+    queue_no_show: PerQueueCounter = "boxoffice_queue_no_show" Family::default(),
+    /// Reservation requests by how they ended.
+    reservations: PerOutcomeCounter = "boxoffice_reservations" Family::default(),
+    /// Payment requests by how they ended.
+    payments: PerOutcomeCounter = "boxoffice_payments" Family::default(),
+    /// Point charges by how they ended.
+    points_charges: PerOutcomeCounter = "boxoffice_points_charges" Family::default(),
+    /// Commands that one transaction of the store took.
+    store_batch_commands: AtomicHistogram = "boxoffice_store_batch_commands" AtomicHistogram::batches(),
+    /// Duration of the store's commits.
+    store_commit_duration: AtomicHistogram = "boxoffice_store_commit_duration_seconds" AtomicHistogram::durations(),
+    /// Commands waiting for the store.
+    store_pending_commands: IntGauge = "boxoffice_store_pending_commands" Gauge::default(),
+    /// Seat lists rendered.
+    seat_list_builds: Counter = "boxoffice_seat_list_builds" Counter::default(),
+    /// Events waiting to be published.
+    events_pending: IntGauge = "boxoffice_events_pending" Gauge::default(),
+    /// Events published.
+    events_published: Counter = "boxoffice_events_published" Counter::default(),
+    /// Invariants that the audit found broken.
+    invariant_violations: Family<InvariantLabel, Counter> = "boxoffice_invariant_violations" Family::default(),
+    /// Times that the wall clock was seen to jump.
+    clock_jumps: Counter = "boxoffice_clock_jumps" Counter::default(),
+}
+
+impl Metrics {
+    /// The OpenMetrics text of a scrape, to be served as [`CONTENT_TYPE`].
+    ///
+    /// Levels that something else keeps are to be set just before.
+    pub fn render(&self) -> String {
+        let mut text = String::with_capacity(32 * 1024);
+        // Writing to a string cannot fail; a metric that fails to encode is a fault of ours.
+        if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            tracing::error!(%error, "metrics cannot be encoded");
+        }
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What Linux says about the process, read at each scrape; nothing where `/proc` is absent.
+#[derive(Debug)]
+struct ProcessCollector {
+    start_time_seconds: f64,
+}
+
+impl ProcessCollector {
+    fn new() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { start_time_seconds: now.as_secs_f64() }
+    }
+}
+
+impl Collector for ProcessCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let mut gauge = |name: &str, help: &str, value: f64| {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        };
+        gauge(
+            "process_start_time_seconds",
+            "Start of the process, in seconds since the epoch.",
+            self.start_time_seconds,
+        )?;
+        if let Some(bytes) = resident_memory_bytes() {
+            gauge("process_resident_memory_bytes", "Resident memory.", bytes)?;
+        }
+        if let Some(count) = open_fds() {
+            gauge("process_open_fds", "Open file descriptors.", count)?;
+        }
+        if let Some(seconds) = cpu_seconds() {
+            let counter = ConstCounter::new(seconds);
+            let descriptor = encoder.encode_descriptor(
+                "process_cpu_seconds",
+                "CPU time of all threads, user and system.",
+                None,
+                counter.metric_type(),
+            )?;
+            counter.encode(descriptor)?;
+        }
+        Ok(())
+    }
+}
+
+fn cpu_seconds() -> Option<f64> {
+    // proc(5): fields 14 and 15 are user and system time in clock ticks, of which Linux has shown
+    // 100 a second to user space since 2.6, whatever its own timer does. The second field is the
+    // program's name in parentheses and may contain spaces, so counting starts behind it.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some((user + system) as f64 / TICKS_PER_SECOND)
+}
+
+fn resident_memory_bytes() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some((kib * 1024) as f64)
+}
+
+fn open_fds() -> Option<f64> {
+    // The listing itself holds one open.
+    let count = std::fs::read_dir("/proc/self/fd").ok()?.count();
+    Some(count.saturating_sub(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_has_the_names_that_dashboards_use() {
+        let metrics = Metrics::new();
+        metrics.http_server_request_duration.observe(
+            Route::QueueStatus,
+            200,
+            Duration::from_micros(80),
+        );
+        metrics.queue_waiting.get_or_create(&"main".into()).set(7);
+        metrics.reservations.get_or_create(&Outcome::SeatTaken.into()).inc();
+        metrics.http_server_requests_shed.get_or_create(&ClassLabel { class: Class::Poll }).inc();
+        let text = metrics.render();
+        for line in [
+            "# TYPE http_server_request_duration_seconds histogram",
+            "http_server_request_duration_seconds_bucket{le=\"0.0001\",method=\"GET\",route=\"/api/v1/waiting-queues\",status=\"2xx\"} 1",
+            "http_server_request_duration_seconds_count{method=\"GET\",route=\"/api/v1/waiting-queues\",status=\"2xx\"} 1",
+            "boxoffice_queue_waiting{queue=\"main\"} 7",
+            "boxoffice_reservations_total{outcome=\"seat_taken\"} 1",
+            "http_server_requests_shed_total{class=\"poll\"} 1",
+            "http_server_connections 0",
+            "boxoffice_clock_jumps_total 0",
+            "# HELP boxoffice_events_pending Events waiting to be published.",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line:?} missing in\n{text}");
+        }
+        assert!(text.contains("boxoffice_build_info{version="), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+        assert!(!text.contains("/api/v1/payments"), "an endpoint that nobody called is left out");
+        if cfg!(target_os = "linux") {
+            for name in [
+                "process_cpu_seconds_total ",
+                "process_resident_memory_bytes ",
+                "process_open_fds ",
+                "process_start_time_seconds ",
+            ] {
+                assert!(text.lines().any(|line| line.starts_with(name)), "{name} missing");
+            }
+        }
+    }
+
+    #[test]
+    fn every_value_falls_into_the_first_bucket_that_holds_it() {
+        let histogram = AtomicHistogram::batches();
+        for value in [0, 1, 2, 3, 65_536, 65_537, u64::MAX / 2] {
+            histogram.observe(value);
+        }
+        let counts: Vec<u64> =
+            histogram.0.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
+        assert_eq!((counts[0], counts[1], counts[2], counts[16], counts[17]), (2, 1, 1, 1, 2));
+        assert_eq!(histogram.count(), 7);
+    }
+}

@@ -1,0 +1,303 @@
+//! The service as a whole: opened from a configuration, run, and ended in good order.
+
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use boxoffice_backends::Fault;
+use boxoffice_backends::events::{EventSink, JsonlSink};
+use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
+use boxoffice_backends::store::{SqliteOptions, SqliteStore, Store};
+use boxoffice_domain::ids::QueueName;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::app::{App, AppState, Parts, queue_settings};
+use crate::clock::Clock;
+use crate::config::{Config, EventsKind, QueueKind, StoreKind};
+use crate::demo;
+use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
+use crate::http::router;
+use crate::metrics::Metrics;
+use crate::tickets::{TicketKeys, key_id};
+use crate::workers::Workers;
+
+/// Why the service did not start, in words that say what to do.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<Fault> for StartError {
+    fn from(fault: Fault) -> Self {
+        Self(match fault {
+            Fault::Unavailable(what) | Fault::OutcomeUnknown(what) | Fault::Corrupt(what) => what,
+        })
+    }
+}
+
+/// Where a running service notes its address, for the commands that want to talk to it.
+pub fn address_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("boxoffice.addr")
+}
+
+/// Where the admin token is, unless the configuration has one.
+pub fn admin_token_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("admin.token")
+}
+
+/// A service that answers requests.
+pub struct Service {
+    app: AppState,
+    address: SocketAddr,
+    seeded: bool,
+    workers: Workers,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<usize>,
+}
+
+/// Opens the store of a configuration. Also gives the schema version that it had; 0 if it is new.
+///
+/// # Errors
+/// Where the store is in use, is not ours, or cannot be read.
+pub fn open_store(config: &Config, metrics: Option<&Metrics>) -> Result<(Store, i64), Fault> {
+    let observed = metrics.map(|metrics| {
+        (metrics.store_batch_commands.clone(), metrics.store_commit_duration.clone())
+    });
+    match config.store.kind {
+        StoreKind::Sqlite => {
+            let (store, version) = SqliteStore::open(SqliteOptions {
+                directory: config.data_dir.clone(),
+                batch_max: config.store.batch_max,
+                queue_max: config.store.queue_max,
+                observe: Box::new(move |commit| {
+                    if let Some((commands, took)) = &observed {
+                        commands.observe(commit.commands as u64);
+                        took.observe_duration(commit.took);
+                    }
+                }),
+            })?;
+            Ok((Store::Sqlite(store), version))
+        }
+    }
+}
+
+impl Service {
+    /// Opens everything and begins to answer.
+    ///
+    /// # Errors
+    /// [`StartError`], whose text says what to do.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let started = Instant::now();
+        let metrics = Metrics::new();
+        let (store, _) = open_store(&config, Some(&metrics))?;
+        let opened = Self::start_with(config, metrics, store.clone()).await;
+        match opened {
+            Ok(service) => {
+                let elapsed_ms = started.elapsed().as_millis() as u64;
+                tracing::info!(server.address = %service.address, elapsed_ms, "ready");
+                Ok(service)
+            }
+            Err(error) => {
+                // What was opened is closed in order, so that a second try finds it so.
+                store.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_with(
+        config: Config,
+        metrics: Metrics,
+        store: Store,
+    ) -> Result<Self, StartError> {
+        let clock = Clock::start(store.clock().await?);
+        let default_queue = QueueName::new(&config.queue.default).ok_or_else(|| {
+            StartError("queue.default must be 1 to 40 of a-z, 0-9, - and _".into())
+        })?;
+        let settings = queue_settings(&config);
+        if !store.create_queue(default_queue.clone(), settings.clone()).await? {
+            warn_of_stored_settings(&store, &default_queue, &settings).await?;
+        }
+        let seeded = config.demo.seed && demo::seed(&store, &default_queue, clock.now()).await?;
+        let tickets = ticket_keys(&config, &store).await?;
+        let sequencer = match config.queue.kind {
+            QueueKind::Local => {
+                Sequencer::Local(LocalSequencer::open(store.clone(), &settings).await?)
+            }
+        };
+        let sink = match config.events.kind {
+            EventsKind::Jsonl => EventSink::Jsonl(JsonlSink::open(&config.events_path())?),
+        };
+        let admin_token = admin_token(&config)?;
+        let address = config.server.listen;
+        let listener = listener::bind(address).map_err(|error| {
+            StartError(format!(
+                "cannot listen on {address}: {error}; choose another address with --listen"
+            ))
+        })?;
+        let address = listener.local_addr().map_err(|error| StartError(error.to_string()))?;
+        let note = address_file(&config.data_dir);
+        fs::write(&note, address.to_string())
+            .map_err(|error| StartError(format!("cannot write {}: {error}", note.display())))?;
+        let app = App::new(Parts {
+            config,
+            clock,
+            store,
+            sequencer,
+            default_queue,
+            tickets,
+            admin_token,
+            metrics,
+        });
+        let workers = Workers::start(&app, sink);
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(serve(app.clone(), listener, stopped));
+        Ok(Self { app, address, seeded, workers, stop, serving })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether the store was empty and has been filled with demo data.
+    pub const fn seeded(&self) -> bool {
+        self.seeded
+    }
+
+    /// What the handlers see.
+    pub const fn app(&self) -> &AppState {
+        &self.app
+    }
+
+    /// Ends in good order: no new connections, requests in progress finish, counters and events
+    /// are made durable. Gives how many connections had to be cut.
+    pub async fn stop(self) -> usize {
+        let Self { app, workers, stop, serving, .. } = self;
+        app.draining.store(true, Ordering::Relaxed);
+        let _ = stop.send(());
+        let cut = serving.await.unwrap_or(0);
+        workers.stop().await;
+        if let Err(error) = app.sequencer.close(app.clock.now()).await {
+            tracing::warn!(%error, "the queue's last numbers were not recorded");
+        }
+        app.store.close().await;
+        let _ = fs::remove_file(address_file(&app.config.data_dir));
+        tracing::info!(connections.cut = cut, "stopped");
+        cut
+    }
+}
+
+async fn serve(app: AppState, listener: TcpListener, stopped: oneshot::Receiver<()>) -> usize {
+    let mut limits = ListenerLimits::from(&app.config.server);
+    let open_files = listener::raise_open_files();
+    limits.max_connections = listener::cap_connections(limits.max_connections, open_files);
+    let metrics = ListenerMetrics::from(&app.metrics);
+    let shutdown = async {
+        let _ = stopped.await;
+    };
+    listener::serve(listener, router(app), limits, metrics, shutdown).await
+}
+
+/// A queue keeps its settings across restarts, because operators change them while it runs. Who
+/// changes the configuration instead should not be left wondering.
+async fn warn_of_stored_settings(
+    store: &Store,
+    queue: &QueueName,
+    configured: &boxoffice_domain::queue::Settings,
+) -> Result<(), Fault> {
+    let stored = store.queues().await?.into_iter().find(|stored| stored.name == *queue);
+    if let Some(stored) = stored.map(|stored| stored.settings)
+        && (stored.admit_per_second != configured.admit_per_second
+            || stored.max_active != configured.max_active)
+    {
+        tracing::warn!(
+            queue.name = %queue,
+            stored.admit_per_second = stored.admit_per_second,
+            configured.admit_per_second = configured.admit_per_second,
+            "the queue keeps its stored settings; change them with `boxoffice queue set`"
+        );
+    }
+    Ok(())
+}
+
+/// The keys, and the check that they are the ones which this store's tickets were signed with.
+/// Tickets under a key that nobody knows any more would throw everybody out of the line.
+async fn ticket_keys(config: &Config, store: &Store) -> Result<TicketKeys, StartError> {
+    let known_id = store.setting("ticket.key_id", None).await?;
+    let previous: Vec<&[u8]> =
+        config.ticket.previous_signing_keys.iter().map(|key| key.expose().as_bytes()).collect();
+    let secret = match &config.ticket.signing_key {
+        Some(key) => key.expose().to_owned(),
+        None => match store.setting("ticket.key", None).await? {
+            Some(key) => key,
+            None if known_id.is_none() => {
+                let fresh = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+                store.setting("ticket.key", Some(fresh.clone())).await?.unwrap_or(fresh)
+            }
+            None => String::new(),
+        },
+    };
+    let keys = TicketKeys::new(secret.as_bytes(), previous);
+    if let Some(known_id) = known_id
+        && !keys.knows(&known_id)
+    {
+        let found = if secret.is_empty() {
+            "there is no key now".to_owned()
+        } else {
+            format!("the key now is {}", key_id(secret.as_bytes()))
+        };
+        return Err(StartError(format!(
+            "this store's tickets were signed with the key {known_id}, and {found}. Nobody in the \
+             line would be let in. Set ticket.signing_key (BOXOFFICE_TICKET__SIGNING_KEY) to the \
+             old key, or add it to ticket.previous_signing_keys to change keys"
+        )));
+    }
+    store.set_setting("ticket.key_id", keys.signing_id().to_owned()).await?;
+    Ok(keys)
+}
+
+/// The admin token: configured, or made once and kept in the data directory, readable by its owner
+/// only.
+fn admin_token(config: &Config) -> Result<String, StartError> {
+    if let Some(token) = &config.admin.token {
+        return Ok(token.expose().to_owned());
+    }
+    let path = admin_token_file(&config.data_dir);
+    let failed = |error: std::io::Error| {
+        StartError(format!("cannot read or write the admin token {}: {error}", path.display()))
+    };
+    match fs::read_to_string(&path) {
+        Ok(token) if token.trim().len() >= 16 => Ok(token.trim().to_owned()),
+        Ok(_) => Err(StartError(format!(
+            "the admin token in {} is too short; delete the file to have a new one made",
+            path.display()
+        ))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let token = Uuid::new_v4().simple().to_string();
+            let mut file = fs::OpenOptions::new()
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(failed)?;
+            file.write_all(token.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+            Ok(token)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}

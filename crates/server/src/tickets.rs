@@ -1,0 +1,239 @@
+//! Signed tickets: JSON Web Tokens (RFC 7519) with HMAC-SHA-256.
+//!
+//! A token is made and checked on the hottest paths, and its header is always one of ours, so the
+//! header is compared as text and its part of the MAC is computed once. What is signed is plain
+//! JWT all the same: any library that knows a key can read it (a test does).
+
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use boxoffice_domain::ids::{QueueName, TicketId, UserId};
+use boxoffice_domain::queue::Ticket;
+use boxoffice_domain::time::Timestamp;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Longer than any token of ours; a longer one is refused unread.
+const TOKEN_LENGTH_MAX: usize = 512;
+
+/// The first characters of every signed token: the Base64 of `{"`.
+const SIGNED_PREFIX: &str = "eyJ";
+
+/// Whether the text could be a signed token. Opaque tokens must not look like one.
+pub fn looks_signed(token: &str) -> bool {
+    token.starts_with(SIGNED_PREFIX)
+}
+
+/// The keys that tickets are signed and checked with.
+pub struct TicketKeys {
+    signing: Key,
+    previous: Vec<Key>,
+}
+
+struct Key {
+    id: String,
+    /// `header.` in Base64, as it stands at the start of every token under this key.
+    prefix: String,
+    /// The MAC with the prefix already in it.
+    mac: Hmac<Sha256>,
+}
+
+/// The claims: `sub` the user, `q` the queue, `seq` the number, `iat` the second of issue, `ms`
+/// the milliseconds beyond it, `jti` the unique id.
+#[derive(Serialize, Deserialize)]
+struct Claims<'a> {
+    sub: &'a str,
+    q: &'a str,
+    seq: u64,
+    iat: i64,
+    ms: u16,
+    jti: &'a str,
+}
+
+/// The token is not one of ours, or was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forged;
+
+impl Key {
+    fn new(secret: &[u8]) -> Self {
+        let id = key_id(secret);
+        let header = format!(r#"{{"alg":"HS256","typ":"JWT","kid":"{id}"}}"#);
+        let prefix = format!("{}.", BASE64.encode(header));
+        // HMAC takes a key of any length.
+        #[allow(clippy::expect_used)]
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any length is a key");
+        mac.update(prefix.as_bytes());
+        Self { id, prefix, mac }
+    }
+}
+
+/// A name for a key that tells nothing about it.
+pub fn key_id(secret: &[u8]) -> String {
+    let digest = Sha256::new().chain_update(b"boxoffice key id").chain_update(secret).finalize();
+    digest[..4].iter().fold(String::new(), |mut id, byte| {
+        let _ = write!(id, "{byte:02x}");
+        id
+    })
+}
+
+impl TicketKeys {
+    /// Signs with `signing` and also accepts what was signed with any of `previous`.
+    pub fn new<'a>(signing: &[u8], previous: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        Self { signing: Key::new(signing), previous: previous.into_iter().map(Key::new).collect() }
+    }
+
+    /// The id of the key that signs.
+    pub fn signing_id(&self) -> &str {
+        &self.signing.id
+    }
+
+    /// Whether tokens under the key with this id are accepted.
+    pub fn knows(&self, id: &str) -> bool {
+        self.signing.id == id || self.previous.iter().any(|key| key.id == id)
+    }
+
+    /// The ticket as a token.
+    pub fn sign(&self, ticket: &Ticket) -> String {
+        let mut jti = [0; 32];
+        hex(&ticket.id.0, &mut jti);
+        let user = ticket.user.get().to_string();
+        let claims = Claims {
+            sub: &user,
+            q: ticket.queue.as_str(),
+            seq: ticket.seq,
+            iat: ticket.issued_at.0.div_euclid(1000),
+            ms: ticket.issued_at.0.rem_euclid(1000) as u16,
+            jti: std::str::from_utf8(&jti).unwrap_or_default(),
+        };
+        // Strings and numbers always serialise.
+        let claims = serde_json::to_vec(&claims).unwrap_or_default();
+        let mut token =
+            String::with_capacity(self.signing.prefix.len() + claims.len() * 4 / 3 + 48);
+        token.push_str(&self.signing.prefix);
+        BASE64.encode_string(&claims, &mut token);
+        let mut mac = self.signing.mac.clone();
+        mac.update(&token.as_bytes()[self.signing.prefix.len()..]);
+        token.push('.');
+        BASE64.encode_string(mac.finalize().into_bytes(), &mut token);
+        token
+    }
+
+    /// The ticket in a token.
+    ///
+    /// # Errors
+    /// [`Forged`] for anything that [`TicketKeys::sign`] has not made under a known key.
+    pub fn verify(&self, token: &str) -> Result<Ticket, Forged> {
+        if token.len() > TOKEN_LENGTH_MAX {
+            return Err(Forged);
+        }
+        let keys = std::iter::once(&self.signing).chain(&self.previous);
+        let (key, rest) = keys
+            .filter_map(|key| token.strip_prefix(key.prefix.as_str()).map(|rest| (key, rest)))
+            .next()
+            .ok_or(Forged)?;
+        let (claims, signature) = rest.split_once('.').ok_or(Forged)?;
+        let mut tag = [0; 32];
+        let length = BASE64.decode_slice(signature, &mut tag).map_err(|_| Forged)?;
+        let mut mac = key.mac.clone();
+        mac.update(claims.as_bytes());
+        // In constant time, so that a tag cannot be found out byte by byte.
+        mac.verify_slice(&tag[..length]).map_err(|_| Forged)?;
+        let mut buffer = [0; TOKEN_LENGTH_MAX];
+        let length = BASE64.decode_slice(claims, &mut buffer).map_err(|_| Forged)?;
+        // From here on the text is ours; what does not parse is from a version unknown to us.
+        let claims: Claims<'_> = serde_json::from_slice(&buffer[..length]).map_err(|_| Forged)?;
+        Ok(Ticket {
+            queue: QueueName::new(claims.q).ok_or(Forged)?,
+            seq: claims.seq,
+            user: claims.sub.parse().ok().and_then(UserId::new).ok_or(Forged)?,
+            issued_at: Timestamp(claims.iat.saturating_mul(1000).saturating_add(claims.ms.into())),
+            id: TicketId(from_hex(claims.jti).ok_or(Forged)?),
+        })
+    }
+}
+
+fn hex(bytes: &[u8; 16], text: &mut [u8; 32]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (byte, pair) in bytes.iter().zip(text.chunks_exact_mut(2)) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+}
+
+fn from_hex(text: &str) -> Option<[u8; 16]> {
+    u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(u128::to_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ticket(seq: u64, user: i64, id: u128) -> Ticket {
+        Ticket {
+            queue: QueueName::new("main").unwrap(),
+            seq,
+            user: UserId::new(user).unwrap(),
+            issued_at: Timestamp(1_763_800_000_123),
+            id: TicketId(id.to_be_bytes()),
+        }
+    }
+
+    fn keys() -> TicketKeys {
+        TicketKeys::new(b"0123456789abcdef0123456789abcdef", [])
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_signed_is_read_back(seq: u64, user in 1..=i64::MAX, id: u128) {
+            let token = keys().sign(&ticket(seq, user, id));
+            prop_assert!(token.len() <= TOKEN_LENGTH_MAX && looks_signed(&token));
+            prop_assert_eq!(keys().verify(&token), Ok(ticket(seq, user, id)));
+        }
+
+        #[test]
+        fn any_change_is_forgery(at: prop::sample::Index, byte in 33_u8..127) {
+            let token = keys().sign(&ticket(7, 3, 9));
+            let mut bytes = token.clone().into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let changed = String::from_utf8(bytes).unwrap();
+            prop_assert_eq!(keys().verify(&changed).is_ok(), changed == token);
+        }
+
+        #[test]
+        fn any_cut_or_addition_is_forgery(cut in 0_usize..200, more in "[!-~]{1,20}") {
+            let token = keys().sign(&ticket(7, 3, 9));
+            prop_assert!(keys().verify(&token[..cut.min(token.len() - 1)]).is_err());
+            prop_assert!(keys().verify(&format!("{}{}", token, more)).is_err());
+            prop_assert!(keys().verify(&format!("{}{}", more, token)).is_err());
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,600}") {
+            prop_assert!(keys().verify(&text).is_err());
+        }
+    }
+
+    #[test]
+    fn keys_can_be_rotated() {
+        let old = keys();
+        let token = old.sign(&ticket(1, 1, 1));
+        let secret: &[u8] = b"0123456789abcdef0123456789abcdef";
+        let new = TicketKeys::new(b"another key of thirty-two bytes!", [secret]);
+        assert!(new.verify(&token).is_ok());
+        assert!(new.knows(old.signing_id()));
+        assert_ne!(new.signing_id(), old.signing_id());
+        assert!(old.verify(&new.sign(&ticket(1, 1, 1))).is_err());
+    }
+
+    #[test]
+    fn another_algorithm_in_the_header_is_forgery() {
+        let none = BASE64.encode(r#"{"alg":"none","typ":"JWT"}"#);
+        let claims = keys().sign(&ticket(1, 1, 1)).split('.').nth(1).unwrap().to_owned();
+        assert_eq!(keys().verify(&format!("{none}.{claims}.")), Err(Forged));
+    }
+}

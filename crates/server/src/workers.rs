@@ -1,0 +1,205 @@
+//! What goes on beside the requests: admission, tidying up, and carrying events away.
+
+use std::time::Duration;
+
+use boxoffice_backends::Fault;
+use boxoffice_backends::events::EventSink;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::app::AppState;
+use crate::clock::Drift;
+use crate::metrics::{Outcome, OutcomeLabel};
+
+/// Admission in steps of this length; the docs promise it.
+const TICK: Duration = Duration::from_millis(100);
+/// Ticks between two looks at whether everything is sold.
+const SOLD_OUT_TICKS: u32 = 10;
+/// Holds that ran out are tidied up this often. Nothing waits for it but their events.
+const SWEEP: Duration = Duration::from_millis(500);
+/// Holds that one transaction tidies up, so that buyers are not kept waiting by it.
+const SWEEP_MAX: u32 = 500;
+/// Sweeps between two looks for idempotency keys to forget.
+const FORGET_SWEEPS: u32 = 120;
+/// Events are looked for this often.
+const RELAY: Duration = Duration::from_millis(200);
+/// Events that are handed over at once.
+const RELAY_MAX: u32 = 2_000;
+
+/// The background work of a service.
+pub(crate) struct Workers {
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts all of it.
+    pub(crate) fn start(app: &AppState, sink: EventSink) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let tasks = vec![
+            tokio::spawn(admit(app.clone(), stopped.clone())),
+            tokio::spawn(sweep(app.clone(), stopped.clone())),
+            tokio::spawn(relay(app.clone(), sink, stopped)),
+        ];
+        Self { stop, tasks }
+    }
+
+    /// Ends all of it, after one last round of the relay.
+    pub(crate) async fn stop(self) {
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "background work did not end in good order");
+            }
+        }
+    }
+}
+
+/// Waits for the next beat; false once it is time to end.
+async fn beat(interval: &mut tokio::time::Interval, stopped: &mut watch::Receiver<bool>) -> bool {
+    if *stopped.borrow() {
+        return false;
+    }
+    tokio::select! {
+        _ = interval.tick() => true,
+        _ = stopped.changed() => false,
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = interval(period);
+    // Late is late: catching up would be a burst.
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Logs the first of a row of failures, and that they are over.
+#[derive(Default)]
+struct Complaint {
+    failing: bool,
+}
+
+impl Complaint {
+    fn note(&mut self, what: &'static str, result: Result<(), Fault>) {
+        match result {
+            Err(error) if !self.failing => {
+                self.failing = true;
+                tracing::warn!(%error, "{what} has stopped; trying on");
+            }
+            Err(_) => {}
+            Ok(()) if self.failing => {
+                self.failing = false;
+                tracing::info!("{what} goes on");
+            }
+            Ok(()) => {}
+        }
+    }
+}
+
+async fn admit(app: AppState, mut stopped: watch::Receiver<bool>) {
+    let mut ticks = every(TICK);
+    let mut complaint = Complaint::default();
+    let mut count = 0_u32;
+    while beat(&mut ticks, &mut stopped).await {
+        if let Drift::Jumped(ahead_ms) = app.clock.follow() {
+            app.metrics.clock_jumps.inc();
+            tracing::error!(
+                clock.ahead_ms = ahead_ms,
+                "the wall clock has jumped; keeping the old time until a restart"
+            );
+        }
+        complaint.note("admission", app.sequencer.tick(app.clock.now()).await);
+        if count % SOLD_OUT_TICKS == 0 {
+            note_sold_out(&app);
+        }
+        count = count.wrapping_add(1);
+    }
+}
+
+/// Tells each queue whether everything that can be booked behind it is sold.
+fn note_sold_out(app: &AppState) {
+    let (catalog, now) = (app.store.catalog(), app.clock.now());
+    for queue in app.sequencer.queues() {
+        let mut halls = catalog
+            .concerts()
+            .filter(|concert| concert.queue == *queue.name() && now < concert.closes_at)
+            .flat_map(|concert| catalog.halls(concert.id))
+            .filter(|hall| now < hall.session().starts_at)
+            .peekable();
+        // A queue with nothing to sell behind it has not sold anything out.
+        let any = halls.peek().is_some();
+        queue.set_sold_out(any && halls.all(|hall| hall.sold() == hall.total() as u64));
+    }
+}
+
+async fn sweep(app: AppState, mut stopped: watch::Receiver<bool>) {
+    let mut sweeps = every(SWEEP);
+    let mut complaint = Complaint::default();
+    let keep = Duration::from_secs(app.config.sales.idempotency_hours * 3_600);
+    let mut count = 0_u32;
+    while beat(&mut sweeps, &mut stopped).await {
+        let swept = sweep_once(&app).await;
+        complaint.note("tidying up", swept);
+        if count % FORGET_SWEEPS == 0 {
+            let forgotten = app.store.forget_keys(app.clock.now(), keep, SWEEP_MAX).await;
+            complaint.note("tidying up", forgotten.map(|_| ()));
+        }
+        count = count.wrapping_add(1);
+    }
+}
+
+async fn sweep_once(app: &AppState) -> Result<(), Fault> {
+    loop {
+        let ended = app.store.expire_due(app.clock.now(), SWEEP_MAX).await?;
+        let label = OutcomeLabel { outcome: Outcome::Expired };
+        app.metrics.reservations.get_or_create(&label).inc_by(ended.into());
+        if ended < SWEEP_MAX {
+            return Ok(());
+        }
+    }
+}
+
+async fn relay(app: AppState, sink: EventSink, mut stopped: watch::Receiver<bool>) {
+    let mut rounds = every(RELAY);
+    let mut complaint = Complaint::default();
+    let mut sink = Some(sink);
+    loop {
+        let last = !beat(&mut rounds, &mut stopped).await;
+        let published = relay_all(&app, &mut sink).await;
+        complaint.note("publishing events", published);
+        if last {
+            return;
+        }
+    }
+}
+
+/// Hands over everything that waits. The sink writes files, so it works on another thread.
+async fn relay_all(app: &AppState, sink: &mut Option<EventSink>) -> Result<(), Fault> {
+    loop {
+        let rows = app.store.take_outbox(RELAY_MAX).await?;
+        app.metrics.events_pending.set(rows.len() as i64);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let Some(mut working) = sink.take() else {
+            return Err(Fault::Unavailable("the event sink is gone".into()));
+        };
+        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        let task = tokio::task::spawn_blocking(move || {
+            let result = working.publish(&rows);
+            (working, result)
+        });
+        let (back, result) =
+            task.await.map_err(|error| Fault::Unavailable(format!("the event sink: {error}")))?;
+        *sink = Some(back);
+        result?;
+        let count = ids.len();
+        app.store.mark_published(ids).await?;
+        app.metrics.events_published.inc_by(count as u64);
+        if count < RELAY_MAX as usize {
+            app.metrics.events_pending.set(0);
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,438 @@
+"""What scripts/load, scripts/bench and scripts/test share: starting, measuring and stopping servers.
+
+Standard library only. Everything started here is stopped by its own pid, whatever way the program
+ends; every directory made here is removed unless the caller keeps it.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import datetime
+import http.client
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+READY_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 20.0
+
+
+class Failure(Exception):
+    """Something that the user can act on; printed without a traceback."""
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """One line that is rewritten on a terminal and printed now and then elsewhere."""
+
+    def __init__(self, every_s=10.0):
+        self.live = sys.stderr.isatty()
+        self.every_s = 0.2 if self.live else every_s
+        self.last = time.monotonic()
+        self.dirty = False
+
+    def show(self, text):
+        now = time.monotonic()
+        if now - self.last < self.every_s:
+            return
+        self.last = now
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write("\r\x1b[K" + text[:width])
+            sys.stderr.flush()
+            self.dirty = True
+        else:
+            say(text)
+
+    def clear(self):
+        if self.dirty:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self.dirty = False
+
+
+def run_main(main):
+    """Runs `main`, turning signals and failures into an orderly end."""
+
+    def on_signal(number, _frame):
+        # A second signal must not interrupt the cleaning up that the first one started.
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(name, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, on_signal)
+    program = pathlib.Path(sys.argv[0]).name
+    try:
+        code = main()
+    except Failure as failure:
+        say(f"{program}: {failure}")
+        code = 1
+    except BrokenPipeError:
+        code = 1
+    sys.exit(code)
+
+
+# ---------------------------------------------------------------- directories, ports, limits
+
+def make_temp_dir(prefix="boxoffice-"):
+    path = tempfile.mkdtemp(prefix=prefix)
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return pathlib.Path(path)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def require_free_port(port):
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise Failure(
+                f"port {port} of 127.0.0.1 is not free ({error.strerror}). Stop what listens there "
+                f"(`ss -ltnp 'sport = :{port}'` names it) or choose another with --port; scripts "
+                "that are hard-wired to localhost:8080 need 8080."
+            ) from None
+
+
+def raise_file_limit(needed, why):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < needed:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < needed:
+        raise Failure(
+            f"{why} needs {needed} open files per process, but the limit is {soft} (hard limit "
+            f"{hard}). Raise it as root with `ulimit -Hn {needed}` in the calling shell, or in "
+            "/etc/security/limits.conf, or use fewer users."
+        )
+
+
+def parse_cpus(text):
+    """`0,1` and `0-1` are lists of CPUs, `0` is CPU 0, `all` is every CPU; another single number
+    is how many CPUs, so `1` means CPU 0 alone."""
+    have = sorted(os.sched_getaffinity(0))
+    if text == "all":
+        return have
+    try:
+        if text.isdigit() and int(text) > 0:
+            wanted = have[: int(text)]
+            if len(wanted) < int(text):
+                raise Failure(f"--cpus {text}: this machine has only {len(have)} CPUs: {have}")
+            return wanted
+        wanted = []
+        for part in text.split(","):
+            low, _, high = part.partition("-")
+            wanted.extend(range(int(low), int(high or low) + 1))
+    except ValueError:
+        raise Failure(f"--cpus {text}: give a count (1), a list (0,1), a range (0-1) or all") from None
+    missing = [cpu for cpu in wanted if cpu not in have]
+    if missing or not wanted:
+        raise Failure(f"--cpus {text}: no CPU {missing}; this process may use {have}")
+    return sorted(set(wanted))
+
+
+# ---------------------------------------------------------------- binaries and tools
+
+def target_dir():
+    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+
+
+def binary(name):
+    path = target_dir() / "release" / ("examples" if name == "hello" else "") / name
+    if not path.is_file():
+        what = "--example hello" if name == "hello" else ""
+        command = f"cargo build --release {what}".strip()
+        raise Failure(f"{path} is missing; build it with `{command}`")
+    return path
+
+
+def cargo_build(*, example=False):
+    """Builds the release binary, and the static-answer example where it is needed."""
+    if shutil.which("cargo") is None:
+        raise Failure("cargo is missing; install Rust from https://rustup.rs and try again")
+    commands = [["cargo", "build", "--release", "-p", "boxoffice", "--bin", "boxoffice"]]
+    if example:
+        commands.append(["cargo", "build", "--release", "-p", "boxoffice", "--example", "hello"])
+    for command in commands:
+        say("+ " + " ".join(command))
+        if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+            raise Failure(f"`{' '.join(command)}` failed; its messages are above")
+
+
+def tool(name):
+    """Path of an external tool, installed by scripts/tools where it is not there yet."""
+    result = subprocess.run([ROOT / "scripts" / "tools", "--path", name],
+                            stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode != 0:
+        raise Failure(f"{name} is not available; scripts/tools says above what to do")
+    return result.stdout.strip()
+
+
+# ---------------------------------------------------------------- measuring a process
+
+def cpu_seconds(pid):
+    """CPU time of all threads of a process, ended ones too, user and kernel."""
+    # The process's own CPU clock counts nanoseconds; /proc/PID/stat only clock ticks of 10 ms.
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return cpu_seconds_of_stat(pid)
+
+
+def cpu_seconds_of_stat(pid):
+    text = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    fields = text[text.rindex(")") + 2:].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def memory_bytes(pid, field):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise Failure(f"/proc/{pid}/status has no {field}")
+
+
+# ---------------------------------------------------------------- child processes
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+
+
+def _before_exec(cpus):
+    def prepare():
+        # Even a SIGKILL of this program leaves no child behind.
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if cpus is not None:
+            os.sched_setaffinity(0, cpus)
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(name, signal.SIG_DFL)
+    return prepare
+
+
+def spawn(command, *, cpus=None, **options):
+    """Starts a process of its own group, on the given CPUs, that dies with this program."""
+    child = subprocess.Popen([str(part) for part in command], start_new_session=True,
+                             preexec_fn=_before_exec(cpus), **options)
+    atexit.register(kill, child)
+    return child
+
+
+def kill(child):
+    """Ends a child and whatever it has started itself: it leads a group of its own."""
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+class Server:
+    """One running `boxoffice serve`, or the static-answer example, with a data directory of its own."""
+
+    def __init__(self, work_dir, *, kind="boxoffice", port=None, cpus=None, settings=None, label=None):
+        self.kind = kind
+        self.label = label or kind
+        self.program = binary(kind)
+        self.port = port or free_port()
+        require_free_port(self.port)
+        self.address = f"127.0.0.1:{self.port}"
+        self.url = f"http://{self.address}"
+        self.data_dir = pathlib.Path(work_dir) / f"{self.label}-data"
+        self.log_path = pathlib.Path(work_dir) / f"{self.label}.log"
+        self.exit_code = None
+        # Settings of the caller's shell must not leak into a measurement.
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("BOXOFFICE_")}
+        # This is how the commands (token, audit) find the running service and its data.
+        self.env["BOXOFFICE_SERVER__LISTEN"] = self.address
+        self.env["BOXOFFICE_DATA_DIR"] = str(self.data_dir)
+        for key, value in (settings or {}).items():
+            self.env["BOXOFFICE_" + key.upper().replace(".", "__")] = str(value)
+        if kind == "hello":
+            command = [self.program, "--listen", self.address]
+        else:
+            command = [self.program, "serve", "--listen", self.address, "--data-dir", self.data_dir]
+        # A working directory of its own, so that no boxoffice.toml of the caller is read.
+        self.cwd = pathlib.Path(work_dir)
+        with open(self.log_path, "ab") as log:
+            self.child = spawn(command, cpus=cpus, cwd=self.cwd, env=self.env,
+                               stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.pid = self.child.pid
+        self._wait_until_ready()
+
+    def _wait_until_ready(self):
+        path = "/hello" if self.kind == "hello" else "/health/ready"
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        answer = "no answer"
+        while time.monotonic() < deadline:
+            if self.child.poll() is not None:
+                raise Failure(f"{self.label} ended with code {self.child.returncode} before it was "
+                              f"ready:\n{self.log_tail()}")
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                status, body, _ = self.request("GET", path, timeout_s=2)
+                answer = f"{status} {body[:300]!r}"
+                if status == 200:
+                    return
+            time.sleep(0.02)
+        raise Failure(f"{self.label} was not ready on {self.url}{path} within {READY_TIMEOUT_S:.0f} s "
+                      f"(last answer: {answer}):\n{self.log_tail()}")
+
+    def log_tail(self, lines=15):
+        try:
+            text = self.log_path.read_text(errors="replace")
+        except OSError:
+            return "(no log)"
+        return "\n".join("    " + line for line in text.splitlines()[-lines:]) or "    (empty log)"
+
+    def request(self, method, path, *, body=None, headers=None, timeout_s=30):
+        """One request on a connection of its own: (status, text, headers in lower case)."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        try:
+            headers = dict(headers or {})
+            if body is not None:
+                body = json.dumps(body)
+                headers.setdefault("Content-Type", "application/json")
+            connection.request(method, path, body=body, headers=headers)
+            response = connection.getresponse()
+            text = response.read().decode("utf-8", "replace")
+            return response.status, text, {k.lower(): v for k, v in response.getheaders()}
+        finally:
+            connection.close()
+
+    def call(self, method, path, *, expect, body=None, headers=None, timeout_s=30):
+        """One request whose status must be `expect` (or one of them); the decoded JSON answer."""
+        status, text, _ = self.request(method, path, body=body, headers=headers, timeout_s=timeout_s)
+        if status not in (expect if isinstance(expect, tuple) else (expect,)):
+            raise Failure(f"{method} {path} on {self.label}: {status} instead of {expect}: {text[:500]}")
+        return json.loads(text) if text else None
+
+    # ---- operating it
+
+    def admin_token(self):
+        path = self.data_dir / "admin.token"
+        try:
+            return path.read_text().strip()
+        except OSError as error:
+            raise Failure(f"the server wrote no admin token to {path}: {error.strerror}") from None
+
+    def admin(self, method, path, *, expect, body=None, timeout_s=120):
+        return self.call(method, path, expect=expect, body=body, timeout_s=timeout_s,
+                         headers={"Authorization": f"Bearer {self.admin_token()}"})
+
+    def command(self, *arguments):
+        """Runs a command of the binary against this server; (exit code, combined output)."""
+        result = subprocess.run([str(self.program), *arguments], cwd=self.cwd, env=self.env,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, check=False)
+        return result.returncode, result.stdout
+
+    def issue_tokens(self, count, token_format="queue_token_{n}"):
+        code, output = self.command("token", "issue", "--count", str(count), "--format", token_format,
+                                    "--activated")
+        if code != 0:
+            raise Failure(f"`boxoffice token issue` failed with code {code}:\n{output[-2000:]}")
+
+    def audit(self):
+        """(clean, output) of `boxoffice audit`, on the running service or on what it left."""
+        code, output = self.command("audit")
+        return code == 0, output.strip()
+
+    def alive(self):
+        return self.child.poll() is None
+
+    def cpu_seconds(self):
+        return cpu_seconds(self.pid)
+
+    def rss_bytes(self):
+        return memory_bytes(self.pid, "VmRSS")
+
+    def peak_rss_bytes(self):
+        return memory_bytes(self.pid, "VmHWM")
+
+    def metric(self, name):
+        """Sum of a metric over its labels, or None where there is none."""
+        status, text, _ = self.request("GET", "/metrics")
+        if status != 200:
+            return None
+        values = []
+        for line in text.splitlines():
+            if line.startswith((name + " ", name + "{")):
+                rest = line[len(name):]
+                rest = rest[rest.rindex("}") + 1:] if rest.startswith("{") else rest
+                values.append(float(rest.split()[0]))
+        return sum(values) if values else None
+
+    def stop(self):
+        """Asks it to end and waits; the exit code. Killed when it does not end in time."""
+        if self.exit_code is None:
+            if self.child.poll() is None:
+                self.child.send_signal(signal.SIGTERM)
+            try:
+                self.exit_code = self.child.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                kill(self.child)
+                self.exit_code = -signal.SIGKILL
+                say(f"{self.label} did not end within {STOP_TIMEOUT_S:.0f} s of SIGTERM and was killed")
+        return self.exit_code
+
+
+# ---------------------------------------------------------------- reporting
+
+def machine():
+    model = "unknown CPU"
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": model,
+        "cpus": len(os.sched_getaffinity(0)),
+        "memoryBytes": total,
+        "kernel": os.uname().release,
+        "loadAverageBefore": os.getloadavg()[0],
+    }
+
+
+def commit():
+    result = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, check=False,
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return result.stdout.strip() or "unknown"
+
+
+def now_text():
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def table(rows, *, markdown=False, left=(0,)):
+    """Rows of text as an aligned table; the first row is the head, the columns `left` are aligned
+    left."""
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for index, row in enumerate(rows):
+        cells = [str(cell).ljust(width) if i in left else str(cell).rjust(width)
+                 for i, (cell, width) in enumerate(zip(row, widths))]
+        lines.append("| " + " | ".join(cells) + " |" if markdown else "  ".join(cells).rstrip())
+        if index == 0:
+            rule = ["-" * w if i in left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+            lines.append("| " + " | ".join(rule) + " |" if markdown
+                         else "  ".join("-" * w for w in widths))
+    return "\n".join(lines)
