@@ -7,6 +7,7 @@ mod admin;
 mod auth;
 mod concerts;
 pub mod extract;
+mod front;
 mod idempotency;
 pub mod listener;
 pub mod observe;
@@ -34,19 +35,20 @@ use crate::app::AppState;
 use observe::{Observer, method_not_allowed, not_found};
 use route::Route;
 
+pub use front::Front;
+
 /// Every endpoint, wrapped.
-pub fn router(app: AppState) -> Router {
-    let observer = Observer::new(&app.config.server.concurrency, &app.metrics);
+fn router(app: AppState, observer: &Observer) -> Router {
     let mut router = Router::new();
     for route in Route::ALL {
-        if let Some(methods) = endpoint(&observer, *route) {
+        if let Some(methods) = endpoint(observer, *route) {
             router = router.route(route.template(), methods);
         }
     }
     // Swagger UI brings its own routes; their number is small and they are for people.
     let swagger = SwaggerUi::new("/swagger-ui").url("/openapi.json", openapi::document());
     router
-        .with_state(app.clone())
+        .with_state(app)
         .merge(Router::from(swagger))
         .fallback(observer.handler(Route::NotFound, not_found))
         .method_not_allowed_fallback(observer.handler(Route::MethodNotAllowed, method_not_allowed))

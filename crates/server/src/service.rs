@@ -23,8 +23,8 @@ use crate::app::{App, AppState, Parts, queue_settings};
 use crate::clock::Clock;
 use crate::config::{Config, EventsKind, QueueKind, StoreKind};
 use crate::demo;
+use crate::http::Front;
 use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
-use crate::http::router;
 use crate::metrics::Metrics;
 use crate::tickets::{TicketKeys, key_id};
 use crate::workers::Workers;
@@ -210,7 +210,7 @@ async fn serve(app: AppState, listener: TcpListener, stopped: oneshot::Receiver<
     let shutdown = async {
         let _ = stopped.await;
     };
-    listener::serve(listener, router(app), limits, metrics, shutdown).await
+    listener::serve(listener, Front::new(app), limits, metrics, shutdown).await
 }
 
 /// A queue keeps its settings across restarts, because operators change them while it runs. Who

@@ -110,7 +110,7 @@ async fn admit(app: AppState, mut stopped: watch::Receiver<bool>) {
             );
         }
         complaint.note("admission", app.sequencer.tick(app.clock.now()).await);
-        if count % SOLD_OUT_TICKS == 0 {
+        if count.is_multiple_of(SOLD_OUT_TICKS) {
             note_sold_out(&app);
         }
         count = count.wrapping_add(1);
@@ -141,7 +141,7 @@ async fn sweep(app: AppState, mut stopped: watch::Receiver<bool>) {
     while beat(&mut sweeps, &mut stopped).await {
         let swept = sweep_once(&app).await;
         complaint.note("tidying up", swept);
-        if count % FORGET_SWEEPS == 0 {
+        if count.is_multiple_of(FORGET_SWEEPS) {
             let forgotten = app.store.forget_keys(app.clock.now(), keep, SWEEP_MAX).await;
             complaint.note("tidying up", forgotten.map(|_| ()));
         }

@@ -114,6 +114,9 @@ impl LocalSequencer {
     }
 
     pub(super) async fn join(&self, queue: &Queue) -> Result<u64, Fault> {
+        if let Some(seq) = queue.take_one()? {
+            return Ok(seq);
+        }
         let (reply, answer) = oneshot::channel();
         queue.enqueue(reply)?;
         answer.await.unwrap_or_else(|_| Err(Fault::Unavailable("the queue is closed".into())))
@@ -163,6 +166,10 @@ impl LocalSequencer {
         tokens: Vec<NewAlias>,
         now: Timestamp,
     ) -> Result<Vec<Alias>, Error<AliasExists>> {
+        // Before any number is taken: a number that nobody has holds up the line.
+        if let Some(token) = tokens.iter().find(|token| self.alias(&token.token).is_some()) {
+            return Err(Error::Rejected(AliasExists(token.token.clone())));
+        }
         let in_line = tokens.iter().filter(|token| token.active_until.is_none()).count() as u64;
         let mut seq = if in_line > 0 { self.take(queue, in_line).await? } else { 0 };
         let aliases: Vec<Alias> = tokens
@@ -180,13 +187,9 @@ impl LocalSequencer {
                 Alias { token: token.token, ticket, active_until: token.active_until, spent: false }
             })
             .collect();
-        let stored = self.store.add_aliases(aliases.clone()).await;
-        if stored.is_err() {
-            // The numbers are taken; nobody has them. They must not hold up the line.
-            let unused = aliases.iter().filter(|alias| alias.active_until.is_none());
-            unused.for_each(|alias| queue.leave(alias.ticket.seq));
-        }
-        stored?;
+        // After an error the numbers are empty places, for good. To pass over them in memory alone
+        // would let the places behind them go back by as many at the next start.
+        self.store.add_aliases(aliases.clone()).await?;
         self.remember(&aliases);
         self.count_beside(now);
         Ok(aliases)
@@ -312,8 +315,8 @@ impl LocalSequencer {
     }
 }
 
-/// Gives joins their numbers, in the order in which they came: as many at once as have come while
-/// the last step was under way.
+/// Gives numbers to the joins that came when the reserved ones had run out: in the order in which
+/// they came, as many in one step as have come while the last step was under way.
 async fn number_joins(
     sequencer: Weak<LocalSequencer>,
     queue: Weak<Queue>,
@@ -322,7 +325,10 @@ async fn number_joins(
     let mut batch: Vec<JoinReply> = Vec::with_capacity(BATCH_MAX);
     while joins.recv_many(&mut batch, BATCH_MAX).await > 0 {
         let (Some(sequencer), Some(queue)) = (sequencer.upgrade(), queue.upgrade()) else { return };
-        match sequencer.take(&queue, batch.len() as u64).await {
+        let count = batch.len() as u64;
+        let taken = sequencer.take(&queue, count).await;
+        queue.dequeued(count);
+        match taken {
             Ok(first) => {
                 for (reply, seq) in batch.drain(..).zip(first..) {
                     // Whoever hung up keeps an empty place in the line; it costs a moment.

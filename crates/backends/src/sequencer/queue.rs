@@ -87,6 +87,8 @@ pub struct Queue {
     /// Admitted tickets whose owners have shown up since the last tick.
     seen: Mutex<Vec<u64>>,
     joins: mpsc::UnboundedSender<JoinReply>,
+    /// Joins that wait for numbers to be reserved.
+    pending: AtomicU64,
     /// Active tickets that an operator issued past the line.
     pub(super) beside: AtomicU64,
     /// Whether everything of the concerts behind it is sold; for those who ask, no rule reads it.
@@ -134,6 +136,7 @@ impl Queue {
             }),
             seen: Mutex::default(),
             joins,
+            pending: AtomicU64::new(0),
             beside: AtomicU64::new(0),
             sold_out: AtomicBool::new(false),
             counters: Counters::default(),
@@ -196,10 +199,22 @@ impl Queue {
         self.view.load()
     }
 
-    /// Puts a join into the batch that is being collected.
+    /// The next number, if one is reserved and nobody has been waiting for one: a join costs no
+    /// commit, and does not overtake those who came when the reserved numbers had run out.
+    pub(super) fn take_one(&self) -> Result<Option<u64>, Fault> {
+        if self.pending.load(Ordering::Acquire) > 0 { Ok(None) } else { self.take(1) }
+    }
+
+    /// Puts a join into the batch that waits for numbers.
     pub(super) fn enqueue(&self, reply: JoinReply) -> Result<(), Fault> {
+        self.pending.fetch_add(1, Ordering::Release);
         let closed = |_| Fault::Unavailable("the queue is closed".into());
         self.joins.send(reply).map_err(closed)
+    }
+
+    /// So many of the batch have their numbers, or will not get any.
+    pub(super) fn dequeued(&self, count: u64) {
+        self.pending.fetch_sub(count, Ordering::Release);
     }
 
     /// Takes the next `count` numbers, if the store has allowed as many; gives the first.

@@ -145,7 +145,7 @@ pub(super) struct NewQueue {
 impl QueueChange {
     fn apply(&self, settings: &mut boxoffice_domain::queue::Settings) -> Result<(), Problem> {
         if let Some(rate) = self.admit_per_second {
-            if !(rate >= 0.001 && rate <= RATE_MAX) {
+            if !(0.001..=RATE_MAX).contains(&rate) {
                 return Err(invalid(format!(
                     "admitPerSecond must be from 0.001 to {RATE_MAX}; to stop admission, pause \
                      the queue"

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderName;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
 use boxoffice_backends::sequencer::{Pass, Queue};
 use boxoffice_domain::ids::{QueueName, UserId};
 use boxoffice_domain::queue::{Ending, Place};
@@ -36,7 +36,14 @@ impl FromRequestParts<AppState> for Presented {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        let Some(token) = single_header(&parts.headers, &QUEUE_TOKEN)? else {
+        Self::from_headers(&parts.headers, app)
+    }
+}
+
+impl Presented {
+    /// The ticket of a request. Reads memory only.
+    pub(crate) fn from_headers(headers: &HeaderMap, app: &AppState) -> Result<Self, Problem> {
+        let Some(token) = single_header(headers, &QUEUE_TOKEN)? else {
             return Err(Problem::new(ErrorCode::TokenMissing));
         };
         let invalid = || Problem::new(ErrorCode::TokenInvalid);
@@ -50,9 +57,7 @@ impl FromRequestParts<AppState> for Presented {
         let place = app.sequencer.place(&queue, &pass, now);
         Ok(Self { pass, queue, place, now })
     }
-}
 
-impl Presented {
     /// Whose ticket it is.
     pub(super) const fn user(&self) -> UserId {
         self.pass.ticket.user

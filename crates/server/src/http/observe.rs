@@ -95,11 +95,12 @@ impl Observer {
         self.0.classes[class.index()].in_progress.load(Ordering::Relaxed)
     }
 
-    fn start<F>(
+    /// Begins to observe a request. `call` gives the future that answers it.
+    pub(crate) fn start<F, B>(
         &self,
         route: Route,
-        request: Request,
-        call: impl FnOnce(Request) -> F,
+        request: axum::http::Request<B>,
+        call: impl FnOnce(axum::http::Request<B>) -> F,
     ) -> Observed<F> {
         let started = Instant::now();
         let id = self.0.ids.take_or_make(request.headers());

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, FromRequest, Path, Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::sequencer::Queue;
 use boxoffice_domain::ids::UserId;
@@ -68,12 +68,12 @@ pub(super) struct JoinResponse {
 /// Where a ticket stands.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct StatusResponse {
+pub(super) struct StatusResponse<'a> {
     /// Whose ticket it is.
     #[schema(schema_with = super::openapi::id_out_schema)]
     user_id: i64,
     /// Its queue.
-    queue: String,
+    queue: &'a str,
     /// Where it stands.
     status: TicketStatus,
     /// How many are ahead, plus one; 0 unless waiting. It never grows.
@@ -190,13 +190,29 @@ pub(super) async fn join(
     ))
 }
 
+/// See [`join`]; for requests that have not been through the router.
+pub(super) async fn join_from(app: AppState, request: Request) -> Response {
+    // The listener puts it into every request.
+    let client = request.extensions().get::<ConnectInfo<SocketAddr>>().copied();
+    let client = client.unwrap_or(ConnectInfo(SocketAddr::from(([0; 4], 0))));
+    match ApiJson::from_request(request, &app).await {
+        Ok(body) => join(State(app), client, body).await.into_response(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
 /// Tells where a ticket stands.
 #[utoipa::path(
     get, path = "/api/v1/waiting-queues", tag = "queue", security(("queueToken" = [])),
     responses((status = 200, description = "Where the ticket stands", body = StatusResponse))
 )]
 pub(super) async fn status(presented: Presented) -> Response {
-    let Presented { pass, queue, place, now } = &presented;
+    place_of(&presented)
+}
+
+/// The answer to a poll.
+pub(super) fn place_of(presented: &Presented) -> Response {
+    let Presented { pass, queue, place, now } = presented;
     let (status, number, until) = match *place {
         Place::Waiting { number } => (TicketStatus::Waiting, number, None),
         Place::Active { until, .. } => (TicketStatus::Activated, 0, Some(rfc3339(until))),
@@ -213,7 +229,7 @@ pub(super) async fn status(presented: Presented) -> Response {
         StatusCode::OK,
         &StatusResponse {
             user_id: pass.ticket.user.get(),
-            queue: pass.ticket.queue.as_str().to_owned(),
+            queue: pass.ticket.queue.as_str(),
             status,
             waiting_number: number,
             eta_seconds,
