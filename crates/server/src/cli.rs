@@ -19,7 +19,7 @@ use crate::app::queue_settings;
 use crate::audit::AuditReport;
 use crate::config::{Config, LoadOptions, Loaded};
 use crate::http::{IssuedTokens, TokenIssue};
-use crate::service::{Service, address_file, admin_token_file, open_store};
+use crate::service::{Service, StartError, address_file, admin_token_file, open_store};
 use crate::telemetry;
 
 /// Sells concert tickets when everybody comes at once.
@@ -37,12 +37,17 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   boxoffice                                          serve on 127.0.0.1:8080
-  boxoffice serve --listen 0.0.0.0:80 --set queue.admit_per_second=500
-  boxoffice token issue --count 300 --format 'queue_token_{n}' --activated
+  boxoffice serve --listen 0.0.0.0:80 --data-dir /var/lib/boxoffice
+  boxoffice queue set --admit-per-second 500         while it runs; the queue keeps it
+  boxoffice token issue --count 300 --activated      queue_token_1 to queue_token_300, let in
   boxoffice audit                                    check the invariants, live or at rest
   boxoffice config show                              every setting, and where it came from
 
-Settings come from boxoffice.toml, then BOXOFFICE_SECTION__KEY variables, then flags; later wins.";
+Settings come from boxoffice.toml, then BOXOFFICE_SECTION__KEY variables, then flags; later wins.
+BOXOFFICE_CONFIG names another file. A queue is made with the configured admit_per_second and max_active
+and keeps its own from then on.
+
+Exit codes: 0 done (for audit: clean), 1 failed, 2 wrong usage, 3 stopped with requests cut short.";
 
 /// Where settings come from, for every command.
 #[derive(Args)]
@@ -108,7 +113,7 @@ struct IssueArgs {
     /// How many
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
-    /// What they look like; {n} becomes the number
+    /// What they look like; n in braces becomes the number
     #[arg(long, default_value = "queue_token_{n}")]
     format: String,
     /// Let them in at once, past the line; otherwise they join its end
@@ -134,21 +139,18 @@ enum QueueCommand {
     List,
     /// Stop admission; joining and polling go on
     Pause {
-        /// The queue
-        #[arg(default_value = "main")]
-        queue: String,
+        /// The queue [default: the configured one]
+        queue: Option<String>,
     },
     /// Take admission up again
     Resume {
-        /// The queue
-        #[arg(default_value = "main")]
-        queue: String,
+        /// The queue [default: the configured one]
+        queue: Option<String>,
     },
     /// Change how a queue admits
     Set {
-        /// The queue
-        #[arg(default_value = "main")]
-        queue: String,
+        /// The queue [default: the configured one]
+        queue: Option<String>,
         /// Admissions a second
         #[arg(long)]
         admit_per_second: Option<f64>,
@@ -396,13 +398,16 @@ fn issue(config: &Config, args: IssueArgs) -> Result<ExitCode, Failure> {
 fn queue(config: &Config, command: QueueCommand) -> Result<ExitCode, Failure> {
     let remote = Remote::new(config)?;
     let nothing = serde_json::json!({});
+    let path = |queue: Option<String>| {
+        format!("/admin/v1/queues/{}", queue.as_deref().unwrap_or(&config.queue.default))
+    };
     let shown: serde_json::Value = match command {
         QueueCommand::List => remote.get("/admin/v1/queues")?,
         QueueCommand::Pause { queue } => {
-            remote.post(&format!("/admin/v1/queues/{queue}/pause"), &nothing)?
+            remote.post(&format!("{}/pause", path(queue)), &nothing)?
         }
         QueueCommand::Resume { queue } => {
-            remote.post(&format!("/admin/v1/queues/{queue}/resume"), &nothing)?
+            remote.post(&format!("{}/resume", path(queue)), &nothing)?
         }
         QueueCommand::Set { queue, admit_per_second, max_active, opens_at } => {
             let mut change = serde_json::Map::new();
@@ -421,7 +426,7 @@ fn queue(config: &Config, command: QueueCommand) -> Result<ExitCode, Failure> {
                 return Err("nothing to set; give --admit-per-second, --max-active or --opens-at"
                     .to_owned());
             }
-            remote.patch(&format!("/admin/v1/queues/{queue}"), &change)?
+            remote.patch(&path(queue), &change)?
         }
     };
     let text = serde_json::to_string_pretty(&shown).map_err(|error| error.to_string())?;
@@ -456,7 +461,7 @@ fn must_exist(config: &Config) -> Result<(), Failure> {
 
 fn audit_at_rest(config: &Config) -> Result<AuditReport, Failure> {
     must_exist(config)?;
-    let text = |fault: boxoffice_backends::Fault| fault.to_string();
+    let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
     runtime(config)?.block_on(async {
         let (store, _) = open_store(config, None).map_err(text)?;
         let now = store.clock().await.map_err(text)?.max(wall_clock());
@@ -475,8 +480,9 @@ fn wall_clock() -> Timestamp {
 // ---- commands on the store and the settings ----
 
 fn migrate(config: &Config) -> Result<ExitCode, Failure> {
+    let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
     runtime(config)?.block_on(async {
-        let (store, before) = open_store(config, None).map_err(|fault| fault.to_string())?;
+        let (store, before) = open_store(config, None).map_err(text)?;
         store.close().await;
         let path = SqliteStore::file(&config.data_dir);
         let now = SqliteStore::SCHEMA_VERSION;
@@ -505,7 +511,7 @@ fn backup(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
         bar.set_length(expected.max(done));
         bar.set_position(done);
     })
-    .map_err(|fault| fault.to_string())?;
+    .map_err(|fault| StartError::from(fault).to_string())?;
     bar.finish_and_clear();
     println!("{bytes} bytes in {}", file.display());
     Ok(ExitCode::SUCCESS)

@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boxoffice_domain::ids::QueueName;
 use serde::{Deserialize, Serialize, Serializer};
 use toml::{Table, Value};
 
@@ -557,6 +558,9 @@ impl LoadOptions {
     }
 }
 
+/// Admissions a second that a queue can be asked for. Rates count to the thousandth.
+pub const RATES: std::ops::RangeInclusive<f64> = 0.001..=1_000_000.0;
+
 /// A validated configuration and where its values came from.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -689,16 +693,11 @@ impl Config {
         }
 
         let queue = &self.queue;
-        let name_ok = (1..=64).contains(&queue.default.len())
-            && queue
-                .default
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
-        if !name_ok {
-            check.problem("queue.default", "must be 1 to 64 characters of a-z, 0-9, '-' and '_'");
+        if QueueName::new(&queue.default).is_none() {
+            check.problem("queue.default", "must be 1 to 40 characters of a-z, 0-9, '-' and '_'");
         }
-        if !(queue.admit_per_second > 0.0 && queue.admit_per_second <= 1_000_000.0) {
-            check.problem("queue.admit_per_second", "must be above 0 and at most 1000000");
+        if !RATES.contains(&queue.admit_per_second) {
+            check.problem("queue.admit_per_second", "must be from 0.001 to 1000000");
         }
         if let Some(max_active) = queue.max_active {
             check.range("queue.max_active", max_active, 1, 1_000_000_000);

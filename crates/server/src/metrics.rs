@@ -343,7 +343,7 @@ metrics! {
     queue_serving: PerQueueGauge = "boxoffice_queue_serving" Family::default(),
     /// Users who joined.
     queue_joined: PerQueueCounter = "boxoffice_queue_joined" Family::default(),
-    /// Users who left while waiting.
+    /// Users who gave up, in the line or after being admitted.
     queue_left: PerQueueCounter = "boxoffice_queue_left" Family::default(),
     /// Users admitted.
     queue_admitted: PerQueueCounter = "boxoffice_queue_admitted" Family::default(),

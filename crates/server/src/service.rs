@@ -142,6 +142,13 @@ impl Service {
         let sink = match config.events.kind {
             EventsKind::Jsonl => EventSink::Jsonl(JsonlSink::open(&config.events_path())?),
         };
+        if sink.is_ahead_of(&store).await? {
+            return Err(StartError(format!(
+                "{} holds events that this store has never written: it belongs to another store, \
+                 or the store was restored from a backup. Move the file away",
+                config.events_path().display()
+            )));
+        }
         let admin_token = admin_token(&config)?;
         let address = config.server.listen;
         let listener = listener::bind(address).map_err(|error| {
@@ -253,8 +260,8 @@ async fn ticket_keys(config: &Config, store: &Store) -> Result<TicketKeys, Start
         },
     };
     let keys = TicketKeys::new(secret.as_bytes(), previous);
-    if let Some(known_id) = known_id
-        && !keys.knows(&known_id)
+    if let Some(known_id) = &known_id
+        && !keys.knows(known_id)
     {
         let found = if secret.is_empty() {
             "there is no key now".to_owned()
@@ -267,7 +274,9 @@ async fn ticket_keys(config: &Config, store: &Store) -> Result<TicketKeys, Start
              old key, or add it to ticket.previous_signing_keys to change keys"
         )));
     }
-    store.set_setting("ticket.key_id", keys.signing_id().to_owned()).await?;
+    if known_id.as_deref() != Some(keys.signing_id()) {
+        store.set_setting("ticket.key_id", keys.signing_id().to_owned()).await?;
+    }
     Ok(keys)
 }
 

@@ -4,7 +4,10 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
@@ -16,20 +19,20 @@ use crate::config::{LogConfig, LogFormat};
 /// call this. Directives that do not parse fall back to `info`: [`crate::config::Config::load`]
 /// has refused them already.
 pub fn init(config: &LogConfig) {
-    let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = config.level.parse().unwrap_or_else(|_| Targets::new().with_default(Level::INFO));
     let terminal = std::io::stderr().is_terminal();
     let text = match config.format {
         LogFormat::Auto => terminal,
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let result = if text {
-        builder.with_ansi(terminal).finish().try_init()
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = if text {
+        layer.with_ansi(terminal).boxed()
     } else {
-        builder.json().flatten_event(true).with_current_span(false).finish().try_init()
+        layer.json().flatten_event(true).with_current_span(false).boxed()
     };
-    if result.is_err() {
+    if tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_err() {
         tracing::debug!("logging was already started");
     }
 }
@@ -39,7 +42,7 @@ pub fn init(config: &LogConfig) {
 /// # Errors
 /// The parser's message.
 pub fn check_directives(directives: &str) -> Result<(), String> {
-    EnvFilter::builder().parse(directives).map(|_| ()).map_err(|error| error.to_string())
+    directives.parse::<Targets>().map(|_| ()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

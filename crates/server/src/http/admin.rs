@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use boxoffice_backends::Error;
@@ -17,12 +17,13 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 
 use super::auth::Admin;
-use super::extract::{ApiJson, PathId, PathIds, WireId};
+use super::extract::{ApiJson, PathId, PathIds, PathQueue, WireId};
 use super::problem::{ErrorCode, Problem};
 use super::queue::{QueueState, state_of};
 use super::reply::{fault, json};
 use crate::app::{AppState, queue_settings};
 use crate::audit::{AuditReport, audit};
+use crate::config::RATES;
 use crate::tickets::looks_signed;
 
 /// The most tokens that one call issues.
@@ -31,8 +32,6 @@ const TOKENS_MAX: u32 = 100_000;
 const SEATS_MAX: u32 = 200_000;
 /// The longest name, venue and token, in characters.
 const TEXT_MAX: usize = 200;
-/// The fastest admission that can be asked for.
-const RATE_MAX: f64 = 1_000_000.0;
 
 fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
     Problem::new(ErrorCode::InvalidSetting).detail(detail)
@@ -145,10 +144,11 @@ pub(super) struct NewQueue {
 impl QueueChange {
     fn apply(&self, settings: &mut boxoffice_domain::queue::Settings) -> Result<(), Problem> {
         if let Some(rate) = self.admit_per_second {
-            if !(0.001..=RATE_MAX).contains(&rate) {
+            if !RATES.contains(&rate) {
                 return Err(invalid(format!(
-                    "admitPerSecond must be from 0.001 to {RATE_MAX}; to stop admission, pause \
-                     the queue"
+                    "admitPerSecond must be from {} to {}; to stop admission, pause the queue",
+                    RATES.start(),
+                    RATES.end()
                 )));
             }
             settings.admit_per_second = rate;
@@ -221,7 +221,7 @@ async fn change(
 pub(super) async fn change_queue(
     _: Admin,
     State(app): State<AppState>,
-    Path(name): Path<String>,
+    PathQueue(name): PathQueue,
     ApiJson(asked): ApiJson<QueueChange>,
 ) -> Result<Response, Problem> {
     change(&app, &name, |settings| asked.apply(settings)).await
@@ -236,7 +236,7 @@ pub(super) async fn change_queue(
 pub(super) async fn pause(
     _: Admin,
     State(app): State<AppState>,
-    Path(name): Path<String>,
+    PathQueue(name): PathQueue,
 ) -> Result<Response, Problem> {
     change(&app, &name, |settings| {
         settings.paused = true;
@@ -254,7 +254,7 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     _: Admin,
     State(app): State<AppState>,
-    Path(name): Path<String>,
+    PathQueue(name): PathQueue,
 ) -> Result<Response, Problem> {
     change(&app, &name, |settings| {
         settings.paused = false;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{FromRef, FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, RawPathParams, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
@@ -329,6 +329,21 @@ impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathIds<N> {
             Ok(Self(ids))
         } else {
             Err(Problem::internal(format!("a route with {found} path parameters takes {N} ids")))
+        }
+    }
+}
+
+/// The only path parameter of a route, the name of a queue. Bytes that are no text name none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathQueue(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathQueue {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => Err(Problem::new(ErrorCode::QueueNotFound)),
         }
     }
 }

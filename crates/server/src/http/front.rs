@@ -6,7 +6,7 @@
 //! these two as well.
 
 use std::convert::Infallible;
-use std::future::{Future, Ready, ready};
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -43,10 +43,27 @@ impl Front {
 
 type Boxed = Pin<Box<dyn Future<Output = Response> + Send>>;
 
+/// Answers a poll from memory, when it is first asked to.
+pub struct PollNow {
+    app: AppState,
+    request: hyper::Request<Incoming>,
+}
+
+impl Future for PollNow {
+    type Output = Response;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Response> {
+        Poll::Ready(match Presented::from_headers(self.request.headers(), &self.app) {
+            Ok(presented) => queue::place_of(&presented),
+            Err(problem) => problem.into_response(),
+        })
+    }
+}
+
 /// A request on its way.
 pub enum FrontFuture {
-    /// A poll is answered from memory, at once.
-    Poll(Observed<Ready<Response>>),
+    /// A poll.
+    Poll(Observed<PollNow>),
     /// A join has a body to be read.
     Join(Observed<Boxed>),
     /// Anything else.
@@ -77,15 +94,11 @@ impl Service<hyper::Request<Incoming>> for Front {
     fn call(&mut self, request: hyper::Request<Incoming>) -> FrontFuture {
         if request.uri().path() == Route::QueueStatus.template() {
             if *request.method() == Method::GET {
+                let app = self.app.clone();
                 return FrontFuture::Poll(self.observer.start(
                     Route::QueueStatus,
                     request,
-                    |request| {
-                        ready(match Presented::from_headers(request.headers(), &self.app) {
-                            Ok(presented) => queue::place_of(&presented),
-                            Err(problem) => problem.into_response(),
-                        })
-                    },
+                    |request| PollNow { app, request },
                 ));
             }
             if *request.method() == Method::POST {

@@ -90,7 +90,7 @@ pub(super) struct ProblemDocument {
 )]
 struct Api;
 
-/// The description as JSON.
+/// The description.
 pub fn document() -> utoipa::openapi::OpenApi {
     Api::openapi()
 }
@@ -142,7 +142,11 @@ fn describe_problems(path: &str, operation: &mut Operation) {
     if secured && sells {
         statuses.push(403);
     }
-    if path.contains('{') || path.contains("/waiting-queues") || path.starts_with("/admin") {
+    if path.contains('{')
+        || path.contains("/waiting-queues")
+        || path.ends_with("/payments")
+        || path.starts_with("/admin")
+    {
         statuses.push(404);
     }
     if path.contains("/reservations")

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, FromRequest, Path, Request, State};
+use axum::extract::{ConnectInfo, FromRequest, Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::Presented;
-use super::extract::{ApiJson, WireId};
+use super::extract::{ApiJson, PathQueue, WireId};
 use super::problem::{ErrorCode, Problem};
 use super::reply::{fault, json};
 use crate::app::AppState;
@@ -268,7 +268,7 @@ pub(super) async fn leave(
 )]
 pub(super) async fn document(
     State(app): State<AppState>,
-    Path(name): Path<String>,
+    PathQueue(name): PathQueue,
 ) -> Result<Response, Problem> {
     let queue = app.sequencer.queue(&name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
     let now = app.clock.now();
