@@ -10,7 +10,7 @@ use serde::Serialize;
 pub use jsonl::JsonlSink;
 
 use crate::Fault;
-use crate::store::OutboxRow;
+use crate::store::{OutboxRow, Store};
 
 /// The sink in use.
 pub enum EventSink {
@@ -19,6 +19,17 @@ pub enum EventSink {
 }
 
 impl EventSink {
+    /// Whether the sink holds events that the store has never written: it belongs to another store,
+    /// or the store is an older copy of itself. Events to come would be taken for old ones.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn is_ahead_of(&self, store: &Store) -> Result<bool, Fault> {
+        match self {
+            Self::Jsonl(sink) => Ok(sink.last_id() > store.last_event().await?),
+        }
+    }
+
     /// Hands the events over; when this returns they are durable there. Blocks.
     ///
     /// # Errors

@@ -1,5 +1,8 @@
 //! The store: every operation is a whole business operation, atomic and durable when it answers.
 //!
+//! Time does not go back here: an operation that comes with an earlier time than one that was
+//! decided before it is decided at that later time.
+//!
 //! There is no find and no save. An operation loads what it needs, asks the decider of
 //! `boxoffice-domain`, and writes the result, all in one transaction.
 
@@ -472,6 +475,13 @@ impl Store {
     pub async fn take_outbox(&self, max: u32) -> Result<Vec<OutboxRow>, Fault> {
         match self {
             Self::Sqlite(store) => store.take_outbox(max).await,
+        }
+    }
+
+    /// The outbox id of the latest event ever written, published or not; 0 where there is none.
+    pub async fn last_event(&self) -> Result<i64, Fault> {
+        match self {
+            Self::Sqlite(store) => store.last_event().await,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Events into a file, one in a line: the sink that needs nothing installed.
 //!
-//! A line is `{"outboxId": n, "topic": ..., "event": {...}}`. Outbox ids rise from line to line, so
+//! A line is `{"outboxId": n, "topic": ..., "key": ..., "event": {...}}`. Outbox ids rise from line to line, so
 //! after a crash between writing and marking as published the sink knows by the last line what it
 //! has already, and each event stands in the file once.
 
@@ -65,6 +65,11 @@ impl JsonlSink {
                 })?,
         };
         Ok(Self { path: path.to_owned(), file, length, last_id })
+    }
+
+    /// The outbox id of the last event in the file; 0 where there is none.
+    pub(super) const fn last_id(&self) -> i64 {
+        self.last_id
     }
 
     pub(super) fn publish(&mut self, rows: &[OutboxRow]) -> Result<(), Fault> {

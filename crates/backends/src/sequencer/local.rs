@@ -4,7 +4,7 @@
 //! committed before anybody learns of it. After a crash the counter goes on behind the last number
 //! that may have been given, so no number is given twice, and no place in front of anybody moves.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -167,8 +167,11 @@ impl LocalSequencer {
         now: Timestamp,
     ) -> Result<Vec<Alias>, Error<AliasExists>> {
         // Before any number is taken: a number that nobody has holds up the line.
-        if let Some(token) = tokens.iter().find(|token| self.alias(&token.token).is_some()) {
-            return Err(Error::Rejected(AliasExists(token.token.clone())));
+        let mut listed = HashSet::with_capacity(tokens.len());
+        for token in tokens.iter().map(|token| &token.token) {
+            if !listed.insert(token) || self.alias(token).is_some() {
+                return Err(Error::Rejected(AliasExists(token.clone())));
+            }
         }
         let in_line = tokens.iter().filter(|token| token.active_until.is_none()).count() as u64;
         let mut seq = if in_line > 0 { self.take(queue, in_line).await? } else { 0 };

@@ -96,8 +96,9 @@ pub struct SqliteStore {
     readers: Arc<Mutex<Vec<Connection>>>,
     stats: Arc<StoreStats>,
     /// Held for as long as the store is open: a second process would decide from a memory of its
-    /// own who has which seat.
-    _lock: File,
+    /// own who has which seat. The writer has it too: dropped without having been closed, the store
+    /// is not free before the last operation is done.
+    _lock: Arc<File>,
 }
 
 const FILE: &str = "boxoffice.sqlite3";
@@ -138,7 +139,7 @@ impl SqliteStore {
                 directory.display()
             ))
         })?;
-        let lock = lock(directory).map_err(|problem| problem.into_fault(directory))?;
+        let lock = Arc::new(lock(directory).map_err(|problem| problem.into_fault(directory))?);
         let path = Self::file(directory);
         let explain = |failure: Failure| explain(&path, failure);
         let mut connection =
@@ -162,15 +163,17 @@ impl SqliteStore {
             }))?;
         prepare_writer(&connection).map_err(|error| explain(error.into()))?;
         let (catalog, last) = load::everything(&connection).map_err(explain)?;
+        let latest = load::clock(&connection).map_err(explain)?;
         let catalog = Arc::new(ArcSwap::from_pointee(catalog));
         let stats = Arc::new(StoreStats::default());
         let (writer, thread) = Writer::start(
             connection,
-            State::new(catalog.clone(), last),
+            State::new(catalog.clone(), last, latest),
             stats.clone(),
             options.batch_max.max(1),
             options.queue_max.max(1),
             options.observe,
+            lock.clone(),
         )
         .map_err(|error| Fault::Unavailable(format!("cannot start a thread: {error}")))?;
         let store = Self {
@@ -381,6 +384,10 @@ impl SqliteStore {
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
+    }
+
+    pub(super) async fn last_event(&self) -> Result<i64, Fault> {
+        self.read(load::last_event).await
     }
 
     pub(super) async fn mark_published(&self, ids: Vec<i64>) -> Result<(), Fault> {

@@ -44,10 +44,15 @@ pub(super) fn everything(connection: &Connection) -> Load<(Catalog, LastIds)> {
         payment: highest(connection, "SELECT MAX(id) FROM payment")?,
         entry: highest(connection, "SELECT MAX(id) FROM points_entry")?,
         // Rows leave the outbox, and an id must not come back: consumers saw it.
-        outbox: highest(connection, "SELECT MAX(id) FROM outbox")?
-            .max(highest(connection, "SELECT MAX(last_id) FROM published")?),
+        outbox: last_event(connection)?,
     };
     Ok((Catalog::from_parts(concerts, halls), last))
+}
+
+/// The highest outbox id ever used.
+pub(super) fn last_event(connection: &Connection) -> Load<i64> {
+    Ok(highest(connection, "SELECT MAX(id) FROM outbox")?
+        .max(highest(connection, "SELECT MAX(last_id) FROM published")?))
 }
 
 fn highest(connection: &Connection, sql: &str) -> Load<i64> {
@@ -79,9 +84,23 @@ fn seats(connection: &Connection) -> Load<HashMap<SessionId, Vec<Seat>>> {
     )?;
     let mut found = statement.query([])?;
     let mut seats: HashMap<SessionId, Vec<Seat>> = HashMap::new();
+    // Seats of a session come in long runs, and there may be millions: a run is gathered in one
+    // vector, and the map is asked once for each.
+    let mut run: Option<(SessionId, Vec<Seat>)> = None;
     while let Some(row) = found.next()? {
         let session = rows::id(SessionId::new, row.get(1)?, "session")?;
-        seats.entry(session).or_default().push(seat(row)?);
+        match &mut run {
+            Some((same, gathered)) if *same == session => gathered.push(seat(row)?),
+            _ => {
+                let started = (session, vec![seat(row)?]);
+                if let Some((done, gathered)) = run.replace(started) {
+                    seats.entry(done).or_default().extend(gathered);
+                }
+            }
+        }
+    }
+    if let Some((done, gathered)) = run {
+        seats.entry(done).or_default().extend(gathered);
     }
     Ok(seats)
 }

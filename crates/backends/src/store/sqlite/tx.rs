@@ -1,6 +1,6 @@
 //! The operations inside a transaction: load, ask the decider, write.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -31,6 +31,8 @@ use crate::store::{
 pub(super) struct State {
     pub(super) catalog: Arc<ArcSwap<Catalog>>,
     pub(super) last: LastIds,
+    /// The latest time at which anything was decided.
+    latest: Timestamp,
     /// Seats that the transaction under way has changed.
     changed: HashMap<SeatId, (SessionId, SeatState)>,
     /// Concerts, sessions and seats that it has made.
@@ -56,8 +58,8 @@ enum Made {
 }
 
 impl State {
-    pub(super) fn new(catalog: Arc<ArcSwap<Catalog>>, last: LastIds) -> Self {
-        Self { catalog, last, changed: HashMap::new(), made: Vec::new() }
+    pub(super) fn new(catalog: Arc<ArcSwap<Catalog>>, last: LastIds, latest: Timestamp) -> Self {
+        Self { catalog, last, latest, changed: HashMap::new(), made: Vec::new() }
     }
 
     /// The transaction is durable: lets everybody see what it did.
@@ -132,6 +134,14 @@ impl<'a> Tx<'a> {
         self.state.changed.contains_key(&seat)
     }
 
+    /// The time at which an operation is decided. Requests do not get here in the order of their
+    /// times (a slow body, a busy thread), and deciding one of them in the past of another would
+    /// give the same seat to a hold that is over and to the one that came after it.
+    fn decide_at(&mut self, asked: Timestamp) -> Timestamp {
+        self.state.latest = self.state.latest.max(asked);
+        self.state.latest
+    }
+
     fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Op<usize> {
         Ok(self.connection.prepare_cached(sql)?.execute(params)?)
     }
@@ -142,6 +152,7 @@ impl<'a> Tx<'a> {
         &mut self,
         request: &Reserve,
     ) -> Op<Result<Answer<Reservation>, ReserveRejected>> {
+        let now = self.decide_at(request.now);
         match self.earlier(request.user, request.idempotency.as_ref())? {
             Earlier::None => {}
             Earlier::Other => return Ok(Err(ReserveRejected::KeyReused)),
@@ -176,11 +187,11 @@ impl<'a> Tx<'a> {
                 session: hall.session(),
                 seat_ids: &request.seats,
                 seats: &seats,
-                user_has: self.live_seats_of(request.user, request.session, request.now)?,
+                user_has: self.live_seats_of(request.user, request.session, now)?,
                 ticket_spent: request.ticket_over || self.is_spent(&request.ticket)?,
             },
             &request.limits,
-            request.now,
+            now,
         );
         let reservation = match decision {
             Ok(reservation) => reservation,
@@ -203,7 +214,7 @@ impl<'a> Tx<'a> {
                 items_to_text(&reservation.items),
                 reservation.items.len() as i64,
                 total,
-                request.now.0,
+                now.0,
                 until.0,
                 reservation_state::HELD,
             ],
@@ -212,12 +223,7 @@ impl<'a> Tx<'a> {
         for item in &reservation.items {
             self.set_seat(request.session, item.seat, held)?;
         }
-        self.remember(
-            request.user,
-            request.idempotency.as_ref(),
-            reservation.id.get(),
-            request.now,
-        )?;
+        self.remember(request.user, request.idempotency.as_ref(), reservation.id.get(), now)?;
         let event = Event::ConcertReserved {
             reservation: reservation.id,
             user: reservation.user,
@@ -227,7 +233,7 @@ impl<'a> Tx<'a> {
             total,
             until,
         };
-        self.emit(&event, request.now)?;
+        self.emit(&event, now)?;
         Ok(Ok(Answer { value: reservation, replayed: false }))
     }
 
@@ -235,6 +241,7 @@ impl<'a> Tx<'a> {
         &mut self,
         request: &Pay,
     ) -> Op<Result<Answer<Payment>, ReservationRejected>> {
+        let now = self.decide_at(request.now);
         match self.earlier(request.user, request.idempotency.as_ref())? {
             Earlier::None => {}
             Earlier::Other => return Ok(Err(ReservationRejected::KeyReused)),
@@ -249,7 +256,7 @@ impl<'a> Tx<'a> {
         };
         let balance = self.balance(request.user)?;
         let spent = self.is_spent(&request.ticket)?;
-        let decision = decide_payment(&reservation, request.user, balance, spent, request.now);
+        let decision = decide_payment(&reservation, request.user, balance, spent, now);
         let amount = match decision {
             Ok(amount) => amount,
             Err(rejected) => return Ok(Err(ReservationRejected::Settle(rejected))),
@@ -258,7 +265,7 @@ impl<'a> Tx<'a> {
         self.execute(
             "INSERT INTO payment (id, reservation_id, user_id, amount, paid_at) \
              VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![payment.get(), reservation.id.get(), request.user.get(), amount, request.now.0],
+            params![payment.get(), reservation.id.get(), request.user.get(), amount, now.0],
         )?;
         self.move_points(
             request.user,
@@ -266,7 +273,7 @@ impl<'a> Tx<'a> {
             balance - amount,
             entry_kind::PAYMENT,
             Some(payment),
-            request.now,
+            now,
         )?;
         self.execute(
             "UPDATE reservation SET state = ?2, payment_id = ?3 WHERE id = ?1",
@@ -276,17 +283,16 @@ impl<'a> Tx<'a> {
             let sold = SeatState::Sold { reservation: reservation.id };
             self.set_seat(reservation.session, item.seat, sold)?;
         }
-        self.spend(&request.ticket, Some(payment), request.now)?;
-        self.remember(request.user, request.idempotency.as_ref(), payment.get(), request.now)?;
+        self.spend(&request.ticket, Some(payment), now)?;
+        self.remember(request.user, request.idempotency.as_ref(), payment.get(), now)?;
         let event = Event::PaymentCompleted {
             payment,
             reservation: reservation.id,
             user: request.user,
             amount,
         };
-        self.emit(&event, request.now)?;
-        let value =
-            Payment { id: payment, reservation: reservation.id, amount, paid_at: request.now };
+        self.emit(&event, now)?;
+        let value = Payment { id: payment, reservation: reservation.id, amount, paid_at: now };
         Ok(Ok(Answer { value, replayed: false }))
     }
 
@@ -296,6 +302,7 @@ impl<'a> Tx<'a> {
         user: UserId,
         now: Timestamp,
     ) -> Op<Result<(), ReservationRejected>> {
+        let now = self.decide_at(now);
         let Some((reservation, _)) = rows::reservation(self.connection, id)? else {
             return Ok(Err(ReservationRejected::NoSuchReservation));
         };
@@ -307,6 +314,7 @@ impl<'a> Tx<'a> {
     }
 
     pub(super) fn expire_due(&mut self, now: Timestamp, max: u32) -> Op<u32> {
+        let now = self.decide_at(now);
         let due: Vec<i64> = self
             .connection
             .prepare_cached(
@@ -339,18 +347,8 @@ impl<'a> Tx<'a> {
             "UPDATE reservation SET state = ?2 WHERE id = ?1",
             params![reservation.id.get(), state],
         )?;
-        let seat_ids: Vec<SeatId> = reservation.items.iter().map(|item| item.seat).collect();
-        let catalog = self.state.catalog.load_full();
-        let hall = catalog.hall_of(reservation.session).ok_or_else(|| {
-            Failure::Corrupt(format!("no session {} of a reservation", reservation.session))
-        })?;
-        for seat in hall.find(&seat_ids).into_iter().flatten() {
-            let state = self.state.changed.get(&seat.id).map_or(seat.state, |(_, state)| *state);
-            let ours =
-                matches!(state, SeatState::Held { reservation: r, .. } if r == reservation.id);
-            if ours {
-                self.set_seat(reservation.session, seat.id, SeatState::Available)?;
-            }
+        for seat in self.own_seats(reservation)? {
+            self.set_seat(reservation.session, seat, SeatState::Available)?;
         }
         let event = Event::ReservationCancelled {
             reservation: reservation.id,
@@ -358,6 +356,20 @@ impl<'a> Tx<'a> {
             reason,
         };
         self.emit(&event, now)
+    }
+
+    /// The seats that a hold still has: those that no later hold has taken.
+    fn own_seats(&self, reservation: &Reservation) -> Op<Vec<SeatId>> {
+        let seat_ids: Vec<SeatId> = reservation.items.iter().map(|item| item.seat).collect();
+        let catalog = self.state.catalog.load();
+        let hall = catalog.hall_of(reservation.session).ok_or_else(|| {
+            Failure::Corrupt(format!("no session {} of a reservation", reservation.session))
+        })?;
+        let is_own = |seat: &Seat| {
+            let state = self.state.changed.get(&seat.id).map_or(seat.state, |(_, state)| *state);
+            matches!(state, SeatState::Held { reservation: r, .. } if r == reservation.id)
+        };
+        Ok(hall.find(&seat_ids).into_iter().flatten().filter(is_own).map(|seat| seat.id).collect())
     }
 
     fn set_seat(&mut self, session: SessionId, seat: SeatId, state: SeatState) -> Op<()> {
@@ -434,8 +446,9 @@ impl<'a> Tx<'a> {
 
     pub(super) fn add_aliases(&self, aliases: &[Alias]) -> Op<Result<(), AliasExists>> {
         let mut exists = self.connection.prepare_cached("SELECT 1 FROM alias WHERE token = ?1")?;
+        let mut listed = HashSet::with_capacity(aliases.len());
         for alias in aliases {
-            if exists.exists([&alias.token])? {
+            if !listed.insert(&alias.token) || exists.exists([&alias.token])? {
                 return Ok(Err(AliasExists(alias.token.clone())));
             }
         }
@@ -466,6 +479,7 @@ impl<'a> Tx<'a> {
     }
 
     pub(super) fn charge(&mut self, request: &Charge) -> Op<Result<Answer<i64>, PointsRejected>> {
+        let now = self.decide_at(request.now);
         match self.earlier(request.user, request.idempotency.as_ref())? {
             Earlier::None => {}
             Earlier::Other => return Ok(Err(PointsRejected::KeyReused)),
@@ -481,18 +495,12 @@ impl<'a> Tx<'a> {
             Ok(balance) => balance,
             Err(rejected) => return Ok(Err(PointsRejected::Charge(rejected))),
         };
-        let entry = self.move_points(
-            request.user,
-            request.amount,
-            balance,
-            entry_kind::CHARGE,
-            None,
-            request.now,
-        )?;
-        self.remember(request.user, request.idempotency.as_ref(), entry, request.now)?;
+        let entry =
+            self.move_points(request.user, request.amount, balance, entry_kind::CHARGE, None, now)?;
+        self.remember(request.user, request.idempotency.as_ref(), entry, now)?;
         let event =
             Event::PointCharged { entry, user: request.user, amount: request.amount, balance };
-        self.emit(&event, request.now)?;
+        self.emit(&event, now)?;
         Ok(Ok(Answer { value: balance, replayed: false }))
     }
 

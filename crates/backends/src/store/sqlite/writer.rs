@@ -5,6 +5,7 @@
 //! One writer also means that operations are decided one after another, so no two of them can
 //! disagree about who has a seat.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -66,7 +67,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. It ends when told to close, or when nobody can reach it any more.
+    /// Starts the thread. It ends when told to close, or when nobody can reach it any more, and has
+    /// `lock` until then.
     pub(super) fn start(
         connection: Connection,
         state: State,
@@ -74,6 +76,7 @@ impl Writer {
         batch_max: usize,
         queue_max: usize,
         observe: CommitObserver,
+        lock: Arc<File>,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (sender, receiver) = sync_channel(queue_max);
         let thread_stats = stats.clone();
@@ -85,6 +88,7 @@ impl Writer {
                 tracing::error!("the store's writer panicked; stopping rather than guess");
                 std::process::abort();
             }
+            drop(lock);
         })?;
         Ok((Self { sender, stats }, thread))
     }
@@ -154,9 +158,13 @@ fn commit_batch(
 ) {
     let commands = batch.len();
     let started = Instant::now();
+    let changes_before = connection.total_changes();
     match transact(connection, state, batch) {
         Ok(()) => {
-            stats.recovered();
+            // A transaction that changed nothing succeeds on a full disk too.
+            if connection.total_changes() != changes_before {
+                stats.recovered();
+            }
             observe(Commit { commands, took: started.elapsed() });
             batch.drain(..).for_each(|job| job.answer(Ok(())));
         }
@@ -167,10 +175,22 @@ fn commit_batch(
             }
         }
         Err(failure) => {
+            make_room(connection, &failure);
             let fault = Fault::from(failure);
             stats.failed(&fault);
             batch.drain(..).for_each(|job| job.answer(Err(fault.clone())));
         }
+    }
+}
+
+/// On a full disk the write-ahead log may be what fills it. Copied into the database it can be
+/// written again from its start; otherwise that waits for a commit, which waits for room.
+fn make_room(connection: &Connection, failure: &Failure) {
+    if let Failure::Sqlite(error) = failure
+        && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+    {
+        // Where there is no room for this either, the next write tries again.
+        let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
 }
 
