@@ -262,16 +262,16 @@ pub fn decide_hold(
         return Err(HoldRejected::TicketSpent);
     }
     check_open(request.concert, request.session, now)?;
-    let mut items = Vec::with_capacity(request.seats.len());
     for (id, seat) in request.seat_ids.iter().zip(request.seats) {
-        let seat = seat.ok_or(HoldRejected::NoSuchSeat(*id))?;
-        items.push(Item { seat: seat.id, number: seat.number, price: seat.price });
-    }
-    for seat in request.seats.iter().flatten() {
-        if !seat.state.is_free(now) {
-            return Err(HoldRejected::SeatTaken(seat.id));
+        if seat.is_none() {
+            return Err(HoldRejected::NoSuchSeat(*id));
         }
     }
+    if let Some(taken) = request.seats.iter().flatten().find(|seat| !seat.state.is_free(now)) {
+        return Err(HoldRejected::SeatTaken(taken.id));
+    }
+    let item = |seat: &Seat| Item { seat: seat.id, number: seat.number, price: seat.price };
+    let items: Vec<Item> = request.seats.iter().flatten().map(item).collect();
     let wanted = u32::try_from(items.len()).unwrap_or(u32::MAX);
     if request.user_has.saturating_add(wanted) > limits.seats_per_user_max {
         return Err(HoldRejected::UserLimit {

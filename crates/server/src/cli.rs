@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::app::queue_settings;
 use crate::audit::AuditReport;
 use crate::config::{Config, LoadOptions, Loaded};
+use crate::http::extract::{Whole, WireId};
 use crate::http::{IssuedTokens, TokenIssue};
 use crate::service::{Service, StartError, address_file, admin_token_file, open_store};
 use crate::telemetry;
@@ -371,18 +372,18 @@ fn issue(config: &Config, args: IssueArgs) -> Result<ExitCode, Failure> {
     let (mut done, mut first, mut last) = (0, None, None);
     while done < args.count {
         let issue = TokenIssue {
-            count: (args.count - done).min(TOKENS_PER_CALL),
+            count: Whole((args.count - done).min(TOKENS_PER_CALL)),
             format: args.format.clone(),
             activated: args.activated,
-            first_number: args.first.saturating_add(done),
-            user_id: args.user.map(crate::http::extract::WireId::from_positive),
+            first_number: Whole(args.first.saturating_add(done)),
+            user_id: args.user.map(WireId::from_positive),
             queue: args.queue.clone(),
-            active_seconds: args.active_for,
+            active_seconds: args.active_for.map(Whole),
         };
         let issued: IssuedTokens = remote.post("/admin/v1/tokens", &issue).map_err(|error| {
             if done == 0 { error } else { format!("{error}; the first {done} were issued") }
         })?;
-        done += issue.count;
+        done += issue.count.0;
         bar.set_position(done.into());
         first = first.or(Some(issued.first));
         last = Some((issued.last, issued.active_until));

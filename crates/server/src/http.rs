@@ -28,8 +28,10 @@ pub use admin::{IssuedTokens, TokenIssue};
 
 use axum::Router;
 use axum::handler::Handler;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{self as swagger_ui, SwaggerUi};
 
 use crate::app::AppState;
 use observe::{Observer, method_not_allowed, not_found};
@@ -45,13 +47,20 @@ fn router(app: AppState, observer: &Observer) -> Router {
             router = router.route(route.template(), methods);
         }
     }
-    // Swagger UI brings its own routes; their number is small and they are for people.
-    let swagger = SwaggerUi::new("/swagger-ui").url("/openapi.json", openapi::document());
+    // Swagger UI brings its own routes, and its own idea of what it answers for a file it has not.
+    let swagger = SwaggerUi::new("/swagger-ui").config(swagger_ui::Config::from("/openapi.json"));
+    let swagger = Router::from(swagger)
+        .route_layer(map_response(swagger_answer))
+        .route_layer(observer.layer(Route::SwaggerUi));
     router
         .with_state(app)
-        .merge(Router::from(swagger))
+        .merge(swagger)
         .fallback(observer.handler(Route::NotFound, not_found))
         .method_not_allowed_fallback(observer.handler(Route::MethodNotAllowed, method_not_allowed))
+}
+
+async fn swagger_answer(response: Response) -> Response {
+    if response.status().is_client_error() { not_found().await.into_response() } else { response }
 }
 
 /// The handler of an endpoint; none for those that are served elsewhere.
@@ -100,6 +109,7 @@ fn endpoint(observer: &Observer, route: Route) -> Option<MethodRouter<AppState>>
         Route::AdminSessionCreate => wrap(observer, route, admin::create_session),
         Route::AdminSeatCreate => wrap(observer, route, admin::create_seats),
         Route::AdminAudit => wrap(observer, route, admin::run_audit),
-        Route::OpenApi | Route::SwaggerUi | Route::NotFound | Route::MethodNotAllowed => None,
+        Route::OpenApi => wrap(observer, route, ops::openapi),
+        Route::SwaggerUi | Route::NotFound | Route::MethodNotAllowed => None,
     }
 }

@@ -133,12 +133,12 @@ impl TicketKeys {
 }
 
 fn parse_claims(claims: &str) -> Option<Ticket> {
-    let (user, rest) = claims.strip_prefix(r#"{"sub":""#)?.split_once(r#"","q":""#)?;
-    let (queue, rest) = rest.split_once(r#"","seq":"#)?;
-    let (seq, rest) = rest.split_once(r#","iat":"#)?;
-    let (seconds, rest) = rest.split_once(r#","ms":"#)?;
-    let (ms, rest) = rest.split_once(r#","jti":""#)?;
-    let id = rest.strip_suffix(r#""}"#)?;
+    let (user, rest) = claims.strip_prefix(r#"{"sub":""#)?.split_once('"')?;
+    let (queue, rest) = rest.strip_prefix(r#","q":""#)?.split_once('"')?;
+    let (seq, rest) = rest.strip_prefix(r#","seq":"#)?.split_once(',')?;
+    let (seconds, rest) = rest.strip_prefix(r#""iat":"#)?.split_once(',')?;
+    let (ms, rest) = rest.strip_prefix(r#""ms":"#)?.split_once(',')?;
+    let id = rest.strip_prefix(r#""jti":""#)?.strip_suffix(r#""}"#)?;
     let mut bytes = [0; 16];
     // Shorter is not ours; longer does not fit.
     if BASE64.decode_slice(id, &mut bytes) != Ok(bytes.len()) {

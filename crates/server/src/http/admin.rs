@@ -17,7 +17,7 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 
 use super::auth::Admin;
-use super::extract::{ApiJson, PathId, PathIds, PathQueue, WireId};
+use super::extract::{ApiJson, PathId, PathIds, PathQueue, Whole, WireId};
 use super::problem::{ErrorCode, Problem};
 use super::queue::{QueueState, state_of};
 use super::reply::{fault, json};
@@ -40,7 +40,7 @@ fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
 /// A moment in a request.
 fn moment(field: &str, text: &str) -> Result<Timestamp, Problem> {
     text.parse::<jiff::Timestamp>().map(|at| Timestamp(at.as_millisecond())).map_err(|_| {
-        Problem::new(ErrorCode::InvalidField).detail(format!(
+        invalid(format!(
             "{field}: expected a date and time with an offset, such as 2026-12-31T20:00:00+09:00"
         ))
     })
@@ -122,7 +122,7 @@ pub(super) struct QueueChange {
     /// How many may be active; null for no bound.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>, example = 5000)]
-    max_active: Option<Option<u64>>,
+    max_active: Option<Option<Whole<u64>>>,
     /// When it opens; null for at once.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -154,6 +154,7 @@ impl QueueChange {
             settings.admit_per_second = rate;
         }
         if let Some(max) = self.max_active {
+            let max = max.map(|max| max.0);
             if max == Some(0) {
                 return Err(invalid("maxActive must be at least 1; null removes the bound"));
             }
@@ -268,8 +269,8 @@ pub(super) async fn resume(
 #[serde(rename_all = "camelCase")]
 pub struct TokenIssue {
     /// How many.
-    #[schema(minimum = 1, maximum = 100_000, example = 300)]
-    pub count: u32,
+    #[schema(minimum = 1, maximum = 100_000, example = 300, value_type = u32)]
+    pub count: Whole<u32>,
     /// What they look like; `{n}` becomes the number, which starts at `firstNumber`.
     #[schema(example = "queue_token_{n}")]
     pub format: String,
@@ -278,8 +279,8 @@ pub struct TokenIssue {
     pub activated: bool,
     /// The number of the first.
     #[serde(default = "one")]
-    #[schema(minimum = 1, default = 1)]
-    pub first_number: u32,
+    #[schema(minimum = 1, default = 1, value_type = u32)]
+    pub first_number: Whole<u32>,
     /// Whose they all are; token n is user n's where this is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i64>, minimum = 1)]
@@ -290,12 +291,12 @@ pub struct TokenIssue {
     /// How long activated tokens open doors, in seconds; the queue's active time where it is left
     /// out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
-    pub active_seconds: Option<u32>,
+    #[schema(minimum = 1, value_type = Option<u32>)]
+    pub active_seconds: Option<Whole<u32>>,
 }
 
-const fn one() -> u32 {
-    1
+const fn one() -> Whole<u32> {
+    Whole(1)
 }
 
 /// Tokens that were issued.
@@ -324,14 +325,15 @@ pub(super) async fn issue_tokens(
     State(app): State<AppState>,
     ApiJson(issue): ApiJson<TokenIssue>,
 ) -> Result<Response, Problem> {
-    if !(1..=TOKENS_MAX).contains(&issue.count) {
+    let (count, first_number) = (issue.count.0, issue.first_number.0);
+    if !(1..=TOKENS_MAX).contains(&count) {
         return Err(invalid(format!("count must be from 1 to {TOKENS_MAX}")));
     }
-    let last = u64::from(issue.first_number) + u64::from(issue.count) - 1;
-    if issue.first_number == 0 || u32::try_from(last).is_err() {
+    let last = u64::from(first_number) + u64::from(count) - 1;
+    if first_number == 0 || u32::try_from(last).is_err() {
         return Err(invalid("firstNumber and count do not fit"));
     }
-    if issue.count > 1 && !issue.format.contains("{n}") {
+    if count > 1 && !issue.format.contains("{n}") {
         return Err(invalid("format must contain {n} where there is more than one token"));
     }
     let visible = issue.format.bytes().all(|byte| byte.is_ascii_graphic());
@@ -341,16 +343,16 @@ pub(super) async fn issue_tokens(
     if looks_signed(&issue.format) {
         return Err(invalid("format must not start like a signed token (eyJ)"));
     }
-    if issue.active_seconds == Some(0) {
+    if issue.active_seconds == Some(Whole(0)) {
         return Err(invalid("activeSeconds must be at least 1"));
     }
     let queue = find(&app, issue.queue.as_deref().unwrap_or(app.default_queue.as_str()))?;
     let now = app.clock.now();
     let active_for = issue
         .active_seconds
-        .map_or(queue.settings().active_ttl, |seconds| Duration::from_secs(seconds.into()));
+        .map_or(queue.settings().active_ttl, |seconds| Duration::from_secs(seconds.0.into()));
     let active_until = issue.activated.then(|| now.plus(active_for));
-    let numbers = (0..issue.count).map(|offset| issue.first_number + offset);
+    let numbers = (0..count).map(|offset| first_number + offset);
     let tokens: Vec<NewAlias> = numbers
         .filter_map(|number| {
             let user = issue.user_id.map_or(i64::from(number), WireId::get);
@@ -457,11 +459,11 @@ pub(super) struct SessionRequest {
     #[schema(format = DateTime)]
     concert_at: String,
     /// How many seats.
-    #[schema(minimum = 1, maximum = 200_000)]
-    seat_count: u32,
+    #[schema(minimum = 1, maximum = 200_000, value_type = u32)]
+    seat_count: Whole<u32>,
     /// The price of each, in points.
-    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
-    price: i64,
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64, value_type = i64)]
+    price: Whole<i64>,
 }
 
 /// A session made.
@@ -503,7 +505,7 @@ pub(super) async fn create_session(
     let not_found = || Problem::new(ErrorCode::ConcertNotFound);
     let concert = ConcertId::new(id.get()).ok_or_else(not_found)?;
     let starts_at = moment("concertAt", &new.concert_at)?;
-    let group = seats(new.seat_count, new.price)?;
+    let group = seats(new.seat_count.0, new.price.0)?;
     let made = app.store.create_session(concert, starts_at, vec![group]).await;
     let (session, added) = made.map_err(|cause| fault(&cause))?.ok_or_else(not_found)?;
     tracing::info!(concert.id = id.get(), session.id = session.get(), "session created");
@@ -523,11 +525,11 @@ pub(super) async fn create_session(
 #[serde(rename_all = "camelCase")]
 pub(super) struct SeatsRequest {
     /// How many.
-    #[schema(minimum = 1, maximum = 200_000)]
-    seat_count: u32,
+    #[schema(minimum = 1, maximum = 200_000, value_type = u32)]
+    seat_count: Whole<u32>,
     /// The price of each, in points.
-    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
-    price: i64,
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64, value_type = i64)]
+    price: Whole<i64>,
 }
 
 /// Seats added.
@@ -561,7 +563,7 @@ pub(super) async fn create_seats(
     let not_found = || Problem::new(ErrorCode::SessionNotFound);
     let concert = ConcertId::new(concert).ok_or_else(not_found)?;
     let session = SessionId::new(session).ok_or_else(not_found)?;
-    let group = seats(new.seat_count, new.price)?;
+    let group = seats(new.seat_count.0, new.price.0)?;
     let added = app.store.add_seats(concert, session, group).await;
     let AddedSeats { first, count } =
         added.map_err(|cause| fault(&cause))?.ok_or_else(not_found)?;

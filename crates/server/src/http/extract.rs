@@ -5,9 +5,12 @@
 //! whoever knows the rule.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, RawPathParams, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
@@ -66,6 +69,53 @@ impl<'de> Deserialize<'de> for WireId {
     }
 }
 
+const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
+
+/// JSON has one kind of number: 3, 3.0 and 3e0 are the same, and whole.
+fn integral(value: f64) -> Option<i64> {
+    // Below 2^63, a float without a fraction is an i64 exactly.
+    #[allow(clippy::cast_possible_truncation)]
+    let whole = (value.fract() == 0.0 && value.abs() < TWO_TO_63).then_some(value as i64);
+    whole
+}
+
+/// A whole number in a request, for settings and counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Whole<T>(pub T);
+
+impl<'de, T: TryFrom<i64>> Deserialize<'de> for Whole<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WholeVisitor;
+
+        impl Visitor<'_> for WholeVisitor {
+            type Value = i64;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<i64, E> {
+                Ok(value)
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<i64, E> {
+                i64::try_from(value)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(value), &self))
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<i64, E> {
+                integral(value).ok_or_else(|| E::invalid_type(de::Unexpected::Float(value), &self))
+            }
+        }
+
+        let value = deserializer.deserialize_any(WholeVisitor)?;
+        T::try_from(value).map(Self).map_err(|_| {
+            de::Error::invalid_value(de::Unexpected::Signed(value), &"a number in range")
+        })
+    }
+}
+
 /// For `#[serde(deserialize_with = "de_id")]` on a field of type `i64`; see [`WireId`].
 ///
 /// # Errors
@@ -94,6 +144,13 @@ pub fn de_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error
             match i64::try_from(value) {
                 Ok(value) if value >= 1 => Ok(value),
                 _ => Err(E::invalid_value(de::Unexpected::Unsigned(value), &self)),
+            }
+        }
+
+        fn visit_f64<E: de::Error>(self, value: f64) -> Result<i64, E> {
+            match integral(value) {
+                Some(value) if value >= 1 => Ok(value),
+                _ => Err(E::invalid_value(de::Unexpected::Float(value), &self)),
             }
         }
 
@@ -150,11 +207,12 @@ impl<'de> Deserialize<'de> for WireAmount {
             fn visit_f64<E: de::Error>(self, value: f64) -> Result<WireAmount, E> {
                 // The parser turns integers beyond 64 bits into floats. Numbers that large have no
                 // fraction, whichever way they were written.
-                if value.abs() >= 9_223_372_036_854_775_808.0 {
-                    Ok(WireAmount::OutOfRange)
-                } else {
-                    Err(E::invalid_type(de::Unexpected::Float(value), &self))
+                if value.abs() >= TWO_TO_63 {
+                    return Ok(WireAmount::OutOfRange);
                 }
+                integral(value)
+                    .map(WireAmount::Value)
+                    .ok_or_else(|| E::invalid_type(de::Unexpected::Float(value), &self))
             }
 
             fn visit_str<E: de::Error>(self, value: &str) -> Result<WireAmount, E> {
@@ -202,13 +260,28 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        check_content_type(&parts.headers, &body)?;
-        let bytes = read_body(&parts.headers, body, BodyLimits::from_ref(state)).await?;
+        Self::read(&parts.headers, body, BodyLimits::from_ref(state)).await
+    }
+}
+
+impl<T: DeserializeOwned> ApiJson<T> {
+    /// Reads the body of a request that has not been through the router.
+    pub(crate) async fn read<B>(
+        headers: &HeaderMap,
+        body: B,
+        limits: BodyLimits,
+    ) -> Result<Self, Problem>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        check_content_type(headers, &body)?;
+        let bytes = read_body(headers, body, limits).await?;
         parse_json(&bytes).map(Self)
     }
 }
 
-fn check_content_type(headers: &HeaderMap, body: &Body) -> Result<(), Problem> {
+fn check_content_type(headers: &HeaderMap, body: &impl HttpBody) -> Result<(), Problem> {
     let Some(value) = single_header(headers, &CONTENT_TYPE)? else {
         return if body.is_end_stream() {
             Err(empty_body())
@@ -232,11 +305,15 @@ fn empty_body() -> Problem {
 /// # Errors
 /// 413 as soon as the length is known to be too large, 408 when it does not arrive in time, 400
 /// when its framing is broken.
-pub async fn read_body(
+pub async fn read_body<B>(
     headers: &HeaderMap,
-    body: Body,
+    mut body: B,
     limits: BodyLimits,
-) -> Result<Bytes, Problem> {
+) -> Result<Bytes, Problem>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let too_large = || {
         Problem::new(ErrorCode::BodyTooLarge)
             .detail(format!("the body is larger than {} bytes", limits.max_bytes))
@@ -248,12 +325,32 @@ pub async fn read_body(
     if declared.is_some_and(|length| length > limits.max_bytes as u64) {
         return Err(too_large());
     }
-    let collect = Limited::new(body, limits.max_bytes).collect();
+    let broken = || {
+        Problem::new(ErrorCode::MalformedJson)
+            .detail("the body ended early or its framing is broken")
+    };
+    // A small body comes in one piece with its head. It needs no timer, and no copy.
+    let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await;
+    let mut begun = Bytes::new();
+    match first {
+        Poll::Ready(None) => return Ok(begun),
+        Poll::Ready(Some(Err(_))) => return Err(broken()),
+        Poll::Ready(Some(Ok(frame))) => begun = frame.into_data().unwrap_or_default(),
+        Poll::Pending => {}
+    }
+    if begun.len() > limits.max_bytes {
+        return Err(too_large());
+    }
+    if body.is_end_stream() {
+        return Ok(begun);
+    }
+    let rest = limits.max_bytes - begun.len();
+    let collect = Limited::new(body, rest).collect();
     match tokio::time::timeout(limits.timeout, collect).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Ok(collected)) if begun.is_empty() => Ok(collected.to_bytes()),
+        Ok(Ok(collected)) => Ok([begun, collected.to_bytes()].concat().into()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(ErrorCode::MalformedJson)
-            .detail("the body ended early or its framing is broken")),
+        Ok(Err(_)) => Err(broken()),
         Err(_) => Err(Problem::new(ErrorCode::RequestTimeout)),
     }
 }
@@ -270,6 +367,15 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // The parser does not look at the encoding of fields that it skips.
     let text =
         std::str::from_utf8(bytes).map_err(|_| malformed("the body is not UTF-8".to_owned()))?;
+    // A struct can also be read from an array of its fields; no request of ours is meant that way.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(match serde_json::from_str::<de::IgnoredAny>(text) {
+            Ok(_) => {
+                Problem::new(ErrorCode::InvalidField).detail("the body: expected a JSON object")
+            }
+            Err(error) => malformed(error.to_string()),
+        });
+    }
     // The plain way first: keeping track of the path costs as much as the parsing.
     if let Ok(value) = serde_json::from_str(text) {
         return Ok(value);
@@ -376,8 +482,10 @@ pub fn single_header<'a>(
         return Err(Problem::new(ErrorCode::DuplicateHeader)
             .detail(format!("the header {name} was sent several times")));
     }
+    // Without a way out of the loop, it looks at many bytes at once.
+    let visible = value.as_bytes().iter().fold(true, |ok, byte| ok & matches!(byte, b' '..=b'~'));
     match std::str::from_utf8(value.as_bytes()) {
-        Ok(text) if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => Ok(Some(text)),
+        Ok(text) if visible => Ok(Some(text)),
         _ => Err(Problem::new(ErrorCode::InvalidHeader)
             .detail(format!("the header {name} contains other than visible ASCII"))),
     }
@@ -477,6 +585,8 @@ mod tests {
         for (json, value) in [
             ("1", 1),
             ("\"17\"", 17),
+            ("17.0", 17),
+            ("1e3", 1_000),
             ("9223372036854775807", i64::MAX),
             ("\"9223372036854775807\"", i64::MAX),
         ] {
@@ -491,8 +601,8 @@ mod tests {
             "\"abc\"",
             "null",
             "1.5",
-            "1.0",
-            "1e3",
+            "1e19",
+            "0.0",
             "\"\"",
             "\"+1\"",
             "\" 1\"",
@@ -518,6 +628,9 @@ mod tests {
             ("5", Value(5)),
             ("-5", Value(-5)),
             ("0", Value(0)),
+            ("10.0", Value(10)),
+            ("1e3", Value(1_000)),
+            ("1e30", OutOfRange),
             ("\"0\"", Value(0)),
             ("\"-12\"", Value(-12)),
             ("9223372036854775807", Value(i64::MAX)),
@@ -528,10 +641,7 @@ mod tests {
         ] {
             assert_eq!(amount(json), Some(value), "{json}");
         }
-        for json in [
-            "1.5", "1e3", "10.0", "\"1.5\"", "\"\"", "\"-\"", "\"+1\"", "\"01\"", "null", "true",
-            "[1]",
-        ] {
+        for json in ["1.5", "\"1.5\"", "\"\"", "\"-\"", "\"+1\"", "\"01\"", "null", "true", "[1]"] {
             assert_eq!(amount(json), None, "{json}");
         }
     }

@@ -107,7 +107,7 @@ impl Service<hyper::Request<Incoming>> for Front {
                     request,
                     |request| -> Boxed {
                         let app = self.app.clone();
-                        Box::pin(queue::join_from(app, request.map(Body::new)))
+                        Box::pin(queue::join_from(app, request))
                     },
                 ));
             }

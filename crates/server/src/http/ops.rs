@@ -1,11 +1,13 @@
 //! Health, metrics, and the documents that the service carries.
 
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -119,13 +121,22 @@ pub(super) async fn metrics(State(app): State<AppState>) -> Response {
     ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], m.render()).into_response()
 }
 
-/// See [`metrics`].
+/// Gives the metrics where existing scrape configurations look.
 #[utoipa::path(
     get, path = "/actuator/prometheus", tag = "operations",
     responses((status = 200, description = "OpenMetrics text, where existing configurations look", body = String, content_type = "application/openmetrics-text"))
 )]
 pub(super) async fn metrics_actuator(state: State<AppState>) -> Response {
     metrics(state).await
+}
+
+/// Gives the API's description, which does not change while the service runs.
+pub(super) async fn openapi() -> Response {
+    static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
+    // Only maps with text keys are in it, so it always serialises.
+    let document = DOCUMENT
+        .get_or_init(|| serde_json::to_vec(&super::openapi::document()).unwrap_or_default().into());
+    ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()
 }
 
 /// Lists the error codes.

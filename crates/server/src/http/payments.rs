@@ -60,9 +60,9 @@ pub(super) enum PaymentStatus {
 
 /// Pays for a reservation and spends the ticket.
 #[utoipa::path(
-    post, path = "/api/v1/payments", tag = "sales", security(("queueToken" = [])),
+    post, path = "/api/v1/payments", operation_id = "pay", tag = "sales", security(("queueToken" = [])),
     request_body = PaymentRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", max_length = 255)),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", pattern = "^[!#-~][!-~]{0,254}$")),
     responses((status = 201, description = "Paid", body = PaymentResponse))
 )]
 pub(super) async fn create(

@@ -38,7 +38,7 @@ pub(super) struct PointsResponse {
     patch, path = "/api/v1/users/{id}/points/charge", tag = "points", request_body = ChargeRequest,
     params(
         ("id" = i64, Path, description = "The user", minimum = 1, example = 1),
-        ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", max_length = 255),
+        ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", pattern = "^[!#-~][!-~]{0,254}$"),
     ),
     responses((status = 200, description = "The balance afterwards", body = PointsResponse))
 )]
@@ -61,12 +61,12 @@ pub(super) async fn charge(
     }
 }
 
-/// See [`charge`].
+/// Charges points, for clients that cannot `PATCH`.
 #[utoipa::path(
     post, path = "/api/v1/users/{id}/points/charge", tag = "points", request_body = ChargeRequest,
     params(
         ("id" = i64, Path, description = "The user", minimum = 1, example = 1),
-        ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", max_length = 255),
+        ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", pattern = "^[!#-~][!-~]{0,254}$"),
     ),
     responses((status = 200, description = "The balance afterwards", body = PointsResponse))
 )]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, FromRequest, Request, State};
+use axum::extract::{ConnectInfo, FromRef, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -12,11 +12,12 @@ use boxoffice_backends::sequencer::Queue;
 use boxoffice_domain::ids::UserId;
 use boxoffice_domain::queue::{Gate, Place, Settings, Ticket, eta, poll_after};
 use boxoffice_domain::time::Timestamp;
+use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::Presented;
-use super::extract::{ApiJson, PathQueue, WireId};
+use super::extract::{ApiJson, BodyLimits, PathQueue, WireId};
 use super::problem::{ErrorCode, Problem};
 use super::reply::{fault, json};
 use crate::app::AppState;
@@ -191,11 +192,12 @@ pub(super) async fn join(
 }
 
 /// See [`join`]; for requests that have not been through the router.
-pub(super) async fn join_from(app: AppState, request: Request) -> Response {
+pub(super) async fn join_from(app: AppState, request: hyper::Request<Incoming>) -> Response {
     // The listener puts it into every request.
     let client = request.extensions().get::<ConnectInfo<SocketAddr>>().copied();
     let client = client.unwrap_or(ConnectInfo(SocketAddr::from(([0; 4], 0))));
-    match ApiJson::from_request(request, &app).await {
+    let (parts, body) = request.into_parts();
+    match ApiJson::read(&parts.headers, body, BodyLimits::from_ref(&app)).await {
         Ok(body) => join(State(app), client, body).await.into_response(),
         Err(problem) => problem.into_response(),
     }

@@ -125,12 +125,13 @@ fn count(app: &App, outcome: Outcome) {
 
 /// Holds seats.
 #[utoipa::path(
-    post, path = "/api/v1/concerts/{id}/sessions/{sessionId}/reservations", tag = "sales",
+    post, path = "/api/v1/concerts/{id}/sessions/{sessionId}/reservations",
+    operation_id = "reserve", tag = "sales",
     security(("queueToken" = [])), request_body = ReserveRequest,
     params(
         ("id" = i64, Path, description = "The concert", minimum = 1, example = 1),
         ("sessionId" = i64, Path, description = "The session", minimum = 1, example = 1),
-        ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", max_length = 255),
+        ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", pattern = "^[!#-~][!-~]{0,254}$"),
     ),
     responses((status = 201, description = "All seats are held", body = ReserveResponse,
         headers(("Location" = String, description = "The reservation"))))

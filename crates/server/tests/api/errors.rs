@@ -1,0 +1,218 @@
+//! Every error code can be had, with its status, by doing what its documentation says.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use boxoffice::http::problem::ErrorCode;
+use boxoffice_domain::ids::UserId;
+use serde_json::json;
+
+use crate::common::{
+    BALANCE_MAX, Call, Client, FUTURE, PAST, Reply, TestService, charge, delete, get, join, pay,
+    post, status, until,
+};
+
+/// Codes that no request brings about in a service that works.
+const NOT_BY_ASKING: [ErrorCode; 3] = [
+    // No endpoint takes a query; the code is kept for one that will.
+    ErrorCode::InvalidQuery,
+    // Faults of the service itself.
+    ErrorCode::Internal,
+    ErrorCode::OutcomeUnknown,
+];
+
+#[derive(Default)]
+struct Seen(BTreeSet<&'static str>);
+
+impl Seen {
+    #[track_caller]
+    fn note(&mut self, reply: &Reply, code: ErrorCode) {
+        reply.refused(code);
+        self.0.insert(code.as_str());
+    }
+
+    async fn expect(&mut self, client: &mut Client, call: Call, code: ErrorCode) {
+        let reply = client.send(call).await;
+        self.note(&reply, code);
+    }
+}
+
+#[tokio::test]
+async fn every_code_can_be_had() {
+    let service = TestService::start_with(|config| {
+        config.sales.hold_seconds = 1;
+        config.server.body_timeout_ms = 200;
+        config.server.join_rate.per_second = 0.01;
+        config.server.join_rate.burst = 4;
+        config.server.concurrency.reservation = 1;
+    })
+    .await;
+    let mut seen = Seen::default();
+    let mut fan = service.client();
+    let hall = service.concert(10, 10).await;
+    let begun = service.session(hall.concert, 1, 1, PAST).await;
+    let concert = |opens: &str, closes: &str| {
+        post("/admin/v1/concerts").admin().json(json!({
+            "name": "A", "venue": "B", "reservationOpensAt": opens, "reservationClosesAt": closes,
+        }))
+    };
+    let early = fan.send(concert(FUTURE, "2100-01-01T00:00:00Z")).await.ok(201);
+    let early = service.session(early["concertId"].as_i64().unwrap(), 1, 1, FUTURE).await;
+    let late = fan.send(concert("2000-01-01T00:00:00Z", PAST)).await.ok(201);
+    let late = service.session(late["concertId"].as_i64().unwrap(), 1, 1, FUTURE).await;
+    fan.send(post("/admin/v1/queues").admin().json(json!({"queue": "other"}))).await.ok(201);
+    let (one, two) = (service.token(1).await, service.token(2).await);
+    let other = service.token_in("other", 1).await;
+
+    let queues = "/api/v1/waiting-queues";
+    let text = |body: &str| post("/api/v1/users/1/points/charge").text(body);
+    seen.expect(&mut fan, text("{"), ErrorCode::MalformedJson).await;
+    seen.expect(&mut fan, text("{}"), ErrorCode::InvalidField).await;
+    seen.expect(&mut fan, get("/api/v1/users/x/points"), ErrorCode::InvalidId).await;
+    seen.expect(&mut fan, status("\u{e9}"), ErrorCode::InvalidHeader).await;
+    seen.expect(&mut fan, status(&one).token(&one), ErrorCode::DuplicateHeader).await;
+    seen.expect(&mut fan, get(queues), ErrorCode::TokenMissing).await;
+    seen.expect(&mut fan, status("nobody's"), ErrorCode::TokenInvalid).await;
+    seen.expect(&mut fan, get("/admin/v1/audit"), ErrorCode::AdminTokenMissing).await;
+    let wrong = get("/admin/v1/audit").header("Authorization", "Bearer wrong");
+    seen.expect(&mut fan, wrong, ErrorCode::AdminTokenInvalid).await;
+    seen.expect(&mut fan, get("/nowhere"), ErrorCode::RouteNotFound).await;
+    seen.expect(&mut fan, delete("/metrics"), ErrorCode::MethodNotAllowed).await;
+    seen.expect(&mut fan, get("/api/v1/waiting-queues/no"), ErrorCode::QueueNotFound).await;
+    seen.expect(
+        &mut fan,
+        get("/api/v1/concerts/99/sessions").token(&one),
+        ErrorCode::ConcertNotFound,
+    )
+    .await;
+    let path = format!("/api/v1/concerts/{}/sessions/99/seats", hall.concert);
+    seen.expect(&mut fan, get(path).token(&one), ErrorCode::SessionNotFound).await;
+    let path = "/api/v1/reservations/99";
+    seen.expect(&mut fan, get(path).token(&one), ErrorCode::ReservationNotFound).await;
+    seen.expect(&mut fan, hall.reserve(&one, 1, &[999]), ErrorCode::SeatNotFound).await;
+    seen.expect(&mut fan, hall.reserve(&one, 1, &[]), ErrorCode::NoSeats).await;
+    seen.expect(&mut fan, hall.reserve(&one, 1, &[1, 1]), ErrorCode::DuplicateSeats).await;
+    seen.expect(&mut fan, hall.reserve(&one, 1, &[1, 2, 3, 4, 5]), ErrorCode::TooManySeats).await;
+    seen.expect(&mut fan, hall.reserve(&one, 2, &[1]), ErrorCode::UserMismatch).await;
+    seen.expect(&mut fan, hall.reserve(&other, 1, &[1]), ErrorCode::WrongQueue).await;
+    seen.expect(&mut fan, early.reserve(&one, 1, &[1]), ErrorCode::ReservationNotOpen).await;
+    seen.expect(&mut fan, late.reserve(&one, 1, &[1]), ErrorCode::ReservationClosed).await;
+    seen.expect(&mut fan, begun.reserve(&one, 1, &[1]), ErrorCode::SessionStarted).await;
+
+    let held = fan.send(hall.reserve(&one, 1, &[1, 2, 3])).await.ok(201);
+    let first = held["reservationId"].as_i64().unwrap();
+    seen.expect(&mut fan, hall.reserve(&two, 2, &[1]), ErrorCode::SeatTaken).await;
+    seen.expect(&mut fan, hall.reserve(&one, 1, &[4, 5]), ErrorCode::SeatLimitReached).await;
+    seen.expect(&mut fan, pay(&two, 2, first), ErrorCode::ReservationNotYours).await;
+    seen.expect(&mut fan, pay(&one, 1, first), ErrorCode::NotEnoughPoints).await;
+    service.charge(1, 1_000).await;
+    let path = format!("/api/v1/reservations/{first}");
+    fan.send(delete(path).token(&one)).await.empty(204);
+    seen.expect(&mut fan, pay(&one, 1, first), ErrorCode::HoldCancelled).await;
+    let held = fan.send(hall.reserve(&one, 1, &[1])).await.ok(201);
+    let second = held["reservationId"].as_i64().unwrap();
+    until("the hold to run out", async || {
+        let path = format!("/api/v1/reservations/{second}");
+        let shown = fan.send(get(path).token(&one)).await.ok(200);
+        (shown["status"] == "EXPIRED").then_some(())
+    })
+    .await;
+    seen.expect(&mut fan, pay(&one, 1, second), ErrorCode::HoldExpired).await;
+    let held = fan.send(hall.reserve(&one, 1, &[1])).await.ok(201);
+    let third = held["reservationId"].as_i64().unwrap();
+    fan.send(pay(&one, 1, third)).await.ok(201);
+    seen.expect(&mut fan, pay(&one, 1, third), ErrorCode::AlreadyPaid).await;
+    seen.expect(&mut fan, hall.seats(&one), ErrorCode::TokenSpent).await;
+
+    seen.expect(&mut fan, charge(1, 0), ErrorCode::InvalidAmount).await;
+    seen.expect(&mut fan, charge(1, BALANCE_MAX), ErrorCode::PointsOverflow).await;
+    fan.send(charge(1, 1).key("k")).await.ok(200);
+    seen.expect(&mut fan, charge(1, 2).key("k"), ErrorCode::IdempotencyKeyReused).await;
+    {
+        let in_flight = &service.running().app().in_flight;
+        let _guard = in_flight.enter(UserId::new(1).unwrap(), "busy").unwrap();
+        seen.expect(&mut fan, charge(1, 2).key("busy"), ErrorCode::IdempotencyInFlight).await;
+    }
+    let exists = post("/admin/v1/queues").admin().json(json!({"queue": "other"}));
+    seen.expect(&mut fan, exists, ErrorCode::AlreadyExists).await;
+    let zero = post("/admin/v1/tokens").admin().json(json!({"count": 0, "format": "a"}));
+    seen.expect(&mut fan, zero, ErrorCode::InvalidSetting).await;
+
+    let mut plain = post(queues).header("Content-Type", "text/plain");
+    plain.body = Some(b"{}".to_vec());
+    seen.expect(&mut fan, plain, ErrorCode::UnsupportedMediaType).await;
+    let long = text(&" ".repeat(70_000));
+    seen.expect(&mut fan, long, ErrorCode::BodyTooLarge).await;
+    let long = get(format!("/{}", "x".repeat(9_000)));
+    seen.expect(&mut fan, long, ErrorCode::UriTooLong).await;
+    let long = get("/").header("X", "x".repeat(20_000));
+    seen.expect(&mut fan, long, ErrorCode::HeadersTooLarge).await;
+
+    let half = format!(
+        "POST {} HTTP/1.1\r\nHost: test\r\nQUEUE-TOKEN: {two}\r\n\
+         Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{",
+        hall.path("reservations"),
+    );
+    let mut slow = service.client();
+    slow.write(half.as_bytes()).await.unwrap();
+    // The one reservation that may be in progress is the slow one.
+    until("the class to be full", async || {
+        let reply = fan.send(hall.reserve(&two, 2, &[])).await;
+        if reply.status != 503 {
+            return None;
+        }
+        seen.note(&reply, ErrorCode::Overloaded);
+        Some(())
+    })
+    .await;
+    let reply = slow.answer(&post(hall.path("reservations"))).await;
+    seen.note(&reply, ErrorCode::RequestTimeout);
+
+    service.pause("main").await;
+    let joined = fan.send(join(1)).await.ok(201);
+    let waiting = joined["token"].as_str().unwrap();
+    seen.expect(&mut fan, hall.seats(waiting), ErrorCode::TokenNotActivated).await;
+    until("the limit of joins", async || {
+        let reply = fan.send(join(1)).await;
+        if reply.status == 201 {
+            return None;
+        }
+        seen.note(&reply, ErrorCode::RateLimited);
+        Some(())
+    })
+    .await;
+    let short = json!({"count": 1, "format": "short", "activated": true, "activeSeconds": 1});
+    fan.send(post("/admin/v1/tokens").admin().json(short)).await.ok(201);
+    until("the token to run out", async || {
+        let reply = fan.send(hall.seats("short")).await;
+        if reply.status == 200 {
+            return None;
+        }
+        seen.note(&reply, ErrorCode::TokenExpired);
+        Some(())
+    })
+    .await;
+    service.running().app().draining.store(true, Ordering::Relaxed);
+    seen.expect(&mut fan, join(1), ErrorCode::ShuttingDown).await;
+
+    // Last, a store that is gone; joins are not limited in this one.
+    let service = service.restart(|config| config.server.join_rate.per_second = 0.0).await;
+    let mut fan = service.client();
+    service.running().app().store.close().await;
+    seen.expect(&mut fan, charge(1, 1), ErrorCode::StoreUnavailable).await;
+    until("the numbers to run out", async || {
+        let reply = fan.send(join(1)).await;
+        if reply.status == 201 {
+            return None;
+        }
+        seen.note(&reply, ErrorCode::QueueUnavailable);
+        Some(())
+    })
+    .await;
+    service.abandon().await;
+
+    let all = ErrorCode::ALL.iter().filter(|code| !NOT_BY_ASKING.contains(code));
+    let missing: Vec<&str> =
+        all.map(|code| code.as_str()).filter(|code| !seen.0.contains(code)).collect();
+    assert_eq!(missing, [""; 0], "codes that no request brought about");
+}

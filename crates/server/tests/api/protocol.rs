@@ -1,0 +1,428 @@
+//! HTTP itself: methods, paths, sizes, media types, headers, and the odd values that clients send.
+
+use std::time::Duration;
+
+use boxoffice::http::problem::ErrorCode;
+use boxoffice::http::route::Route;
+use serde_json::json;
+
+use crate::common::{Call, Client, TestService, charge, get, join, patch, post};
+
+#[tokio::test]
+async fn every_answer_has_a_request_id() {
+    let service = TestService::start().await;
+    let mut fan = service.client();
+    for path in ["/api/v1/concerts", "/nowhere", "/health/live", "/openapi.json", "/swagger-ui/"] {
+        let given = fan.send(get(path).header("x-request-id", "my-id.1/2")).await;
+        assert_eq!(given.header("x-request-id"), Some("my-id.1/2"), "{path}");
+        let (one, two) = (fan.send(get(path)).await, fan.send(get(path)).await);
+        assert_ne!(one.header("x-request-id"), two.header("x-request-id"), "{path}");
+        // What would be of no use in a log is replaced.
+        let long = "x".repeat(129);
+        for bad in [b"a b".as_slice(), b"", b"\xff\xfe", long.as_bytes()] {
+            let reply = fan.send(get(path).header("X-Request-Id", bad)).await;
+            assert_eq!(reply.header("x-request-id").unwrap().len(), 24, "{path}");
+        }
+    }
+    let longest = "x".repeat(128);
+    let reply = fan.send(get("/nowhere").header("X-Request-Id", &longest)).await;
+    assert_eq!(reply.header("x-request-id"), Some(longest.as_str()));
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn unknown_paths_are_404_and_unknown_methods_405() {
+    let service = TestService::start().await;
+    let mut fan = service.client();
+    for path in [
+        "/",
+        "/api",
+        "/api/v1",
+        "/api/v2/concerts",
+        "/api/v1/concerts/",
+        "/api/v1/concerts/1",
+        "/api/v1//concerts",
+        "/API/v1/concerts",
+        "/api/v1/waiting-queues/",
+        "/api/v1/waiting-queues/main/",
+        "/api/v1/users/1",
+        "/api/v1/users/1/points/",
+        "/api/v1/%63oncerts",
+        "/../etc/passwd",
+        "/admin",
+        "/admin/v1",
+        "/metrics/",
+        "/health",
+        "/swagger-ui/no-such-file",
+        "/swagger-ui/../openapi.json",
+        "/swagger-ui/%ff",
+    ] {
+        let expected = match path {
+            // A trailing parameter may be empty or not; whatever it is, there is no such queue.
+            "/api/v1/waiting-queues/" => [ErrorCode::RouteNotFound, ErrorCode::QueueNotFound],
+            _ => [ErrorCode::RouteNotFound; 2],
+        };
+        let reply = fan.send(get(path)).await;
+        assert_eq!(reply.status, 404, "{path}: {reply}");
+        let code = reply.code().unwrap();
+        assert!(expected.iter().any(|expected| expected.as_str() == code), "{path}: {reply}");
+    }
+    // Between two slashes there is an id, if an impossible one.
+    let token = service.token(1).await;
+    fan.send(get("/api/v1/concerts//sessions").token(&token)).await.refused(ErrorCode::InvalidId);
+    // A name that is not even text is no queue's.
+    for path in ["/api/v1/waiting-queues/%ff", "/api/v1/waiting-queues/%c3%28"] {
+        fan.send(get(path)).await.refused(ErrorCode::QueueNotFound);
+    }
+    for call in [
+        post("/admin/v1/queues/%ff/pause").admin(),
+        patch("/admin/v1/queues/%ff").admin().json(json!({})),
+    ] {
+        fan.send(call).await.refused(ErrorCode::QueueNotFound);
+    }
+
+    for route in Route::ALL {
+        if route.method() == "*" {
+            continue;
+        }
+        let path = route.template().replace("{queue}", "main").replace("{id}", "1");
+        let path = path.replace("{sessionId}", "1");
+        let known: Vec<&str> = Route::ALL
+            .iter()
+            .filter(|other| other.template() == route.template())
+            .map(|other| other.method())
+            .collect();
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO"] {
+            if known.contains(&method) {
+                continue;
+            }
+            let reply = fan.send(Call::new(method, path.as_str())).await;
+            reply.refused(ErrorCode::MethodNotAllowed);
+            let mut allowed: Vec<&str> =
+                reply.header("allow").unwrap().split(',').map(str::trim).collect();
+            allowed.retain(|method| *method != "HEAD");
+            allowed.sort_unstable();
+            let mut known = known.clone();
+            known.sort_unstable();
+            assert_eq!(allowed, known, "{method} {path}");
+        }
+        if known.contains(&"GET") {
+            let reply = fan.send(Call::new("HEAD", path.as_str()).admin()).await;
+            let same = fan.send(get(path.as_str()).admin()).await;
+            assert_eq!(reply.status, same.status, "{path}");
+            assert_eq!(reply.header("content-type"), same.header("content-type"), "{path}");
+        }
+    }
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn bodies_are_json_of_a_limited_size() {
+    let service = TestService::start_with(|config| {
+        config.server.max_body_bytes = 2_048;
+        config.server.body_timeout_ms = 300;
+    })
+    .await;
+    let mut fan = service.client();
+    let path = "/api/v1/waiting-queues";
+    let body = br#"{"userId": 1}"#;
+    let with_type = |value: Option<&str>| {
+        let mut call = post(path);
+        if let Some(value) = value {
+            call = call.header("content-type", value);
+        }
+        call.body = Some(body.to_vec());
+        call
+    };
+    for good in
+        ["application/json", "APPLICATION/JSON;charset=utf-8", "application/merge-patch+json"]
+    {
+        fan.send(with_type(Some(good))).await.ok(201);
+    }
+    for bad in [
+        None,
+        Some(""),
+        Some("text/plain"),
+        Some("application/x-www-form-urlencoded"),
+        Some("json"),
+    ] {
+        fan.send(with_type(bad)).await.refused(ErrorCode::UnsupportedMediaType);
+    }
+    let twice = with_type(Some("application/json")).header("Content-Type", "application/json");
+    fan.send(twice).await.refused(ErrorCode::DuplicateHeader);
+    // Without a body there is nothing that could have a type.
+    fan.send(post(path)).await.refused(ErrorCode::MalformedJson);
+
+    for malformed in [
+        b"".as_slice(),
+        b"{",
+        b"\xef\xbb\xbf{\"userId\": 1}",
+        b"{\"userId\": 1}\0",
+        b"{\"userId\": 1, \"x\": \"\xff\"}",
+        b"{'userId': 1}",
+        b"userId=1",
+        b"\0\0\0\0",
+    ] {
+        fan.send(post(path).text(malformed)).await.refused(ErrorCode::MalformedJson);
+    }
+
+    let nested = format!("{}1{}", "[".repeat(900), "]".repeat(900));
+    let deep = format!("{{\"userId\": {nested}}}");
+    fan.send(post(path).text(deep)).await.refused(ErrorCode::InvalidField);
+    // A field that nobody reads may be as deep as it likes.
+    let deep = format!("{{\"userId\": 1, \"x\": {nested}}}");
+    fan.send(post(path).text(deep)).await.ok(201);
+
+    let long = format!("{{\"userId\": 1, \"x\": \"{}\"}}", "x".repeat(3_000));
+    let fits = format!("{{\"userId\": 1, \"x\": \"{}\"}}", "x".repeat(2_000));
+    fan.send(post(path).text(fits)).await.ok(201);
+    let reply = fan.send(post(path).text(long.clone())).await;
+    reply.refused(ErrorCode::BodyTooLarge);
+    // Its body may not have been read, so the connection ends.
+    assert!(reply.closes());
+    // The same in pieces, whose sum nobody announces.
+    let mut chunked = String::new();
+    for piece in long.as_bytes().chunks(500) {
+        let text = std::str::from_utf8(piece).unwrap();
+        chunked.push_str(&format!("{:x}\r\n{text}\r\n", piece.len()));
+    }
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\n\r\n{chunked}0\r\n\r\n"
+    );
+    fan.write(head.as_bytes()).await.unwrap();
+    fan.answer(&post(path)).await.refused(ErrorCode::BodyTooLarge);
+    // A chunked body that fits is one like any other.
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\n\r\n6\r\n{{\"user\r\n7\r\nId\": 1}}\r\n0\r\n\r\n"
+    );
+    let mut fan = service.client();
+    fan.write(head.as_bytes()).await.unwrap();
+    fan.answer(&post(path)).await.ok(201);
+
+    // A body that does not come.
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+         Content-Length: 13\r\n\r\n{{\"us"
+    );
+    let mut slow = service.client();
+    slow.write(head.as_bytes()).await.unwrap();
+    let reply = slow.answer(&post(path)).await;
+    reply.refused(ErrorCode::RequestTimeout);
+    assert!(reply.closes());
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn heads_are_of_a_limited_size() {
+    let service = TestService::start().await;
+    let mut fan = service.client();
+    let long = "x".repeat(9_000);
+    fan.send(get(format!("/api/v1/concerts?{long}"))).await.refused(ErrorCode::UriTooLong);
+    fan.send(get(format!("/{long}"))).await.refused(ErrorCode::UriTooLong);
+    fan.send(get(format!("/openapi.json?{long}"))).await.refused(ErrorCode::UriTooLong);
+    let reply = fan.send(get("/api/v1/concerts").header("X-Long", "x".repeat(20_000))).await;
+    reply.refused(ErrorCode::HeadersTooLarge);
+    let mut many = get("/api/v1/concerts");
+    for number in 0..150 {
+        many = many.header(&format!("X-{number}"), "1");
+    }
+    service.client().send(many).await.refused(ErrorCode::HeadersTooLarge);
+    // Below the limits all is well; a query that nobody asked for is no error.
+    let wide = get(format!("/api/v1/concerts?{}", "x".repeat(5_000)));
+    service.send(wide.header("X-Long", "x".repeat(8_000))).await.ok(200);
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn a_user_is_a_positive_number_of_64_bits() {
+    let service = TestService::start().await;
+    let hall = service.concert(5, 0).await;
+    let mut fan = service.client();
+    let token = service.token(1).await;
+    for user in [
+        "0",
+        "-1",
+        "9223372036854775808",
+        "18446744073709551616",
+        "1e400",
+        "\"abc\"",
+        "\"\"",
+        "\"0\"",
+        "\"-1\"",
+        "\" 1\"",
+        "\"1.0\"",
+        "\"9223372036854775808\"",
+        "null",
+        "1.5",
+        "1.0",
+        "1e0",
+        "[]",
+        "[1]",
+        "{}",
+        "{\"id\": 1}",
+        "true",
+        "false",
+    ] {
+        // A number that no machine number holds is not JSON that could be read at all.
+        let code = if user == "1e400" { ErrorCode::MalformedJson } else { ErrorCode::InvalidField };
+        let calls = [
+            post("/api/v1/waiting-queues").text(format!("{{\"userId\": {user}}}")),
+            post(hall.path("reservations"))
+                .token(&token)
+                .text(format!("{{\"userId\": {user}, \"seatIds\": [{}]}}", hall.seat(1))),
+            post("/api/v1/payments")
+                .token(&token)
+                .text(format!("{{\"userId\": {user}, \"reservationId\": 1}}")),
+        ];
+        for call in calls {
+            let refused = fan.send(call).await.refused(code);
+            let detail = refused["detail"].as_str().unwrap();
+            assert!(user == "1e400" || detail.contains("userId"), "{user}: {detail}");
+        }
+    }
+    for user in ["1", "\"1\"", "9223372036854775807", "\"9223372036854775807\""] {
+        let call = post("/api/v1/waiting-queues").text(format!("{{\"userId\": {user}}}"));
+        fan.send(call).await.ok(201);
+    }
+    for body in ["{}", "[]", "1", "null", "\"\"", "{\"userid\": 1}", "{\"userId\":1,\"userId\":1}"]
+    {
+        let refused = fan.send(post("/api/v1/waiting-queues").text(body)).await;
+        refused.refused(ErrorCode::InvalidField);
+    }
+    for queue in ["7", "[]", "{}", "true"] {
+        let body = format!("{{\"userId\": 1, \"queue\": {queue}}}");
+        let refused = fan.send(post("/api/v1/waiting-queues").text(body)).await;
+        refused.refused(ErrorCode::InvalidField);
+    }
+    // Fields of later versions, or of somebody else's, are passed over.
+    let more = post("/api/v1/waiting-queues").text(r#"{"userId": 1, "queue": null, "x": [{}]}"#);
+    fan.send(more).await.ok(201);
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn headers_that_may_come_once_come_once() {
+    let service = TestService::start().await;
+    let mut fan = service.client();
+    let call = charge(1, 1).key("a").key("b");
+    fan.send(call).await.refused(ErrorCode::DuplicateHeader);
+    let call = join(1).header("content-type", "text/plain");
+    fan.send(call).await.refused(ErrorCode::DuplicateHeader);
+    assert_eq!(service.balance(1).await, 0);
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn one_connection_takes_one_request_after_the_other() {
+    let service = TestService::start().await;
+    let mut fan = service.client();
+    // All sent before any is answered; a refusal in between changes nothing for those behind.
+    let calls =
+        [charge(1, 1), charge(1, 0), get("/nowhere"), charge(1, 2), get("/api/v1/users/1/points")];
+    let bytes: Vec<u8> = calls.iter().flat_map(Call::to_bytes).collect();
+    fan.write(&bytes).await.unwrap();
+    assert_eq!(fan.answer(&calls[0]).await.ok(200)["totalAmount"], 1);
+    fan.answer(&calls[1]).await.refused(ErrorCode::InvalidAmount);
+    fan.answer(&calls[2]).await.refused(ErrorCode::RouteNotFound);
+    assert_eq!(fan.answer(&calls[3]).await.ok(200)["totalAmount"], 3);
+    assert_eq!(fan.answer(&calls[4]).await.ok(200)["totalAmount"], 3);
+    // And the same connection is still good.
+    fan.send(get("/health/live")).await.ok(200);
+    let bye = fan.send(get("/health/live").header("Connection", "close")).await;
+    assert!(bye.closes());
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn who_joins_too_fast_is_told_when_to_come_back() {
+    let service = TestService::start_with(|config| {
+        config.server.join_rate.per_second = 0.5;
+        config.server.join_rate.burst = 3;
+    })
+    .await;
+    let mut fan = service.client();
+    for user in 1..=3 {
+        fan.send(join(user)).await.ok(201);
+    }
+    let reply = fan.send(join(4)).await;
+    reply.refused(ErrorCode::RateLimited);
+    let wait: u32 = reply.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=2).contains(&wait), "{wait}");
+    // Only joining is limited.
+    fan.send(get("/api/v1/waiting-queues/main")).await.ok(200);
+    service.finish().await;
+}
+
+/// A request whose body does not come, so that it stays in progress.
+async fn hold_open(client: &mut Client, path: &str, admin: bool) {
+    let admin = if admin {
+        format!("Authorization: Bearer {}\r\n", crate::common::ADMIN)
+    } else {
+        String::new()
+    };
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: test\r\n{admin}Content-Type: application/json\r\n\
+         Content-Length: 100\r\n\r\n{{"
+    );
+    client.write(head.as_bytes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_class_of_requests_keeps_no_other_out() {
+    let service = TestService::start_with(|config| config.server.concurrency.payment = 1).await;
+    let mut holding = service.client();
+    hold_open(&mut holding, "/api/v1/users/1/points/charge", false).await;
+    let mut fan = service.client();
+    let reply = crate::common::until("the class to be full", async || {
+        let reply = fan.send(charge(2, 1)).await;
+        (reply.status == 503).then_some(reply)
+    })
+    .await;
+    reply.refused(ErrorCode::Overloaded);
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    fan.send(join(1)).await.ok(201);
+    fan.send(get("/health/live")).await.ok(200);
+    // The place is free again as soon as the other one hangs up.
+    holding.hang_up();
+    crate::common::until("a free place", async || {
+        let reply = fan.send(charge(2, 1)).await;
+        (reply.status == 200).then_some(())
+    })
+    .await;
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so() {
+    let service = TestService::start_with(|config| {
+        config.server.max_connections = 2;
+        config.server.idle_timeout_ms = 60_000;
+    })
+    .await;
+    let (mut one, mut two) = (service.client(), service.client());
+    one.send(get("/health/live")).await.ok(200);
+    two.send(get("/health/live")).await.ok(200);
+    let mut three = service.client();
+    three.connect().await;
+    let reply = three.answer(&get("/health/live")).await;
+    reply.refused(ErrorCode::Overloaded);
+    assert!(reply.closes());
+    two.hang_up();
+    one.hang_up();
+    tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            let mut again = service.client();
+            let _ = again.write(&get("/health/live").to_bytes()).await;
+            if let Ok(Some(reply)) = again.read(false).await
+                && reply.status == 200
+            {
+                break;
+            }
+        }
+    })
+    .await
+    .unwrap();
+    service.finish().await;
+}
