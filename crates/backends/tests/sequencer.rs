@@ -6,8 +6,10 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use boxoffice_backends::conformance::{START, assert_clean, at, at_once, charge, pay, sale, user};
@@ -227,6 +229,35 @@ async fn joins_that_wait_for_numbers_keep_their_order() {
     }
     assert_eq!(numbers, (1..=500).collect::<Vec<_>>());
     line.audit().await;
+}
+
+/// A tick brings new numbers while a join waits for them, and the next join comes before the first
+/// has heard of that: it does not get ahead.
+#[tokio::test]
+async fn a_join_does_not_overtake_one_that_waits_for_numbers() {
+    async fn first_step<F: Future>(future: &mut Pin<Box<F>>) {
+        std::future::poll_fn(|context| {
+            assert!(future.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+    }
+    let (store, _guard) = fresh().await;
+    let line = Line::new(store, slow()).await;
+    line.join().await;
+    while line.queue.next() < line.store.queues().await.unwrap()[0].watermark {
+        line.join().await;
+    }
+    let last = line.queue.next();
+    let mut tick = Box::pin(line.sequencer.tick(at(0)));
+    first_step(&mut tick).await;
+    let mut first = Box::pin(line.join());
+    first_step(&mut first).await;
+    // The join has been taken in, and waits for the tick to be done with the store.
+    tokio::task::yield_now().await;
+    tick.await.unwrap();
+    let second = line.join().await;
+    assert_eq!((first.await, second), (last + 1, last + 2));
 }
 
 #[tokio::test]

@@ -710,4 +710,11 @@ async fn a_backup_that_cannot_be_made_leaves_nothing() {
     let half = empty.path().join("half.sqlite3");
     assert!(matches!(backup(directory.path(), &half, quiet), Err(Fault::Corrupt(_))));
     assert!(!half.exists());
+    // Here the copy is under way when the damage shows.
+    let mut damaged = whole.clone();
+    let middle = whole.len() / 8192 * 4096;
+    damaged[middle..middle + 10 * 4096].fill(0xa5);
+    std::fs::write(&file, &damaged).unwrap();
+    assert!(matches!(backup(directory.path(), &half, quiet), Err(Fault::Corrupt(_))));
+    assert!(!half.exists());
 }
