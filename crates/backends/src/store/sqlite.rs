@@ -162,7 +162,9 @@ impl SqliteStore {
                 ),
             }))?;
         prepare_writer(&connection).map_err(|error| explain(error.into()))?;
-        let (catalog, last) = load::everything(&connection).map_err(explain)?;
+        let other = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .map_err(|error| explain(error.into()))?;
+        let (catalog, last) = load::everything(&connection, other).map_err(explain)?;
         let latest = load::clock(&connection).map_err(explain)?;
         let catalog = Arc::new(ArcSwap::from_pointee(catalog));
         let stats = Arc::new(StoreStats::default());

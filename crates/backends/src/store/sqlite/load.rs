@@ -1,9 +1,9 @@
 //! Reads whole tables: at the start, and for operators.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, UserId};
+use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, TicketId, UserId};
 use boxoffice_domain::queue::{Admission, Settings, Ticket};
 use boxoffice_domain::sales::{Concert, Seat, Session};
 use boxoffice_domain::time::Timestamp;
@@ -17,10 +17,10 @@ use crate::store::{Alias, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
 
-/// All that the writer keeps in memory.
-pub(super) fn everything(connection: &Connection) -> Load<(Catalog, LastIds)> {
+/// All that the writer keeps in memory. `other` is a second connection to the same file.
+pub(super) fn everything(connection: &Connection, other: Connection) -> Load<(Catalog, LastIds)> {
     let concerts = concerts(connection)?;
-    let mut seats = seats(connection)?;
+    let mut seats = seats(connection, other)?;
     let mut halls = Vec::new();
     let mut statement =
         connection.prepare("SELECT id, concert_id, starts_at FROM session ORDER BY id")?;
@@ -77,12 +77,33 @@ fn concerts(connection: &Connection) -> Load<Vec<Concert>> {
     Ok(concerts)
 }
 
-fn seats(connection: &Connection) -> Load<HashMap<SessionId, Vec<Seat>>> {
+/// All seats, by session and in order. They are nearly all that there is to load, so two threads
+/// share them.
+fn seats(connection: &Connection, other: Connection) -> Load<HashMap<SessionId, Vec<Seat>>> {
+    let middle = highest(connection, "SELECT MAX(id) FROM seat")? / 2;
+    let (lower, upper) = std::thread::scope(|scope| {
+        let lower = scope.spawn(move || seats_between(&other, 0, middle));
+        let upper = seats_between(connection, middle + 1, i64::MAX);
+        (lower.join(), upper)
+    });
+    let mut seats =
+        lower.unwrap_or_else(|_| Err(Failure::Corrupt("reading seats panicked".into())))?;
+    for (session, more) in upper? {
+        seats.entry(session).or_default().extend(more);
+    }
+    Ok(seats)
+}
+
+fn seats_between(
+    connection: &Connection,
+    first: i64,
+    last: i64,
+) -> Load<HashMap<SessionId, Vec<Seat>>> {
     let mut statement = connection.prepare(
         "SELECT id, session_id, number, price, state, reservation_id, held_until FROM seat \
-         ORDER BY id",
+         WHERE id BETWEEN ?1 AND ?2 ORDER BY id",
     )?;
-    let mut found = statement.query([])?;
+    let mut found = statement.query([first, last])?;
     let mut seats: HashMap<SessionId, Vec<Seat>> = HashMap::new();
     // Seats of a session come in long runs, and there may be millions: a run is gathered in one
     // vector, and the map is asked once for each.
@@ -211,32 +232,52 @@ fn admissions(connection: &Connection, queue: &str, floor: u64) -> Load<Vec<Admi
 const ALIAS_KEPT_MS: i64 = 24 * 3_600_000;
 
 pub(super) fn aliases(connection: &Connection, now: Timestamp) -> Load<Vec<Alias>> {
+    let spent = spent_aliases(connection)?;
     let mut statement = connection.prepare_cached(
-        "SELECT token, a.queue, a.seq, user_id, issued_at, a.ticket_id, active_until, \
-         s.ticket_id IS NOT NULL FROM alias a LEFT JOIN spent_ticket s ON s.queue = a.queue \
-         AND s.seq = a.seq AND s.ticket_id = a.ticket_id \
+        "SELECT token, queue, seq, user_id, issued_at, ticket_id, active_until FROM alias \
          WHERE active_until IS NULL OR active_until > ?1",
     )?;
     let mut found = statement.query([now.0.saturating_sub(ALIAS_KEPT_MS)])?;
-    let mut aliases = Vec::new();
+    let mut aliases: Vec<Alias> = Vec::new();
     while let Some(row) = found.next()? {
-        let active_until = row.get::<_, Option<i64>>(6)?.map(Timestamp);
-        let id: Vec<u8> = row.get(5)?;
-        let queue: String = row.get(1)?;
+        let queue = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+        // There are many tokens and few queues.
+        let queue = match aliases.last() {
+            Some(alias) if alias.ticket.queue.as_str() == queue => alias.ticket.queue.clone(),
+            _ => rows::queue_name(queue)?,
+        };
+        let id = rows::ticket_id(row.get_ref(5)?.as_blob().map_err(rusqlite::Error::from)?)?;
         aliases.push(Alias {
             token: row.get(0)?,
             ticket: Ticket {
-                queue: rows::queue_name(&queue)?,
+                queue,
                 seq: rows::count(row.get(2)?, "seq")?,
                 user: rows::id(UserId::new, row.get(3)?, "user")?,
                 issued_at: Timestamp(row.get(4)?),
-                id: rows::ticket_id(&id)?,
+                id,
             },
-            active_until,
-            spent: row.get(7)?,
+            active_until: row.get::<_, Option<i64>>(6)?.map(Timestamp),
+            spent: spent.contains(&id),
         });
     }
     Ok(aliases)
+}
+
+/// The tickets behind opaque tokens that have paid or were given up. Those past the line have no
+/// number of their own, and so are found together; the others are few.
+fn spent_aliases(connection: &Connection) -> Load<HashSet<TicketId>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT s.ticket_id FROM (SELECT DISTINCT queue FROM alias) q JOIN spent_ticket s \
+         ON s.queue = q.queue AND s.seq = 0 \
+         UNION ALL SELECT s.ticket_id FROM alias a JOIN spent_ticket s ON s.queue = a.queue \
+         AND s.seq = a.seq AND s.ticket_id = a.ticket_id WHERE a.seq > 0",
+    )?;
+    let mut found = statement.query([])?;
+    let mut spent = HashSet::new();
+    while let Some(row) = found.next()? {
+        spent.insert(rows::ticket_id(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?);
+    }
+    Ok(spent)
 }
 
 pub(super) fn clock(connection: &Connection) -> Load<Timestamp> {

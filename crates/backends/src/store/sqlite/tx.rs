@@ -142,6 +142,15 @@ impl<'a> Tx<'a> {
         self.state.latest
     }
 
+    /// How many seats the transaction under way has added to a session.
+    pub(super) fn has_added(&self, session: SessionId) -> usize {
+        let added = |made: &Made| match made {
+            Made::Seats(id, seats) if *id == session => seats.len(),
+            _ => 0,
+        };
+        self.state.made.iter().map(added).sum()
+    }
+
     fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Op<usize> {
         Ok(self.connection.prepare_cached(sql)?.execute(params)?)
     }
