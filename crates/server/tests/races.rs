@@ -496,6 +496,33 @@ async fn after_a_client_hung_up_while_leaving_or_joining_the_line_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_finds_nothing_in_what_is_under_way() {
+    let service = TestService::start().await;
+    let hall = service.concert(50, 0).await;
+    issue(&service, 300, "buyer-{n}").await;
+    let path = format!("/admin/v1/concerts/{}/sessions/{}/seats", hall.concert, hall.session);
+    for round in 0..10 {
+        let mut calls = Vec::new();
+        for index in 0..5 {
+            let user = 1 + round * 25 + index * 5;
+            calls.push(post(path.as_str()).admin().json(json!({"seatCount": 3, "price": 0})));
+            calls.push(hall.reserve(&format!("buyer-{user}"), user, &[1 + user % 50]));
+            calls.push(charge(user, 5));
+            calls.push(join(user));
+            calls.push(get("/admin/v1/audit").admin());
+        }
+        for reply in at_once(&service, calls).await {
+            if reply.status == 200
+                && let Some(clean) = reply.value().get("clean")
+            {
+                assert_eq!(clean, true, "{reply}");
+            }
+        }
+    }
+    service.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_in_progress_are_finished_before_the_service_stops() {
     let service = TestService::start().await;
     let mut clients = Vec::new();

@@ -33,6 +33,9 @@ pub(crate) const FUTURE: &str = "2099-01-01T00:00:00+09:00";
 /// What a balance holds at the most.
 pub(crate) const BALANCE_MAX: i64 = (1 << 53) - 1;
 
+/// What [`Client::read`] says of an answer that was begun and not ended.
+pub(crate) const ENDS_EARLY: &str = "the answer ends early";
+
 /// Asks again and again until there is an answer.
 pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -331,11 +334,13 @@ pub(crate) struct Client {
     address: SocketAddr,
     stream: Option<TcpStream>,
     unread: Vec<u8>,
+    /// On the heap: the futures of a test hold many clients, and lie on the stack.
+    chunk: Vec<u8>,
 }
 
 impl Client {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, stream: None, unread: Vec::new() }
+        Self { address, stream: None, unread: Vec::new(), chunk: vec![0; 16 * 1024] }
     }
 
     /// Connects, unless it is connected.
@@ -362,7 +367,6 @@ impl Client {
     /// Reads one answer; none where the server closed the connection instead.
     pub(crate) async fn read(&mut self, to_head: bool) -> Result<Option<Reply>, String> {
         let stream = self.stream.as_mut().ok_or("not connected")?;
-        let mut chunk = [0; 16 * 1024];
         loop {
             match Reply::parse(&self.unread, to_head) {
                 Parsed::Broken(why) => return Err(why),
@@ -378,21 +382,21 @@ impl Client {
                 }
                 Parsed::Part => {}
             }
-            let read = tokio::time::timeout(PATIENCE, stream.read(&mut chunk)).await;
+            let read = tokio::time::timeout(PATIENCE, stream.read(&mut self.chunk)).await;
             match read {
                 Err(_) => {
-                    let unread = String::from_utf8_lossy(&self.unread).into_owned();
-                    return Err(format!("no answer within {PATIENCE:?}; so far {unread:?}"));
+                    let unread = shown(&self.unread);
+                    return Err(format!("no answer within {PATIENCE:?}; so far {unread}"));
                 }
                 Ok(Ok(0) | Err(_)) if self.unread.is_empty() => {
                     self.stream = None;
                     return Ok(None);
                 }
                 Ok(Ok(0) | Err(_)) => {
-                    let unread = String::from_utf8_lossy(&self.unread).into_owned();
-                    return Err(format!("the answer ends early: {unread:?}"));
+                    self.stream = None;
+                    return Err(format!("{ENDS_EARLY}: {}", shown(&self.unread)));
                 }
-                Ok(Ok(count)) => self.unread.extend_from_slice(&chunk[..count]),
+                Ok(Ok(count)) => self.unread.extend_from_slice(&self.chunk[..count]),
             }
         }
     }
@@ -690,10 +694,10 @@ pub(crate) fn seat_states(list: &Value) -> HashMap<i64, String> {
 /// Shows bytes that may be anything.
 pub(crate) fn shown(bytes: &[u8]) -> String {
     let mut text = String::new();
-    for byte in bytes.iter().take(2_000) {
+    for byte in bytes.iter().take(1_000) {
         let _ = write!(text, "{}", byte.escape_ascii());
     }
-    if bytes.len() > 2_000 {
+    if bytes.len() > 1_000 {
         let _ = write!(text, "… ({} bytes)", bytes.len());
     }
     text
