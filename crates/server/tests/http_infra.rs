@@ -326,7 +326,7 @@ async fn the_drain_cuts_what_does_not_end_and_says_how_many() {
 async fn pipelined_requests_are_answered_in_order() {
     let server = start(limits());
     let mut stream = server.connect().await;
-    let body = "[7]";
+    let body = r#"{"n":7}"#;
     let pipeline = format!(
         "GET /ok HTTP/1.1\r\nHost: x\r\n\r\nPOST /json HTTP/1.1\r\nHost: x\r\nContent-Type: \
          application/json\r\nContent-Length: {}\r\n\r\n{body}GET /peer HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -335,7 +335,7 @@ async fn pipelined_requests_are_answered_in_order() {
     stream.write_all(pipeline.as_bytes()).await.unwrap();
     let text = read_until(&mut stream, "127.0.0.1:", 1).await;
     let ok = text.find("\r\n\r\nok").unwrap();
-    let json = text.find("\r\n\r\n[7]").unwrap();
+    let json = text.find("\r\n\r\n{\"n\":7}").unwrap();
     let peer = text.find("\r\n\r\n127.0.0.1:").unwrap();
     assert!(ok < json && json < peer, "{text}");
 }

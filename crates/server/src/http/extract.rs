@@ -69,13 +69,14 @@ impl<'de> Deserialize<'de> for WireId {
     }
 }
 
-const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
+const TWO_TO_53: f64 = 9_007_199_254_740_992.0;
 
 /// JSON has one kind of number: 3, 3.0 and 3e0 are the same, and whole.
 fn integral(value: f64) -> Option<i64> {
-    // Below 2^63, a float without a fraction is an i64 exactly.
+    // From 2^53 on, the nearest float may be that of another number: an id would become the one
+    // next to it, which is somebody else's.
     #[allow(clippy::cast_possible_truncation)]
-    let whole = (value.fract() == 0.0 && value.abs() < TWO_TO_63).then_some(value as i64);
+    let whole = (value.fract() == 0.0 && value.abs() < TWO_TO_53).then_some(value as i64);
     whole
 }
 
@@ -206,8 +207,8 @@ impl<'de> Deserialize<'de> for WireAmount {
 
             fn visit_f64<E: de::Error>(self, value: f64) -> Result<WireAmount, E> {
                 // The parser turns integers beyond 64 bits into floats. Numbers that large have no
-                // fraction, whichever way they were written.
-                if value.abs() >= TWO_TO_63 {
+                // fraction, whichever way they were written, and are beyond any balance.
+                if value.abs() >= TWO_TO_53 {
                     return Ok(WireAmount::OutOfRange);
                 }
                 integral(value)
@@ -556,6 +557,8 @@ pub struct MaybeIdempotencyKey(pub Option<IdempotencyKey>);
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
     use axum::http::HeaderValue;
 

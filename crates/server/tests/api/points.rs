@@ -48,6 +48,8 @@ async fn amounts_that_are_none_are_refused() {
         "-9223372036854775809",
         "1000000000000000000000000000000",
         "\"99999999999999999999\"",
+        "1e17",
+        "9007199254740993.0",
     ] {
         let body = format!("{{\"amount\": {amount}}}");
         fan.send(charge_text(&body)).await.refused(ErrorCode::InvalidAmount);
@@ -55,7 +57,9 @@ async fn amounts_that_are_none_are_refused() {
     fan.send(charge_text("{\"amount\": 9223372036854775807}"))
         .await
         .refused(ErrorCode::PointsOverflow);
-    for amount in ["1.5", "1.0", "1e2", "\"abc\"", "\"\"", "\"1.5\"", "null", "[]", "{}", "true"] {
+    for amount in
+        ["1.5", "1e-2", "\"abc\"", "\"\"", "\"1.0\"", "\"1e2\"", "null", "[]", "{}", "true"]
+    {
         let body = format!("{{\"amount\": {amount}}}");
         let refused = fan.send(charge_text(&body)).await.refused(ErrorCode::InvalidField);
         assert!(refused["detail"].as_str().unwrap().starts_with("amount"), "{refused}");
@@ -75,6 +79,11 @@ async fn amounts_that_are_none_are_refused() {
         fan.send(call).await.refused(ErrorCode::InvalidId);
     }
     assert_eq!(service.balance(1).await, 0);
+    // JSON has one kind of number, so a whole one may be written in other ways.
+    for (amount, total) in [("1.0", 1), ("1e2", 101), ("0.9e1", 110)] {
+        let body = format!("{{\"amount\": {amount}}}");
+        assert_eq!(fan.send(charge_text(&body)).await.ok(200)["totalAmount"], total);
+    }
     service.finish().await;
 }
 

@@ -137,7 +137,7 @@ impl<'a> Tx<'a> {
     /// The time at which an operation is decided. Requests do not get here in the order of their
     /// times (a slow body, a busy thread), and deciding one of them in the past of another would
     /// give the same seat to a hold that is over and to the one that came after it.
-    fn decide_at(&mut self, asked: Timestamp) -> Timestamp {
+    fn effective_time(&mut self, asked: Timestamp) -> Timestamp {
         self.state.latest = self.state.latest.max(asked);
         self.state.latest
     }
@@ -161,7 +161,7 @@ impl<'a> Tx<'a> {
         &mut self,
         request: &Reserve,
     ) -> Op<Result<Answer<Reservation>, ReserveRejected>> {
-        let now = self.decide_at(request.now);
+        let now = self.effective_time(request.now);
         match self.earlier(request.user, request.idempotency.as_ref())? {
             Earlier::None => {}
             Earlier::Other => return Ok(Err(ReserveRejected::KeyReused)),
@@ -250,7 +250,7 @@ impl<'a> Tx<'a> {
         &mut self,
         request: &Pay,
     ) -> Op<Result<Answer<Payment>, ReservationRejected>> {
-        let now = self.decide_at(request.now);
+        let now = self.effective_time(request.now);
         match self.earlier(request.user, request.idempotency.as_ref())? {
             Earlier::None => {}
             Earlier::Other => return Ok(Err(ReservationRejected::KeyReused)),
@@ -311,7 +311,7 @@ impl<'a> Tx<'a> {
         user: UserId,
         now: Timestamp,
     ) -> Op<Result<(), ReservationRejected>> {
-        let now = self.decide_at(now);
+        let now = self.effective_time(now);
         let Some((reservation, _)) = rows::reservation(self.connection, id)? else {
             return Ok(Err(ReservationRejected::NoSuchReservation));
         };
@@ -323,7 +323,7 @@ impl<'a> Tx<'a> {
     }
 
     pub(super) fn expire_due(&mut self, now: Timestamp, max: u32) -> Op<u32> {
-        let now = self.decide_at(now);
+        let now = self.effective_time(now);
         let due: Vec<i64> = self
             .connection
             .prepare_cached(
@@ -488,7 +488,7 @@ impl<'a> Tx<'a> {
     }
 
     pub(super) fn charge(&mut self, request: &Charge) -> Op<Result<Answer<i64>, PointsRejected>> {
-        let now = self.decide_at(request.now);
+        let now = self.effective_time(request.now);
         match self.earlier(request.user, request.idempotency.as_ref())? {
             Earlier::None => {}
             Earlier::Other => return Ok(Err(PointsRejected::KeyReused)),
