@@ -492,7 +492,7 @@ fn seats(count: u32, price: i64) -> Result<NewSeats, Problem> {
 /// Makes a session with its first seats.
 #[utoipa::path(
     post, path = "/admin/v1/concerts/{id}/sessions", tag = "admin", security(("adminToken" = [])),
-    params(("id" = i64, Path, description = "The concert", minimum = 1, example = 1)),
+    params(("id" = String, Path, description = "The concert", pattern = "^[1-9][0-9]{0,17}$", example = "1")),
     request_body = SessionRequest,
     responses((status = 201, description = "The session", body = SessionCreated))
 )]
@@ -548,8 +548,8 @@ pub(super) struct SeatsCreated {
     post, path = "/admin/v1/concerts/{id}/sessions/{sessionId}/seats", tag = "admin",
     security(("adminToken" = [])),
     params(
-        ("id" = i64, Path, description = "The concert", minimum = 1, example = 1),
-        ("sessionId" = i64, Path, description = "The session", minimum = 1, example = 1),
+        ("id" = String, Path, description = "The concert", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
+        ("sessionId" = String, Path, description = "The session", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
     ),
     request_body = SeatsRequest,
     responses((status = 201, description = "The seats", body = SeatsCreated))

@@ -109,7 +109,7 @@ pub(super) fn open_concert<'a>(
 /// Lists the sessions of a concert that can still be booked.
 #[utoipa::path(
     get, path = "/api/v1/concerts/{id}/sessions", tag = "concerts", security(("queueToken" = [])),
-    params(("id" = i64, Path, description = "The concert", minimum = 1, example = 1)),
+    params(("id" = String, Path, description = "The concert", pattern = "^[1-9][0-9]{0,17}$", example = "1")),
     responses((status = 200, description = "Sessions that can still be booked", body = SessionList))
 )]
 pub(super) async fn sessions(
@@ -141,8 +141,8 @@ pub(super) async fn sessions(
     get, path = "/api/v1/concerts/{id}/sessions/{sessionId}/seats", tag = "concerts",
     security(("queueToken" = [])),
     params(
-        ("id" = i64, Path, description = "The concert", minimum = 1, example = 1),
-        ("sessionId" = i64, Path, description = "The session", minimum = 1, example = 1),
+        ("id" = String, Path, description = "The concert", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
+        ("sessionId" = String, Path, description = "The session", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
         ("If-None-Match" = Option<String>, Header, description = "The ETag of the list that the client has"),
     ),
     responses(

@@ -37,7 +37,7 @@ pub(super) struct PointsResponse {
 #[utoipa::path(
     patch, path = "/api/v1/users/{id}/points/charge", tag = "points", request_body = ChargeRequest,
     params(
-        ("id" = i64, Path, description = "The user", minimum = 1, example = 1),
+        ("id" = String, Path, description = "The user", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
         ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", pattern = "^[!#-~][!-~]{0,254}$"),
     ),
     responses((status = 200, description = "The balance afterwards", body = PointsResponse))
@@ -65,7 +65,7 @@ pub(super) async fn charge(
 #[utoipa::path(
     post, path = "/api/v1/users/{id}/points/charge", tag = "points", request_body = ChargeRequest,
     params(
-        ("id" = i64, Path, description = "The user", minimum = 1, example = 1),
+        ("id" = String, Path, description = "The user", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
         ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", pattern = "^[!#-~][!-~]{0,254}$"),
     ),
     responses((status = 200, description = "The balance afterwards", body = PointsResponse))
@@ -109,7 +109,7 @@ async fn charged(
 /// Tells a balance.
 #[utoipa::path(
     get, path = "/api/v1/users/{id}/points", tag = "points",
-    params(("id" = i64, Path, description = "The user", minimum = 1, example = 1)),
+    params(("id" = String, Path, description = "The user", pattern = "^[1-9][0-9]{0,17}$", example = "1")),
     responses((status = 200, description = "The balance; 0 for a user never heard of", body = PointsResponse))
 )]
 pub(super) async fn balance(State(app): State<AppState>, id: PathId) -> Result<Response, Problem> {

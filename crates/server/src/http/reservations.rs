@@ -129,8 +129,8 @@ fn count(app: &App, outcome: Outcome) {
     operation_id = "reserve", tag = "sales",
     security(("queueToken" = [])), request_body = ReserveRequest,
     params(
-        ("id" = i64, Path, description = "The concert", minimum = 1, example = 1),
-        ("sessionId" = i64, Path, description = "The session", minimum = 1, example = 1),
+        ("id" = String, Path, description = "The concert", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
+        ("sessionId" = String, Path, description = "The session", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
         ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", pattern = "^[!#-~][!-~]{0,254}$"),
     ),
     responses((status = 201, description = "All seats are held", body = ReserveResponse,
@@ -276,7 +276,7 @@ const ANY_RESERVATION: ReservationId = match ReservationId::new(1) {
 /// Shows a reservation.
 #[utoipa::path(
     get, path = "/api/v1/reservations/{id}", tag = "sales", security(("queueToken" = [])),
-    params(("id" = i64, Path, description = "The reservation", minimum = 1)),
+    params(("id" = String, Path, description = "The reservation", pattern = "^[1-9][0-9]{0,17}$", example = "1")),
     responses((status = 200, description = "The reservation", body = ReservationResponse))
 )]
 pub(super) async fn show(
@@ -318,7 +318,7 @@ fn shown(reservation: &Reservation, until: Timestamp, now: Timestamp) -> Reserva
 /// Gives a hold back.
 #[utoipa::path(
     delete, path = "/api/v1/reservations/{id}", tag = "sales", security(("queueToken" = [])),
-    params(("id" = i64, Path, description = "The reservation", minimum = 1)),
+    params(("id" = String, Path, description = "The reservation", pattern = "^[1-9][0-9]{0,17}$", example = "1")),
     responses((status = 204, description = "The seats are free again"))
 )]
 pub(super) async fn cancel(
