@@ -152,6 +152,9 @@ pub(crate) fn cloud_event(event: &Event, at: Timestamp) -> String {
     }
 }
 
+/// Room for an event of a few seats.
+const EVENT_BYTES: usize = 512;
+
 fn envelope(event: &Event, at: Timestamp, data: impl Serialize) -> String {
     let envelope = CloudEvent {
         specversion: "1.0",
@@ -163,6 +166,8 @@ fn envelope(event: &Event, at: Timestamp, data: impl Serialize) -> String {
         datacontenttype: "application/json",
         data,
     };
-    // Structs of strings and numbers always serialise.
-    serde_json::to_string(&envelope).unwrap_or_default()
+    let mut body = Vec::with_capacity(EVENT_BYTES);
+    // Structs of strings and numbers always serialise, and to UTF-8.
+    let _ = serde_json::to_writer(&mut body, &envelope);
+    String::from_utf8(body).unwrap_or_default()
 }

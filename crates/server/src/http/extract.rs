@@ -417,6 +417,25 @@ impl PathIds<1> {
     }
 }
 
+impl<const N: usize> PathIds<N> {
+    /// The ids in a path that fits the template of a route, where each is written as ids are.
+    /// `None` is for the router to look at.
+    pub(crate) fn of(path: &str, template: &str) -> Option<Self> {
+        let mut ids = [0; N];
+        let mut slots = ids.iter_mut();
+        let mut segments = path.split('/');
+        for wanted in template.split('/') {
+            let segment = segments.next()?;
+            if wanted.starts_with('{') {
+                *slots.next()? = parse_positive(segment)?;
+            } else if wanted != segment {
+                return None;
+            }
+        }
+        (segments.next().is_none() && slots.next().is_none()).then_some(Self(ids))
+    }
+}
+
 impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathIds<N> {
     type Rejection = Problem;
 
@@ -581,6 +600,26 @@ mod tests {
     fn sample(body: &[u8]) -> Result<Sample, (ErrorCode, String)> {
         parse_json(body)
             .map_err(|problem: Problem| (problem.code(), problem.detail_text().to_owned()))
+    }
+
+    #[test]
+    fn ids_in_a_path_are_read_where_it_fits_the_template() {
+        let of = |path| PathIds::<2>::of(path, "/a/{id}/b/{other}/c").map(|ids| ids.0);
+        assert_eq!(of("/a/7/b/9223372036854775807/c"), Some([7, i64::MAX]));
+        for path in [
+            "/a/7/b/8",
+            "/a/7/b/8/c/",
+            "/a/7/b/8/d",
+            "/a/07/b/8/c",
+            "/a//b/8/c",
+            "/a/%37/b/8/c",
+            "/a/7/b/9223372036854775808/c",
+            "a/7/b/8/c",
+            "",
+        ] {
+            assert_eq!(of(path), None, "{path}");
+        }
+        assert_eq!(PathIds::<1>::of("/a/7/b/8/c", "/a/{id}/b/{other}/c"), None);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What stands before the router.
 //!
-//! Polls and joins are nearly all of the traffic and share one path. They go to their handlers
-//! straight, because finding a route, cloning its service and boxing its future cost as much as
-//! checking a ticket and counting a place. Everything else goes through the router, which knows
-//! these two as well.
+//! Polls and joins are nearly all of the traffic, and holds are what a rush is about. They go to
+//! their handlers straight, because finding a route, cloning its service and boxing its future cost
+//! as much as checking a ticket and counting a place. Everything else goes through the router, which
+//! knows these three as well; what is odd about one of them (an escaped path, an id that is none) is
+//! left to it.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -19,9 +20,10 @@ use hyper::body::Incoming;
 use tower::Service;
 
 use super::auth::Presented;
+use super::extract::PathIds;
 use super::observe::{Observed, Observer};
-use super::queue;
 use super::route::Route;
+use super::{queue, reservations};
 use crate::app::AppState;
 
 /// The service of a listener.
@@ -64,8 +66,8 @@ impl Future for PollNow {
 pub enum FrontFuture {
     /// A poll.
     Poll(Observed<PollNow>),
-    /// A join has a body to be read.
-    Join(Observed<Boxed>),
+    /// A join or a hold, which has a body to be read.
+    Boxed(Observed<Boxed>),
     /// Anything else.
     Routed(RouteFuture<Infallible>),
 }
@@ -76,7 +78,7 @@ impl Future for FrontFuture {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
             Self::Poll(future) => Pin::new(future).poll(cx).map(Ok),
-            Self::Join(future) => Pin::new(future).poll(cx).map(Ok),
+            Self::Boxed(future) => Pin::new(future).poll(cx).map(Ok),
             Self::Routed(future) => Pin::new(future).poll(cx),
         }
     }
@@ -102,7 +104,7 @@ impl Service<hyper::Request<Incoming>> for Front {
                 ));
             }
             if *request.method() == Method::POST {
-                return FrontFuture::Join(self.observer.start(
+                return FrontFuture::Boxed(self.observer.start(
                     Route::QueueJoin,
                     request,
                     |request| -> Boxed {
@@ -111,6 +113,18 @@ impl Service<hyper::Request<Incoming>> for Front {
                     },
                 ));
             }
+        } else if *request.method() == Method::POST
+            && let Some(ids) =
+                PathIds::<2>::of(request.uri().path(), Route::ReservationCreate.template())
+        {
+            return FrontFuture::Boxed(self.observer.start(
+                Route::ReservationCreate,
+                request,
+                |request| -> Boxed {
+                    let app = self.app.clone();
+                    Box::pin(reservations::create_from(app, ids, request))
+                },
+            ));
         }
         FrontFuture::Routed(self.router.call(request.map(Body::new)))
     }

@@ -1,9 +1,9 @@
 //! Reservations: hold seats, look, give back.
 
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::store::{Reserve, ReserveRejected, TicketKey};
 use boxoffice_backends::{Error, Fault};
@@ -13,11 +13,14 @@ use boxoffice_domain::sales::{
     HoldRejected, HoldRequest, Item, Reservation, ReservationState, check_seat_list, decide_hold,
 };
 use boxoffice_domain::time::Timestamp;
+use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::{Presented, ended};
-use super::extract::{ApiJson, MaybeIdempotencyKey, PathId, PathIds, WireId};
+use super::extract::{
+    ApiJson, BodyLimits, IdempotencyKey, MaybeIdempotencyKey, PathId, PathIds, WireId,
+};
 use super::idempotency;
 use super::problem::{ErrorCode, Problem};
 use super::queue::user_id;
@@ -156,6 +159,23 @@ pub(super) async fn create(
     }
 }
 
+/// See [`create`]; for requests that have not been through the router.
+pub(super) async fn create_from(
+    app: AppState,
+    ids: PathIds<2>,
+    request: hyper::Request<Incoming>,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    // In the order of the handler's extractors: the first that refuses answers.
+    let read = async {
+        let presented = Presented::from_headers(&parts.headers, &app)?;
+        let key = IdempotencyKey::from_headers(&parts.headers)?;
+        let body = ApiJson::read(&parts.headers, body, BodyLimits::from_ref(&app)).await?;
+        create(State(app), presented, ids, MaybeIdempotencyKey(key), body).await
+    };
+    read.await.into_response()
+}
+
 type Refused = (Problem, Outcome);
 
 async fn reserve(
@@ -163,7 +183,7 @@ async fn reserve(
     presented: Presented,
     concert: i64,
     session: i64,
-    key: Option<super::extract::IdempotencyKey>,
+    key: Option<IdempotencyKey>,
     request: ReserveRequest,
 ) -> Result<(Response, Outcome), Refused> {
     let forbidden = |problem| (problem, Outcome::Forbidden);

@@ -103,6 +103,10 @@ impl State {
     }
 }
 
+fn seats_of(reservation: &Reservation) -> impl Iterator<Item = SeatId> {
+    reservation.items.iter().map(|item| item.seat)
+}
+
 fn next(last: &mut i64) -> i64 {
     *last += 1;
     *last
@@ -229,9 +233,7 @@ impl<'a> Tx<'a> {
             ],
         )?;
         let held = SeatState::Held { reservation: reservation.id, until };
-        for item in &reservation.items {
-            self.set_seat(request.session, item.seat, held)?;
-        }
+        self.set_seats(request.session, seats_of(&reservation), held)?;
         self.remember(request.user, request.idempotency.as_ref(), reservation.id.get(), now)?;
         let event = Event::ConcertReserved {
             reservation: reservation.id,
@@ -288,10 +290,8 @@ impl<'a> Tx<'a> {
             "UPDATE reservation SET state = ?2, payment_id = ?3 WHERE id = ?1",
             params![reservation.id.get(), reservation_state::PAID, payment.get()],
         )?;
-        for item in &reservation.items {
-            let sold = SeatState::Sold { reservation: reservation.id };
-            self.set_seat(reservation.session, item.seat, sold)?;
-        }
+        let sold = SeatState::Sold { reservation: reservation.id };
+        self.set_seats(reservation.session, seats_of(&reservation), sold)?;
         self.spend(&request.ticket, Some(payment), now)?;
         self.remember(request.user, request.idempotency.as_ref(), payment.get(), now)?;
         let event = Event::PaymentCompleted {
@@ -356,9 +356,8 @@ impl<'a> Tx<'a> {
             "UPDATE reservation SET state = ?2 WHERE id = ?1",
             params![reservation.id.get(), state],
         )?;
-        for seat in self.own_seats(reservation)? {
-            self.set_seat(reservation.session, seat, SeatState::Available)?;
-        }
+        let seats = self.own_seats(reservation)?;
+        self.set_seats(reservation.session, seats, SeatState::Available)?;
         let event = Event::ReservationCancelled {
             reservation: reservation.id,
             user: reservation.user,
@@ -369,7 +368,7 @@ impl<'a> Tx<'a> {
 
     /// The seats that a hold still has: those that no later hold has taken.
     fn own_seats(&self, reservation: &Reservation) -> Op<Vec<SeatId>> {
-        let seat_ids: Vec<SeatId> = reservation.items.iter().map(|item| item.seat).collect();
+        let seat_ids: Vec<SeatId> = seats_of(reservation).collect();
         let catalog = self.state.catalog.load();
         let hall = catalog.hall_of(reservation.session).ok_or_else(|| {
             Failure::Corrupt(format!("no session {} of a reservation", reservation.session))
@@ -381,16 +380,22 @@ impl<'a> Tx<'a> {
         Ok(hall.find(&seat_ids).into_iter().flatten().filter(is_own).map(|seat| seat.id).collect())
     }
 
-    fn set_seat(&mut self, session: SessionId, seat: SeatId, state: SeatState) -> Op<()> {
+    fn set_seats(
+        &mut self,
+        session: SessionId,
+        seats: impl IntoIterator<Item = SeatId>,
+        state: SeatState,
+    ) -> Op<()> {
         let (number, reservation, until) = seat_columns(state);
-        let changed = self.execute(
+        let mut update = self.connection.prepare_cached(
             "UPDATE seat SET state = ?2, reservation_id = ?3, held_until = ?4 WHERE id = ?1",
-            params![seat.get(), number, reservation, until],
         )?;
-        if changed != 1 {
-            return Err(Failure::Corrupt(format!("no row for seat {seat}")));
+        for seat in seats {
+            if update.execute(params![seat.get(), number, reservation, until])? != 1 {
+                return Err(Failure::Corrupt(format!("no row for seat {seat}")));
+            }
+            self.state.changed.insert(seat, (session, state));
         }
-        self.state.changed.insert(seat, (session, state));
         Ok(())
     }
 
@@ -588,15 +593,20 @@ impl<'a> Tx<'a> {
 
     pub(super) fn mark_published(&self, ids: &[i64]) -> Op<()> {
         let mut gone: HashMap<String, (i64, i64)> = HashMap::new();
-        let mut delete =
-            self.connection.prepare_cached("DELETE FROM outbox WHERE id = ?1 RETURNING topic")?;
-        for id in ids {
-            let topic: Option<String> = delete.query_row([id], |row| row.get(0)).optional()?;
-            if let Some(topic) = topic {
+        // The relay hands over what it took, which is a run of ids; a run is one walk and one delete.
+        for run in ids.chunk_by(|id, next| id.checked_add(1) == Some(*next)) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let mut find = self
+                .connection
+                .prepare_cached("SELECT id, topic FROM outbox WHERE id BETWEEN ?1 AND ?2")?;
+            let mut rows = find.query([first, last])?;
+            while let Some(row) = rows.next()? {
+                let (id, topic): (i64, String) = (row.get(0)?, row.get(1)?);
                 let (count, last) = gone.entry(topic).or_default();
                 *count += 1;
-                *last = (*last).max(*id);
+                *last = (*last).max(id);
             }
+            self.execute("DELETE FROM outbox WHERE id BETWEEN ?1 AND ?2", [first, last])?;
         }
         for (topic, (count, last)) in gone {
             self.execute(

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -119,6 +119,29 @@ impl Writer {
     }
 }
 
+/// A batch of so many commands says that there is a rush.
+const RUSH_COMMANDS: usize = 8;
+/// In a rush the writer looks this often whether more commands have come, and takes them when none
+/// have, ...
+const GATHER_STEP: Duration = Duration::from_millis(1);
+/// ... or when it has looked so many times.
+const GATHER_STEPS: u32 = 5;
+
+/// Lets the commands of a rush come together. A commit costs about the same for two as for two
+/// hundred, and whoever answers requests works through them faster when not interrupted for each
+/// few. Whoever comes alone never waits.
+fn gather(stats: &StoreStats, batch_max: usize) {
+    let mut waiting = 0;
+    for _ in 0..GATHER_STEPS {
+        std::thread::sleep(GATHER_STEP);
+        let now = stats.pending.load(Ordering::Relaxed);
+        if now == waiting || now >= batch_max as u64 {
+            return;
+        }
+        waiting = now;
+    }
+}
+
 fn run(
     connection: Connection,
     mut state: State,
@@ -129,10 +152,14 @@ fn run(
 ) {
     let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(batch_max);
     let mut open = true;
+    let mut last_commands = 0;
     while open {
         match receiver.recv() {
             Ok(Message::Job(job)) => batch.push(job),
             Ok(Message::Close) | Err(_) => break,
+        }
+        if last_commands >= RUSH_COMMANDS {
+            gather(stats, batch_max);
         }
         while batch.len() < batch_max {
             match receiver.try_recv() {
@@ -144,7 +171,8 @@ fn run(
                 Err(_) => break,
             }
         }
-        stats.pending.fetch_sub(batch.len() as u64, Ordering::Relaxed);
+        last_commands = batch.len();
+        stats.pending.fetch_sub(last_commands as u64, Ordering::Relaxed);
         commit_batch(&connection, &mut state, &mut batch, stats, observe);
     }
 }
