@@ -5,7 +5,6 @@ mod jsonl;
 
 use boxoffice_domain::event::{EndReason, Event};
 use boxoffice_domain::time::Timestamp;
-use serde::Serialize;
 
 pub use jsonl::JsonlSink;
 
@@ -41,56 +40,6 @@ impl EventSink {
     }
 }
 
-#[derive(Serialize)]
-struct CloudEvent<'a, D> {
-    specversion: &'static str,
-    id: &'a str,
-    source: &'static str,
-    r#type: &'static str,
-    subject: String,
-    time: String,
-    datacontenttype: &'static str,
-    data: D,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Reserved<'a> {
-    reservation_id: i64,
-    user_id: i64,
-    concert_id: i64,
-    session_id: i64,
-    seat_ids: &'a [i64],
-    total_price: i64,
-    expires_at: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Cancelled {
-    reservation_id: i64,
-    user_id: i64,
-    reason: &'static str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Paid {
-    payment_id: i64,
-    reservation_id: i64,
-    user_id: i64,
-    payment_amount: i64,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Charged {
-    entry_id: i64,
-    user_id: i64,
-    amount: i64,
-    total_amount: i64,
-}
-
 /// A moment as RFC 3339 text in UTC, to the millisecond. A time that no calendar has (only a
 /// corrupt store could hold one) becomes the start of 1970.
 pub fn rfc3339(at: Timestamp) -> String {
@@ -98,76 +47,123 @@ pub fn rfc3339(at: Timestamp) -> String {
     format!("{at:.3}")
 }
 
-/// The event as CloudEvents 1.0 JSON.
-pub(crate) fn cloud_event(event: &Event, at: Timestamp) -> String {
-    match event {
-        Event::ConcertReserved { reservation, user, concert, session, seats, total, until } => {
-            let seat_ids: Vec<i64> = seats.iter().map(|seat| seat.get()).collect();
-            envelope(
-                event,
-                at,
-                Reserved {
-                    reservation_id: reservation.get(),
-                    user_id: user.get(),
-                    concert_id: concert.get(),
-                    session_id: session.get(),
-                    seat_ids: &seat_ids,
-                    total_price: *total,
-                    expires_at: rfc3339(*until),
-                },
-            )
-        }
-        Event::ReservationCancelled { reservation, user, reason } => envelope(
-            event,
-            at,
-            Cancelled {
-                reservation_id: reservation.get(),
-                user_id: user.get(),
-                reason: match reason {
-                    EndReason::Cancelled => "CANCELLED",
-                    EndReason::Expired => "EXPIRED",
-                },
-            },
-        ),
-        Event::PaymentCompleted { payment, reservation, user, amount } => envelope(
-            event,
-            at,
-            Paid {
-                payment_id: payment.get(),
-                reservation_id: reservation.get(),
-                user_id: user.get(),
-                payment_amount: *amount,
-            },
-        ),
-        Event::PointCharged { entry, user, amount, balance } => envelope(
-            event,
-            at,
-            Charged {
-                entry_id: *entry,
-                user_id: user.get(),
-                amount: *amount,
-                total_amount: *balance,
-            },
-        ),
-    }
-}
-
 /// Room for an event of a few seats.
 const EVENT_BYTES: usize = 512;
 
-fn envelope(event: &Event, at: Timestamp, data: impl Serialize) -> String {
-    let envelope = CloudEvent {
-        specversion: "1.0",
-        id: &event.id(),
-        source: "/boxoffice",
-        r#type: event.topic().name(),
-        subject: event.key().to_string(),
-        time: rfc3339(at),
-        datacontenttype: "application/json",
-        data,
-    };
-    let mut body = Vec::with_capacity(EVENT_BYTES);
-    // Structs of strings and numbers always serialise, and to UTF-8.
-    let _ = serde_json::to_writer(&mut body, &envelope);
-    String::from_utf8(body).unwrap_or_default()
+/// The event as CloudEvents 1.0 JSON. Written piece by piece, because it is part of every
+/// transaction; no text in it needs escaping.
+pub(crate) fn cloud_event(event: &Event, at: Timestamp) -> String {
+    let mut json = String::with_capacity(EVENT_BYTES);
+    json.push_str(r#"{"specversion":"1.0","id":""#);
+    json.push_str(&event.id());
+    json.push_str(r#"","source":"/boxoffice","type":""#);
+    json.push_str(event.topic().name());
+    number(&mut json, r#"","subject":""#, event.key());
+    json.push_str(r#"","time":""#);
+    json.push_str(&rfc3339(at));
+    json.push_str(r#"","datacontenttype":"application/json","data":{"#);
+    match event {
+        Event::ConcertReserved { reservation, user, concert, session, seats, total, until } => {
+            number(&mut json, r#""reservationId":"#, reservation.get());
+            number(&mut json, r#","userId":"#, user.get());
+            number(&mut json, r#","concertId":"#, concert.get());
+            number(&mut json, r#","sessionId":"#, session.get());
+            let mut before = r#","seatIds":["#;
+            for seat in seats {
+                number(&mut json, before, seat.get());
+                before = ",";
+            }
+            number(&mut json, r#"],"totalPrice":"#, *total);
+            json.push_str(r#","expiresAt":""#);
+            json.push_str(&rfc3339(*until));
+            json.push('"');
+        }
+        Event::ReservationCancelled { reservation, user, reason } => {
+            number(&mut json, r#""reservationId":"#, reservation.get());
+            number(&mut json, r#","userId":"#, user.get());
+            json.push_str(match reason {
+                EndReason::Cancelled => r#","reason":"CANCELLED""#,
+                EndReason::Expired => r#","reason":"EXPIRED""#,
+            });
+        }
+        Event::PaymentCompleted { payment, reservation, user, amount } => {
+            number(&mut json, r#""paymentId":"#, payment.get());
+            number(&mut json, r#","reservationId":"#, reservation.get());
+            number(&mut json, r#","userId":"#, user.get());
+            number(&mut json, r#","paymentAmount":"#, *amount);
+        }
+        Event::PointCharged { entry, user, amount, balance } => {
+            number(&mut json, r#""entryId":"#, *entry);
+            number(&mut json, r#","userId":"#, user.get());
+            number(&mut json, r#","amount":"#, *amount);
+            number(&mut json, r#","totalAmount":"#, *balance);
+        }
+    }
+    json.push_str("}}");
+    json
+}
+
+fn number(json: &mut String, before: &str, value: i64) {
+    json.push_str(before);
+    json.push_str(itoa::Buffer::new().format(value));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use boxoffice_domain::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
+    use serde_json::json;
+
+    use super::*;
+
+    fn parsed(event: &Event) -> serde_json::Value {
+        serde_json::from_str(&cloud_event(event, Timestamp(1_763_800_000_123))).unwrap()
+    }
+
+    #[test]
+    fn every_event_is_a_json_document_of_its_fields() {
+        let reservation = ReservationId::new(7).unwrap();
+        let user = UserId::new(i64::MAX).unwrap();
+        let event = Event::ConcertReserved {
+            reservation,
+            user,
+            concert: ConcertId::new(1).unwrap(),
+            session: SessionId::new(2).unwrap(),
+            seats: vec![SeatId::new(3).unwrap(), SeatId::new(4).unwrap()],
+            total: 240,
+            until: Timestamp(1_763_800_300_123),
+        };
+        assert_eq!(
+            parsed(&event),
+            json!({
+                "specversion": "1.0", "id": event.id(), "source": "/boxoffice",
+                "type": "concert.concert-reserved", "subject": event.key().to_string(),
+                "time": "2025-11-22T08:26:40.123Z", "datacontenttype": "application/json",
+                "data": {
+                    "reservationId": 7, "userId": i64::MAX, "concertId": 1, "sessionId": 2,
+                    "seatIds": [3, 4], "totalPrice": 240, "expiresAt": "2025-11-22T08:31:40.123Z",
+                },
+            })
+        );
+        let data = |event: &Event| parsed(event)["data"].clone();
+        for (reason, text) in [(EndReason::Cancelled, "CANCELLED"), (EndReason::Expired, "EXPIRED")]
+        {
+            assert_eq!(
+                data(&Event::ReservationCancelled { reservation, user, reason }),
+                json!({ "reservationId": 7, "userId": i64::MAX, "reason": text })
+            );
+        }
+        let payment = PaymentId::new(9).unwrap();
+        assert_eq!(
+            data(&Event::PaymentCompleted { payment, reservation, user, amount: 240 }),
+            json!({
+                "paymentId": 9, "reservationId": 7, "userId": i64::MAX, "paymentAmount": 240,
+            })
+        );
+        assert_eq!(
+            data(&Event::PointCharged { entry: 5, user, amount: 10, balance: 30 }),
+            json!({ "entryId": 5, "userId": i64::MAX, "amount": 10, "totalAmount": 30 })
+        );
+    }
 }

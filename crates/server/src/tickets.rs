@@ -85,15 +85,21 @@ impl TicketKeys {
     /// the second of issue, `ms` the milliseconds beyond it, and `jti` the unique id in Base64.
     pub fn sign(&self, ticket: &Ticket) -> String {
         // No text in it needs escaping: a queue's name is letters, digits, `-` and `_`.
-        let claims = format!(
-            r#"{{"sub":"{}","q":"{}","seq":{},"iat":{},"ms":{},"jti":"{}"}}"#,
-            ticket.user,
-            ticket.queue,
-            ticket.seq,
-            ticket.issued_at.0.div_euclid(1000),
-            ticket.issued_at.0.rem_euclid(1000),
-            BASE64.encode(ticket.id.0),
-        );
+        let (mut number, at) = (itoa::Buffer::new(), ticket.issued_at.0);
+        let mut claims = String::with_capacity(TOKEN_LENGTH_MAX / 2);
+        claims.push_str(r#"{"sub":""#);
+        claims.push_str(number.format(ticket.user.get()));
+        claims.push_str(r#"","q":""#);
+        claims.push_str(ticket.queue.as_str());
+        claims.push_str(r#"","seq":"#);
+        claims.push_str(number.format(ticket.seq));
+        claims.push_str(r#","iat":"#);
+        claims.push_str(number.format(at.div_euclid(1000)));
+        claims.push_str(r#","ms":"#);
+        claims.push_str(number.format(at.rem_euclid(1000)));
+        claims.push_str(r#","jti":""#);
+        BASE64.encode_string(ticket.id.0, &mut claims);
+        claims.push_str(r#""}"#);
         let mut token = String::with_capacity(TOKEN_LENGTH_MAX / 2);
         token.push_str(&self.signing.prefix);
         BASE64.encode_string(claims, &mut token);

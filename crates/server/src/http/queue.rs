@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use super::auth::Presented;
 use super::extract::{ApiJson, BodyLimits, PathQueue, WireId};
 use super::problem::{ErrorCode, Problem};
-use super::reply::{fault, json};
+use super::reply::{PlainObject, fault, json, json_bytes};
 use crate::app::AppState;
 
 /// A fan who wants to join.
@@ -46,6 +46,16 @@ pub(super) enum TicketStatus {
     Expired,
 }
 
+impl TicketStatus {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "WAITING",
+            Self::Activated => "ACTIVATED",
+            Self::Expired => "EXPIRED",
+        }
+    }
+}
+
 /// A new ticket.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -64,6 +74,22 @@ pub(super) struct JoinResponse {
     /// When the ticket was given.
     #[schema(format = DateTime)]
     joined_at: String,
+}
+
+impl JoinResponse {
+    fn to_json(&self) -> Vec<u8> {
+        let mut json = PlainObject::with_capacity(512);
+        json.text("token", &self.token);
+        json.text("status", self.status.as_str());
+        json.number("waitingNumber", self.waiting_number);
+        match self.eta_seconds {
+            Some(seconds) => json.number("etaSeconds", seconds),
+            None => json.null("etaSeconds"),
+        }
+        json.number("pollAfterMs", self.poll_after_ms);
+        json.text("joinedAt", &self.joined_at);
+        json.finish()
+    }
 }
 
 /// Where a ticket stands.
@@ -87,6 +113,26 @@ pub(super) struct StatusResponse<'a> {
     /// When it stops opening doors; null unless activated.
     #[schema(required, nullable, format = DateTime)]
     active_until: Option<String>,
+}
+
+impl StatusResponse<'_> {
+    fn to_json(&self) -> Vec<u8> {
+        let mut json = PlainObject::with_capacity(256);
+        json.number("userId", self.user_id);
+        json.text("queue", self.queue);
+        json.text("status", self.status.as_str());
+        json.number("waitingNumber", self.waiting_number);
+        match self.eta_seconds {
+            Some(seconds) => json.number("etaSeconds", seconds),
+            None => json.null("etaSeconds"),
+        }
+        json.number("pollAfterMs", self.poll_after_ms);
+        match &self.active_until {
+            Some(until) => json.text("activeUntil", until),
+            None => json.null("activeUntil"),
+        }
+        json.finish()
+    }
 }
 
 /// What a queue is doing.
@@ -178,17 +224,15 @@ pub(super) async fn join(
         Place::Over(_) => (TicketStatus::Expired, 0),
     };
     let (eta_seconds, poll_after_ms) = pace(number, &settings, now, seq);
-    Ok(json(
-        StatusCode::CREATED,
-        &JoinResponse {
-            token: app.tickets.sign(&pass.ticket),
-            status,
-            waiting_number: number,
-            eta_seconds,
-            poll_after_ms,
-            joined_at: rfc3339(now),
-        },
-    ))
+    let answer = JoinResponse {
+        token: app.tickets.sign(&pass.ticket),
+        status,
+        waiting_number: number,
+        eta_seconds,
+        poll_after_ms,
+        joined_at: rfc3339(now),
+    };
+    Ok(json_bytes(StatusCode::CREATED, answer.to_json()))
 }
 
 /// See [`join`]; for requests that have not been through the router.
@@ -227,18 +271,16 @@ pub(super) fn place_of(presented: &Presented) -> Response {
     } else {
         pace(number, &queue.settings(), *now, jitter)
     };
-    json(
-        StatusCode::OK,
-        &StatusResponse {
-            user_id: pass.ticket.user.get(),
-            queue: pass.ticket.queue.as_str(),
-            status,
-            waiting_number: number,
-            eta_seconds,
-            poll_after_ms,
-            active_until: until,
-        },
-    )
+    let answer = StatusResponse {
+        user_id: pass.ticket.user.get(),
+        queue: pass.ticket.queue.as_str(),
+        status,
+        waiting_number: number,
+        eta_seconds,
+        poll_after_ms,
+        active_until: until,
+    };
+    json_bytes(StatusCode::OK, answer.to_json())
 }
 
 /// Gives a ticket up.
@@ -296,4 +338,39 @@ pub(super) async fn document(
 /// The user with the id of a request.
 pub(super) fn user_id(id: WireId) -> Result<UserId, Problem> {
     UserId::new(id.get()).ok_or_else(|| Problem::new(ErrorCode::InvalidId))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_written_by_hand_are_what_serde_would_write() {
+        use TicketStatus::{Activated, Expired, Waiting};
+        for status in [Waiting, Activated, Expired] {
+            for eta_seconds in [None, Some(0), Some(u64::MAX)] {
+                let join = JoinResponse {
+                    token: "eyJ.-_.x".into(),
+                    status,
+                    waiting_number: u64::MAX,
+                    eta_seconds,
+                    poll_after_ms: 1_000,
+                    joined_at: rfc3339(Timestamp(0)),
+                };
+                assert_eq!(join.to_json(), serde_json::to_vec(&join).unwrap());
+                for active_until in [None, Some(rfc3339(Timestamp(1)))] {
+                    let poll = StatusResponse {
+                        user_id: i64::MAX,
+                        queue: "main-1_a",
+                        status,
+                        waiting_number: 0,
+                        eta_seconds,
+                        poll_after_ms: 33_000,
+                        active_until,
+                    };
+                    assert_eq!(poll.to_json(), serde_json::to_vec(&poll).unwrap());
+                }
+            }
+        }
+    }
 }

@@ -20,15 +20,61 @@ const STORE_RETRY_AFTER_SECONDS: u32 = 1;
 /// A JSON answer.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     match serde_json::to_vec(value) {
-        Ok(bytes) => {
-            let mut response = Response::new(Body::from(bytes));
-            *response.status_mut() = status;
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
-        }
+        Ok(bytes) => json_bytes(status, bytes),
         Err(error) => axum::response::IntoResponse::into_response(Problem::internal(error)),
+    }
+}
+
+/// An answer that is JSON already.
+pub(super) fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Writes an object without looking for characters to be escaped, for the two answers that are
+/// nearly all of the traffic: a third of the work of a join was to look through its token for them.
+/// Its texts must not need any.
+pub(super) struct PlainObject(Vec<u8>);
+
+impl PlainObject {
+    /// An object with room for so many bytes.
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    fn name(&mut self, name: &str) {
+        self.0.extend_from_slice(if self.0.is_empty() { b"{\"" } else { b",\"" });
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+
+    /// A text that needs no escaping.
+    pub(super) fn text(&mut self, name: &str, value: &str) {
+        debug_assert!(value.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\'));
+        self.name(name);
+        self.0.push(b'"');
+        self.0.extend_from_slice(value.as_bytes());
+        self.0.push(b'"');
+    }
+
+    /// A number.
+    pub(super) fn number(&mut self, name: &str, value: impl itoa::Integer) {
+        self.name(name);
+        self.0.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// No value.
+    pub(super) fn null(&mut self, name: &str) {
+        self.name(name);
+        self.0.extend_from_slice(b"null");
+    }
+
+    /// The object.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.0.push(b'}');
+        self.0
     }
 }
 

@@ -1,5 +1,6 @@
 //! The operations inside a transaction: load, ask the decider, write.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use boxoffice_domain::sales::{
     decide_cancel, decide_hold, decide_payment,
 };
 use boxoffice_domain::time::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, Statement, params};
 
 use super::rows::{
     self, Failure, column, entry_kind, items_to_text, reservation_state, seat_columns, seat_state,
@@ -116,13 +117,16 @@ fn next(last: &mut i64) -> i64 {
 pub(super) struct Tx<'a> {
     connection: &'a Connection,
     state: &'a mut State,
+    /// Statements that this transaction has used. To ask the connection's cache for one costs about
+    /// as much as to run a small one, and a transaction runs the same few hundreds of times.
+    statements: RefCell<Vec<(&'static str, CachedStatement<'a>)>>,
 }
 
 type Op<T> = Result<T, Failure>;
 
 impl<'a> Tx<'a> {
     pub(super) const fn new(connection: &'a Connection, state: &'a mut State) -> Self {
-        Self { connection, state }
+        Self { connection, state, statements: RefCell::new(Vec::new()) }
     }
 
     pub(super) const fn connection(&self) -> &Connection {
@@ -155,8 +159,46 @@ impl<'a> Tx<'a> {
         self.state.made.iter().map(added).sum()
     }
 
-    fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Op<usize> {
-        Ok(self.connection.prepare_cached(sql)?.execute(params)?)
+    fn with<T>(
+        &self,
+        sql: &'static str,
+        run: impl FnOnce(&mut Statement<'_>) -> rusqlite::Result<T>,
+    ) -> Op<T> {
+        let kept = {
+            let mut statements = self.statements.borrow_mut();
+            // The same literal; another one of the same text is found in the connection's cache.
+            let known = statements.iter().position(|(text, _)| std::ptr::eq(*text, sql));
+            known.map(|index| statements.swap_remove(index).1)
+        };
+        let mut statement = match kept {
+            Some(statement) => statement,
+            None => self.connection.prepare_cached(sql)?,
+        };
+        let result = run(&mut statement);
+        self.statements.borrow_mut().push((sql, statement));
+        Ok(result?)
+    }
+
+    fn execute(&self, sql: &'static str, params: impl Params) -> Op<usize> {
+        self.with(sql, |statement| statement.execute(params))
+    }
+
+    fn row<T>(
+        &self,
+        sql: &'static str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Op<T> {
+        self.with(sql, |statement| statement.query_row(params, read))
+    }
+
+    fn optional<T>(
+        &self,
+        sql: &'static str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Op<Option<T>> {
+        self.with(sql, |statement| statement.query_row(params, read).optional())
     }
 
     // ---- sales ----
@@ -387,24 +429,30 @@ impl<'a> Tx<'a> {
         state: SeatState,
     ) -> Op<()> {
         let (number, reservation, until) = seat_columns(state);
-        let mut update = self.connection.prepare_cached(
-            "UPDATE seat SET state = ?2, reservation_id = ?3, held_until = ?4 WHERE id = ?1",
-        )?;
-        for seat in seats {
-            if update.execute(params![seat.get(), number, reservation, until])? != 1 {
-                return Err(Failure::Corrupt(format!("no row for seat {seat}")));
+        let seats: Vec<SeatId> = seats.into_iter().collect();
+        // Friends sit side by side: seats next to each other are one statement.
+        for run in seats.chunk_by(|seat, next| next.get() - seat.get() == 1) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let changed = self.execute(
+                "UPDATE seat SET state = ?3, reservation_id = ?4, held_until = ?5 \
+                 WHERE id BETWEEN ?1 AND ?2",
+                params![first.get(), last.get(), number, reservation, until],
+            )?;
+            if changed != run.len() {
+                return Err(Failure::Corrupt(format!("no rows for seats {first} to {last}")));
             }
-            self.state.changed.insert(seat, (session, state));
         }
+        self.state.changed.extend(seats.into_iter().map(|seat| (seat, (session, state))));
         Ok(())
     }
 
     fn live_seats_of(&self, user: UserId, session: SessionId, now: Timestamp) -> Op<u32> {
-        let mut statement = self.connection.prepare_cached(
+        self.row(
             "SELECT COALESCE(SUM(seat_count), 0) FROM reservation WHERE user_id = ?1 \
              AND session_id = ?2 AND (state = 1 OR (state = 0 AND held_until > ?3))",
-        )?;
-        Ok(statement.query_row(params![user.get(), session.get(), now.0], |row| row.get(0))?)
+            params![user.get(), session.get(), now.0],
+            |row| row.get(0),
+        )
     }
 
     fn payment(&self, id: PaymentId) -> Op<Payment> {
@@ -424,10 +472,10 @@ impl<'a> Tx<'a> {
     // ---- tickets ----
 
     fn is_spent(&self, ticket: &TicketKey) -> Op<bool> {
-        let mut statement = self.connection.prepare_cached(
+        self.with(
             "SELECT 1 FROM spent_ticket WHERE queue = ?1 AND seq = ?2 AND ticket_id = ?3",
-        )?;
-        Ok(statement.exists(params![ticket.queue.as_str(), column(ticket.seq), ticket.id.0])?)
+            |find| find.exists(params![ticket.queue.as_str(), column(ticket.seq), ticket.id.0]),
+        )
     }
 
     fn spend(&self, ticket: &TicketKey, payment: Option<PaymentId>, now: Timestamp) -> Op<()> {
@@ -487,9 +535,8 @@ impl<'a> Tx<'a> {
     // ---- points ----
 
     fn balance(&self, user: UserId) -> Op<i64> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT balance FROM account WHERE user_id = ?1")?;
-        Ok(statement.query_row([user.get()], |row| row.get(0)).optional()?.unwrap_or(0))
+        let sql = "SELECT balance FROM account WHERE user_id = ?1";
+        Ok(self.optional(sql, [user.get()], |row| row.get(0))?.unwrap_or(0))
     }
 
     pub(super) fn charge(&mut self, request: &Charge) -> Op<Result<Answer<i64>, PointsRejected>> {
@@ -545,11 +592,11 @@ impl<'a> Tx<'a> {
 
     fn earlier(&self, user: UserId, key: Option<&IdempotencyKey>) -> Op<Earlier> {
         let Some(key) = key else { return Ok(Earlier::None) };
-        let mut statement = self.connection.prepare_cached(
+        let found: Option<(Vec<u8>, i64)> = self.optional(
             "SELECT fingerprint, result_id FROM idempotency WHERE user_id = ?1 AND key = ?2",
+            params![user.get(), key.key],
+            |row| row.try_into(),
         )?;
-        let found: Option<(Vec<u8>, i64)> =
-            statement.query_row(params![user.get(), key.key], |row| row.try_into()).optional()?;
         Ok(match found {
             None => Earlier::None,
             Some((fingerprint, _)) if fingerprint != key.fingerprint => Earlier::Other,
