@@ -37,7 +37,7 @@ use boxoffice_domain::sales::{Limits, Reservation, SeatState};
 use boxoffice_domain::time::Timestamp;
 
 use crate::store::{
-    Charge, IdempotencyKey, NewConcert, NewSeats, Pay, Payment, Reserve, Store, TicketKey,
+    Charge, IdempotencyKey, NewConcert, NewSeats, OutboxRow, Pay, Payment, Reserve, Store, TicketKey,
 };
 
 type Reopen = Box<dyn Fn(Store) -> Pin<Box<dyn Future<Output = Store> + Send>> + Send + Sync>;
@@ -79,6 +79,7 @@ macro_rules! store_conformance {
             catalogue::a_seed_is_there_and_is_accounted_for,
             catalogue::settings_keep_the_first_fresh_value,
             catalogue::settings_made_at_once_agree,
+            events::what_was_taken_and_dropped_is_there_again,
             events::the_outbox_keeps_the_order_and_forgets_what_was_published,
             events::events_say_what_happened,
             events::marking_twice_or_for_nothing_counts_nothing,
@@ -288,9 +289,21 @@ pub fn charge(by: i64, amount: i64, now: Timestamp) -> Charge {
     Charge { user: user(by), amount, idempotency: None, now }
 }
 
+/// The oldest rows of the outbox, at most `max`. Nothing is claimed when this returns.
+pub async fn waiting_rows(store: &Store, max: u32) -> Vec<OutboxRow> {
+    store.take_outbox(max).await.unwrap().rows
+}
+
+/// Marks rows as published that were taken before.
+pub async fn mark_rows(store: &Store, rows: &[OutboxRow]) {
+    let mut outbox = store.take_outbox(1).await.unwrap();
+    outbox.rows = rows.to_vec();
+    store.mark_published(outbox).await.unwrap();
+}
+
 /// The events that wait in the outbox: topic and body.
 pub async fn waiting_events(store: &Store) -> Vec<(String, serde_json::Value)> {
-    let rows = store.take_outbox(100_000).await.unwrap();
+    let rows = waiting_rows(store, 100_000).await;
     rows.into_iter()
         .map(|row| (row.topic, serde_json::from_str(&row.body).expect("an event is JSON")))
         .collect()

@@ -343,7 +343,7 @@ async fn an_operation_that_fails_does_not_hurt_its_neighbours() {
     for n in 1..=10 {
         assert_eq!(store.balance(user(n)).await, Ok(n));
     }
-    assert_eq!(store.take_outbox(100).await.unwrap().len(), 10);
+    assert_eq!(store.take_outbox(100).await.unwrap().rows.len(), 10);
     assert_eq!(store.stats().fault(), None, "the last write succeeded");
     assert_clean(&store, START).await;
 }
@@ -375,7 +375,7 @@ async fn seats_and_ids_are_right_after_a_rolled_back_batch() {
     assert_ne!(first.id, third.id);
     assert!(second.await.unwrap().is_err() && fourth.await.unwrap().is_err());
     failing.await.unwrap().unwrap_err();
-    assert_eq!(store.take_outbox(100).await.unwrap().len(), 2);
+    assert_eq!(store.take_outbox(100).await.unwrap().rows.len(), 2);
     assert_clean(&store, START).await;
 }
 
@@ -423,7 +423,7 @@ async fn a_commit_that_fails_did_not_happen() {
     store.reserve(request).await.unwrap();
     assert_eq!(store.stats().fault(), None);
     store.pay(pay(1, held.id, START)).await.unwrap();
-    assert_eq!(store.take_outbox(100).await.unwrap().len(), 4);
+    assert_eq!(store.take_outbox(100).await.unwrap().rows.len(), 4);
     assert_clean(&store, START).await;
 }
 

@@ -1,0 +1,10 @@
+//! The MySQL store against a real MariaDB: the suite that every store must pass, and what only this
+//! store can suffer.
+
+#![allow(clippy::unwrap_used)]
+
+mod server;
+
+use server::{fresh, reopen};
+
+boxoffice_backends::store_conformance!(fresh, reopen);
