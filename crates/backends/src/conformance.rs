@@ -37,7 +37,8 @@ use boxoffice_domain::sales::{Limits, Reservation, SeatState};
 use boxoffice_domain::time::Timestamp;
 
 use crate::store::{
-    Charge, IdempotencyKey, NewConcert, NewSeats, OutboxRow, Pay, Payment, Reserve, Store, TicketKey,
+    Charge, IdempotencyKey, NewConcert, NewSeats, OutboxRow, Pay, Payment, Reserve, Store,
+    TicketKey,
 };
 
 type Reopen = Box<dyn Fn(Store) -> Pin<Box<dyn Future<Output = Store> + Send>> + Send + Sync>;
@@ -102,6 +103,11 @@ macro_rules! store_conformance {
             queues::counters_never_go_back,
             queues::a_checkpoint_of_several_queues_is_all_or_nothing,
             queues::a_line_survives_a_reopen,
+            queues::numbers_taken_at_once_are_disjoint,
+            queues::numbers_are_taken_above_what_the_caller_knows,
+            queues::one_of_several_admits,
+            queues::a_step_is_for_the_queue_as_it_was_planned,
+            queues::what_is_recorded_never_goes_back,
             queues::the_clock_never_goes_back,
             queues::aliases_are_stored_all_or_none,
             queues::aliases_know_whether_they_are_spent_and_run_out,

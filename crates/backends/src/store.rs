@@ -20,7 +20,7 @@ use boxoffice_domain::ids::{
 };
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::points::ChargeRejected;
-use boxoffice_domain::queue::{Admission, Settings, Ticket};
+use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
 use boxoffice_domain::sales::{HoldRejected, Limits, Reservation, Seat, SettleRejected};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -176,6 +176,8 @@ pub struct StoredQueue {
     pub name: QueueName,
     /// How it admits.
     pub settings: Settings,
+    /// The last number known to have been given; some up to the watermark may have been, too.
+    pub next: u64,
     /// No number above this was given: where the counter goes on after a restart.
     pub watermark: u64,
     /// The highest number admitted.
@@ -190,6 +192,8 @@ pub struct StoredQueue {
     pub claimed: RoaringTreemap,
     /// Paid, or left after their admission.
     pub finished: RoaringTreemap,
+    /// The credit that the last shared step of admission left; empty since the settings changed.
+    pub bucket: Bucket,
 }
 
 /// What has changed in a queue since the last checkpoint.
@@ -206,6 +210,34 @@ pub struct Checkpoint {
     /// An admission to be made durable before anybody learns of it.
     pub admission: Option<Admission>,
     /// The claimed numbers, where they changed.
+    pub claimed: Option<RoaringTreemap>,
+}
+
+/// A step of admission of a queue that several instances share, to be made durable unless somebody
+/// has admitted since it was planned.
+#[derive(Clone, Debug)]
+pub struct Advance {
+    /// Which queue.
+    pub queue: QueueName,
+    /// The highest number admitted before the step, as whoever planned it knew it.
+    pub from: u64,
+    /// The step; it goes beyond `from`.
+    pub admission: Admission,
+    /// The credit that is left after the step.
+    pub bucket: Bucket,
+}
+
+/// What instances have learnt together of a queue. Nothing in it takes anything back: counters
+/// rise or stay, claimed numbers are added.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Which queue.
+    pub queue: QueueName,
+    /// The last number given.
+    pub next: u64,
+    /// The floor of the line.
+    pub floor: u64,
+    /// Numbers that were seen since their admission, where there are new ones.
     pub claimed: Option<RoaringTreemap>,
 }
 
@@ -420,7 +452,7 @@ impl Store {
         }
     }
 
-    /// Changes how a queue admits.
+    /// Changes how a queue admits, and takes the credit that it has saved up.
     pub async fn set_queue(&self, name: QueueName, settings: Settings) -> Result<(), Fault> {
         match self {
             Self::Sqlite(store) => store.set_queue(name, settings).await,
@@ -434,6 +466,40 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.checkpoint(queues, now).await,
             Self::Mysql(store) => store.checkpoint(queues, now).await,
+        }
+    }
+
+    /// Hands out the next `count` numbers of a queue, all above `at_least` and above every number
+    /// that was handed out before; gives the first. They are gone, whether the caller uses them or
+    /// not. With a `count` of 0 the watermark rises to `at_least` and nothing else happens.
+    pub async fn take_numbers(
+        &self,
+        queue: QueueName,
+        count: u64,
+        at_least: u64,
+    ) -> Result<u64, Fault> {
+        match self {
+            Self::Sqlite(store) => store.take_numbers(queue, count, at_least).await,
+            Self::Mysql(store) => store.take_numbers(queue, count, at_least).await,
+        }
+    }
+
+    /// Makes a step of admission durable, and the time with it. Gives false, and does nothing,
+    /// where somebody has admitted since the step was planned, or the queue is paused: the planner
+    /// is to look again.
+    pub async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
+        match self {
+            Self::Sqlite(store) => store.advance(step, now).await,
+            Self::Mysql(store) => store.advance(step, now).await,
+        }
+    }
+
+    /// Makes durable what is known of some queues, and the time with it. Several instances call
+    /// this in any order: nothing goes back. A floor counts up to what was admitted.
+    pub async fn record(&self, progress: Vec<Progress>, now: Timestamp) -> Result<(), Fault> {
+        match self {
+            Self::Sqlite(store) => store.record(progress, now).await,
+            Self::Mysql(store) => store.record(progress, now).await,
         }
     }
 
@@ -521,9 +587,7 @@ impl Store {
     /// because another has them all.
     pub async fn take_outbox(&self, max: u32) -> Result<Outbox, Fault> {
         match self {
-            Self::Sqlite(store) => {
-                Ok(Outbox { rows: store.take_outbox(max).await?, claim: None })
-            }
+            Self::Sqlite(store) => Ok(Outbox { rows: store.take_outbox(max).await?, claim: None }),
             Self::Mysql(store) => store.take_outbox(max).await,
         }
     }

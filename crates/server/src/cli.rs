@@ -20,9 +20,7 @@ use crate::audit::AuditReport;
 use crate::config::{Config, LoadOptions, Loaded, StoreKind};
 use crate::http::extract::{Whole, WireId};
 use crate::http::{IssuedTokens, TokenIssue};
-use crate::service::{
-    Opening, Service, StartError, address_file, admin_token_file, open_store,
-};
+use crate::service::{Opening, Service, StartError, address_file, admin_token_file, open_store};
 use crate::telemetry;
 
 /// Sells concert tickets when everybody comes at once.
@@ -498,8 +496,7 @@ fn wall_clock() -> Timestamp {
 fn migrate(config: &Config) -> Result<ExitCode, Failure> {
     let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
     runtime(config)?.block_on(async {
-        let (store, before) =
-            open_store(config, None, Opening::Migrate).await.map_err(text)?;
+        let (store, before) = open_store(config, None, Opening::Migrate).await.map_err(text)?;
         store.close().await;
         let (place, now) = match config.store.kind {
             StoreKind::Sqlite => (
@@ -533,9 +530,11 @@ fn show_config(loaded: &Loaded, command: &ConfigCommand) -> ExitCode {
 
 fn backup(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
     if config.store.kind == StoreKind::Mysql {
-        return Err("the store is in MySQL, which has its own ways: mariadb-dump or mysqldump with \
+        return Err(
+            "the store is in MySQL, which has its own ways: mariadb-dump or mysqldump with \
                     --single-transaction; docs/operations.md says more"
-            .to_owned());
+                .to_owned(),
+        );
     }
     let bar = progress(0, "bytes");
     let bytes = sqlite_backup(&config.data_dir, file, |done, expected| {

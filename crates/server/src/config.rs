@@ -466,7 +466,10 @@ impl MysqlConfig {
         check.range("store.mysql.pool_size", self.pool_size as u64, 1, 1_000);
         check.range("store.mysql.acquire_timeout_ms", self.acquire_timeout_ms, 1, 60_000);
         if self.tls_ca_file.is_some() && self.tls != MysqlTlsMode::Verify {
-            check.problem("store.mysql.tls_ca_file", "is only used with store.mysql.tls = \"verify\"");
+            check.problem(
+                "store.mysql.tls_ca_file",
+                "is only used with store.mysql.tls = \"verify\"",
+            );
         }
     }
 }
@@ -1377,7 +1380,8 @@ mod tests {
         assert!(!loaded.to_toml().contains("pass-word"), "{}", loaded.to_toml());
 
         let mut url = options(&dir);
-        url.env = pairs(&[("BOXOFFICE_STORE__MYSQL__URL", "mysql://me:se%20cret@[::1]:3307/tickets")]);
+        url.env =
+            pairs(&[("BOXOFFICE_STORE__MYSQL__URL", "mysql://me:se%20cret@[::1]:3307/tickets")]);
         url.overrides = pairs(&[("store.mysql.replica_url", "mysql://me@copy/tickets")]);
         let loaded = Config::load(url).unwrap();
         let server = loaded.config.store.mysql.server().unwrap();

@@ -62,7 +62,11 @@ impl JsonlSink {
         }
         let lines = &tail[..whole];
         // The first line of the tail may have lost its beginning.
-        let from = if start > 0 { lines.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1) } else { 0 };
+        let from = if start > 0 {
+            lines.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1)
+        } else {
+            0
+        };
         let mut sink = Self {
             path: path.to_owned(),
             file,

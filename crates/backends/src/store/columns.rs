@@ -6,6 +6,7 @@ use boxoffice_domain::ids::{
 };
 use boxoffice_domain::sales::{Item, Reservation, ReservationState, SeatState};
 use boxoffice_domain::time::Timestamp;
+use roaring::RoaringTreemap;
 
 /// What makes no sense about a row.
 #[derive(Debug)]
@@ -50,6 +51,22 @@ pub(super) fn ticket_id(bytes: &[u8]) -> Result<TicketId, Corrupt> {
 /// A counter that is never negative.
 pub(super) fn count(value: i64, what: &str) -> Result<u64, Corrupt> {
     u64::try_from(value).map_err(|_| Corrupt(format!("{what} is {value}")))
+}
+
+/// A set of numbers of a queue, from a column that may be empty.
+pub(super) fn numbers_from(bytes: Option<Vec<u8>>, queue: &str) -> Result<RoaringTreemap, Corrupt> {
+    let Some(bytes) = bytes else { return Ok(RoaringTreemap::new()) };
+    RoaringTreemap::deserialize_from(&bytes[..])
+        .map_err(|error| Corrupt(format!("claimed numbers of {queue}: {error}")))
+}
+
+/// A set of numbers of a queue as a column.
+pub(super) fn numbers_to(numbers: &RoaringTreemap) -> Result<Vec<u8>, Corrupt> {
+    let mut bytes = Vec::with_capacity(numbers.serialized_size());
+    numbers
+        .serialize_into(&mut bytes)
+        .map_err(|error| Corrupt(format!("claimed numbers: {error}")))?;
+    Ok(bytes)
 }
 
 /// A number of a queue as a column. Numbers count joins one by one, so 2^63 is out of reach.

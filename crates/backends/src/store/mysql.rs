@@ -40,9 +40,9 @@ use self::rows::{DEADLOCK, Failure};
 use self::tx::{Done, Made, Operation, Tx};
 use super::hall::{Catalog, Hall};
 use super::{
-    AddedSeats, Alias, AliasExists, Answer, Charge, Checkpoint, Commit, CommitObserver, NewConcert,
-    NewSeats, Outbox, Pay, Payment, PointsRejected, ReservationRejected, Reserve, ReserveRejected,
-    Seed, StoreResult, StoreStats, StoredQueue, TicketKey,
+    AddedSeats, Advance, Alias, AliasExists, Answer, Charge, Checkpoint, Commit, CommitObserver,
+    NewConcert, NewSeats, Outbox, Pay, Payment, PointsRejected, Progress, ReservationRejected,
+    Reserve, ReserveRejected, Seed, StoreResult, StoreStats, StoredQueue, TicketKey,
 };
 use crate::{Error, Fault};
 
@@ -193,8 +193,8 @@ impl MysqlStore {
         };
         let sale = pool(&primary, pool_size, acquire, SALE_BUDGET);
         let work = pool(&primary, WORK_CONNECTIONS, WORK_WAIT, WORK_BUDGET);
-        let replica = replica
-            .map(|replica| pool(&replica, REPLICA_CONNECTIONS, WORK_WAIT, SALE_BUDGET));
+        let replica =
+            replica.map(|replica| pool(&replica, REPLICA_CONNECTIONS, WORK_WAIT, SALE_BUDGET));
         let wanted = pool_size + WORK_CONNECTIONS + usize::from(exclusive);
         if wanted as i64 >= setup.max_connections {
             return Err(Fault::Unavailable(format!(
@@ -392,6 +392,27 @@ impl MysqlStore {
         now: Timestamp,
     ) -> Result<(), Fault> {
         self.call(tx::Checkpoints(queues, now)).await
+    }
+
+    pub(super) async fn take_numbers(
+        &self,
+        queue: QueueName,
+        count: u64,
+        at_least: u64,
+    ) -> Result<u64, Fault> {
+        self.call(tx::TakeNumbers { queue, count, at_least }).await
+    }
+
+    pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
+        self.call(tx::AdvanceTo(step, now)).await
+    }
+
+    pub(super) async fn record(
+        &self,
+        progress: Vec<Progress>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.call(tx::Record(progress, now)).await
     }
 
     pub(super) async fn give_up(

@@ -26,9 +26,9 @@ use self::tx::{State, Tx};
 use self::writer::Writer;
 use super::hall::Catalog;
 use super::{
-    AddedSeats, Alias, AliasExists, Answer, Charge, Checkpoint, CommitObserver, NewConcert, NewSeats,
-    OutboxRow, Pay, Payment, PointsRejected, ReservationRejected, Reserve, ReserveRejected, Seed, StoreResult,
-    StoreStats, StoredQueue, TicketKey,
+    AddedSeats, Advance, Alias, AliasExists, Answer, Charge, Checkpoint, CommitObserver,
+    NewConcert, NewSeats, OutboxRow, Pay, Payment, PointsRejected, Progress, ReservationRejected,
+    Reserve, ReserveRejected, Seed, StoreResult, StoreStats, StoredQueue, TicketKey,
 };
 use crate::{Error, Fault};
 
@@ -279,6 +279,27 @@ impl SqliteStore {
         now: Timestamp,
     ) -> Result<(), Fault> {
         self.call(move |tx| tx.checkpoint(&queues, now)).await
+    }
+
+    pub(super) async fn take_numbers(
+        &self,
+        queue: QueueName,
+        count: u64,
+        at_least: u64,
+    ) -> Result<u64, Fault> {
+        self.call(move |tx| tx.take_numbers(queue.as_str(), count, at_least)).await
+    }
+
+    pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
+        self.call(move |tx| tx.advance(&step, now)).await
+    }
+
+    pub(super) async fn record(
+        &self,
+        progress: Vec<Progress>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.call(move |tx| tx.record(&progress, now)).await
     }
 
     pub(super) async fn give_up(

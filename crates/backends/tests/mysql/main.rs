@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod explain;
+mod faults;
+mod instances;
+mod proxy;
 mod server;
 
 use server::{fresh, reopen};

@@ -250,8 +250,7 @@ async fn one_event(lease: &mut Lease) -> Audit<Finding> {
         };
         let name = || vec![Value::from(topic.name())];
         let effects = number(lease, &effects, vec![]).await?;
-        let waiting =
-            number(lease, "SELECT COUNT(*) FROM outbox WHERE topic = ?", name()).await?;
+        let waiting = number(lease, "SELECT COUNT(*) FROM outbox WHERE topic = ?", name()).await?;
         let sent = number(lease, "SELECT sent FROM published WHERE topic = ?", name()).await?;
         finding.looked_at(effects);
         finding.expect(effects == waiting + sent, || {

@@ -108,7 +108,9 @@ async fn keep(fence: std::sync::Weak<Fence>, conn: Conn, opts: Opts, name: Strin
                 Ok(Ok(())) => Some(conn),
                 _ => {
                     fence.state.store(AWAY, Ordering::SeqCst);
-                    tracing::warn!("the lock of the database was lost; nothing is written until it is back");
+                    tracing::warn!(
+                        "the lock of the database was lost; nothing is written until it is back"
+                    );
                     None
                 }
             },

@@ -288,8 +288,7 @@ async fn discover_new(
             after = after.min(id - 1);
         }
     }
-    let concerts =
-        if after < i64::MAX { load::concerts(lease, after).await? } else { Vec::new() };
+    let concerts = if after < i64::MAX { load::concerts(lease, after).await? } else { Vec::new() };
     let mut grown = Vec::new();
     let mut halls = Vec::new();
     for (session, seats) in sessions {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use boxoffice_domain::ids::{ConcertId, SessionId, TicketId, UserId};
-use boxoffice_domain::queue::{Admission, Settings, Ticket};
+use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
 use boxoffice_domain::sales::{Concert, Seat, Session};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -104,11 +104,12 @@ pub(super) async fn queues(lease: &mut Lease) -> Load<Vec<StoredQueue>> {
         let watermark = rows::count(take(row, 2)?, "watermark")?;
         let serving = rows::count(take(row, 3)?, "serving")?;
         let floor = rows::count(take(row, 4)?, "floor")?;
-        let claimed = match take::<Option<Vec<u8>>>(row, 5)? {
-            None => RoaringTreemap::new(),
-            Some(bytes) => RoaringTreemap::deserialize_from(&bytes[..])
-                .map_err(|error| Failure::Corrupt(format!("claimed numbers of {text}: {error}")))?,
-        };
+        let claimed = rows::numbers_from(take(row, 5)?, &text)?;
+        let bucket = Bucket::restore(
+            rows::count(take::<Option<i64>>(row, 6)?.unwrap_or(0), "credit_micro")?,
+            take::<Option<i64>>(row, 7)?.map(Timestamp),
+        );
+        let next = rows::count(take(row, 1)?, "next")?;
         let max_active: Option<i64> = take(row, 9)?;
         let mut ms = |column| -> Load<Duration> {
             Ok(Duration::from_millis(rows::count(take(row, column)?, "a duration")?))
@@ -128,6 +129,7 @@ pub(super) async fn queues(lease: &mut Lease) -> Load<Vec<StoredQueue>> {
         queues.push(StoredQueue {
             name: rows::queue_name(&text)?,
             settings,
+            next,
             watermark,
             serving,
             floor,
@@ -135,6 +137,7 @@ pub(super) async fn queues(lease: &mut Lease) -> Load<Vec<StoredQueue>> {
             left,
             claimed: claimed - &finished,
             finished,
+            bucket,
         });
     }
     lease.text("COMMIT").await?;

@@ -173,7 +173,11 @@ impl Lease {
     }
 
     /// Sends a statement that gives rows.
-    pub(super) async fn rows(&mut self, sql: &str, values: Vec<Value>) -> Result<Vec<Row>, Failure> {
+    pub(super) async fn rows(
+        &mut self,
+        sql: &str,
+        values: Vec<Value>,
+    ) -> Result<Vec<Row>, Failure> {
         let sql = sql.to_owned();
         self.bounded(None, async |conn| conn.exec::<Row, _, _>(sql, positional(values)).await).await
     }

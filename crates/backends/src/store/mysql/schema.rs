@@ -176,8 +176,8 @@ const V1: &[&str] = &[
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS queue (name VARCHAR(40) NOT NULL PRIMARY KEY, \
      next BIGINT NOT NULL, watermark BIGINT NOT NULL, serving BIGINT NOT NULL, \
-     floor BIGINT NOT NULL, claimed LONGBLOB, credit_micro BIGINT NOT NULL DEFAULT 0, \
-     credit_at BIGINT, admit_per_second DOUBLE NOT NULL, max_active BIGINT, \
+     floor BIGINT NOT NULL, claimed LONGBLOB, credit_micro BIGINT, credit_at BIGINT, \
+     admit_per_second DOUBLE NOT NULL, max_active BIGINT, \
      active_ttl_ms BIGINT NOT NULL, claim_window_ms BIGINT NOT NULL, opens_at BIGINT, \
      paused TINYINT NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS admission (queue VARCHAR(40) NOT NULL, upto BIGINT NOT NULL, \

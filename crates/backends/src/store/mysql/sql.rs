@@ -91,7 +91,18 @@ statements! {
         max_active, active_ttl_ms, claim_window_ms, opens_at, paused) \
         VALUES (?, 0, 0, 0, 0, ?, ?, ?, ?, ?, ?)";
     QUEUE_SET = "UPDATE queue SET admit_per_second = ?, max_active = ?, active_ttl_ms = ?, \
-        claim_window_ms = ?, opens_at = ?, paused = ? WHERE name = ?";
+        claim_window_ms = ?, opens_at = ?, paused = ?, credit_micro = NULL, credit_at = NULL \
+        WHERE name = ?";
+    QUEUE_EXISTS = "SELECT 1 FROM queue WHERE name = ?";
+    QUEUE_TAKE = "UPDATE queue SET watermark = GREATEST(watermark, ?) + ? WHERE name = ?";
+    QUEUE_WATERMARK = "SELECT watermark FROM queue WHERE name = ?";
+    QUEUE_ADVANCE = "UPDATE queue SET serving = ?, next = GREATEST(next, ?), \
+        watermark = GREATEST(watermark, ?), credit_micro = ?, credit_at = ? \
+        WHERE name = ? AND serving = ? AND serving < ? AND paused = 0";
+    QUEUE_RECORD = "UPDATE queue SET next = GREATEST(next, ?), \
+        watermark = GREATEST(watermark, ?), floor = GREATEST(floor, LEAST(serving, ?)) \
+        WHERE name = ?";
+    QUEUE_RECORDED = "SELECT floor, claimed FROM queue WHERE name = ?";
     QUEUE_CHECKPOINT = "UPDATE queue SET next = ?, watermark = ?, floor = ?, \
         serving = COALESCE(?, serving) WHERE name = ? AND next <= ? AND floor <= ? AND ? <= ? \
         AND serving <= COALESCE(?, serving)";

@@ -7,12 +7,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use boxoffice_domain::event::{EndReason, Event};
-use boxoffice_domain::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
+use boxoffice_domain::ids::{
+    ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
+};
 use boxoffice_domain::points::decide_charge;
-use boxoffice_domain::queue::Settings;
+use boxoffice_domain::queue::{Admission, Settings};
 use boxoffice_domain::sales::{
-    Concert, HoldRejected, HoldRequest, Reservation, ReservationState, Seat, SeatState, Session, SettleRejected,
-    check_seat_list, decide_cancel, decide_hold, decide_payment,
+    Concert, HoldRejected, HoldRequest, Reservation, ReservationState, Seat, SeatState, Session,
+    SettleRejected, check_seat_list, decide_cancel, decide_hold, decide_payment,
 };
 use boxoffice_domain::time::Timestamp;
 use mysql_async::Value;
@@ -25,9 +27,9 @@ use super::rows::{
 use super::{Inner, Lane, load, sql};
 use crate::events::cloud_event;
 use crate::store::{
-    AddedSeats, Alias, AliasExists, Answer, Charge, Checkpoint, IdempotencyKey, NewConcert,
-    NewSeats, Pay, Payment, PointsRejected, ReservationRejected, Reserve, ReserveRejected, Seed,
-    TicketKey,
+    AddedSeats, Advance, Alias, AliasExists, Answer, Charge, Checkpoint, IdempotencyKey,
+    NewConcert, NewSeats, Pay, Payment, PointsRejected, Progress, ReservationRejected, Reserve,
+    ReserveRejected, Seed, TicketKey,
 };
 
 /// A transaction under way.
@@ -477,15 +479,8 @@ impl Operation for Pay {
         ];
         let id = tx.lease.insert(sql::PAYMENT_ADD, values).await?;
         let id = rows::id(PaymentId::new, id, "payment")?;
-        tx.move_points(
-            self.user,
-            -amount,
-            balance - amount,
-            entry_kind::PAYMENT,
-            Some(id),
-            now,
-        )
-        .await?;
+        tx.move_points(self.user, -amount, balance - amount, entry_kind::PAYMENT, Some(id), now)
+            .await?;
         let values = vec![id.get().into(), reservation.id.get().into()];
         tx.lease.exec(sql::RESERVATION_PAID, values).await?;
         let sold = SeatState::Sold { reservation: reservation.id };
@@ -657,9 +652,8 @@ impl Operation for Charge {
             Ok(balance) => balance,
             Err(rejected) => return refuse(PointsRejected::Charge(rejected)),
         };
-        let entry = tx
-            .move_points(self.user, self.amount, balance, entry_kind::CHARGE, None, now)
-            .await?;
+        let entry =
+            tx.move_points(self.user, self.amount, balance, entry_kind::CHARGE, None, now).await?;
         tx.remember(self.user, self.idempotency.as_ref(), entry).await?;
         let event = Event::PointCharged { entry, user: self.user, amount: self.amount, balance };
         tx.emit(&[event], now).await?;
@@ -724,7 +718,8 @@ impl Operation for AddAliases {
         let mut known: HashSet<Vec<u8>> = HashSet::new();
         for part in self.0.chunks(ROWS) {
             let values = part.iter().map(|alias| alias.token.as_bytes().into()).collect();
-            for mut row in tx.lease.rows(&sql::listed(sql::ALIASES_KNOWN, part.len()), values).await?
+            for mut row in
+                tx.lease.rows(&sql::listed(sql::ALIASES_KNOWN, part.len()), values).await?
             {
                 known.insert(take(&mut row, 0)?);
             }
@@ -816,7 +811,7 @@ impl Operation for SetQueue {
         values.push(self.0.as_str().into());
         match tx.lease.exec(sql::QUEUE_SET, values).await? {
             1 => Ok(Done::Commit(())),
-            _ => Err(Failure::Corrupt(format!("no queue {}", self.0))),
+            _ => Err(no_queue(&self.0)),
         }
     }
 }
@@ -852,24 +847,135 @@ impl Operation for Checkpoints {
                 return Err(Failure::Corrupt(format!("counters of queue {name} would go back")));
             }
             if let Some(admission) = point.admission {
-                let values =
-                    vec![name.into(), column(admission.upto).into(), admission.at.0.into()];
-                tx.lease.exec(sql::ADMISSION_ADD, values).await?;
+                log_admission(tx, name, admission).await?;
             }
-            let below = || vec![Value::from(name), floor.into()];
-            tx.lease.exec(sql::ADMISSIONS_FORGET, below()).await?;
-            tx.lease.exec(sql::LEFT_FORGET, below()).await?;
+            forget_below(tx, name, point.floor).await?;
             if let Some(claimed) = &point.claimed {
-                let mut bytes = Vec::with_capacity(claimed.serialized_size());
-                claimed
-                    .serialize_into(&mut bytes)
-                    .map_err(|error| Failure::Corrupt(format!("claimed numbers: {error}")))?;
-                tx.lease.exec(sql::QUEUE_CLAIMED, vec![bytes.into(), name.into()]).await?;
+                let values = vec![rows::numbers_to(claimed)?.into(), name.into()];
+                tx.lease.exec(sql::QUEUE_CLAIMED, values).await?;
             }
         }
-        tx.lease.exec(sql::CLOCK_NOTE, vec![now.0.to_string().into()]).await?;
+        set_clock(tx, *now).await?;
         Ok(Done::Commit(()))
     }
+}
+
+/// Hands out numbers.
+pub(super) struct TakeNumbers {
+    pub(super) queue: QueueName,
+    pub(super) count: u64,
+    pub(super) at_least: u64,
+}
+
+impl Operation for TakeNumbers {
+    type Answer = u64;
+    const LANE: Lane = Lane::Work;
+    // Numbers that were taken and not given to anybody are empty places, as after any failure.
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, tx: &mut Tx) -> Op<Done<u64>> {
+        let name = self.queue.as_str();
+        let values = vec![column(self.at_least).into(), column(self.count).into(), name.into()];
+        if tx.lease.exec(sql::QUEUE_TAKE, values).await? != 1 {
+            return Err(no_queue(name));
+        }
+        let row = tx.lease.rows(sql::QUEUE_WATERMARK, vec![name.into()]).await?.pop();
+        let mut row = row.ok_or_else(|| no_queue(name))?;
+        let last = rows::count(take(&mut row, 0)?, "watermark")?;
+        Ok(Done::Commit(last - self.count + 1))
+    }
+}
+
+/// A step of admission.
+pub(super) struct AdvanceTo(pub(super) Advance, pub(super) Timestamp);
+
+impl Operation for AdvanceTo {
+    type Answer = bool;
+    const LANE: Lane = Lane::Work;
+
+    async fn run(&self, tx: &mut Tx) -> Op<Done<bool>> {
+        let Self(step, now) = self;
+        let name = step.queue.as_str();
+        let (credit_micro, credit_at) = step.bucket.state();
+        let upto = column(step.admission.upto);
+        // Whoever is admitted has joined, so the other two counters are at least as high.
+        let values = vec![
+            upto.into(),
+            upto.into(),
+            upto.into(),
+            column(credit_micro).into(),
+            credit_at.map(|at| at.0).into(),
+            name.into(),
+            column(step.from).into(),
+            upto.into(),
+        ];
+        if tx.lease.exec(sql::QUEUE_ADVANCE, values).await? == 0 {
+            let found = tx.lease.rows(sql::QUEUE_EXISTS, vec![name.into()]).await?;
+            return if found.is_empty() { Err(no_queue(name)) } else { Ok(Done::Nothing(false)) };
+        }
+        log_admission(tx, name, step.admission).await?;
+        set_clock(tx, *now).await?;
+        Ok(Done::Commit(true))
+    }
+}
+
+/// What is known of some queues.
+pub(super) struct Record(pub(super) Vec<Progress>, pub(super) Timestamp);
+
+impl Operation for Record {
+    type Answer = ();
+    const LANE: Lane = Lane::Work;
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, tx: &mut Tx) -> Op<Done<()>> {
+        let Self(progress, now) = self;
+        // Several instances do this at once; in one order, so that they wait and do not deadlock.
+        let mut progress: Vec<&Progress> = progress.iter().collect();
+        progress.sort_by(|a, b| a.queue.cmp(&b.queue));
+        for known in progress {
+            let name = known.queue.as_str();
+            let next = column(known.next);
+            let values = vec![next.into(), next.into(), column(known.floor).into(), name.into()];
+            if tx.lease.exec(sql::QUEUE_RECORD, values).await? != 1 {
+                return Err(no_queue(name));
+            }
+            let row = tx.lease.rows(sql::QUEUE_RECORDED, vec![name.into()]).await?.pop();
+            let mut row = row.ok_or_else(|| no_queue(name))?;
+            let floor = rows::count(take(&mut row, 0)?, "floor")?;
+            forget_below(tx, name, floor).await?;
+            if let Some(more) = &known.claimed {
+                let mut claimed = rows::numbers_from(take(&mut row, 1)?, name)? | more;
+                claimed.remove_range(..=floor);
+                let values = vec![rows::numbers_to(&claimed)?.into(), name.into()];
+                tx.lease.exec(sql::QUEUE_CLAIMED, values).await?;
+            }
+        }
+        set_clock(tx, *now).await?;
+        Ok(Done::Commit(()))
+    }
+}
+
+async fn log_admission(tx: &mut Tx, queue: &str, admission: Admission) -> Op<()> {
+    let values = vec![queue.into(), column(admission.upto).into(), admission.at.0.into()];
+    tx.lease.exec(sql::ADMISSION_ADD, values).await?;
+    Ok(())
+}
+
+/// What is below the floor has run out of time; nobody asks for it any more.
+async fn forget_below(tx: &mut Tx, queue: &str, floor: u64) -> Op<()> {
+    let below = || vec![Value::from(queue), column(floor).into()];
+    tx.lease.exec(sql::ADMISSIONS_FORGET, below()).await?;
+    tx.lease.exec(sql::LEFT_FORGET, below()).await?;
+    Ok(())
+}
+
+async fn set_clock(tx: &mut Tx, now: Timestamp) -> Op<()> {
+    tx.lease.exec(sql::CLOCK_NOTE, vec![now.0.to_string().into()]).await?;
+    Ok(())
+}
+
+fn no_queue(name: &str) -> Failure {
+    Failure::Corrupt(format!("no queue {name}"))
 }
 
 // ---- what is for sale ----
