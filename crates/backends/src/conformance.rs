@@ -37,7 +37,8 @@ use boxoffice_domain::sales::{Limits, Reservation, SeatState};
 use boxoffice_domain::time::Timestamp;
 
 use crate::store::{
-    Charge, IdempotencyKey, NewConcert, NewSeats, Pay, Payment, Reserve, Store, TicketKey,
+    Charge, IdempotencyKey, NewConcert, NewSeats, OutboxRow, Pay, Payment, Reserve, Store,
+    TicketKey,
 };
 
 type Reopen = Box<dyn Fn(Store) -> Pin<Box<dyn Future<Output = Store> + Send>> + Send + Sync>;
@@ -79,6 +80,7 @@ macro_rules! store_conformance {
             catalogue::a_seed_is_there_and_is_accounted_for,
             catalogue::settings_keep_the_first_fresh_value,
             catalogue::settings_made_at_once_agree,
+            events::what_was_taken_and_dropped_is_there_again,
             events::the_outbox_keeps_the_order_and_forgets_what_was_published,
             events::events_say_what_happened,
             events::marking_twice_or_for_nothing_counts_nothing,
@@ -101,6 +103,11 @@ macro_rules! store_conformance {
             queues::counters_never_go_back,
             queues::a_checkpoint_of_several_queues_is_all_or_nothing,
             queues::a_line_survives_a_reopen,
+            queues::numbers_taken_at_once_are_disjoint,
+            queues::numbers_are_taken_above_what_the_caller_knows,
+            queues::one_of_several_admits,
+            queues::a_step_is_for_the_queue_as_it_was_planned,
+            queues::what_is_recorded_never_goes_back,
             queues::the_clock_never_goes_back,
             queues::aliases_are_stored_all_or_none,
             queues::aliases_know_whether_they_are_spent_and_run_out,
@@ -288,9 +295,21 @@ pub fn charge(by: i64, amount: i64, now: Timestamp) -> Charge {
     Charge { user: user(by), amount, idempotency: None, now }
 }
 
+/// The oldest rows of the outbox, at most `max`. Nothing is claimed when this returns.
+pub async fn waiting_rows(store: &Store, max: u32) -> Vec<OutboxRow> {
+    store.take_outbox(max).await.unwrap().rows
+}
+
+/// Marks rows as published that were taken before.
+pub async fn mark_rows(store: &Store, rows: &[OutboxRow]) {
+    let mut outbox = store.take_outbox(1).await.unwrap();
+    outbox.rows = rows.to_vec();
+    store.mark_published(outbox).await.unwrap();
+}
+
 /// The events that wait in the outbox: topic and body.
 pub async fn waiting_events(store: &Store) -> Vec<(String, serde_json::Value)> {
-    let rows = store.take_outbox(100_000).await.unwrap();
+    let rows = waiting_rows(store, 100_000).await;
     rows.into_iter()
         .map(|row| (row.topic, serde_json::from_str(&row.body).expect("an event is JSON")))
         .collect()

@@ -6,8 +6,11 @@
 //! There is no find and no save. An operation loads what it needs, asks the decider of
 //! `boxoffice-domain`, and writes the result, all in one transaction.
 
+mod columns;
 mod hall;
+mod mysql;
 mod sqlite;
+mod stats;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +20,15 @@ use boxoffice_domain::ids::{
 };
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::points::ChargeRejected;
-use boxoffice_domain::queue::{Admission, Settings, Ticket};
-use boxoffice_domain::sales::{HoldRejected, Limits, Reservation, SettleRejected};
+use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
+use boxoffice_domain::sales::{HoldRejected, Limits, Reservation, Seat, SettleRejected};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
 pub use hall::{Catalog, Hall};
-pub use sqlite::{
-    Commit, CommitObserver, SqliteOptions, SqliteStore, StoreStats, backup as sqlite_backup,
-};
+pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
+pub use sqlite::{SqliteOptions, SqliteStore, backup as sqlite_backup};
+pub use stats::{Commit, CommitObserver, StoreStats};
 
 use crate::{Error, Fault};
 
@@ -173,6 +176,8 @@ pub struct StoredQueue {
     pub name: QueueName,
     /// How it admits.
     pub settings: Settings,
+    /// The last number known to have been given; some up to the watermark may have been, too.
+    pub next: u64,
     /// No number above this was given: where the counter goes on after a restart.
     pub watermark: u64,
     /// The highest number admitted.
@@ -187,6 +192,8 @@ pub struct StoredQueue {
     pub claimed: RoaringTreemap,
     /// Paid, or left after their admission.
     pub finished: RoaringTreemap,
+    /// The credit that the last shared step of admission left; empty since the settings changed.
+    pub bucket: Bucket,
 }
 
 /// What has changed in a queue since the last checkpoint.
@@ -203,6 +210,34 @@ pub struct Checkpoint {
     /// An admission to be made durable before anybody learns of it.
     pub admission: Option<Admission>,
     /// The claimed numbers, where they changed.
+    pub claimed: Option<RoaringTreemap>,
+}
+
+/// A step of admission of a queue that several instances share, to be made durable unless somebody
+/// has admitted since it was planned.
+#[derive(Clone, Debug)]
+pub struct Advance {
+    /// Which queue.
+    pub queue: QueueName,
+    /// The highest number admitted before the step, as whoever planned it knew it.
+    pub from: u64,
+    /// The step; it goes beyond `from`.
+    pub admission: Admission,
+    /// The credit that is left after the step.
+    pub bucket: Bucket,
+}
+
+/// What instances have learnt together of a queue. Nothing in it takes anything back: counters
+/// rise or stay, claimed numbers are added.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Which queue.
+    pub queue: QueueName,
+    /// The last number given.
+    pub next: u64,
+    /// The floor of the line.
+    pub floor: u64,
+    /// Numbers that were seen since their admission, where there are new ones.
     pub claimed: Option<RoaringTreemap>,
 }
 
@@ -280,11 +315,22 @@ pub struct OutboxRow {
     pub body: String,
 }
 
+/// Events on their way out, and whatever keeps others from carrying the same ones. Dropped without
+/// having been marked as published, they are there for the next one who asks.
+pub struct Outbox {
+    /// The events, oldest first.
+    pub rows: Vec<OutboxRow>,
+    /// What the store holds for them meanwhile; a store with one instance needs nothing.
+    claim: Option<mysql::Claim>,
+}
+
 /// The store in use.
 #[derive(Clone)]
 pub enum Store {
     /// A SQLite file.
     Sqlite(Arc<SqliteStore>),
+    /// A MySQL or MariaDB database, which several instances may share.
+    Mysql(Arc<MysqlStore>),
 }
 
 /// How a store operation ends.
@@ -295,6 +341,17 @@ impl Store {
     pub fn catalog(&self) -> Arc<Catalog> {
         match self {
             Self::Sqlite(store) => store.catalog(),
+            Self::Mysql(store) => store.catalog(),
+        }
+    }
+
+    /// The seats with these ids, as far as it is certain what has become of them: a seat that may
+    /// have come free without our knowing counts as free. So what is refused on them is refused
+    /// rightly. `None` where there may be seats that this instance has not heard of yet.
+    pub fn certain(&self, hall: &Hall, seats: &[SeatId]) -> Option<Vec<Option<Seat>>> {
+        match self {
+            Self::Sqlite(_) => Some(hall.find(seats)),
+            Self::Mysql(store) => store.certain(hall, seats),
         }
     }
 
@@ -305,6 +362,7 @@ impl Store {
     ) -> StoreResult<Answer<Reservation>, ReserveRejected> {
         match self {
             Self::Sqlite(store) => store.reserve(request).await,
+            Self::Mysql(store) => store.reserve(request).await,
         }
     }
 
@@ -312,6 +370,7 @@ impl Store {
     pub async fn pay(&self, request: Pay) -> StoreResult<Answer<Payment>, ReservationRejected> {
         match self {
             Self::Sqlite(store) => store.pay(request).await,
+            Self::Mysql(store) => store.pay(request).await,
         }
     }
 
@@ -324,6 +383,7 @@ impl Store {
     ) -> StoreResult<(), ReservationRejected> {
         match self {
             Self::Sqlite(store) => store.cancel(reservation, user, now).await,
+            Self::Mysql(store) => store.cancel(reservation, user, now).await,
         }
     }
 
@@ -331,6 +391,7 @@ impl Store {
     pub async fn charge(&self, request: Charge) -> StoreResult<Answer<i64>, PointsRejected> {
         match self {
             Self::Sqlite(store) => store.charge(request).await,
+            Self::Mysql(store) => store.charge(request).await,
         }
     }
 
@@ -338,6 +399,7 @@ impl Store {
     pub async fn balance(&self, user: UserId) -> Result<i64, Fault> {
         match self {
             Self::Sqlite(store) => store.balance(user).await,
+            Self::Mysql(store) => store.balance(user).await,
         }
     }
 
@@ -348,6 +410,7 @@ impl Store {
     ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
         match self {
             Self::Sqlite(store) => store.reservation(id).await,
+            Self::Mysql(store) => store.reservation(id).await,
         }
     }
 
@@ -356,6 +419,7 @@ impl Store {
     pub async fn expire_due(&self, now: Timestamp, max: u32) -> Result<u32, Fault> {
         match self {
             Self::Sqlite(store) => store.expire_due(now, max).await,
+            Self::Mysql(store) => store.expire_due(now, max).await,
         }
     }
 
@@ -368,6 +432,7 @@ impl Store {
     ) -> Result<u32, Fault> {
         match self {
             Self::Sqlite(store) => store.forget_keys(now, keep, max).await,
+            Self::Mysql(store) => store.forget_keys(now, keep, max).await,
         }
     }
 
@@ -375,6 +440,7 @@ impl Store {
     pub async fn queues(&self) -> Result<Vec<StoredQueue>, Fault> {
         match self {
             Self::Sqlite(store) => store.queues().await,
+            Self::Mysql(store) => store.queues().await,
         }
     }
 
@@ -382,13 +448,15 @@ impl Store {
     pub async fn create_queue(&self, name: QueueName, settings: Settings) -> Result<bool, Fault> {
         match self {
             Self::Sqlite(store) => store.create_queue(name, settings).await,
+            Self::Mysql(store) => store.create_queue(name, settings).await,
         }
     }
 
-    /// Changes how a queue admits.
+    /// Changes how a queue admits, and takes the credit that it has saved up.
     pub async fn set_queue(&self, name: QueueName, settings: Settings) -> Result<(), Fault> {
         match self {
             Self::Sqlite(store) => store.set_queue(name, settings).await,
+            Self::Mysql(store) => store.set_queue(name, settings).await,
         }
     }
 
@@ -397,6 +465,41 @@ impl Store {
     pub async fn checkpoint(&self, queues: Vec<Checkpoint>, now: Timestamp) -> Result<(), Fault> {
         match self {
             Self::Sqlite(store) => store.checkpoint(queues, now).await,
+            Self::Mysql(store) => store.checkpoint(queues, now).await,
+        }
+    }
+
+    /// Hands out the next `count` numbers of a queue, all above `at_least` and above every number
+    /// that was handed out before; gives the first. They are gone, whether the caller uses them or
+    /// not. With a `count` of 0 the watermark rises to `at_least` and nothing else happens.
+    pub async fn take_numbers(
+        &self,
+        queue: QueueName,
+        count: u64,
+        at_least: u64,
+    ) -> Result<u64, Fault> {
+        match self {
+            Self::Sqlite(store) => store.take_numbers(queue, count, at_least).await,
+            Self::Mysql(store) => store.take_numbers(queue, count, at_least).await,
+        }
+    }
+
+    /// Makes a step of admission durable, and the time with it. Gives false, and does nothing,
+    /// where somebody has admitted since the step was planned, or the queue is paused: the planner
+    /// is to look again.
+    pub async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
+        match self {
+            Self::Sqlite(store) => store.advance(step, now).await,
+            Self::Mysql(store) => store.advance(step, now).await,
+        }
+    }
+
+    /// Makes durable what is known of some queues, and the time with it. Several instances call
+    /// this in any order: nothing goes back. A floor counts up to what was admitted.
+    pub async fn record(&self, progress: Vec<Progress>, now: Timestamp) -> Result<(), Fault> {
+        match self {
+            Self::Sqlite(store) => store.record(progress, now).await,
+            Self::Mysql(store) => store.record(progress, now).await,
         }
     }
 
@@ -409,6 +512,7 @@ impl Store {
     ) -> Result<(), Fault> {
         match self {
             Self::Sqlite(store) => store.give_up(ticket, waiting, now).await,
+            Self::Mysql(store) => store.give_up(ticket, waiting, now).await,
         }
     }
 
@@ -416,6 +520,7 @@ impl Store {
     pub async fn add_aliases(&self, aliases: Vec<Alias>) -> StoreResult<(), AliasExists> {
         match self {
             Self::Sqlite(store) => store.add_aliases(aliases).await,
+            Self::Mysql(store) => store.add_aliases(aliases).await,
         }
     }
 
@@ -423,6 +528,7 @@ impl Store {
     pub async fn aliases(&self, now: Timestamp) -> Result<Vec<Alias>, Fault> {
         match self {
             Self::Sqlite(store) => store.aliases(now).await,
+            Self::Mysql(store) => store.aliases(now).await,
         }
     }
 
@@ -430,6 +536,7 @@ impl Store {
     pub async fn clock(&self) -> Result<Timestamp, Fault> {
         match self {
             Self::Sqlite(store) => store.clock().await,
+            Self::Mysql(store) => store.clock().await,
         }
     }
 
@@ -437,6 +544,7 @@ impl Store {
     pub async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {
         match self {
             Self::Sqlite(store) => store.create_concert(concert).await,
+            Self::Mysql(store) => store.create_concert(concert).await,
         }
     }
 
@@ -449,6 +557,7 @@ impl Store {
     ) -> Result<Option<(SessionId, Vec<AddedSeats>)>, Fault> {
         match self {
             Self::Sqlite(store) => store.create_session(concert, starts_at, seats).await,
+            Self::Mysql(store) => store.create_session(concert, starts_at, seats).await,
         }
     }
 
@@ -461,6 +570,7 @@ impl Store {
     ) -> Result<Option<AddedSeats>, Fault> {
         match self {
             Self::Sqlite(store) => store.add_seats(concert, session, seats).await,
+            Self::Mysql(store) => store.add_seats(concert, session, seats).await,
         }
     }
 
@@ -468,13 +578,17 @@ impl Store {
     pub async fn seed(&self, seed: Seed, now: Timestamp) -> Result<(), Fault> {
         match self {
             Self::Sqlite(store) => store.seed(seed, now).await,
+            Self::Mysql(store) => store.seed(seed, now).await,
         }
     }
 
-    /// The oldest events that have not been published, at most `max`.
-    pub async fn take_outbox(&self, max: u32) -> Result<Vec<OutboxRow>, Fault> {
+    /// The oldest events that have not been published, at most `max`. Where several instances
+    /// share the store, no two have events of the same key at a time, and the answer may be empty
+    /// because another has them all.
+    pub async fn take_outbox(&self, max: u32) -> Result<Outbox, Fault> {
         match self {
-            Self::Sqlite(store) => store.take_outbox(max).await,
+            Self::Sqlite(store) => Ok(Outbox { rows: store.take_outbox(max).await?, claim: None }),
+            Self::Mysql(store) => store.take_outbox(max).await,
         }
     }
 
@@ -482,13 +596,17 @@ impl Store {
     pub async fn last_event(&self) -> Result<i64, Fault> {
         match self {
             Self::Sqlite(store) => store.last_event().await,
+            Self::Mysql(store) => store.last_event().await,
         }
     }
 
-    /// Records that events were published, and forgets them.
-    pub async fn mark_published(&self, ids: Vec<i64>) -> Result<(), Fault> {
+    /// Records that these events were published, and forgets them.
+    pub async fn mark_published(&self, outbox: Outbox) -> Result<(), Fault> {
         match self {
-            Self::Sqlite(store) => store.mark_published(ids).await,
+            Self::Sqlite(store) => {
+                store.mark_published(outbox.rows.iter().map(|row| row.id).collect()).await
+            }
+            Self::Mysql(store) => store.mark_published(outbox).await,
         }
     }
 
@@ -501,6 +619,7 @@ impl Store {
     ) -> Result<Option<String>, Fault> {
         match self {
             Self::Sqlite(store) => store.setting(name, fresh).await,
+            Self::Mysql(store) => store.setting(name, fresh).await,
         }
     }
 
@@ -508,6 +627,7 @@ impl Store {
     pub async fn set_setting(&self, name: &'static str, value: String) -> Result<(), Fault> {
         match self {
             Self::Sqlite(store) => store.set_setting(name, value).await,
+            Self::Mysql(store) => store.set_setting(name, value).await,
         }
     }
 
@@ -515,6 +635,7 @@ impl Store {
     pub async fn audit(&self, now: Timestamp) -> Result<Vec<Finding>, Fault> {
         match self {
             Self::Sqlite(store) => store.audit(now).await,
+            Self::Mysql(store) => store.audit(now).await,
         }
     }
 
@@ -522,6 +643,7 @@ impl Store {
     pub fn stats(&self) -> &StoreStats {
         match self {
             Self::Sqlite(store) => store.stats(),
+            Self::Mysql(store) => store.stats(),
         }
     }
 
@@ -529,6 +651,7 @@ impl Store {
     pub async fn close(&self) {
         match self {
             Self::Sqlite(store) => store.close().await,
+            Self::Mysql(store) => store.close().await,
         }
     }
 }

@@ -17,7 +17,7 @@ use boxoffice_backends::store::{
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::Admission;
+use boxoffice_domain::queue::{Admission, Bucket};
 use boxoffice_domain::sales::SeatState;
 use common::{crashed, fresh, open, options, raw, try_open};
 use tempfile::TempDir;
@@ -140,6 +140,26 @@ async fn a_file_of_another_program_is_left_alone() {
         assert_eq!(std::fs::read(&file).unwrap(), before, "{sql}");
         assert!(!SqliteStore::is_locked(directory.path()));
     }
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_brought_up_to_date() {
+    let (store, directory) = fresh().await;
+    store.create_queue(main_queue(), settings()).await.unwrap();
+    store.take_numbers(main_queue(), 7, 0).await.unwrap();
+    store.close().await;
+    drop(store);
+    raw(directory.path())
+        .execute_batch(
+            "ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
+             PRAGMA user_version = 1",
+        )
+        .unwrap();
+    let (store, version) = try_open(directory.path()).unwrap();
+    assert_eq!(version, 1);
+    let queue = Store::Sqlite(store).queues().await.unwrap().remove(0);
+    assert_eq!((queue.settings, queue.watermark), (settings(), 7));
+    assert_eq!(queue.bucket, Bucket::default());
 }
 
 #[tokio::test]
@@ -343,7 +363,7 @@ async fn an_operation_that_fails_does_not_hurt_its_neighbours() {
     for n in 1..=10 {
         assert_eq!(store.balance(user(n)).await, Ok(n));
     }
-    assert_eq!(store.take_outbox(100).await.unwrap().len(), 10);
+    assert_eq!(store.take_outbox(100).await.unwrap().rows.len(), 10);
     assert_eq!(store.stats().fault(), None, "the last write succeeded");
     assert_clean(&store, START).await;
 }
@@ -375,7 +395,7 @@ async fn seats_and_ids_are_right_after_a_rolled_back_batch() {
     assert_ne!(first.id, third.id);
     assert!(second.await.unwrap().is_err() && fourth.await.unwrap().is_err());
     failing.await.unwrap().unwrap_err();
-    assert_eq!(store.take_outbox(100).await.unwrap().len(), 2);
+    assert_eq!(store.take_outbox(100).await.unwrap().rows.len(), 2);
     assert_clean(&store, START).await;
 }
 
@@ -423,7 +443,7 @@ async fn a_commit_that_fails_did_not_happen() {
     store.reserve(request).await.unwrap();
     assert_eq!(store.stats().fault(), None);
     store.pay(pay(1, held.id, START)).await.unwrap();
-    assert_eq!(store.take_outbox(100).await.unwrap().len(), 4);
+    assert_eq!(store.take_outbox(100).await.unwrap().rows.len(), 4);
     assert_clean(&store, START).await;
 }
 

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
-use boxoffice_backends::store::{SqliteStore, sqlite_backup};
+use boxoffice_backends::store::{MysqlStore, SqliteStore, sqlite_backup};
 use boxoffice_domain::time::Timestamp;
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,10 +17,10 @@ use serde::de::DeserializeOwned;
 
 use crate::app::queue_settings;
 use crate::audit::AuditReport;
-use crate::config::{Config, LoadOptions, Loaded};
+use crate::config::{Config, LoadOptions, Loaded, StoreKind};
 use crate::http::extract::{Whole, WireId};
 use crate::http::{IssuedTokens, TokenIssue};
-use crate::service::{Service, StartError, address_file, admin_token_file, open_store};
+use crate::service::{Opening, Service, StartError, address_file, admin_token_file, open_store};
 use crate::telemetry;
 
 /// Sells concert tickets when everybody comes at once.
@@ -436,7 +436,7 @@ fn queue(config: &Config, command: QueueCommand) -> Result<ExitCode, Failure> {
 }
 
 fn audit(config: &Config, args: &AuditArgs) -> Result<ExitCode, Failure> {
-    let report = if SqliteStore::is_locked(&config.data_dir) {
+    let report = if is_serving(config) {
         Remote::new(config)?.get("/admin/v1/audit")?
     } else {
         audit_at_rest(config)?
@@ -452,9 +452,22 @@ fn audit(config: &Config, args: &AuditArgs) -> Result<ExitCode, Failure> {
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Whether a service with this data directory is running.
+fn is_serving(config: &Config) -> bool {
+    match config.store.kind {
+        StoreKind::Sqlite => SqliteStore::is_locked(&config.data_dir),
+        // The database does not tell which of its instances is ours; the address that it noted does,
+        // if somebody answers there.
+        StoreKind::Mysql => fs::read_to_string(address_file(&config.data_dir))
+            .ok()
+            .and_then(|text| text.trim().parse::<SocketAddr>().ok())
+            .is_some_and(|at| TcpStream::connect_timeout(&at, Duration::from_secs(1)).is_ok()),
+    }
+}
+
 fn must_exist(config: &Config) -> Result<(), Failure> {
     let path = SqliteStore::file(&config.data_dir);
-    if path.exists() {
+    if config.store.kind != StoreKind::Sqlite || path.exists() {
         return Ok(());
     }
     Err(format!("there is no store at {}; name its directory with --data-dir", path.display()))
@@ -464,7 +477,7 @@ fn audit_at_rest(config: &Config) -> Result<AuditReport, Failure> {
     must_exist(config)?;
     let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
     runtime(config)?.block_on(async {
-        let (store, _) = open_store(config, None).map_err(text)?;
+        let (store, _) = open_store(config, None, Opening::Look).await.map_err(text)?;
         let now = store.clock().await.map_err(text)?.max(wall_clock());
         let mut findings = store.audit(now).await.map_err(text)?;
         let sequencer = LocalSequencer::open(store.clone(), &queue_settings(config)).await;
@@ -483,16 +496,25 @@ fn wall_clock() -> Timestamp {
 fn migrate(config: &Config) -> Result<ExitCode, Failure> {
     let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
     runtime(config)?.block_on(async {
-        let (store, before) = open_store(config, None).map_err(text)?;
+        let (store, before) = open_store(config, None, Opening::Migrate).await.map_err(text)?;
         store.close().await;
-        let path = SqliteStore::file(&config.data_dir);
-        let now = SqliteStore::SCHEMA_VERSION;
-        match before {
-            0 => println!("{}: created with schema version {now}", path.display()),
-            before if before == now => {
-                println!("{}: schema version {now}, nothing to do", path.display());
+        let (place, now) = match config.store.kind {
+            StoreKind::Sqlite => (
+                SqliteStore::file(&config.data_dir).display().to_string(),
+                SqliteStore::SCHEMA_VERSION,
+            ),
+            StoreKind::Mysql => {
+                let server = config.store.mysql.server()?;
+                let place = format!("{} on {}:{}", server.database, server.host, server.port);
+                (place, MysqlStore::SCHEMA_VERSION)
             }
-            before => println!("{}: schema version {before} -> {now}", path.display()),
+        };
+        match before {
+            0 => println!("{place}: created with schema version {now}"),
+            before if before == now => {
+                println!("{place}: schema version {now}, nothing to do");
+            }
+            before => println!("{place}: schema version {before} -> {now}"),
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -507,6 +529,13 @@ fn show_config(loaded: &Loaded, command: &ConfigCommand) -> ExitCode {
 }
 
 fn backup(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
+    if config.store.kind == StoreKind::Mysql {
+        return Err(
+            "the store is in MySQL, which has its own ways: mariadb-dump or mysqldump with \
+                    --single-transaction; docs/operations.md says more"
+                .to_owned(),
+        );
+    }
     let bar = progress(0, "bytes");
     let bytes = sqlite_backup(&config.data_dir, file, |done, expected| {
         bar.set_length(expected.max(done));

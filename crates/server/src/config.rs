@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boxoffice_backends::store::{MysqlServer, MysqlTls};
 use boxoffice_domain::ids::QueueName;
 use serde::{Deserialize, Serialize, Serializer};
 use toml::{Table, Value};
@@ -61,6 +62,18 @@ const KEYS: &[(&str, Kind)] = &[
     ("store.kind", Kind::Text),
     ("store.batch_max", Kind::Integer),
     ("store.queue_max", Kind::Integer),
+    ("store.mysql.url", Kind::Text),
+    ("store.mysql.host", Kind::Text),
+    ("store.mysql.port", Kind::Integer),
+    ("store.mysql.user", Kind::Text),
+    ("store.mysql.password", Kind::Text),
+    ("store.mysql.password_file", Kind::Text),
+    ("store.mysql.database", Kind::Text),
+    ("store.mysql.tls", Kind::Text),
+    ("store.mysql.tls_ca_file", Kind::Text),
+    ("store.mysql.pool_size", Kind::Integer),
+    ("store.mysql.acquire_timeout_ms", Kind::Integer),
+    ("store.mysql.replica_url", Kind::Text),
     ("queue.kind", Kind::Text),
     ("queue.default", Kind::Text),
     ("queue.admit_per_second", Kind::Float),
@@ -85,6 +98,9 @@ const KEYS: &[(&str, Kind)] = &[
 
 /// Keys whose values are never printed, each with the key that names a file to read it from.
 const SECRETS: &[(&str, Option<&str>)] = &[
+    ("store.mysql.url", None),
+    ("store.mysql.password", Some("store.mysql.password_file")),
+    ("store.mysql.replica_url", None),
     ("ticket.signing_key", Some("ticket.signing_key_file")),
     ("ticket.previous_signing_keys", None),
     ("admin.token", Some("admin.token_file")),
@@ -287,6 +303,8 @@ impl Default for JoinRateConfig {
 pub enum StoreKind {
     /// A SQLite file in the data directory.
     Sqlite,
+    /// A MySQL or MariaDB database, which several instances may share.
+    Mysql,
 }
 
 /// `[store]`.
@@ -299,11 +317,160 @@ pub struct StoreConfig {
     pub batch_max: usize,
     /// Commands that may wait for the writer; one more is answered 503.
     pub queue_max: usize,
+    /// The database of the kind `mysql`.
+    pub mysql: MysqlConfig,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { kind: StoreKind::Sqlite, batch_max: 512, queue_max: 16_384 }
+        Self {
+            kind: StoreKind::Sqlite,
+            batch_max: 512,
+            queue_max: 16_384,
+            mysql: MysqlConfig::default(),
+        }
+    }
+}
+
+/// Whether connections to the database are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MysqlTlsMode {
+    /// Not at all.
+    Off,
+    /// Encrypted, whoever the server is.
+    Required,
+    /// Encrypted, and the server's certificate is checked.
+    Verify,
+}
+
+/// `[store.mysql]`: where the database is. It must exist; its tables are made at the first start.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MysqlConfig {
+    /// `mysql://user:password@host:port/database`; where it is given, host, port, user and database
+    /// are not looked at, and the password only if the URL has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<Secret>,
+    /// Name or address of the server.
+    pub host: String,
+    /// Its TCP port.
+    pub port: u16,
+    /// The user to log in as.
+    pub user: String,
+    /// The user's password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// File whose trimmed content is the password. After loading, `password` holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// The database.
+    pub database: String,
+    /// Whether connections are encrypted.
+    pub tls: MysqlTlsMode,
+    /// Certificates of the authorities that `verify` trusts, as PEM; none means the well-known ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// Connections of this instance for purchases; some more are used for everything else.
+    pub pool_size: usize,
+    /// Milliseconds that a purchase waits for a connection; then 503.
+    pub acquire_timeout_ms: u64,
+    /// A replica from which seat lists may be read, as a URL like `url`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica_url: Option<Secret>,
+}
+
+impl Default for MysqlConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            host: "127.0.0.1".to_owned(),
+            port: 3_306,
+            user: "boxoffice".to_owned(),
+            password: None,
+            password_file: None,
+            database: "boxoffice".to_owned(),
+            tls: MysqlTlsMode::Off,
+            tls_ca_file: None,
+            pool_size: 32,
+            acquire_timeout_ms: 250,
+            replica_url: None,
+        }
+    }
+}
+
+impl MysqlConfig {
+    /// The server that this names.
+    ///
+    /// # Errors
+    /// What is wrong with the URL; it does not contain the URL.
+    pub fn server(&self) -> Result<MysqlServer, String> {
+        match &self.url {
+            Some(url) => self.named_by(url),
+            None => Ok(MysqlServer {
+                host: self.host.clone(),
+                port: self.port,
+                user: self.user.clone(),
+                password: self.secret(),
+                database: self.database.clone(),
+                tls: self.tls(),
+            }),
+        }
+    }
+
+    /// The replica, where there is one.
+    ///
+    /// # Errors
+    /// What is wrong with the URL; it does not contain the URL.
+    pub fn replica(&self) -> Result<Option<MysqlServer>, String> {
+        self.replica_url.as_ref().map(|url| self.named_by(url)).transpose()
+    }
+
+    fn named_by(&self, url: &Secret) -> Result<MysqlServer, String> {
+        let mut server = MysqlServer::from_url(url.expose(), self.tls())?;
+        if server.password.is_empty() {
+            server.password = self.secret();
+        }
+        Ok(server)
+    }
+
+    fn secret(&self) -> String {
+        self.password.as_ref().map(|password| password.expose().to_owned()).unwrap_or_default()
+    }
+
+    fn tls(&self) -> MysqlTls {
+        match self.tls {
+            MysqlTlsMode::Off => MysqlTls::Off,
+            MysqlTlsMode::Required => MysqlTls::Required,
+            MysqlTlsMode::Verify => MysqlTls::Verify { ca_file: self.tls_ca_file.clone() },
+        }
+    }
+
+    fn validate(&self, check: &mut Check) {
+        if let Err(problem) = self.server() {
+            check.problem("store.mysql.url", &problem);
+        }
+        if let Err(problem) = self.replica() {
+            check.problem("store.mysql.replica_url", &problem);
+        }
+        for (key, value) in [
+            ("store.mysql.host", &self.host),
+            ("store.mysql.user", &self.user),
+            ("store.mysql.database", &self.database),
+        ] {
+            if value.is_empty() {
+                check.problem(key, "must not be empty");
+            }
+        }
+        check.range("store.mysql.port", u64::from(self.port), 1, 65_535);
+        check.range("store.mysql.pool_size", self.pool_size as u64, 1, 1_000);
+        check.range("store.mysql.acquire_timeout_ms", self.acquire_timeout_ms, 1, 60_000);
+        if self.tls_ca_file.is_some() && self.tls != MysqlTlsMode::Verify {
+            check.problem(
+                "store.mysql.tls_ca_file",
+                "is only used with store.mysql.tls = \"verify\"",
+            );
+        }
     }
 }
 
@@ -691,6 +858,7 @@ impl Config {
         if store.queue_max < store.batch_max {
             check.problem("store.queue_max", "must not be below store.batch_max");
         }
+        store.mysql.validate(check);
 
         let queue = &self.queue;
         if QueueName::new(&queue.default).is_none() {
@@ -1009,6 +1177,17 @@ mod tests {
     #[test]
     fn keys_match_the_structs() {
         let full = Config {
+            store: StoreConfig {
+                mysql: MysqlConfig {
+                    url: Some(Secret::new("u")),
+                    password: Some(Secret::new("p")),
+                    password_file: Some("f".into()),
+                    tls_ca_file: Some("f".into()),
+                    replica_url: Some(Secret::new("u")),
+                    ..MysqlConfig::default()
+                },
+                ..StoreConfig::default()
+            },
             queue: QueueConfig { max_active: Some(1), ..QueueConfig::default() },
             events: EventsConfig { path: Some("e".into()), ..EventsConfig::default() },
             ticket: TicketConfig {
@@ -1179,6 +1358,54 @@ mod tests {
         let text = error(options(&dir));
         assert!(text.contains("admin.token: has the wrong type"), "{text}");
         assert!(!text.contains("987654321987654321"), "{text}");
+    }
+
+    #[test]
+    fn a_database_is_named_by_parts_or_by_a_url_and_its_password_is_hidden() {
+        let dir = dir();
+        let mut parts = options(&dir);
+        std::fs::write(dir.path().join("password"), "pass-word\n").unwrap();
+        let file = dir.path().join("password").display().to_string();
+        parts.env = pairs(&[("BOXOFFICE_STORE__KIND", "mysql")]);
+        parts.overrides = pairs(&[
+            ("store.mysql.host", "db"),
+            ("store.mysql.password_file", &file),
+            ("store.mysql.tls", "verify"),
+        ]);
+        let loaded = Config::load(parts.clone()).unwrap();
+        let server = loaded.config.store.mysql.server().unwrap();
+        assert_eq!((server.host.as_str(), server.port), ("db", 3_306));
+        assert_eq!((server.user.as_str(), server.password.as_str()), ("boxoffice", "pass-word"));
+        assert_eq!(server.tls, MysqlTls::Verify { ca_file: None });
+        assert!(!loaded.to_toml().contains("pass-word"), "{}", loaded.to_toml());
+
+        let mut url = options(&dir);
+        url.env =
+            pairs(&[("BOXOFFICE_STORE__MYSQL__URL", "mysql://me:se%20cret@[::1]:3307/tickets")]);
+        url.overrides = pairs(&[("store.mysql.replica_url", "mysql://me@copy/tickets")]);
+        let loaded = Config::load(url).unwrap();
+        let server = loaded.config.store.mysql.server().unwrap();
+        assert_eq!((server.port, server.database.as_str()), (3_307, "tickets"));
+        assert_eq!((server.user.as_str(), server.password.as_str()), ("me", "se cret"));
+        let replica = loaded.config.store.mysql.replica().unwrap().unwrap();
+        assert_eq!((replica.host.as_str(), replica.port), ("copy", 3_306));
+        for text in [loaded.to_toml(), format!("{loaded:?}")] {
+            assert!(!text.contains("cret"), "{text}");
+        }
+
+        for (key, value, complaint) in [
+            ("store.mysql.url", "postgres://x/y", "must look like mysql://"),
+            ("store.mysql.url", "mysql://host-se-cret", "names no database"),
+            ("store.mysql.database", "", "must not be empty"),
+            ("store.mysql.pool_size", "0", "between 1 and 1000"),
+            ("store.mysql.tls_ca_file", "x", "only used with"),
+        ] {
+            let mut wrong = options(&dir);
+            wrong.overrides = pairs(&[(key, value)]);
+            let text = error(wrong);
+            assert!(text.contains(key) && text.contains(complaint), "{text}");
+            assert!(!text.contains("se-cret"), "{text}");
+        }
     }
 
     #[test]

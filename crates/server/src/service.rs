@@ -7,12 +7,14 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::{EventSink, JsonlSink};
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
-use boxoffice_backends::store::{SqliteOptions, SqliteStore, Store};
+use boxoffice_backends::store::{
+    CommitObserver, MysqlOptions, MysqlStore, SqliteOptions, SqliteStore, Store,
+};
 use boxoffice_domain::ids::QueueName;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -69,13 +71,34 @@ pub struct Service {
     serving: JoinHandle<usize>,
 }
 
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// To sell.
+    Serve,
+    /// To look at it while others may sell.
+    Look,
+    /// To bring it to this binary's schema version.
+    Migrate,
+}
+
 /// Opens the store of a configuration. Also gives the schema version that it had; 0 if it is new.
 ///
 /// # Errors
-/// Where the store is in use, is not ours, or cannot be read.
-pub fn open_store(config: &Config, metrics: Option<&Metrics>) -> Result<(Store, i64), Fault> {
+/// Where the store is in use, is not ours, or cannot be reached or read.
+pub async fn open_store(
+    config: &Config,
+    metrics: Option<&Metrics>,
+    opening: Opening,
+) -> Result<(Store, i64), Fault> {
     let observed = metrics.map(|metrics| {
         (metrics.store_batch_commands.clone(), metrics.store_commit_duration.clone())
+    });
+    let observe: CommitObserver = Box::new(move |commit| {
+        if let Some((commands, took)) = &observed {
+            commands.observe(commit.commands as u64);
+            took.observe_duration(commit.took);
+        }
     });
     match config.store.kind {
         StoreKind::Sqlite => {
@@ -83,16 +106,39 @@ pub fn open_store(config: &Config, metrics: Option<&Metrics>) -> Result<(Store, 
                 directory: config.data_dir.clone(),
                 batch_max: config.store.batch_max,
                 queue_max: config.store.queue_max,
-                observe: Box::new(move |commit| {
-                    if let Some((commands, took)) = &observed {
-                        commands.observe(commit.commands as u64);
-                        took.observe_duration(commit.took);
-                    }
-                }),
+                observe,
             })?;
             Ok((Store::Sqlite(store), version))
         }
+        StoreKind::Mysql => {
+            make_data_dir(&config.data_dir)?;
+            let mysql = &config.store.mysql;
+            let (store, version) = MysqlStore::open(MysqlOptions {
+                primary: mysql.server().map_err(Fault::Unavailable)?,
+                replica: mysql.replica().map_err(Fault::Unavailable)?,
+                pool_size: mysql.pool_size,
+                acquire: Duration::from_millis(mysql.acquire_timeout_ms),
+                migrate: opening == Opening::Migrate,
+                // A second sequencer in memory would give the same numbers again.
+                exclusive: opening == Opening::Serve && config.queue.kind == QueueKind::Local,
+                observe,
+            })
+            .await?;
+            Ok((Store::Mysql(store), version))
+        }
     }
+}
+
+/// The admin token, the address and the event log are there, whatever the store is.
+fn make_data_dir(directory: &Path) -> Result<(), Fault> {
+    let mut builder = fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(directory).map_err(|error| {
+        Fault::Unavailable(format!(
+            "cannot make the data directory {}: {error}; choose another with --data-dir",
+            directory.display()
+        ))
+    })
 }
 
 impl Service {
@@ -103,7 +149,7 @@ impl Service {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let started = Instant::now();
         let metrics = Metrics::new();
-        let (store, _) = open_store(&config, Some(&metrics))?;
+        let (store, _) = open_store(&config, Some(&metrics), Opening::Serve).await?;
         let opened = Self::start_with(config, metrics, store.clone()).await;
         match opened {
             Ok(service) => {

@@ -177,25 +177,24 @@ async fn relay(app: AppState, sink: EventSink, mut stopped: watch::Receiver<bool
 /// Hands over everything that waits. The sink writes files, so it works on another thread.
 async fn relay_all(app: &AppState, sink: &mut Option<EventSink>) -> Result<(), Fault> {
     loop {
-        let rows = app.store.take_outbox(RELAY_MAX).await?;
-        app.metrics.events_pending.set(rows.len() as i64);
-        if rows.is_empty() {
+        let outbox = app.store.take_outbox(RELAY_MAX).await?;
+        app.metrics.events_pending.set(outbox.rows.len() as i64);
+        if outbox.rows.is_empty() {
             return Ok(());
         }
         let Some(mut working) = sink.take() else {
             return Err(Fault::Unavailable("the event sink is gone".into()));
         };
-        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let task = tokio::task::spawn_blocking(move || {
-            let result = working.publish(&rows);
-            (working, result)
+            let result = working.publish(&outbox.rows);
+            (working, outbox, result)
         });
-        let (back, result) =
+        let (back, outbox, result) =
             task.await.map_err(|error| Fault::Unavailable(format!("the event sink: {error}")))?;
         *sink = Some(back);
         result?;
-        let count = ids.len();
-        app.store.mark_published(ids).await?;
+        let count = outbox.rows.len();
+        app.store.mark_published(outbox).await?;
         app.metrics.events_published.inc_by(count as u64);
         if count < RELAY_MAX as usize {
             app.metrics.events_pending.set(0);

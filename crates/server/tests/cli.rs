@@ -414,9 +414,9 @@ fn counters_that_contradict_each_other_stop_the_start_and_the_audit() {
 fn a_migration_says_what_it_did() {
     let (_directory, data) = place();
     let said = run(&data, &["migrate"]).ok();
-    assert!(said.contains("created with schema version 1"), "{said}");
+    assert!(said.contains("created with schema version 2"), "{said}");
     let said = run(&data, &["migrate"]).ok();
-    assert!(said.contains("schema version 1, nothing to do"), "{said}");
+    assert!(said.contains("schema version 2, nothing to do"), "{said}");
     let server = Server::start(&data, &[]);
     run(&data, &["migrate"]).fails_with(&["another process", "--data-dir"]);
     server.stop();
@@ -580,8 +580,8 @@ fn a_file_that_is_not_our_store_is_left_as_it_is() {
     fs::remove_dir_all(&data).unwrap();
     run(&data, &["migrate"]).ok();
     sql(&data, "PRAGMA user_version = 99");
-    refused(&["schema version 99", "knows 1", "newer boxoffice"]);
-    sql(&data, "PRAGMA user_version = 1");
+    refused(&["schema version 99", "knows 2", "newer boxoffice"]);
+    sql(&data, "PRAGMA user_version = 2");
     run(&data, &["audit"]).ok();
 }
 

@@ -6,39 +6,61 @@ use boxoffice_domain::event::Topic;
 use boxoffice_domain::time::Timestamp;
 use serde_json::{Value, json};
 
-use super::{HOLD_MS, PRICE, START, Subject, assert_clean, at, charge, pay, sale, user};
+use super::{
+    HOLD_MS, PRICE, START, Subject, assert_clean, at, charge, mark_rows, pay, sale, user,
+    waiting_rows,
+};
 use crate::events::rfc3339;
 use crate::store::OutboxRow;
 
 /// Rows come oldest first and no more than asked for; those marked are gone, the others stay.
 pub async fn the_outbox_keeps_the_order_and_forgets_what_was_published(subject: Subject) {
     let store = &subject.store;
-    assert_eq!(store.take_outbox(10).await.unwrap(), []);
+    assert_eq!(waiting_rows(store, 10).await, []);
     assert_eq!(store.last_event().await, Ok(0));
     for n in 1..=6 {
         store.charge(charge(n, n, START)).await.unwrap();
     }
-    let all = store.take_outbox(100).await.unwrap();
+    let all = waiting_rows(store, 100).await;
     assert_eq!(all.iter().map(|row| row.key).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     assert!(all.windows(2).all(|rows| rows[0].id < rows[1].id), "{all:?}");
-    assert_eq!(store.take_outbox(2).await.unwrap(), all[..2]);
+    assert_eq!(waiting_rows(store, 2).await, all[..2]);
     // Taking marks nothing: whoever took them may have failed.
-    assert_eq!(store.take_outbox(100).await.unwrap(), all);
+    assert_eq!(waiting_rows(store, 100).await, all);
 
     // Not in order, and not from the beginning: a relay may have several on their way.
     assert_eq!(store.last_event().await, Ok(all[5].id));
-    store.mark_published(vec![all[3].id, all[1].id]).await.unwrap();
+    mark_rows(store, &[all[3].clone(), all[1].clone()]).await;
     let left: Vec<OutboxRow> = [0, 2, 4, 5].map(|index| all[index].clone()).into();
-    assert_eq!(store.take_outbox(100).await.unwrap(), left);
+    assert_eq!(waiting_rows(store, 100).await, left);
     assert_clean(store, START).await;
 
     let subject = subject.reopened().await;
     let store = &subject.store;
-    assert_eq!(store.take_outbox(100).await.unwrap(), left);
-    store.mark_published(left.iter().map(|row| row.id).collect()).await.unwrap();
-    assert_eq!(store.take_outbox(100).await.unwrap(), []);
+    assert_eq!(waiting_rows(store, 100).await, left);
+    mark_rows(store, &left).await;
+    assert_eq!(waiting_rows(store, 100).await, []);
     assert_eq!(store.last_event().await, Ok(all[5].id));
     assert_clean(store, START).await;
+}
+
+/// Whoever takes events and fails leaves them to the next, in the same order; whoever has them
+/// keeps others from publishing them meanwhile only for as long.
+pub async fn what_was_taken_and_dropped_is_there_again(Subject { store, .. }: Subject) {
+    for n in 1..=40 {
+        store.charge(charge(n, n, START)).await.unwrap();
+    }
+    let taken = store.take_outbox(100).await.unwrap();
+    let rows = taken.rows.clone();
+    assert_eq!(rows.len(), 40);
+    // What happens meanwhile is for the next time.
+    store.charge(charge(41, 1, START)).await.unwrap();
+    drop(taken);
+    let taken = store.take_outbox(40).await.unwrap();
+    assert_eq!(taken.rows, rows);
+    store.mark_published(taken).await.unwrap();
+    assert_eq!(waiting_rows(&store, 100).await.iter().map(|row| row.key).collect::<Vec<_>>(), [41]);
+    assert_clean(&store, START).await;
 }
 
 /// Each effect has one event with its topic, its key, an id made of the effect's own, and its data.
@@ -51,7 +73,7 @@ pub async fn events_say_what_happened(Subject { store, .. }: Subject) {
     store.cancel(second.id, user(2), at(3)).await.unwrap();
     store.expire_due(at(HOLD_MS), 10).await.unwrap();
 
-    let rows = store.take_outbox(100).await.unwrap();
+    let rows = waiting_rows(&store, 100).await;
     let kinds: Vec<_> = rows.iter().map(|row| (row.topic.as_str(), row.key)).collect();
     let (first, second, third) = (first.id.get(), second.id.get(), third.id.get());
     assert_eq!(
@@ -111,12 +133,13 @@ pub async fn marking_twice_or_for_nothing_counts_nothing(Subject { store, .. }: 
     for n in 1..=3 {
         store.charge(charge(n, n, START)).await.unwrap();
     }
-    let ids: Vec<i64> = store.take_outbox(2).await.unwrap().iter().map(|row| row.id).collect();
-    store.mark_published(vec![]).await.unwrap();
-    store.mark_published(ids.clone()).await.unwrap();
-    store.mark_published(ids.clone()).await.unwrap();
-    store.mark_published(vec![ids[0], ids[0], 999_999]).await.unwrap();
-    assert_eq!(store.take_outbox(10).await.unwrap().len(), 1);
+    let rows = waiting_rows(&store, 2).await;
+    mark_rows(&store, &[]).await;
+    mark_rows(&store, &rows).await;
+    mark_rows(&store, &rows).await;
+    let nothing = OutboxRow { id: 999_999, ..rows[0].clone() };
+    mark_rows(&store, &[rows[0].clone(), rows[0].clone(), nothing]).await;
+    assert_eq!(waiting_rows(&store, 10).await.len(), 1);
     assert_clean(&store, START).await;
 }
 
@@ -135,7 +158,7 @@ pub async fn ids_never_come_again(mut subject: Subject) {
         let (reservation, payment) = sale.bought(store, round + 1, &[round as usize]).await;
         assert!(reservations.insert(reservation.id) && reservations.insert(given_back.id));
         assert!(payments.insert(payment.id), "payment {} again", payment.id);
-        let waiting = store.take_outbox(100).await.unwrap();
+        let waiting = waiting_rows(store, 100).await;
         assert_eq!(waiting.len(), 5);
         for row in &waiting {
             let body: Value = serde_json::from_str(&row.body).unwrap();
@@ -143,7 +166,7 @@ pub async fn ids_never_come_again(mut subject: Subject) {
             rows.insert(row.id);
             assert!(events.insert(body["id"].to_string()), "event {} again", body["id"]);
         }
-        store.mark_published(waiting.iter().map(|row| row.id).collect()).await.unwrap();
+        mark_rows(store, &waiting).await;
         subject = subject.reopened().await;
     }
     assert_clean(&subject.store, START).await;

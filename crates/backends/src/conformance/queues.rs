@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{Admission, Settings, Ticket};
+use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
 use super::{
-    START, Subject, assert_clean, at, charge, main_queue, pay, sale, settings, ticket, user,
+    START, Subject, assert_clean, at, at_once, charge, main_queue, pay, sale, settings, ticket,
+    user,
 };
-use crate::store::{Alias, AliasExists, Checkpoint, Pay, Store, StoredQueue, TicketKey};
+use crate::store::{
+    Advance, Alias, AliasExists, Checkpoint, Pay, Progress, Store, StoredQueue, TicketKey,
+};
 use crate::{Error, Fault};
 
 fn name(text: &str) -> QueueName {
@@ -277,4 +280,169 @@ pub async fn aliases_know_whether_they_are_spent_and_run_out(subject: Subject) {
     // A place in the line does not run out by itself.
     assert_eq!(sorted_aliases(store, at(500 + day)).await.len(), 1);
     assert_clean(store, START).await;
+}
+
+/// Fifty tasks, and no number is handed out twice or left out.
+pub async fn numbers_taken_at_once_are_disjoint(subject: Subject) {
+    const TASKS: u64 = 50;
+    let store = &subject.store;
+    store.create_queue(main_queue(), settings()).await.unwrap();
+    store.create_queue(name("vip"), settings()).await.unwrap();
+    let taken = at_once((0..TASKS).map(|task| {
+        let store = store.clone();
+        async move {
+            let mut ranges = Vec::new();
+            for round in 0..4 {
+                let count = 1 + (task + round) % 7;
+                let first = store.take_numbers(main_queue(), count, 0).await.unwrap();
+                ranges.push((first, count));
+            }
+            ranges
+        }
+    }))
+    .await;
+    // Whoever asks again gets higher numbers.
+    for ranges in &taken {
+        assert!(ranges.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0), "{ranges:?}");
+    }
+    let mut numbers: Vec<u64> =
+        taken.iter().flatten().flat_map(|(first, count)| *first..first + count).collect();
+    numbers.sort_unstable();
+    let all = numbers.len() as u64;
+    assert_eq!(numbers, (1..=all).collect::<Vec<_>>());
+    assert_eq!(store.take_numbers(name("vip"), 3, 0).await, Ok(1));
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    assert_eq!(stored(store, "main").await.watermark, all);
+    assert_eq!(store.take_numbers(main_queue(), 1, 0).await, Ok(all + 1));
+    assert_clean(store, START).await;
+}
+
+/// Numbers that were given without the store are not given again by it.
+pub async fn numbers_are_taken_above_what_the_caller_knows(Subject { store, .. }: Subject) {
+    store.create_queue(main_queue(), settings()).await.unwrap();
+    assert_eq!(store.take_numbers(main_queue(), 10, 0).await, Ok(1));
+    assert_eq!(store.take_numbers(main_queue(), 10, 7).await, Ok(11));
+    assert_eq!(store.take_numbers(main_queue(), 10, 100).await, Ok(101));
+    assert_eq!(stored(&store, "main").await.watermark, 110);
+    // None: the watermark rises, or stays.
+    assert_eq!(store.take_numbers(main_queue(), 0, 200).await, Ok(201));
+    assert_eq!(store.take_numbers(main_queue(), 0, 150).await, Ok(201));
+    assert_eq!(stored(&store, "main").await.watermark, 200);
+    assert_eq!(stored(&store, "main").await.next, 0);
+    let far = u64::from(u32::MAX) * 4;
+    assert_eq!(store.take_numbers(main_queue(), 1, far).await, Ok(far + 1));
+    let answer = store.take_numbers(name("none"), 1, 0).await;
+    assert!(matches!(answer, Err(Fault::Corrupt(_))), "{answer:?}");
+    assert_clean(&store, START).await;
+}
+
+fn step(from: u64, upto: u64, at: Timestamp) -> Advance {
+    let bucket = Bucket::restore(upto, Some(at));
+    Advance { queue: main_queue(), from, admission: Admission { upto, at }, bucket }
+}
+
+fn open() -> Settings {
+    Settings { opens_at: None, paused: false, ..settings() }
+}
+
+/// Many instances plan on the same state, again and again; each time one of them admits.
+pub async fn one_of_several_admits(subject: Subject) {
+    let store = &subject.store;
+    store.create_queue(main_queue(), open()).await.unwrap();
+    store.take_numbers(main_queue(), 1_000, 0).await.unwrap();
+    let mut serving = 0;
+    for round in 1..=10_u64 {
+        let now = at(round as i64 * 100);
+        let admitted = at_once((1..=20_u64).map(|instance| {
+            let store = store.clone();
+            let step = step(serving, serving + instance, now);
+            async move { (instance, store.advance(step, now).await.unwrap()) }
+        }))
+        .await;
+        let winners: Vec<u64> =
+            admitted.iter().filter(|(_, admitted)| *admitted).map(|(i, _)| *i).collect();
+        let [winner] = winners[..] else { panic!("{winners:?} admitted at once") };
+        serving += winner;
+        let main = stored(store, "main").await;
+        assert_eq!(main.serving, serving);
+        assert_eq!(main.bucket, Bucket::restore(serving, Some(now)));
+        assert_eq!(main.log.len() as u64, round);
+        assert_eq!(main.log.last(), Some(&Admission { upto: serving, at: now }));
+    }
+    let before = stored(store, "main").await;
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    let main = stored(store, "main").await;
+    assert_eq!((main.serving, &main.log, &main.bucket), (serving, &before.log, &before.bucket));
+    assert_eq!((main.next, main.watermark), (serving, 1_000));
+    assert_eq!(store.clock().await, Ok(at(1_000)));
+    assert_clean(store, at(1_000)).await;
+}
+
+/// A step planned on an older or newer state, backwards, in a paused or an unknown queue.
+pub async fn a_step_is_for_the_queue_as_it_was_planned(Subject { store, .. }: Subject) {
+    store.create_queue(main_queue(), open()).await.unwrap();
+    assert_eq!(store.advance(step(0, 20, at(1)), at(1)).await, Ok(true));
+    // What was admitted had joined.
+    let main = stored(&store, "main").await;
+    assert_eq!((main.next, main.watermark), (20, 20));
+    for (from, upto) in [(0, 20), (0, 30), (19, 30), (21, 30), (20, 20), (20, 19)] {
+        assert_eq!(store.advance(step(from, upto, at(2)), at(2)).await, Ok(false), "{from} {upto}");
+    }
+    let paused = Settings { paused: true, ..open() };
+    store.set_queue(main_queue(), paused).await.unwrap();
+    assert_eq!(store.advance(step(20, 30, at(3)), at(3)).await, Ok(false));
+    let main = stored(&store, "main").await;
+    assert_eq!((main.serving, main.log.len()), (20, 1));
+    // Other settings, and nothing is left of the credit.
+    assert_eq!(main.bucket, Bucket::default());
+    assert_eq!(store.clock().await, Ok(at(1)));
+    store.set_queue(main_queue(), open()).await.unwrap();
+    assert_eq!(store.advance(step(20, 30, at(4)), at(4)).await, Ok(true));
+    let answer = store.advance(Advance { queue: name("none"), ..step(0, 1, at(5)) }, at(5)).await;
+    assert!(matches!(answer, Err(Fault::Corrupt(_))), "{answer:?}");
+    assert_clean(&store, at(5)).await;
+}
+
+fn progress(next: u64, floor: u64, claimed: Option<&[u64]>) -> Vec<Progress> {
+    let claimed = claimed.map(|numbers| numbers.iter().copied().collect());
+    vec![Progress { queue: main_queue(), next, floor, claimed }]
+}
+
+/// Instances record what they know, each a little behind another.
+pub async fn what_is_recorded_never_goes_back(subject: Subject) {
+    let store = &subject.store;
+    store.create_queue(main_queue(), open()).await.unwrap();
+    store.take_numbers(main_queue(), 100, 0).await.unwrap();
+    for (from, upto) in [(0, 10), (10, 20), (20, 30)] {
+        let now = at(upto as i64);
+        assert_eq!(store.advance(step(from, upto, now), now).await, Ok(true));
+    }
+    store.give_up(ticket(5), true, at(31)).await.unwrap();
+    store.give_up(ticket(80), true, at(31)).await.unwrap();
+    store.record(progress(60, 10, Some(&[3, 12, 14])), at(40)).await.unwrap();
+    store.record(progress(50, 0, Some(&[13, 25])), at(39)).await.unwrap();
+    store.record(progress(0, 0, None), at(38)).await.unwrap();
+    let main = stored(store, "main").await;
+    assert_eq!((main.next, main.watermark, main.floor), (60, 100, 10));
+    assert_eq!(main.claimed, RoaringTreemap::from_iter([12, 13, 14, 25]));
+    assert_eq!(main.left, RoaringTreemap::from_iter([80]));
+    let log: Vec<_> = main.log.iter().map(|step| step.upto).collect();
+    assert_eq!(log, [20, 30]);
+    assert_eq!(store.clock().await, Ok(at(40)));
+    // Given without the store while it was away; and a floor that no admission bears out yet.
+    store.record(progress(140, 40, None), at(41)).await.unwrap();
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    let main = stored(store, "main").await;
+    assert_eq!((main.next, main.watermark), (140, 140));
+    assert_eq!((main.serving, main.floor, main.log), (30, 30, vec![]));
+    assert_eq!(store.take_numbers(main_queue(), 1, 0).await, Ok(141));
+    let unknown = Progress { queue: name("none"), next: 1, floor: 0, claimed: None };
+    let two = [progress(500, 0, None), vec![unknown]].concat();
+    let answer = store.record(two, at(42)).await;
+    assert!(matches!(answer, Err(Fault::Corrupt(_))), "{answer:?}");
+    assert_eq!(stored(store, "main").await.next, 140);
+    assert_clean(store, at(42)).await;
 }

@@ -5,7 +5,7 @@ use boxoffice_domain::sales::{HoldRejected, ReservationState, SeatState, SettleR
 
 use super::{
     HOLD_MS, PRICE, START, Subject, assert_clean, at, at_once, charge, count_events, limits, pay,
-    sale, session_of, ticket, user,
+    sale, session_of, ticket, user, waiting_rows,
 };
 use crate::Error;
 use crate::store::{Pay, ReservationRejected, Reserve, ReserveRejected, TicketKey};
@@ -597,7 +597,7 @@ pub async fn everything_survives_a_reopen(subject: Subject) {
         before.push(store.reservation(id).await.unwrap());
     }
     let seats = store.catalog().hall(sale.concert, sale.session).unwrap().snapshot().1;
-    let events = store.take_outbox(100).await.unwrap();
+    let events = waiting_rows(store, 100).await;
     assert_clean(store, at(1)).await;
 
     let subject = subject.reopened().await;
@@ -606,7 +606,7 @@ pub async fn everything_survives_a_reopen(subject: Subject) {
         assert_eq!(store.reservation(id).await.unwrap(), before);
     }
     assert_eq!(store.catalog().hall(sale.concert, sale.session).unwrap().snapshot().1, seats);
-    assert_eq!(store.take_outbox(100).await.unwrap(), events);
+    assert_eq!(waiting_rows(store, 100).await, events);
     assert_eq!(store.balance(user(2)).await, Ok(3 * PRICE));
     assert_clean(store, at(1)).await;
     // One of the two that were due was swept; the other is still payable in its time.

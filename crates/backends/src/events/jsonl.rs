@@ -1,9 +1,11 @@
 //! Events into a file, one in a line: the sink that needs nothing installed.
 //!
-//! A line is `{"outboxId": n, "topic": ..., "key": ..., "event": {...}}`. Outbox ids rise from line to line, so
-//! after a crash between writing and marking as published the sink knows by the last line what it
-//! has already, and each event stands in the file once.
+//! A line is `{"outboxId": n, "topic": ..., "key": ..., "event": {...}}`. After a crash between
+//! writing and marking as published the sink knows by the last lines what it has already, and each
+//! event stands in the file once. It goes by the ids of those lines and not by the highest of them:
+//! where several commit at a time, an event may come after one with a higher id.
 
+use std::collections::{HashSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -17,12 +19,19 @@ pub struct JsonlSink {
     file: File,
     /// How much of the file is known to be whole lines.
     length: u64,
-    /// The outbox id in the last line.
+    /// The highest outbox id in the last lines.
     last_id: i64,
+    /// The outbox ids in the last lines, oldest first, and the same to be asked.
+    order: VecDeque<i64>,
+    known: HashSet<i64>,
 }
 
-/// How far back from its end the file is searched for its last line. Far more than a line has.
-const TAIL_BYTES: u64 = 64 * 1024;
+/// Lines that are remembered. Events are handed over again only as long as they have not been
+/// marked, and no more than some thousands are under way.
+const KNOWN_MAX: usize = 20_000;
+/// How far back from its end the file is searched for those lines, of which each has some hundred
+/// bytes.
+const TAIL_BYTES: u64 = 16 * 1024 * 1024;
 
 impl JsonlSink {
     /// Opens the file, or makes it. Half a line at its end, left by a crash, is cut off.
@@ -52,22 +61,44 @@ impl JsonlSink {
             file.set_len(length).map_err(failed)?;
         }
         let lines = &tail[..whole];
-        let last = lines.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|b| *b == b'\n').next());
-        let last_id = match last {
-            None => 0,
-            Some(line) => serde_json::from_slice::<serde_json::Value>(line)
-                .ok()
-                .and_then(|line| line.get("outboxId").and_then(serde_json::Value::as_i64))
-                .ok_or_else(|| {
-                    Fault::Corrupt(format!(
-                        "the last line of {shown} is not an event; move the file away"
-                    ))
-                })?,
+        // The first line of the tail may have lost its beginning.
+        let from = if start > 0 {
+            lines.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1)
+        } else {
+            0
         };
-        Ok(Self { path: path.to_owned(), file, length, last_id })
+        let mut sink = Self {
+            path: path.to_owned(),
+            file,
+            length,
+            last_id: 0,
+            order: VecDeque::new(),
+            known: HashSet::new(),
+        };
+        let lines: Vec<&[u8]> = lines[from..].split(|b| *b == b'\n').collect();
+        let lines = lines.strip_suffix(&[b"".as_slice()]).unwrap_or(&lines);
+        for line in &lines[lines.len().saturating_sub(KNOWN_MAX)..] {
+            let id = id_of(line).ok_or_else(|| {
+                Fault::Corrupt(format!("a line of {shown} is not an event; move the file away"))
+            })?;
+            sink.remember(id);
+        }
+        Ok(sink)
     }
 
-    /// The outbox id of the last event in the file; 0 where there is none.
+    fn remember(&mut self, id: i64) {
+        self.last_id = self.last_id.max(id);
+        if self.known.insert(id) {
+            self.order.push_back(id);
+        }
+        if self.order.len() > KNOWN_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+
+    /// The highest outbox id at the end of the file; 0 where there is none.
     pub(super) const fn last_id(&self) -> i64 {
         self.last_id
     }
@@ -75,7 +106,7 @@ impl JsonlSink {
     pub(super) fn publish(&mut self, rows: &[OutboxRow]) -> Result<(), Fault> {
         use std::fmt::Write as _;
         let mut lines = String::new();
-        for row in rows.iter().filter(|row| row.id > self.last_id) {
+        for row in rows.iter().filter(|row| !self.known.contains(&row.id)) {
             // The topic is one of ours and the body is JSON already.
             let _ = writeln!(
                 lines,
@@ -94,9 +125,16 @@ impl JsonlSink {
             return Err(Fault::Unavailable(format!("cannot write events to {shown}: {error}")));
         }
         self.length += lines.len() as u64;
-        self.last_id = rows.last().map_or(self.last_id, |row| row.id.max(self.last_id));
+        rows.iter().for_each(|row| self.remember(row.id));
         Ok(())
     }
+}
+
+/// Reads the id only: the event behind it may be long, and there are thousands of lines.
+fn id_of(line: &[u8]) -> Option<i64> {
+    let rest = line.strip_prefix(b"{\"outboxId\":").filter(|_| line.ends_with(b"}"))?;
+    let digits = rest.split(|byte| *byte == b',').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -127,6 +165,31 @@ mod tests {
         let mut again = JsonlSink::open(&path).unwrap();
         again.publish(&[row(1), row(2), row(3)]).unwrap();
         assert_eq!(ids(&path), [1, 2, 3]);
+    }
+
+    #[test]
+    fn an_event_that_was_committed_late_is_written_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        let mut sink = JsonlSink::open(&path).unwrap();
+        sink.publish(&[row(1), row(3), row(4)]).unwrap();
+        sink.publish(&[row(2), row(3), row(5)]).unwrap();
+        assert_eq!(sink.last_id(), 5);
+        let mut again = JsonlSink::open(&path).unwrap();
+        again.publish(&[row(1), row(2), row(5), row(6)]).unwrap();
+        assert_eq!(ids(&path), [1, 3, 4, 2, 5, 6]);
+    }
+
+    #[test]
+    fn no_more_lines_are_remembered_than_needed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        let count = KNOWN_MAX as i64 + 500;
+        let rows: Vec<OutboxRow> = (1..=count).map(row).collect();
+        JsonlSink::open(&path).unwrap().publish(&rows).unwrap();
+        let sink = JsonlSink::open(&path).unwrap();
+        assert_eq!((sink.known.len(), sink.order.len()), (KNOWN_MAX, KNOWN_MAX));
+        assert_eq!((sink.last_id(), sink.order.front()), (count, Some(&501)));
     }
 
     #[test]

@@ -110,8 +110,18 @@ impl Queue {
         stored: StoredQueue,
         joins: mpsc::UnboundedSender<JoinReply>,
     ) -> Result<Self, Fault> {
-        let StoredQueue { name, settings, watermark, serving, floor, log, left, claimed, finished } =
-            stored;
+        let StoredQueue {
+            name,
+            settings,
+            watermark,
+            serving,
+            floor,
+            log,
+            left,
+            claimed,
+            finished,
+            ..
+        } = stored;
         let saved = Saved {
             next: watermark,
             watermark,

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use boxoffice_domain::ids::{ConcertId, SeatId, SessionId};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
@@ -56,7 +56,9 @@ impl Catalog {
     pub(super) fn with_hall(&self, hall: Arc<Hall>) -> Self {
         let mut halls = self.halls.clone();
         let mut by_concert = self.by_concert.clone();
-        by_concert.entry(hall.session.concert).or_default().push(hall.clone());
+        let siblings = by_concert.entry(hall.session.concert).or_default();
+        let place = siblings.partition_point(|sibling| sibling.session.id < hall.session.id);
+        siblings.insert(place, hall.clone());
         halls.insert(hall.session.id, hall);
         Self { concerts: self.concerts.clone(), halls, by_concert }
     }
@@ -87,6 +89,8 @@ pub struct Hall {
     available: AtomicU64,
     /// Seats that are sold.
     sold: AtomicU64,
+    /// Whether anybody has asked since it was last asked whether anybody has.
+    looked_at: AtomicBool,
 }
 
 impl Hall {
@@ -98,6 +102,7 @@ impl Hall {
             version: AtomicU64::new(1),
             available: AtomicU64::new(0),
             sold: AtomicU64::new(0),
+            looked_at: AtomicBool::new(false),
         };
         hall.recount(&hall.seats.read());
         hall
@@ -110,6 +115,7 @@ impl Hall {
 
     /// Rises with every change of any seat.
     pub fn version(&self) -> u64 {
+        self.looked_at.store(true, Ordering::Relaxed);
         self.version.load(Ordering::Acquire)
     }
 
@@ -121,6 +127,7 @@ impl Hall {
     /// How many seats were free when something changed last. Holds that ran out since then count
     /// once they are tidied up.
     pub fn available(&self) -> u64 {
+        self.looked_at.store(true, Ordering::Relaxed);
         self.available.load(Ordering::Relaxed)
     }
 
@@ -137,6 +144,7 @@ impl Hall {
 
     /// The seats with these ids, `None` for each that this session does not have.
     pub fn find(&self, ids: &[SeatId]) -> Vec<Option<Seat>> {
+        self.looked_at.store(true, Ordering::Relaxed);
         let seats = self.seats.read();
         ids.iter().map(|id| index_of(&seats, *id).map(|index| seats[index])).collect()
     }
@@ -162,10 +170,12 @@ impl Hall {
 
     pub(super) fn publish(&self, changes: &[(SeatId, SeatState)]) {
         let mut seats = self.seats.write();
-        let (mut available, mut sold) = (self.available(), self.sold());
+        let (mut available, mut sold) = (self.available.load(Ordering::Relaxed), self.sold());
+        let mut changed = false;
         for (id, state) in changes {
             if let Some(index) = index_of(&seats, *id) {
                 let before = std::mem::replace(&mut seats[index].state, *state);
+                changed |= before != *state;
                 available -= u64::from(before == SeatState::Available);
                 sold -= u64::from(matches!(before, SeatState::Sold { .. }));
                 available += u64::from(*state == SeatState::Available);
@@ -174,7 +184,44 @@ impl Hall {
         }
         self.available.store(available, Ordering::Relaxed);
         self.sold.store(sold, Ordering::Relaxed);
-        self.version.fetch_add(1, Ordering::Release);
+        if changed {
+            self.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Takes over what was read from the store, but for the seats that `is_ahead` says are newer
+    /// here. Sold is for ever: nothing that was read takes that back.
+    pub(super) fn merge(&self, stored: Vec<Seat>, is_ahead: impl Fn(SeatId) -> bool) {
+        let mut seats = self.seats.write();
+        let mut changed = false;
+        let mut missing = Vec::new();
+        for seat in stored {
+            match index_of(&seats, seat.id) {
+                None => missing.push(seat),
+                Some(index) => {
+                    let known = &mut seats[index].state;
+                    let sold = matches!(known, SeatState::Sold { .. });
+                    if *known != seat.state && !sold && !is_ahead(seat.id) {
+                        *known = seat.state;
+                        changed = true;
+                    }
+                }
+            }
+        }
+        if !missing.is_empty() {
+            seats.append(&mut missing);
+            seats.sort_by_key(|seat| seat.id);
+            changed = true;
+        }
+        if changed {
+            self.recount(&seats);
+            self.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Whether anybody has looked at the seats since this was last called.
+    pub(super) fn was_looked_at(&self) -> bool {
+        self.looked_at.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn append(&self, mut more: Vec<Seat>) {

@@ -10,7 +10,6 @@ mod writer;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -24,13 +23,12 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use self::rows::Failure;
 use self::tx::{State, Tx};
-pub use self::writer::CommitObserver;
 use self::writer::Writer;
 use super::hall::Catalog;
 use super::{
-    AddedSeats, Alias, AliasExists, Answer, Charge, Checkpoint, NewConcert, NewSeats, OutboxRow,
-    Pay, Payment, PointsRejected, ReservationRejected, Reserve, ReserveRejected, Seed, StoreResult,
-    StoredQueue, TicketKey,
+    AddedSeats, Advance, Alias, AliasExists, Answer, Charge, Checkpoint, CommitObserver,
+    NewConcert, NewSeats, OutboxRow, Pay, Payment, PointsRejected, Progress, ReservationRejected,
+    Reserve, ReserveRejected, Seed, StoreResult, StoreStats, StoredQueue, TicketKey,
 };
 use crate::{Error, Fault};
 
@@ -44,47 +42,6 @@ pub struct SqliteOptions {
     pub queue_max: usize,
     /// Called after each commit.
     pub observe: CommitObserver,
-}
-
-/// One commit, for metrics.
-#[derive(Clone, Copy, Debug)]
-pub struct Commit {
-    /// How many operations it made durable.
-    pub commands: usize,
-    /// How long the transaction took.
-    pub took: Duration,
-}
-
-/// How the store is doing.
-#[derive(Debug, Default)]
-pub struct StoreStats {
-    /// Operations that wait for the writer.
-    pub pending: AtomicU64,
-    fault: Mutex<Option<String>>,
-    faulty: std::sync::atomic::AtomicBool,
-}
-
-impl StoreStats {
-    /// Why the last write failed; `None` once one has succeeded again.
-    pub fn fault(&self) -> Option<String> {
-        self.fault.lock().clone()
-    }
-
-    fn failed(&self, fault: &Fault) {
-        let mut last = self.fault.lock();
-        if last.is_none() {
-            tracing::error!(error = %fault, "the store cannot write");
-        }
-        *last = Some(fault.to_string());
-        self.faulty.store(true, Ordering::Relaxed);
-    }
-
-    fn recovered(&self) {
-        if self.faulty.swap(false, Ordering::Relaxed) {
-            *self.fault.lock() = None;
-            tracing::info!("the store writes again");
-        }
-    }
 }
 
 /// The store in one SQLite file.
@@ -322,6 +279,27 @@ impl SqliteStore {
         now: Timestamp,
     ) -> Result<(), Fault> {
         self.call(move |tx| tx.checkpoint(&queues, now)).await
+    }
+
+    pub(super) async fn take_numbers(
+        &self,
+        queue: QueueName,
+        count: u64,
+        at_least: u64,
+    ) -> Result<u64, Fault> {
+        self.call(move |tx| tx.take_numbers(queue.as_str(), count, at_least)).await
+    }
+
+    pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
+        self.call(move |tx| tx.advance(&step, now)).await
+    }
+
+    pub(super) async fn record(
+        &self,
+        progress: Vec<Progress>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.call(move |tx| tx.record(&progress, now)).await
     }
 
     pub(super) async fn give_up(

@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 /// It holds half a second's worth at the most (and always at least two), so that a stall of the
 /// service or an idle line is not followed by a burst: admission is smooth by intent, and a system
 /// that is too slow to tick is too slow to admit.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
     /// In millionths of an admission: a whole number, because ten times 0.1 must be one.
     credit_micro: u64,
@@ -21,6 +21,17 @@ const ONE_MICRO: u64 = 1_000_000;
 
 impl Bucket {
     const CAPACITY: Duration = Duration::from_millis(500);
+
+    /// A bucket as it was stored: its credit in millionths of an admission, and when it was filled
+    /// last.
+    pub const fn restore(credit_micro: u64, filled_at: Option<Timestamp>) -> Self {
+        Self { credit_micro, filled_at }
+    }
+
+    /// What to store of it: the credit in millionths of an admission, and when it was filled last.
+    pub const fn state(&self) -> (u64, Option<Timestamp>) {
+        (self.credit_micro, self.filled_at)
+    }
 
     /// Adds the credit of the time since the last call; gives how many whole admissions it covers.
     /// Rates count to the thousandth of an admission a second.
@@ -71,6 +82,19 @@ mod tests {
             assert!((total as f64 - rate * 100.0).abs() <= 1.0, "{rate}: {total}");
             assert!(largest as f64 <= rate / 10.0 + 1.0, "{rate}: a step of {largest}");
         }
+    }
+
+    #[test]
+    fn a_bucket_goes_on_where_it_was_stored() {
+        let mut bucket = Bucket::default();
+        bucket.fill(7.0, Timestamp(1_000));
+        bucket.fill(7.0, Timestamp(1_250));
+        let (credit_micro, filled_at) = bucket.state();
+        assert_eq!((credit_micro, filled_at), (1_750_000, Some(Timestamp(1_250))));
+        let mut again = Bucket::restore(credit_micro, filled_at);
+        assert_eq!(again, bucket);
+        assert_eq!(again.fill(7.0, Timestamp(1_300)), bucket.fill(7.0, Timestamp(1_300)));
+        assert_eq!(Bucket::restore(0, None), Bucket::default());
     }
 
     #[test]

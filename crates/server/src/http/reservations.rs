@@ -211,11 +211,12 @@ async fn reserve(
         .ok_or_else(|| not_found(ErrorCode::SessionNotFound))?;
     presented.must_be_of(&concert.queue).map_err(forbidden)?;
 
-    if key.is_none() {
-        // Most holds in a rush are for seats that are gone. The seats in memory are those of the
-        // last commit, so what the decider refuses on them is refused rightly, and without a
-        // transaction. What it grants is decided again by the store.
-        let known = hall.find(&seats);
+    if key.is_none()
+        && let Some(known) = app.store.certain(hall, &seats)
+    {
+        // Most holds in a rush are for seats that are gone. What the decider refuses on seats that
+        // are certainly as memory has them is refused rightly, and without a transaction. What it
+        // grants is decided again by the store.
         let ask = HoldRequest {
             reservation: ANY_RESERVATION,
             user,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, TicketId, UserId};
-use boxoffice_domain::queue::{Admission, Settings, Ticket};
+use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
 use boxoffice_domain::sales::{Concert, Seat, Session};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -154,7 +154,8 @@ pub(super) fn seats_of(connection: &Connection, session: SessionId) -> Load<Vec<
 pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
     let mut statement = connection.prepare_cached(
         "SELECT name, watermark, serving, floor, claimed, admit_per_second, max_active, \
-         active_ttl_ms, claim_window_ms, opens_at, paused FROM queue ORDER BY name",
+         active_ttl_ms, claim_window_ms, opens_at, paused, next, credit_micro, credit_at \
+         FROM queue ORDER BY name",
     )?;
     let mut found = statement.query([])?;
     let mut queues = Vec::new();
@@ -163,11 +164,8 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
         let ms = |column| -> Load<Duration> {
             Ok(Duration::from_millis(rows::count(row.get(column)?, "a duration")?))
         };
-        let claimed = match row.get::<_, Option<Vec<u8>>>(4)? {
-            None => RoaringTreemap::new(),
-            Some(bytes) => RoaringTreemap::deserialize_from(&bytes[..])
-                .map_err(|error| Failure::Corrupt(format!("claimed numbers of {text}: {error}")))?,
-        };
+        let claimed = rows::numbers_from(row.get(4)?, &text)?;
+        let credit_micro: Option<i64> = row.get(12)?;
         let serving = rows::count(row.get(2)?, "serving")?;
         let floor = rows::count(row.get(3)?, "floor")?;
         let max_active: Option<i64> = row.get(6)?;
@@ -194,6 +192,7 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
                 opens_at: row.get::<_, Option<i64>>(9)?.map(Timestamp),
                 paused: row.get(10)?,
             },
+            next: rows::count(row.get(11)?, "next")?,
             watermark: rows::count(row.get(1)?, "watermark")?,
             serving,
             floor,
@@ -201,6 +200,10 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
             left,
             claimed: claimed - &finished,
             finished,
+            bucket: Bucket::restore(
+                rows::count(credit_micro.unwrap_or(0), "credit_micro")?,
+                row.get::<_, Option<i64>>(13)?.map(Timestamp),
+            ),
         });
     }
     Ok(queues)

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i64 = 0x424f_584f;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&str; 1] = [V1];
+const MIGRATIONS: [&str; 2] = [V1, V2];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -113,4 +113,10 @@ CREATE TABLE alias (
     token TEXT PRIMARY KEY, queue TEXT NOT NULL, seq INTEGER NOT NULL, user_id INTEGER NOT NULL,
     issued_at INTEGER NOT NULL, ticket_id BLOB NOT NULL, active_until INTEGER
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Several instances share a queue's credit.
+const V2: &str = "
+ALTER TABLE queue ADD COLUMN credit_micro INTEGER;
+ALTER TABLE queue ADD COLUMN credit_at INTEGER;
 ";

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use boxoffice_domain::event::{EndReason, Event};
 use boxoffice_domain::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::points::decide_charge;
-use boxoffice_domain::queue::Settings;
+use boxoffice_domain::queue::{Admission, Settings};
 use boxoffice_domain::sales::{
     Concert, HoldRequest, Reservation, ReservationState, Seat, SeatState, Session, SettleRejected,
     decide_cancel, decide_hold, decide_payment,
@@ -22,9 +22,9 @@ use super::rows::{
 use crate::events::cloud_event;
 use crate::store::hall::{Catalog, Hall};
 use crate::store::{
-    AddedSeats, Alias, AliasExists, Answer, Charge, Checkpoint, IdempotencyKey, NewConcert,
-    NewSeats, Pay, Payment, PointsRejected, ReservationRejected, Reserve, ReserveRejected, Seed,
-    TicketKey,
+    AddedSeats, Advance, Alias, AliasExists, Answer, Charge, Checkpoint, IdempotencyKey,
+    NewConcert, NewSeats, Pay, Payment, PointsRejected, Progress, ReservationRejected, Reserve,
+    ReserveRejected, Seed, TicketKey,
 };
 
 /// What the writer knows without asking the file: the last ids, and the seats as committed, with
@@ -673,34 +673,33 @@ impl<'a> Tx<'a> {
             "INSERT OR IGNORE INTO queue (name, next, watermark, serving, floor, \
              admit_per_second, max_active, active_ttl_ms, claim_window_ms, opens_at, paused) \
              VALUES (?1, 0, 0, 0, 0, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![
-                name,
-                settings.admit_per_second,
-                settings.max_active.map(column),
-                settings.active_ttl.as_millis() as i64,
-                settings.claim_window.as_millis() as i64,
-                settings.opens_at.map(|t| t.0),
-                settings.paused
-            ],
+            Self::settings_of(name, settings),
         )?;
         Ok(made == 1)
     }
 
     pub(super) fn set_queue(&self, name: &str, settings: &Settings) -> Op<()> {
+        // The credit was earned under the old settings.
         let changed = self.execute(
             "UPDATE queue SET admit_per_second = ?2, max_active = ?3, active_ttl_ms = ?4, \
-             claim_window_ms = ?5, opens_at = ?6, paused = ?7 WHERE name = ?1",
-            params![
-                name,
-                settings.admit_per_second,
-                settings.max_active.map(column),
-                settings.active_ttl.as_millis() as i64,
-                settings.claim_window.as_millis() as i64,
-                settings.opens_at.map(|t| t.0),
-                settings.paused
-            ],
+             claim_window_ms = ?5, opens_at = ?6, paused = ?7, credit_micro = NULL, \
+             credit_at = NULL WHERE name = ?1",
+            Self::settings_of(name, settings),
         )?;
-        if changed == 1 { Ok(()) } else { Err(Failure::Corrupt(format!("no queue {name}"))) }
+        if changed == 1 { Ok(()) } else { Err(no_queue(name)) }
+    }
+
+    /// The parameters 1 to 7 of the two statements above.
+    fn settings_of<'s>(name: &'s str, settings: &Settings) -> impl rusqlite::Params + use<'s> {
+        (
+            name,
+            settings.admit_per_second,
+            settings.max_active.map(column),
+            settings.active_ttl.as_millis() as i64,
+            settings.claim_window.as_millis() as i64,
+            settings.opens_at.map(|t| t.0),
+            settings.paused,
+        )
     }
 
     pub(super) fn checkpoint(&self, queues: &[Checkpoint], now: Timestamp) -> Op<()> {
@@ -724,30 +723,105 @@ impl<'a> Tx<'a> {
                 return Err(Failure::Corrupt(format!("counters of queue {name} would go back")));
             }
             if let Some(admission) = point.admission {
-                self.execute(
-                    "INSERT INTO admission (queue, upto, at) VALUES (?1, ?2, ?3)",
-                    params![name, column(admission.upto), admission.at.0],
-                )?;
+                self.log_admission(name, admission)?;
             }
-            self.execute(
-                "DELETE FROM admission WHERE queue = ?1 AND upto <= ?2",
-                params![name, column(point.floor)],
-            )?;
-            self.execute(
-                "DELETE FROM queue_left WHERE queue = ?1 AND seq <= ?2",
-                params![name, column(point.floor)],
-            )?;
+            self.forget_below(name, point.floor)?;
             if let Some(claimed) = &point.claimed {
-                let mut bytes = Vec::with_capacity(claimed.serialized_size());
-                claimed
-                    .serialize_into(&mut bytes)
-                    .map_err(|error| Failure::Corrupt(format!("claimed numbers: {error}")))?;
                 self.execute(
                     "UPDATE queue SET claimed = ?2 WHERE name = ?1",
-                    params![name, bytes],
+                    params![name, rows::numbers_to(claimed)?],
                 )?;
             }
         }
+        self.set_clock(now)
+    }
+
+    pub(super) fn take_numbers(&self, name: &str, count: u64, at_least: u64) -> Op<u64> {
+        let mut take = self.connection.prepare_cached(
+            "UPDATE queue SET watermark = MAX(watermark, ?2) + ?3 WHERE name = ?1 \
+             RETURNING watermark",
+        )?;
+        let last: Option<i64> = take
+            .query_row(params![name, column(at_least), column(count)], |row| row.get(0))
+            .optional()?;
+        let last = rows::count(last.ok_or_else(|| no_queue(name))?, "watermark")?;
+        Ok(last - count + 1)
+    }
+
+    pub(super) fn advance(&self, step: &Advance, now: Timestamp) -> Op<bool> {
+        let name = step.queue.as_str();
+        let (credit_micro, credit_at) = step.bucket.state();
+        // Whoever is admitted has joined, so the other two counters are at least as high.
+        let changed = self.execute(
+            "UPDATE queue SET serving = ?3, next = MAX(next, ?3), watermark = MAX(watermark, ?3), \
+             credit_micro = ?4, credit_at = ?5 \
+             WHERE name = ?1 AND serving = ?2 AND ?2 < ?3 AND paused = 0",
+            params![
+                name,
+                column(step.from),
+                column(step.admission.upto),
+                column(credit_micro),
+                credit_at.map(|t| t.0)
+            ],
+        )?;
+        if changed == 0 {
+            let mut find = self.connection.prepare_cached("SELECT 1 FROM queue WHERE name = ?1")?;
+            return if find.exists([name])? { Ok(false) } else { Err(no_queue(name)) };
+        }
+        self.log_admission(name, step.admission)?;
+        self.set_clock(now)?;
+        Ok(true)
+    }
+
+    pub(super) fn record(&self, progress: &[Progress], now: Timestamp) -> Op<()> {
+        for known in progress {
+            let name = known.queue.as_str();
+            let mut raise = self.connection.prepare_cached(
+                "UPDATE queue SET next = MAX(next, ?2), watermark = MAX(watermark, ?2), \
+                 floor = MAX(floor, MIN(serving, ?3)) WHERE name = ?1 RETURNING floor, claimed",
+            )?;
+            let stored: Option<(i64, Option<Vec<u8>>)> = raise
+                .query_row(params![name, column(known.next), column(known.floor)], |row| {
+                    row.try_into()
+                })
+                .optional()?;
+            let (floor, claimed) = stored.ok_or_else(|| no_queue(name))?;
+            let floor = rows::count(floor, "floor")?;
+            self.forget_below(name, floor)?;
+            if let Some(more) = &known.claimed {
+                let mut claimed = rows::numbers_from(claimed, name)? | more;
+                claimed.remove_range(..=floor);
+                self.execute(
+                    "UPDATE queue SET claimed = ?2 WHERE name = ?1",
+                    params![name, rows::numbers_to(&claimed)?],
+                )?;
+            }
+        }
+        self.set_clock(now)
+    }
+
+    fn log_admission(&self, queue: &str, admission: Admission) -> Op<()> {
+        self.execute(
+            "INSERT INTO admission (queue, upto, at) VALUES (?1, ?2, ?3)",
+            params![queue, column(admission.upto), admission.at.0],
+        )?;
+        Ok(())
+    }
+
+    /// What is below the floor has run out of time; nobody asks for it any more.
+    fn forget_below(&self, queue: &str, floor: u64) -> Op<()> {
+        self.execute(
+            "DELETE FROM admission WHERE queue = ?1 AND upto <= ?2",
+            params![queue, column(floor)],
+        )?;
+        self.execute(
+            "DELETE FROM queue_left WHERE queue = ?1 AND seq <= ?2",
+            params![queue, column(floor)],
+        )?;
+        Ok(())
+    }
+
+    fn set_clock(&self, now: Timestamp) -> Op<()> {
         self.execute(
             "INSERT INTO setting (name, value) VALUES ('clock', ?1) ON CONFLICT (name) DO UPDATE \
              SET value = excluded.value WHERE CAST(value AS INTEGER) < ?2",
@@ -901,4 +975,8 @@ enum Earlier {
     None,
     Same(i64),
     Other,
+}
+
+fn no_queue(name: &str) -> Failure {
+    Failure::Corrupt(format!("no queue {name}"))
 }

@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 
 use super::rows::Failure;
 use super::tx::{State, Tx};
-use super::{Commit, StoreStats};
 use crate::Fault;
+use crate::store::{Commit, CommitObserver, StoreStats};
 
 /// An operation with the types of its request and its answer forgotten.
 pub(super) trait Job: Send {
@@ -56,9 +56,6 @@ enum Message {
     Job(Box<dyn Job>),
     Close,
 }
-
-/// Called after each commit.
-pub type CommitObserver = Box<dyn Fn(Commit) + Send>;
 
 /// The way to the writer.
 pub(super) struct Writer {

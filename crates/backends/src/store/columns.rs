@@ -1,0 +1,155 @@
+//! Between columns and the domain's types, for every store in SQL. A value that no version of this
+//! program writes makes the row corrupt, never a default.
+
+use boxoffice_domain::ids::{
+    ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, TicketId, UserId,
+};
+use boxoffice_domain::sales::{Item, Reservation, ReservationState, SeatState};
+use boxoffice_domain::time::Timestamp;
+use roaring::RoaringTreemap;
+
+/// What makes no sense about a row.
+#[derive(Debug)]
+pub(super) struct Corrupt(pub(super) String);
+
+/// `reservation.state`
+pub(super) mod reservation_state {
+    pub(crate) const HELD: i64 = 0;
+    pub(crate) const PAID: i64 = 1;
+    pub(crate) const CANCELLED: i64 = 2;
+    pub(crate) const EXPIRED: i64 = 3;
+}
+
+/// `seat.state`
+pub(super) mod seat_state {
+    pub(crate) const AVAILABLE: i64 = 0;
+    pub(crate) const HELD: i64 = 1;
+    pub(crate) const SOLD: i64 = 2;
+}
+
+/// `points_entry.kind`
+pub(super) mod entry_kind {
+    pub(crate) const OPENING: i64 = 0;
+    pub(crate) const CHARGE: i64 = 1;
+    pub(crate) const PAYMENT: i64 = 2;
+}
+
+/// Makes an id newtype of a column.
+pub(super) fn id<T>(new: fn(i64) -> Option<T>, value: i64, what: &str) -> Result<T, Corrupt> {
+    new(value).ok_or_else(|| Corrupt(format!("{what} {value} is not positive")))
+}
+
+pub(super) fn queue_name(text: &str) -> Result<QueueName, Corrupt> {
+    QueueName::new(text).ok_or_else(|| Corrupt(format!("queue name {text:?}")))
+}
+
+pub(super) fn ticket_id(bytes: &[u8]) -> Result<TicketId, Corrupt> {
+    let bytes = bytes.try_into().map_err(|_| Corrupt("length of a ticket id".into()))?;
+    Ok(TicketId(bytes))
+}
+
+/// A counter that is never negative.
+pub(super) fn count(value: i64, what: &str) -> Result<u64, Corrupt> {
+    u64::try_from(value).map_err(|_| Corrupt(format!("{what} is {value}")))
+}
+
+/// A set of numbers of a queue, from a column that may be empty.
+pub(super) fn numbers_from(bytes: Option<Vec<u8>>, queue: &str) -> Result<RoaringTreemap, Corrupt> {
+    let Some(bytes) = bytes else { return Ok(RoaringTreemap::new()) };
+    RoaringTreemap::deserialize_from(&bytes[..])
+        .map_err(|error| Corrupt(format!("claimed numbers of {queue}: {error}")))
+}
+
+/// A set of numbers of a queue as a column.
+pub(super) fn numbers_to(numbers: &RoaringTreemap) -> Result<Vec<u8>, Corrupt> {
+    let mut bytes = Vec::with_capacity(numbers.serialized_size());
+    numbers
+        .serialize_into(&mut bytes)
+        .map_err(|error| Corrupt(format!("claimed numbers: {error}")))?;
+    Ok(bytes)
+}
+
+/// A number of a queue as a column. Numbers count joins one by one, so 2^63 is out of reach.
+pub(super) fn column(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
+pub(super) fn seat_from(
+    state: i64,
+    reservation: Option<i64>,
+    until: Option<i64>,
+) -> Result<SeatState, Corrupt> {
+    let owner = |reservation| id(ReservationId::new, reservation, "reservation of a seat");
+    match (state, reservation, until) {
+        (seat_state::AVAILABLE, _, _) => Ok(SeatState::Available),
+        (seat_state::HELD, Some(r), Some(until)) => {
+            Ok(SeatState::Held { reservation: owner(r)?, until: Timestamp(until) })
+        }
+        (seat_state::SOLD, Some(r), _) => Ok(SeatState::Sold { reservation: owner(r)? }),
+        other => Err(Corrupt(format!("seat with state {other:?}"))),
+    }
+}
+
+/// The three columns of a seat's state.
+pub(super) fn seat_columns(state: SeatState) -> (i64, Option<i64>, Option<i64>) {
+    match state {
+        SeatState::Available => (seat_state::AVAILABLE, None, None),
+        SeatState::Held { reservation, until } => {
+            (seat_state::HELD, Some(reservation.get()), Some(until.0))
+        }
+        SeatState::Sold { reservation } => (seat_state::SOLD, Some(reservation.get()), None),
+    }
+}
+
+/// `[[seat, number, price], ...]`
+pub(super) fn items_to_text(items: &[Item]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(2 + items.len() * 24);
+    for (index, item) in items.iter().enumerate() {
+        let start = if index == 0 { '[' } else { ',' };
+        // Writing into a String does not fail.
+        let _ = write!(text, "{start}[{},{},{}]", item.seat, item.number, item.price);
+    }
+    text.push(']');
+    text
+}
+
+pub(super) fn items_from_text(text: &str) -> Result<Vec<Item>, Corrupt> {
+    let rows: Vec<(i64, u32, i64)> = serde_json::from_str(text)
+        .map_err(|error| Corrupt(format!("items of a reservation: {error}")))?;
+    rows.into_iter()
+        .map(|(seat, number, price)| {
+            Ok(Item { seat: id(SeatId::new, seat, "seat of a reservation")?, number, price })
+        })
+        .collect()
+}
+
+/// user, concert, session, items, created at, held until, state, payment
+pub(super) type ReservationColumns = (i64, i64, i64, String, i64, i64, i64, Option<i64>);
+
+/// A reservation, and when its hold ends or ended.
+pub(super) fn reservation(
+    reservation: ReservationId,
+    (user, concert, session, items, created_at, until, state, payment): ReservationColumns,
+) -> Result<(Reservation, Timestamp), Corrupt> {
+    let until = Timestamp(until);
+    let state = match (state, payment) {
+        (reservation_state::HELD, _) => ReservationState::Held { until },
+        (reservation_state::PAID, Some(payment)) => {
+            ReservationState::Paid { payment: id(PaymentId::new, payment, "payment")? }
+        }
+        (reservation_state::CANCELLED, _) => ReservationState::Cancelled,
+        (reservation_state::EXPIRED, _) => ReservationState::Expired,
+        other => return Err(Corrupt(format!("reservation with state {other:?}"))),
+    };
+    let found = Reservation {
+        id: reservation,
+        user: id(UserId::new, user, "user")?,
+        concert: id(ConcertId::new, concert, "concert")?,
+        session: id(SessionId::new, session, "session")?,
+        items: items_from_text(&items)?,
+        created_at: Timestamp(created_at),
+        state,
+    };
+    Ok((found, until))
+}

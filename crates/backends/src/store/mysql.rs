@@ -1,0 +1,801 @@
+//! The store in a MySQL or MariaDB database, which several instances may share.
+//!
+//! Every operation is one transaction at READ COMMITTED whose locks, taken in one order, decide
+//! what happens one after another: no rule depends on what this process remembers. Purchases have
+//! connections of their own, so that neither a sweep nor an audit keeps a buyer waiting. Every wait
+//! has an end, after which the answer is that nothing happened, or that nobody knows.
+
+mod audit;
+mod fence;
+mod fresh;
+mod load;
+mod pool;
+mod relay;
+mod rows;
+mod schema;
+mod sql;
+mod tx;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
+use boxoffice_domain::invariant::Finding;
+use boxoffice_domain::queue::Settings;
+use boxoffice_domain::sales::{Reservation, Seat};
+use boxoffice_domain::time::Timestamp;
+use mysql_async::{Opts, OptsBuilder, SslOpts};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use self::fence::Fence;
+use self::fresh::Publication;
+use self::pool::{Lease, Pool, PoolOptions};
+pub(super) use self::relay::Claim;
+use self::rows::{DEADLOCK, Failure};
+use self::tx::{Done, Made, Operation, Tx};
+use super::hall::{Catalog, Hall};
+use super::{
+    AddedSeats, Advance, Alias, AliasExists, Answer, Charge, Checkpoint, Commit, CommitObserver,
+    NewConcert, NewSeats, Outbox, Pay, Payment, PointsRejected, Progress, ReservationRejected,
+    Reserve, ReserveRejected, Seed, StoreResult, StoreStats, StoredQueue, TicketKey,
+};
+use crate::{Error, Fault};
+
+/// Whether a connection is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MysqlTls {
+    /// Not at all.
+    Off,
+    /// Encrypted, whoever the server is: against listening only.
+    Required,
+    /// Encrypted, and the server's certificate is checked: against the authorities of the file, or
+    /// the well-known ones.
+    Verify {
+        /// Certificates of authorities, as PEM.
+        ca_file: Option<PathBuf>,
+    },
+}
+
+/// Where a server is, and as whom to log in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MysqlServer {
+    /// Its name or address.
+    pub host: String,
+    /// Its TCP port.
+    pub port: u16,
+    /// The user.
+    pub user: String,
+    /// The user's password.
+    pub password: String,
+    /// The database, which must exist.
+    pub database: String,
+    /// Whether the connection is encrypted.
+    pub tls: MysqlTls,
+}
+
+impl MysqlServer {
+    /// The server that a URL names: `mysql://user:password@host:port/database`.
+    ///
+    /// # Errors
+    /// What is wrong with the URL. It may hold a password, so the text does not quote it.
+    pub fn from_url(url: &str, tls: MysqlTls) -> Result<Self, String> {
+        let opts = Opts::from_url(url).map_err(|_| {
+            "must look like mysql://user:password@host:3306/database, with special characters \
+             written as %.. and nothing behind the database"
+                .to_owned()
+        })?;
+        let database = opts.db_name().filter(|name| !name.is_empty());
+        Ok(Self {
+            host: opts.ip_or_hostname().to_owned(),
+            port: opts.tcp_port(),
+            user: opts.user().unwrap_or("boxoffice").to_owned(),
+            password: opts.pass().unwrap_or_default().to_owned(),
+            database: database.ok_or("names no database: mysql://.../database")?.to_owned(),
+            tls,
+        })
+    }
+}
+
+/// How to open the store.
+pub struct MysqlOptions {
+    /// The server.
+    pub primary: MysqlServer,
+    /// A copy of it from which seats may be read for lists; it may be some seconds behind.
+    pub replica: Option<MysqlServer>,
+    /// Connections for purchases. As many operations are under way at once.
+    pub pool_size: usize,
+    /// How long a purchase waits for one of them.
+    pub acquire: Duration,
+    /// Whether a database of an older schema version is brought to this one. An empty one always is.
+    pub migrate: bool,
+    /// Whether this must be the only instance on the database.
+    pub exclusive: bool,
+    /// Called after each commit.
+    pub observe: CommitObserver,
+}
+
+/// Connections for everything else: the queue, tidying up, events, operators, keeping up with
+/// other instances.
+const WORK_CONNECTIONS: usize = 6;
+/// Connections to a replica.
+const REPLICA_CONNECTIONS: usize = 1;
+/// The time for one purchase.
+const SALE_BUDGET: Duration = Duration::from_millis(2_000);
+/// The time for one piece of other work.
+const WORK_BUDGET: Duration = Duration::from_secs(60);
+/// How long other work waits for a connection.
+const WORK_WAIT: Duration = Duration::from_secs(2);
+/// How often an operation is tried when the database asks to try again.
+const TRIES: u32 = 6;
+/// Holds that one transaction tidies up, so that their seats are not locked for long.
+const EXPIRE_STEP: u32 = 100;
+/// The oldest servers that know all that is used here.
+const MARIADB_MIN: (u16, u16) = (10, 6);
+const MYSQL_MIN: (u16, u16) = (8, 0);
+
+/// What is read over a connection.
+type Reading<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
+
+/// Which connections an operation uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// Those of purchases.
+    Sale,
+    /// The others.
+    Work,
+}
+
+/// The store in one MySQL or MariaDB database.
+pub struct MysqlStore {
+    inner: Arc<Inner>,
+    refresher: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Inner {
+    sale: Arc<Pool>,
+    work: Arc<Pool>,
+    replica: Option<Arc<Pool>>,
+    replica_failed: AtomicBool,
+    publication: Publication,
+    /// The latest time at which this instance has decided anything.
+    latest: AtomicI64,
+    stats: StoreStats,
+    observe: Mutex<CommitObserver>,
+    /// Where this must be the only instance: whether it is.
+    fence: Option<Arc<Fence>>,
+    /// One relay of this instance at a time.
+    relay: Arc<Semaphore>,
+}
+
+impl MysqlStore {
+    /// The schema version that this binary reads and writes.
+    pub const SCHEMA_VERSION: i64 = schema::VERSION;
+
+    /// Opens the store. Also gives the schema version that the database had before: 0 for an empty
+    /// one.
+    ///
+    /// # Errors
+    /// [`Fault::Unavailable`] where the server cannot be reached, refuses, or has another schema
+    /// version (the text says what to do); [`Fault::Corrupt`] where what is stored makes no sense.
+    pub async fn open(options: MysqlOptions) -> Result<(Arc<Self>, i64), Fault> {
+        let MysqlOptions { primary, replica, pool_size, acquire, migrate, exclusive, observe } =
+            options;
+        let pool_size = pool_size.max(1);
+        let setup = Setup::find(&primary).await?;
+        let pool = |server: &MysqlServer, size, wait, budget| {
+            let opts = setup.opts(server, budget);
+            Pool::new(PoolOptions { opts, size, wait, budget })
+        };
+        let sale = pool(&primary, pool_size, acquire, SALE_BUDGET);
+        let work = pool(&primary, WORK_CONNECTIONS, WORK_WAIT, WORK_BUDGET);
+        let replica =
+            replica.map(|replica| pool(&replica, REPLICA_CONNECTIONS, WORK_WAIT, SALE_BUDGET));
+        let wanted = pool_size + WORK_CONNECTIONS + usize::from(exclusive);
+        if wanted as i64 >= setup.max_connections {
+            return Err(Fault::Unavailable(format!(
+                "this instance needs up to {wanted} connections, and the database server allows {} \
+                 in all: raise its max_connections, or lower store.mysql.pool_size",
+                setup.max_connections
+            )));
+        }
+        let mut lease = work.acquire().await?;
+        let before = schema::prepare(&mut lease, &primary.database, migrate).await?;
+        let fence = match exclusive {
+            true => Some(Fence::take(setup.opts(&primary, SALE_BUDGET), &primary.database).await?),
+            false => None,
+        };
+        let catalog = load::catalog(&mut lease).await?;
+        let latest = load::number(&mut lease, sql::CLOCK).await?;
+        lease.give_back();
+        let inner = Arc::new(Inner {
+            sale,
+            work,
+            replica,
+            replica_failed: AtomicBool::new(false),
+            publication: Publication::new(catalog),
+            latest: AtomicI64::new(latest),
+            stats: StoreStats::default(),
+            observe: Mutex::new(observe),
+            fence,
+            relay: Arc::new(Semaphore::new(1)),
+        });
+        let refresher = tokio::spawn(fresh::keep_fresh(Arc::downgrade(&inner)));
+        Ok((Arc::new(Self { inner, refresher: Mutex::new(Some(refresher)) }), before))
+    }
+
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
+        self.inner.catalog()
+    }
+
+    pub(super) fn stats(&self) -> &StoreStats {
+        let stats = &self.inner.stats;
+        stats.pending.store(self.inner.sale.waiting.load(Ordering::Relaxed), Ordering::Relaxed);
+        stats
+    }
+
+    pub(super) fn certain(&self, hall: &Hall, seats: &[SeatId]) -> Option<Vec<Option<Seat>>> {
+        self.inner.certain(hall, seats)
+    }
+
+    pub(super) async fn close(&self) {
+        if let Some(refresher) = self.refresher.lock().take() {
+            refresher.abort();
+        }
+        self.inner.sale.close().await;
+        self.inner.work.close().await;
+        if let Some(replica) = &self.inner.replica {
+            replica.close().await;
+        }
+        if let Some(fence) = &self.inner.fence {
+            fence.leave().await;
+        }
+    }
+
+    /// Runs an operation to its end, whether or not anybody still waits for it: what it commits is
+    /// to be published.
+    async fn call<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+        let inner = self.inner.clone();
+        let task = tokio::spawn(async move { inner.run(operation).await });
+        task.await.unwrap_or_else(|error| {
+            Err(Fault::OutcomeUnknown(format!("an operation did not end: {error}")))
+        })
+    }
+
+    /// Runs a read of what was committed last. It is tried again once where the connection turns
+    /// out to have been cut off while nobody used it.
+    async fn read<T>(
+        &self,
+        pool: &Arc<Pool>,
+        query: impl for<'a> Fn(&'a mut Lease) -> Reading<'a, T>,
+    ) -> Result<T, Fault> {
+        let mut tried = false;
+        loop {
+            let mut lease = pool.acquire().await?;
+            match query(&mut lease).await {
+                Ok(value) => {
+                    lease.give_back();
+                    return Ok(value);
+                }
+                Err(Failure::Lost(_)) if !lease.fresh && !tried => {
+                    tried = true;
+                    pool.purge();
+                }
+                Err(failure) => {
+                    // It may be in the middle of a transaction.
+                    lease.roll_back().await;
+                    return Err(failure.into());
+                }
+            }
+        }
+    }
+
+    pub(super) async fn reserve(
+        &self,
+        request: Reserve,
+    ) -> StoreResult<Answer<Reservation>, ReserveRejected> {
+        Error::flatten(self.call(request).await)
+    }
+
+    pub(super) async fn pay(
+        &self,
+        request: Pay,
+    ) -> StoreResult<Answer<Payment>, ReservationRejected> {
+        Error::flatten(self.call(request).await)
+    }
+
+    pub(super) async fn cancel(
+        &self,
+        reservation: ReservationId,
+        user: UserId,
+        now: Timestamp,
+    ) -> StoreResult<(), ReservationRejected> {
+        Error::flatten(self.call(tx::Cancel { reservation, user, now }).await)
+    }
+
+    pub(super) async fn charge(&self, request: Charge) -> StoreResult<Answer<i64>, PointsRejected> {
+        Error::flatten(self.call(request).await)
+    }
+
+    pub(super) async fn balance(&self, user: UserId) -> Result<i64, Fault> {
+        let found = self
+            .read(&self.inner.sale, move |lease| {
+                Box::pin(async move {
+                    let row = lease.rows(sql::BALANCE, vec![user.get().into()]).await?.pop();
+                    row.map(|mut row| rows::take(&mut row, 0)).transpose()
+                })
+            })
+            .await?;
+        Ok(found.unwrap_or(0))
+    }
+
+    pub(super) async fn reservation(
+        &self,
+        id: ReservationId,
+    ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
+        self.read(&self.inner.sale, move |lease| {
+            Box::pin(async move {
+                let row = lease.rows(sql::RESERVATION, vec![id.get().into()]).await?.pop();
+                row.map(|mut row| rows::reservation(id, &mut row, 0)).transpose()
+            })
+        })
+        .await
+    }
+
+    pub(super) async fn expire_due(&self, now: Timestamp, max: u32) -> Result<u32, Fault> {
+        let mut ended = 0;
+        while ended < max {
+            let step = EXPIRE_STEP.min(max - ended);
+            let some = self.call(tx::Expire { now, max: step }).await?;
+            ended += some;
+            if some < step {
+                break;
+            }
+        }
+        Ok(ended)
+    }
+
+    pub(super) async fn forget_keys(
+        &self,
+        now: Timestamp,
+        keep: Duration,
+        max: u32,
+    ) -> Result<u32, Fault> {
+        let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        let before = Timestamp(now.0.saturating_sub(keep_ms));
+        self.call(tx::ForgetKeys { before, max }).await
+    }
+
+    pub(super) async fn queues(&self) -> Result<Vec<StoredQueue>, Fault> {
+        self.read(&self.inner.work, |lease| Box::pin(load::queues(lease))).await
+    }
+
+    pub(super) async fn create_queue(
+        &self,
+        name: QueueName,
+        settings: Settings,
+    ) -> Result<bool, Fault> {
+        self.call(tx::CreateQueue(name.as_str().to_owned(), settings)).await
+    }
+
+    pub(super) async fn set_queue(&self, name: QueueName, settings: Settings) -> Result<(), Fault> {
+        self.call(tx::SetQueue(name.as_str().to_owned(), settings)).await
+    }
+
+    pub(super) async fn checkpoint(
+        &self,
+        queues: Vec<Checkpoint>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.call(tx::Checkpoints(queues, now)).await
+    }
+
+    pub(super) async fn take_numbers(
+        &self,
+        queue: QueueName,
+        count: u64,
+        at_least: u64,
+    ) -> Result<u64, Fault> {
+        self.call(tx::TakeNumbers { queue, count, at_least }).await
+    }
+
+    pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
+        self.call(tx::AdvanceTo(step, now)).await
+    }
+
+    pub(super) async fn record(
+        &self,
+        progress: Vec<Progress>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.call(tx::Record(progress, now)).await
+    }
+
+    pub(super) async fn give_up(
+        &self,
+        ticket: TicketKey,
+        waiting: bool,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.call(tx::GiveUp { ticket, waiting, now }).await
+    }
+
+    pub(super) async fn add_aliases(&self, aliases: Vec<Alias>) -> StoreResult<(), AliasExists> {
+        Error::flatten(self.call(tx::AddAliases(aliases)).await)
+    }
+
+    pub(super) async fn aliases(&self, now: Timestamp) -> Result<Vec<Alias>, Fault> {
+        self.read(&self.inner.work, move |lease| Box::pin(load::aliases(lease, now))).await
+    }
+
+    pub(super) async fn clock(&self) -> Result<Timestamp, Fault> {
+        let clock =
+            self.read(&self.inner.work, |lease| Box::pin(load::number(lease, sql::CLOCK))).await?;
+        Ok(Timestamp(clock))
+    }
+
+    pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {
+        self.call(tx::CreateConcert(concert)).await
+    }
+
+    pub(super) async fn create_session(
+        &self,
+        concert: ConcertId,
+        starts_at: Timestamp,
+        groups: Vec<NewSeats>,
+    ) -> Result<Option<(SessionId, Vec<AddedSeats>)>, Fault> {
+        self.call(tx::CreateSession { concert, starts_at, groups }).await
+    }
+
+    pub(super) async fn add_seats(
+        &self,
+        concert: ConcertId,
+        session: SessionId,
+        group: NewSeats,
+    ) -> Result<Option<AddedSeats>, Fault> {
+        self.call(tx::AddSeats { concert, session, group }).await
+    }
+
+    pub(super) async fn seed(&self, seed: Seed, now: Timestamp) -> Result<(), Fault> {
+        self.call(tx::Fill(seed, now)).await
+    }
+
+    pub(super) async fn take_outbox(&self, max: u32) -> Result<Outbox, Fault> {
+        relay::take(&self.inner, max).await
+    }
+
+    pub(super) async fn mark_published(&self, outbox: Outbox) -> Result<(), Fault> {
+        relay::mark(&self.inner, outbox).await
+    }
+
+    pub(super) async fn last_event(&self) -> Result<i64, Fault> {
+        self.read(&self.inner.work, |lease| Box::pin(load::number(lease, sql::LAST_EVENT))).await
+    }
+
+    pub(super) async fn setting(
+        &self,
+        name: &'static str,
+        fresh: Option<String>,
+    ) -> Result<Option<String>, Fault> {
+        match fresh {
+            Some(fresh) => self.call(tx::FreshSetting(name, fresh)).await,
+            None => {
+                self.read(&self.inner.work, move |lease| Box::pin(load::setting(lease, name))).await
+            }
+        }
+    }
+
+    pub(super) async fn set_setting(&self, name: &'static str, value: String) -> Result<(), Fault> {
+        self.call(tx::SetSetting(name, value)).await
+    }
+
+    pub(super) async fn audit(&self, now: Timestamp) -> Result<Vec<Finding>, Fault> {
+        let mut findings =
+            self.read(&self.inner.work, move |lease| Box::pin(audit::stored(lease, now))).await?;
+        findings.push(audit::memory(&self.inner).await?);
+        Ok(findings)
+    }
+}
+
+/// What only the tests of this store ask for.
+#[cfg(feature = "conformance")]
+impl MysqlStore {
+    /// Every statement by its name, with `{}` for a list of question marks.
+    pub fn statements() -> &'static [(&'static str, &'static str)] {
+        sql::ALL
+    }
+
+    /// How many connections for purchases are not in use.
+    pub fn free_connections(&self) -> usize {
+        self.inner.sale.free()
+    }
+}
+
+impl Inner {
+    fn catalog(&self) -> Arc<Catalog> {
+        self.publication.catalog()
+    }
+
+    fn pool(&self, lane: Lane) -> &Arc<Pool> {
+        match lane {
+            Lane::Sale => &self.sale,
+            Lane::Work => &self.work,
+        }
+    }
+
+    fn effective_time(&self, asked: Timestamp) -> Timestamp {
+        Timestamp(self.latest.fetch_max(asked.0, Ordering::SeqCst).max(asked.0))
+    }
+
+    fn certain(&self, hall: &Hall, seats: &[SeatId]) -> Option<Vec<Option<Seat>>> {
+        match &self.fence {
+            // Nobody else sells.
+            Some(_) => Some(hall.find(seats)),
+            None => Publication::certain(hall, seats),
+        }
+    }
+
+    /// The database answers.
+    fn note_alive(&self) {
+        self.stats.recovered();
+    }
+
+    /// The database does not answer, or not as it should.
+    fn note_fault(&self, fault: &Fault) {
+        self.stats.failed(fault);
+    }
+
+    async fn run<O: Operation>(self: &Arc<Self>, operation: O) -> Result<O::Answer, Fault> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let began = Instant::now();
+            let failure = match self.once(&operation, began).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            let again = match &failure {
+                Failure::Server(DEADLOCK, _) => true,
+                Failure::Unknown(_) => O::REPEATABLE,
+                _ => false,
+            };
+            if again && tries < TRIES {
+                // Two that met once are not to meet again.
+                let spread = u64::from(began.elapsed().subsec_nanos()) % 8;
+                tokio::time::sleep(Duration::from_millis(u64::from(tries) * 2 + spread)).await;
+                continue;
+            }
+            let fault = Fault::from(failure);
+            if matches!(fault, Fault::OutcomeUnknown(_)) {
+                tracing::warn!(error = %fault, "nobody knows whether an operation was done");
+            }
+            return Err(fault);
+        }
+    }
+
+    /// Runs an operation in one transaction. After any failure but `Unknown` nothing has happened.
+    async fn once<O: Operation>(
+        self: &Arc<Self>,
+        operation: &O,
+        began: Instant,
+    ) -> Result<O::Answer, Failure> {
+        let mut lease = self.acquire(O::LANE).await?;
+        match operation.known(&mut lease, self).await {
+            Ok(None) => {}
+            Ok(Some(answer)) => {
+                lease.give_back();
+                return Ok(answer);
+            }
+            Err(Failure::Lost(_)) if !lease.fresh => lease = self.replace(O::LANE).await?,
+            Err(failure) => return Err(failure),
+        }
+        let lease = self.begin_on(O::LANE, lease).await?;
+        let mut tx = Tx { lease, store: self.clone(), changed: Vec::new(), made: Vec::new() };
+        match operation.run(&mut tx).await {
+            Ok(Done::Commit(answer)) => {
+                // Under the locks of the seats still, so that the numbers of two commits on one
+                // seat rise in the order of the commits.
+                let number = self.publication.number();
+                tx.lease.commit().await?;
+                self.publication.publish(number, &tx.changed, tx.made);
+                tx.lease.give_back();
+                self.stats.recovered();
+                (self.observe.lock())(Commit { commands: 1, took: began.elapsed() });
+                Ok(answer)
+            }
+            Ok(Done::Nothing(answer)) => {
+                tx.lease.roll_back().await;
+                Ok(answer)
+            }
+            Err(failure) => {
+                // Also after a lock time-out: by itself that undoes its statement only.
+                tx.lease.roll_back().await;
+                if matches!(failure, Failure::Lost(_)) {
+                    self.pool(O::LANE).purge();
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    async fn acquire(&self, lane: Lane) -> Result<Lease, Failure> {
+        if let Some(fence) = &self.fence {
+            fence.check()?;
+        }
+        self.pool(lane).acquire().await
+    }
+
+    /// A connection with a transaction begun.
+    async fn begin(&self, lane: Lane) -> Result<Lease, Failure> {
+        let lease = self.acquire(lane).await?;
+        self.begin_on(lane, lease).await
+    }
+
+    /// Begins a transaction. A connection that was cut off while nobody used it shows here, before
+    /// anything was done.
+    async fn begin_on(&self, lane: Lane, mut lease: Lease) -> Result<Lease, Failure> {
+        match lease.text("START TRANSACTION").await {
+            Ok(()) => Ok(lease),
+            Err(Failure::Lost(_)) if !lease.fresh => {
+                drop(lease);
+                let mut lease = self.replace(lane).await?;
+                lease.text("START TRANSACTION").await?;
+                Ok(lease)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// A new connection, because the old ones were cut off.
+    async fn replace(&self, lane: Lane) -> Result<Lease, Failure> {
+        let pool = self.pool(lane);
+        pool.purge();
+        pool.acquire().await
+    }
+}
+
+/// What was learnt about the server before the first use.
+struct Setup {
+    is_mariadb: bool,
+    max_connections: i64,
+}
+
+impl Setup {
+    async fn find(server: &MysqlServer) -> Result<Self, Fault> {
+        let opts = plain_opts(server)?;
+        let wait = Duration::from_secs(5);
+        let pool = Pool::new(PoolOptions { opts, size: 1, wait, budget: wait });
+        let mut lease = pool.acquire().await.map_err(|failure| explain(server, failure))?;
+        let explain = |failure| explain(server, failure);
+        let mut row = lease
+            .rows("SELECT VERSION(), @@max_connections, @@innodb_flush_log_at_trx_commit", vec![])
+            .await
+            .map_err(explain)?
+            .pop()
+            .ok_or_else(|| Fault::Corrupt("the server does not tell its version".into()))?;
+        let version: String = rows::take(&mut row, 0)?;
+        let flush: i64 = rows::take(&mut row, 2)?;
+        let setup = Self {
+            is_mariadb: version.contains("MariaDB"),
+            max_connections: rows::take(&mut row, 1)?,
+        };
+        let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u16>().ok());
+        let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let (name, least) = match setup.is_mariadb {
+            true => ("MariaDB", MARIADB_MIN),
+            false => ("MySQL", MYSQL_MIN),
+        };
+        if found < least {
+            return Err(Fault::Unavailable(format!(
+                "the database server is {name} {version}; {}.{} or newer is needed",
+                least.0, least.1
+            )));
+        }
+        if flush != 1 {
+            tracing::warn!(
+                innodb_flush_log_at_trx_commit = flush,
+                "a crash of the database server may lose what was answered; set it to 1"
+            );
+        }
+        lease.give_back();
+        pool.close().await;
+        Ok(setup)
+    }
+
+    /// The options of every connection that is used for work.
+    fn opts(&self, server: &MysqlServer, budget: Duration) -> Opts {
+        let seconds = budget.as_secs().max(1);
+        // The server gives up by itself, a little after the client has.
+        let limit = match self.is_mariadb {
+            true => format!("max_statement_time = {}", seconds + 1),
+            false => format!("max_execution_time = {}", (seconds + 1) * 1_000),
+        };
+        let init = vec![
+            format!(
+                "SET SESSION sql_mode = \
+                 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', \
+                 autocommit = 1, innodb_lock_wait_timeout = 1, {limit}"
+            ),
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
+        ];
+        match plain_opts(server) {
+            Ok(opts) => OptsBuilder::from_opts(opts).init(init).into(),
+            // It was made before, to find the server.
+            Err(_) => Opts::default(),
+        }
+    }
+}
+
+/// Prepared statements that a connection keeps; lists of seats of each length count.
+const STATEMENTS: usize = 128;
+
+fn plain_opts(server: &MysqlServer) -> Result<Opts, Fault> {
+    let ssl = match &server.tls {
+        MysqlTls::Off => None,
+        MysqlTls::Required => Some(
+            SslOpts::default()
+                .with_danger_accept_invalid_certs(true)
+                .with_danger_skip_domain_validation(true),
+        ),
+        MysqlTls::Verify { ca_file } => {
+            if let Some(path) = ca_file
+                && let Err(error) = std::fs::metadata(path)
+            {
+                return Err(Fault::Unavailable(format!(
+                    "cannot read store.mysql.tls_ca_file {}: {error}",
+                    path.display()
+                )));
+            }
+            let roots = ca_file.clone().map(Into::into).into_iter().collect();
+            Some(SslOpts::default().with_root_certs(roots))
+        }
+    };
+    Ok(OptsBuilder::default()
+        .ip_or_hostname(server.host.clone())
+        .tcp_port(server.port)
+        .user(Some(server.user.clone()))
+        .pass(Some(server.password.clone()))
+        .db_name(Some(server.database.clone()))
+        .prefer_socket(false)
+        .tcp_keepalive(Some(Duration::from_secs(10)))
+        // Rows found, not rows changed: an update that changes nothing is not a missing row.
+        .client_found_rows(true)
+        .stmt_cache_size(STATEMENTS)
+        .ssl_opts(ssl)
+        .into())
+}
+
+/// Says what a person can do about an error of the first connection.
+fn explain(server: &MysqlServer, failure: Failure) -> Fault {
+    let MysqlServer { host, port, user, database, .. } = server;
+    Fault::Unavailable(match failure {
+        Failure::Server(1045 | 1698, text) => format!(
+            "the database server {host}:{port} refuses the user {user}: {text}. Check \
+             store.mysql.user and store.mysql.password (BOXOFFICE_STORE__MYSQL__PASSWORD)"
+        ),
+        Failure::Server(1044, text) => format!(
+            "the user {user} may not use the database {database} on {host}:{port}: {text}. Grant \
+             it: GRANT ALL ON {database}.* TO {user}"
+        ),
+        Failure::Server(1049, _) => format!(
+            "there is no database {database} on {host}:{port}. Make it: CREATE DATABASE {database} \
+             CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+        ),
+        Failure::Server(1040, text) => format!(
+            "the database server {host}:{port} has no connection left: {text}. Raise its \
+             max_connections, or lower store.mysql.pool_size"
+        ),
+        Failure::Server(code, text) => {
+            format!("the database server {host}:{port} refuses (error {code}): {text}")
+        }
+        Failure::Lost(what) | Failure::Unavailable(what) => format!(
+            "cannot reach the database server {host}:{port}: {what}. Is it running, and are \
+             store.mysql.host, port and tls right?"
+        ),
+        other => format!("the database server {host}:{port}: {other:?}"),
+    })
+}

@@ -1,0 +1,318 @@
+//! The numbered invariants as queries. `docs/invariants.md` explains each.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use boxoffice_domain::event::Topic;
+use boxoffice_domain::ids::SeatId;
+use boxoffice_domain::invariant::{Finding, Invariant};
+use boxoffice_domain::sales::SeatState;
+use boxoffice_domain::time::Timestamp;
+use mysql_async::Value;
+
+use super::pool::Lease;
+use super::rows::{Failure, entry_kind, take};
+use super::{Inner, load};
+use crate::Fault;
+
+type Audit<T> = Result<T, Failure>;
+
+/// Memory keeps up with other instances within this, where somebody looks.
+const KEPT_UP: Duration = Duration::from_millis(1_500);
+
+/// Checks what can be seen in the database, on one snapshot of it.
+pub(super) async fn stored(lease: &mut Lease, now: Timestamp) -> Audit<Vec<Finding>> {
+    load::snapshot(lease).await?;
+    let findings = vec![
+        one_owner(lease, now).await?,
+        points(lease).await?,
+        line(lease).await?,
+        one_event(lease).await?,
+        paid_once(lease).await?,
+        spent(lease).await?,
+    ];
+    lease.text("COMMIT").await?;
+    Ok(findings)
+}
+
+/// Compares the seats in memory with those in the database. Other instances change the latter all
+/// the time, so only a difference that stays counts.
+pub(super) async fn memory(store: &Arc<Inner>) -> Result<Finding, Fault> {
+    let mut finding = Finding::new(Invariant::AcknowledgedIsDurable);
+    let catalog = store.catalog();
+    let halls: Vec<_> =
+        catalog.concerts().flat_map(|concert| catalog.halls(concert.id)).cloned().collect();
+    for hall in halls {
+        let differing = differences(store, &hall).await?;
+        finding.looked_at(hall.total() as u64 + 1);
+        if differing.is_empty() {
+            continue;
+        }
+        // Being looked at, it is read again soon.
+        let _ = hall.version();
+        tokio::time::sleep(KEPT_UP).await;
+        for (seat, stored, memory) in differences(store, &hall).await? {
+            if differing.contains(&(seat, stored, memory)) {
+                finding.violated(format!("seat {seat}: stored {stored:?}, in memory {memory:?}"));
+            }
+        }
+    }
+    Ok(finding)
+}
+
+type Difference = (SeatId, Option<SeatState>, Option<SeatState>);
+
+async fn differences(
+    store: &Arc<Inner>,
+    hall: &crate::store::hall::Hall,
+) -> Result<Vec<Difference>, Fault> {
+    let begun = Instant::now();
+    let mut lease = store.work.acquire().await?;
+    let stored = load::seats_of(&mut lease, hall.session().id).await;
+    match stored {
+        Ok(_) => lease.give_back(),
+        Err(_) => lease.roll_back().await,
+    }
+    let ids = match &stored {
+        Ok(stored) => stored.iter().map(|seat| seat.id).collect::<Vec<_>>(),
+        Err(_) => Vec::new(),
+    };
+    let known = hall.find(&ids);
+    let mut differences = Vec::new();
+    for (stored, known) in stored?.into_iter().zip(known) {
+        let known = known.map(|seat| seat.state);
+        // What was committed here since we began to read is ahead of what we read, rightly.
+        if known != Some(stored.state) && !store.publication.is_newer(stored.id, begun) {
+            differences.push((stored.id, Some(stored.state), known));
+        }
+    }
+    Ok(differences)
+}
+
+async fn number(lease: &mut Lease, sql: &str, values: Vec<Value>) -> Audit<u64> {
+    lease.restart();
+    let row = lease.rows(sql, values).await?.pop();
+    let number = match row {
+        Some(mut row) => take::<Option<i64>>(&mut row, 0)?.unwrap_or(0),
+        None => 0,
+    };
+    Ok(number.max(0).unsigned_abs())
+}
+
+/// Counts every row of `sql` as a violation; its only column says which.
+async fn none_of(
+    lease: &mut Lease,
+    finding: &mut Finding,
+    sql: &str,
+    values: Vec<Value>,
+) -> Audit<()> {
+    lease.restart();
+    for mut row in lease.rows(sql, values).await? {
+        finding.violated(take::<String>(&mut row, 0)?);
+    }
+    Ok(())
+}
+
+/// The items of reservations as rows: seat and price.
+const ITEMS: &str = "JSON_TABLE(r.items, '$[*]' COLUMNS (seat BIGINT PATH '$[0]', \
+                     price BIGINT PATH '$[2]')) j";
+
+async fn one_owner(lease: &mut Lease, now: Timestamp) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::OneOwner);
+    let taken = "SELECT COUNT(*) FROM seat WHERE state <> 0";
+    finding.looked_at(number(lease, taken, vec![]).await?);
+    let own = format!(
+        "SELECT CONCAT('reservation ', r.id, ' lists seat ', j.seat, ', which is not its own') \
+         FROM reservation r JOIN {ITEMS} LEFT JOIN seat s ON s.id = j.seat \
+         WHERE (r.state = 1 AND (s.id IS NULL OR s.state <> 2 OR NOT (s.reservation_id <=> r.id))) \
+         OR (r.state = 0 AND r.held_until > ? \
+             AND (s.id IS NULL OR s.state <> 1 OR NOT (s.reservation_id <=> r.id)))"
+    );
+    none_of(lease, &mut finding, &own, vec![now.0.into()]).await?;
+    let matching = format!(
+        "SELECT CONCAT('seat ', s.id, ' has state ', s.state, ', its reservation ', \
+         COALESCE(s.reservation_id, 'none'), ' has ', COALESCE(r.state, 'none')) FROM seat s \
+         LEFT JOIN reservation r ON r.id = s.reservation_id WHERE s.state <> 0 AND (r.id IS NULL \
+         OR r.state <> s.state - 1 OR r.session_id <> s.session_id \
+         OR (s.state = 1 AND NOT (s.held_until <=> r.held_until)) OR NOT EXISTS \
+         (SELECT 1 FROM {ITEMS} WHERE j.seat = s.id))"
+    );
+    none_of(lease, &mut finding, &matching, vec![]).await?;
+    let twice = format!(
+        "SELECT CONCAT('seat ', j.seat, ' was bought ', COUNT(*), ' times') \
+         FROM reservation r JOIN {ITEMS} WHERE r.state = 1 GROUP BY j.seat HAVING COUNT(*) > 1"
+    );
+    none_of(lease, &mut finding, &twice, vec![]).await?;
+    Ok(finding)
+}
+
+async fn points(lease: &mut Lease) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::PointsConserved);
+    finding.looked_at(number(lease, "SELECT COUNT(*) FROM points_entry", vec![]).await?);
+    finding.looked_at(number(lease, "SELECT COUNT(*) FROM account", vec![]).await?);
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('user ', a.user_id, ' has ', a.balance, ', entries sum to ', \
+         COALESCE(e.total, 0)) FROM account a LEFT JOIN (SELECT user_id, SUM(amount) AS total \
+         FROM points_entry GROUP BY user_id) e ON e.user_id = a.user_id \
+         WHERE a.balance <> COALESCE(e.total, 0) OR a.balance < 0",
+        vec![],
+    )
+    .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('entry ', e.id, ' of user ', e.user_id, ' has no account') \
+         FROM points_entry e LEFT JOIN account a ON a.user_id = e.user_id WHERE a.user_id IS NULL",
+        vec![],
+    )
+    .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('entry ', w.id, ' leads to ', w.balance, ' from ', COALESCE(w.earlier, 0)) \
+         FROM (SELECT id, amount, balance, LAG(balance) OVER (PARTITION BY user_id ORDER BY id) \
+         AS earlier FROM points_entry) w WHERE w.balance <> COALESCE(w.earlier, 0) + w.amount",
+        vec![],
+    )
+    .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('payment ', p.id, ' of ', p.amount, ' took ', COALESCE(e.total, 0)) \
+         FROM payment p LEFT JOIN (SELECT payment_id, user_id, SUM(amount) AS total, \
+         COUNT(*) AS entries FROM points_entry WHERE kind = ? GROUP BY payment_id, user_id) e \
+         ON e.payment_id = p.id AND e.user_id = p.user_id \
+         WHERE COALESCE(e.total, 0) <> -p.amount OR COALESCE(e.entries, 0) <> 1",
+        vec![entry_kind::PAYMENT.into()],
+    )
+    .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('entry ', e.id, ' of user ', e.user_id, ' is for no payment') \
+         FROM points_entry e LEFT JOIN payment p ON p.id = e.payment_id \
+         WHERE e.kind = ? AND p.id IS NULL",
+        vec![entry_kind::PAYMENT.into()],
+    )
+    .await?;
+    Ok(finding)
+}
+
+async fn line(lease: &mut Lease) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::NobodyOvertaken);
+    finding.looked_at(number(lease, "SELECT COUNT(*) FROM queue", vec![]).await?);
+    finding.looked_at(number(lease, "SELECT COUNT(*) FROM admission", vec![]).await?);
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('queue ', name, ': floor ', floor, ', serving ', serving, ', next ', next, \
+         ', watermark ', watermark, ' do not rise') FROM queue \
+         WHERE NOT (floor <= serving AND serving <= next AND next <= watermark)",
+        vec![],
+    )
+    .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('queue ', w.queue, ' admitted up to ', w.upto, ' before a lower number') \
+         FROM (SELECT queue, upto, at, LAG(at) OVER (PARTITION BY queue ORDER BY upto) AS earlier \
+         FROM admission) w WHERE w.at < COALESCE(w.earlier, 0)",
+        vec![],
+    )
+    .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('queue ', q.name, ' serves ', q.serving, ', its log ends at ', \
+         COALESCE(a.last, q.floor)) FROM queue q LEFT JOIN (SELECT queue, MAX(upto) AS last \
+         FROM admission GROUP BY queue) a ON a.queue = q.name \
+         WHERE COALESCE(a.last, q.floor) <> q.serving",
+        vec![],
+    )
+    .await?;
+    Ok(finding)
+}
+
+async fn one_event(lease: &mut Lease) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::OneEvent);
+    for topic in Topic::ALL {
+        let effects = match topic {
+            Topic::ConcertReserved => "SELECT COUNT(*) FROM reservation".to_owned(),
+            Topic::ReservationCancelled => {
+                "SELECT COUNT(*) FROM reservation WHERE state IN (2, 3)".to_owned()
+            }
+            Topic::PaymentCompleted => "SELECT COUNT(*) FROM payment".to_owned(),
+            Topic::PointCharged => {
+                format!("SELECT COUNT(*) FROM points_entry WHERE kind = {}", entry_kind::CHARGE)
+            }
+        };
+        let name = || vec![Value::from(topic.name())];
+        let effects = number(lease, &effects, vec![]).await?;
+        let waiting = number(lease, "SELECT COUNT(*) FROM outbox WHERE topic = ?", name()).await?;
+        let sent = number(lease, "SELECT sent FROM published WHERE topic = ?", name()).await?;
+        finding.looked_at(effects);
+        finding.expect(effects == waiting + sent, || {
+            format!("{}: {effects} effects, {sent} events sent, {waiting} waiting", topic.name())
+        });
+    }
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('event ', w.event, ' waits ', COUNT(*), ' times') FROM \
+         (SELECT JSON_UNQUOTE(JSON_EXTRACT(body, '$.id')) AS event FROM outbox) w \
+         GROUP BY w.event HAVING COUNT(*) > 1",
+        vec![],
+    )
+    .await?;
+    Ok(finding)
+}
+
+async fn paid_once(lease: &mut Lease) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::PaidOnce);
+    finding.looked_at(number(lease, "SELECT COUNT(*) FROM payment", vec![]).await?);
+    finding.looked_at(number(lease, "SELECT COUNT(*) FROM reservation", vec![]).await?);
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('payment ', p.id, ' of ', p.amount, ' for reservation ', \
+         p.reservation_id) FROM payment p LEFT JOIN reservation r ON r.id = p.reservation_id \
+         WHERE r.id IS NULL OR r.state <> 1 OR NOT (r.payment_id <=> p.id) \
+         OR r.total <> p.amount OR r.user_id <> p.user_id",
+        vec![],
+    )
+    .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('reservation ', r.id, ' is paid without a payment') FROM reservation r \
+         LEFT JOIN payment p ON p.reservation_id = r.id WHERE r.state = 1 AND p.id IS NULL",
+        vec![],
+    )
+    .await?;
+    let sums = format!(
+        "SELECT CONCAT('reservation ', w.id, ' costs ', w.total, ', its items ', w.items) FROM \
+         (SELECT r.id, r.total, r.seat_count, SUM(j.price) AS items, COUNT(*) AS seats \
+         FROM reservation r JOIN {ITEMS} GROUP BY r.id, r.total, r.seat_count) w \
+         WHERE w.items <> w.total OR w.seats <> w.seat_count"
+    );
+    none_of(lease, &mut finding, &sums, vec![]).await?;
+    Ok(finding)
+}
+
+async fn spent(lease: &mut Lease) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::SpentIsSpent);
+    finding.looked_at(number(lease, "SELECT COUNT(*) FROM payment", vec![]).await?);
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('payment ', p.id, ' spent ', COALESCE(s.tickets, 0), ' tickets') \
+         FROM payment p LEFT JOIN (SELECT payment_id, COUNT(*) AS tickets FROM spent_ticket \
+         WHERE payment_id IS NOT NULL GROUP BY payment_id) s ON s.payment_id = p.id \
+         WHERE COALESCE(s.tickets, 0) <> 1",
+        vec![],
+    )
+    .await?;
+    Ok(finding)
+}

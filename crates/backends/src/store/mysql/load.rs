@@ -1,0 +1,205 @@
+//! Reads whole tables: at the start, to keep up with other instances, and for operators.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use boxoffice_domain::ids::{ConcertId, SessionId, TicketId, UserId};
+use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
+use boxoffice_domain::sales::{Concert, Seat, Session};
+use boxoffice_domain::time::Timestamp;
+use roaring::RoaringTreemap;
+
+use super::pool::Lease;
+use super::rows::{self, Failure, take};
+use super::sql;
+use crate::store::hall::{Catalog, Hall};
+use crate::store::{Alias, StoredQueue};
+
+type Load<T> = Result<T, Failure>;
+
+/// Seats that are read at a time when all of them are: some milliseconds of the server's.
+const PAGE: i64 = 50_000;
+
+/// Begins a transaction that sees one moment of the database, and changes nothing.
+pub(super) async fn snapshot(lease: &mut Lease) -> Load<()> {
+    // For the next transaction only; READ COMMITTED would look at a new moment each time.
+    lease.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+    lease.text("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await
+}
+
+/// All that is kept in memory.
+pub(super) async fn catalog(lease: &mut Lease) -> Load<Catalog> {
+    snapshot(lease).await?;
+    let concerts = concerts(lease, 0).await?;
+    let mut seats: HashMap<SessionId, Vec<Seat>> = HashMap::new();
+    let mut after = 0;
+    loop {
+        lease.restart();
+        let page = lease.rows(sql::SEATS_PAGE, vec![after.into(), PAGE.into()]).await?;
+        let last = page.len() < PAGE as usize;
+        for mut row in page {
+            let session = rows::id(SessionId::new, take(&mut row, 6)?, "session")?;
+            let seat = rows::seat(&mut row)?;
+            after = seat.id.get();
+            seats.entry(session).or_default().push(seat);
+        }
+        if last {
+            break;
+        }
+    }
+    let mut halls = Vec::new();
+    for (session, _) in sessions(lease).await? {
+        halls.push(Hall::new(session, seats.remove(&session.id).unwrap_or_default()));
+    }
+    if let Some(session) = seats.keys().next() {
+        return Err(Failure::Corrupt(format!("seats of session {session}, which does not exist")));
+    }
+    lease.text("COMMIT").await?;
+    Ok(Catalog::from_parts(concerts, halls))
+}
+
+/// The concerts with an id above this.
+pub(super) async fn concerts(lease: &mut Lease, after: i64) -> Load<Vec<Concert>> {
+    let mut concerts = Vec::new();
+    for mut row in lease.rows(sql::CONCERTS, vec![after.into()]).await? {
+        concerts.push(Concert {
+            id: rows::id(ConcertId::new, take(&mut row, 0)?, "concert")?,
+            name: take(&mut row, 1)?,
+            venue: take(&mut row, 2)?,
+            queue: rows::queue_name(&take::<String>(&mut row, 3)?)?,
+            opens_at: Timestamp(take(&mut row, 4)?),
+            closes_at: Timestamp(take(&mut row, 5)?),
+        });
+    }
+    Ok(concerts)
+}
+
+/// Every session, with how many seats it has.
+pub(super) async fn sessions(lease: &mut Lease) -> Load<Vec<(Session, u32)>> {
+    let mut sessions = Vec::new();
+    for mut row in lease.rows(sql::SESSIONS, vec![]).await? {
+        let session = Session {
+            id: rows::id(SessionId::new, take(&mut row, 0)?, "session")?,
+            concert: rows::id(ConcertId::new, take(&mut row, 1)?, "concert")?,
+            starts_at: Timestamp(take(&mut row, 2)?),
+        };
+        sessions.push((session, take(&mut row, 3)?));
+    }
+    Ok(sessions)
+}
+
+/// The seats of a session, by id.
+pub(super) async fn seats_of(lease: &mut Lease, session: SessionId) -> Load<Vec<Seat>> {
+    let found = lease.rows(sql::SEATS_OF, vec![session.get().into()]).await?;
+    found.into_iter().map(|mut row| rows::seat(&mut row)).collect()
+}
+
+/// Every queue, on one snapshot.
+pub(super) async fn queues(lease: &mut Lease) -> Load<Vec<StoredQueue>> {
+    snapshot(lease).await?;
+    let mut queues = Vec::new();
+    for mut row in lease.rows(sql::QUEUES, vec![]).await? {
+        let row = &mut row;
+        let text: String = take(row, 0)?;
+        let watermark = rows::count(take(row, 2)?, "watermark")?;
+        let serving = rows::count(take(row, 3)?, "serving")?;
+        let floor = rows::count(take(row, 4)?, "floor")?;
+        let claimed = rows::numbers_from(take(row, 5)?, &text)?;
+        let bucket = Bucket::restore(
+            rows::count(take::<Option<i64>>(row, 6)?.unwrap_or(0), "credit_micro")?,
+            take::<Option<i64>>(row, 7)?.map(Timestamp),
+        );
+        let next = rows::count(take(row, 1)?, "next")?;
+        let max_active: Option<i64> = take(row, 9)?;
+        let mut ms = |column| -> Load<Duration> {
+            Ok(Duration::from_millis(rows::count(take(row, column)?, "a duration")?))
+        };
+        let (active_ttl, claim_window) = (ms(10)?, ms(11)?);
+        let settings = Settings {
+            admit_per_second: take(row, 8)?,
+            max_active: max_active.map(|max| rows::count(max, "max_active")).transpose()?,
+            active_ttl,
+            claim_window,
+            opens_at: take::<Option<i64>>(row, 12)?.map(Timestamp),
+            paused: take(row, 13)?,
+        };
+        let left = numbers(lease, sql::QUEUE_LEFT, &text, floor).await?;
+        // Whoever gave up in the line is spent as well, but counts as left.
+        let finished = numbers(lease, sql::QUEUE_SPENT, &text, floor).await? - &left;
+        queues.push(StoredQueue {
+            name: rows::queue_name(&text)?,
+            settings,
+            next,
+            watermark,
+            serving,
+            floor,
+            log: admissions(lease, &text, floor).await?,
+            left,
+            claimed: claimed - &finished,
+            finished,
+            bucket,
+        });
+    }
+    lease.text("COMMIT").await?;
+    Ok(queues)
+}
+
+async fn numbers(lease: &mut Lease, sql: &str, queue: &str, floor: u64) -> Load<RoaringTreemap> {
+    let mut numbers = RoaringTreemap::new();
+    for mut row in lease.rows(sql, vec![queue.into(), rows::column(floor).into()]).await? {
+        numbers.insert(rows::count(take(&mut row, 0)?, "a number")?);
+    }
+    Ok(numbers)
+}
+
+async fn admissions(lease: &mut Lease, queue: &str, floor: u64) -> Load<Vec<Admission>> {
+    let found = vec![queue.into(), rows::column(floor).into()];
+    let mut log = Vec::new();
+    for mut row in lease.rows(sql::QUEUE_ADMISSIONS, found).await? {
+        let upto = rows::count(take(&mut row, 0)?, "upto")?;
+        log.push(Admission { upto, at: Timestamp(take(&mut row, 1)?) });
+    }
+    Ok(log)
+}
+
+/// For a day an opaque token that ran out is still known as such; then it is any unknown token.
+const ALIAS_KEPT_MS: i64 = 24 * 3_600_000;
+
+pub(super) async fn aliases(lease: &mut Lease, now: Timestamp) -> Load<Vec<Alias>> {
+    let mut spent: HashSet<TicketId> = HashSet::new();
+    for mut row in lease.rows(sql::ALIASES_SPENT, vec![]).await? {
+        spent.insert(rows::ticket_id(&take::<Vec<u8>>(&mut row, 0)?)?);
+    }
+    let since = now.0.saturating_sub(ALIAS_KEPT_MS);
+    let mut aliases = Vec::new();
+    for mut row in lease.rows(sql::ALIASES, vec![since.into()]).await? {
+        let row = &mut row;
+        let id = rows::ticket_id(&take::<Vec<u8>>(row, 5)?)?;
+        let token = String::from_utf8(take(row, 0)?)
+            .map_err(|error| Failure::Corrupt(format!("a token: {error}")))?;
+        aliases.push(Alias {
+            token,
+            ticket: Ticket {
+                queue: rows::queue_name(&take::<String>(row, 1)?)?,
+                seq: rows::count(take(row, 2)?, "seq")?,
+                user: rows::id(UserId::new, take(row, 3)?, "user")?,
+                issued_at: Timestamp(take(row, 4)?),
+                id,
+            },
+            active_until: take::<Option<i64>>(row, 6)?.map(Timestamp),
+            spent: spent.contains(&id),
+        });
+    }
+    Ok(aliases)
+}
+
+/// The only column of the only row.
+pub(super) async fn number(lease: &mut Lease, sql: &str) -> Load<i64> {
+    let row = lease.rows(sql, vec![]).await?.pop();
+    row.map_or(Ok(0), |mut row| Ok(take::<Option<i64>>(&mut row, 0)?.unwrap_or(0)))
+}
+
+pub(super) async fn setting(lease: &mut Lease, name: &str) -> Load<Option<String>> {
+    let row = lease.rows(sql::SETTING, vec![name.into()]).await?.pop();
+    row.map(|mut row| take(&mut row, 0)).transpose()
+}

@@ -1,0 +1,272 @@
+//! Connections to one server: at most so many, each wait bounded, none left behind.
+//!
+//! The client's own pool is not used. Here a place is a permit of a semaphore that goes back
+//! whatever becomes of the connection, a connection that timed out is thrown away, and throwing it
+//! away is bounded too, so that a server that swallows everything costs no more than the time-outs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, Params, Row, Value};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::rows::Failure;
+
+/// To make a connection, TLS and login included.
+const CONNECT: Duration = Duration::from_millis(1_000);
+/// To end a connection politely.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// To undo a transaction.
+const ROLLBACK: Duration = Duration::from_millis(500);
+/// A connection that was not used for so long is not trusted: firewalls and servers forget.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// What a pool is made with.
+pub(super) struct PoolOptions {
+    /// Where to, and as whom.
+    pub(super) opts: Opts,
+    /// The most connections.
+    pub(super) size: usize,
+    /// How long to wait for one of them.
+    pub(super) wait: Duration,
+    /// The time for all statements of one operation together.
+    pub(super) budget: Duration,
+}
+
+/// Connections to one server.
+pub(super) struct Pool {
+    options: PoolOptions,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<(Conn, Instant)>>,
+    /// Who waits for a connection.
+    pub(super) waiting: AtomicU64,
+}
+
+impl Pool {
+    pub(super) fn new(options: PoolOptions) -> Arc<Self> {
+        let permits = Arc::new(Semaphore::new(options.size));
+        Arc::new(Self { options, permits, idle: Mutex::default(), waiting: AtomicU64::new(0) })
+    }
+
+    /// A connection for one operation, whose time begins now.
+    pub(super) async fn acquire(self: &Arc<Self>) -> Result<Lease, Failure> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let permit = timeout(self.options.wait, self.permits.clone().acquire_owned()).await;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let permit = match permit {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) => return Err(Failure::Unavailable("the store is closed".into())),
+            Err(_) => {
+                let text = "too many operations are waiting for a connection to the database";
+                return Err(Failure::Unavailable(text.into()));
+            }
+        };
+        let deadline = Instant::now() + self.options.budget;
+        let reused = self.pop();
+        let fresh = reused.is_none();
+        let conn = match reused {
+            Some(conn) => conn,
+            None => self.connect().await?,
+        };
+        Ok(Lease { conn: Some(conn), fresh, broken: false, deadline, pool: self.clone(), permit })
+    }
+
+    fn pop(&self) -> Option<Conn> {
+        loop {
+            let (conn, since) = self.idle.lock().pop()?;
+            if since.elapsed() < IDLE {
+                return Some(conn);
+            }
+            discard(conn);
+        }
+    }
+
+    async fn connect(&self) -> Result<Conn, Failure> {
+        match timeout(CONNECT, Conn::new(self.options.opts.clone())).await {
+            Ok(connected) => Ok(connected?),
+            Err(_) => Err(Failure::Lost(format!(
+                "{}:{} did not answer within {} ms",
+                self.options.opts.ip_or_hostname(),
+                self.options.opts.tcp_port(),
+                CONNECT.as_millis()
+            ))),
+        }
+    }
+
+    /// Forgets the connections that nobody uses, as after a restart of the server.
+    pub(super) fn purge(&self) {
+        let idle = std::mem::take(&mut *self.idle.lock());
+        idle.into_iter().for_each(|(conn, _)| discard(conn));
+    }
+
+    /// Waits for the operations under way and ends all connections.
+    pub(super) async fn close(&self) {
+        let size = u32::try_from(self.options.size).unwrap_or(u32::MAX);
+        // Operations end by themselves within their budget.
+        let wait = self.options.budget + CONNECT + GOODBYE;
+        let _all = timeout(wait, self.permits.acquire_many(size)).await;
+        self.permits.close();
+        let idle = std::mem::take(&mut *self.idle.lock());
+        for (conn, _) in idle {
+            let _ = timeout(GOODBYE, conn.disconnect()).await;
+        }
+    }
+
+    /// How many connections are free to be taken, or to be made.
+    #[cfg(feature = "conformance")]
+    pub(super) fn free(&self) -> usize {
+        self.permits.available_permits()
+    }
+}
+
+/// Ends a connection beside everything else. Dropped as it is, it would be ended by a task without
+/// a time-out.
+fn discard(conn: Conn) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => {
+            runtime.spawn(async move {
+                let _ = timeout(GOODBYE, conn.disconnect()).await;
+            });
+        }
+        // Without a runtime there is nobody left to be polite for.
+        Err(_) => std::mem::forget(conn),
+    }
+}
+
+/// A connection that one operation has.
+pub(super) struct Lease {
+    conn: Option<Conn>,
+    /// Whether it was made for this operation. One that waited may have been cut off meanwhile.
+    pub(super) fresh: bool,
+    broken: bool,
+    deadline: Instant,
+    pool: Arc<Pool>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    /// Sends a statement that gives no rows; tells how many rows it found (not: changed).
+    pub(super) async fn exec(&mut self, sql: &str, values: Vec<Value>) -> Result<u64, Failure> {
+        let sql = sql.to_owned();
+        self.bounded(None, async |conn| {
+            conn.exec_drop(sql, positional(values)).await?;
+            Ok(conn.affected_rows())
+        })
+        .await
+    }
+
+    /// Inserts a row; gives its id.
+    pub(super) async fn insert(&mut self, sql: &str, values: Vec<Value>) -> Result<i64, Failure> {
+        let sql = sql.to_owned();
+        let id = self
+            .bounded(None, async |conn| {
+                conn.exec_drop(sql, positional(values)).await?;
+                Ok(conn.last_insert_id())
+            })
+            .await?;
+        id.and_then(|id| i64::try_from(id).ok())
+            .ok_or_else(|| Failure::Corrupt("a row was given no id".into()))
+    }
+
+    /// Sends a statement that gives rows.
+    pub(super) async fn rows(
+        &mut self,
+        sql: &str,
+        values: Vec<Value>,
+    ) -> Result<Vec<Row>, Failure> {
+        let sql = sql.to_owned();
+        self.bounded(None, async |conn| conn.exec::<Row, _, _>(sql, positional(values)).await).await
+    }
+
+    /// Sends a statement as text, which cannot be prepared or is sent but once.
+    pub(super) async fn text(&mut self, sql: &str) -> Result<(), Failure> {
+        let sql = sql.to_owned();
+        self.bounded(None, async |conn| conn.query_drop(sql).await).await
+    }
+
+    /// Makes the transaction durable. Whatever goes wrong from here on, nobody knows whether it is.
+    pub(super) async fn commit(&mut self) -> Result<(), Failure> {
+        let limit = self.left().max(ROLLBACK);
+        let done = self.bounded(Some(limit), async |conn| conn.query_drop("COMMIT").await).await;
+        done.map_err(|failure| {
+            self.broken = true;
+            let why = match failure {
+                Failure::Server(_, text) | Failure::Lost(text) => text,
+                other => format!("{other:?}"),
+            };
+            Failure::Unknown(format!("the answer to a commit is missing: {why}"))
+        })
+    }
+
+    /// Undoes the transaction, if there is one, and gives the connection back. Where that fails the
+    /// connection is thrown away, which undoes it too.
+    pub(super) async fn roll_back(mut self) {
+        if !self.broken {
+            let undo = async |conn: &mut Conn| conn.query_drop("ROLLBACK").await;
+            if self.bounded(Some(ROLLBACK), undo).await.is_ok() {
+                self.give_back();
+            }
+        }
+    }
+
+    /// Gives the connection back, with no transaction open.
+    pub(super) fn give_back(mut self) {
+        if !self.broken
+            && let Some(conn) = self.conn.take()
+        {
+            self.pool.idle.lock().push((conn, Instant::now()));
+        }
+    }
+
+    /// Begins the time for the statements to come anew.
+    pub(super) fn restart(&mut self) {
+        self.deadline = Instant::now() + self.pool.options.budget;
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    async fn bounded<T>(
+        &mut self,
+        limit: Option<Duration>,
+        send: impl AsyncFnOnce(&mut Conn) -> mysql_async::Result<T>,
+    ) -> Result<T, Failure> {
+        let limit = limit.unwrap_or_else(|| self.left());
+        let Some(conn) = self.conn.as_mut().filter(|_| !self.broken) else {
+            return Err(Failure::Lost("the connection is closed".into()));
+        };
+        // Until the answer is there the connection is not fit for another operation.
+        self.broken = true;
+        match timeout(limit, send(conn)).await {
+            Ok(Ok(value)) => {
+                self.broken = false;
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                let failure = Failure::from(error);
+                self.broken = matches!(failure, Failure::Lost(_));
+                Err(failure)
+            }
+            Err(_) => Err(Failure::Lost("no answer in time".into())),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            discard(conn);
+        }
+        // The permit goes back now: what is left of the connection ends within its own time-out.
+        let _ = &self.permit;
+    }
+}
+
+fn positional(values: Vec<Value>) -> Params {
+    if values.is_empty() { Params::Empty } else { Params::Positional(values) }
+}

@@ -1,0 +1,120 @@
+//! Events on their way out, with several instances carrying them.
+//!
+//! The events of one key must keep their order, whoever carries them. So they are divided into
+//! shards by their key, and a relay works on the shards whose rows in `outbox_shard` it has locked;
+//! the lock ends with the transaction in which its events are marked as published.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::Value;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use super::pool::Lease;
+use super::rows::{Failure, take as column};
+use super::{Inner, Lane, sql};
+use crate::Fault;
+use crate::store::{Outbox, OutboxRow};
+
+/// How long to wait for the claim before this one to be given up.
+const BEFORE: Duration = Duration::from_secs(5);
+
+/// The transaction that has the shards of some events. Dropped, it gives them up: the events are
+/// still there for whoever comes next.
+pub(in crate::store) struct Claim {
+    held: Option<(Lease, OwnedSemaphorePermit)>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some((lease, turn)) = self.held.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                lease.roll_back().await;
+                drop(turn);
+            });
+        }
+    }
+}
+
+pub(super) async fn take(store: &Arc<Inner>, max: u32) -> Result<Outbox, Fault> {
+    let turn = match timeout(BEFORE, store.relay.clone().acquire_owned()).await {
+        Ok(Ok(turn)) => turn,
+        _ => return Err(Fault::Unavailable("events are being published already".into())),
+    };
+    let mut lease = store.begin(Lane::Work).await?;
+    let found = claim(&mut lease, max).await;
+    match found {
+        Ok(rows) => Ok(Outbox { rows, claim: Some(Claim { held: Some((lease, turn)) }) }),
+        Err(failure) => {
+            lease.roll_back().await;
+            Err(failure.into())
+        }
+    }
+}
+
+async fn claim(lease: &mut Lease, max: u32) -> Result<Vec<OutboxRow>, Failure> {
+    let mut values: Vec<Value> = Vec::new();
+    for mut row in lease.rows(sql::SHARDS_CLAIM, vec![]).await? {
+        values.push(column::<i64>(&mut row, 0)?.into());
+    }
+    if values.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = sql::listed(sql::EVENTS_TAKE, values.len());
+    values.push(max.into());
+    let mut rows = Vec::new();
+    for mut row in lease.rows(&text, values).await? {
+        rows.push(OutboxRow {
+            id: column(&mut row, 0)?,
+            topic: column(&mut row, 1)?,
+            key: column(&mut row, 2)?,
+            body: column(&mut row, 3)?,
+        });
+    }
+    Ok(rows)
+}
+
+pub(super) async fn mark(store: &Arc<Inner>, outbox: Outbox) -> Result<(), Fault> {
+    let Outbox { rows, claim } = outbox;
+    let claimed = claim.and_then(|mut claim| claim.held.take());
+    let Some((mut lease, turn)) = claimed else {
+        return Err(Fault::Unavailable("these events were not taken from this store".into()));
+    };
+    // Publishing took its own time.
+    lease.restart();
+    let done = match forget(&mut lease, &rows).await {
+        Ok(()) => lease.commit().await,
+        Err(failure) => Err(failure),
+    };
+    match done {
+        Ok(()) => lease.give_back(),
+        Err(failure) => {
+            lease.roll_back().await;
+            // Marked or not: whoever publishes them once more does no harm.
+            return Err(failure.into());
+        }
+    }
+    drop(turn);
+    store.stats.recovered();
+    Ok(())
+}
+
+async fn forget(lease: &mut Lease, rows: &[OutboxRow]) -> Result<(), Failure> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let ids = || rows.iter().map(|row| Value::from(row.id)).collect::<Vec<_>>();
+    // What is there, not what we were given: an event is counted once.
+    let counts = lease.rows(&sql::listed(sql::EVENTS_COUNT, rows.len()), ids()).await?;
+    lease.exec(&sql::listed(sql::EVENTS_FORGET, rows.len()), ids()).await?;
+    for mut row in counts {
+        let row = &mut row;
+        let (topic, count, last): (String, i64, i64) =
+            (column(row, 0)?, column(row, 1)?, column(row, 2)?);
+        lease.exec(sql::PUBLISHED_ADD, vec![topic.into(), count.into(), last.into()]).await?;
+    }
+    Ok(())
+}

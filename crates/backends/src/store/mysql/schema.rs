@@ -1,0 +1,192 @@
+//! The tables, and how an older database becomes a current one.
+//!
+//! A change of tables commits by itself in MySQL, so no transaction can hold a whole step. Instead
+//! each statement of a step may run twice, and the version is written last: a step that was cut
+//! short is simply run again.
+
+use super::pool::Lease;
+use super::rows::{Failure, take};
+use crate::Fault;
+
+/// One step for each version; step `n` leads from version `n` to version `n + 1`.
+const MIGRATIONS: [&[&str]; 1] = [V1];
+
+/// The version that this binary reads and writes.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Seconds to wait for another instance that is at it.
+const LOCK_WAIT_S: i64 = 30;
+
+/// A lock name of this database; names are shared by all databases of a server, and MySQL takes
+/// at most 64 characters.
+pub(super) fn lock_name(purpose: &str, database: &str) -> String {
+    let name = format!("boxoffice.{purpose}.{database}");
+    if name.len() <= 64 {
+        return name;
+    }
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(database.as_bytes());
+    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("boxoffice.{purpose}.{hex}")
+}
+
+/// Checks the version, and brings the database to the current one where it is empty or `migrate`
+/// asks for it. Gives the version that it had; 0 for an empty one.
+pub(super) async fn prepare(
+    lease: &mut Lease,
+    database: &str,
+    migrate: bool,
+) -> Result<i64, Fault> {
+    let lock = lock_name("migrate", database);
+    let got = lease
+        .rows("SELECT GET_LOCK(?, ?)", vec![lock.as_str().into(), LOCK_WAIT_S.into()])
+        .await?
+        .pop()
+        .map(|mut row| take::<Option<i64>>(&mut row, 0))
+        .transpose()?
+        .flatten();
+    if got != Some(1) {
+        return Err(Fault::Unavailable(format!(
+            "another boxoffice has been migrating the database {database} for {LOCK_WAIT_S} s; \
+             wait until it is done"
+        )));
+    }
+    let done = prepare_locked(lease, database, migrate).await;
+    lease.rows("SELECT RELEASE_LOCK(?)", vec![lock.as_str().into()]).await?;
+    done
+}
+
+async fn prepare_locked(lease: &mut Lease, database: &str, migrate: bool) -> Result<i64, Fault> {
+    let tables = lease
+        .rows(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()",
+            vec![],
+        )
+        .await?
+        .into_iter()
+        .map(|mut row| take::<String>(&mut row, 0))
+        .collect::<Result<Vec<_>, _>>()?;
+    let ours = tables.iter().any(|table| table == "schema_version");
+    if !ours && !tables.is_empty() {
+        return Err(Fault::Unavailable(format!(
+            "the database {database} holds tables of another program; nothing was changed. Make an \
+             empty database for boxoffice (CREATE DATABASE) and name it in store.mysql.database"
+        )));
+    }
+    if !ours {
+        run(lease, "CREATE TABLE schema_version (version INT NOT NULL PRIMARY KEY) ENGINE=InnoDB")
+            .await?;
+    }
+    let found = match version(lease).await? {
+        None => {
+            run(lease, "INSERT INTO schema_version (version) VALUES (0)").await?;
+            0
+        }
+        Some(found) => found,
+    };
+    if found > VERSION {
+        return Err(Fault::Unavailable(format!(
+            "the database {database} has schema version {found}, this binary knows {VERSION}. A \
+             newer boxoffice wrote it: use that one, or restore a backup"
+        )));
+    }
+    if found > 0 && found < VERSION && !migrate {
+        return Err(Fault::Unavailable(format!(
+            "the database {database} has schema version {found}, this binary needs {VERSION}: stop \
+             every instance, make a backup, and run `boxoffice migrate`"
+        )));
+    }
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
+        for statement in *step {
+            run(lease, statement).await?;
+        }
+        run(lease, &format!("UPDATE schema_version SET version = {}", index + 1)).await?;
+    }
+    Ok(found)
+}
+
+async fn version(lease: &mut Lease) -> Result<Option<i64>, Failure> {
+    let rows = lease.rows("SELECT MAX(version) FROM schema_version", vec![]).await?;
+    rows.into_iter().next().map_or(Ok(None), |mut row| take(&mut row, 0))
+}
+
+async fn run(lease: &mut Lease, statement: &str) -> Result<(), Fault> {
+    Ok(lease.text(statement).await?)
+}
+
+/// Times are milliseconds since 1970, money is points, `state` columns are named in `columns.rs`.
+/// Tokens and keys are bytes, so that neither case nor a space at the end makes two of them equal.
+const V1: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS setting (name VARCHAR(64) NOT NULL PRIMARY KEY, \
+     value MEDIUMTEXT NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS counter (name VARCHAR(32) NOT NULL PRIMARY KEY, \
+     value BIGINT NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "INSERT IGNORE INTO counter (name, value) VALUES ('seat', 0)",
+    "CREATE TABLE IF NOT EXISTS concert (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, \
+     name TEXT NOT NULL, venue TEXT NOT NULL, queue VARCHAR(40) NOT NULL, \
+     opens_at BIGINT NOT NULL, closes_at BIGINT NOT NULL) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    // `seats` counts them, so that other instances see that some were added.
+    "CREATE TABLE IF NOT EXISTS session (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, \
+     concert_id BIGINT NOT NULL, starts_at BIGINT NOT NULL, seats INT UNSIGNED NOT NULL) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    // Ids come from `counter`, because those of one call follow each other without a gap.
+    "CREATE TABLE IF NOT EXISTS seat (id BIGINT NOT NULL PRIMARY KEY, \
+     session_id BIGINT NOT NULL, number INT UNSIGNED NOT NULL, price BIGINT NOT NULL, \
+     state TINYINT NOT NULL, reservation_id BIGINT, held_until BIGINT, \
+     KEY seat_by_session (session_id, id)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    // `items` is what was agreed: [[seat, number, price], ...]. It stays when the seats go on.
+    "CREATE TABLE IF NOT EXISTS reservation (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, \
+     user_id BIGINT NOT NULL, concert_id BIGINT NOT NULL, session_id BIGINT NOT NULL, \
+     items MEDIUMTEXT NOT NULL, seat_count INT NOT NULL, total BIGINT NOT NULL, \
+     created_at BIGINT NOT NULL, held_until BIGINT NOT NULL, state TINYINT NOT NULL, \
+     payment_id BIGINT, KEY reservation_by_user (user_id, session_id), \
+     KEY reservation_held (state, held_until)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS account (user_id BIGINT NOT NULL PRIMARY KEY, \
+     balance BIGINT NOT NULL CHECK (balance >= 0)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS points_entry (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, \
+     user_id BIGINT NOT NULL, amount BIGINT NOT NULL, balance BIGINT NOT NULL, \
+     kind TINYINT NOT NULL, payment_id BIGINT, at BIGINT NOT NULL) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS payment (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, \
+     reservation_id BIGINT NOT NULL UNIQUE, user_id BIGINT NOT NULL, amount BIGINT NOT NULL, \
+     paid_at BIGINT NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    // A ticket that paid, or (without a payment) was given up after its admission.
+    "CREATE TABLE IF NOT EXISTS spent_ticket (queue VARCHAR(40) NOT NULL, seq BIGINT NOT NULL, \
+     ticket_id BINARY(16) NOT NULL, payment_id BIGINT, at BIGINT NOT NULL, \
+     PRIMARY KEY (queue, seq, ticket_id)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS idempotency (user_id BIGINT NOT NULL, \
+     idem_key VARBINARY(255) NOT NULL, fingerprint BINARY(32) NOT NULL, \
+     result_id BIGINT NOT NULL, at BIGINT NOT NULL, PRIMARY KEY (user_id, idem_key), \
+     KEY idempotency_by_age (at)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS outbox (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, \
+     shard TINYINT NOT NULL, topic VARCHAR(64) NOT NULL, event_key BIGINT NOT NULL, \
+     body MEDIUMTEXT NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS outbox_shard (shard TINYINT NOT NULL PRIMARY KEY) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "INSERT IGNORE INTO outbox_shard (shard) VALUES \
+     (0), (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11), (12), (13), (14), (15)",
+    // How many events of a topic have left, and the highest outbox id among them.
+    "CREATE TABLE IF NOT EXISTS published (topic VARCHAR(64) NOT NULL PRIMARY KEY, \
+     sent BIGINT NOT NULL, last_id BIGINT NOT NULL) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS queue (name VARCHAR(40) NOT NULL PRIMARY KEY, \
+     next BIGINT NOT NULL, watermark BIGINT NOT NULL, serving BIGINT NOT NULL, \
+     floor BIGINT NOT NULL, claimed LONGBLOB, credit_micro BIGINT, credit_at BIGINT, \
+     admit_per_second DOUBLE NOT NULL, max_active BIGINT, \
+     active_ttl_ms BIGINT NOT NULL, claim_window_ms BIGINT NOT NULL, opens_at BIGINT, \
+     paused TINYINT NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS admission (queue VARCHAR(40) NOT NULL, upto BIGINT NOT NULL, \
+     at BIGINT NOT NULL, PRIMARY KEY (queue, upto)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS queue_left (queue VARCHAR(40) NOT NULL, seq BIGINT NOT NULL, \
+     PRIMARY KEY (queue, seq)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS alias (token VARBINARY(400) NOT NULL PRIMARY KEY, \
+     queue VARCHAR(40) NOT NULL, seq BIGINT NOT NULL, user_id BIGINT NOT NULL, \
+     issued_at BIGINT NOT NULL, ticket_id BINARY(16) NOT NULL, active_until BIGINT) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+];
