@@ -169,9 +169,12 @@ def prepare(directory, port, settings):
         "auto.create.topics.enable": "false",
         **settings,
     }
+    def with_ports(value):
+        return str(value).replace("{port}", str(port)).replace("{controller}", str(controller))
+
     (directory / "log4j2.properties").write_text(LOGGING)
     written = directory / "server.properties.new"
-    written.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+    written.write_text("".join(f"{key}={with_ports(value)}\n" for key, value in properties.items()))
     identity = subprocess.run(command(directory, "kafka.tools.StorageTool", "format", "--cluster-id",
                                       "Ym94b2ZmaWNlLXRlc3RzAA", "--config", str(written)),
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
@@ -246,7 +249,7 @@ def arguments():
     beside.add_argument("program", nargs=argparse.REMAINDER, metavar="-- COMMAND…")
     for part in (run, beside):
         part.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
-                          help="a setting of the broker; may be repeated")
+                          help="a setting of the broker, where {port} and {controller} stand for its ports; may be repeated")
     return parser.parse_args()
 
 
