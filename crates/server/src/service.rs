@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use boxoffice_backends::Fault;
-use boxoffice_backends::events::{EventSink, JsonlSink};
+use boxoffice_backends::events::{EventSink, JsonlSink, KafkaSink};
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
 use boxoffice_backends::store::{SqliteOptions, SqliteStore, Store};
 use boxoffice_domain::ids::QueueName;
@@ -141,6 +141,12 @@ impl Service {
         };
         let sink = match config.events.kind {
             EventsKind::Jsonl => EventSink::Jsonl(JsonlSink::open(&config.events_path())?),
+            // It connects by itself, so that the sale does not wait for a broker.
+            EventsKind::Kafka => {
+                let kafka = &config.events.kafka;
+                let timeout = Duration::from_millis(kafka.delivery_timeout_ms);
+                EventSink::Kafka(KafkaSink::new(kafka.connection(), kafka.topic_plan(), timeout))
+            }
         };
         if sink.is_ahead_of(&store).await? {
             return Err(StartError(format!(
