@@ -155,7 +155,7 @@ fn every_event_arrives_once_and_in_order_and_topics_are_made() {
     let mut source = KafkaSource::open(connection(&broker.address()), "g", true).unwrap();
     let mut ids = Vec::new();
     while ids.len() < 20_100 {
-        if let SourceEvent::Message(message) = source.next().unwrap() {
+        if let SourceEvent::Message(message) = source.receive().unwrap() {
             let body: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
             ids.push(body["id"].as_str().unwrap()[2..].parse::<i64>().unwrap());
         }
@@ -167,7 +167,7 @@ fn every_event_arrives_once_and_in_order_and_topics_are_made() {
     sink.publish(&[row(20_100)]).unwrap();
     let mut again = KafkaSource::open(connection(&broker.address()), "g", true).unwrap();
     let message = loop {
-        if let SourceEvent::Message(message) = again.next().unwrap() {
+        if let SourceEvent::Message(message) = again.receive().unwrap() {
             break message;
         }
     };

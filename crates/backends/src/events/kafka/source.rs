@@ -102,6 +102,8 @@ impl KafkaSource {
             // Offsets are committed once the target has the events, and not before.
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
+            // A member that was killed holds its partitions for this long.
+            .set("session.timeout.ms", "10000")
             // A topic or partition that is made later is seen within this time.
             .set("topic.metadata.refresh.interval.ms", "5000")
             .set("fetch.wait.max.ms", "100");
@@ -136,7 +138,7 @@ impl KafkaSource {
     /// # Errors
     /// [`Fault::Unavailable`] where the group or the topics refuse us for good. An interrupted
     /// connection is not an error: it is made again.
-    pub fn next(&mut self) -> Result<SourceEvent, Fault> {
+    pub fn receive(&mut self) -> Result<SourceEvent, Fault> {
         if self.waiting.is_empty() && !self.revoked {
             self.poll(POLL)?;
         }
@@ -197,7 +199,7 @@ impl KafkaSource {
     }
 
     /// Waits while staying a member of the group, without taking messages. False where the
-    /// partitions were taken away meanwhile; the next [`KafkaSource::next`] says so too.
+    /// partitions were taken away meanwhile; the next [`KafkaSource::receive`] says so too.
     ///
     /// # Errors
     /// [`Fault::Unavailable`] where the consumer does not follow.
