@@ -2,11 +2,15 @@
 //! CloudEvents JSON, and carried from there to the sink: at least once, in order for each key.
 
 mod jsonl;
+mod kafka;
 
 use boxoffice_domain::event::{EndReason, Event};
 use boxoffice_domain::time::Timestamp;
 
 pub use jsonl::JsonlSink;
+pub use kafka::{
+    KAFKA_TLS, KafkaConnection, KafkaSasl, KafkaSink, KafkaSource, Received, SourceEvent, TopicPlan,
+};
 
 use crate::Fault;
 use crate::store::{OutboxRow, Store};
@@ -15,6 +19,8 @@ use crate::store::{OutboxRow, Store};
 pub enum EventSink {
     /// A file with one event in a line.
     Jsonl(JsonlSink),
+    /// Topics of Kafka.
+    Kafka(KafkaSink),
 }
 
 impl EventSink {
@@ -26,6 +32,20 @@ impl EventSink {
     pub async fn is_ahead_of(&self, store: &Store) -> Result<bool, Fault> {
         match self {
             Self::Jsonl(sink) => Ok(sink.last_id() > store.last_event().await?),
+            // Topics take events of any store; consumers tell them apart by their ids.
+            Self::Kafka(_) => Ok(false),
+        }
+    }
+
+    /// Makes sure of a connection, where the sink needs one, so that it is known to work before
+    /// there is anything to publish. Blocks for 15 s at most; costs nothing once connected.
+    ///
+    /// # Errors
+    /// [`Fault::Unavailable`], which says what to do.
+    pub fn connect(&mut self) -> Result<(), Fault> {
+        match self {
+            Self::Jsonl(_) => Ok(()),
+            Self::Kafka(sink) => sink.connect(),
         }
     }
 
@@ -36,6 +56,7 @@ impl EventSink {
     pub fn publish(&mut self, rows: &[OutboxRow]) -> Result<(), Fault> {
         match self {
             Self::Jsonl(sink) => sink.publish(rows),
+            Self::Kafka(sink) => sink.publish(rows),
         }
     }
 }

@@ -50,6 +50,8 @@ pub struct App {
     pub in_flight: InFlight,
     /// Set when the service is to end: it is no longer ready.
     pub draining: AtomicBool,
+    /// Set while events cannot be published; they wait in the store.
+    pub events_wait: AtomicBool,
     /// Makes the ids of tickets rise with time, which keeps them close together on the disk.
     ids: Mutex<ContextV7>,
 }
@@ -97,6 +99,7 @@ impl App {
             seat_lists: SeatLists::default(),
             in_flight: InFlight::default(),
             draining: AtomicBool::new(false),
+            events_wait: AtomicBool::new(false),
             ids: Mutex::new(ContextV7::new()),
             config,
             clock,

@@ -5,6 +5,8 @@ use std::io::{IsTerminal, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
@@ -18,6 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::app::queue_settings;
 use crate::audit::AuditReport;
 use crate::config::{Config, LoadOptions, Loaded, StoreKind};
+use crate::consume::{self, Consumption, Destination, Sums};
 use crate::http::extract::{Whole, WireId};
 use crate::http::{IssuedTokens, TokenIssue};
 use crate::service::{Opening, Service, StartError, address_file, admin_token_file, open_store};
@@ -42,6 +45,7 @@ Examples:
   boxoffice queue set --admit-per-second 500         while it runs; the queue keeps it
   boxoffice token issue --count 300 --activated      queue_token_1 to queue_token_300, let in
   boxoffice audit                                    check the invariants, live or at rest
+  boxoffice consume --from-beginning                 the events that Kafka has
   boxoffice config show                              every setting, and where it came from
 
 Settings come from boxoffice.toml, then BOXOFFICE_SECTION__KEY variables, then flags; later wins.
@@ -83,6 +87,8 @@ enum Command {
     Audit(AuditArgs),
     /// Bring the store to this binary's schema version
     Migrate,
+    /// Read the events from Kafka into a file, to a URL or to standard output
+    Consume(ConsumeArgs),
     /// Look at the settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -171,6 +177,50 @@ struct AuditArgs {
     json: bool,
 }
 
+const CONSUME_HELP: &str = "\
+Examples:
+  boxoffice consume --brokers localhost:9092 --from-beginning --output events.jsonl
+  boxoffice consume --url http://warehouse.example/events --group warehouse
+  boxoffice consume --from-beginning --until-idle 5 | jq .type
+
+Events are marked as read once the target has them: a file is synced before, a URL has answered
+2xx. So each arrives at least once. A repetition within the last --remember events is dropped by
+its id; a file brings these ids back after a restart, a URL or standard output does not. So a file
+has each event once, unless one is repeated after so many others. An URL that is away or answers
+408, 429 or 5xx is tried until it takes the event; any other answer than 2xx puts the event into
+the dead-letter file. Consumers that share a group share the events.
+
+Where Kafka is, and who we are: the settings events.kafka (boxoffice config show).";
+
+#[derive(Args)]
+#[command(after_help = CONSUME_HELP)]
+struct ConsumeArgs {
+    /// File that events are appended to, one in a line
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    output: Option<PathBuf>,
+    /// URL that each event is posted to (http only)
+    #[arg(long)]
+    url: Option<String>,
+    /// The consumer group
+    #[arg(long, default_value = "boxoffice-consume")]
+    group: String,
+    /// Begin with the oldest event, where the group is new; otherwise with the next that comes
+    #[arg(long)]
+    from_beginning: bool,
+    /// End once no event has come for this long
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    until_idle: Option<u32>,
+    /// Event ids that are remembered to drop repetitions (at least 500)
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(500..=10_000_000))]
+    remember: u32,
+    /// What cannot be delivered goes here [default: OUTPUT.dead, or consume.dead]
+    #[arg(long, value_name = "FILE")]
+    dead_letters: Option<PathBuf>,
+    /// host:port of some brokers [default: events.kafka.brokers]
+    #[arg(long)]
+    brokers: Option<String>,
+}
+
 #[derive(Subcommand)]
 enum ConfigCommand {
     /// Check the settings and say what is wrong with them
@@ -205,6 +255,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             overrides.push(("demo.seed".to_owned(), "false".to_owned()));
         }
     }
+    if let Command::Consume(ConsumeArgs { brokers: Some(brokers), .. }) = &command {
+        overrides.push(("events.kafka.brokers".to_owned(), brokers.clone()));
+    }
     let loaded = Config::load(LoadOptions::from_process(config, overrides))
         .map_err(|error| error.to_string())?;
     match command {
@@ -213,6 +266,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Queue(command) => queue(&loaded.config, command),
         Command::Audit(args) => audit(&loaded.config, &args),
         Command::Migrate => migrate(&loaded.config),
+        Command::Consume(args) => consume(&loaded.config, args),
         Command::Config(command) => Ok(show_config(&loaded, &command)),
         Command::Backup { file } => backup(&loaded.config, &file),
     }
@@ -489,6 +543,77 @@ fn audit_at_rest(config: &Config) -> Result<AuditReport, Failure> {
 
 fn wall_clock() -> Timestamp {
     crate::clock::Clock::start(Timestamp(0)).now()
+}
+
+// ---- the consumer ----
+
+fn consume(config: &Config, args: ConsumeArgs) -> Result<ExitCode, Failure> {
+    if config.events.kafka.brokers.is_empty() {
+        return Err("no brokers to read from; give --brokers HOST:PORT, or set \
+                    events.kafka.brokers"
+            .to_owned());
+    }
+    let dead_letters = args.dead_letters.unwrap_or_else(|| match &args.output {
+        Some(output) => {
+            let mut name = output.clone().into_os_string();
+            name.push(".dead");
+            name.into()
+        }
+        None => PathBuf::from("consume.dead"),
+    });
+    let wanted = Consumption {
+        connection: config.events.kafka.connection(),
+        group: args.group,
+        from_beginning: args.from_beginning,
+        destination: match (args.output, args.url) {
+            (Some(path), _) => Destination::File(path),
+            (None, Some(url)) => Destination::Url(url),
+            (None, None) => Destination::StandardOutput,
+        },
+        dead_letters,
+        remember: args.remember as usize,
+        until_idle: args.until_idle.map(|seconds| Duration::from_secs(seconds.into())),
+    };
+    let runtime = runtime(config)?;
+    let ended = runtime.block_on(async {
+        let mut ends = Signals::new()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let mut work = tokio::task::spawn_blocking(move || {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) =
+                ProgressStyle::with_template("{spinner} {pos} events {per_sec}, {msg}")
+            {
+                bar.set_style(style);
+            }
+            let sums = consume::run(wanted, &stopped, &bar);
+            bar.finish_and_clear();
+            sums
+        });
+        let done = tokio::select! {
+            done = &mut work => done,
+            () = ends.next() => {
+                stop.store(true, Ordering::Relaxed);
+                tokio::select! {
+                    done = &mut work => done,
+                    () = ends.next() => {
+                        return Err("stopped by a second signal; events that were not marked as \
+                                    read come again"
+                            .to_owned());
+                    }
+                }
+            }
+        };
+        let Sums { delivered, repeated, dead } =
+            done.map_err(|error| format!("the consumer failed: {error}"))??;
+        eprintln!(
+            "{delivered} events delivered, {repeated} repetitions dropped, {dead} dead letters"
+        );
+        Ok(ExitCode::SUCCESS)
+    });
+    // A thread that waits for a target must not hold up the end.
+    runtime.shutdown_background();
+    ended
 }
 
 // ---- commands on the store and the settings ----

@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boxoffice_backends::events::{KAFKA_TLS, KafkaConnection, KafkaSasl, TopicPlan};
 use boxoffice_backends::store::{MysqlServer, MysqlTls};
 use boxoffice_domain::ids::QueueName;
 use serde::{Deserialize, Serialize, Serializer};
@@ -86,6 +87,18 @@ const KEYS: &[(&str, Kind)] = &[
     ("sales.idempotency_hours", Kind::Integer),
     ("events.kind", Kind::Text),
     ("events.path", Kind::Text),
+    ("events.kafka.brokers", Kind::Text),
+    ("events.kafka.topic_prefix", Kind::Text),
+    ("events.kafka.client_id", Kind::Text),
+    ("events.kafka.security", Kind::Text),
+    ("events.kafka.ca_file", Kind::Text),
+    ("events.kafka.sasl_mechanism", Kind::Text),
+    ("events.kafka.username", Kind::Text),
+    ("events.kafka.password", Kind::Text),
+    ("events.kafka.password_file", Kind::Text),
+    ("events.kafka.partitions", Kind::Integer),
+    ("events.kafka.replication", Kind::Integer),
+    ("events.kafka.delivery_timeout_ms", Kind::Integer),
     ("ticket.signing_key", Kind::Text),
     ("ticket.signing_key_file", Kind::Text),
     ("ticket.previous_signing_keys", Kind::TextList),
@@ -104,6 +117,7 @@ const SECRETS: &[(&str, Option<&str>)] = &[
     ("ticket.signing_key", Some("ticket.signing_key_file")),
     ("ticket.previous_signing_keys", None),
     ("admin.token", Some("admin.token_file")),
+    ("events.kafka.password", Some("events.kafka.password_file")),
 ];
 
 fn kind_of(key: &str) -> Option<Kind> {
@@ -545,6 +559,8 @@ impl Default for SalesConfig {
 pub enum EventsKind {
     /// One JSON document per line, appended to a file.
     Jsonl,
+    /// Topics of Kafka.
+    Kafka,
 }
 
 /// `[events]`.
@@ -556,12 +572,198 @@ pub struct EventsConfig {
     /// File of the `jsonl` publisher; none means `events.jsonl` in the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// The `kafka` publisher, and where `boxoffice consume` reads.
+    pub kafka: KafkaConfig,
 }
 
 impl Default for EventsConfig {
     fn default() -> Self {
-        Self { kind: EventsKind::Jsonl, path: None }
+        Self { kind: EventsKind::Jsonl, path: None, kafka: KafkaConfig::default() }
     }
+}
+
+/// How a connection to Kafka is protected, by the protocol's own names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KafkaSecurity {
+    /// Not at all.
+    Plaintext,
+    /// Credentials over a connection that is not encrypted.
+    SaslPlaintext,
+    /// TLS.
+    Ssl,
+    /// Credentials over TLS.
+    SaslSsl,
+}
+
+/// How credentials are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+pub enum SaslMechanism {
+    /// As they are.
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// By a challenge, with SHA-256.
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// By a challenge, with SHA-512.
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+/// `[events.kafka]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// `host:port` of some brokers, separated by commas.
+    pub brokers: String,
+    /// What the names of the topics start with.
+    pub topic_prefix: String,
+    /// The name that the brokers log and apply quotas to.
+    pub client_id: String,
+    /// How the connection is protected.
+    pub security: KafkaSecurity,
+    /// Certificates (PEM) to check the brokers' against; none means those of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// How credentials are given.
+    pub sasl_mechanism: SaslMechanism,
+    /// The user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The user's password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// File whose trimmed content is the password. After loading, `password` holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Partitions of a topic that does not exist and is made.
+    pub partitions: u32,
+    /// Copies of each partition of such a topic; none means the brokers' default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication: Option<u32>,
+    /// Milliseconds that a hand-over waits for the brokers' acknowledgement.
+    pub delivery_timeout_ms: u64,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            brokers: String::new(),
+            topic_prefix: String::new(),
+            client_id: "boxoffice".to_owned(),
+            security: KafkaSecurity::Plaintext,
+            ca_file: None,
+            sasl_mechanism: SaslMechanism::Plain,
+            username: None,
+            password: None,
+            password_file: None,
+            partitions: 6,
+            replication: None,
+            delivery_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl KafkaConfig {
+    /// How to reach it.
+    pub fn connection(&self) -> KafkaConnection {
+        let (tls, sasl) = match self.security {
+            KafkaSecurity::Plaintext => (false, false),
+            KafkaSecurity::SaslPlaintext => (false, true),
+            KafkaSecurity::Ssl => (true, false),
+            KafkaSecurity::SaslSsl => (true, true),
+        };
+        let mechanism = match self.sasl_mechanism {
+            SaslMechanism::Plain => "PLAIN",
+            SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
+            SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+        };
+        KafkaConnection {
+            brokers: self.brokers.clone(),
+            client_id: self.client_id.clone(),
+            topic_prefix: self.topic_prefix.clone(),
+            tls,
+            ca_file: self.ca_file.clone(),
+            sasl: sasl.then(|| KafkaSasl {
+                mechanism: mechanism.to_owned(),
+                username: self.username.clone().unwrap_or_default(),
+                password: self.password.as_ref().map_or("", Secret::expose).to_owned(),
+            }),
+        }
+    }
+
+    /// How topics are made.
+    pub fn topic_plan(&self) -> TopicPlan {
+        let count = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+        TopicPlan { partitions: count(self.partitions), replication: self.replication.map(count) }
+    }
+
+    fn validate(&self, check: &mut Check, needed: bool) {
+        if self.brokers.trim().is_empty() {
+            if needed {
+                check.problem(
+                    "events.kafka.brokers",
+                    "is needed: host:port of some brokers, separated by commas",
+                );
+            }
+        } else if !self.brokers.split(',').all(is_host_and_port) {
+            check.problem("events.kafka.brokers", "must be host:port, separated by commas");
+        }
+        // 249 is Kafka's bound for a whole name.
+        let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if self.topic_prefix.len() > 200 || !self.topic_prefix.chars().all(letters) {
+            check.problem(
+                "events.kafka.topic_prefix",
+                "must be at most 200 characters of a-z, A-Z, 0-9, '.', '_' and '-'",
+            );
+        }
+        check.range("events.kafka.partitions", self.partitions.into(), 1, 10_000);
+        if let Some(replication) = self.replication {
+            check.range("events.kafka.replication", replication.into(), 1, 100);
+        }
+        check.range("events.kafka.delivery_timeout_ms", self.delivery_timeout_ms, 100, 600_000);
+        let connection = self.connection();
+        if connection.sasl.is_some() {
+            if self.username.as_deref().unwrap_or_default().is_empty() {
+                check.problem("events.kafka.username", "is needed with this events.kafka.security");
+            }
+            if self.password.is_none() {
+                check.problem(
+                    "events.kafka.password",
+                    "is needed with this events.kafka.security, or events.kafka.password_file",
+                );
+            }
+        } else if self.username.is_some() || self.password.is_some() {
+            check.problem(
+                "events.kafka.security",
+                "must be sasl_plaintext or sasl_ssl where a user or a password is given",
+            );
+        }
+        let scram = connection.sasl.is_some() && self.sasl_mechanism != SaslMechanism::Plain;
+        if (connection.tls || scram) && !KAFKA_TLS {
+            check.problem(
+                if connection.tls {
+                    "events.kafka.security"
+                } else {
+                    "events.kafka.sasl_mechanism"
+                },
+                "needs a program that was built with `cargo build --release --features kafka-tls`",
+            );
+        }
+        if let Some(file) = &self.ca_file
+            && !file.is_file()
+        {
+            check.problem("events.kafka.ca_file", "is not a file that can be read");
+        }
+    }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let host_and_port = text.trim().rsplit_once(':');
+    host_and_port.is_some_and(|(host, port)| {
+        let host_is_plain = !host.is_empty() && !host.contains(char::is_whitespace);
+        host_is_plain && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 /// `[ticket]`.
@@ -897,6 +1099,7 @@ impl Config {
                 check.problem("events.path", "is a directory, a file is needed");
             }
         }
+        self.events.kafka.validate(check, self.events.kind == EventsKind::Kafka);
     }
 
     fn validate_secrets_and_log(&self, check: &mut Check) {
@@ -1189,7 +1392,18 @@ mod tests {
                 ..StoreConfig::default()
             },
             queue: QueueConfig { max_active: Some(1), ..QueueConfig::default() },
-            events: EventsConfig { path: Some("e".into()), ..EventsConfig::default() },
+            events: EventsConfig {
+                path: Some("e".into()),
+                kafka: KafkaConfig {
+                    ca_file: Some("f".into()),
+                    username: Some("u".into()),
+                    password: Some(Secret::new("p")),
+                    password_file: Some("f".into()),
+                    replication: Some(1),
+                    ..KafkaConfig::default()
+                },
+                ..EventsConfig::default()
+            },
             ticket: TicketConfig {
                 signing_key: Some(Secret::new("k")),
                 signing_key_file: Some("f".into()),
@@ -1405,6 +1619,53 @@ mod tests {
             let text = error(wrong);
             assert!(text.contains(key) && text.contains(complaint), "{text}");
             assert!(!text.contains("se-cret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn kafka_is_validated_as_a_whole() {
+        let dir = dir();
+        let password = dir.path().join("password");
+        std::fs::write(&password, "hush-hush\n").unwrap();
+        let mut options = options(&dir);
+        options.env = pairs(&[
+            ("BOXOFFICE_EVENTS__KIND", "kafka"),
+            ("BOXOFFICE_EVENTS__KAFKA__BROKERS", "one:9092, [::1]:9093"),
+            ("BOXOFFICE_EVENTS__KAFKA__SECURITY", "sasl_plaintext"),
+            ("BOXOFFICE_EVENTS__KAFKA__USERNAME", "u"),
+            ("BOXOFFICE_EVENTS__KAFKA__PASSWORD_FILE", password.to_str().unwrap()),
+        ]);
+        let loaded = Config::load(options.clone()).unwrap();
+        let sasl = loaded.config.events.kafka.connection().sasl.unwrap();
+        assert_eq!((&*sasl.username, &*sasl.password), ("u", "hush-hush"));
+        let shown = format!("{} {loaded:?}", loaded.to_toml());
+        assert!(!shown.contains("hush-hush") && shown.contains("one:9092"), "{shown}");
+
+        let keys = |overrides: &[(&str, &str)]| {
+            let overrides = pairs(overrides);
+            let problems = Config::load(LoadOptions { overrides, ..options.clone() })
+                .map_or_else(|error| error.problems, |_| vec![]);
+            problems.into_iter().map(|problem| problem.key).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(keys(&[("events.kafka.brokers", "")]), "events.kafka.brokers");
+        for brokers in ["host", "host:0", "http://host:1", "a:1,,b:1"] {
+            assert_eq!(keys(&[("events.kafka.brokers", brokers)]), "events.kafka.brokers");
+        }
+        let out_of_range = [
+            ("events.kafka.topic_prefix", "a/b"),
+            ("events.kafka.partitions", "0"),
+            ("events.kafka.replication", "0"),
+            ("events.kafka.delivery_timeout_ms", "1"),
+            ("events.kafka.username", ""),
+            ("events.kafka.ca_file", "/nowhere"),
+        ];
+        let named: Vec<&str> = out_of_range.iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys(&out_of_range), named.join(" "));
+        assert_eq!(keys(&[("events.kafka.security", "plaintext")]), "events.kafka.security");
+        if !KAFKA_TLS {
+            assert_eq!(keys(&[("events.kafka.security", "sasl_ssl")]), "events.kafka.security");
+            let scram = [("events.kafka.sasl_mechanism", "SCRAM-SHA-256")];
+            assert_eq!(keys(&scram), "events.kafka.sasl_mechanism");
         }
     }
 

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod consume;
 mod demo;
 pub mod http;
 pub mod metrics;

@@ -369,6 +369,10 @@ metrics! {
     events_pending: IntGauge = "boxoffice_events_pending" Gauge::default(),
     /// Events published.
     events_published: Counter = "boxoffice_events_published" Counter::default(),
+    /// Hand-overs of events that failed; the events wait in the store.
+    events_failures: Counter = "boxoffice_events_failures" Counter::default(),
+    /// Duration of the hand-overs of events.
+    events_publish_duration: AtomicHistogram = "boxoffice_events_publish_duration_seconds" AtomicHistogram::durations(),
     /// Invariants that the audit found broken.
     invariant_violations: Family<InvariantLabel, Counter> = "boxoffice_invariant_violations" Family::default(),
     /// Times that the wall clock was seen to jump.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use boxoffice_backends::Fault;
-use boxoffice_backends::events::{EventSink, JsonlSink};
+use boxoffice_backends::events::{EventSink, JsonlSink, KafkaSink};
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
 use boxoffice_backends::store::{
     CommitObserver, MysqlOptions, MysqlStore, SqliteOptions, SqliteStore, Store,
@@ -187,6 +187,12 @@ impl Service {
         };
         let sink = match config.events.kind {
             EventsKind::Jsonl => EventSink::Jsonl(JsonlSink::open(&config.events_path())?),
+            // It connects by itself, so that the sale does not wait for a broker.
+            EventsKind::Kafka => {
+                let kafka = &config.events.kafka;
+                let timeout = Duration::from_millis(kafka.delivery_timeout_ms);
+                EventSink::Kafka(KafkaSink::new(kafka.connection(), kafka.topic_plan(), timeout))
+            }
         };
         if sink.is_ahead_of(&store).await? {
             return Err(StartError(format!(

@@ -1,6 +1,7 @@
 //! What goes on beside the requests: admission, tidying up, and carrying events away.
 
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::EventSink;
@@ -166,7 +167,12 @@ async fn relay(app: AppState, sink: EventSink, mut stopped: watch::Receiver<bool
     let mut sink = Some(sink);
     loop {
         let last = !beat(&mut rounds, &mut stopped).await;
-        let published = relay_all(&app, &mut sink).await;
+        let mut published = relay_all(&app, &mut sink).await;
+        if published.is_ok() {
+            // A sink without a connection is not well, even while there is nothing to publish.
+            published = with_sink(&mut sink, EventSink::connect).await.flatten();
+        }
+        app.events_wait.store(published.is_err(), Ordering::Relaxed);
         complaint.note("publishing events", published);
         if last {
             return;
@@ -174,7 +180,25 @@ async fn relay(app: AppState, sink: EventSink, mut stopped: watch::Receiver<bool
     }
 }
 
-/// Hands over everything that waits. The sink writes files, so it works on another thread.
+/// Uses the sink on a thread that may wait for files and for brokers.
+async fn with_sink<T: Send + 'static>(
+    sink: &mut Option<EventSink>,
+    work: impl FnOnce(&mut EventSink) -> T + Send + 'static,
+) -> Result<T, Fault> {
+    let Some(mut working) = sink.take() else {
+        return Err(Fault::Unavailable("the event sink is gone".into()));
+    };
+    let task = tokio::task::spawn_blocking(move || {
+        let result = work(&mut working);
+        (working, result)
+    });
+    let (back, result) =
+        task.await.map_err(|error| Fault::Unavailable(format!("the event sink: {error}")))?;
+    *sink = Some(back);
+    Ok(result)
+}
+
+/// Hands over everything that waits.
 async fn relay_all(app: &AppState, sink: &mut Option<EventSink>) -> Result<(), Fault> {
     loop {
         let outbox = app.store.take_outbox(RELAY_MAX).await?;
@@ -182,17 +206,17 @@ async fn relay_all(app: &AppState, sink: &mut Option<EventSink>) -> Result<(), F
         if outbox.rows.is_empty() {
             return Ok(());
         }
-        let Some(mut working) = sink.take() else {
-            return Err(Fault::Unavailable("the event sink is gone".into()));
-        };
-        let task = tokio::task::spawn_blocking(move || {
-            let result = working.publish(&outbox.rows);
-            (working, outbox, result)
-        });
-        let (back, outbox, result) =
-            task.await.map_err(|error| Fault::Unavailable(format!("the event sink: {error}")))?;
-        *sink = Some(back);
-        result?;
+        let began = Instant::now();
+        let (outbox, published) = with_sink(sink, move |sink| {
+            let published = sink.publish(&outbox.rows);
+            (outbox, published)
+        })
+        .await?;
+        app.metrics.events_publish_duration.observe_duration(began.elapsed());
+        if published.is_err() {
+            app.metrics.events_failures.inc();
+        }
+        published?;
         let count = outbox.rows.len();
         app.store.mark_published(outbox).await?;
         app.metrics.events_published.inc_by(count as u64);

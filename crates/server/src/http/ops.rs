@@ -19,23 +19,25 @@ use crate::metrics::CONTENT_TYPE as METRICS_CONTENT_TYPE;
 /// How the service is.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
-    /// `UP` or `DOWN`.
+    /// `UP` where it can sell, else `DOWN`.
     status: HealthStatus,
     /// Each dependency.
     dependencies: Vec<Dependency>,
 }
 
-/// Up or down.
+/// How something is.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub(super) enum HealthStatus {
     /// It works.
     Up,
+    /// It does not, and the service sells without it.
+    Degraded,
     /// It does not.
     Down,
 }
 
-/// Something the service cannot work without.
+/// Something the service works with.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Dependency {
     /// Its name.
@@ -74,12 +76,18 @@ pub(super) async fn ready(State(app): State<AppState>) -> Response {
         detail: fault,
     };
     let store_fault = app.store.stats().fault().map(|_| "the last write failed");
+    let events_wait = app.events_wait.load(Ordering::Relaxed);
     let dependencies = vec![
         part("store", store_fault),
         part("queue", app.sequencer.queues().is_empty().then_some("there is no queue")),
+        Dependency {
+            name: "events",
+            status: if events_wait { HealthStatus::Degraded } else { HealthStatus::Up },
+            detail: events_wait.then_some("events wait in the store"),
+        },
         part("service", app.is_draining().then_some("shutting down")),
     ];
-    let up = dependencies.iter().all(|part| part.status == HealthStatus::Up);
+    let up = dependencies.iter().all(|part| part.status != HealthStatus::Down);
     let (code, status) = if up {
         (StatusCode::OK, HealthStatus::Up)
     } else {

@@ -24,7 +24,7 @@ async fn health_names_every_dependency() {
         .map(|part| (part["name"].as_str().unwrap(), &part["status"]))
         .collect();
     let names: Vec<&str> = dependencies.keys().copied().collect();
-    assert_eq!(names, ["queue", "service", "store"]);
+    assert_eq!(names, ["events", "queue", "service", "store"]);
     assert!(dependencies.values().all(|status| **status == "UP"));
 
     // About to end: no longer ready and no place to join, but whoever is inside can go on.
