@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use boxoffice_backends::store::Store;
 use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -73,7 +74,10 @@ pub(super) async fn ready(State(app): State<AppState>) -> Response {
         status: if fault.is_none() { HealthStatus::Up } else { HealthStatus::Down },
         detail: fault,
     };
-    let store_fault = app.store.stats().fault().map(|_| "the last write failed");
+    let store_fault = app.store.stats().fault().map(|_| match &app.store {
+        Store::Sqlite(_) => "the last write failed",
+        Store::Mysql(_) => "the database does not answer as it should",
+    });
     let dependencies = vec![
         part("store", store_fault),
         part("queue", app.sequencer.queues().is_empty().then_some("there is no queue")),

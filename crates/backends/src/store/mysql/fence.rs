@@ -94,7 +94,7 @@ async fn lock(opts: &Opts, name: &str) -> Result<Option<Conn>, Failure> {
     match timeout(ANSWER + Duration::from_secs(3), work).await {
         Ok(Ok(conn)) => Ok(conn),
         Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(Failure::Lost("no answer in time".into())),
+        Err(_) => Err(Failure::Late("no answer in time".into())),
     }
 }
 
