@@ -1,6 +1,6 @@
 //! Where boxoffice keeps its state.
 //!
-//! - [`store`]: concerts, seats, reservations, points: atomic business operations. SQLite.
+//! - [`store`]: concerts, seats, reservations, points: atomic business operations. SQLite, or MySQL.
 //! - [`sequencer`]: the queue's counters and admission. In this process.
 //! - [`events`]: where the outbox is emptied to. A JSON Lines file.
 //! - `conformance`: what every store must pass, written against [`store::Store`] alone. Behind the

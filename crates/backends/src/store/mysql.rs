@@ -119,15 +119,18 @@ pub struct MysqlOptions {
     pub observe: CommitObserver,
 }
 
-/// Connections for everything else: the queue, tidying up, events, operators, keeping up with
-/// other instances.
+/// Connections for the queue, for tidying up and for events.
 const WORK_CONNECTIONS: usize = 6;
-/// Connections to a replica.
-const REPLICA_CONNECTIONS: usize = 1;
+/// Connections for what takes long: an audit, a session with many seats.
+const BULK_CONNECTIONS: usize = 2;
+/// Connections for keeping up with other instances, and for noticing that the server is away.
+const LOOK_CONNECTIONS: usize = 1;
 /// The time for one purchase.
 const SALE_BUDGET: Duration = Duration::from_millis(2_000);
 /// The time for one piece of other work.
-const WORK_BUDGET: Duration = Duration::from_secs(60);
+const WORK_BUDGET: Duration = Duration::from_secs(5);
+/// The time for what takes long.
+const BULK_BUDGET: Duration = Duration::from_secs(60);
 /// How long other work waits for a connection.
 const WORK_WAIT: Duration = Duration::from_secs(2);
 /// How often an operation is tried when the database asks to try again.
@@ -146,8 +149,10 @@ type Reading<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + '
 enum Lane {
     /// Those of purchases.
     Sale,
-    /// The others.
+    /// Those of the queue, of tidying up and of events.
     Work,
+    /// Those of what takes long.
+    Bulk,
 }
 
 /// The store in one MySQL or MariaDB database.
@@ -159,6 +164,8 @@ pub struct MysqlStore {
 struct Inner {
     sale: Arc<Pool>,
     work: Arc<Pool>,
+    bulk: Arc<Pool>,
+    look: Arc<Pool>,
     replica: Option<Arc<Pool>>,
     replica_failed: AtomicBool,
     publication: Publication,
@@ -193,9 +200,12 @@ impl MysqlStore {
         };
         let sale = pool(&primary, pool_size, acquire, SALE_BUDGET);
         let work = pool(&primary, WORK_CONNECTIONS, WORK_WAIT, WORK_BUDGET);
+        let bulk = pool(&primary, BULK_CONNECTIONS, WORK_WAIT, BULK_BUDGET);
+        let look = pool(&primary, LOOK_CONNECTIONS, WORK_WAIT, SALE_BUDGET);
         let replica =
-            replica.map(|replica| pool(&replica, REPLICA_CONNECTIONS, WORK_WAIT, SALE_BUDGET));
-        let wanted = pool_size + WORK_CONNECTIONS + usize::from(exclusive);
+            replica.map(|replica| pool(&replica, LOOK_CONNECTIONS, WORK_WAIT, SALE_BUDGET));
+        let others = WORK_CONNECTIONS + BULK_CONNECTIONS + LOOK_CONNECTIONS;
+        let wanted = pool_size + others + usize::from(exclusive);
         if wanted as i64 >= setup.max_connections {
             return Err(Fault::Unavailable(format!(
                 "this instance needs up to {wanted} connections, and the database server allows {} \
@@ -203,7 +213,7 @@ impl MysqlStore {
                 setup.max_connections
             )));
         }
-        let mut lease = work.acquire().await?;
+        let mut lease = bulk.acquire().await?;
         let before = schema::prepare(&mut lease, &primary.database, migrate).await?;
         let fence = match exclusive {
             true => Some(Fence::take(setup.opts(&primary, SALE_BUDGET), &primary.database).await?),
@@ -215,6 +225,8 @@ impl MysqlStore {
         let inner = Arc::new(Inner {
             sale,
             work,
+            bulk,
+            look,
             replica,
             replica_failed: AtomicBool::new(false),
             publication: Publication::new(catalog),
@@ -246,10 +258,9 @@ impl MysqlStore {
         if let Some(refresher) = self.refresher.lock().take() {
             refresher.abort();
         }
-        self.inner.sale.close().await;
-        self.inner.work.close().await;
-        if let Some(replica) = &self.inner.replica {
-            replica.close().await;
+        let Inner { sale, work, bulk, look, replica, .. } = &*self.inner;
+        for pool in [sale, work, bulk, look].into_iter().chain(replica) {
+            pool.close().await;
         }
         if let Some(fence) = &self.inner.fence {
             fence.leave().await;
@@ -429,7 +440,7 @@ impl MysqlStore {
     }
 
     pub(super) async fn aliases(&self, now: Timestamp) -> Result<Vec<Alias>, Fault> {
-        self.read(&self.inner.work, move |lease| Box::pin(load::aliases(lease, now))).await
+        self.read(&self.inner.bulk, move |lease| Box::pin(load::aliases(lease, now))).await
     }
 
     pub(super) async fn clock(&self) -> Result<Timestamp, Fault> {
@@ -495,7 +506,7 @@ impl MysqlStore {
 
     pub(super) async fn audit(&self, now: Timestamp) -> Result<Vec<Finding>, Fault> {
         let mut findings =
-            self.read(&self.inner.work, move |lease| Box::pin(audit::stored(lease, now))).await?;
+            self.read(&self.inner.bulk, move |lease| Box::pin(audit::stored(lease, now))).await?;
         findings.push(audit::memory(&self.inner).await?);
         Ok(findings)
     }
@@ -524,6 +535,7 @@ impl Inner {
         match lane {
             Lane::Sale => &self.sale,
             Lane::Work => &self.work,
+            Lane::Bulk => &self.bulk,
         }
     }
 
@@ -569,7 +581,11 @@ impl Inner {
                 tokio::time::sleep(Duration::from_millis(u64::from(tries) * 2 + spread)).await;
                 continue;
             }
+            let is_away = matches!(failure, Failure::Lost(_) | Failure::Late(_));
             let fault = Fault::from(failure);
+            if is_away {
+                self.note_fault(&fault);
+            }
             if matches!(fault, Fault::OutcomeUnknown(_)) {
                 tracing::warn!(error = %fault, "nobody knows whether an operation was done");
             }
@@ -614,7 +630,7 @@ impl Inner {
             Err(failure) => {
                 // Also after a lock time-out: by itself that undoes its statement only.
                 tx.lease.roll_back().await;
-                if matches!(failure, Failure::Lost(_)) {
+                if matches!(failure, Failure::Lost(_) | Failure::Late(_)) {
                     self.pool(O::LANE).purge();
                 }
                 Err(failure)
@@ -730,8 +746,9 @@ impl Setup {
     }
 }
 
-/// Prepared statements that a connection keeps; lists of seats of each length count.
-const STATEMENTS: usize = 128;
+/// Prepared statements that a connection keeps; lists of seats of each length count. A server allows
+/// 16,382 of them in all by default.
+const STATEMENTS: usize = 64;
 
 fn plain_opts(server: &MysqlServer) -> Result<Opts, Fault> {
     let ssl = match &server.tls {
@@ -792,7 +809,7 @@ fn explain(server: &MysqlServer, failure: Failure) -> Fault {
         Failure::Server(code, text) => {
             format!("the database server {host}:{port} refuses (error {code}): {text}")
         }
-        Failure::Lost(what) | Failure::Unavailable(what) => format!(
+        Failure::Lost(what) | Failure::Late(what) | Failure::Unavailable(what) => format!(
             "cannot reach the database server {host}:{port}: {what}. Is it running, and are \
              store.mysql.host, port and tls right?"
         ),

@@ -293,7 +293,7 @@ async fn relays_share_the_events_and_keep_the_order_of_each_key() {
                     // Some are given up half-way, as when the sink fails.
                     if taken.rows.first().is_some_and(|row| row.id % 5 == 0) && idle == 0 {
                         tokio::time::sleep(Duration::from_millis(1)).await;
-                        if got.len() % 2 == 0 {
+                        if got.len().is_multiple_of(2) {
                             drop(taken);
                             got.push((Instant::now(), 0, String::new()));
                             continue;

@@ -74,7 +74,8 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, mode: &AtomicU8, ch
                         wait.await;
                     }
                 }
-                let commit = up[..count].windows(6).any(|part| part == b"COMMIT");
+                // With the number of the command before it, or READ COMMITTED would be one.
+                let commit = up[..count].ends_with(b"\x03COMMIT");
                 if commit && is(Mode::LoseCommit) {
                     return;
                 }

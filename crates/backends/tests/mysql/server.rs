@@ -1,5 +1,6 @@
 //! A private MariaDB for the tests of this process, with a database for each.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +18,8 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     directory: TempDir,
     guard: Child,
+    /// Further options of the server.
+    options: String,
 }
 
 fn free_port() -> u16 {
@@ -35,7 +38,30 @@ fn command(name: &str) -> Command {
 impl Server {
     /// Starts a server with an empty data directory.
     pub(crate) fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), String::new())
+    }
+
+    /// Starts a server with a certificate for 127.0.0.1; gives the authority that has signed it.
+    pub(crate) fn start_with_tls() -> (Self, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().display();
+        let script = format!(
+            "set -e; cd {at}; exec 2>openssl.log; \
+             openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority \
+             -keyout ca.key -out ca.pem; \
+             openssl req -newkey rsa:2048 -nodes -subj /CN=server -keyout server.key -out server.csr; \
+             printf 'subjectAltName=IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' >extensions; \
+             openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+             -extfile extensions -out server.pem"
+        );
+        let made = command("bash").args(["-c", &script]).status().unwrap();
+        assert!(made.success(), "openssl failed; is it installed?");
+        let options = format!("--ssl-cert={at}/server.pem --ssl-key={at}/server.key");
+        let authority = directory.path().join("ca.pem");
+        (Self::start_in(directory, options), authority)
+    }
+
+    fn start_in(directory: TempDir, options: String) -> Self {
         let data = directory.path().join("data");
         let made = command("mariadb-install-db")
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
@@ -45,8 +71,8 @@ impl Server {
             .expect("mariadb-install-db is missing; scripts/tools mariadbd installs it");
         assert!(made.success(), "mariadb-install-db failed");
         let port = free_port();
-        let guard = run(&directory, port);
-        let server = Self { port, directory, guard };
+        let guard = run(&directory, port, &options);
+        let server = Self { port, directory, guard, options };
         server.wait();
         server
     }
@@ -68,7 +94,7 @@ impl Server {
 
     /// Starts it again on the same data.
     pub(crate) fn restart(&mut self) {
-        self.guard = run(&self.directory, self.port);
+        self.guard = run(&self.directory, self.port, &self.options);
         self.wait();
     }
 
@@ -118,13 +144,13 @@ fn user_name() -> String {
     String::from_utf8(id.stdout).unwrap().trim().to_owned()
 }
 
-fn run(directory: &TempDir, port: u16) -> Child {
+fn run(directory: &TempDir, port: u16, options: &str) -> Child {
     let at = directory.path().display();
     let server = format!(
         "exec mariadbd --no-defaults --user={} --datadir={at}/data --bind-address=127.0.0.1 \
          --port={port} --socket={at}/socket --pid-file={at}/pid --skip-name-resolve \
          --max-connections=1000 --innodb-buffer-pool-size=256M --innodb-log-file-size=256M \
-         --lc-messages=en_US 2>{at}/log",
+         --lc-messages=en_US {options} 2>{at}/log",
         user_name()
     );
     // The read ends when we do, however we do.

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use boxoffice_backends::store::Store;
 use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -75,7 +76,10 @@ pub(super) async fn ready(State(app): State<AppState>) -> Response {
         status: if fault.is_none() { HealthStatus::Up } else { HealthStatus::Down },
         detail: fault,
     };
-    let store_fault = app.store.stats().fault().map(|_| "the last write failed");
+    let store_fault = app.store.stats().fault().map(|_| match &app.store {
+        Store::Sqlite(_) => "the last write failed",
+        Store::Mysql(_) => "the database does not answer as it should",
+    });
     let events_wait = app.events_wait.load(Ordering::Relaxed);
     let dependencies = vec![
         part("store", store_fault),

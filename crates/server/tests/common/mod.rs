@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use boxoffice::config::{Config, Secret};
+use boxoffice::config::{Config, Secret, StoreKind};
 use boxoffice::http::problem::ErrorCode;
 use boxoffice::service::{Service, StartError};
 use serde_json::{Value, json};
@@ -482,6 +482,26 @@ pub(crate) struct TestService {
     tokens: AtomicU64,
 }
 
+/// Gives a service a database of its own on the server that the environment names: the same tests,
+/// the other store. `scripts/test` does that; without it the store is SQLite.
+async fn on_mysql(config: &mut Config, server: &str) {
+    use mysql_async::prelude::Queryable;
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("boxoffice_{}_{count}", std::process::id());
+    let opts = mysql_async::Opts::from_url(server).unwrap();
+    let mut conn = mysql_async::Conn::new(opts).await.unwrap();
+    conn.query_drop(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"))
+        .await
+        .unwrap();
+    conn.disconnect().await.unwrap();
+    config.store.kind = StoreKind::Mysql;
+    config.store.mysql.url = Some(Secret::new(format!("{}/{name}", server.trim_end_matches('/'))));
+    config.store.mysql.pool_size = 8;
+    // Hundreds come at once, and the machine may be busy.
+    config.store.mysql.acquire_timeout_ms = 10_000;
+}
+
 impl TestService {
     /// Starts on an empty store, without demo data.
     pub(crate) async fn start() -> Self {
@@ -495,6 +515,9 @@ impl TestService {
         config.server.listen = "127.0.0.1:0".parse().unwrap();
         config.demo.seed = false;
         config.admin.token = Some(Secret::new(ADMIN));
+        if let Ok(server) = std::env::var("BOXOFFICE_TEST_MYSQL") {
+            on_mysql(&mut config, &server).await;
+        }
         change(&mut config);
         Self::start_in(directory, config).await.map_err(|(_, error)| error).unwrap()
     }

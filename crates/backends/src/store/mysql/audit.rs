@@ -67,7 +67,7 @@ async fn differences(
     hall: &crate::store::hall::Hall,
 ) -> Result<Vec<Difference>, Fault> {
     let begun = Instant::now();
-    let mut lease = store.work.acquire().await?;
+    let mut lease = store.bulk.acquire().await?;
     let stored = load::seats_of(&mut lease, hall.session().id).await;
     match stored {
         Ok(_) => lease.give_back(),

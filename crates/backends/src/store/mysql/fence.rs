@@ -88,13 +88,13 @@ async fn lock(opts: &Opts, name: &str) -> Result<Option<Conn>, Failure> {
     let work = async {
         let mut conn = Conn::new(opts.clone()).await?;
         conn.query_drop(format!("SET SESSION wait_timeout = {SILENCE_S}")).await?;
-        let got: Option<Option<i64>> = conn.exec_first("SELECT GET_LOCK(?, 3)", (name,)).await?;
+        let got: Option<Option<i64>> = conn.exec_first("SELECT GET_LOCK(?, 2)", (name,)).await?;
         Ok::<_, mysql_async::Error>((got.flatten() == Some(1)).then_some(conn))
     };
-    match timeout(ANSWER + Duration::from_secs(3), work).await {
+    match timeout(ANSWER + Duration::from_secs(2), work).await {
         Ok(Ok(conn)) => Ok(conn),
         Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(Failure::Lost("no answer in time".into())),
+        Err(_) => Err(Failure::Late("no answer in time".into())),
     }
 }
 

@@ -175,7 +175,10 @@ pub(super) async fn keep_fresh(store: Weak<Inner>) {
                 if failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("seats are kept fresh again");
                 }
-                store.note_alive();
+                match store.fence.as_ref().map_or(Ok(()), |fence| fence.check()) {
+                    Ok(()) => store.note_alive(),
+                    Err(failure) => store.note_fault(&failure.into()),
+                }
             }
             Err(failure) => {
                 let fault = crate::Fault::from(failure);
@@ -199,18 +202,18 @@ async fn look(store: &Arc<Inner>, discover: bool, next: &mut usize) -> Result<()
                     tracing::warn!(error = %fault, "the replica cannot be read; reading the primary");
                 }
                 replica.purge();
-                return look_at(store, &store.work, Duration::ZERO, discover, next).await;
+                return look_at(store, &store.look, Duration::ZERO, discover, next).await;
             }
         }
         // Whether the primary can be reached is asked of the primary.
         if discover {
-            let mut lease = store.work.acquire().await?;
+            let mut lease = store.look.acquire().await?;
             lease.text("DO 1").await?;
             lease.give_back();
         }
         return Ok(());
     }
-    look_at(store, &store.work, Duration::ZERO, discover, next).await
+    look_at(store, &store.look, Duration::ZERO, discover, next).await
 }
 
 async fn look_at(

@@ -88,7 +88,7 @@ impl Pool {
     async fn connect(&self) -> Result<Conn, Failure> {
         match timeout(CONNECT, Conn::new(self.options.opts.clone())).await {
             Ok(connected) => Ok(connected?),
-            Err(_) => Err(Failure::Lost(format!(
+            Err(_) => Err(Failure::Late(format!(
                 "{}:{} did not answer within {} ms",
                 self.options.opts.ip_or_hostname(),
                 self.options.opts.tcp_port(),
@@ -195,7 +195,7 @@ impl Lease {
         done.map_err(|failure| {
             self.broken = true;
             let why = match failure {
-                Failure::Server(_, text) | Failure::Lost(text) => text,
+                Failure::Server(_, text) | Failure::Lost(text) | Failure::Late(text) => text,
                 other => format!("{other:?}"),
             };
             Failure::Unknown(format!("the answer to a commit is missing: {why}"))
@@ -252,7 +252,7 @@ impl Lease {
                 self.broken = matches!(failure, Failure::Lost(_));
                 Err(failure)
             }
-            Err(_) => Err(Failure::Lost("no answer in time".into())),
+            Err(_) => Err(Failure::Late("no answer in time".into())),
         }
     }
 }

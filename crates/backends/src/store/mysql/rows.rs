@@ -19,6 +19,8 @@ pub(super) enum Failure {
     Server(u16, String),
     /// The connection is of no more use. What was not committed is rolled back by the server.
     Lost(String),
+    /// The answer did not come in time; the connection is of no more use either.
+    Late(String),
     /// There was no connection to be had, or the store is not to be written now.
     Unavailable(String),
     /// A commit was sent, and its answer did not come.
@@ -72,7 +74,9 @@ impl From<Failure> for Fault {
             Failure::Server(code, text) => {
                 Self::Unavailable(format!("the database refused (error {code}): {text}"))
             }
-            Failure::Lost(what) => Self::Unavailable(format!("the database is away: {what}")),
+            Failure::Lost(what) | Failure::Late(what) => {
+                Self::Unavailable(format!("the database is away: {what}"))
+            }
             Failure::Unavailable(what) => Self::Unavailable(what),
             Failure::Unknown(what) => Self::OutcomeUnknown(what),
             Failure::Corrupt(what) => Self::Corrupt(what),

@@ -116,8 +116,10 @@ statements! {
     CLOCK = "SELECT GREATEST(\
         COALESCE((SELECT CAST(value AS SIGNED) FROM setting WHERE name = 'clock'), 0), \
         COALESCE((SELECT MAX(at) FROM admission), 0), \
-        COALESCE((SELECT created_at FROM reservation ORDER BY id DESC LIMIT 1), 0), \
-        COALESCE((SELECT at FROM points_entry ORDER BY id DESC LIMIT 1), 0))";
+        COALESCE((SELECT created_at FROM reservation \
+        WHERE id = (SELECT MAX(id) FROM reservation)), 0), \
+        COALESCE((SELECT at FROM points_entry \
+        WHERE id = (SELECT MAX(id) FROM points_entry)), 0))";
     ALIASES_KNOWN = "SELECT token FROM alias WHERE token IN ({})";
     ALIASES = "SELECT token, queue, seq, user_id, issued_at, ticket_id, active_until FROM alias \
         WHERE active_until IS NULL OR active_until > ?";

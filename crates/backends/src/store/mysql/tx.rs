@@ -712,7 +712,7 @@ const ROWS: usize = 1_000;
 
 impl Operation for AddAliases {
     type Answer = Result<(), AliasExists>;
-    const LANE: Lane = Lane::Work;
+    const LANE: Lane = Lane::Bulk;
 
     async fn run(&self, tx: &mut Tx) -> Op<Done<Self::Answer>> {
         let mut known: HashSet<Vec<u8>> = HashSet::new();
@@ -1022,7 +1022,7 @@ pub(super) struct CreateSession {
 
 impl Operation for CreateSession {
     type Answer = Option<(SessionId, Vec<AddedSeats>)>;
-    const LANE: Lane = Lane::Work;
+    const LANE: Lane = Lane::Bulk;
 
     async fn run(&self, tx: &mut Tx) -> Op<Done<Self::Answer>> {
         let found = tx.lease.rows(sql::CONCERT_EXISTS, vec![self.concert.get().into()]).await?;
@@ -1065,7 +1065,7 @@ pub(super) struct AddSeats {
 
 impl Operation for AddSeats {
     type Answer = Option<AddedSeats>;
-    const LANE: Lane = Lane::Work;
+    const LANE: Lane = Lane::Bulk;
 
     async fn run(&self, tx: &mut Tx) -> Op<Done<Self::Answer>> {
         // The lock numbers the seats of two calls one after another.
@@ -1129,7 +1129,7 @@ pub(super) struct Fill(pub(super) Seed, pub(super) Timestamp);
 
 impl Operation for Fill {
     type Answer = ();
-    const LANE: Lane = Lane::Work;
+    const LANE: Lane = Lane::Bulk;
 
     async fn run(&self, tx: &mut Tx) -> Op<Done<()>> {
         let Self(seed, now) = self;
