@@ -79,8 +79,8 @@ struct Pending {
 enum Handed {
     /// It has them all.
     All,
-    /// We were told to stop, or the partitions were taken away.
-    Interrupted,
+    /// We were told to stop, or the partitions were taken away, when it had so many of them.
+    Interrupted(usize),
 }
 
 /// Consumes until `stop` is set, or until nothing has come for long enough.
@@ -130,12 +130,15 @@ pub(crate) fn run(
                 target.take(&batch, &mut source, &mut dead_letters, stop, progress, &mut sums)?;
             match handed {
                 Handed::All => batch.clear(),
-                Handed::Interrupted => known.forget(batch.drain(..)),
+                Handed::Interrupted(done) => {
+                    known.forget(batch.drain(done..));
+                    batch.clear();
+                }
             }
             flushed = true;
             progress.set_position(sums.delivered);
             progress.set_message(format!("{} repeated, {} dead", sums.repeated, sums.dead));
-            if matches!(handed, Handed::Interrupted) {
+            if matches!(handed, Handed::Interrupted(_)) {
                 if stop.load(Ordering::Relaxed) {
                     return Ok(sums);
                 }
@@ -293,7 +296,7 @@ impl Target {
                     .map_err(|error| format!("cannot write to standard output: {error}"))?;
             }
             Self::Url { url, agent } => {
-                for pending in batch {
+                for (done, pending) in batch.iter().enumerate() {
                     let Ok((_, line)) = &pending.event else { continue };
                     match post(agent, url, line, source, stop, progress)? {
                         Posted::Taken => sums.delivered += 1,
@@ -301,7 +304,7 @@ impl Target {
                             dead_letters.add(&pending.received, &why)?;
                             sums.dead += 1;
                         }
-                        Posted::Interrupted => return Ok(Handed::Interrupted),
+                        Posted::Interrupted => return Ok(Handed::Interrupted(done)),
                     }
                 }
                 return Ok(Handed::All);

@@ -104,7 +104,8 @@ impl KafkaConnection {
             (true, Some(_)) => "sasl_ssl",
         };
         config.set("security.protocol", protocol);
-        if let Some(file) = &self.ca_file {
+        // A client that cannot speak TLS refuses settings of it.
+        if let Some(file) = self.ca_file.as_ref().filter(|_| self.tls) {
             config.set("ssl.ca.location", file.to_string_lossy());
         }
         if let Some(sasl) = &self.sasl {
