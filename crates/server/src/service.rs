@@ -7,11 +7,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::{EventSink, JsonlSink};
-use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
+use boxoffice_backends::sequencer::{
+    LocalSequencer, RedisMode, RedisOptions, RedisSequencer, Sequencer,
+};
 use boxoffice_backends::store::{SqliteOptions, SqliteStore, Store};
 use boxoffice_domain::ids::QueueName;
 use tokio::net::TcpListener;
@@ -21,7 +23,7 @@ use uuid::Uuid;
 
 use crate::app::{App, AppState, Parts, queue_settings};
 use crate::clock::Clock;
-use crate::config::{Config, EventsKind, QueueKind, StoreKind};
+use crate::config::{Config, EventsKind, QueueKind, RedisKind, StoreKind};
 use crate::demo;
 use crate::http::Front;
 use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
@@ -138,7 +140,15 @@ impl Service {
             QueueKind::Local => {
                 Sequencer::Local(LocalSequencer::open(store.clone(), &settings).await?)
             }
+            QueueKind::Redis => {
+                let options = redis_options(&config, &store, &tickets).await?;
+                Sequencer::Redis(RedisSequencer::open(store.clone(), &settings, options).await?)
+            }
         };
+        // Not before the other instances have been asked, where there are any.
+        if store.setting("ticket.key_id", None).await?.as_deref() != Some(tickets.signing_id()) {
+            store.set_setting("ticket.key_id", tickets.signing_id().to_owned()).await?;
+        }
         let sink = match config.events.kind {
             EventsKind::Jsonl => EventSink::Jsonl(JsonlSink::open(&config.events_path())?),
         };
@@ -220,6 +230,47 @@ async fn serve(app: AppState, listener: TcpListener, stopped: oneshot::Receiver<
     listener::serve(listener, Front::new(app), limits, metrics, shutdown).await
 }
 
+async fn redis_options(
+    config: &Config,
+    store: &Store,
+    tickets: &TicketKeys,
+) -> Result<RedisOptions, StartError> {
+    let redis = &config.queue.redis;
+    // Two stores that share one Redis by mistake are told apart by this.
+    let fresh = Uuid::new_v4().simple().to_string();
+    let cluster = store.setting("cluster.id", Some(fresh.clone())).await?.unwrap_or(fresh);
+    let tls_ca = match &redis.tls_ca_file {
+        None => None,
+        Some(path) => Some(fs::read(path).map_err(|error| {
+            StartError(format!("cannot read queue.redis.tls_ca_file {}: {error}", path.display()))
+        })?),
+    };
+    Ok(RedisOptions {
+        mode: match (redis.mode, &redis.master) {
+            (RedisKind::Standalone, _) => RedisMode::Standalone,
+            (RedisKind::Sentinel, master) => {
+                RedisMode::Sentinel(master.clone().unwrap_or_default())
+            }
+            (RedisKind::Cluster, _) => RedisMode::Cluster,
+        },
+        nodes: redis.addresses(),
+        user: redis.user.clone(),
+        password: redis.password.as_ref().map(|secret| secret.expose().to_owned()),
+        sentinel_password: redis.sentinel_password.as_ref().map(|s| s.expose().to_owned()),
+        database: redis.database.into(),
+        tls: redis.tls,
+        tls_ca,
+        prefix: redis.prefix.clone(),
+        call_timeout: Duration::from_millis(redis.call_timeout_ms),
+        connect_timeout: Duration::from_millis(redis.connect_timeout_ms),
+        // A little less than a tick, so that somebody admits at each.
+        turn: Duration::from_millis(90),
+        instance: Uuid::new_v4().simple().to_string(),
+        ticket_keys: tickets.ids(),
+        cluster,
+    })
+}
+
 /// A queue keeps its settings across restarts, because operators change them while it runs. Who
 /// changes the configuration instead should not be left wondering.
 async fn warn_of_stored_settings(
@@ -273,9 +324,6 @@ async fn ticket_keys(config: &Config, store: &Store) -> Result<TicketKeys, Start
              line would be let in. Set ticket.signing_key (BOXOFFICE_TICKET__SIGNING_KEY) to the \
              old key, or add it to ticket.previous_signing_keys to change keys"
         )));
-    }
-    if known_id.as_deref() != Some(keys.signing_id()) {
-        store.set_setting("ticket.key_id", keys.signing_id().to_owned()).await?;
     }
     Ok(keys)
 }
