@@ -927,3 +927,65 @@ async fn a_redis_cluster_fails_over() {
     assert_eq!(given.refused, 0);
     assert_clean(&cluster.store, now()).await;
 }
+
+/// Everything but its joins stands still at one instance, as in a process that gets no time. It wakes
+/// up with an old mirror, and the news that it missed are gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_slept_catches_up() {
+    let server = Server::start();
+    let cluster = Cluster::start(3, settings(100.0, None), &options(server.port)).await;
+    let watch = Watch::start(&cluster, (1..600).step_by(13));
+    let given = joins_through(&cluster, async || {
+        for trimmed in [false, true] {
+            let [sleeper, other, _] = &cluster.instances[..] else { panic!("three of them") };
+            sleeper.paused.store(true, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            let before = sleeper.queue.serving();
+            until("admission has stopped", || other.queue.serving() > before + 100).await;
+            assert_eq!(sleeper.queue.serving(), before);
+            let gone = other.queue.serving() + 50;
+            other.sequencer.leave(&other.queue, &pass(gone), now()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            if trimmed {
+                server.ask::<u64>(&["XTRIM", "{boxoffice}:log", "MAXLEN", "0"]);
+            }
+            // It may find that it is its turn before it has heard anything.
+            sleeper.paused.store(false, Ordering::Relaxed);
+            until("it does not wake up", || {
+                sleeper.queue.serving() >= before + 100
+                    && sleeper.place(gone) == Place::Over(Ending::Left)
+            })
+            .await;
+        }
+    })
+    .await;
+    watch.end().await;
+    assert_eq!(given.refused, 0);
+    assert_clean(&cluster.store, now()).await;
+}
+
+/// An instance without Redis that has the store, and one without the store that has Redis, must not
+/// give the same numbers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_goes_on_without_the_store_while_an_instance_is_missing() {
+    let server = Server::start();
+    let mut cluster = Cluster::start(2, settings(50.0, None), &options(server.port)).await;
+    let first = cluster.instances[0].join().await.unwrap();
+    cluster.instances.remove(1).kill();
+    tokio::time::sleep(Duration::from_millis(4_600)).await;
+    let file = common::raw(cluster._directory.path());
+    file.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let given = {
+        let stop = Arc::new(AtomicBool::new(false));
+        let handles = joining(&cluster, 20, &stop, u64::MAX);
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        stop.store(true, Ordering::Relaxed);
+        joined(handles).await
+    };
+    let stored = cluster.store.queues().await.unwrap().remove(0).watermark;
+    file.execute_batch("ROLLBACK").unwrap();
+    let highest = given.numbers.iter().map(|(seq, _, _)| *seq).max().unwrap_or(first);
+    assert!(highest <= stored, "{highest} is above {stored}");
+    assert!(given.refused > 0);
+    given.assert_unique();
+}

@@ -58,11 +58,13 @@ async fn a_fan_goes_through_with_redis_and_without() {
 
     // A ticket keeps its place over a restart of the service.
     service.pause("main").await;
-    let token = service.token(4).await;
+    let joined = service.send(join(4)).await.ok(201);
+    let token = joined["token"].as_str().unwrap();
     let service = service.restart(|_| {}).await;
-    let told = service.send(status(&token)).await.ok(200);
-    assert_eq!(told["status"], "WAITING");
-    service.send(join(5)).await;
+    let told = service.send(status(token)).await.ok(200);
+    assert_eq!((&told["status"], &told["waitingNumber"]), (&"WAITING".into(), &1.into()));
+    let joined = service.send(join(5)).await.ok(201);
+    assert_eq!(joined["waitingNumber"], 2);
     service.finish().await;
 }
 
@@ -71,7 +73,8 @@ async fn instances_of_two_stores_do_not_share_a_redis() {
     let server = Server::start();
     let service = TestService::start_with(with_redis(&server)).await;
     let other = TestService::start().await;
-    let (_, why) = other.restart_in_vain(with_redis(&server)).await;
-    assert!(why.to_string().contains("queue.redis.prefix"), "{why}");
+    let (other, why) = other.restart_in_vain(with_redis(&server)).await;
+    assert!(why.contains("queue.redis.prefix"), "{why}");
+    other.finish().await;
     service.finish().await;
 }

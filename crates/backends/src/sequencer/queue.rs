@@ -549,15 +549,17 @@ impl Queue {
         self.publish(&work, &self.settings());
     }
 
-    /// What to record of it. The claimed numbers come with it where there are new ones.
-    pub(super) fn progress(&self) -> Progress {
+    /// What to record of it; the floor only where this instance's clock can be trusted: what is below
+    /// it is forgotten for all. The claimed numbers come with it where there are new ones.
+    pub(super) fn progress(&self, with_floor: bool) -> Progress {
         let next = self.next();
         let mut work = self.work.lock();
         let claimed = (work.saved.claimed != *work.line.claimed()).then(|| {
             work.saved.claimed = work.line.claimed().clone();
             work.saved.claimed.clone()
         });
-        Progress { queue: self.name.clone(), next, floor: work.line.floor(), claimed }
+        let floor = if with_floor { work.line.floor() } else { 0 };
+        Progress { queue: self.name.clone(), next, floor, claimed }
     }
 
     /// What was to be recorded was not.

@@ -607,7 +607,9 @@ impl RedisSequencer {
 
     async fn record(&self, now: Timestamp) -> Result<(), Fault> {
         let queues = self.queues();
-        let progress: Vec<Progress> = queues.iter().map(|queue| queue.progress()).collect();
+        let ahead = self.link.stats.clock_ahead_ms.load(Ordering::Relaxed);
+        let trusted = ahead <= CLOCK_APART_MS;
+        let progress: Vec<Progress> = queues.iter().map(|queue| queue.progress(trusted)).collect();
         let recorded = in_time(STORE_TIMEOUT, self.store.record(progress, now)).await;
         if recorded.is_err() {
             queues.iter().for_each(|queue| queue.not_recorded());

@@ -1,6 +1,15 @@
 -- The next ARGV[2] numbers, all above ARGV[3]. KEYS[3] is the queue, KEYS[4] says that somebody
 -- fetches a block; fewer than ARGV[4] left, and somebody should. ARGV[5] is 1 where the store is
--- away, and the block may be extended without it.
+-- away, and the block may be extended without it: as long as every instance is here. One that is
+-- not may have the store, and take the same numbers from there.
+local function all_here()
+  local time = redis.call('TIME')
+  for _, value in ipairs(redis.call('HVALS', KEYS[1] .. ':instances')) do
+    local missed = time[1] - tonumber(string.match(value, '^%d+')) / 1000
+    if missed > 4 and missed < 600 then return false end
+  end
+  return true
+end
 local count, at_least = tonumber(ARGV[2]), tonumber(ARGV[3])
 local q = load(KEYS[3])
 local before = q.next
@@ -21,7 +30,7 @@ if q.limit == 0 then
   return { 'LOST', q.next }
 end
 if q.next + count > q.limit then
-  if ARGV[5] ~= '1' then
+  if ARGV[5] ~= '1' or not all_here() then
     save(KEYS[3], q)
     return { 'SHORT', q.limit }
   end

@@ -36,9 +36,12 @@ local ms = time[1] * 1000 + math.floor(time[2] / 1000)
 -- Who else runs is told to those who come.
 local others = {}
 if gap == 1 then
-  for _, value in ipairs(redis.call('HVALS', KEYS[1] .. ':instances')) do
-    local seen, keys = string.match(value, '^(%d+) (.*)$')
-    if ms - tonumber(seen) < 5000 then others[#others + 1] = keys end
+  local instances = redis.call('HGETALL', KEYS[1] .. ':instances')
+  for i = 1, #instances, 2 do
+    local seen, keys = string.match(instances[i + 1], '^(%d+) (.*)$')
+    local missed = ms - tonumber(seen)
+    if missed < 5000 then others[#others + 1] = keys end
+    if missed > 600000 then redis.call('HDEL', KEYS[1] .. ':instances', instances[i]) end
   end
 end
 if ARGV[6] == '' then
