@@ -1,18 +1,22 @@
 //! The sequencer: gives joins their numbers, admits, and knows where each ticket stands.
 
+mod aliases;
+mod joins;
 mod local;
 mod queue;
+mod redis;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use boxoffice_domain::ids::{QueueName, UserId};
-use boxoffice_domain::invariant::Finding;
+use boxoffice_domain::invariant::{Finding, Invariant};
 use boxoffice_domain::queue::{Place, Settings, Ticket};
 use boxoffice_domain::time::Timestamp;
 
 pub use local::LocalSequencer;
 pub use queue::{Counters, Queue};
+pub use redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
 
 use crate::store::{Alias, AliasExists};
 use crate::{Error, Fault};
@@ -57,6 +61,8 @@ pub struct NewAlias {
 pub enum Sequencer {
     /// Counters in this process, checkpointed in the store.
     Local(Arc<LocalSequencer>),
+    /// Numbers and news through Redis, what is durable through the store; shared by instances.
+    Redis(Arc<RedisSequencer>),
 }
 
 impl Sequencer {
@@ -64,6 +70,7 @@ impl Sequencer {
     pub fn queue(&self, name: &str) -> Option<Arc<Queue>> {
         match self {
             Self::Local(local) => local.queue(name),
+            Self::Redis(redis) => redis.queue(name),
         }
     }
 
@@ -71,6 +78,7 @@ impl Sequencer {
     pub fn queues(&self) -> Vec<Arc<Queue>> {
         match self {
             Self::Local(local) => local.queues(),
+            Self::Redis(redis) => redis.queues(),
         }
     }
 
@@ -78,6 +86,7 @@ impl Sequencer {
     pub async fn create(&self, name: QueueName, settings: Settings) -> Result<bool, Fault> {
         match self {
             Self::Local(local) => local.create(name, settings).await,
+            Self::Redis(redis) => redis.create(name, settings).await,
         }
     }
 
@@ -85,6 +94,7 @@ impl Sequencer {
     pub async fn configure(&self, queue: &Arc<Queue>, settings: Settings) -> Result<(), Fault> {
         match self {
             Self::Local(local) => local.configure(queue, settings).await,
+            Self::Redis(redis) => redis.configure(queue, settings).await,
         }
     }
 
@@ -92,6 +102,7 @@ impl Sequencer {
     pub async fn join(&self, queue: &Queue) -> Result<u64, Fault> {
         match self {
             Self::Local(local) => local.join(queue).await,
+            Self::Redis(redis) => redis.join(queue).await,
         }
     }
 
@@ -99,6 +110,7 @@ impl Sequencer {
     pub fn alias(&self, token: &str) -> Option<Pass> {
         match self {
             Self::Local(local) => local.alias(token),
+            Self::Redis(redis) => redis.alias(token),
         }
     }
 
@@ -111,20 +123,20 @@ impl Sequencer {
     ) -> Result<Vec<Alias>, Error<AliasExists>> {
         match self {
             Self::Local(local) => local.issue(queue, tokens, now).await,
+            Self::Redis(redis) => redis.issue(queue, tokens, now).await,
         }
     }
 
     /// Where a ticket stands. Reads memory only; also notes that its owner has been seen.
     pub fn place(&self, queue: &Queue, pass: &Pass, now: Timestamp) -> Place {
-        match self {
-            Self::Local(local) => local.place(queue, pass, now),
-        }
+        aliases::place(queue, pass, now)
     }
 
     /// The owner gives the ticket up; durable when this returns.
     pub async fn leave(&self, queue: &Queue, pass: &Pass, now: Timestamp) -> Result<(), Fault> {
         match self {
             Self::Local(local) => local.leave(queue, pass, now).await,
+            Self::Redis(redis) => redis.leave(queue, pass, now).await,
         }
     }
 
@@ -132,6 +144,7 @@ impl Sequencer {
     pub fn finish(&self, queue: &Queue, pass: &Pass) {
         match self {
             Self::Local(local) => local.finish(queue, pass),
+            Self::Redis(redis) => redis.finish(queue, pass),
         }
     }
 
@@ -139,6 +152,7 @@ impl Sequencer {
     pub async fn tick(&self, now: Timestamp) -> Result<(), Fault> {
         match self {
             Self::Local(local) => local.tick(now).await,
+            Self::Redis(redis) => redis.tick(now).await,
         }
     }
 
@@ -147,13 +161,25 @@ impl Sequencer {
     pub async fn close(&self, now: Timestamp) -> Result<(), Fault> {
         match self {
             Self::Local(local) => local.close(now).await,
+            Self::Redis(redis) => redis.close(now).await,
         }
     }
 
     /// Checks the invariants that only the sequencer can see.
     pub fn audit(&self, now: Timestamp) -> Vec<Finding> {
+        let mut overtaken = Finding::new(Invariant::NobodyOvertaken);
+        let mut bounded = Finding::new(Invariant::ActiveBounded);
+        for queue in self.queues() {
+            queue.audit(&mut overtaken, &mut bounded, now);
+        }
+        vec![overtaken, bounded]
+    }
+
+    /// How the sequencer's Redis is doing, where it has one.
+    pub fn redis(&self) -> Option<&RedisStats> {
         match self {
-            Self::Local(local) => local.audit(now),
+            Self::Local(_) => None,
+            Self::Redis(redis) => Some(redis.stats()),
         }
     }
 }

@@ -215,7 +215,7 @@ pub struct Checkpoint {
 
 /// A step of admission of a queue that several instances share, to be made durable unless somebody
 /// has admitted since it was planned.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advance {
     /// Which queue.
     pub queue: QueueName,

@@ -332,6 +332,47 @@ impl Line {
         Pruned { expired, no_show }
     }
 
+    /// Takes in what another view of the same queue knows. Nothing goes back: the further `serving`
+    /// counts, and whoever has left, been seen or finished in either of them has done so.
+    pub fn absorb(&mut self, other: &Self) {
+        if other.serving > self.serving {
+            if other.floor > self.serving {
+                // Everybody who was admitted here is out of time there.
+                self.floor = other.floor;
+                self.log = other.log.clone();
+                for set in [&mut self.left, &mut self.claimed, &mut self.finished] {
+                    Arc::make_mut(set).remove_range(..=other.floor);
+                }
+            } else {
+                let known = other.log.partition_point(|step| step.upto <= self.serving);
+                Arc::make_mut(&mut self.log).extend_from_slice(&other.log[known..]);
+            }
+            self.serving = other.serving;
+        }
+        let (floor, serving) = (self.floor, self.serving);
+        let fresh = |theirs: &RoaringTreemap, ours: &RoaringTreemap, upto: u64| {
+            let mut fresh = theirs - ours;
+            fresh.remove_range(..=floor);
+            fresh.remove_range(upto.saturating_add(1)..);
+            fresh
+        };
+        // A number is in one of the three at the most: each counts it once.
+        let left = fresh(&other.left, &self.left, u64::MAX - 1) - &*self.finished;
+        if !left.is_empty() {
+            *Arc::make_mut(&mut self.claimed) -= &left;
+            *Arc::make_mut(&mut self.left) |= left;
+        }
+        let finished = fresh(&other.finished, &self.finished, serving) - &*self.left;
+        if !finished.is_empty() {
+            *Arc::make_mut(&mut self.claimed) -= &finished;
+            *Arc::make_mut(&mut self.finished) |= finished;
+        }
+        let claimed = fresh(&other.claimed, &self.claimed, serving) - &*self.left - &*self.finished;
+        if !claimed.is_empty() {
+            *Arc::make_mut(&mut self.claimed) |= claimed;
+        }
+    }
+
     /// When `seq` was admitted, as far as that is still known.
     fn admitted_at(&self, seq: u64) -> Option<Timestamp> {
         if seq <= self.floor {

@@ -277,3 +277,108 @@ proptest! {
         }
     }
 }
+
+/// What happens to a queue, in the order in which it happens.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Admit { count: u64, later_ms: i64 },
+    Leave(u64),
+    Claim(u64),
+    Finish(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (1..8_u64, 0..40_000_i64).prop_map(|(count, later_ms)| Step::Admit { count, later_ms }),
+        (1..60_u64).prop_map(Step::Leave),
+        (1..60_u64).prop_map(Step::Claim),
+        (1..60_u64).prop_map(Step::Finish),
+    ]
+}
+
+const VIEW_TTL: Duration = Duration::from_secs(60);
+
+/// The queue as somebody knows it who has heard of all admissions up to some moment, and of some of
+/// the rest; and the time then.
+fn view(steps: &[Step], upto: usize, heard: u64) -> (Line, Timestamp) {
+    let mut line = Line::default();
+    let mut now = NOW;
+    for (index, step) in steps.iter().enumerate().take(upto) {
+        let heard = heard >> (index % 64) & 1 == 1;
+        match *step {
+            Step::Admit { count, later_ms } => {
+                now.0 += later_ms;
+                line.admit(Admission { upto: line.serving() + count, at: now });
+                if heard {
+                    line.prune(VIEW_TTL, now);
+                }
+            }
+            Step::Leave(seq) if heard => line.leave(seq),
+            Step::Claim(seq) if heard => {
+                line.claim(seq, VIEW_TTL, now);
+            }
+            Step::Finish(seq) if heard => line.finish(seq),
+            _ => {}
+        }
+    }
+    (line, now)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn two_views_of_a_queue_become_one_and_nothing_goes_back(
+        steps in proptest::collection::vec(step(), 0..60),
+        ends in (0..60_usize, 0..60_usize),
+        heard in (any::<u64>(), any::<u64>()),
+    ) {
+        let (one, now_one) = view(&steps, ends.0, heard.0);
+        let (two, now_two) = view(&steps, ends.1, heard.1);
+        let now = now_one.max(now_two);
+        let settings = Settings { active_ttl: VIEW_TTL, ..settings(1.0) };
+        let mut both = one.clone();
+        both.absorb(&two);
+        prop_assert_eq!(both.serving(), one.serving().max(two.serving()));
+        prop_assert!(both.floor() >= one.floor());
+        prop_assert!((both.left() & both.claimed()).is_empty());
+        prop_assert!((both.left() & both.finished()).is_empty());
+        prop_assert!((both.claimed() & both.finished()).is_empty());
+        prop_assert!(both.active(&settings, now) <= both.serving() - both.floor());
+        for seq in 1..80 {
+            let place = both.place(seq, VIEW_TTL, now);
+            for before in [&one, &two].map(|line| line.place(seq, VIEW_TTL, now)) {
+                match (before, place) {
+                    (Place::Waiting { number: before }, Place::Waiting { number }) => {
+                        prop_assert!(number <= before, "{seq} fell back");
+                    }
+                    (Place::Waiting { .. }, _) => {}
+                    (_, Place::Waiting { .. }) => prop_assert!(
+                        matches!(before, Place::Over(_)) && seq > both.serving(),
+                        "{seq} waits again, {before:?}"
+                    ),
+                    (Place::Over(_), place) => prop_assert!(
+                        matches!(place, Place::Over(_)), "{seq} was {before:?} and is {place:?}"
+                    ),
+                    (Place::Active { until, .. }, Place::Active { until: still, .. }) => {
+                        prop_assert_eq!(until, still, "{}", seq);
+                    }
+                    (Place::Active { .. }, Place::Over(_)) => {}
+                }
+            }
+        }
+        // Once more changes nothing, and what comes out can be stored.
+        let mut again = both.clone();
+        again.absorb(&two);
+        prop_assert_eq!(&again, &both);
+        let restored = Line::restore(
+            both.serving(),
+            both.floor(),
+            both.log().to_vec(),
+            both.left().clone(),
+            both.claimed().clone(),
+            both.finished().clone(),
+        );
+        prop_assert_eq!(restored, Some(both));
+    }
+}

@@ -81,6 +81,20 @@ const KEYS: &[(&str, Kind)] = &[
     ("queue.max_active", Kind::Integer),
     ("queue.active_ttl_seconds", Kind::Integer),
     ("queue.claim_window_seconds", Kind::Integer),
+    ("queue.redis.mode", Kind::Text),
+    ("queue.redis.nodes", Kind::TextList),
+    ("queue.redis.master", Kind::Text),
+    ("queue.redis.user", Kind::Text),
+    ("queue.redis.password", Kind::Text),
+    ("queue.redis.password_file", Kind::Text),
+    ("queue.redis.sentinel_password", Kind::Text),
+    ("queue.redis.sentinel_password_file", Kind::Text),
+    ("queue.redis.database", Kind::Integer),
+    ("queue.redis.tls", Kind::Bool),
+    ("queue.redis.tls_ca_file", Kind::Text),
+    ("queue.redis.prefix", Kind::Text),
+    ("queue.redis.call_timeout_ms", Kind::Integer),
+    ("queue.redis.connect_timeout_ms", Kind::Integer),
     ("sales.hold_seconds", Kind::Integer),
     ("sales.max_seats_per_reservation", Kind::Integer),
     ("sales.max_seats_per_user", Kind::Integer),
@@ -118,6 +132,8 @@ const SECRETS: &[(&str, Option<&str>)] = &[
     ("ticket.previous_signing_keys", None),
     ("admin.token", Some("admin.token_file")),
     ("events.kafka.password", Some("events.kafka.password_file")),
+    ("queue.redis.password", Some("queue.redis.password_file")),
+    ("queue.redis.sentinel_password", Some("queue.redis.sentinel_password_file")),
 ];
 
 fn kind_of(key: &str) -> Option<Kind> {
@@ -494,6 +510,8 @@ impl MysqlConfig {
 pub enum QueueKind {
     /// In this process.
     Local,
+    /// Shared by several instances, through Redis.
+    Redis,
 }
 
 /// `[queue]`.
@@ -513,6 +531,149 @@ pub struct QueueConfig {
     pub active_ttl_seconds: u64,
     /// Seconds after which an admitted ticket that nobody used stops counting as active.
     pub claim_window_seconds: u64,
+    /// Where Redis is, for the kind `redis`.
+    pub redis: RedisConfig,
+}
+
+/// How Redis servers are arranged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RedisKind {
+    /// One server.
+    Standalone,
+    /// A master that sentinels watch over; `nodes` are the sentinels.
+    Sentinel,
+    /// Redis Cluster; `nodes` are some of its nodes.
+    Cluster,
+}
+
+/// `[queue.redis]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisConfig {
+    /// How the servers are arranged.
+    pub mode: RedisKind,
+    /// `host:port` of the server, of the sentinels, or of some nodes of the cluster.
+    pub nodes: Vec<String>,
+    /// Name of the master that the sentinels watch over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master: Option<String>,
+    /// User at the servers; none means the default user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Password at the servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// File whose trimmed content is the password. After loading, `password` holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Password at the sentinels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel_password: Option<Secret>,
+    /// File with the password at the sentinels. After loading, `sentinel_password` holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel_password_file: Option<PathBuf>,
+    /// Number of the database; 0 in a cluster.
+    pub database: u32,
+    /// Whether connections are encrypted, to the sentinels too.
+    pub tls: bool,
+    /// PEM file of the authority that signed the servers' certificates; none means those that the
+    /// system trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// Names of keys begin with this, in braces.
+    pub prefix: String,
+    /// Milliseconds after which a call has failed and the store is asked instead.
+    pub call_timeout_ms: u64,
+    /// Milliseconds that an attempt to connect may take.
+    pub connect_timeout_ms: u64,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            mode: RedisKind::Standalone,
+            nodes: vec!["127.0.0.1:6379".to_owned()],
+            master: None,
+            user: None,
+            password: None,
+            password_file: None,
+            sentinel_password: None,
+            sentinel_password_file: None,
+            database: 0,
+            tls: false,
+            tls_ca_file: None,
+            prefix: "boxoffice".to_owned(),
+            call_timeout_ms: 250,
+            connect_timeout_ms: 1_000,
+        }
+    }
+}
+
+impl RedisConfig {
+    /// `nodes` as hosts and ports; those that are neither are left out, which `validate` refuses.
+    pub fn addresses(&self) -> Vec<(String, u16)> {
+        self.nodes.iter().filter_map(|node| host_and_port(node)).collect()
+    }
+
+    fn validate(&self, used: bool, check: &mut Check) {
+        if self.nodes.is_empty() {
+            check.problem("queue.redis.nodes", "must have at least one host:port");
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            if host_and_port(node).is_none() {
+                let key = format!("queue.redis.nodes[{index}]");
+                check.problem(&key, "must be host:port, as in \"redis-1:6379\"");
+            }
+        }
+        match (self.mode, &self.master) {
+            (RedisKind::Sentinel, None) if used => {
+                let message = "is needed with sentinels: the name that they know the master by";
+                check.problem("queue.redis.master", message);
+            }
+            (RedisKind::Standalone | RedisKind::Cluster, Some(_)) => {
+                let message = "is only for queue.redis.mode = \"sentinel\"; leave it out";
+                check.problem("queue.redis.master", message);
+            }
+            _ => {}
+        }
+        if self.mode == RedisKind::Standalone && self.nodes.len() > 1 {
+            let message = "may have only one server where queue.redis.mode is \"standalone\"";
+            check.problem("queue.redis.nodes", message);
+        }
+        if self.mode == RedisKind::Cluster && self.database != 0 {
+            check.problem("queue.redis.database", "must be 0: a cluster has no other");
+        }
+        if self.mode != RedisKind::Sentinel && self.sentinel_password.is_some() {
+            let message = "is only for queue.redis.mode = \"sentinel\"; leave it out";
+            check.problem("queue.redis.sentinel_password", message);
+        }
+        if self.user.is_some() && self.password.is_none() {
+            check.problem("queue.redis.password", "is needed with queue.redis.user");
+        }
+        if self.tls_ca_file.is_some() && !self.tls {
+            check.problem("queue.redis.tls_ca_file", "needs queue.redis.tls = true");
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if self.prefix.is_empty() || self.prefix.len() > 64 || !self.prefix.bytes().all(plain) {
+            let message = "must be 1 to 64 letters, digits, '-', '_' and '.'";
+            check.problem("queue.redis.prefix", message);
+        }
+        check.range("queue.redis.call_timeout_ms", self.call_timeout_ms, 10, 10_000);
+        check.range("queue.redis.connect_timeout_ms", self.connect_timeout_ms, 10, 60_000);
+    }
+}
+
+/// An IPv6 address stands in brackets.
+fn host_and_port(node: &str) -> Option<(String, u16)> {
+    let (host, port) = node.trim().rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?,
+        None if host.contains([':', '/', '@']) => return None,
+        None => host,
+    };
+    (!host.is_empty()).then(|| (host.to_owned(), port))
 }
 
 impl Default for QueueConfig {
@@ -524,6 +685,7 @@ impl Default for QueueConfig {
             max_active: None,
             active_ttl_seconds: 300,
             claim_window_seconds: 30,
+            redis: RedisConfig::default(),
         }
     }
 }
@@ -1080,6 +1242,7 @@ impl Config {
                 "must not be above queue.active_ttl_seconds",
             );
         }
+        queue.redis.validate(queue.kind == QueueKind::Redis, check);
 
         let sales = &self.sales;
         check.range("sales.hold_seconds", sales.hold_seconds, 1, 86_400);
@@ -1391,7 +1554,20 @@ mod tests {
                 },
                 ..StoreConfig::default()
             },
-            queue: QueueConfig { max_active: Some(1), ..QueueConfig::default() },
+            queue: QueueConfig {
+                max_active: Some(1),
+                redis: RedisConfig {
+                    master: Some("m".into()),
+                    user: Some("u".into()),
+                    password: Some(Secret::new("p")),
+                    password_file: Some("f".into()),
+                    sentinel_password: Some(Secret::new("p")),
+                    sentinel_password_file: Some("f".into()),
+                    tls_ca_file: Some("f".into()),
+                    ..RedisConfig::default()
+                },
+                ..QueueConfig::default()
+            },
             events: EventsConfig {
                 path: Some("e".into()),
                 kafka: KafkaConfig {
@@ -1544,6 +1720,43 @@ mod tests {
         assert_eq!(config.ticket.previous_signing_keys.len(), 2);
         assert_eq!(config.store.queue_max, 20_000);
         assert!(!config.demo.seed);
+    }
+
+    #[test]
+    fn redis_is_checked_as_a_whole() {
+        let dir = dir();
+        let with = |pairs_of: &[(&str, &str)]| {
+            let mut options = options(&dir);
+            options.overrides = pairs(pairs_of);
+            Config::load(options)
+        };
+        let loaded = with(&[
+            ("queue.kind", "redis"),
+            ("queue.redis.mode", "sentinel"),
+            ("queue.redis.nodes", "a:26379, [::1]:26380"),
+            ("queue.redis.master", "mymaster"),
+            ("queue.redis.password", "very secret"),
+            ("queue.redis.sentinel_password", "quite secret"),
+        ]);
+        let config = loaded.unwrap().config;
+        let addresses = [("a".to_owned(), 26_379), ("::1".to_owned(), 26_380)];
+        assert_eq!(config.queue.redis.addresses(), addresses);
+        assert!(!config.to_toml().contains("secret\""), "{}", config.to_toml());
+        for (key, problem) in [
+            (&[("queue.redis.mode", "sentinel"), ("queue.kind", "redis")][..], "master"),
+            (&[("queue.redis.master", "m")][..], "leave it out"),
+            (&[("queue.redis.nodes", "redis://a:1")][..], "host:port"),
+            (&[("queue.redis.nodes", "a:1,b:1")][..], "only one server"),
+            (&[("queue.redis.nodes", "a")][..], "host:port"),
+            (&[("queue.redis.user", "u")][..], "queue.redis.password"),
+            (&[("queue.redis.prefix", "a{b")][..], "queue.redis.prefix"),
+            (&[("queue.redis.tls_ca_file", "f")][..], "queue.redis.tls = true"),
+            (&[("queue.redis.mode", "cluster"), ("queue.redis.database", "1")][..], "must be 0"),
+            (&[("queue.redis.call_timeout_ms", "1")][..], "between 10 and 10000"),
+        ] {
+            let error = with(key).unwrap_err().to_string();
+            assert!(error.contains(problem), "{key:?}: {error}");
+        }
     }
 
     #[test]

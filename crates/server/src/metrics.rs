@@ -204,6 +204,13 @@ pub struct ClassLabel {
     pub class: Class,
 }
 
+/// A label for what a call of Redis is for.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RedisCallLabel {
+    /// What it is for: `join`, `block` or `tick`.
+    pub kind: &'static str,
+}
+
 /// A label for a numbered invariant, such as `I1`.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct InvariantLabel {
@@ -375,6 +382,26 @@ metrics! {
     events_publish_duration: AtomicHistogram = "boxoffice_events_publish_duration_seconds" AtomicHistogram::durations(),
     /// Invariants that the audit found broken.
     invariant_violations: Family<InvariantLabel, Counter> = "boxoffice_invariant_violations" Family::default(),
+    /// Calls of Redis by what they are for: numbers of joins, blocks of numbers, ticks.
+    redis_calls: Family<RedisCallLabel, Counter> = "boxoffice_redis_calls" Family::default(),
+    /// Calls of Redis that failed.
+    redis_errors: Counter = "boxoffice_redis_errors" Counter::default(),
+    /// Connections made to Redis.
+    redis_connections: Counter = "boxoffice_redis_connections" Counter::default(),
+    /// Blocks of numbers taken from the store.
+    redis_blocks: Counter = "boxoffice_redis_blocks" Counter::default(),
+    /// Numbers that nobody was given because a block was dropped.
+    redis_places_skipped: Counter = "boxoffice_redis_places_skipped" Counter::default(),
+    /// Joins whose numbers came from the store because Redis was away.
+    redis_direct_joins: Counter = "boxoffice_redis_direct_joins" Counter::default(),
+    /// Times that the queues were read again from the store.
+    redis_reloads: Counter = "boxoffice_redis_reloads" Counter::default(),
+    /// Whether Redis answers; 0 also where there is none.
+    redis_up: IntGauge = "boxoffice_redis_up" Gauge::default(),
+    /// Whether numbers are given that the store does not know of, because it is away.
+    redis_unsecured: IntGauge = "boxoffice_redis_unsecured" Gauge::default(),
+    /// How far the clock is ahead of that of Redis, in milliseconds.
+    redis_clock_ahead_ms: IntGauge = "boxoffice_redis_clock_ahead_milliseconds" Gauge::default(),
     /// Times that the wall clock was seen to jump.
     clock_jumps: Counter = "boxoffice_clock_jumps" Counter::default(),
 }

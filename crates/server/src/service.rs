@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::{EventSink, JsonlSink, KafkaSink};
-use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
+use boxoffice_backends::sequencer::{
+    LocalSequencer, RedisMode, RedisOptions, RedisSequencer, Sequencer,
+};
 use boxoffice_backends::store::{
     CommitObserver, MysqlOptions, MysqlStore, SqliteOptions, SqliteStore, Store,
 };
@@ -23,7 +25,7 @@ use uuid::Uuid;
 
 use crate::app::{App, AppState, Parts, queue_settings};
 use crate::clock::Clock;
-use crate::config::{Config, EventsKind, QueueKind, StoreKind};
+use crate::config::{Config, EventsKind, QueueKind, RedisKind, StoreKind};
 use crate::demo;
 use crate::http::Front;
 use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
@@ -184,7 +186,15 @@ impl Service {
             QueueKind::Local => {
                 Sequencer::Local(LocalSequencer::open(store.clone(), &settings).await?)
             }
+            QueueKind::Redis => {
+                let options = redis_options(&config, &store, &tickets).await?;
+                Sequencer::Redis(RedisSequencer::open(store.clone(), &settings, options).await?)
+            }
         };
+        // Not before the other instances have been asked, where there are any.
+        if store.setting("ticket.key_id", None).await?.as_deref() != Some(tickets.signing_id()) {
+            store.set_setting("ticket.key_id", tickets.signing_id().to_owned()).await?;
+        }
         let sink = match config.events.kind {
             EventsKind::Jsonl => EventSink::Jsonl(JsonlSink::open(&config.events_path())?),
             // It connects by itself, so that the sale does not wait for a broker.
@@ -272,6 +282,47 @@ async fn serve(app: AppState, listener: TcpListener, stopped: oneshot::Receiver<
     listener::serve(listener, Front::new(app), limits, metrics, shutdown).await
 }
 
+async fn redis_options(
+    config: &Config,
+    store: &Store,
+    tickets: &TicketKeys,
+) -> Result<RedisOptions, StartError> {
+    let redis = &config.queue.redis;
+    // Two stores that share one Redis by mistake are told apart by this.
+    let fresh = Uuid::new_v4().simple().to_string();
+    let cluster = store.setting("cluster.id", Some(fresh.clone())).await?.unwrap_or(fresh);
+    let tls_ca = match &redis.tls_ca_file {
+        None => None,
+        Some(path) => Some(fs::read(path).map_err(|error| {
+            StartError(format!("cannot read queue.redis.tls_ca_file {}: {error}", path.display()))
+        })?),
+    };
+    Ok(RedisOptions {
+        mode: match (redis.mode, &redis.master) {
+            (RedisKind::Standalone, _) => RedisMode::Standalone,
+            (RedisKind::Sentinel, master) => {
+                RedisMode::Sentinel(master.clone().unwrap_or_default())
+            }
+            (RedisKind::Cluster, _) => RedisMode::Cluster,
+        },
+        nodes: redis.addresses(),
+        user: redis.user.clone(),
+        password: redis.password.as_ref().map(|secret| secret.expose().to_owned()),
+        sentinel_password: redis.sentinel_password.as_ref().map(|s| s.expose().to_owned()),
+        database: redis.database.into(),
+        tls: redis.tls,
+        tls_ca,
+        prefix: redis.prefix.clone(),
+        call_timeout: Duration::from_millis(redis.call_timeout_ms),
+        connect_timeout: Duration::from_millis(redis.connect_timeout_ms),
+        // A little less than a tick, so that somebody admits at each.
+        turn: Duration::from_millis(90),
+        instance: Uuid::new_v4().simple().to_string(),
+        ticket_keys: tickets.ids(),
+        cluster,
+    })
+}
+
 /// A queue keeps its settings across restarts, because operators change them while it runs. Who
 /// changes the configuration instead should not be left wondering.
 async fn warn_of_stored_settings(
@@ -325,9 +376,6 @@ async fn ticket_keys(config: &Config, store: &Store) -> Result<TicketKeys, Start
              line would be let in. Set ticket.signing_key (BOXOFFICE_TICKET__SIGNING_KEY) to the \
              old key, or add it to ticket.previous_signing_keys to change keys"
         )));
-    }
-    if known_id.as_deref() != Some(keys.signing_id()) {
-        store.set_setting("ticket.key_id", keys.signing_id().to_owned()).await?;
     }
     Ok(keys)
 }

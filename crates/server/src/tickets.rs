@@ -76,6 +76,12 @@ impl TicketKeys {
         &self.signing.id
     }
 
+    /// The ids of all keys: the one that signs, then the others.
+    pub fn ids(&self) -> Vec<String> {
+        let all = std::iter::once(&self.signing).chain(&self.previous);
+        all.map(|key| key.id.clone()).collect()
+    }
+
     /// Whether tokens under the key with this id are accepted.
     pub fn knows(&self, id: &str) -> bool {
         self.signing.id == id || self.previous.iter().any(|key| key.id == id)

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
+use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{Admission, Bucket, Ending, Gate, Line, Place, Pruned, Settings};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -13,13 +14,13 @@ use roaring::RoaringTreemap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Fault;
-use crate::store::{Checkpoint, StoredQueue};
+use crate::store::{Advance, Checkpoint, Progress, StoredQueue};
 
 /// What a poll reads: a snapshot, replaced as a whole.
 #[derive(Debug)]
-pub(super) struct View {
-    pub(super) settings: Settings,
-    pub(super) line: Line,
+struct View {
+    settings: Settings,
+    line: Line,
 }
 
 /// Sums since the start of the process, for metrics and the audit.
@@ -106,13 +107,16 @@ const CLAIMED_SAVE_INTERVAL: Duration = Duration::from_secs(1);
 const HEADROOM_MIN: u64 = 16;
 
 impl Queue {
+    /// A queue as stored; `shared` where other instances give numbers as well.
     pub(super) fn new(
         stored: StoredQueue,
+        shared: bool,
         joins: mpsc::UnboundedSender<JoinReply>,
     ) -> Result<Self, Fault> {
         let StoredQueue {
             name,
             settings,
+            next,
             watermark,
             serving,
             floor,
@@ -122,8 +126,11 @@ impl Queue {
             finished,
             ..
         } = stored;
+        // Numbers up to the watermark may have been given before a crash; none is given twice.
+        // Who shares the queue is told of the numbers that are given.
+        let next = if shared { next.max(serving) } else { watermark };
         let saved = Saved {
-            next: watermark,
+            next,
             watermark,
             floor,
             claimed_at: Timestamp(i64::MIN),
@@ -135,8 +142,7 @@ impl Queue {
         Ok(Self {
             name,
             view: ArcSwap::from_pointee(View { settings, line: line.clone() }),
-            // Numbers up to the watermark may have been given before a crash; none is given twice.
-            numbers: Mutex::new(Numbers { next: watermark, watermark, closed: false }),
+            numbers: Mutex::new(Numbers { next, watermark, closed: false }),
             work: Mutex::new(Work {
                 line,
                 bucket: Bucket::default(),
@@ -205,21 +211,19 @@ impl Queue {
         self.sold_out.store(sold_out, Ordering::Relaxed);
     }
 
-    pub(super) fn view(&self) -> Guard<Arc<View>> {
-        self.view.load()
-    }
-
     /// The next number, if one is reserved and nobody has been waiting for one: a join costs no
     /// commit, and does not overtake those who came when the reserved numbers had run out.
     pub(super) fn take_one(&self) -> Result<Option<u64>, Fault> {
         if self.pending.load(Ordering::Acquire) > 0 { Ok(None) } else { self.take(1) }
     }
 
-    /// Puts a join into the batch that waits for numbers.
-    pub(super) fn enqueue(&self, reply: JoinReply) -> Result<(), Fault> {
+    /// Waits in the batch of joins that want numbers; gives the number.
+    pub(super) async fn wait_for_number(&self) -> Result<u64, Fault> {
+        let closed = || Fault::Unavailable("the queue is closed".into());
+        let (reply, answer) = oneshot::channel();
         self.pending.fetch_add(1, Ordering::Release);
-        let closed = |_| Fault::Unavailable("the queue is closed".into());
-        self.joins.send(reply).map_err(closed)
+        self.joins.send(reply).map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// So many of the batch have their numbers, or will not get any.
@@ -231,7 +235,7 @@ impl Queue {
     pub(super) fn take(&self, count: u64) -> Result<Option<u64>, Fault> {
         let mut numbers = self.numbers.lock();
         if numbers.closed {
-            return Err(Fault::Unavailable("the service is shutting down".into()));
+            return Err(shutting_down());
         }
         if numbers.next + count > numbers.watermark {
             return Ok(None);
@@ -279,30 +283,10 @@ impl Queue {
     /// admit. `None` where nothing has changed that the store should know.
     pub(super) fn prepare(&self, now: Timestamp) -> Option<Checkpoint> {
         let settings = self.settings();
-        let seen = std::mem::take(&mut *self.seen.lock());
         let next = self.next();
         let mut work = self.work.lock();
         let work = &mut *work;
-        let mut changed = false;
-        for seq in seen {
-            let Place::Active { until, .. } = work.line.place(seq, settings.active_ttl, now) else {
-                continue;
-            };
-            if work.line.claim(seq, settings.active_ttl, now) {
-                changed = true;
-                // `until` is the admission plus the active time.
-                if until.plus(settings.claim_window) <= now.plus(settings.active_ttl) {
-                    work.late.insert(seq);
-                }
-            }
-        }
-        let Pruned { expired, no_show } = work.line.prune(settings.active_ttl, now);
-        add(&self.counters.expired, expired);
-        add(&self.counters.no_show, no_show);
-        work.late.remove_range(..=work.line.floor());
-        if changed || work.line.floor() != work.saved.floor {
-            self.publish(work, &settings);
-        }
+        self.take_in(work, &settings, now);
 
         let admission = if settings.gate(now) == Gate::Open {
             let credit = work.bucket.fill(settings.admit_per_second, now);
@@ -332,6 +316,23 @@ impl Queue {
             admission,
             claimed: claimed_due.then(|| work.line.claimed().clone()),
         })
+    }
+
+    /// Takes in who was seen, and forgets who is out of time. Gives the numbers that were seen for
+    /// the first time.
+    fn take_in(&self, work: &mut Work, settings: &Settings, now: Timestamp) -> Vec<u64> {
+        let seen = std::mem::take(&mut *self.seen.lock());
+        let claimed = claim(work, seen, settings, now);
+        let before = work.line.floor();
+        let Pruned { expired, no_show } = work.line.prune(settings.active_ttl, now);
+        add(&self.counters.expired, expired);
+        add(&self.counters.no_show, no_show);
+        let floor = work.line.floor();
+        work.late.remove_range(..=floor);
+        if !claimed.is_empty() || floor != before {
+            self.publish(work, settings);
+        }
+        claimed
     }
 
     /// The last checkpoint: exact, with nothing reserved ahead.
@@ -365,14 +366,21 @@ impl Queue {
             numbers.watermark = numbers.watermark.max(point.watermark);
         }
         if let Some(admission) = point.admission {
-            self.admit(work, admission, &settings, now);
+            let admitted = self.admit(work, admission, &settings, now);
+            work.bucket.take(admitted);
+            add(&self.counters.admitted, admitted);
         }
     }
 
-    fn admit(&self, work: &mut Work, admission: Admission, settings: &Settings, now: Timestamp) {
+    /// Carries out an admission; gives how many it admitted.
+    fn admit(
+        &self,
+        work: &mut Work,
+        admission: Admission,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> u64 {
         let admitted = work.line.admit(admission);
-        work.bucket.take(admitted);
-        add(&self.counters.admitted, admitted);
         if let Some(max) = settings.max_active {
             // `late` holds some who have finished; counting them makes the check milder by no more
             // than the late claims of one active time, which the rule allows on top anyway.
@@ -384,6 +392,7 @@ impl Queue {
             }
         }
         self.publish(work, settings);
+        admitted
     }
 
     /// The owner of `seq` gave it up, durably.
@@ -411,6 +420,180 @@ impl Queue {
         seq > self.work.lock().line.serving()
     }
 
+    // ---- a queue that several instances share: here is a mirror of it ----
+
+    /// Numbers up to `next` have been given, by whomever.
+    pub(super) fn learn_next(&self, next: u64) {
+        let mut numbers = self.numbers.lock();
+        numbers.next = numbers.next.max(next);
+    }
+
+    /// Whether joins are still taken.
+    pub(super) fn is_open(&self) -> Result<(), Fault> {
+        if self.numbers.lock().closed { Err(shutting_down()) } else { Ok(()) }
+    }
+
+    /// Starts to earn credit anew, as after a change of the settings.
+    pub(super) fn forget_credit(&self) {
+        self.work.lock().bucket = Bucket::default();
+    }
+
+    /// `count` numbers from `first` on are given here.
+    pub(super) fn give(&self, first: u64, count: u64) {
+        let mut numbers = self.numbers.lock();
+        numbers.next = numbers.next.max(first + count - 1);
+        add(&self.counters.joined, count);
+    }
+
+    /// Takes in who was seen here, and forgets who is out of time. Gives the numbers that were seen
+    /// for the first time, for the other instances.
+    pub(super) fn refresh(&self, now: Timestamp) -> Vec<u64> {
+        let settings = self.settings();
+        self.take_in(&mut self.work.lock(), &settings, now)
+    }
+
+    /// Decides whom to admit, on what is known here. Nothing changes but the credit.
+    pub(super) fn plan(&self, now: Timestamp) -> Option<Advance> {
+        let settings = self.settings();
+        let next = self.next();
+        let mut work = self.work.lock();
+        let (_, filled_at) = work.bucket.state();
+        // Clocks of instances differ. Credit follows the one that is ahead: counted on from each
+        // in turn, the difference would be credit again and again.
+        let now = filled_at.map_or(now, |then| then.max(now));
+        if settings.gate(now) != Gate::Open {
+            work.bucket.empty(now);
+            return None;
+        }
+        if let Some(opens_at) = settings.opens_at
+            && filled_at.is_some_and(|then| then < opens_at)
+        {
+            work.bucket = Bucket::restore(0, Some(opens_at));
+        }
+        let credit = work.bucket.fill(settings.admit_per_second, now);
+        let beside = self.beside.load(Ordering::Relaxed);
+        let admission = work.line.plan(&settings, next, credit, beside, now)?;
+        // Those who left are passed over and cost nothing.
+        let mut after = work.line.clone();
+        let mut bucket = work.bucket.clone();
+        bucket.take(after.admit(admission));
+        Some(Advance { queue: self.name.clone(), from: work.line.serving(), admission, bucket })
+    }
+
+    /// The step is durable. Gives false where a step before it is missing here.
+    pub(super) fn advanced(&self, step: &Advance, here: bool, now: Timestamp) -> bool {
+        let settings = self.settings();
+        let mut work = self.work.lock();
+        let work = &mut *work;
+        if step.admission.upto <= work.line.serving() {
+            return true;
+        }
+        if step.from != work.line.serving() {
+            return false;
+        }
+        self.learn_next(step.admission.upto);
+        let admitted = self.admit(work, step.admission, &settings, now);
+        // It is counted where it was made, once for all instances.
+        if here {
+            add(&self.counters.admitted, admitted);
+        }
+        work.bucket = step.bucket.clone();
+        true
+    }
+
+    /// Takes in what the store has of it. `settings` are those in force.
+    pub(super) fn absorb(&self, stored: StoredQueue, settings: &Settings) -> Result<(), Fault> {
+        let StoredQueue {
+            name, next, serving, floor, log, left, claimed, finished, bucket, ..
+        } = stored;
+        let line = Line::restore(serving, floor, log, left, claimed, finished)
+            .ok_or_else(|| Fault::Corrupt(format!("the stored counters of queue {name}")))?;
+        let known = self.settings();
+        let mut work = self.work.lock();
+        if known != *settings {
+            work.bucket = Bucket::default();
+        } else if serving > work.line.serving() {
+            work.bucket = bucket;
+        }
+        let before = work.line.clone();
+        work.line.absorb(&line);
+        // Whether they were seen in time is not stored.
+        let more = work.line.claimed() - before.claimed();
+        work.late |= more;
+        self.learn_next(next.max(work.line.serving()));
+        if known != *settings || work.line != before {
+            self.publish(&work, settings);
+        }
+        Ok(())
+    }
+
+    /// Other instances have seen these.
+    pub(super) fn hear_claimed(&self, seqs: Vec<u64>, now: Timestamp) {
+        let settings = self.settings();
+        let mut work = self.work.lock();
+        if !claim(&mut work, seqs, &settings, now).is_empty() {
+            self.publish(&work, &settings);
+        }
+    }
+
+    /// Other instances know that these gave up, or (`finished`) have paid.
+    pub(super) fn hear_over(&self, seqs: Vec<u64>, finished: bool) {
+        let mut work = self.work.lock();
+        for seq in seqs {
+            if finished {
+                work.line.finish(seq);
+            } else {
+                work.line.leave(seq);
+            }
+        }
+        self.publish(&work, &self.settings());
+    }
+
+    /// What to record of it; the floor only where this instance's clock can be trusted: what is below
+    /// it is forgotten for all. The claimed numbers come with it where there are new ones.
+    pub(super) fn progress(&self, with_floor: bool) -> Progress {
+        let next = self.next();
+        let mut work = self.work.lock();
+        let claimed = (work.saved.claimed != *work.line.claimed()).then(|| {
+            work.saved.claimed = work.line.claimed().clone();
+            work.saved.claimed.clone()
+        });
+        let floor = if with_floor { work.line.floor() } else { 0 };
+        Progress { queue: self.name.clone(), next, floor, claimed }
+    }
+
+    /// What was to be recorded was not.
+    pub(super) fn not_recorded(&self) {
+        self.work.lock().saved.claimed.clear();
+    }
+
+    /// Adds what there is to say of I3 and I5.
+    pub(super) fn audit(&self, overtaken: &mut Finding, bounded: &mut Finding, now: Timestamp) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        let name = &self.name;
+        overtaken.looked_at(count(&counters.published));
+        let went_back = count(&counters.went_back);
+        overtaken.expect(went_back == 0, || {
+            format!("a counter of queue {name} went back {went_back} times")
+        });
+        let next = self.next();
+        let view = self.view.load();
+        overtaken.expect(view.line.serving() <= next, || {
+            format!("queue {name} serves {} of {next}", view.line.serving())
+        });
+        bounded.looked_at(count(&counters.bound_checked));
+        let broken = count(&counters.bound_broken);
+        bounded.expect(broken == 0, || {
+            format!("queue {name} admitted past max_active {broken} times")
+        });
+        // Unbounded, the arithmetic must still not count more than were ever admitted.
+        let active = view.line.active(&view.settings, now);
+        bounded.expect(active <= view.line.serving() - view.line.floor(), || {
+            format!("queue {name} counts {active} active")
+        });
+    }
+
     fn publish(&self, work: &Work, settings: &Settings) {
         let before = self.view.load();
         let (old, new) = (&before.line, &work.line);
@@ -426,4 +609,26 @@ impl Queue {
     pub fn is_spent(place: Place) -> bool {
         matches!(place, Place::Over(Ending::Finished | Ending::Left))
     }
+}
+
+/// Marks numbers as seen; gives those that were not before.
+fn claim(work: &mut Work, seen: Vec<u64>, settings: &Settings, now: Timestamp) -> Vec<u64> {
+    let mut fresh = Vec::new();
+    for seq in seen {
+        let Place::Active { until, .. } = work.line.place(seq, settings.active_ttl, now) else {
+            continue;
+        };
+        if work.line.claim(seq, settings.active_ttl, now) {
+            fresh.push(seq);
+            // `until` is the admission plus the active time.
+            if until.plus(settings.claim_window) <= now.plus(settings.active_ttl) {
+                work.late.insert(seq);
+            }
+        }
+    }
+    fresh
+}
+
+fn shutting_down() -> Fault {
+    Fault::Unavailable("the service is shutting down".into())
 }

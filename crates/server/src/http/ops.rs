@@ -1,7 +1,7 @@
 //! Health, metrics, and the documents that the service carries.
 
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,7 +15,8 @@ use utoipa::ToSchema;
 use super::problem::errors_markdown;
 use super::reply::json;
 use crate::app::AppState;
-use crate::metrics::CONTENT_TYPE as METRICS_CONTENT_TYPE;
+use crate::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, RedisCallLabel};
+use prometheus_client::metrics::counter::Counter;
 
 /// How the service is.
 #[derive(Serialize, ToSchema)]
@@ -38,7 +39,7 @@ pub(super) enum HealthStatus {
     Down,
 }
 
-/// Something the service works with.
+/// Something that the service works with.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Dependency {
     /// Its name.
@@ -81,7 +82,7 @@ pub(super) async fn ready(State(app): State<AppState>) -> Response {
         Store::Mysql(_) => "the database does not answer as it should",
     });
     let events_wait = app.events_wait.load(Ordering::Relaxed);
-    let dependencies = vec![
+    let mut dependencies = vec![
         part("store", store_fault),
         part("queue", app.sequencer.queues().is_empty().then_some("there is no queue")),
         Dependency {
@@ -91,6 +92,14 @@ pub(super) async fn ready(State(app): State<AppState>) -> Response {
         },
         part("service", app.is_draining().then_some("shutting down")),
     ];
+    if let Some(redis) = app.sequencer.redis() {
+        let away = || Dependency {
+            name: "redis",
+            status: HealthStatus::Degraded,
+            detail: Some("away; joins and admission go through the store"),
+        };
+        dependencies.push(if redis.is_up() { part("redis", None) } else { away() });
+    }
     let up = dependencies.iter().all(|part| part.status != HealthStatus::Down);
     let (code, status) = if up {
         (StatusCode::OK, HealthStatus::Up)
@@ -127,6 +136,27 @@ pub(super) async fn metrics(State(app): State<AppState>) -> Response {
                 .inner()
                 .store(sum.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+    }
+    if let Some(redis) = app.sequencer.redis() {
+        let store = |counter: &Counter, sum: &AtomicU64| {
+            counter.inner().store(sum.load(Ordering::Relaxed), Ordering::Relaxed);
+        };
+        for (kind, sum) in [
+            ("join", &redis.join_calls),
+            ("block", &redis.block_calls),
+            ("tick", &redis.tick_calls),
+        ] {
+            store(&m.redis_calls.get_or_create(&RedisCallLabel { kind }), sum);
+        }
+        store(&m.redis_errors, &redis.errors);
+        store(&m.redis_connections, &redis.connections);
+        store(&m.redis_blocks, &redis.blocks);
+        store(&m.redis_places_skipped, &redis.skipped);
+        store(&m.redis_direct_joins, &redis.direct);
+        store(&m.redis_reloads, &redis.reloads);
+        m.redis_up.set(redis.is_up().into());
+        m.redis_unsecured.set(redis.unsecured.load(Ordering::Relaxed).into());
+        m.redis_clock_ahead_ms.set(redis.clock_ahead_ms.load(Ordering::Relaxed));
     }
     m.store_pending_commands.set(level(app.store.stats().pending.load(Ordering::Relaxed)));
     m.seat_list_builds.inner().store(app.seat_lists.builds(), Ordering::Relaxed);

@@ -1,0 +1,112 @@
+//! What instances tell each other: a line of the log in Redis. Whoever does not understand a line,
+//! as one of a newer version, reads the store instead.
+
+use boxoffice_domain::ids::{QueueName, TicketId};
+use boxoffice_domain::queue::{Admission, Bucket};
+use boxoffice_domain::time::Timestamp;
+
+use crate::store::Advance;
+
+/// One piece of news. All of it is in the store already, or soon, and hearing it twice does no harm.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum News {
+    /// A step of admission is durable.
+    Admitted(Advance),
+    /// These were seen for the first time since their admission.
+    Claimed(QueueName, Vec<u64>),
+    /// These gave up.
+    Left(QueueName, Vec<u64>),
+    /// These have paid.
+    Finished(QueueName, Vec<u64>),
+    /// A ticket past the line is spent.
+    Spent(TicketId),
+    /// Opaque tokens were issued.
+    Issued,
+    /// A queue was made or has new settings, or more has happened than can be told.
+    Reload,
+}
+
+impl News {
+    pub(super) fn line(&self) -> String {
+        let list = |kind: char, queue: &QueueName, seqs: &[u64]| {
+            let seqs: Vec<String> = seqs.iter().map(u64::to_string).collect();
+            format!("{kind} {queue} {}", seqs.join(","))
+        };
+        match self {
+            Self::Admitted(Advance { queue, from, admission, bucket }) => {
+                let (credit, filled_at) = bucket.state();
+                let filled_at = filled_at.unwrap_or_default().0;
+                let Admission { upto, at } = admission;
+                format!("a {queue} {from} {upto} {} {credit} {filled_at}", at.0)
+            }
+            Self::Claimed(queue, seqs) => list('c', queue, seqs),
+            Self::Left(queue, seqs) => list('l', queue, seqs),
+            Self::Finished(queue, seqs) => list('f', queue, seqs),
+            Self::Spent(id) => format!("b {:032x}", u128::from_be_bytes(id.0)),
+            Self::Issued => "t".into(),
+            Self::Reload => "r".into(),
+        }
+    }
+
+    pub(super) fn read(line: &str) -> Self {
+        Self::parse(line).unwrap_or(Self::Reload)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let kind = words.next()?;
+        match kind {
+            "b" => {
+                let id = u128::from_str_radix(words.next()?, 16).ok()?;
+                return Some(Self::Spent(TicketId(id.to_be_bytes())));
+            }
+            "t" => return Some(Self::Issued),
+            "a" | "c" | "l" | "f" => {}
+            _ => return None,
+        }
+        let queue = QueueName::new(words.next()?)?;
+        if kind == "a" {
+            let mut number = || words.next()?.parse::<i64>().ok();
+            let from = u64::try_from(number()?).ok()?;
+            let upto = u64::try_from(number()?).ok()?;
+            let at = Timestamp(number()?);
+            let credit = u64::try_from(number()?).ok()?;
+            let bucket = Bucket::restore(credit, Some(Timestamp(number()?)));
+            let admission = Admission { upto, at };
+            return Some(Self::Admitted(Advance { queue, from, admission, bucket }));
+        }
+        let seqs = words.next()?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
+        match kind {
+            "c" => Some(Self::Claimed(queue, seqs)),
+            "l" => Some(Self::Left(queue, seqs)),
+            _ => Some(Self::Finished(queue, seqs)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_are_heard_as_they_were_told() {
+        let Some(queue) = QueueName::new("a-1_b") else { panic!("a name") };
+        let bucket = Bucket::restore(1_500_000, Some(Timestamp(1_800_000_000_000)));
+        let admission = Admission { upto: 12, at: Timestamp(1_800_000_000_001) };
+        for news in [
+            News::Admitted(Advance { queue: queue.clone(), from: 10, admission, bucket }),
+            News::Claimed(queue.clone(), vec![1]),
+            News::Left(queue.clone(), vec![1, u64::MAX]),
+            News::Finished(queue, vec![7, 8, 9]),
+            News::Spent(TicketId([0; 16])),
+            News::Spent(TicketId([0xab; 16])),
+            News::Issued,
+            News::Reload,
+        ] {
+            assert_eq!(News::read(&news.line()), news);
+        }
+        for unknown in ["", "x", "a main 1", "c main", "c main 1,x", "b zz", "l ! 1"] {
+            assert_eq!(News::read(unknown), News::Reload, "{unknown}");
+        }
+    }
+}
