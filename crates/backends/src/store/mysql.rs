@@ -91,7 +91,8 @@ impl MysqlServer {
         })?;
         let database = opts.db_name().filter(|name| !name.is_empty());
         Ok(Self {
-            host: opts.ip_or_hostname().to_owned(),
+            // An IPv6 address stands in brackets in a URL only.
+            host: opts.ip_or_hostname().trim_matches(['[', ']']).to_owned(),
             port: opts.tcp_port(),
             user: opts.user().unwrap_or("boxoffice").to_owned(),
             password: opts.pass().unwrap_or_default().to_owned(),
