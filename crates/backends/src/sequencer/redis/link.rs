@@ -120,7 +120,10 @@ impl From<RedisError> for Away {
             ErrorKind::Server(ServerErrorKind::ReadOnly) => {
                 "; it is a replica: point queue.redis.nodes at the master, or use sentinels"
             }
-            ErrorKind::Server(ServerErrorKind::NoPerm) => {
+            // Inside a script it has no kind of its own.
+            kind if kind == ErrorKind::Server(ServerErrorKind::NoPerm)
+                || error.to_string().contains("The user executing the script") =>
+            {
                 "; give the user the commands and keys that docs/operations.md lists"
             }
             ErrorKind::AuthenticationFailed => "; check queue.redis.user and queue.redis.password",
