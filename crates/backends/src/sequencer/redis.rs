@@ -817,6 +817,8 @@ impl RedisSequencer {
             member.queue.next().to_string(),
             (member.block() / 2).to_string(),
             u8::from(unsecured).to_string(),
+            // The joins of four seconds, after which an instance is missed.
+            (member.block() * 2).to_string(),
         ];
         self.link.stats.join_calls.fetch_add(1, Ordering::Relaxed);
         let answer = self.run(&self.scripts.join, &keys, &arguments).await?;

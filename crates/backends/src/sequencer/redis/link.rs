@@ -78,7 +78,8 @@ pub struct RedisStats {
     pub connections: AtomicU64,
     /// Blocks of numbers taken from the store.
     pub blocks: AtomicU64,
-    /// Numbers that nobody was given: what was left of a block that was dropped.
+    /// Numbers that Redis passed over: what was left of blocks that were dropped, which nobody was
+    /// given, and what the store gave meanwhile.
     pub skipped: AtomicU64,
     /// Numbers that came from the store, because Redis was away.
     pub direct: AtomicU64,
