@@ -781,7 +781,8 @@ async fn joins_go_on_while_the_store_is_away() {
         low = cluster.instances[0].queue.next();
         file.execute_batch("ROLLBACK").unwrap();
         until("the store is not told", || {
-            let redis = cluster.instances[1].sequencer.redis().unwrap();
+            // The one that was seen to know that the store had to be told.
+            let redis = cluster.instances[0].sequencer.redis().unwrap();
             !redis.unsecured.load(Ordering::Relaxed)
         })
         .await;
