@@ -781,7 +781,8 @@ async fn joins_go_on_while_the_store_is_away() {
         low = cluster.instances[0].queue.next();
         file.execute_batch("ROLLBACK").unwrap();
         until("the store is not told", || {
-            let redis = cluster.instances[1].sequencer.redis().unwrap();
+            // The one that was seen to know that the store had to be told.
+            let redis = cluster.instances[0].sequencer.redis().unwrap();
             !redis.unsecured.load(Ordering::Relaxed)
         })
         .await;
@@ -988,4 +989,93 @@ async fn nobody_goes_on_without_the_store_while_an_instance_is_missing() {
     assert!(highest <= stored, "{highest} is above {stored}");
     assert!(given.refused > 0);
     given.assert_unique();
+}
+
+/// A certificate for 127.0.0.1 and the authority that signed it, in files `ca.pem`, `server.pem` and
+/// `server.key`.
+fn certificates(directory: &std::path::Path) {
+    let script = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+        -keyout ca.key -out ca.pem -days 2 -subj /CN=test-authority && \
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout server.key \
+        -out server.csr -subj /CN=redis && echo subjectAltName=IP:127.0.0.1 > names && \
+        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+        -extfile names -out server.pem";
+    let made = std::process::Command::new("sh")
+        .args(["-c", script])
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// Encrypted, as a user who may do what docs/operations.md lists and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_of_few_rights_over_tls() {
+    let directory = tempfile::tempdir().unwrap();
+    certificates(directory.path());
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let tls_port = servers::free_port();
+    let arguments: [&str; 12] = [
+        "--save",
+        "",
+        "--tls-port",
+        &tls_port.to_string(),
+        "--tls-cert-file",
+        &file("server.pem"),
+        "--tls-key-file",
+        &file("server.key"),
+        "--tls-ca-cert-file",
+        &file("ca.pem"),
+        "--tls-auth-clients",
+        "no",
+    ];
+    let server = Server::with(&arguments);
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let listed = guide.split("A user with the commands").nth(1).unwrap();
+    let listed = listed.split("and the keys").next().unwrap();
+    let mut rights: Vec<String> = listed
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(|command| format!("+{}", command.to_lowercase()))
+        .collect();
+    assert!(rights.len() > 10, "{rights:?}");
+    let words = ["ACL", "SETUSER", "tickets", "on", ">a-password", "~{boxoffice}:*"];
+    let mut words: Vec<String> = words.map(str::to_owned).into();
+    words.append(&mut rights);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    server.ask::<String>(&words);
+
+    let options = RedisOptions {
+        user: Some("tickets".into()),
+        password: Some("a-password".into()),
+        tls: true,
+        tls_ca: Some(std::fs::read(file("ca.pem")).unwrap()),
+        ..options(tls_port)
+    };
+    let cluster = Cluster::start(2, settings(1_000.0, None), &options).await;
+    assert!(all_up(&cluster), "{}", why_away(&cluster));
+    let given = joins_through(&cluster, async || {
+        let served = cluster.instances[1].queue.serving();
+        until("nobody is admitted", || cluster.instances[1].queue.serving() > served).await;
+    })
+    .await;
+    assert_eq!(given.refused, 0);
+    assert!(all_up(&cluster), "{}", why_away(&cluster));
+    let redis = cluster.instances[0].sequencer.redis().unwrap();
+    assert_eq!(redis.direct.load(Ordering::Relaxed), 0);
+
+    // What is wrong is said, and is done without.
+    let wrong = [
+        RedisOptions { password: Some("another".into()), ..options.clone() },
+        RedisOptions { prefix: "elsewhere".into(), ..options.clone() },
+        RedisOptions { tls_ca: None, ..options.clone() },
+    ];
+    for (options, why) in wrong.into_iter().zip(["queue.redis.password", "operations.md", "cert"]) {
+        let cluster = Cluster::start(1, settings(1.0, None), &options).await;
+        assert!(none_up(&cluster));
+        assert!(why_away(&cluster).contains(why), "{why}: {}", why_away(&cluster));
+        assert_eq!(cluster.instances[0].join().await, Ok(1));
+    }
 }

@@ -390,7 +390,7 @@ metrics! {
     redis_connections: Counter = "boxoffice_redis_connections" Counter::default(),
     /// Blocks of numbers taken from the store.
     redis_blocks: Counter = "boxoffice_redis_blocks" Counter::default(),
-    /// Numbers that nobody was given because a block was dropped.
+    /// Numbers that Redis passed over: left of a dropped block, or given by the store meanwhile.
     redis_places_skipped: Counter = "boxoffice_redis_places_skipped" Counter::default(),
     /// Joins whose numbers came from the store because Redis was away.
     redis_direct_joins: Counter = "boxoffice_redis_direct_joins" Counter::default(),

@@ -243,7 +243,7 @@ impl RedisSequencer {
                 sequencer.settle(&mut beat, true).await?;
                 sequencer.link.is_back();
             }
-            Err(Refusal::Away(_)) => {}
+            Err(Refusal::Away) => {}
             Err(Refusal::Foreign(why)) => return Err(Fault::Unavailable(why.0)),
         }
         beat.member = true;
@@ -394,7 +394,7 @@ impl RedisSequencer {
         keys: &[String],
         arguments: &[String],
     ) -> Result<Vec<Value>, Refusal> {
-        let answer = self.link.run(script, keys, arguments).await.map_err(Refusal::Away)?;
+        let answer = self.link.run(script, keys, arguments).await.map_err(|_| Refusal::Away)?;
         let Value::Array(parts) = answer else { return Err(self.nonsense()) };
         if parts.first().and_then(word).as_deref() == Some("FOREIGN") {
             let prefix = &self.link.options().prefix;
@@ -414,7 +414,7 @@ impl RedisSequencer {
                 .into(),
         );
         self.link.set_away(&why);
-        Refusal::Away(why)
+        Refusal::Away
     }
 
     /// Tells the news that wait and hears what others told. `turn_ms` as the script wants it.
@@ -473,6 +473,8 @@ impl RedisSequencer {
         if gap {
             beat.reload = true;
             beat.aliases = true;
+            // Who was seen elsewhere in the last second is not in the store yet: once more, soon.
+            beat.reconciled_at = Timestamp(now.0 - RECONCILE_INTERVAL_MS + 2 * RECORD_INTERVAL_MS);
         }
         beat.generation = generation;
         beat.read = number(read)?;
@@ -817,6 +819,8 @@ impl RedisSequencer {
             member.queue.next().to_string(),
             (member.block() / 2).to_string(),
             u8::from(unsecured).to_string(),
+            // The joins of four seconds, after which an instance is missed.
+            (member.block() * 2).to_string(),
         ];
         self.link.stats.join_calls.fetch_add(1, Ordering::Relaxed);
         let answer = self.run(&self.scripts.join, &keys, &arguments).await?;
@@ -913,8 +917,8 @@ impl Numbers for RedisSequencer {
 
 /// Why Redis did not do as it was asked.
 enum Refusal {
-    /// It is not there, or cannot.
-    Away(#[allow(dead_code)] Away),
+    /// It is not there, or cannot; the link has logged why.
+    Away,
     /// It serves others.
     Foreign(Away),
 }

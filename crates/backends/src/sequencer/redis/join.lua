@@ -1,7 +1,8 @@
 -- The next ARGV[2] numbers, all above ARGV[3]. KEYS[3] is the queue, KEYS[4] says that somebody
 -- fetches a block; fewer than ARGV[4] left, and somebody should. ARGV[5] is 1 where the store is
 -- away, and the block may be extended without it: as long as every instance is here. One that is
--- not may have the store, and take the same numbers from there.
+-- not may have the store, and take the same numbers from there. What it may have taken before it was
+-- missed, about ARGV[6], is left out.
 local function all_here()
   local time = redis.call('TIME')
   for _, value in ipairs(redis.call('HVALS', KEYS[1] .. ':instances')) do
@@ -34,6 +35,7 @@ if q.next + count > q.limit then
     save(KEYS[3], q)
     return { 'SHORT', q.limit }
   end
+  if q.loose == 0 then q.next = q.limit + tonumber(ARGV[6]) end
   q.limit, q.loose = q.next + count, 1
 end
 local first = q.next + 1

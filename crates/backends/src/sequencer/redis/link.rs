@@ -78,7 +78,8 @@ pub struct RedisStats {
     pub connections: AtomicU64,
     /// Blocks of numbers taken from the store.
     pub blocks: AtomicU64,
-    /// Numbers that nobody was given: what was left of a block that was dropped.
+    /// Numbers that Redis passed over: what was left of blocks that were dropped, which nobody was
+    /// given, and what the store gave meanwhile.
     pub skipped: AtomicU64,
     /// Numbers that came from the store, because Redis was away.
     pub direct: AtomicU64,
@@ -120,7 +121,10 @@ impl From<RedisError> for Away {
             ErrorKind::Server(ServerErrorKind::ReadOnly) => {
                 "; it is a replica: point queue.redis.nodes at the master, or use sentinels"
             }
-            ErrorKind::Server(ServerErrorKind::NoPerm) => {
+            // Inside a script it has no kind of its own.
+            kind if kind == ErrorKind::Server(ServerErrorKind::NoPerm)
+                || error.to_string().contains("The user executing the script") =>
+            {
                 "; give the user the commands and keys that docs/operations.md lists"
             }
             ErrorKind::AuthenticationFailed => "; check queue.redis.user and queue.redis.password",
