@@ -1079,3 +1079,27 @@ async fn a_user_of_few_rights_over_tls() {
         assert_eq!(cluster.instances[0].join().await, Ok(1));
     }
 }
+
+/// Whoever knew of the last numbers is gone, and the snapshot is older than they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_left_who_knows_that_a_snapshot_is_old() {
+    let mut server = Server::with(&["--save", "3600 100000"]);
+    let mut cluster = Cluster::start(1, settings(1.0, None), &options(server.port)).await;
+    for _ in 0..10 {
+        cluster.instances[0].join().await.unwrap();
+    }
+    server.ask::<String>(&["SAVE"]);
+    cluster.instances[0].paused.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let mut last = 0;
+    for _ in 0..10 {
+        last = cluster.instances[0].join().await.unwrap();
+    }
+    cluster.instances.remove(0).kill();
+    server.kill();
+    server.restart();
+    let instance = Instance::start(&cluster.store, options(server.port)).await;
+    assert!(instance.redis_is_up());
+    let next = instance.join().await.unwrap();
+    assert!(next > last, "{next} after {last}");
+}
