@@ -1,8 +1,8 @@
 //! Where boxoffice keeps its state.
 //!
 //! - [`store`]: concerts, seats, reservations, points: atomic business operations. SQLite, or MySQL.
-//! - [`sequencer`]: the queue's counters and admission. In this process.
-//! - [`events`]: where the outbox is emptied to. A JSON Lines file.
+//! - [`sequencer`]: the queue's counters and admission. In this process, or shared through Redis.
+//! - [`events`]: where the outbox is emptied to. A JSON Lines file, or Kafka.
 //! - `conformance`: what every store must pass, written against [`store::Store`] alone. Behind the
 //!   feature of that name.
 //!
