@@ -36,8 +36,8 @@ defaults
     timeout client 60s
     timeout server 60s
     timeout queue 60s
-    # There may be more clients than connections, and most of them wait for their next poll.
-    timeout http-keep-alive 1s
+    # Longer than a client's pause: a POST that meets the end of its connection is lost to the client.
+    timeout http-keep-alive 60s
     http-reuse always
     retries 2
     option redispatch
@@ -215,10 +215,10 @@ class Cluster:
             event = json.loads(line)
             if event["type"] == PAYMENT_EVENT:
                 subjects.append(event["data"]["paymentId"])
-        payments = int(self.database.run("SELECT COUNT(*) FROM payment") or -1)
+        payments = int(self.database.run("SELECT COUNT(*) FROM boxoffice.payment") or -1)
         repeated = re.search(r"(\d+) repetitions dropped", said)
         exact = len(subjects) == len(set(subjects)) == payments and repeated is not None and repeated[1] == "0"
-        waiting = int(self.database.run("SELECT COUNT(*) FROM outbox") or 0)
+        waiting = int(self.database.run("SELECT COUNT(*) FROM boxoffice.outbox") or 0)
         output += (f"\nKafka: {len(subjects)} records for {payments} payments, "
                    f"{repeated[1] if repeated else '?'} repetitions of any event, {waiting} events still in the outbox")
         return clean and exact and waiting == 0, output
