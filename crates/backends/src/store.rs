@@ -430,9 +430,11 @@ impl Store {
         keep: Duration,
         max: u32,
     ) -> Result<u32, Fault> {
+        let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        let before = Timestamp(now.0.saturating_sub(keep_ms));
         match self {
-            Self::Sqlite(store) => store.forget_keys(now, keep, max).await,
-            Self::Mysql(store) => store.forget_keys(now, keep, max).await,
+            Self::Sqlite(store) => store.forget_keys(before, max).await,
+            Self::Mysql(store) => store.forget_keys(before, max).await,
         }
     }
 

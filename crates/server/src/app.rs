@@ -52,8 +52,17 @@ pub struct App {
     pub draining: AtomicBool,
     /// Set while events cannot be published; they wait in the store.
     pub events_wait: AtomicBool,
-    /// Makes the ids of tickets rise with time, which keeps them close together on the disk.
-    ids: Mutex<ContextV7>,
+    /// Makes the ids of tickets.
+    pub ids: TicketIds,
+}
+
+/// Makes ids that rise with time, which keeps them close together on the disk.
+pub struct TicketIds(Mutex<ContextV7>);
+
+impl Default for TicketIds {
+    fn default() -> Self {
+        Self(Mutex::new(ContextV7::new()))
+    }
 }
 
 /// How handlers hold it.
@@ -68,55 +77,12 @@ impl FromRef<AppState> for BodyLimits {
     }
 }
 
-/// What [`App::new`] puts together.
-pub struct Parts {
-    /// The configuration.
-    pub config: Config,
-    /// The clock.
-    pub clock: Clock,
-    /// The store.
-    pub store: Store,
-    /// The sequencer.
-    pub sequencer: Sequencer,
-    /// The default queue.
-    pub default_queue: QueueName,
-    /// The ticket keys.
-    pub tickets: TicketKeys,
-    /// The admin token.
-    pub admin_token: String,
-    /// The metrics.
-    pub metrics: Metrics,
-}
-
 impl App {
-    /// The service from its parts.
-    pub fn new(parts: Parts) -> AppState {
-        let Parts { config, clock, store, sequencer, default_queue, tickets, admin_token, metrics } =
-            parts;
-        Arc::new(Self {
-            join_rate: ClientRateLimit::new(&config.server.join_rate),
-            limits: limits(&config),
-            seat_lists: SeatLists::default(),
-            in_flight: InFlight::default(),
-            draining: AtomicBool::new(false),
-            events_wait: AtomicBool::new(false),
-            ids: Mutex::new(ContextV7::new()),
-            config,
-            clock,
-            store,
-            sequencer,
-            default_queue,
-            tickets,
-            admin_token,
-            metrics,
-        })
-    }
-
     /// A new unique id for a ticket.
     pub fn ticket_id(&self) -> TicketId {
         let ms = self.clock.now().0.unsigned_abs();
         let nanos = (ms % 1000) as u32 * 1_000_000;
-        let time = UuidTime::from_unix(&*self.ids.lock(), ms / 1000, nanos);
+        let time = UuidTime::from_unix(&*self.ids.0.lock(), ms / 1000, nanos);
         TicketId(Uuid::new_v7(time).into_bytes())
     }
 
@@ -126,7 +92,8 @@ impl App {
     }
 }
 
-fn limits(config: &Config) -> Limits {
+/// How much one user may take, by the configuration.
+pub fn limits(config: &Config) -> Limits {
     let count = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
     Limits {
         hold: Duration::from_secs(config.sales.hold_seconds),

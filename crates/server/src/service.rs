@@ -6,7 +6,8 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use boxoffice_backends::Fault;
@@ -23,12 +24,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::app::{App, AppState, Parts, queue_settings};
+use crate::app::{App, AppState, InFlight, TicketIds, limits, queue_settings};
 use crate::clock::Clock;
 use crate::config::{Config, EventsKind, QueueKind, RedisKind, StoreKind};
 use crate::demo;
 use crate::http::Front;
 use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
+use crate::http::rate_limit::ClientRateLimit;
+use crate::http::seat_list::SeatLists;
 use crate::metrics::Metrics;
 use crate::tickets::{TicketKeys, key_id};
 use crate::workers::Workers;
@@ -222,7 +225,14 @@ impl Service {
         let note = address_file(&config.data_dir);
         fs::write(&note, address.to_string())
             .map_err(|error| StartError(format!("cannot write {}: {error}", note.display())))?;
-        let app = App::new(Parts {
+        let app = Arc::new(App {
+            join_rate: ClientRateLimit::new(&config.server.join_rate),
+            limits: limits(&config),
+            seat_lists: SeatLists::default(),
+            in_flight: InFlight::default(),
+            draining: AtomicBool::new(false),
+            events_wait: AtomicBool::new(false),
+            ids: TicketIds::default(),
             config,
             clock,
             store,

@@ -246,14 +246,7 @@ impl SqliteStore {
         self.call(move |tx| tx.expire_due(now, max)).await
     }
 
-    pub(super) async fn forget_keys(
-        &self,
-        now: Timestamp,
-        keep: Duration,
-        max: u32,
-    ) -> Result<u32, Fault> {
-        let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-        let before = Timestamp(now.0.saturating_sub(keep_ms));
+    pub(super) async fn forget_keys(&self, before: Timestamp, max: u32) -> Result<u32, Fault> {
         self.call(move |tx| tx.forget_keys(before, max)).await
     }
 

@@ -212,6 +212,14 @@ async fn change(
     Ok(json(StatusCode::OK, &shown(&queue, app.clock.now())))
 }
 
+async fn set_paused(app: &AppState, name: &str, paused: bool) -> Result<Response, Problem> {
+    change(app, name, |settings| {
+        settings.paused = paused;
+        Ok(())
+    })
+    .await
+}
+
 /// Changes how a queue admits.
 #[utoipa::path(
     patch, path = "/admin/v1/queues/{queue}", tag = "admin", security(("adminToken" = [])),
@@ -239,11 +247,7 @@ pub(super) async fn pause(
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
 ) -> Result<Response, Problem> {
-    change(&app, &name, |settings| {
-        settings.paused = true;
-        Ok(())
-    })
-    .await
+    set_paused(&app, &name, true).await
 }
 
 /// Takes admission up again.
@@ -257,11 +261,7 @@ pub(super) async fn resume(
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
 ) -> Result<Response, Problem> {
-    change(&app, &name, |settings| {
-        settings.paused = false;
-        Ok(())
-    })
-    .await
+    set_paused(&app, &name, false).await
 }
 
 /// Opaque tokens to be issued.
