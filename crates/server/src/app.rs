@@ -11,6 +11,7 @@ use boxoffice_backends::store::Store;
 use boxoffice_domain::ids::{QueueName, TicketId, UserId};
 use boxoffice_domain::queue::Settings;
 use boxoffice_domain::sales::Limits;
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use uuid::{ContextV7, Timestamp as UuidTime, Uuid};
 
@@ -42,6 +43,8 @@ pub struct App {
     pub metrics: Metrics,
     /// The limit of joins for each client, where there is one.
     pub join_rate: Option<ClientRateLimit>,
+    /// Proxies whose word is taken for where a request comes from.
+    pub trusted_proxies: Vec<IpNet>,
     /// Seat lists as they were rendered last.
     pub seat_lists: SeatLists,
     /// How much one user may take.

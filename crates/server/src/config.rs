@@ -10,13 +10,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use boxoffice_backends::events::{KAFKA_TLS, KafkaConnection, KafkaSasl, TopicPlan};
 use boxoffice_backends::store::{MysqlServer, MysqlTls};
 use boxoffice_domain::ids::QueueName;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 use toml::{Table, Value};
 
@@ -58,6 +59,7 @@ const KEYS: &[(&str, Kind)] = &[
     ("server.concurrency.join", Kind::Integer),
     ("server.concurrency.browse", Kind::Integer),
     ("server.concurrency.admin", Kind::Integer),
+    ("server.trusted_proxies", Kind::TextList),
     ("server.join_rate.per_second", Kind::Float),
     ("server.join_rate.burst", Kind::Integer),
     ("store.kind", Kind::Text),
@@ -244,6 +246,9 @@ pub struct ServerConfig {
     pub drain_timeout_ms: u64,
     /// Worker threads; 0 means one per CPU that the process may use.
     pub worker_threads: usize,
+    /// Proxies in front of the service, as addresses or networks (`10.0.0.0/8`): the client is who they
+    /// say it is, in `X-Forwarded-For`.
+    pub trusted_proxies: Vec<String>,
     /// Requests in progress per class.
     pub concurrency: ConcurrencyConfig,
     /// How fast one client address may join the queue.
@@ -262,6 +267,7 @@ impl Default for ServerConfig {
             max_body_bytes: 65_536,
             drain_timeout_ms: 10_000,
             worker_threads: 0,
+            trusted_proxies: Vec::new(),
             concurrency: ConcurrencyConfig::default(),
             join_rate: JoinRateConfig::default(),
         }
@@ -272,6 +278,17 @@ impl ServerConfig {
     /// Time to read a request body.
     pub fn body_timeout(&self) -> Duration {
         Duration::from_millis(self.body_timeout_ms)
+    }
+
+    /// The networks of the proxies.
+    ///
+    /// # Errors
+    /// The first one that is neither an address nor a network.
+    pub fn trusted_proxies(&self) -> Result<Vec<IpNet>, &str> {
+        let network = |text: &'_ String| {
+            text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()
+        };
+        self.trusted_proxies.iter().map(|text| network(text).ok_or(text.as_str())).collect()
     }
 
     /// Time that a shutdown waits for requests in progress.
@@ -1207,6 +1224,12 @@ impl Config {
             ("server.concurrency.admin", classes.admin),
         ] {
             check.range(key, value as u64, 1, 1_000_000);
+        }
+        if let Err(text) = server.trusted_proxies() {
+            check.problem(
+                "server.trusted_proxies",
+                &format!("{text:?} is neither an address nor a network such as 10.0.0.0/8"),
+            );
         }
         let rate = &server.join_rate;
         if !(0.0..=1_000_000.0).contains(&rate.per_second) {

@@ -5,6 +5,7 @@
 
 mod admin;
 mod auth;
+mod client;
 mod concerts;
 pub mod extract;
 mod front;

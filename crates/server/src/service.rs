@@ -227,6 +227,7 @@ impl Service {
             .map_err(|error| StartError(format!("cannot write {}: {error}", note.display())))?;
         let app = Arc::new(App {
             join_rate: ClientRateLimit::new(&config.server.join_rate),
+            trusted_proxies: config.server.trusted_proxies().unwrap_or_default(),
             limits: limits(&config),
             seat_lists: SeatLists::default(),
             in_flight: InFlight::default(),

@@ -1,9 +1,8 @@
 //! The waiting queue: join, status, leave, and the public document.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, FromRef, State};
+use axum::extract::{FromRef, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::Presented;
+use super::client::ClientAddress;
 use super::extract::{ApiJson, BodyLimits, PathQueue, WireId};
 use super::problem::{ErrorCode, Problem};
 use super::reply::{PlainObject, fault, json, json_bytes};
@@ -191,14 +191,14 @@ fn pace(number: u64, settings: &Settings, now: Timestamp, jitter: u64) -> (Optio
 )]
 pub(super) async fn join(
     State(app): State<AppState>,
-    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    ClientAddress(client): ClientAddress,
     ApiJson(request): ApiJson<JoinRequest>,
 ) -> Result<Response, Problem> {
     if app.is_draining() {
         return Err(Problem::new(ErrorCode::ShuttingDown).retry_after(1));
     }
     if let Some(rate) = &app.join_rate {
-        rate.check(client.ip())?;
+        rate.check(client)?;
     }
     let user = user_id(request.user_id)?;
     let name = request.queue.as_deref().unwrap_or(app.default_queue.as_str());
@@ -237,10 +237,8 @@ pub(super) async fn join(
 
 /// See [`join`]; for requests that have not been through the router.
 pub(super) async fn join_from(app: AppState, request: hyper::Request<Incoming>) -> Response {
-    // The listener puts it into every request.
-    let client = request.extensions().get::<ConnectInfo<SocketAddr>>().copied();
-    let client = client.unwrap_or(ConnectInfo(SocketAddr::from(([0; 4], 0))));
     let (parts, body) = request.into_parts();
+    let client = ClientAddress::of(&parts.extensions, &parts.headers, &app);
     match ApiJson::read(&parts.headers, body, BodyLimits::from_ref(&app)).await {
         Ok(body) => join(State(app), client, body).await.into_response(),
         Err(problem) => problem.into_response(),

@@ -1,7 +1,7 @@
 //! An optional limit per client address, for joins.
 //!
-//! What does not belong here: deciding what the client's address is (behind a proxy that is not the
-//! peer's), and limits that protect the service as a whole; those are the classes.
+//! What does not belong here: deciding what the client's address is (see `client`), and limits that
+//! protect the service as a whole; those are the classes.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;

@@ -356,6 +356,23 @@ async fn who_joins_too_fast_is_told_when_to_come_back() {
     service.finish().await;
 }
 
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_has_a_rate_of_its_own() {
+    let service = TestService::start_with(|config| {
+        config.server.trusted_proxies = vec!["127.0.0.0/8".into()];
+        config.server.join_rate.per_second = 0.01;
+        config.server.join_rate.burst = 1;
+    })
+    .await;
+    let mut proxy = service.client();
+    for client in ["1.2.3.4", "1.2.3.5", "6.6.6.6, 1.2.3.6"] {
+        proxy.send(join(1).header("X-Forwarded-For", client)).await.ok(201);
+        let again = join(1).header("X-Forwarded-For", client);
+        proxy.send(again).await.refused(ErrorCode::RateLimited);
+    }
+    service.finish().await;
+}
+
 /// A request whose body does not come, so that it stays in progress.
 async fn hold_open(client: &mut Client, path: &str, admin: bool) {
     let admin = if admin {

@@ -1,0 +1,105 @@
+//! Which address a request comes from: the peer's, or the one that a proxy of ours vouches for.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+use crate::app::{App, AppState};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The address of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ClientAddress(pub IpAddr);
+
+impl ClientAddress {
+    /// The client of a request with these headers, which the listener has noted the peer of.
+    pub(super) fn of(extensions: &Extensions, headers: &HeaderMap, app: &App) -> Self {
+        let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        // The listener puts it into every request.
+        let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        Self(behind(peer, headers, &app.trusted_proxies))
+    }
+}
+
+impl FromRequestParts<AppState> for ClientAddress {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        app: &Arc<App>,
+    ) -> Result<Self, std::convert::Infallible> {
+        Ok(Self::of(&parts.extensions, &parts.headers, app))
+    }
+}
+
+/// Each proxy appends the address that it was called from, so the list is read from its end, and
+/// only as far as those who wrote it are trusted: what stands before that, anybody may have sent.
+fn behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted =
+        |address: IpAddr| trusted.iter().any(|net| net.contains(&address.to_canonical()));
+    let mut client = peer;
+    let lines = headers.get_all(X_FORWARDED_FOR).into_iter().rev();
+    for hop in lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')) {
+        if !is_trusted(client) {
+            break;
+        }
+        match parse(hop) {
+            Some(address) => client = address,
+            None => break,
+        }
+    }
+    client
+}
+
+/// An address, with or without a port.
+fn parse(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?.trim();
+    text.parse().ok().or_else(|| text.parse().ok().map(|socket: SocketAddr| socket.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_list_is_believed_as_far_as_its_writers_are() {
+        let trusted: Vec<IpNet> =
+            ["10.0.0.0/8", "127.0.0.1/32"].map(|net| net.parse().unwrap()).into();
+        for (peer, lines, expected) in [
+            ("10.1.1.1", &[] as &[&str], "10.1.1.1"),
+            ("10.1.1.1", &["1.2.3.4"], "1.2.3.4"),
+            ("::ffff:10.1.1.1", &["1.2.3.4:5678"], "1.2.3.4"),
+            ("10.1.1.1", &["[2001:db8::7]:443"], "2001:db8::7"),
+            // Whoever comes without a proxy may write what they like.
+            ("9.9.9.9", &["1.2.3.4"], "9.9.9.9"),
+            // The client sent the first; our proxy appended the second.
+            ("10.1.1.1", &["6.6.6.6, 1.2.3.4"], "1.2.3.4"),
+            // Two proxies of ours in a row, in one line and in two.
+            ("127.0.0.1", &["6.6.6.6, 1.2.3.4, 10.2.2.2"], "1.2.3.4"),
+            ("127.0.0.1", &["6.6.6.6", "1.2.3.4", " 10.2.2.2 "], "1.2.3.4"),
+            // What cannot be read vouches for nobody.
+            ("10.1.1.1", &["1.2.3.4, unknown"], "10.1.1.1"),
+            ("10.1.1.1", &["1.2.3.4,"], "10.1.1.1"),
+            ("10.1.1.1", &["10.3.3.3"], "10.3.3.3"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
+            }
+            let client = behind(peer.parse().unwrap(), &headers, &trusted);
+            assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {lines:?}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(X_FORWARDED_FOR, HeaderValue::from_bytes(b"1.2.3.4, \xff").unwrap());
+        let peer = "10.1.1.1".parse().unwrap();
+        assert_eq!(behind(peer, &headers, &trusted), peer);
+        assert_eq!(behind(peer, &headers, &[]), peer);
+    }
+}
