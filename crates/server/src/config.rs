@@ -146,6 +146,22 @@ fn is_section(key: &str) -> bool {
     KEYS.iter().any(|(name, _)| name.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
 }
 
+/// What to say of a key that does not exist: which one may have been meant. One underscore in place of
+/// two in a variable's name is the commonest slip.
+fn no_such_key(key: &str, source: &Source) -> String {
+    let plain = |key: &str| key.replace('.', "_");
+    let distance = |name: &str| strsim::osa_distance(&plain(name), &plain(key));
+    let nearest = KEYS.iter().map(|(name, _)| *name).min_by_key(|name| distance(name));
+    match (nearest.filter(|name| distance(name) <= 2), source) {
+        (None, _) => "there is no such key".into(),
+        (Some(name), Source::Env(_)) => {
+            let variable = name.to_ascii_uppercase().replace('.', "__");
+            format!("there is no such key; did you mean {name}, {ENV_PREFIX}{variable}?")
+        }
+        (Some(name), _) => format!("there is no such key; did you mean {name}?"),
+    }
+}
+
 fn is_secret(key: &str) -> bool {
     // A type error is reported with an index, as in `ticket.previous_signing_keys[0]`.
     let key = key.split('[').next().unwrap_or(key);
@@ -1393,7 +1409,7 @@ impl Layers {
                 _ if is_section(&key) => {
                     self.problem(&key, source.clone(), "is a section, not a value");
                 }
-                _ => self.problem(&key, source.clone(), "there is no such key"),
+                _ => self.problem(&key, source.clone(), no_such_key(&key, source)),
             }
         }
     }
@@ -1411,8 +1427,11 @@ impl Layers {
     /// `300` a fine rate.
     fn set_text(&mut self, key: &str, text: &str, source: Source) {
         let Some(kind) = kind_of(key) else {
-            let message =
-                if is_section(key) { "is a section, not a value" } else { "there is no such key" };
+            let message = if is_section(key) {
+                "is a section, not a value".into()
+            } else {
+                no_such_key(key, &source)
+            };
             return self.problem(key, source, message);
         };
         let trimmed = text.trim();
@@ -1691,13 +1710,19 @@ mod tests {
         std::fs::write(dir.path().join("boxoffice.toml"), "[server]\nlissten = 'x'\nport = 1\n")
             .unwrap();
         let mut options = options(&dir);
-        options.env = pairs(&[("BOXOFFICE_SERVR__LISTEN", "x")]);
+        options.env = pairs(&[
+            ("BOXOFFICE_SERVR__LISTEN", "x"),
+            ("BOXOFFICE_DATA__DIR", "x"),
+            ("BOXOFFICE_COLOUR", "x"),
+        ]);
         options.overrides = pairs(&[("queue.rate", "1"), ("queue", "1")]);
         let text = error(options);
         for part in [
-            "5 problems",
-            "server.lissten: there is no such key (from file ",
-            "servr.listen: there is no such key (from environment variable BOXOFFICE_SERVR__LISTEN)",
+            "7 problems",
+            "server.lissten: there is no such key; did you mean server.listen? (from file ",
+            "servr.listen: there is no such key; did you mean server.listen, BOXOFFICE_SERVER__LISTEN? (from",
+            "data.dir: there is no such key; did you mean data_dir, BOXOFFICE_DATA_DIR? (from",
+            "colour: there is no such key (from environment variable BOXOFFICE_COLOUR)",
             "queue.rate: there is no such key (from flag --set queue.rate)",
             "queue: is a section",
         ] {

@@ -143,8 +143,8 @@ fn what_is_not_a_setting_is_named_with_its_origin() {
         let arguments = [arguments, &["--set", "queue.rate=1"]].concat();
         run_with(&data, &[("BOXOFFICE_SERVR__LISTEN", "x")], &arguments).fails_with(&[
             "3 problems",
-            "server.lissten: there is no such key (from file ",
-            "servr.listen: there is no such key (from environment variable BOXOFFICE_SERVR__LISTEN)",
+            "server.lissten: there is no such key; did you mean server.listen? (from file ",
+            "servr.listen: there is no such key; did you mean server.listen, BOXOFFICE_SERVER__LISTEN? (from",
             "queue.rate: there is no such key (from flag --set queue.rate)",
         ]);
     }
