@@ -90,6 +90,15 @@ impl Sequencer {
         }
     }
 
+    /// How a queue admits, as the store has it: another instance may have changed that a moment ago.
+    pub async fn settings(&self, queue: &Queue) -> Result<Settings, Fault> {
+        match self {
+            // Nobody else changes it.
+            Self::Local(_) => Ok(queue.settings()),
+            Self::Redis(redis) => redis.settings(queue).await,
+        }
+    }
+
     /// Changes how a queue admits, durably.
     pub async fn configure(&self, queue: &Arc<Queue>, settings: Settings) -> Result<(), Fault> {
         match self {

@@ -380,6 +380,8 @@ async fn news_reach_every_instance() {
     // A pause, and a queue.
     let paused = Settings { paused: true, ..settings(1_000.0, None) };
     b.sequencer.configure(&b.queue, paused.clone()).await.unwrap();
+    // Whoever changes something else at once does so on top of it.
+    assert!(c.sequencer.settings(&c.queue).await.unwrap().paused);
     let took = until("a pause is not known", || a.queue.settings().paused).await;
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(c.sequencer.create(name("vip"), settings(5.0, None)).await.unwrap());

@@ -295,6 +295,11 @@ impl RedisSequencer {
         Ok(true)
     }
 
+    pub(super) async fn settings(&self, queue: &Queue) -> Result<Settings, Fault> {
+        self.reload(false).await?;
+        Ok(queue.settings())
+    }
+
     pub(super) async fn configure(
         &self,
         queue: &Arc<Queue>,

@@ -199,7 +199,8 @@ async fn change(
     change: impl FnOnce(&mut boxoffice_domain::queue::Settings) -> Result<(), Problem>,
 ) -> Result<Response, Problem> {
     let queue = find(app, name)?;
-    let mut settings = queue.settings();
+    // Not what this instance knew: a pause at another one a moment ago must not be undone.
+    let mut settings = app.sequencer.settings(&queue).await.map_err(|cause| fault(&cause))?;
     change(&mut settings)?;
     let (rate, paused) = (settings.admit_per_second, settings.paused);
     app.sequencer.configure(&queue, settings).await.map_err(|cause| fault(&cause))?;
