@@ -1,6 +1,6 @@
 // Load test: holds a rate that the service is meant to bear. See README.md.
 import { count, seconds } from './lib/boxoffice.js';
-import { common, goesWell, openTest, warmup } from './lib/open.js';
+import { droppedMax, failedMax, goesWell, openTest, warmup } from './lib/open.js';
 
 const rate = count('RATE', 50, 1);
 
@@ -11,8 +11,8 @@ const test = openTest('load', {
         { phase: 'main', seconds: seconds('DURATION', '60s', 1), to: rate },
     ],
     thresholds: {
-        ...goesWell('main', common.failedMax(0)),
-        dropped_iterations: [`count<=${common.dropped(0)}`],
+        ...goesWell('main', failedMax(0)),
+        dropped_iterations: [`count<=${droppedMax(0)}`],
     },
 });
 

@@ -1,12 +1,11 @@
 // Spike test: quiet, then everybody at once, then quiet again. See README.md.
 import { count, seconds } from './lib/boxoffice.js';
-import { common, goesWell, openTest, warmup } from './lib/open.js';
+import { droppedMax, failedMax, goesWell, openTest, warmup } from './lib/open.js';
 
 const fans = count('FANS', 1000, 1);
 const burst = seconds('BURST', '1s', 0.1);
 const rate = count('RATE', 5, 1);
 const watched = seconds('DURATION', '30s', burst + 1);
-const failedMax = common.failedMax(0);
 const atOnce = Math.round(fans / burst);
 if (atOnce < rate) {
     throw new Error(`FANS=${fans}: more than RATE=${rate} a second are needed for a spike`);
@@ -26,9 +25,9 @@ const test = openTest('spike', {
         { phase: 'recovery', seconds: recovery, to: rate },
     ],
     thresholds: {
-        ...goesWell('main', failedMax),
-        ...goesWell('recovery', failedMax),
-        dropped_iterations: [`count<=${common.dropped(0)}`],
+        ...goesWell('main', failedMax(0)),
+        ...goesWell('recovery', failedMax(0)),
+        dropped_iterations: [`count<=${droppedMax(0)}`],
     },
 });
 

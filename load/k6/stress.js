@@ -1,6 +1,6 @@
 // Stress test: far beyond capacity, then back. Does it fail in good order, and recover? See README.md.
 import { count, seconds } from './lib/boxoffice.js';
-import { common, goesWell, openTest, warmup } from './lib/open.js';
+import { failedMax, goesWell, openTest, warmup } from './lib/open.js';
 
 const rate = count('RATE', 50, 1);
 const beyond = count('STRESS_RATE', rate * 4, 1);
@@ -24,7 +24,7 @@ const test = openTest('stress', {
         // Beyond capacity it may be slow and may turn people away, but nothing else.
         'http_reqs{phase:main}': ['count>0'],
         'unexpected_answers{phase:main}': ['count==0'],
-        ...goesWell('recovery', common.failedMax(0)),
+        ...goesWell('recovery', failedMax(0)),
     },
 });
 

@@ -6,6 +6,9 @@ import { countError } from './metrics.js';
 import { mark } from './phases.js';
 
 export const host = text('HOST', 'http://localhost:8080').replace(/\/+$/, '');
+if (!/^https?:\/\/[^/]/.test(host)) {
+    refuse('HOST', host, 'an address such as http://localhost:8080');
+}
 
 // Users of the demo data; scenarios draw from them as the original scripts do.
 const users = count('USERS', 1000, 1);

@@ -12,17 +12,9 @@ export const rejected = counters([
     'rejected_seat_limit',
 ]);
 
-// What became of fans and their tickets.
-export const events = counters([
-    'fans_arrived',
-    'fans_let_in',
-    'fans_left',
-    'fans_expired',
-    'fans_still_waiting',
-    'reservations_made',
-    'holds_abandoned',
-    'payments_made',
-]);
+// What became of fans in the queue.
+export const fans = counters(['fans_arrived', 'fans_let_in', 'fans_left', 'fans_expired', 'fans_still_waiting']);
+export const sales = counters(['reservations_made', 'holds_abandoned', 'payments_made']);
 
 // Everything else that is not the answer that was asked for, by kind.
 export const errors = counters([
@@ -95,7 +87,8 @@ export function countError(response, name) {
         // A few of them say what is wrong; thousands would bury it.
         if (complaints < 3) {
             complaints += 1;
-            console.error(`${name}: status ${response.status} ${response.error} ${String(response.body).slice(0, 300)}`);
+            const body = String(response.body).slice(0, 300);
+            console.error(`${name}: status ${response.status} ${response.error} ${body}`);
         }
     }
 }

@@ -1,7 +1,7 @@
 // What load, stress, breakpoint and spike have in common: the open model. Iterations start when they
 // are due, however slow the answers are; the rate over time is a list of stages.
 import { count, number, seconds, share, waitAtMost } from './boxoffice.js';
-import { errors, events, listed, rejected, summaryTrendStats, withThresholds } from './metrics.js';
+import { listed, summaryTrendStats, withThresholds } from './metrics.js';
 import { setTimeline } from './phases.js';
 import { chosen, iteration, prepare, usersFor } from './workload.js';
 
@@ -10,7 +10,8 @@ waitAtMost('10s');
 
 export const p95Ms = number('P95_MS', 500);
 export const warmup = seconds('WARMUP', 10);
-export const common = { failedMax: (fallback) => share('FAILED_MAX', fallback), dropped: (n) => count('DROPPED_MAX', n) };
+export const failedMax = (fallback) => share('FAILED_MAX', fallback);
+export const droppedMax = (fallback) => count('DROPPED_MAX', fallback);
 
 // `parts`: [{ phase, step?, seconds, from?, to }]: `to` iterations a second at the end of the part,
 // reached in a straight line from `from`, or held from the beginning where there is no `from`.
@@ -34,7 +35,6 @@ export function openTest(name, { parts: all, workload: fallback, thresholds, pha
         timeline.push({ phase: part.phase, step: part.step, until });
     }
     setTimeline(timeline);
-    const counted = workload.kind === 'fan' || workload.needsTokens ? [errors, rejected, events] : [errors];
     const steps = parts.filter((part) => part.step !== undefined).map((part) => part.step);
     return {
         options: {
@@ -51,7 +51,7 @@ export function openTest(name, { parts: all, workload: fallback, thresholds, pha
             },
             thresholds: withThresholds(
                 {
-                    ...listed({ names: workload.names, phases, counted }),
+                    ...listed({ names: workload.names, phases, counted: workload.counted }),
                     ...Object.fromEntries(phases.map((phase) => [`slowest_answer{phase:${phase}}`, ['max>=0']])),
                     ...(workload.kind === 'fan' ? { queue_wait: ['max>=0'] } : {}),
                     ...Object.fromEntries(steps.map((step) => [`iterations{step:${step}}`, ['count>=0']])),
@@ -68,10 +68,10 @@ export function openTest(name, { parts: all, workload: fallback, thresholds, pha
 }
 
 // What a phase that is meant to go well must show. A phase without a request does not.
-export function goesWell(phase, failedMax) {
+export function goesWell(phase, failed) {
     return {
         [`http_reqs{phase:${phase}}`]: ['count>0'],
-        [`http_req_failed{phase:${phase}}`]: [`rate<=${failedMax}`],
+        [`http_req_failed{phase:${phase}}`]: [`rate<=${failed}`],
         [`http_req_duration{phase:${phase}}`]: [`p(95)<${p95Ms}`],
         [`slowest_answer{phase:${phase}}`]: [`p(95)<${p95Ms}`],
         [`unexpected_answers{phase:${phase}}`]: ['count==0'],

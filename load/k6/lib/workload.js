@@ -7,7 +7,7 @@ import {
     bodyOf, cancel, count, giveUp, host, join, leave, number, oneOf, pay, poll, requireService, reserve, seats,
     sessions, share, text,
 } from './boxoffice.js';
-import { errors, events, queueWait, rejected, slowestAnswer } from './metrics.js';
+import { errors, fans, queueWait, rejected, sales, slowestAnswer } from './metrics.js';
 import { elapsed } from './phases.js';
 
 const KINDS = ['fan', 'join', 'poll', 'buyer', 'mix'];
@@ -17,6 +17,14 @@ const NAMES = {
     poll: ['join', 'poll'],
     buyer: ['sessions', 'seats', 'reserve', 'pay'],
     mix: ['join', 'poll', 'sessions', 'seats', 'reserve', 'pay'],
+};
+
+const COUNTED = {
+    fan: [errors, rejected, fans, sales],
+    join: [errors],
+    poll: [errors],
+    buyer: [errors, rejected, sales],
+    mix: [errors, rejected, sales],
 };
 
 const adminToken = text('ADMIN_TOKEN', '');
@@ -55,7 +63,8 @@ export function chosen(fallback) {
     if ((tokenFormat === '') !== (tokensGiven === 0)) {
         throw new Error('TOKEN_FORMAT and TOKENS (how many there are) are needed together');
     }
-    return { kind, names: NAMES[kind], needsTokens: kind === 'buyer' || (kind === 'mix' && buyers > 0) };
+    const needsTokens = kind === 'buyer' || (kind === 'mix' && buyers > 0);
+    return { kind, names: NAMES[kind], counted: COUNTED[kind], needsTokens };
 }
 
 // How many users k6 needs for `rate` iterations a second, and `atOnce` more that come together.
@@ -64,7 +73,8 @@ export function usersFor(workload, { rate, atOnce }, p95Ms) {
         ? rate * (4 + 8 * think) + 50
         // Enough for answers twice as slow as allowed; each iteration sends its requests in turn.
         : rate * (p95Ms / 1000) * 2;
-    const preallocated = count('VUS', Math.min(10_000, Math.max(50, Math.ceil(needed) + atOnce)), 1);
+    const likely = Math.min(10_000, Math.max(50, Math.ceil(needed) + atOnce));
+    const preallocated = count('VUS', Math.min(likely, count('MAX_VUS', likely, 1)), 1);
     const most = count('MAX_VUS', workload.kind === 'fan' ? preallocated * 2 : preallocated, 1);
     if (most < preallocated) {
         throw new Error(`MAX_VUS=${most}: at least VUS=${preallocated} is needed`);
@@ -161,8 +171,8 @@ export function prepare(workload, iterations, lasts) {
     const journeys = Math.ceil(iterations * (workload.kind === 'mix' ? buyers : 1)) + 10;
     if (adminToken === '') {
         if (workload.needsTokens && tokenFormat === '') {
-            giveUp(`WORKLOAD=${workload.kind} needs tokens that are let in already. Give ADMIN_TOKEN (the service writes `
-                + 'it to admin.token in its data directory), and setup makes concerts, points and tokens; or issue '
+            giveUp(`WORKLOAD=${workload.kind} needs tokens that are let in already. Give ADMIN_TOKEN (the service `
+                + 'writes it to admin.token in its data directory), and setup makes concerts, points and tokens; or issue '
                 + `${journeys} tokens yourself (boxoffice token issue --activated) and give TOKEN_FORMAT and TOKENS.`);
         }
         if (workload.needsTokens && tokensGiven < journeys) {
@@ -231,7 +241,7 @@ export function someSeats(body, wanted) {
 function reserved(response) {
     const answer = bodyOf(response);
     if (response.status === 201) {
-        events.reservations_made.add(1);
+        sales.reservations_made.add(1);
         return { id: answer.reservationId };
     }
     if (response.status === 409 && answer.code === 'SEAT_TAKEN') {
@@ -300,14 +310,14 @@ function buy(data, token, user, human) {
         pause(2);
         if (Math.random() < abandonShare) {
             if (timed(cancel(hold.id, token)).status === 204) {
-                events.holds_abandoned.add(1);
+                sales.holds_abandoned.add(1);
             }
             return;
         }
     }
     const paid = timed(pay(user, hold.id, token, [201, 402]));
     if (paid.status === 201) {
-        events.payments_made.add(1);
+        sales.payments_made.add(1);
     } else if (paid.status === 402) {
         rejected.rejected_not_enough_points.add(1);
     }
@@ -381,13 +391,13 @@ function waitForTurn(data, token, first) {
     while (status === 'WAITING') {
         const wait = (pollAfterMs > 0 ? pollAfterMs : 3000) / 1000;
         if (elapsed() + wait > data.lasts) {
-            events.fans_still_waiting.add(1);
+            fans.fans_still_waiting.add(1);
             return false;
         }
         sleep(wait);
         if (patience <= 0) {
             if (timed(leave(token)).status === 204) {
-                events.fans_left.add(1);
+                fans.fans_left.add(1);
             }
             return false;
         }
@@ -401,7 +411,7 @@ function waitForTurn(data, token, first) {
         }
     }
     if (status !== 'ACTIVATED') {
-        events.fans_expired.add(1);
+        fans.fans_expired.add(1);
         return false;
     }
     queueWait.add(Date.now() - joined);
@@ -413,7 +423,7 @@ function oneFan(data) {
     // Those users have never charged a point.
     const user = poor ? FIRST_USER + 1_000_000 + Math.floor(Math.random() * 1_000_000) : anyUser(data);
     const answer = timed(join(user, [201], queue));
-    events.fans_arrived.add(1);
+    fans.fans_arrived.add(1);
     const first = bodyOf(answer);
     if (first.token === undefined) {
         return;
@@ -425,7 +435,7 @@ function oneFan(data) {
         }
     }
     if (waitForTurn(data, first.token, first)) {
-        events.fans_let_in.add(1);
+        fans.fans_let_in.add(1);
         buy(data, first.token, user, true);
     }
 }
