@@ -64,7 +64,7 @@ export function chosen(fallback) {
         throw new Error('TOKEN_FORMAT and TOKENS (how many there are) are needed together');
     }
     const needsTokens = kind === 'buyer' || (kind === 'mix' && buyers > 0);
-    return { kind, names: NAMES[kind], counted: COUNTED[kind], needsTokens };
+    return { kind, names: NAMES[kind], counted: COUNTED[kind], needsTokens, sells: kind === 'fan' || needsTokens };
 }
 
 // How many users k6 needs for `rate` iterations a second, and `atOnce` more that come together.
@@ -164,16 +164,15 @@ function issueTokens(run, pool, each, activeSeconds) {
 export function prepare(workload, iterations, lasts) {
     requireService();
     const data = { lasts };
-    const sells = workload.kind === 'fan' || workload.needsTokens;
-    if (!sells) {
+    if (!workload.sells) {
         return data;
     }
     const journeys = Math.ceil(iterations * (workload.kind === 'mix' ? buyers : 1)) + 10;
     if (adminToken === '') {
         if (workload.needsTokens && tokenFormat === '') {
             giveUp(`WORKLOAD=${workload.kind} needs tokens that are let in already. Give ADMIN_TOKEN (the service `
-                + 'writes it to admin.token in its data directory), and setup makes concerts, points and tokens; or issue '
-                + `${journeys} tokens yourself (boxoffice token issue --activated) and give TOKEN_FORMAT and TOKENS.`);
+                + 'writes it to admin.token in its data directory), and setup makes concerts, points and tokens; or '
+                + `issue ${journeys} tokens yourself (boxoffice token issue --activated) and give TOKEN_FORMAT and TOKENS.`);
         }
         if (workload.needsTokens && tokensGiven < journeys) {
             giveUp(`TOKENS=${tokensGiven}: this run can need ${journeys}, because a payment spends its token`);
