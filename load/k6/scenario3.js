@@ -1,6 +1,8 @@
 // Joins and polls every few seconds, from a growing number of users. See README.md.
 import { check, sleep } from 'k6';
-import { bodyOf, count, flag, joinOrGiveUp, number, poll, randomUser, requireService, seconds } from './lib/boxoffice.js';
+import {
+    bodyOf, count, flag, joinOrGiveUp, number, poll, randomUser, requireService, seconds,
+} from './lib/boxoffice.js';
 import { closedTest, pace } from './lib/closed.js';
 
 const pollMs = number('POLL_MS', 3000);

@@ -73,7 +73,9 @@ export function usersFor(workload, { rate, atOnce }, p95Ms) {
         ? rate * (4 + 8 * think) + 50
         // Enough for answers twice as slow as allowed; each iteration sends its requests in turn.
         : rate * (p95Ms / 1000) * 2;
-    const likely = Math.min(10_000, Math.max(50, Math.ceil(needed) + atOnce));
+    // A user takes most of a megabyte; without pauses more of them would only wait for each other.
+    const bound = workload.kind === 'fan' ? 10_000 : 4000;
+    const likely = Math.min(bound, Math.max(50, Math.ceil(needed) + atOnce));
     const preallocated = count('VUS', Math.min(likely, count('MAX_VUS', likely, 1)), 1);
     const most = count('MAX_VUS', workload.kind === 'fan' ? preallocated * 2 : preallocated, 1);
     if (most < preallocated) {
@@ -171,8 +173,9 @@ export function prepare(workload, iterations, lasts) {
     if (adminToken === '') {
         if (workload.needsTokens && tokenFormat === '') {
             giveUp(`WORKLOAD=${workload.kind} needs tokens that are let in already. Give ADMIN_TOKEN (the service `
-                + 'writes it to admin.token in its data directory), and setup makes concerts, points and tokens; or '
-                + `issue ${journeys} tokens yourself (boxoffice token issue --activated) and give TOKEN_FORMAT and TOKENS.`);
+                + 'writes it to admin.token in its data directory), and setup makes concerts, points and tokens; '
+                + `or issue ${journeys} tokens yourself (boxoffice token issue --activated) and give TOKEN_FORMAT `
+                + 'and TOKENS.');
         }
         if (workload.needsTokens && tokensGiven < journeys) {
             giveUp(`TOKENS=${tokensGiven}: this run can need ${journeys}, because a payment spends its token`);
