@@ -369,7 +369,7 @@ def overview():
                                     Query("boxoffice:requests_shed:rate1m", "turned away", rests=True)], unit="reqps"),
         Panel("CPU of each instance", [Query("boxoffice:cpu_seconds:rate1m", "{{instance}}")], unit="none", decimals=2,
               about="CPUs in use. Near its limit (BOXOFFICE_CPUS) answers get slow."),
-        Panel("Alerts", [Query('max by (alertname, severity, alertstate) (ALERTS) or on () label_replace(vector(0), "alertname", "none", "", "")', fmt="table",
+        Panel("What fires", [Query('max by (alertname, severity, alertstate) (ALERTS) or on () label_replace(vector(0), "alertname", "none", "", "")', fmt="table",
                                rests=True)], kind="table", width=24, height=6, about="1: fires or is about to."),
     ]
     return dashboard("boxoffice-overview", "boxoffice: on-sale", "One look at the night of the on-sale.", PROMETHEUS, things, [],
