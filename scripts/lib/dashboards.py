@@ -330,7 +330,7 @@ class Sources:
     def ask_influxdb(self, query):
         query = query.replace("$timeFilter", f"time >= {int(self.began * 1000)}ms and time <= {int(self.ended * 1000)}ms")
         query = query.replace("$__interval", "1s").replace("/^$name$/", "/^.*$/")
-        if "$" in query:
+        if re.search(r"\$\w", query):
             return Asked([], f"a variable is left that the test does not know: {query}")
         answer = get(f"{self.influx}/query", db="k6", q=query, epoch="ms")
         result = (answer.get("results") or [{}])[0]
@@ -344,7 +344,7 @@ class Sources:
         # As Grafana has it with a scrape interval of 1 s.
         query = query.replace("$__rate_interval", "10s").replace("$__range", f"{int(self.ended - self.began)}s")
         query = query.replace("$__interval", "1s").replace("$instance", ".*")
-        if "$" in query:
+        if re.search(r"\$\w", query):
             return Asked([], f"a variable is left that the test does not know: {query}")
         if instant:
             answer = get(f"{self.prom}/api/v1/query", query=query, time=self.ended)
@@ -465,9 +465,9 @@ def main():
     if not options.static:
         live(problems, work)
     if problems:
-        say(f"{len(problems)} problems:")
+        say(f"deploy/ is not in order; problems: {len(problems)}")
         for problem in problems:
-            say(f"- {problem}")
+            say(f"- {problem.splitlines()[0]}")
         return 1
     say("deploy/ is in order")
     return 0
