@@ -98,7 +98,14 @@ def check_compose(problems, work):
     compose = harness.tool("docker-compose")
     copy = work / "compose" / "deploy"
     shutil.copytree(DEPLOY, copy, ignore=shutil.ignore_patterns(".env", ".secrets"))
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("BOXOFFICE_", "COMPOSE_"))}
+    asked = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", (DEPLOY / "compose.yaml").read_text()))
+    offered = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / ".env.example").read_text(), re.MULTILINE))
+    for name in sorted(set(asked) ^ (set(offered) - {"SECRETS_DIR"})):
+        problems.add(f"{name} stands in only one of compose.yaml and .env.example")
+    for name in sorted(name for name in set(asked) & set(offered) if asked[name] != offered[name]):
+        problems.add(f"{name} is {asked[name]} in compose.yaml and {offered[name]} in .env.example")
+    # Nothing that stands in the caller's environment may decide what is checked.
+    env = {key: value for key, value in os.environ.items() if key not in {*asked, *offered} and not key.startswith(("BOXOFFICE_", "COMPOSE_"))}
     without = subprocess.run([compose, "-f", copy / "compose.yaml", "config", "-q"], stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, text=True, check=False, env=env)
     if without.returncode == 0 or "deploy/secrets" not in without.stdout:
