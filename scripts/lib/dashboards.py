@@ -316,6 +316,19 @@ def others(service, stop):
             user = 900
 
 
+def wait_for_scrapes(prom):
+    """Until every target was scraped, which Prometheus begins some seconds after its start: what a count has grown by
+    before its first scrape is in no rate."""
+    deadline = time.monotonic() + cluster.READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        targets = get(f"{prom}/api/v1/targets")["data"]["activeTargets"]
+        if targets and all(one["health"] == "up" for one in targets):
+            return
+        time.sleep(0.2)
+    raise Failure(f"Prometheus has not scraped all of its targets within {cluster.READY_TIMEOUT_S:.0f} s: "
+                  f"{[(one['labels']['job'], one['health'], one['lastError']) for one in targets]}")
+
+
 def check_proxy(problems, work, instances):
     """The proxy with our file, in which only addresses are others: the API goes through, what is for operators does not."""
     port, watch = harness.free_port(), harness.free_port()
@@ -464,8 +477,10 @@ def live(problems, work):
     sys.path.insert(0, str(DEPLOY / "grafana"))
     import dashboards as written  # noqa: E402, PLC0415  # The generator, which knows which queries may rest.
     influx_engine, influx = influxdb(work)
-    service = cluster.Cluster(work, instances=2)
+    # So few are let in that a line is seen by whoever looks once a second.
+    service = cluster.Cluster(work, instances=2, settings={"queue.admit_per_second": 10})
     engines, prom = prometheus(work, service.instances)
+    wait_for_scrapes(prom)
     began = time.time()
     stop = threading.Event()
     beside = threading.Thread(target=others, args=(service, stop), daemon=True)
@@ -478,6 +493,8 @@ def live(problems, work):
         k6(service, influx, K6_SCRIPTS / "scenario4.js", "VUS=60", "THINK=0.7")
         k6(service, influx, script)
         k6(service, influx, K6_SCRIPTS / "scenario1.js", "VUS=50", "DURATION=12s")
+        # Seats that were sold meanwhile: lists are rendered anew.
+        k6(service, influx, K6_SCRIPTS / "smoke.js", "ITERATIONS=2", "VUS=10")
     finally:
         stop.set()
         beside.join(60)
