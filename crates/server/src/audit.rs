@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::metrics::InvariantLabel;
 
 /// What an audit found.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -85,7 +84,7 @@ pub async fn audit(app: &App) -> Result<AuditReport, Fault> {
     let mut findings = app.store.audit(now).await?;
     findings.extend(app.sequencer.audit(now));
     for finding in &findings {
-        let label = InvariantLabel { invariant: finding.invariant.code().to_owned() };
+        let label = finding.invariant.into();
         app.metrics.invariant_violations.get_or_create(&label).inc_by(finding.violations);
         for example in &finding.examples {
             tracing::error!(invariant = finding.invariant.code(), example, "invariant broken");

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use boxoffice_domain::invariant::Invariant;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
@@ -135,7 +136,8 @@ impl TypedMetric for AtomicHistogram {
 }
 
 /// Request durations by endpoint and status class. Endpoints that nobody called are left out of a
-/// scrape, so that it stays small.
+/// scrape, so that it stays small, and so are classes that did not come; but an endpoint that was
+/// called has its failures, none of them too.
 #[derive(Debug, Clone)]
 pub struct HttpDurations(Arc<[[AtomicHistogram; 5]]>);
 
@@ -168,8 +170,9 @@ impl HttpDurations {
 impl EncodeMetric for HttpDurations {
     fn encode(&self, mut encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
         for (route, classes) in Route::ALL.iter().zip(self.0.iter()) {
+            let called = classes.iter().any(|histogram| histogram.count() > 0);
             for (histogram, status) in classes.iter().zip(["1xx", "2xx", "3xx", "4xx", "5xx"]) {
-                if histogram.count() > 0 {
+                if histogram.count() > 0 || called && status == "5xx" {
                     let labels =
                         HttpLabels { method: route.method(), route: route.template(), status };
                     histogram.encode(encoder.encode_family(&labels)?)?;
@@ -218,6 +221,12 @@ pub struct InvariantLabel {
     pub invariant: String,
 }
 
+impl From<Invariant> for InvariantLabel {
+    fn from(invariant: Invariant) -> Self {
+        Self { invariant: invariant.code().to_owned() }
+    }
+}
+
 /// A label for how an operation ended.
 #[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct OutcomeLabel {
@@ -238,6 +247,9 @@ macro_rules! outcomes {
         pub enum Outcome { $($(#[$meta])* $name,)+ }
 
         impl Outcome {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
             /// The metric label.
             pub const fn label(self) -> &'static str {
                 match self { $(Outcome::$name => $label,)+ }
@@ -325,7 +337,9 @@ macro_rules! metrics {
                     Info::new([("version", env!("CARGO_PKG_VERSION"))]),
                 );
                 registry.register_collector(Box::new(ProcessCollector::new()));
-                Self { registry, $($field,)+ }
+                let metrics = Self { registry, $($field,)+ };
+                metrics.begin_at_zero();
+                metrics
             }
         }
     };
@@ -342,6 +356,8 @@ metrics! {
     http_server_connections_refused: Counter = "http_server_connections_refused" Counter::default(),
     /// Connections cut because the peer was too slow: head, response, or the shutdown.
     http_server_connections_cut: Counter = "http_server_connections_cut" Counter::default(),
+    /// Whether the queue admits: 0 while it is paused, before its opening, and when all is sold.
+    queue_open: PerQueueGauge = "boxoffice_queue_open" Family::default(),
     /// Users waiting.
     queue_waiting: PerQueueGauge = "boxoffice_queue_waiting" Family::default(),
     /// Users admitted and not finished.
@@ -368,6 +384,8 @@ metrics! {
     store_batch_commands: AtomicHistogram = "boxoffice_store_batch_commands" AtomicHistogram::batches(),
     /// Duration of the store's commits.
     store_commit_duration: AtomicHistogram = "boxoffice_store_commit_duration_seconds" AtomicHistogram::durations(),
+    /// Whether the store works: 0 after a write that failed, and while the database is away.
+    store_up: IntGauge = "boxoffice_store_up" Gauge::default(),
     /// Commands waiting for the store.
     store_pending_commands: IntGauge = "boxoffice_store_pending_commands" Gauge::default(),
     /// Seat lists rendered.
@@ -407,6 +425,21 @@ metrics! {
 }
 
 impl Metrics {
+    /// What is first seen when it has happened once has no rate for that once.
+    fn begin_at_zero(&self) {
+        for invariant in Invariant::ALL {
+            drop(self.invariant_violations.get_or_create(&invariant.into()));
+        }
+        for outcome in Outcome::ALL {
+            for family in [&self.reservations, &self.payments, &self.points_charges] {
+                drop(family.get_or_create(&(*outcome).into()));
+            }
+        }
+        for class in Class::ALL {
+            drop(self.http_server_requests_shed.get_or_create(&ClassLabel { class }));
+        }
+    }
+
     /// The OpenMetrics text of a scrape, to be served as [`CONTENT_TYPE`].
     ///
     /// Levels that something else keeps are to be set just before.
@@ -518,6 +551,10 @@ mod tests {
             "boxoffice_queue_waiting{queue=\"main\"} 7",
             "boxoffice_reservations_total{outcome=\"seat_taken\"} 1",
             "http_server_requests_shed_total{class=\"poll\"} 1",
+            "http_server_request_duration_seconds_count{method=\"GET\",route=\"/api/v1/waiting-queues\",status=\"5xx\"} 0",
+            "boxoffice_payments_total{outcome=\"unknown\"} 0",
+            "boxoffice_invariant_violations_total{invariant=\"I1\"} 0",
+            "http_server_requests_shed_total{class=\"payment\"} 0",
             "http_server_connections 0",
             "boxoffice_clock_jumps_total 0",
             "# HELP boxoffice_events_pending Events waiting to be published.",

@@ -13,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::problem::errors_markdown;
+use super::queue::{QueueState, state_of};
 use super::reply::json;
 use crate::app::AppState;
 use crate::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, RedisCallLabel};
@@ -120,6 +121,8 @@ pub(super) async fn metrics(State(app): State<AppState>) -> Response {
     let m = &app.metrics;
     for queue in app.sequencer.queues() {
         let label = queue.name().as_str().into();
+        let open = matches!(state_of(&queue, now), QueueState::Open);
+        m.queue_open.get_or_create(&label).set(open.into());
         m.queue_waiting.get_or_create(&label).set(level(queue.waiting()));
         m.queue_active.get_or_create(&label).set(level(queue.active(now)));
         m.queue_serving.get_or_create(&label).set(level(queue.serving()));
@@ -158,6 +161,7 @@ pub(super) async fn metrics(State(app): State<AppState>) -> Response {
         m.redis_unsecured.set(redis.unsecured.load(Ordering::Relaxed).into());
         m.redis_clock_ahead_ms.set(redis.clock_ahead_ms.load(Ordering::Relaxed));
     }
+    m.store_up.set(app.store.stats().fault().is_none().into());
     m.store_pending_commands.set(level(app.store.stats().pending.load(Ordering::Relaxed)));
     m.seat_list_builds.inner().store(app.seat_lists.builds(), Ordering::Relaxed);
     ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], m.render()).into_response()
