@@ -1,0 +1,600 @@
+//! One run of one test, from the checks before it to the report.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+
+use crate::catalogue::{self, Test};
+use crate::k6::{self, K6, Recording, Summary};
+use crate::knee::{self, Ramp};
+use crate::model::{
+    Audit, Baseline, Breakpoint, Condition, Confirmation, FORMAT, Generator, Machine, Run, Series, ServerUse, TestKind,
+    Totals, names,
+};
+use crate::process::{Process, tail};
+use crate::report::{self, Lang};
+use crate::safe_rate::{self, Costs, Crowd};
+use crate::sample::{Samples, Sampler, Watched, now_ms};
+use crate::service::{self, Cpus, Service, Start, Target};
+use crate::verdict::{self, Judged};
+use crate::{run_dir, series, signals};
+
+/// What is to be run, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// One of ours, or nothing for a script of the user's own.
+    pub(crate) test: Option<&'static Test>,
+    pub(crate) name: String,
+    /// As it was given, for the report.
+    pub(crate) script: String,
+    pub(crate) path: PathBuf,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) settings: BTreeMap<String, String>,
+    pub(crate) target: Target,
+    pub(crate) cpus: Cpus,
+    pub(crate) port: Option<u16>,
+    pub(crate) tokens: u32,
+    pub(crate) token_format: String,
+    pub(crate) baseline: bool,
+    pub(crate) audit: bool,
+    pub(crate) wrap: Vec<String>,
+    pub(crate) binary: Option<PathBuf>,
+    pub(crate) crowd: Crowd,
+    /// How long 80 % and 120 % of a limit are held.
+    pub(crate) hold: Duration,
+    pub(crate) directory: PathBuf,
+    pub(crate) lang: Lang,
+}
+
+impl Plan {
+    fn kind(&self) -> TestKind {
+        self.test.map_or(TestKind::Custom, |test| test.kind)
+    }
+
+    fn ours(&self) -> bool {
+        !matches!(self.target, Target::Url { .. })
+    }
+}
+
+/// Of a user in k6. Measured: 2.2 GiB for 10,000 of them.
+const BYTES_PER_USER: u64 = 240_000;
+/// k6 tells its users to stop at once; what is left is writing the summary.
+const GENERATOR_STOP: Duration = Duration::from_secs(20);
+/// The share of the CPUs that counts as all of them.
+const FULL: f64 = 0.95;
+
+/// The service under one load.
+struct Measured {
+    started_ms: f64,
+    elapsed_seconds: f64,
+    summary: Option<Summary>,
+    recording: Recording,
+    samples: Samples,
+    generator: Generator,
+    generator_said: String,
+    server_cpu_seconds: Option<f64>,
+    died: Option<String>,
+    interrupted: bool,
+}
+
+/// Runs it and keeps the results; gives the run. The report is written even where the run was stopped.
+pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
+    let users = check(k6, plan)?;
+    let machine = machine();
+    let started = jiff::Timestamp::now();
+    let baseline = if plan.baseline { Some(baseline(k6, plan, users)?) } else { None };
+    let (mut measured, exit_code, audit) = load(k6, plan, &plan.path, &plan.env, &plan.directory, "run", users)?;
+    let warm_up = warm_up(plan, &measured);
+    let series = series::merge(measured.started_ms, warm_up, &measured.recording, &measured.samples);
+    let totals = measured.summary.as_ref().and_then(|summary| summary.totals(warm_up)).map(|mut totals| {
+        // Scripts that count nothing leave it to k6's log what happened.
+        if totals.errors.is_empty() && totals.failed_share > 0.0 {
+            let log = fs::read(plan.directory.join(k6::LOG)).unwrap_or_default();
+            totals.errors = k6::errors_of_log(&String::from_utf8_lossy(&log));
+        }
+        totals
+    });
+    measured.generator.saturated_share = saturated_share(&series, plan, &machine);
+    let server = server_use(&measured, exit_code);
+    let mut breakpoint = None;
+    if plan.kind() == TestKind::Breakpoint && !measured.interrupted {
+        breakpoint = Some(breakpoint_of(k6, plan, &measured, &series, &machine)?);
+    }
+    let interrupted = measured.interrupted || signals::stopped();
+    let safe_rate = if interrupted { None } else { safe_rate_of(plan, &measured, &series, breakpoint.as_ref()) };
+    let thresholds = measured.summary.as_ref().map(Summary::thresholds).unwrap_or_default();
+    let verdict = verdict::judge(&Judged {
+        kind: plan.kind(),
+        interrupted,
+        died: measured.died.as_deref(),
+        totals: totals.as_ref(),
+        thresholds: &thresholds,
+        generator: &measured.generator,
+        generator_said: &measured.generator_said,
+        server: &server,
+        ours: plan.ours(),
+        audit: &audit,
+        machine: &machine,
+        breakpoint: breakpoint.as_ref(),
+        seconds_measured: count(&series, names::DURATION_P95),
+        seconds_sampled: count(&series, names::SERVER_CPUS),
+    });
+    let baseline = baseline.map(|mut baseline| {
+        let ours = totals.as_ref().and_then(|totals| totals.duration.p95);
+        baseline.p95_ratio = match (ours, baseline.totals.duration.p95) {
+            (Some(ours), Some(bare)) if bare > 0.0 => Some(ours / bare),
+            _ => None,
+        };
+        baseline
+    });
+    let run = Run {
+        format: FORMAT,
+        test: plan.name.clone(),
+        kind: plan.kind(),
+        script: plan.script.clone(),
+        started_at: started.round(jiff::Unit::Second).unwrap_or(started).to_string(),
+        elapsed_seconds: measured.elapsed_seconds,
+        machine,
+        commit: commit(),
+        condition: Condition {
+            service: match &plan.target {
+                Target::Embedded => crate::model::Service::Embedded,
+                Target::Cluster { instances } => crate::model::Service::Cluster { instances: *instances },
+                Target::Url { url, .. } => crate::model::Service::Url { url: url.clone() },
+            },
+            cpus: plan.ours().then(|| plan.cpus.count()),
+            settings: shown(&plan.settings),
+            env: plan.env.clone(),
+        },
+        verdict,
+        generator: measured.generator.clone(),
+        by_request: measured.summary.as_ref().map(Summary::by_request).unwrap_or_default(),
+        totals,
+        server,
+        series,
+        baseline,
+        audit: audit.ok(),
+        breakpoint,
+        safe_rate,
+    };
+    run_dir::save(&plan.directory, &run)?;
+    Ok(run)
+}
+
+/// Writes both reports of a run.
+pub(crate) fn write_reports(directory: &Path, run: &Run, others: &[Run], lang: Lang) -> Result<(), String> {
+    run_dir::write(&directory.join("report.html"), &report::html(run, others, lang))?;
+    run_dir::write(&directory.join("report.md"), &report::markdown(run, others, lang))
+}
+
+/// What nobody should read in a report.
+fn shown(settings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let secret = |key: &str| ["token", "password", "secret", "signing_key", "url"].iter().any(|part| key.contains(part));
+    settings
+        .iter()
+        .map(|(key, value)| (key.clone(), if secret(key) { "(not shown)".to_owned() } else { value.clone() }))
+        .collect()
+}
+
+fn count(series: &Series, name: &str) -> usize {
+    series.values.get(name).map_or(0, |values| values.iter().flatten().count())
+}
+
+/// Everything that can be known to be wrong before anything is started. Most users at once.
+fn check(k6: &K6, plan: &Plan) -> Result<k6::Inspection, String> {
+    if let (Some(port), true) = (plan.port, plan.ours()) {
+        service::require_free(port)?;
+    }
+    let inspection = k6.inspect(&plan.path, &plan.env)?;
+    let needed = inspection.users * 115 / 100 + 500;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < needed) {
+        let raised = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
+    }
+    if let Some(current) = getrlimit(Resource::Nofile).current
+        && current < needed
+    {
+        return Err(format!(
+            "a run of {} users at once needs {needed} open files, but the limit is {current}. Raise it as root with \
+             `ulimit -Hn {needed}` in the calling shell, or in /etc/security/limits.conf, or use fewer users",
+            inspection.users
+        ));
+    }
+    let memory = inspection.users * BYTES_PER_USER;
+    if let Some(available) = meminfo("MemAvailable")
+        && available < memory
+    {
+        eprintln!(
+            "warning: k6 needs about {:.1} GiB for {} users; {:.1} GiB are available",
+            memory as f64 / f64::from(1 << 30),
+            inspection.users,
+            available as f64 / f64::from(1 << 30)
+        );
+    }
+    Ok(inspection)
+}
+
+/// Starts the service, loads it, stops it, audits it.
+#[allow(clippy::type_complexity)]
+fn load(
+    k6: &K6,
+    plan: &Plan,
+    script: &Path,
+    env: &BTreeMap<String, String>,
+    directory: &Path,
+    label: &str,
+    inspection: k6::Inspection,
+) -> Result<(Measured, Option<i32>, Result<Audit, String>), String> {
+    let start = Start {
+        target: &plan.target,
+        hello: false,
+        cpus: &plan.cpus,
+        port: plan.port,
+        settings: &plan.settings,
+        wrap: &plan.wrap,
+        directory,
+        binary: plan.binary.as_deref(),
+    };
+    let mut service = service::start(&start)?;
+    if plan.tokens > 0 {
+        service.issue_tokens(plan.tokens, &plan.token_format)?;
+    }
+    let mut env = env.clone();
+    // Only scripts that set their own stage with it are told.
+    if plan.test.is_some_and(|test| test.admin)
+        && !env.contains_key("ADMIN_TOKEN")
+        && let Some(token) = &service.admin_token
+    {
+        env.insert("ADMIN_TOKEN".to_owned(), token.clone());
+    }
+    let measured = drive(k6, &mut service, script, &env, directory, label, inspection)?;
+    let (code, audit) = service.stop_and_audit(plan.audit);
+    Ok((measured, code, audit))
+}
+
+/// One run of k6 against a service.
+fn drive(
+    k6: &K6,
+    service: &mut Service,
+    script: &Path,
+    env: &BTreeMap<String, String>,
+    directory: &Path,
+    label: &str,
+    inspection: k6::Inspection,
+) -> Result<Measured, String> {
+    let bar = bar(label, inspection.seconds);
+    let cpu_before = service.cpu_seconds();
+    let started_ms = now_ms();
+    let began = Instant::now();
+    let mut process = k6.start(script, &service.url, env, directory)?;
+    let sampler = Sampler::start(Watched {
+        servers: service.servers.clone(),
+        engines: service.engines.clone(),
+        generator: process.id(),
+        urls: service.metrics.clone(),
+    });
+    let (mut died, mut interrupted) = (None, false);
+    let ended = loop {
+        if let Some(ended) = process.ended() {
+            break Some(ended);
+        }
+        died = service.died();
+        interrupted = signals::stopped();
+        if died.is_some() || interrupted {
+            // Asked this way it stops its users and still writes its summary.
+            break process.stop(Signal::INT, GENERATOR_STOP);
+        }
+        show(&bar, &mut process, began, directory);
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let elapsed_seconds = began.elapsed().as_secs_f64();
+    let samples = sampler.stop();
+    bar.finish_and_clear();
+    // It may have died in the same moment in which k6 ended.
+    let died = died.or_else(|| service.died());
+    let server_cpu_seconds = match (cpu_before, service.cpu_seconds()) {
+        (Some(before), Some(after)) => Some(after - before),
+        _ => None,
+    };
+    let recording = Recording::read(&directory.join(k6::SECONDS));
+    let summary = Summary::read(&directory.join(k6::SUMMARY));
+    let peak = samples.usage.iter().filter_map(|usage| usage.generator_peak_rss).max();
+    let generator = Generator {
+        k6_version: k6.version.clone(),
+        exit_code: ended.map(|ended| ended.code),
+        cpu_seconds: ended.and_then(|ended| ended.cpu_seconds),
+        peak_rss_bytes: peak,
+        dropped_iterations: summary.as_ref().map(Summary::dropped_iterations),
+        vus_max: summary.as_ref().and_then(Summary::vus_max),
+        saturated_share: None,
+    };
+    Ok(Measured {
+        started_ms: recording.start_ms.unwrap_or(started_ms),
+        elapsed_seconds,
+        summary,
+        recording,
+        samples,
+        generator,
+        generator_said: said(directory),
+        server_cpu_seconds,
+        died,
+        interrupted,
+    })
+}
+
+/// The last errors that k6 logged, or the end of its log.
+fn said(directory: &Path) -> String {
+    let log = fs::read(directory.join(k6::LOG)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&log);
+    let errors: Vec<&str> = text.lines().filter(|line| line.contains("level=error")).collect();
+    match errors.last() {
+        Some(last) => last.chars().take(1000).collect(),
+        None => tail(&directory.join(k6::LOG), 5),
+    }
+}
+
+/// On a terminal a bar that moves; elsewhere a line now and then.
+fn bar(label: &str, seconds: Option<f64>) -> ProgressBar {
+    let bar = ProgressBar::new(seconds.unwrap_or(0.0).ceil() as u64);
+    let style = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} s {wide_msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    bar.set_prefix(label.to_owned());
+    bar
+}
+
+fn show(bar: &ProgressBar, process: &mut Process, began: Instant, directory: &Path) {
+    let elapsed = began.elapsed();
+    let tick = elapsed.as_millis() / 100;
+    if tick % 10 != 0 {
+        return;
+    }
+    let log = fs::read(directory.join(k6::LOG)).unwrap_or_default();
+    let end = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
+    let line = end.lines().rev().find(|line| line.starts_with("running (")).unwrap_or("starting").to_owned();
+    bar.set_position(elapsed.as_secs());
+    bar.set_message(line.clone());
+    if bar.is_hidden() && elapsed.as_secs() % 10 == 0 && elapsed.as_secs() > 0 {
+        eprintln!("{} {line}", bar.prefix());
+    }
+    let _ = process;
+}
+
+/// Seconds from k6's start to the end of the warm-up.
+fn warm_up(plan: &Plan, measured: &Measured) -> f64 {
+    let open = matches!(plan.kind(), TestKind::Load | TestKind::Stress | TestKind::Breakpoint | TestKind::Spike);
+    let asked = plan.env.get("WARMUP").and_then(|text| k6::seconds(text));
+    // A script of the user's own has none that we know of.
+    let warm_up = match plan.test {
+        Some(_) => asked.unwrap_or(if open { 10.0 } else { 0.0 }),
+        None => 0.0,
+    };
+    warm_up + set_up(measured)
+}
+
+/// Seconds that the script took to set its stage.
+fn set_up(measured: &Measured) -> f64 {
+    let began = measured.summary.as_ref().and_then(|summary| summary.gauge("began_at_ms"));
+    began.map_or(0.0, |began| ((began - measured.started_ms) / 1000.0).max(0.0))
+}
+
+/// Share of the seconds in which the figures are as much the generator's as the service's.
+fn saturated_share(series: &Series, plan: &Plan, machine: &Machine) -> Option<f64> {
+    let of = |name: &str| series.values.get(name);
+    let (k6, everything) = (of(names::GENERATOR_CPUS)?, of(names::MACHINE_CPUS)?);
+    let cpus = f64::from(machine.cpus);
+    let server = of(names::SERVER_CPUS);
+    let (mut seconds, mut full) = (0_u32, 0_u32);
+    for index in 0..series.at.len() {
+        let (Some(Some(k6)), Some(Some(everything))) = (k6.get(index), everything.get(index)) else { continue };
+        seconds += 1;
+        let server = server.and_then(|values| values.get(index).copied().flatten()).unwrap_or(0.0);
+        // A service that uses its own CPU up leaves the others to k6.
+        let left = (cpus - server).max(cpus - plan.cpus.count()).max(0.5);
+        if *everything >= FULL * cpus || *k6 >= FULL * left {
+            full += 1;
+        }
+    }
+    (seconds > 0).then(|| f64::from(full) / f64::from(seconds))
+}
+
+fn server_use(measured: &Measured, exit_code: Option<i32>) -> ServerUse {
+    let requests = measured.summary.as_ref().and_then(Summary::requests_in_all).filter(|&requests| requests > 0);
+    let mut counters = BTreeMap::new();
+    if let (Some(first), Some(last)) = (measured.samples.scrapes.first(), measured.samples.scrapes.last()) {
+        for (name, after) in &last.values {
+            let bare = name.split('{').next().unwrap_or(name);
+            if ["_total", "_count", "_sum"].iter().any(|end| bare.ends_with(end)) {
+                counters.insert(name.clone(), after - first.values.get(name).copied().unwrap_or(0.0));
+            }
+        }
+    }
+    ServerUse {
+        cpu_seconds: measured.server_cpu_seconds,
+        cpu_micros_per_request: match (measured.server_cpu_seconds, requests) {
+            (Some(cpu), Some(requests)) => Some(cpu / requests as f64 * 1e6),
+            _ => None,
+        },
+        peak_rss_bytes: measured.samples.usage.iter().filter_map(|usage| usage.server_peak_rss).max(),
+        exit_code,
+        counters,
+    }
+}
+
+/// The same script against static answers.
+fn baseline(k6: &K6, plan: &Plan, inspection: k6::Inspection) -> Result<Baseline, String> {
+    let directory = plan.directory.join("baseline");
+    fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    let nothing = BTreeMap::new();
+    let mut service = service::start(&Start {
+        target: &Target::Embedded,
+        hello: true,
+        cpus: &plan.cpus,
+        port: plan.port,
+        settings: &nothing,
+        wrap: &[],
+        directory: &directory,
+        binary: None,
+    })?;
+    let measured = drive(k6, &mut service, &plan.path, &plan.env, &directory, "baseline", inspection)?;
+    if let Some(how) = measured.died {
+        return Err(format!("the baseline: {how}"));
+    }
+    if measured.interrupted {
+        return Err("stopped while the baseline ran; there is nothing to keep yet".to_owned());
+    }
+    let warm_up = measured.summary.as_ref().and_then(|s| s.gauge("began_at_ms")).map_or(0.0, |_| 0.0);
+    let totals = measured.summary.as_ref().and_then(|summary| summary.totals(warm_up));
+    let totals: Totals = totals.ok_or_else(|| format!("the baseline has no figures: {}", measured.generator_said))?;
+    if totals.failed_share > 0.01 {
+        eprintln!(
+            "warning: {:.1} % of the baseline's requests failed: it answers joins and polls only, so it is no measure for \
+             this script",
+            totals.failed_share * 100.0
+        );
+    }
+    service.stop_and_audit(false);
+    Ok(Baseline { totals, server_cpu_seconds: measured.server_cpu_seconds, p95_ratio: None })
+}
+
+/// Finds the limit, says what sets it, and holds 80 % and 120 % of it.
+fn breakpoint_of(
+    k6: &K6,
+    plan: &Plan,
+    measured: &Measured,
+    series: &Series,
+    machine: &Machine,
+) -> Result<Breakpoint, String> {
+    let ramp = Ramp::of(&plan.env, set_up(measured));
+    let steps: Vec<knee::Step> =
+        ramp.steps().into_iter().map(|step| knee::measure(step, series, measured.summary.as_ref())).collect();
+    let allowance = plan.ours().then(|| plan.cpus.count());
+    let mut found = knee::find(&ramp, &steps, series, allowance, f64::from(machine.cpus));
+    if let Some(knee) = found.knee_per_second {
+        for share in [0.8, 1.2] {
+            if signals::stopped() {
+                break;
+            }
+            eprintln!("holding {:.0} % of the limit: {:.0} per second …", share * 100.0, knee * share);
+            found.confirmations.push(confirm(k6, plan, &ramp, knee, share)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Holds a share of the limit for a while, on a fresh service.
+fn confirm(k6: &K6, plan: &Plan, ramp: &Ramp, knee: f64, share: f64) -> Result<Confirmation, String> {
+    let directory = plan.directory.join(format!("hold-{:.0}", share * 100.0));
+    fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    let per_second = (knee * share).round().max(1.0);
+    let mut env = plan.env.clone();
+    for name in ["START_RATE", "MAX_RATE", "STEPS"] {
+        env.remove(name);
+    }
+    env.insert("RATE".to_owned(), format!("{per_second:.0}"));
+    env.insert("DURATION".to_owned(), format!("{}s", plan.hold.as_secs()));
+    env.entry("WORKLOAD".to_owned()).or_insert_with(|| "mix".to_owned());
+    let script = plan.path.with_file_name("load.js");
+    let inspection = k6.inspect(&script, &env)?;
+    let label = format!("hold {:.0} %", share * 100.0);
+    let (measured, _, _) = load(k6, plan, &script, &env, &directory, &label, inspection)?;
+    let warm_up = ramp.warm_up + set_up(&measured);
+    let totals = measured.summary.as_ref().and_then(|summary| summary.totals(warm_up));
+    let dropped = measured.generator.dropped_iterations;
+    let p95_ms = totals.as_ref().and_then(|totals| totals.duration.p95);
+    let failed_share = totals.as_ref().map(|totals| totals.failed_share);
+    // Nothing that is missing lets it hold.
+    let held = measured.died.is_none()
+        && !measured.interrupted
+        && dropped.is_some_and(|dropped| dropped <= ramp.dropped_allowed(per_second * plan.hold.as_secs_f64()))
+        && failed_share.is_some_and(|share| share <= ramp.failed_max)
+        && p95_ms.is_some_and(|p95| p95 <= ramp.p95_max_ms);
+    Ok(Confirmation {
+        share,
+        per_second,
+        held,
+        failed_share: failed_share.unwrap_or(1.0),
+        dropped_iterations: dropped.unwrap_or(0),
+        p95_ms,
+    })
+}
+
+fn safe_rate_of(
+    plan: &Plan,
+    measured: &Measured,
+    series: &Series,
+    breakpoint: Option<&Breakpoint>,
+) -> Option<crate::model::SafeRate> {
+    if !plan.ours() {
+        return None;
+    }
+    let costs = Costs::of(series, &measured.samples.scrapes, measured.server_cpu_seconds?)?;
+    let share = plan.env.get("BUYERS").and_then(|text| text.parse().ok()).unwrap_or(safe_rate::BUYERS_OF_MIX);
+    let knee = breakpoint.and_then(|found| found.knee_per_second).map(|knee| knee * share);
+    safe_rate::work_out(&costs, plan.cpus.count(), &plan.crowd, knee)
+}
+
+fn machine() -> Machine {
+    let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()));
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    Machine {
+        cpu: cpu.unwrap_or("unknown CPU").to_owned(),
+        cpus: service::available().len() as u32,
+        memory_bytes: meminfo("MemTotal").unwrap_or(0),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        load_average_before: load.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0),
+    }
+}
+
+fn meminfo(field: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+fn commit() -> Option<String> {
+    let said = Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .current_dir(run_dir::root())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+    (said.status.success() && !text.is_empty()).then_some(text)
+}
+
+/// The plan's test by name or by path.
+pub(crate) fn resolve(what: &str) -> Result<(Option<&'static Test>, String, PathBuf), String> {
+    if let Some(test) = catalogue::find(what) {
+        return Ok((Some(test), test.name.to_owned(), run_dir::root().join(test.script)));
+    }
+    let path = PathBuf::from(what);
+    if !path.is_file() {
+        let known: Vec<&str> = catalogue::TESTS.iter().map(|test| test.name).collect();
+        return Err(format!("there is no test and no script {what}; tests: {}", known.join(", ")));
+    }
+    let path = path.canonicalize().map_err(|error| format!("{what}: {error}"))?;
+    // Our own scripts are known by their path, too.
+    let test = catalogue::TESTS.iter().find(|test| run_dir::root().join(test.script) == path);
+    let name = path.file_stem().map_or_else(|| "script".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    Ok((test, name, path))
+}
+
+/// The port that a script insists on: one without parameters that names `localhost` and a port.
+pub(crate) fn wired_port(script: &str) -> Option<u16> {
+    if script.contains("__ENV") || script.contains("lib/boxoffice.js") || script.contains("lib/") {
+        return None;
+    }
+    ["http://localhost:", "http://127.0.0.1:"].iter().find_map(|host| {
+        let rest = &script[script.find(host)? + host.len()..];
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..digits].parse().ok()
+    })
+}
