@@ -1,26 +1,21 @@
 // Joins and polls every few seconds, from a growing number of users. See README.md.
 import { check, sleep } from 'k6';
-import { bodyOf, flag, joinOrGiveUp, number, poll, randomUser, text } from './lib/boxoffice.js';
+import { bodyOf, count, flag, joinOrGiveUp, number, poll, randomUser, requireService, text } from './lib/boxoffice.js';
+import { closedTest, pace } from './lib/closed.js';
 
 const pollMs = number('POLL_MS', 3000);
 const pollAsTold = flag('POLL_AS_TOLD');
 
-export const options = {
-    scenarios: {
-        join_and_poll_ramp: {
-            executor: 'ramping-vus',
-            startVUs: number('START_VUS', 1),
-            stages: [{ target: number('VUS', 1000), duration: text('DURATION', '90s') }],
-        },
-    },
-    thresholds: {
-        http_req_failed: [`rate<=${number('FAILED_MAX', 0)}`],
-        checks: ['rate==1'],
-        http_req_duration: [`p(95)<${number('P95_MS', 8)}`],
-    },
-};
+export const options = closedTest('join_and_poll_ramp', {
+    executor: 'ramping-vus',
+    startVUs: count('START_VUS', 1),
+    stages: [{ target: count('VUS', 1000, 1), duration: text('DURATION', '90s') }],
+}, { names: ['join', 'poll'], p95Ms: 8 });
+
+export const setup = requireService;
 
 export default function () {
+    pace();
     const token = joinOrGiveUp(randomUser());
     let waitMs = pollMs;
     let status;

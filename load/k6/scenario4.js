@@ -1,47 +1,32 @@
 // Buyers with tokens that were activated beforehand: sessions, seats, reserve, pay. See README.md.
 import { check, sleep } from 'k6';
-import { Counter } from 'k6/metrics';
-import { bodyOf, flag, number, pay, reserve, seats, sessions, text } from './lib/boxoffice.js';
+import { bodyOf, count, flag, number, pay, requireService, reserve, seats, sessions, text } from './lib/boxoffice.js';
+import { closedTest, pace } from './lib/closed.js';
+import { errors, rejected, sales } from './lib/metrics.js';
 
-const concertId = number('CONCERT', 1);
+const concertId = count('CONCERT', 1, 1);
 const tokenFormat = text('TOKEN_FORMAT', 'queue_token_{n}');
 // Multiplies the pauses of 3, 2 and 2 seconds between the steps; 0 means none.
 const think = number('THINK', 1);
 const payAlways = flag('PAY_ALWAYS');
 
-export const options = {
-    scenarios: {
-        concert_booking: {
-            executor: 'per-vu-iterations',
-            vus: number('VUS', 300),
-            iterations: 1,
-            maxDuration: text('DURATION', '10m'),
-        },
-    },
-    thresholds: {
-        http_req_failed: [`rate<=${number('FAILED_MAX', 0)}`],
-        unexpected_answers: ['count==0'],
-        checks: ['rate==1'],
-        http_req_duration: [`p(95)<${number('P95_MS', 837)}`],
-    },
-};
+export const options = closedTest('concert_booking', {
+    executor: 'per-vu-iterations',
+    vus: count('VUS', 300, 1),
+    iterations: 1,
+    maxDuration: text('DURATION', '10m'),
+}, {
+    names: ['sessions', 'seats', 'reserve', 'pay'],
+    p95Ms: 837,
+    counted: [errors, rejected, sales],
+    thresholds: { 'unexpected_answers{phase:main}': ['count==0'] },
+});
 
-// What the rules forbid is not an error: these say how often it happened.
-const reservations = new Counter('reservations_made');
-const payments = new Counter('payments_made');
-const seatTaken = new Counter('rejected_seat_taken');
-const notEnoughPoints = new Counter('rejected_not_enough_points');
-const soldOut = new Counter('rejected_sold_out');
-// Anything else is one.
-const unexpected = new Counter('unexpected_answers');
+export const setup = requireService;
 
 function expected(response, what, ...statuses) {
     const ok = statuses.includes(response.status);
     check(response, { [what]: () => ok });
-    if (!ok) {
-        unexpected.add(1);
-        console.error(`${what}: status ${response.status} ${response.error} ${String(response.body).slice(0, 300)}`);
-    }
     return ok;
 }
 
@@ -63,7 +48,7 @@ function chooseSeats(token) {
     const session = pickOne(bodyOf(response).sessions || []);
     sleep(3 * think);
     if (session === undefined) {
-        soldOut.add(1);
+        rejected.rejected_sold_out.add(1);
         return null;
     }
     response = seats(concertId, session.sessionId, token);
@@ -73,7 +58,7 @@ function chooseSeats(token) {
     const seatIds = pickSeats(bodyOf(response).availableSeats || []);
     sleep(2 * think);
     if (seatIds.length === 0) {
-        soldOut.add(1);
+        rejected.rejected_sold_out.add(1);
         return null;
     }
     return { sessionId: session.sessionId, seatIds };
@@ -85,14 +70,16 @@ function reserveChoice(userId, choice, token) {
         return undefined;
     }
     if (response.status === 409) {
-        seatTaken.add(1);
+        const { code } = bodyOf(response);
+        (code === 'SEAT_LIMIT_REACHED' ? rejected.rejected_seat_limit : rejected.rejected_seat_taken).add(1);
         return undefined;
     }
-    reservations.add(1);
+    sales.reservations_made.add(1);
     return bodyOf(response).reservationId;
 }
 
 export default function () {
+    pace();
     const userId = `${__VU}`;
     const token = tokenFormat.replace('{n}', userId);
     const choice = chooseSeats(token);
@@ -108,5 +95,5 @@ export default function () {
     if (!expected(response, 'Paid or not enough points', 201, 402)) {
         return;
     }
-    (response.status === 201 ? payments : notEnoughPoints).add(1);
+    (response.status === 201 ? sales.payments_made : rejected.rejected_not_enough_points).add(1);
 }

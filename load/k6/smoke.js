@@ -1,6 +1,6 @@
 // One fan's whole way, and the doors that must stay shut on it, in a few seconds. See README.md.
 import { check, group, sleep } from 'k6';
-import { bodyOf, join, number, pay, points, poll, reserve, seats, sessions, text } from './lib/boxoffice.js';
+import { bodyOf, join, number, pay, points, poll, requireService, reserve, seats, sessions, text } from './lib/boxoffice.js';
 
 const concertId = number('CONCERT', 1);
 const pollMs = number('POLL_MS', 200);
@@ -21,6 +21,8 @@ export const options = {
         iterations: [`count==${fans * number('ITERATIONS', 1)}`],
     },
 };
+
+export const setup = requireService;
 
 // Stops at the first step that failed: those after it could only repeat the complaint.
 function step(response, name, conditions) {
