@@ -98,8 +98,11 @@ impl Figure {
 /// Compares B with A.
 pub(crate) fn compare(a: &Run, b: &Run) -> Comparison {
     let mut rows = Vec::new();
-    let mut add = |figure, get: &dyn Fn(&Run) -> Option<f64>| rows.push(row(figure, None, get(a), get(b)));
-    let duration = |run: &Run, get: fn(&Latency) -> Option<f64>| run.totals.as_ref().and_then(|t| get(&t.duration));
+    let mut add =
+        |figure, get: &dyn Fn(&Run) -> Option<f64>| rows.push(row(figure, None, get(a), get(b)));
+    let duration = |run: &Run, get: fn(&Latency) -> Option<f64>| {
+        run.totals.as_ref().and_then(|t| get(&t.duration))
+    };
     add(Figure::Median, &|run| duration(run, |l| l.med));
     add(Figure::P95, &|run| duration(run, |l| l.p95));
     add(Figure::P99, &|run| duration(run, |l| l.p99));
@@ -107,7 +110,11 @@ pub(crate) fn compare(a: &Run, b: &Run) -> Comparison {
     add(Figure::FailedShare, &|run| run.totals.as_ref().map(|t| t.failed_share));
     add(Figure::ChecksFailedShare, &|run| {
         let totals = run.totals.as_ref()?;
-        Some(if totals.checks == 0 { 0.0 } else { totals.checks_failed as f64 / totals.checks as f64 })
+        Some(if totals.checks == 0 {
+            0.0
+        } else {
+            totals.checks_failed as f64 / totals.checks as f64
+        })
     });
     add(Figure::CpuPerRequest, &|run| run.server.cpu_micros_per_request);
     add(Figure::PeakMemory, &|run| run.server.peak_rss_bytes.map(|bytes| bytes as f64));
@@ -118,7 +125,9 @@ pub(crate) fn compare(a: &Run, b: &Run) -> Comparison {
     names.sort();
     names.dedup();
     for name in names {
-        let get = |run: &Run, figure: fn(&Latency) -> Option<f64>| run.by_request.get(name).and_then(figure);
+        let get = |run: &Run, figure: fn(&Latency) -> Option<f64>| {
+            run.by_request.get(name).and_then(figure)
+        };
         rows.push(row(Figure::P95, Some(name), get(a, |l| l.p95), get(b, |l| l.p95)));
     }
     Comparison { rows, notes: notes(a, b) }
@@ -155,16 +164,30 @@ fn notes(a: &Run, b: &Run) -> Vec<String> {
     };
     differ("different tests", a.test.clone(), b.test.clone());
     differ("different machines", machine(a), machine(b));
-    differ("different services", format!("{:?}", a.condition.service), format!("{:?}", b.condition.service));
+    differ(
+        "different services",
+        format!("{:?}", a.condition.service),
+        format!("{:?}", b.condition.service),
+    );
     let cpus = |run: &Run| run.condition.cpus.map_or("unknown".to_owned(), |cpus| cpus.to_string());
     differ("different CPUs of the service", cpus(a), cpus(b));
-    differ("different settings", format!("{:?}", a.condition.settings), format!("{:?}", b.condition.settings));
-    differ("different variables", format!("{:?}", a.condition.env), format!("{:?}", b.condition.env));
+    differ(
+        "different settings",
+        format!("{:?}", a.condition.settings),
+        format!("{:?}", b.condition.settings),
+    );
+    differ(
+        "different variables",
+        format!("{:?}", a.condition.env),
+        format!("{:?}", b.condition.env),
+    );
     for (name, run) in [("A", a), ("B", b)] {
         for finding in &run.verdict.findings {
             if matches!(
                 finding.code,
-                FindingCode::GeneratorSaturated | FindingCode::NoisyMachine | FindingCode::Interrupted
+                FindingCode::GeneratorSaturated
+                    | FindingCode::NoisyMachine
+                    | FindingCode::Interrupted
             ) {
                 notes.push(format!("{name}: {}", finding.detail));
             }

@@ -46,7 +46,9 @@ pub(crate) fn find() -> Result<K6, String> {
                 Ok(said) if said.status.success() => {
                     PathBuf::from(String::from_utf8_lossy(&said.stdout).trim().to_owned())
                 }
-                Ok(said) => return Err(format!("{HELP}\n{}", String::from_utf8_lossy(&said.stderr).trim())),
+                Ok(said) => {
+                    return Err(format!("{HELP}\n{}", String::from_utf8_lossy(&said.stderr).trim()));
+                }
                 Err(error) => return Err(format!("{HELP} ({}: {error})", tools.display())),
             }
         }
@@ -55,7 +57,11 @@ pub(crate) fn find() -> Result<K6, String> {
     let said = said.map_err(|error| format!("{HELP} ({}: {error})", program.display()))?;
     let text = String::from_utf8_lossy(&said.stdout);
     let version = version_of(&text).ok_or_else(|| {
-        format!("{} does not say its version as k6 does, but: {}. {HELP}", program.display(), text.trim())
+        format!(
+            "{} does not say its version as k6 does, but: {}. {HELP}",
+            program.display(),
+            text.trim()
+        )
     })?;
     if !version.starts_with(VERSION) {
         return Err(format!(
@@ -87,18 +93,26 @@ fn env_arguments(env: &BTreeMap<String, String>) -> Vec<String> {
 }
 
 impl K6 {
-    pub(crate) fn inspect(&self, script: &Path, env: &BTreeMap<String, String>) -> Result<Inspection, String> {
+    pub(crate) fn inspect(
+        &self,
+        script: &Path,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Inspection, String> {
         let mut command = Command::new(&self.program);
         command.args(["inspect", "--execution-requirements"]).args(env_arguments(env)).arg(script);
         shield(&mut command);
-        let said = command.stdin(Stdio::null()).output().map_err(|error| format!("cannot start k6: {error}"))?;
+        let said = command
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("cannot start k6: {error}"))?;
         if !said.status.success() {
             let text = [said.stderr, said.stdout].concat();
             let text = String::from_utf8_lossy(&text);
             return Err(format!("k6 cannot read {}:\n{}", script.display(), text.trim()));
         }
-        let value: Value = serde_json::from_slice(&said.stdout)
-            .map_err(|error| format!("what k6 says of {} is not JSON: {error}", script.display()))?;
+        let value: Value = serde_json::from_slice(&said.stdout).map_err(|error| {
+            format!("what k6 says of {} is not JSON: {error}", script.display())
+        })?;
         Ok(Inspection {
             users: value["maxVUs"].as_u64().unwrap_or(0),
             seconds: value["totalDuration"].as_str().and_then(seconds),
@@ -114,7 +128,13 @@ impl K6 {
         directory: &Path,
     ) -> Result<Process, String> {
         let mut command = mortal(&self.program);
-        command.args(["run", "--no-color", "--no-usage-report", "--summary-trend-stats", TREND_STATS]);
+        command.args([
+            "run",
+            "--no-color",
+            "--no-usage-report",
+            "--summary-trend-stats",
+            TREND_STATS,
+        ]);
         command.arg("--summary-export").arg(directory.join(SUMMARY));
         command.arg("--console-output").arg(directory.join(CONSOLE));
         command.args(["-e", &format!("HOST={url}")]).args(env_arguments(env)).arg(script);
@@ -176,6 +196,14 @@ pub(crate) struct Threshold {
     pub(crate) measured: bool,
 }
 
+/// See [`Summary::step`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StepFigures {
+    pub(crate) p95_ms: Option<f64>,
+    pub(crate) failed_share: Option<f64>,
+    pub(crate) iterations: Option<u64>,
+}
+
 impl Summary {
     pub(crate) fn read(path: &Path) -> Option<Self> {
         Self::parse(&fs::read_to_string(path).ok()?)
@@ -227,11 +255,18 @@ impl Summary {
         (rate > 0.0).then_some(count / rate)
     }
 
-    /// `http_req_duration` of a tag, such as `step:03`, and the share of its requests that failed.
-    pub(crate) fn tagged(&self, tag: &str) -> Option<(Latency, f64)> {
-        let duration = latency(self.metric(&format!("http_req_duration{{{tag}}}"))?);
-        let failed = self.metric(&format!("http_req_failed{{{tag}}}"))?["value"].as_f64()?;
-        Some((duration, failed))
+    /// What a step of the breakpoint test came to, by its tag.
+    pub(crate) fn step(&self, number: u32) -> StepFigures {
+        let metric = |name: &str| self.metric(&format!("{name}{{step:{number:02}}}"));
+        // Of each iteration only its slowest request, so that many quick ones do not hide it.
+        let slowest = metric("slowest_answer").or_else(|| metric("http_req_duration")).map(latency);
+        // A share of nothing is 0 in the summary.
+        let any = |metric: &&Value| metric["passes"].as_u64().unwrap_or(0) + metric["fails"].as_u64().unwrap_or(0) > 0;
+        StepFigures {
+            p95_ms: slowest.and_then(|latency| latency.p95),
+            failed_share: metric("http_req_failed").filter(any).and_then(|metric| metric["value"].as_f64()),
+            iterations: metric("iterations").and_then(|metric| metric["count"].as_u64()),
+        }
     }
 
     /// `None` where k6 made no request: then there are no figures, not good ones.
@@ -249,8 +284,12 @@ impl Summary {
         for (name, metric) in self.metrics() {
             let ours = is_counter(metric)
                 && !name.contains('{')
-                && !["http_", "data_", "iteration", "dropped_", "ws_", "grpc_"].iter().any(|p| name.starts_with(p));
-            let Some(count) = ours.then(|| self.measured(name)?["count"].as_u64()).flatten() else { continue };
+                && !["http_", "data_", "iteration", "dropped_", "ws_", "grpc_"]
+                    .iter()
+                    .any(|p| name.starts_with(p));
+            let Some(count) = ours.then(|| self.measured(name)?["count"].as_u64()).flatten() else {
+                continue;
+            };
             match name.strip_prefix("error_") {
                 Some(_) if count == 0 => {}
                 Some(kind) => _ = errors.insert(kind.replace('_', " "), count),
@@ -259,7 +298,11 @@ impl Summary {
         }
         Some(Totals {
             requests: count,
-            requests_per_second: if seconds > 0.0 { count as f64 / seconds } else { requests["rate"].as_f64()? },
+            requests_per_second: if seconds > 0.0 {
+                count as f64 / seconds
+            } else {
+                requests["rate"].as_f64()?
+            },
             failed_share: self.measured("http_req_failed")?["value"].as_f64()?,
             checks: of_checks("passes") + of_checks("fails"),
             checks_failed: of_checks("fails"),
@@ -276,7 +319,9 @@ impl Summary {
     pub(crate) fn by_request(&self) -> BTreeMap<String, Latency> {
         let mut found = BTreeMap::new();
         for (metric, value) in self.metrics() {
-            let Some(tags) = metric.strip_prefix("http_req_duration{").and_then(|rest| rest.strip_suffix('}')) else {
+            let Some(tags) =
+                metric.strip_prefix("http_req_duration{").and_then(|rest| rest.strip_suffix('}'))
+            else {
                 continue;
             };
             let mut name = None;
@@ -305,7 +350,11 @@ impl Summary {
             for (condition, crossed) in value["thresholds"].as_object().into_iter().flatten() {
                 // A counter that never counted is zero, and that is a figure. Anything else was not measured.
                 let measured = is_counter(value)
-                    || match (value["count"].as_u64(), value["passes"].as_u64(), value["fails"].as_u64()) {
+                    || match (
+                        value["count"].as_u64(),
+                        value["passes"].as_u64(),
+                        value["fails"].as_u64(),
+                    ) {
                         (Some(count), ..) => count > 0,
                         (None, Some(passes), Some(fails)) => passes + fails > 0,
                         _ => value["value"].as_f64().is_some(),
@@ -332,7 +381,8 @@ impl Threshold {
 
 fn is_counter(metric: &Value) -> bool {
     metric.as_object().is_some_and(|fields| {
-        fields.contains_key("count") && fields.keys().all(|key| ["count", "rate", "thresholds"].contains(&key.as_str()))
+        fields.contains_key("count")
+            && fields.keys().all(|key| ["count", "rate", "thresholds"].contains(&key.as_str()))
     })
 }
 
@@ -370,7 +420,8 @@ pub(crate) fn errors_of_log(text: &str) -> BTreeMap<String, u64> {
             ("too many open files", "too many open files in k6"),
             ("cannot assign requested address", "no free port in k6"),
         ];
-        let kind = kind.iter().find(|(part, _)| error.contains(part)).map_or("other", |(_, kind)| kind);
+        let kind =
+            kind.iter().find(|(part, _)| error.contains(part)).map_or("other", |(_, kind)| kind);
         *found.entry(kind.to_owned()).or_insert(0) += 1;
     }
     found
@@ -417,12 +468,18 @@ impl Recording {
                 Some("param") => {
                     for (kind, names) in data["aggregates"].as_object().into_iter().flatten() {
                         let names = names.as_array().into_iter().flatten();
-                        aggregates.insert(kind.clone(), names.filter_map(|n| n.as_str().map(str::to_owned)).collect());
+                        aggregates.insert(
+                            kind.clone(),
+                            names.filter_map(|n| n.as_str().map(str::to_owned)).collect(),
+                        );
                     }
                 }
                 Some("metric") => {
                     for (name, about) in data.as_object().into_iter().flatten() {
-                        kinds.insert(name.clone(), about["type"].as_str().unwrap_or_default().to_owned());
+                        kinds.insert(
+                            name.clone(),
+                            about["type"].as_str().unwrap_or_default().to_owned(),
+                        );
                     }
                 }
                 Some("start") => recording.start_ms = data[0][0].as_f64(),
@@ -455,4 +512,3 @@ fn second(
     let at_ms = *values.get("time")?.get("value")?;
     Some(Second { at_ms, values })
 }
-

@@ -46,7 +46,9 @@ impl Ramp {
         let number = |name: &str, otherwise: f64| {
             env.get(name).and_then(|text| text.parse::<f64>().ok()).unwrap_or(otherwise)
         };
-        let time = |name: &str, otherwise: f64| env.get(name).and_then(|text| seconds(text)).unwrap_or(otherwise);
+        let time = |name: &str, otherwise: f64| {
+            env.get(name).and_then(|text| seconds(text)).unwrap_or(otherwise)
+        };
         let steps = number("STEPS", 20.0).max(1.0);
         Self {
             begins,
@@ -63,7 +65,11 @@ impl Ramp {
     pub(crate) fn steps(&self) -> Vec<Asked> {
         (1..=self.steps)
             .map(|number| {
-                let share = if self.steps > 1 { f64::from(number - 1) / f64::from(self.steps - 1) } else { 0.0 };
+                let share = if self.steps > 1 {
+                    f64::from(number - 1) / f64::from(self.steps - 1)
+                } else {
+                    0.0
+                };
                 let from = self.begins + self.warm_up + f64::from(number - 1) * self.step_seconds;
                 Asked {
                     number,
@@ -81,25 +87,21 @@ impl Ramp {
     }
 }
 
-/// What was measured in a step. k6 tells the requests of each apart by the tag `step`.
+/// What was measured in a step. k6 tells the requests of each apart by the tag `step`; where its summary
+/// does not, the series do.
 pub(crate) fn measure(asked: Asked, series: &Series, summary: Option<&Summary>) -> Step {
-    let tagged = summary.and_then(|summary| summary.tagged(&format!("step:{:02}", asked.number)));
+    let figures = summary.map(|summary| summary.step(asked.number)).unwrap_or_default();
     // The second in which the rate changes belongs to neither.
     let (from, to) = (asked.from + 1.0, asked.to);
     let dropped = mean(series, names::DROPPED_PER_SECOND, asked.from, asked.to).unwrap_or(0.0);
     Step {
         asked,
-        done: mean(series, names::ITERATIONS_PER_SECOND, from, to),
+        // By the series: in a step that was cut short, the count alone would be too small.
+        done: mean(series, names::ITERATIONS_PER_SECOND, from, to)
+            .or(figures.iterations.map(|count| count as f64 / (asked.to - asked.from))),
         dropped: dropped * (asked.to - asked.from),
-        p95_ms: tagged
-            .as_ref()
-            .and_then(|(duration, _)| duration.p95)
-            .or_else(|| highest(series, names::DURATION_P95, from, to)),
-        failed_share: tagged
-            .as_ref()
-            .filter(|(duration, _)| duration.count.is_none_or(|count| count > 0))
-            .map(|(_, failed)| *failed)
-            .or_else(|| mean(series, names::FAILED_SHARE, from, to)),
+        p95_ms: figures.p95_ms.or_else(|| highest(series, names::DURATION_P95, from, to)),
+        failed_share: figures.failed_share.or_else(|| mean(series, names::FAILED_SHARE, from, to)),
     }
 }
 
@@ -115,7 +117,11 @@ impl Step {
             return Some(format!("p95 {p95:.0} ms, above {:.0} ms", ramp.p95_max_ms));
         }
         if let Some(failed) = self.failed_share.filter(|failed| *failed > ramp.failed_max) {
-            return Some(format!("{:.2} % failed, above {:.2} %", failed * 100.0, ramp.failed_max * 100.0));
+            return Some(format!(
+                "{:.2} % failed, above {:.2} %",
+                failed * 100.0,
+                ramp.failed_max * 100.0
+            ));
         }
         // As many as one in a hundred that could not be started is a queue that grows.
         (self.dropped > self.asked.rate * seconds * 0.01)
@@ -136,14 +142,24 @@ pub(crate) fn find(
     let Some(given) = given else {
         let last = steps.iter().rev().find(|step| step.came());
         let (saturated, text) = match last {
-            Some(last) if last.asked.number == ramp.steps => {
-                (Resource::None, format!("it held to the end of the ramp, {:.0} per second", last.asked.rate))
-            }
-            Some(last) => (Resource::Unknown, format!("the ramp ended at {:.0} per second and nothing says why", last.asked.rate)),
+            Some(last) if last.asked.number == ramp.steps => (
+                Resource::None,
+                format!("it held to the end of the ramp, {:.0} per second", last.asked.rate),
+            ),
+            Some(last) => (
+                Resource::Unknown,
+                format!("the ramp ended at {:.0} per second and nothing says why", last.asked.rate),
+            ),
             None => (Resource::Unknown, "nothing was measured in any step".to_owned()),
         };
         evidence.push(text);
-        return Breakpoint { knee_per_second: None, knee_at: None, saturated, evidence, confirmations: Vec::new() };
+        return Breakpoint {
+            knee_per_second: None,
+            knee_at: None,
+            saturated,
+            evidence,
+            confirmations: Vec::new(),
+        };
     };
     let step = &steps[given];
     if let Some(why) = step.gave(ramp) {
@@ -152,7 +168,8 @@ pub(crate) fn find(
     // The limit lies between the last rate that held and the first that did not; what was done of the latter
     // says where. An overloaded service may do less than it could, so no less than what held.
     let held = if given > 0 { steps[given - 1].asked.rate } else { 0.0 };
-    let knee = step.done.map_or((held + step.asked.rate) / 2.0, |done| done.clamp(held, step.asked.rate));
+    let knee =
+        step.done.map_or((held + step.asked.rate) / 2.0, |done| done.clamp(held, step.asked.rate));
     if let Some(done) = step.done {
         evidence.push(format!(
             "{done:.0} per second were done of {:.0}; {held:.0} per second had held before",
@@ -160,7 +177,8 @@ pub(crate) fn find(
         ));
     }
     // The second half of the step before tells of strain that is not yet overload; the step itself of overload.
-    let saturated = resource(series, step.asked.from, step.asked.to, allowance, machine_cpus, &mut evidence);
+    let saturated =
+        resource(series, step.asked.from, step.asked.to, allowance, machine_cpus, &mut evidence);
     Breakpoint {
         knee_per_second: Some(knee.max(1.0)),
         knee_at: Some(step.asked.from),
@@ -196,7 +214,9 @@ fn resource(
         evidence.push(format!("service: {server:.2} of its {allowance:.2} CPUs"));
     }
     if let (Some(generator), Some(machine)) = (generator, machine) {
-        evidence.push(format!("k6: {generator:.2} CPUs; the machine: {machine:.2} of {machine_cpus:.0}"));
+        evidence.push(format!(
+            "k6: {generator:.2} CPUs; the machine: {machine:.2} of {machine_cpus:.0}"
+        ));
     }
     if let Some(commit) = commit {
         evidence.push(format!(
@@ -206,7 +226,8 @@ fn resource(
         ));
     }
     if shed > 0.0 {
-        evidence.push(format!("{shed:.0} requests per second were refused by limits of concurrency"));
+        evidence
+            .push(format!("{shed:.0} requests per second were refused by limits of concurrency"));
     }
     if let (Some(server), Some(allowance)) = (server, allowance)
         && server >= ALL_OF_IT * allowance
@@ -220,7 +241,9 @@ fn resource(
         return Resource::Store;
     }
     let left = (machine_cpus - server.unwrap_or(0.0)).max(0.5);
-    if machine.is_some_and(|machine| machine >= 0.93 * machine_cpus) || generator.is_some_and(|k6| k6 >= 0.9 * left) {
+    if machine.is_some_and(|machine| machine >= 0.93 * machine_cpus)
+        || generator.is_some_and(|k6| k6 >= 0.9 * left)
+    {
         return Resource::Generator;
     }
     if shed > 0.0 {

@@ -48,9 +48,18 @@ const LEVELS: [(&str, &str); 3] = [
 ];
 
 /// Puts everything onto one axis that begins at `start_ms` (since 1970).
-pub(crate) fn merge(start_ms: f64, warm_up_seconds: f64, recording: &Recording, samples: &Samples) -> Series {
+pub(crate) fn merge(
+    start_ms: f64,
+    warm_up_seconds: f64,
+    recording: &Recording,
+    samples: &Samples,
+) -> Series {
     let second_of = |at_ms: f64| ((at_ms - start_ms) / 1000.0).round();
-    let times = recording.seconds.iter().map(|second| second.at_ms).chain(samples.usage.iter().map(|u| u.at_ms));
+    let times = recording
+        .seconds
+        .iter()
+        .map(|second| second.at_ms)
+        .chain(samples.usage.iter().map(|u| u.at_ms));
     let last = times.map(second_of).fold(0.0, f64::max) as usize;
     let mut axis = Axis { length: last, values: BTreeMap::new() };
     for second in &recording.seconds {
@@ -66,7 +75,9 @@ pub(crate) fn merge(start_ms: f64, warm_up_seconds: f64, recording: &Recording, 
         if elapsed < 0.3 {
             continue;
         }
-        let rate = |get: fn(&Usage) -> Option<f64>| Some(((get(after)? - get(before)?) / elapsed).max(0.0));
+        let rate = |get: fn(&Usage) -> Option<f64>| {
+            Some(((get(after)? - get(before)?) / elapsed).max(0.0))
+        };
         axis.set(names::SERVER_CPUS, at, rate(|usage| usage.server_cpu));
         axis.set(names::ENGINE_CPUS, at, rate(|usage| usage.engine_cpu));
         axis.set(names::GENERATOR_CPUS, at, rate(|usage| usage.generator_cpu));
@@ -149,7 +160,17 @@ pub(crate) fn highest(series: &Series, name: &str, from: f64, to: f64) -> Option
     points(series, name, from, to).reduce(f64::max)
 }
 
-fn points<'a>(series: &'a Series, name: &str, from: f64, to: f64) -> impl Iterator<Item = f64> + 'a {
+fn points<'a>(
+    series: &'a Series,
+    name: &str,
+    from: f64,
+    to: f64,
+) -> impl Iterator<Item = f64> + 'a {
     let values = series.values.get(name).map_or(&[][..], Vec::as_slice);
-    series.at.iter().zip(values).filter(move |(at, _)| **at > from && **at <= to).filter_map(|(_, value)| *value)
+    series
+        .at
+        .iter()
+        .zip(values)
+        .filter(move |(at, _)| **at > from && **at <= to)
+        .filter_map(|(_, value)| *value)
 }

@@ -4,7 +4,10 @@
 //! that a threshold asks for is not a pass.
 
 use crate::k6::{THRESHOLDS_CROSSED, Threshold};
-use crate::model::{Audit, Breakpoint, Finding, FindingCode, Generator, Machine, Outcome, ServerUse, TestKind, Totals, Verdict};
+use crate::model::{
+    Audit, Breakpoint, Finding, FindingCode, Generator, Machine, Outcome, ServerUse, TestKind,
+    Totals, Verdict,
+};
 
 /// Of the run's seconds: what is more is no outlier.
 const SATURATED_SHARE: f64 = 0.1;
@@ -36,7 +39,9 @@ pub(crate) struct Judged<'a> {
 
 pub(crate) fn judge(run: &Judged<'_>) -> Verdict {
     let mut findings = Vec::new();
-    let mut find = |fatal: bool, code: FindingCode, detail: String| findings.push(Finding { fatal, code, detail });
+    let mut find = |fatal: bool, code: FindingCode, detail: String| {
+        findings.push(Finding { fatal, code, detail })
+    };
     if run.interrupted {
         find(true, FindingCode::Interrupted, "stopped by a signal before its end".to_owned());
     }
@@ -51,7 +56,11 @@ pub(crate) fn judge(run: &Judged<'_>) -> Verdict {
             // A ramp goes on until one is; what it finds is judged by its confirmations.
             find(!ramp, FindingCode::ThresholdCrossed, text);
         } else if !threshold.measured && !ramp {
-            find(true, FindingCode::MetricMissing, format!("{text}: nothing was measured that it could be held against"));
+            find(
+                true,
+                FindingCode::MetricMissing,
+                format!("{text}: nothing was measured that it could be held against"),
+            );
         }
     }
     match run.totals {
@@ -69,7 +78,10 @@ pub(crate) fn judge(run: &Judged<'_>) -> Verdict {
         find(
             false,
             FindingCode::NoisyMachine,
-            format!("load average {:.2} before the run, on {} CPUs", run.machine.load_average_before, run.machine.cpus),
+            format!(
+                "load average {:.2} before the run, on {} CPUs",
+                run.machine.load_average_before, run.machine.cpus
+            ),
         );
     }
     if let Some(found) = run.breakpoint {
@@ -99,19 +111,27 @@ fn generator(run: &Judged<'_>, find: &mut Find<'_>) {
             FindingCode::GeneratorFailed,
             format!("k6 ended with code {code}: {}", run.generator_said),
         ),
-        None => find(true, FindingCode::GeneratorFailed, format!("k6 did not end: {}", run.generator_said)),
+        None => find(
+            true,
+            FindingCode::GeneratorFailed,
+            format!("k6 did not end: {}", run.generator_said),
+        ),
     }
     match generator.saturated_share {
         Some(share) if share > SATURATED_SHARE => find(
             false,
             FindingCode::GeneratorSaturated,
-            format!("in {:.0} % of the seconds k6 or the machine had no CPU left, so latencies are partly their own", share * 100.0),
+            format!(
+                "in {:.0} % of the seconds k6 or the machine had no CPU left, so latencies are partly their own",
+                share * 100.0
+            ),
         ),
         Some(_) => {}
         None => find(
             run.ours,
             FindingCode::MetricMissing,
-            "the CPU of k6 and the machine: whether the generator was the limit is not known".to_owned(),
+            "the CPU of k6 and the machine: whether the generator was the limit is not known"
+                .to_owned(),
         ),
     }
     match generator.dropped_iterations {
@@ -119,7 +139,9 @@ fn generator(run: &Judged<'_>, find: &mut Find<'_>) {
         Some(dropped) if dropped > 0 => find(
             !matches!(run.kind, TestKind::Breakpoint | TestKind::Stress),
             FindingCode::DroppedIterations,
-            format!("{dropped} iterations were due and could not be started: there were not enough users free"),
+            format!(
+                "{dropped} iterations were due and could not be started: there were not enough users free"
+            ),
         ),
         Some(_) => {}
         None => find(true, FindingCode::MetricMissing, "dropped iterations".to_owned()),
@@ -139,17 +161,25 @@ fn of_totals(run: &Judged<'_>, totals: &Totals, find: &mut Find<'_>) {
         }
     }
     // The script's own thresholds say what is too much; without any, every failure is.
-    let script_judges = run.thresholds.iter().any(|t| t.metric.starts_with("http_req_failed") && t.asserts());
+    let script_judges =
+        run.thresholds.iter().any(|t| t.metric.starts_with("http_req_failed") && t.asserts());
     if totals.failed_share > 0.0 {
-        let kinds: Vec<String> = totals.errors.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
+        let kinds: Vec<String> =
+            totals.errors.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
         find(
             !script_judges,
             FindingCode::RequestsFailed,
-            format!("{:.3} % of {} requests{}{}", totals.failed_share * 100.0, totals.requests,
-                if kinds.is_empty() { "" } else { "; " }, kinds.join(", ")),
+            format!(
+                "{:.3} % of {} requests{}{}",
+                totals.failed_share * 100.0,
+                totals.requests,
+                if kinds.is_empty() { "" } else { "; " },
+                kinds.join(", ")
+            ),
         );
     }
-    let script_judges = run.thresholds.iter().any(|t| t.metric.starts_with("checks") && t.asserts());
+    let script_judges =
+        run.thresholds.iter().any(|t| t.metric.starts_with("checks") && t.asserts());
     if totals.checks_failed > 0 {
         find(
             !script_judges,
@@ -158,7 +188,11 @@ fn of_totals(run: &Judged<'_>, totals: &Totals, find: &mut Find<'_>) {
         );
     }
     if run.seconds_measured == 0 {
-        find(true, FindingCode::MetricMissing, "the figures of each second: k6 recorded none".to_owned());
+        find(
+            true,
+            FindingCode::MetricMissing,
+            "the figures of each second: k6 recorded none".to_owned(),
+        );
     }
 }
 
