@@ -135,7 +135,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.kill();
+        // Politely first: it may have something to tidy up.
+        self.stop(Signal::TERM, Duration::from_secs(10));
     }
 }
 

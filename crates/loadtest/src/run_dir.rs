@@ -126,3 +126,57 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_format_is_told_by_name_and_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(RUN);
+        for (content, expected) in [
+            (r#"{"format":999,"test":"x"}"#, "by a newer loadtest"),
+            (r#"{"format":0}"#, "by an older loadtest"),
+            (r#"{"test":"x"}"#, "does not say its format"),
+            (r#"{"format":1}"#, "not a run as format 1 has it: missing field"),
+            ("{", "not JSON"),
+        ] {
+            fs::write(&file, content).unwrap();
+            for path in [directory.path(), file.as_path()] {
+                let error = load(path).unwrap_err();
+                assert!(
+                    error.contains(expected) && error.contains("run.json"),
+                    "{content}: {error}"
+                );
+            }
+        }
+        fs::remove_file(&file).unwrap();
+        assert!(load(directory.path()).unwrap_err().contains("no run directory"));
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("report.md");
+        write(&file, "old").unwrap();
+        write(&file, "new").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        // A directory in its way is what a full disk is: it cannot be written.
+        fs::create_dir(directory.path().join("report.new")).unwrap();
+        assert!(write(&file, "newer").unwrap_err().contains("report.md"));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_run_is_not_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("a/b");
+        make(Some(&out), "x").unwrap();
+        make(Some(&out), "x").unwrap();
+        fs::write(out.join(RUN), "{}").unwrap();
+        assert!(make(Some(&out), "x").unwrap_err().contains("holds a run already"));
+        assert_eq!(find(&[directory.path().join("a")]).unwrap(), [directory.path().join("a/b")]);
+        assert!(find(&[directory.path().to_owned()]).unwrap_err().contains("holds none"));
+    }
+}

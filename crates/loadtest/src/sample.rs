@@ -186,3 +186,32 @@ impl Scrape {
         of_name.map(|(_, value)| *value).reduce(|a, b| a + b)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_is_read_without_its_buckets() {
+        let text = "# HELP x y\n# TYPE x counter\nx_total{class=\"a b\"} 3\nx_total{class=\"c\"} 4\nh_bucket{le=\"1.0\"} 9\n\
+                    h_sum 0.25\nbad line\n# EOF\n";
+        let values: BTreeMap<String, f64> = parse(text).into_iter().collect();
+        assert_eq!(values.len(), 3, "{values:?}");
+        let scrape = Scrape { at_ms: 0.0, values };
+        assert_eq!(scrape.sum("x_total"), Some(7.0));
+        assert_eq!(scrape.sum("h_sum"), Some(0.25));
+        assert_eq!(scrape.sum("x"), None);
+    }
+
+    #[test]
+    fn our_own_use_can_be_read() {
+        let id = std::process::id();
+        let before = cpu_seconds(id).unwrap();
+        let until = Instant::now() + Duration::from_millis(60);
+        while Instant::now() < until {}
+        assert!(cpu_seconds(id).unwrap() > before);
+        assert!(memory_bytes(id, "VmRSS").unwrap() > 1_000_000);
+        assert!(machine_cpu_seconds().unwrap() > 0.0);
+        assert_eq!(cpu_seconds(0), None);
+    }
+}

@@ -194,9 +194,9 @@ struct Quota(PathBuf);
 impl Quota {
     /// For these processes and all that they start from now on.
     fn impose(cpus: f64, pids: &[u32]) -> Result<Self, String> {
-        // In periods of 10 ms rather than the usual 100 ms: a service that used up its share sleeps for the rest
-        // of the period, and that shows in every latency.
-        const PERIOD_US: f64 = 10_000.0;
+        // In short periods rather than the usual 100 ms: a service that used up its share sleeps for the rest of
+        // the period, and that shows in every latency. The kernel takes no share below 1 ms.
+        let period_us = (1000.0 / cpus).clamp(10_000.0, 1_000_000.0);
         let path = Path::new(CGROUP_CPU).join(format!(
             "loadtest-{}-{}",
             std::process::id(),
@@ -211,8 +211,8 @@ impl Quota {
         };
         fs::create_dir(&path).map_err(failed)?;
         let quota = Self(path.clone());
-        fs::write(path.join("cpu.cfs_period_us"), format!("{PERIOD_US:.0}")).map_err(failed)?;
-        fs::write(path.join("cpu.cfs_quota_us"), format!("{:.0}", (cpus * PERIOD_US).max(1000.0)))
+        fs::write(path.join("cpu.cfs_period_us"), format!("{period_us:.0}")).map_err(failed)?;
+        fs::write(path.join("cpu.cfs_quota_us"), format!("{:.0}", (cpus * period_us).max(1000.0)))
             .map_err(failed)?;
         for pid in pids {
             fs::write(path.join("cgroup.procs"), pid.to_string()).map_err(failed)?;
@@ -542,6 +542,15 @@ impl Service {
         }
     }
 
+    /// Whether a service that is not ours has stopped answering; asked once, after the run.
+    pub(crate) fn unreachable(&self) -> Option<String> {
+        if !matches!(self.form, Form::Url) {
+            return None;
+        }
+        let error = get(&format!("{}/health/ready", self.url)).err()?;
+        Some(format!("{} does not answer any more: {error}", self.url))
+    }
+
     /// Issues activated tokens.
     pub(crate) fn issue_tokens(&self, count: u32, format: &str) -> Result<(), String> {
         let token = self
@@ -715,4 +724,59 @@ fn get(url: &str) -> Result<(u16, String), String> {
 
 fn clip(text: &str) -> String {
     text.chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_counted_listed_or_shared() {
+        let choose = |text: &str| Cpus::choose(text, &[0, 1, 4, 5]);
+        for (text, list, count) in [
+            ("1", &[0][..], 1.0),
+            ("3", &[0, 1, 4], 3.0),
+            ("0", &[0], 1.0),
+            ("4,1", &[1, 4], 2.0),
+            ("4-5", &[4, 5], 2.0),
+            ("all", &[0, 1, 4, 5], 4.0),
+            ("0.5", &[0], 0.5),
+            ("1.5", &[0, 1], 1.5),
+            ("2.0", &[0, 1], 2.0),
+        ] {
+            let cpus = choose(text).unwrap();
+            assert_eq!((cpus.list.as_slice(), cpus.count()), (list, count), "{text}");
+        }
+        for text in [
+            "",
+            "x",
+            "5",
+            "4.5",
+            "2-3",
+            "0.0",
+            "-1",
+            "1-0",
+            "0,2",
+            "NaN",
+            "inf",
+            "1e9",
+            "0-99999999999",
+        ] {
+            assert!(choose(text).is_err(), "{text}");
+        }
+        assert!(choose("5").unwrap_err().contains("has only 4"));
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        assert!(
+            require_free(port)
+                .unwrap_err()
+                .contains(&format!("port {port} of 127.0.0.1 is not free"))
+        );
+        drop(taken);
+        require_free(port).unwrap();
+    }
 }
