@@ -127,6 +127,9 @@ struct RunArgs {
     /// How long 80 % and 120 % of a limit are held, in seconds
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=600))]
     hold: u64,
+    /// Keep the service's data directory in the results (not of a cluster)
+    #[arg(long, conflicts_with_all = ["url", "cluster"])]
+    keep: bool,
     /// A program and its arguments that the service is started by (for tests of this program)
     #[arg(long, hide = true, value_name = "COMMAND")]
     wrap: Option<String>,
@@ -282,6 +285,7 @@ fn run(args: &RunArgs) -> Result<bool, String> {
             .map(str::to_owned)
             .collect(),
         binary: args.binary.clone(),
+        keep: args.keep,
         crowd: args.crowd.crowd(),
         hold: Duration::from_secs(if args.quick { args.hold.min(12) } else { args.hold }),
         directory,
@@ -349,6 +353,7 @@ fn all(args: &AllArgs) -> Result<bool, String> {
                 audit: true,
                 wrap: Vec::new(),
                 binary: None,
+                keep: false,
                 crowd: args.crowd.crowd(),
                 hold: Duration::from_secs(if args.quick { 12 } else { 30 }),
                 directory: directory.clone(),

@@ -45,6 +45,7 @@ pub(crate) struct Plan {
     pub(crate) audit: bool,
     pub(crate) wrap: Vec<String>,
     pub(crate) binary: Option<PathBuf>,
+    pub(crate) keep: bool,
     pub(crate) crowd: Crowd,
     /// How long 80 % and 120 % of a limit are held.
     pub(crate) hold: Duration,
@@ -278,6 +279,9 @@ fn load(
     }
     let measured = drive(k6, &mut service, script, &env, directory, label, inspection)?;
     let (code, audit) = service.stop_and_audit(plan.audit);
+    if plan.keep {
+        service.keep_data(&directory.join("data"))?;
+    }
     Ok((measured, code, audit))
 }
 

@@ -646,6 +646,18 @@ impl Service {
         }
     }
 
+    /// Copies the data directory.
+    pub(crate) fn keep_data(&self, to: &Path) -> Result<(), String> {
+        let Form::Embedded { data, .. } = &self.form else { return Ok(()) };
+        let from = data.0.join("data");
+        let said = Command::new("cp").arg("-a").arg(&from).arg(to).stdin(Stdio::null()).output();
+        match said {
+            Ok(said) if said.status.success() => Ok(()),
+            Ok(said) => Err(format!("cannot keep the data: {}", String::from_utf8_lossy(&said.stderr).trim())),
+            Err(error) => Err(format!("cannot keep the data: cp: {error}")),
+        }
+    }
+
     /// CPU time of all of its instances, also just after their end.
     pub(crate) fn cpu_seconds(&mut self) -> Option<f64> {
         if let Form::Embedded { process, .. } = &mut self.form
