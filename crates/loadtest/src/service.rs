@@ -653,7 +653,10 @@ impl Service {
         let said = Command::new("cp").arg("-a").arg(&from).arg(to).stdin(Stdio::null()).output();
         match said {
             Ok(said) if said.status.success() => Ok(()),
-            Ok(said) => Err(format!("cannot keep the data: {}", String::from_utf8_lossy(&said.stderr).trim())),
+            Ok(said) => Err(format!(
+                "cannot keep the data: {}",
+                String::from_utf8_lossy(&said.stderr).trim()
+            )),
             Err(error) => Err(format!("cannot keep the data: cp: {error}")),
         }
     }

@@ -5,8 +5,8 @@
 
 use crate::k6::{THRESHOLDS_CROSSED, Threshold};
 use crate::model::{
-    Audit, Breakpoint, Finding, FindingCode, Generator, Machine, Outcome, ServerUse, TestKind,
-    Totals, Verdict,
+    Audit, Breakpoint, Finding, FindingCode, Generator, Machine, Outcome, Resource, ServerUse,
+    TestKind, Totals, Verdict,
 };
 
 /// Of the run's seconds: what is more is no outlier.
@@ -53,8 +53,10 @@ pub(crate) fn judge(run: &Judged<'_>) -> Verdict {
     for threshold in run.thresholds.iter().filter(|threshold| threshold.asserts()) {
         let text = format!("{}: {}", threshold.metric, threshold.condition);
         if threshold.crossed {
-            // A ramp goes on until one is; what it finds is judged by its confirmations.
-            find(!ramp, FindingCode::ThresholdCrossed, text);
+            // A ramp goes on until one is; what it finds is judged by its confirmations. Answers that are no
+            // sign of overload are wrong at any rate.
+            let wrong = threshold.metric.starts_with("unexpected");
+            find(!ramp || wrong, FindingCode::ThresholdCrossed, text);
         } else if !threshold.measured && !ramp {
             find(
                 true,
@@ -220,7 +222,17 @@ fn server(run: &Judged<'_>, find: &mut Find<'_>) {
 }
 
 fn confirmations(run: &Judged<'_>, found: &Breakpoint, find: &mut Find<'_>) {
-    if found.knee_per_second.is_none() || run.interrupted {
+    if run.interrupted {
+        return;
+    }
+    if found.knee_per_second.is_none() {
+        // That it held to the end is no failure, but no limit either.
+        let held = found.saturated == Resource::None;
+        find(
+            !held,
+            FindingCode::LimitNotConfirmed,
+            format!("no limit was found: {}", found.evidence.join("; ")),
+        );
         return;
     }
     for (share, must_hold) in [(0.8, true), (1.2, false)] {
@@ -266,7 +278,7 @@ const fn order(code: FindingCode) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Confirmation, Latency, Resource};
+    use crate::model::{Confirmation, Latency};
 
     struct Case {
         kind: TestKind,
@@ -516,5 +528,22 @@ mod tests {
         assert_eq!(with(Some(true), Some(true)), Outcome::Fail);
         assert_eq!(with(Some(true), None), Outcome::Fail);
         assert_eq!(with(None, None), Outcome::Fail);
+        let without = |saturated: Resource| {
+            outcome(|c| {
+                c.kind = TestKind::Breakpoint;
+                c.breakpoint = Some(Breakpoint {
+                    knee_per_second: None,
+                    knee_at: None,
+                    saturated,
+                    evidence: vec!["held".to_owned()],
+                    confirmations: vec![],
+                });
+            })
+        };
+        assert_eq!(without(Resource::None), (Outcome::Pass, vec![FindingCode::LimitNotConfirmed]));
+        assert_eq!(
+            without(Resource::Unknown),
+            (Outcome::Fail, vec![FindingCode::LimitNotConfirmed])
+        );
     }
 }
