@@ -542,24 +542,60 @@ fn breakpoint_of(
         .collect();
     let allowance = plan.ours().then(|| plan.cpus.count());
     let mut found = knee::find(&ramp, &steps, series, allowance, f64::from(machine.cpus));
-    if let Some(knee) = found.knee_per_second {
-        for share in [0.8, 1.2] {
-            if signals::stopped() {
-                break;
+    // The steps are short, so what they say may be off by a little. What holds or does not hold for longer
+    // corrects it, and the limit is what was confirmed.
+    for attempt in 1..=ATTEMPTS {
+        let Some(knee) = found.knee_per_second else { break };
+        let (confirmations, correction) = hold(k6, plan, &ramp, knee, attempt);
+        found.confirmations = confirmations;
+        match correction {
+            Some((factor, why)) if attempt < ATTEMPTS && !signals::stopped() => {
+                found
+                    .evidence
+                    .push(format!("{why}, so {:.0} per second were tried next", knee * factor));
+                found.knee_per_second = Some((knee * factor).max(1.0));
             }
-            eprintln!(
-                "holding {:.0} % of the limit: {:.0} per second …",
-                share * 100.0,
-                knee * share
-            );
-            match confirm(k6, plan, &ramp, knee, share) {
-                Ok(one) => found.confirmations.push(one),
-                // What the ramp has found is not lost with it; the verdict says that this was not tried.
-                Err(error) => eprintln!("warning: {error}"),
-            }
+            _ => break,
         }
     }
     found
+}
+
+/// How often a limit is corrected before it counts as not confirmed.
+const ATTEMPTS: u32 = 3;
+
+/// Holds 80 % and 120 % of a limit. Where that contradicts it: what to multiply it by, and why.
+fn hold(
+    k6: &K6,
+    plan: &Plan,
+    ramp: &Ramp,
+    knee: f64,
+    attempt: u32,
+) -> (Vec<Confirmation>, Option<(f64, String)>) {
+    let mut done = Vec::new();
+    for (share, must_hold, factor) in [(0.8, true, 0.85), (1.2, false, 1.15)] {
+        if signals::stopped() {
+            break;
+        }
+        eprintln!("holding {:.0} % of the limit: {:.0} per second …", share * 100.0, knee * share);
+        match confirm(k6, plan, ramp, knee, share, attempt) {
+            Ok(one) => {
+                let contradicts = one.held != must_hold;
+                let per_second = one.per_second;
+                done.push(one);
+                if contradicts {
+                    let what = if must_hold { "did not hold" } else { "held" };
+                    return (done, Some((factor, format!("{per_second:.0} per second {what}"))));
+                }
+            }
+            // What the ramp has found is not lost with it; the verdict says that this was not tried.
+            Err(error) => {
+                eprintln!("warning: {error}");
+                break;
+            }
+        }
+    }
+    (done, None)
 }
 
 /// Holds a share of the limit for a while, on a fresh service.
@@ -569,8 +605,10 @@ fn confirm(
     ramp: &Ramp,
     knee: f64,
     share: f64,
+    attempt: u32,
 ) -> Result<Confirmation, String> {
-    let directory = plan.directory.join(format!("hold-{:.0}", share * 100.0));
+    let again = if attempt == 1 { String::new() } else { format!("-{attempt}") };
+    let directory = plan.directory.join(format!("hold-{:.0}{again}", share * 100.0));
     fs::create_dir_all(&directory)
         .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
     let per_second = (knee * share).round().max(1.0);
