@@ -108,17 +108,20 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
     let warm_up = warm_up(plan, &measured);
     let series =
         series::merge(measured.started_ms, warm_up, &measured.recording, &measured.samples);
+    let server = server_use(&measured, exit_code);
     let totals =
         measured.summary.as_ref().and_then(|summary| summary.totals(warm_up)).map(|mut totals| {
-            // Scripts that count nothing leave it to k6's log what happened.
+            // Scripts that count nothing leave it to k6's log and to the service what happened.
             if totals.errors.is_empty() && totals.failed_share > 0.0 {
                 let log = fs::read(plan.directory.join(k6::LOG)).unwrap_or_default();
                 totals.errors = k6::errors_of_log(&String::from_utf8_lossy(&log));
+                if plan.ours() {
+                    totals.errors.append(&mut answered(&server));
+                }
             }
             totals
         });
     measured.generator.saturated_share = saturated_share(&series, plan, &machine);
-    let server = server_use(&measured, exit_code);
     let mut breakpoint = None;
     if plan.kind() == TestKind::Breakpoint && !measured.interrupted {
         breakpoint = Some(breakpoint_of(k6, plan, &measured, &series, &machine));
@@ -143,6 +146,7 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
         audit: &audit,
         machine: &machine,
         breakpoint: breakpoint.as_ref(),
+        elapsed_seconds: measured.elapsed_seconds,
         seconds_measured: count(&series, names::DURATION_P95),
         seconds_sampled: count(&series, names::SERVER_CPUS),
     });
@@ -485,6 +489,22 @@ fn server_use(measured: &Measured, exit_code: Option<i32>) -> ServerUse {
         exit_code,
         counters,
     }
+}
+
+/// How often the service itself says that it answered with an error, by class.
+fn answered(server: &ServerUse) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for class in ["4xx", "5xx"] {
+        let label = format!("status=\"{class}\"");
+        let of_class = server.counters.iter().filter(|(name, _)| {
+            name.starts_with("http_server_request_duration_seconds_count{") && name.contains(&label)
+        });
+        let count = of_class.map(|(_, count)| *count).sum::<f64>() as u64;
+        if count > 0 {
+            found.insert(class.to_owned(), count);
+        }
+    }
+    found
 }
 
 /// The same script against static answers.
