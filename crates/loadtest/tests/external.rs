@@ -2,6 +2,8 @@
 //!
 //! Needs k6 (`scripts/tools k6`), the release binary of the service, strace, and root for fractions of a CPU.
 #![cfg(feature = "external")]
+// Helpers of tests are not in tests, for clippy.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::net::TcpListener;
