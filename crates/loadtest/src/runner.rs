@@ -382,7 +382,7 @@ fn bar(label: &str, seconds: Option<f64>) -> ProgressBar {
 fn show(bar: &ProgressBar, began: Instant, directory: &Path) {
     let elapsed = began.elapsed();
     let tick = elapsed.as_millis() / 100;
-    if tick % 10 != 0 {
+    if !tick.is_multiple_of(10) {
         return;
     }
     let end = end_of(&directory.join(k6::LOG));
@@ -394,7 +394,7 @@ fn show(bar: &ProgressBar, began: Instant, directory: &Path) {
         .to_owned();
     bar.set_position(elapsed.as_secs());
     bar.set_message(line.clone());
-    if bar.is_hidden() && elapsed.as_secs() % 10 == 0 && elapsed.as_secs() > 0 {
+    if bar.is_hidden() && elapsed.as_secs().is_multiple_of(10) && elapsed.as_secs() > 0 {
         eprintln!("{}: {line}", bar.prefix());
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! Needs k6 (`scripts/tools k6`), the release binary of the service, strace, and root for fractions of a CPU.
 #![cfg(feature = "external")]
-// Helpers of tests are not in tests, for clippy.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail like the test")]
 
 use std::fs;
 use std::net::TcpListener;
