@@ -139,7 +139,7 @@ fn a_run_passes_and_keeps_all_of_it() {
     let _alone = alone();
     let place = Place::new();
     let out = place.out("run");
-    let child = spawn(short(&out, &["--baseline"]));
+    let child = spawn(short(&out, &[]));
     let id = child.id();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
@@ -154,7 +154,6 @@ fn a_run_passes_and_keeps_all_of_it() {
     assert!(run["totals"]["requests"].as_u64().unwrap() > 20);
     assert!(run["by_request"]["poll"]["p95"].as_f64().unwrap() > 0.0);
     assert_eq!(run["audit"]["clean"], true);
-    assert!(run["baseline"]["p95_ratio"].as_f64().unwrap() > 0.0);
     let at = run["series"]["at"].as_array().unwrap().len();
     assert!(at >= 5, "{at} seconds");
     for name in [
@@ -179,6 +178,27 @@ fn a_run_passes_and_keeps_all_of_it() {
     assert!(same.status.success(), "{}", text(&same));
     let again = loadtest().arg("report").arg(&out).args(["--lang", "ko"]).output().unwrap();
     assert!(again.status.success(), "{}", text(&again));
+}
+
+#[test]
+fn static_answers_stand_beside_the_service() {
+    let _alone = alone();
+    let place = Place::new();
+    let out = place.out("run");
+    let mut command = loadtest();
+    command.args(["run", "scenario2", "--no-build", "--baseline", "--out"]).arg(&out);
+    for pair in ["VUS=5", "START_VUS=5", "RATE=50", "DURATION=4s", "P95_MS=2000"] {
+        command.args(["-e", pair]);
+    }
+    let child = spawn(command);
+    let id = child.id();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    nothing_left(id, &out);
+    let baseline = &run_of(&out)["baseline"];
+    assert!(baseline["p95_ratio"].as_f64().unwrap() > 0.0, "{baseline}");
+    assert!(baseline["totals"]["requests"].as_u64().unwrap() > 100, "{baseline}");
+    assert_eq!(baseline["totals"]["failed_share"].as_f64(), Some(0.0), "{baseline}");
 }
 
 #[test]
