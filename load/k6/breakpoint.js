@@ -26,6 +26,8 @@ for (let index = 0; index < steps; index += 1) {
     const delayAbortEval = `${Math.round((warmup + stepSeconds * index + Math.min(3, stepSeconds / 2)) * 1000)}ms`;
     const giving = (threshold) => [{ threshold, abortOnFail: true, delayAbortEval }];
     thresholds[`slowest_answer{step:${step}}`] = giving(`p(95)<${p95Ms}`);
+    // Known sooner: at the end of a request, not of an iteration.
+    thresholds[`http_req_duration{step:${step}}`] = giving(`p(95)<${p95Ms}`);
     thresholds[`http_req_failed{step:${step}}`] = giving(`rate<=${failedShare}`);
 }
 

@@ -1,6 +1,8 @@
 // Everybody at once: a constant crowd joins, then polls until it is let in. See README.md.
 import { check, sleep } from 'k6';
-import { bodyOf, count, flag, joinOrGiveUp, number, poll, randomUser, requireService, text } from './lib/boxoffice.js';
+import {
+    bodyOf, count, flag, joinOrGiveUp, number, poll, randomUser, requireService, seconds,
+} from './lib/boxoffice.js';
 import { closedTest, pace } from './lib/closed.js';
 
 const pollMs = number('POLL_MS', 3000);
@@ -10,7 +12,7 @@ const startJitterMs = number('START_JITTER_MS', 0);
 export const options = closedTest('peak_test', {
     executor: 'constant-vus',
     vus: count('VUS', 10000, 1),
-    duration: text('DURATION', '2m'),
+    duration: `${seconds('DURATION', '2m', 1)}s`,
 }, { names: ['join', 'poll'], p95Ms: 1000 });
 
 export const setup = requireService;

@@ -1,6 +1,8 @@
 // Buyers with tokens that were activated beforehand: sessions, seats, reserve, pay. See README.md.
 import { check, sleep } from 'k6';
-import { bodyOf, count, flag, number, pay, requireService, reserve, seats, sessions, text } from './lib/boxoffice.js';
+import {
+    bodyOf, count, flag, number, pay, requireService, reserve, seats, seconds, sessions, text,
+} from './lib/boxoffice.js';
 import { closedTest, pace } from './lib/closed.js';
 import { errors, rejected, sales } from './lib/metrics.js';
 
@@ -14,7 +16,7 @@ export const options = closedTest('concert_booking', {
     executor: 'per-vu-iterations',
     vus: count('VUS', 300, 1),
     iterations: 1,
-    maxDuration: text('DURATION', '10m'),
+    maxDuration: `${seconds('DURATION', '10m', 1)}s`,
 }, {
     names: ['sessions', 'seats', 'reserve', 'pay'],
     p95Ms: 837,

@@ -1,6 +1,8 @@
 // One fan's whole way, and the doors that must stay shut on it, in a few seconds. See README.md.
 import { check, group, sleep } from 'k6';
-import { bodyOf, join, number, pay, points, poll, requireService, reserve, seats, sessions, text } from './lib/boxoffice.js';
+import {
+    bodyOf, join, number, pay, points, poll, requireService, reserve, seats, seconds, sessions,
+} from './lib/boxoffice.js';
 
 const concertId = number('CONCERT', 1);
 const pollMs = number('POLL_MS', 200);
@@ -12,7 +14,7 @@ export const options = {
             executor: 'per-vu-iterations',
             vus: fans,
             iterations: number('ITERATIONS', 1),
-            maxDuration: text('DURATION', '60s'),
+            maxDuration: `${seconds('DURATION', '60s', 1)}s`,
         },
     },
     thresholds: {

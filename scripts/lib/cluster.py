@@ -276,6 +276,8 @@ def serve(options):
             if line.strip() == "audit":
                 code = one.stop()
                 clean, output = one.audit()
+                calls = ", ".join(f"{name} {count}" for name, count in sorted(one.redis.calls().items()))
+                output += f"\nRedis: {calls}"
                 answer(exitCode=code, clean=clean, output=output)
     finally:
         one.stop()

@@ -1,6 +1,6 @@
 //! One run held against another of the same test: what got worse by more than runs differ anyway.
 
-use crate::model::{FindingCode, Latency, Run};
+use crate::model::{FindingCode, Latency, Outcome, Run};
 
 /// All figures of two runs side by side.
 #[derive(Clone, Debug)]
@@ -8,6 +8,8 @@ pub(crate) struct Comparison {
     pub(crate) rows: Vec<Row>,
     /// Why the two are not quite the same measurement, as plain text; empty where they are.
     pub(crate) notes: Vec<String>,
+    /// A was a pass and B is not, whatever the figures say.
+    pub(crate) verdict_lost: bool,
 }
 
 /// One figure of both.
@@ -59,7 +61,8 @@ pub(crate) enum Change {
 impl Comparison {
     /// Whether B is worse than A, or cannot be said to be as good.
     pub(crate) fn regressed(&self) -> bool {
-        self.rows.iter().any(|row| matches!(row.change, Change::Worse | Change::Missing))
+        self.verdict_lost
+            || self.rows.iter().any(|row| matches!(row.change, Change::Worse | Change::Missing))
     }
 }
 
@@ -98,8 +101,11 @@ impl Figure {
 /// Compares B with A.
 pub(crate) fn compare(a: &Run, b: &Run) -> Comparison {
     let mut rows = Vec::new();
-    let mut add = |figure, get: &dyn Fn(&Run) -> Option<f64>| rows.push(row(figure, None, get(a), get(b)));
-    let duration = |run: &Run, get: fn(&Latency) -> Option<f64>| run.totals.as_ref().and_then(|t| get(&t.duration));
+    let mut add =
+        |figure, get: &dyn Fn(&Run) -> Option<f64>| rows.push(row(figure, None, get(a), get(b)));
+    let duration = |run: &Run, get: fn(&Latency) -> Option<f64>| {
+        run.totals.as_ref().and_then(|t| get(&t.duration))
+    };
     add(Figure::Median, &|run| duration(run, |l| l.med));
     add(Figure::P95, &|run| duration(run, |l| l.p95));
     add(Figure::P99, &|run| duration(run, |l| l.p99));
@@ -107,7 +113,11 @@ pub(crate) fn compare(a: &Run, b: &Run) -> Comparison {
     add(Figure::FailedShare, &|run| run.totals.as_ref().map(|t| t.failed_share));
     add(Figure::ChecksFailedShare, &|run| {
         let totals = run.totals.as_ref()?;
-        Some(if totals.checks == 0 { 0.0 } else { totals.checks_failed as f64 / totals.checks as f64 })
+        Some(if totals.checks == 0 {
+            0.0
+        } else {
+            totals.checks_failed as f64 / totals.checks as f64
+        })
     });
     add(Figure::CpuPerRequest, &|run| run.server.cpu_micros_per_request);
     add(Figure::PeakMemory, &|run| run.server.peak_rss_bytes.map(|bytes| bytes as f64));
@@ -118,10 +128,13 @@ pub(crate) fn compare(a: &Run, b: &Run) -> Comparison {
     names.sort();
     names.dedup();
     for name in names {
-        let get = |run: &Run, figure: fn(&Latency) -> Option<f64>| run.by_request.get(name).and_then(figure);
+        let get = |run: &Run, figure: fn(&Latency) -> Option<f64>| {
+            run.by_request.get(name).and_then(figure)
+        };
         rows.push(row(Figure::P95, Some(name), get(a, |l| l.p95), get(b, |l| l.p95)));
     }
-    Comparison { rows, notes: notes(a, b) }
+    let passed = |run: &Run| run.verdict.outcome == Outcome::Pass;
+    Comparison { rows, notes: notes(a, b), verdict_lost: passed(a) && !passed(b) }
 }
 
 fn row(figure: Figure, request: Option<&String>, a: Option<f64>, b: Option<f64>) -> Row {
@@ -155,16 +168,35 @@ fn notes(a: &Run, b: &Run) -> Vec<String> {
     };
     differ("different tests", a.test.clone(), b.test.clone());
     differ("different machines", machine(a), machine(b));
-    differ("different services", format!("{:?}", a.condition.service), format!("{:?}", b.condition.service));
+    differ(
+        "different services",
+        format!("{:?}", a.condition.service),
+        format!("{:?}", b.condition.service),
+    );
     let cpus = |run: &Run| run.condition.cpus.map_or("unknown".to_owned(), |cpus| cpus.to_string());
     differ("different CPUs of the service", cpus(a), cpus(b));
-    differ("different settings", format!("{:?}", a.condition.settings), format!("{:?}", b.condition.settings));
-    differ("different variables", format!("{:?}", a.condition.env), format!("{:?}", b.condition.env));
+    differ(
+        "different settings",
+        format!("{:?}", a.condition.settings),
+        format!("{:?}", b.condition.settings),
+    );
+    differ(
+        "different variables",
+        format!("{:?}", a.condition.env),
+        format!("{:?}", b.condition.env),
+    );
     for (name, run) in [("A", a), ("B", b)] {
+        match run.verdict.outcome {
+            Outcome::Pass => {}
+            Outcome::Fail => notes.push(format!("{name} is no pass: see its report")),
+            Outcome::Incomplete => notes.push(format!("{name} was stopped before its end")),
+        }
         for finding in &run.verdict.findings {
             if matches!(
                 finding.code,
-                FindingCode::GeneratorSaturated | FindingCode::NoisyMachine | FindingCode::Interrupted
+                FindingCode::GeneratorSaturated
+                    | FindingCode::NoisyMachine
+                    | FindingCode::Interrupted
             ) {
                 notes.push(format!("{name}: {}", finding.detail));
             }
@@ -175,4 +207,58 @@ fn notes(a: &Run, b: &Run) -> Vec<String> {
 
 fn machine(run: &Run) -> String {
     format!("{} × {}", run.machine.cpus, run.machine.cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(figure: Figure, a: Option<f64>, b: Option<f64>) -> Change {
+        row(figure, None, a, b).change
+    }
+
+    #[test]
+    fn noise_is_no_regression_and_a_regression_is_no_noise() {
+        use Change::{Better, Missing, Same, Unknown, Worse};
+        for (figure, a, b, expected) in [
+            (Figure::P95, Some(100.0), Some(130.0), Same),
+            (Figure::P95, Some(100.0), Some(150.0), Worse),
+            (Figure::P95, Some(150.0), Some(100.0), Better),
+            // Twice as long, and nobody notices.
+            (Figure::P95, Some(0.5), Some(1.0), Same),
+            (Figure::P95, Some(0.5), Some(20.0), Worse),
+            (Figure::P99, Some(0.0), Some(4.0), Same),
+            (Figure::P99, Some(0.0), Some(6.0), Worse),
+            (Figure::RequestsPerSecond, Some(1000.0), Some(980.0), Same),
+            (Figure::RequestsPerSecond, Some(1000.0), Some(900.0), Worse),
+            (Figure::RequestsPerSecond, Some(900.0), Some(1000.0), Better),
+            (Figure::Knee, Some(100.0), Some(60.0), Worse),
+            (Figure::CpuPerRequest, Some(50.0), Some(54.0), Same),
+            (Figure::CpuPerRequest, Some(50.0), Some(70.0), Worse),
+            // One request in a thousand.
+            (Figure::FailedShare, Some(0.0), Some(0.0005), Same),
+            (Figure::FailedShare, Some(0.0), Some(0.002), Worse),
+            (Figure::FailedShare, Some(0.1), Some(0.0), Better),
+            (Figure::P95, Some(1.0), None, Missing),
+            (Figure::P95, None, Some(1.0), Unknown),
+            (Figure::P95, None, None, Unknown),
+        ] {
+            assert_eq!(change(figure, a, b), expected, "{figure:?} {a:?} {b:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_no_pass() {
+        let rows = vec![row(Figure::P95, None, Some(1.0), None)];
+        assert!(Comparison { rows, notes: Vec::new(), verdict_lost: false }.regressed());
+        let rows = vec![row(Figure::P95, None, Some(1.0), Some(1.0))];
+        assert!(!Comparison { rows, notes: Vec::new(), verdict_lost: false }.regressed());
+    }
+
+    #[test]
+    fn a_ratio_needs_something_to_divide_by() {
+        assert_eq!(row(Figure::P95, None, Some(2.0), Some(3.0)).ratio(), Some(1.5));
+        assert_eq!(row(Figure::P95, None, Some(0.0), Some(3.0)).ratio(), None);
+        assert_eq!(row(Figure::P95, None, None, Some(3.0)).ratio(), None);
+    }
 }

@@ -46,7 +46,12 @@ pub(crate) fn find() -> Result<K6, String> {
                 Ok(said) if said.status.success() => {
                     PathBuf::from(String::from_utf8_lossy(&said.stdout).trim().to_owned())
                 }
-                Ok(said) => return Err(format!("{HELP}\n{}", String::from_utf8_lossy(&said.stderr).trim())),
+                Ok(said) => {
+                    return Err(format!(
+                        "{HELP}\n{}",
+                        String::from_utf8_lossy(&said.stderr).trim()
+                    ));
+                }
                 Err(error) => return Err(format!("{HELP} ({}: {error})", tools.display())),
             }
         }
@@ -55,7 +60,11 @@ pub(crate) fn find() -> Result<K6, String> {
     let said = said.map_err(|error| format!("{HELP} ({}: {error})", program.display()))?;
     let text = String::from_utf8_lossy(&said.stdout);
     let version = version_of(&text).ok_or_else(|| {
-        format!("{} does not say its version as k6 does, but: {}. {HELP}", program.display(), text.trim())
+        format!(
+            "{} does not say its version as k6 does, but: {}. {HELP}",
+            program.display(),
+            text.trim()
+        )
     })?;
     if !version.starts_with(VERSION) {
         return Err(format!(
@@ -87,18 +96,26 @@ fn env_arguments(env: &BTreeMap<String, String>) -> Vec<String> {
 }
 
 impl K6 {
-    pub(crate) fn inspect(&self, script: &Path, env: &BTreeMap<String, String>) -> Result<Inspection, String> {
+    pub(crate) fn inspect(
+        &self,
+        script: &Path,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Inspection, String> {
         let mut command = Command::new(&self.program);
         command.args(["inspect", "--execution-requirements"]).args(env_arguments(env)).arg(script);
         shield(&mut command);
-        let said = command.stdin(Stdio::null()).output().map_err(|error| format!("cannot start k6: {error}"))?;
+        let said = command
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("cannot start k6: {error}"))?;
         if !said.status.success() {
             let text = [said.stderr, said.stdout].concat();
             let text = String::from_utf8_lossy(&text);
             return Err(format!("k6 cannot read {}:\n{}", script.display(), text.trim()));
         }
-        let value: Value = serde_json::from_slice(&said.stdout)
-            .map_err(|error| format!("what k6 says of {} is not JSON: {error}", script.display()))?;
+        let value: Value = serde_json::from_slice(&said.stdout).map_err(|error| {
+            format!("what k6 says of {} is not JSON: {error}", script.display())
+        })?;
         Ok(Inspection {
             users: value["maxVUs"].as_u64().unwrap_or(0),
             seconds: value["totalDuration"].as_str().and_then(seconds),
@@ -114,7 +131,13 @@ impl K6 {
         directory: &Path,
     ) -> Result<Process, String> {
         let mut command = mortal(&self.program);
-        command.args(["run", "--no-color", "--no-usage-report", "--summary-trend-stats", TREND_STATS]);
+        command.args([
+            "run",
+            "--no-color",
+            "--no-usage-report",
+            "--summary-trend-stats",
+            TREND_STATS,
+        ]);
         command.arg("--summary-export").arg(directory.join(SUMMARY));
         command.arg("--console-output").arg(directory.join(CONSOLE));
         command.args(["-e", &format!("HOST={url}")]).args(env_arguments(env)).arg(script);
@@ -176,6 +199,14 @@ pub(crate) struct Threshold {
     pub(crate) measured: bool,
 }
 
+/// See [`Summary::step`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StepFigures {
+    pub(crate) p95_ms: Option<f64>,
+    pub(crate) failed_share: Option<f64>,
+    pub(crate) iterations: Option<u64>,
+}
+
 impl Summary {
     pub(crate) fn read(path: &Path) -> Option<Self> {
         Self::parse(&fs::read_to_string(path).ok()?)
@@ -210,7 +241,13 @@ impl Summary {
         self.metric("http_reqs")?["count"].as_u64()
     }
 
-    /// `None` where the summary has nothing of the kind though it should: zero is a figure, too.
+    /// 95th percentile of what the open-model scripts judge by: of each iteration its slowest request, so that
+    /// many quick polls do not hide a slow purchase.
+    pub(crate) fn slowest_p95(&self) -> Option<f64> {
+        latency(self.measured("slowest_answer")?).p95
+    }
+
+    /// k6 leaves it out where there were none.
     pub(crate) fn dropped_iterations(&self) -> u64 {
         self.metric("dropped_iterations").and_then(|metric| metric["count"].as_u64()).unwrap_or(0)
     }
@@ -227,11 +264,22 @@ impl Summary {
         (rate > 0.0).then_some(count / rate)
     }
 
-    /// `http_req_duration` of a tag, such as `step:03`, and the share of its requests that failed.
-    pub(crate) fn tagged(&self, tag: &str) -> Option<(Latency, f64)> {
-        let duration = latency(self.metric(&format!("http_req_duration{{{tag}}}"))?);
-        let failed = self.metric(&format!("http_req_failed{{{tag}}}"))?["value"].as_f64()?;
-        Some((duration, failed))
+    /// What a step of the breakpoint test came to, by its tag.
+    pub(crate) fn step(&self, number: u32) -> StepFigures {
+        let metric = |name: &str| self.metric(&format!("{name}{{step:{number:02}}}"));
+        // Of each iteration only its slowest request, so that many quick ones do not hide it.
+        let slowest = metric("slowest_answer").or_else(|| metric("http_req_duration")).map(latency);
+        // A share of nothing is 0 in the summary.
+        let any = |metric: &&Value| {
+            metric["passes"].as_u64().unwrap_or(0) + metric["fails"].as_u64().unwrap_or(0) > 0
+        };
+        StepFigures {
+            p95_ms: slowest.and_then(|latency| latency.p95),
+            failed_share: metric("http_req_failed")
+                .filter(any)
+                .and_then(|metric| metric["value"].as_f64()),
+            iterations: metric("iterations").and_then(|metric| metric["count"].as_u64()),
+        }
     }
 
     /// `None` where k6 made no request: then there are no figures, not good ones.
@@ -249,8 +297,12 @@ impl Summary {
         for (name, metric) in self.metrics() {
             let ours = is_counter(metric)
                 && !name.contains('{')
-                && !["http_", "data_", "iteration", "dropped_", "ws_", "grpc_"].iter().any(|p| name.starts_with(p));
-            let Some(count) = ours.then(|| self.measured(name)?["count"].as_u64()).flatten() else { continue };
+                && !["http_", "data_", "iteration", "dropped_", "ws_", "grpc_"]
+                    .iter()
+                    .any(|p| name.starts_with(p));
+            let Some(count) = ours.then(|| self.measured(name)?["count"].as_u64()).flatten() else {
+                continue;
+            };
             match name.strip_prefix("error_") {
                 Some(_) if count == 0 => {}
                 Some(kind) => _ = errors.insert(kind.replace('_', " "), count),
@@ -259,7 +311,11 @@ impl Summary {
         }
         Some(Totals {
             requests: count,
-            requests_per_second: if seconds > 0.0 { count as f64 / seconds } else { requests["rate"].as_f64()? },
+            requests_per_second: if seconds > 0.0 {
+                count as f64 / seconds
+            } else {
+                requests["rate"].as_f64()?
+            },
             failed_share: self.measured("http_req_failed")?["value"].as_f64()?,
             checks: of_checks("passes") + of_checks("fails"),
             checks_failed: of_checks("fails"),
@@ -276,7 +332,9 @@ impl Summary {
     pub(crate) fn by_request(&self) -> BTreeMap<String, Latency> {
         let mut found = BTreeMap::new();
         for (metric, value) in self.metrics() {
-            let Some(tags) = metric.strip_prefix("http_req_duration{").and_then(|rest| rest.strip_suffix('}')) else {
+            let Some(tags) =
+                metric.strip_prefix("http_req_duration{").and_then(|rest| rest.strip_suffix('}'))
+            else {
                 continue;
             };
             let mut name = None;
@@ -305,7 +363,11 @@ impl Summary {
             for (condition, crossed) in value["thresholds"].as_object().into_iter().flatten() {
                 // A counter that never counted is zero, and that is a figure. Anything else was not measured.
                 let measured = is_counter(value)
-                    || match (value["count"].as_u64(), value["passes"].as_u64(), value["fails"].as_u64()) {
+                    || match (
+                        value["count"].as_u64(),
+                        value["passes"].as_u64(),
+                        value["fails"].as_u64(),
+                    ) {
                         (Some(count), ..) => count > 0,
                         (None, Some(passes), Some(fails)) => passes + fails > 0,
                         _ => value["value"].as_f64().is_some(),
@@ -332,7 +394,8 @@ impl Threshold {
 
 fn is_counter(metric: &Value) -> bool {
     metric.as_object().is_some_and(|fields| {
-        fields.contains_key("count") && fields.keys().all(|key| ["count", "rate", "thresholds"].contains(&key.as_str()))
+        fields.contains_key("count")
+            && fields.keys().all(|key| ["count", "rate", "thresholds"].contains(&key.as_str()))
     })
 }
 
@@ -370,7 +433,8 @@ pub(crate) fn errors_of_log(text: &str) -> BTreeMap<String, u64> {
             ("too many open files", "too many open files in k6"),
             ("cannot assign requested address", "no free port in k6"),
         ];
-        let kind = kind.iter().find(|(part, _)| error.contains(part)).map_or("other", |(_, kind)| kind);
+        let kind =
+            kind.iter().find(|(part, _)| error.contains(part)).map_or("other", |(_, kind)| kind);
         *found.entry(kind.to_owned()).or_insert(0) += 1;
     }
     found
@@ -417,12 +481,18 @@ impl Recording {
                 Some("param") => {
                     for (kind, names) in data["aggregates"].as_object().into_iter().flatten() {
                         let names = names.as_array().into_iter().flatten();
-                        aggregates.insert(kind.clone(), names.filter_map(|n| n.as_str().map(str::to_owned)).collect());
+                        aggregates.insert(
+                            kind.clone(),
+                            names.filter_map(|n| n.as_str().map(str::to_owned)).collect(),
+                        );
                     }
                 }
                 Some("metric") => {
                     for (name, about) in data.as_object().into_iter().flatten() {
-                        kinds.insert(name.clone(), about["type"].as_str().unwrap_or_default().to_owned());
+                        kinds.insert(
+                            name.clone(),
+                            about["type"].as_str().unwrap_or_default().to_owned(),
+                        );
                     }
                 }
                 Some("start") => recording.start_ms = data[0][0].as_f64(),
@@ -448,11 +518,138 @@ fn second(
     for ((name, kind), array) in kinds.iter().zip(arrays) {
         let names = aggregates.get(kind)?;
         let figures = array.as_array()?;
-        let named: BTreeMap<String, f64> =
+        let mut named: BTreeMap<String, f64> =
             names.iter().cloned().zip(figures.iter().filter_map(Value::as_f64)).collect();
+        if kind == "counter" && named.is_empty() {
+            // Nothing was counted in that second, which is a figure.
+            named = names.iter().map(|name| (name.clone(), 0.0)).collect();
+        }
         values.insert(name.clone(), named);
     }
     let at_ms = *values.get("time")?.get("value")?;
     Some(Second { at_ms, values })
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written by k6 1.1.0, of a script with a warm-up, an open model that dropped iterations, requests that
+    /// found nobody, and a threshold on checks that it never made.
+    const SUMMARY: &str = include_str!("../tests/fixtures/summary.json");
+    const SECONDS: &str = include_str!("../tests/fixtures/seconds.ndjson");
+
+    #[test]
+    fn totals_leave_the_warm_up_out() {
+        let summary = Summary::parse(SUMMARY).unwrap();
+        assert_eq!(summary.requests_in_all(), Some(114));
+        assert_eq!(summary.dropped_iterations(), 120);
+        assert_eq!(summary.vus_max(), Some(5));
+        let totals = summary.totals(4.0).unwrap();
+        assert_eq!(totals.duration.count, Some(110), "of phase main alone");
+        assert!((totals.failed_share - 19.0 / 110.0).abs() < 1e-9);
+        assert!((totals.duration.p999.unwrap() - 4.006348).abs() < 1e-5);
+        assert_eq!(totals.counters, BTreeMap::from([("rejected_x".to_owned(), 91)]));
+        assert_eq!(totals.checks, 0);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_told_from_what_is_zero() {
+        let thresholds = Summary::parse(SUMMARY).unwrap().thresholds();
+        let find = |metric: &str| thresholds.iter().find(|t| t.metric == metric).unwrap().clone();
+        // k6 let this one pass: it had no check to hold it against.
+        let checks = find("checks");
+        assert!(!checks.crossed && !checks.measured && checks.asserts());
+        let slow = find("http_req_duration{phase:main}");
+        assert!(slow.crossed && slow.measured);
+        // It stands there to make k6 tell them apart.
+        assert!(!find("http_reqs{status:404}").asserts());
+        let none = r#"{"metrics":{"http_reqs":{"count":0,"rate":0},"http_req_duration":{"count":0,"p(95)":0},
+            "http_req_failed":{"passes":0,"fails":0,"value":0},
+            "errors":{"count":0,"rate":0,"thresholds":{"count==0":false}}}}"#;
+        let none = Summary::parse(none).unwrap();
+        assert!(none.totals(0.0).is_none(), "no request is no good figure");
+        assert!(none.thresholds()[0].measured, "a counter that stands at zero was measured");
+        assert!(Summary::parse("{}").is_none());
+        assert!(Summary::parse("").is_none());
+    }
+
+    #[test]
+    fn requests_are_told_apart_by_their_name() {
+        let text = r#"{"metrics":{
+            "http_req_duration{name:poll,phase:main}":{"count":7,"p(95)":2.5},
+            "http_req_duration{name:pay}":{"count":3,"p(95)":9},
+            "http_req_duration{name:leave,phase:main}":{"count":0,"p(95)":0},
+            "http_req_duration{name:poll,phase:warmup}":{"count":1,"p(95)":100},
+            "http_req_duration{phase:main}":{"count":10,"p(95)":9}}}"#;
+        let by_request = Summary::parse(text).unwrap().by_request();
+        let found: Vec<_> =
+            by_request.iter().map(|(name, latency)| (name.as_str(), latency.p95)).collect();
+        assert_eq!(found, [("pay", Some(9.0)), ("poll", Some(2.5))]);
+    }
+
+    #[test]
+    fn the_recording_has_a_point_for_each_second() {
+        let recording = Recording::parse(SECONDS);
+        assert_eq!(recording.start_ms, Some(1_795_395_023_336.0));
+        assert_eq!(recording.seconds.len(), 11);
+        let second = &recording.seconds[0];
+        assert_eq!(second.get("http_reqs", "rate"), Some(2.0));
+        assert_eq!(second.get("http_req_failed", "rate"), Some(1.0));
+        assert_eq!(second.get("vus", "value"), None, "not known to it yet");
+        // Nothing was asked in the third: no latency, and no requests.
+        assert_eq!(recording.seconds[2].get("http_req_duration", "p(95)"), None);
+        assert_eq!(recording.seconds[2].get("http_reqs", "rate"), Some(0.0));
+        let last = &recording.seconds[10];
+        assert_eq!(last.get("http_req_duration", "p(95)"), Some(1.5508));
+        assert_eq!(last.get("dropped_iterations", "rate"), Some(12.0));
+        assert_eq!(last.get("vus_max", "value"), Some(5.0));
+    }
+
+    #[test]
+    fn a_recording_that_breaks_off_keeps_what_is_whole() {
+        for length in [0, 100, 600, 3000, SECONDS.len() - 10] {
+            let recording = Recording::parse(&SECONDS[..length]);
+            assert!(recording.seconds.len() <= 11);
+        }
+        assert_eq!(Recording::parse(&SECONDS[..SECONDS.len() - 60]).seconds.len(), 11);
+        // With another number of figures nobody knows which is which.
+        let shifted = SECONDS.replace("[[],[],", "[[],");
+        assert_eq!(Recording::parse(&shifted).seconds.len(), 10);
+    }
+
+    #[test]
+    fn errors_are_read_from_the_log() {
+        let log = "time=\"…\" level=warning msg=\"Request Failed\" error=\"Get \\\"http://127.0.0.1:1/\\\": dial tcp \
+                   127.0.0.1:1: connect: connection refused\"\nrunning (1s)\n\
+                   level=warning msg=\"Request Failed\" error=\"Get \\\"x\\\": request timeout\"\n\
+                   level=warning msg=\"Request Failed\" error=\"Get \\\"x\\\": EOF\"\n";
+        let found = errors_of_log(log);
+        let expected = [("connection closed", 1), ("connection refused", 1), ("timeout", 1)];
+        assert_eq!(found, expected.map(|(kind, count)| (kind.to_owned(), count)).into());
+    }
+
+    #[test]
+    fn versions_and_times_are_read() {
+        assert_eq!(
+            version_of("k6 v1.1.0 (commit/0e3fb953be, go1.24.4, linux/amd64)\n").as_deref(),
+            Some("1.1.0")
+        );
+        assert_eq!(version_of("k6 v0.49.0 (go1.21)").as_deref(), Some("0.49.0"));
+        assert_eq!(version_of("Python 3.11"), None);
+        assert_eq!(version_of(""), None);
+        for (text, expected) in [
+            ("90s", Some(90.0)),
+            ("1m30s", Some(90.0)),
+            ("2h0m0s", Some(7200.0)),
+            ("500ms", Some(0.5)),
+            ("1m", Some(60.0)),
+            ("12", Some(12.0)),
+            ("soon", None),
+            ("5", Some(5.0)),
+            ("5y", None),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
+    }
+}

@@ -32,7 +32,9 @@ use crate::service::{Cpus, Target};
 
 /// Drives k6 against boxoffice and writes the performance report.
 #[derive(Parser)]
-#[command(version, after_help = "\
+#[command(
+    version,
+    after_help = "\
 examples:
   loadtest run scenario1 --cpus 1 --baseline
   loadtest run breakpoint --cpus 1
@@ -40,7 +42,8 @@ examples:
   loadtest all --quick
   loadtest compare target/loadtest/A target/loadtest/B
 
-Exit codes: 0 all in order, 1 a run failed or could not be made or got worse, 2 wrong usage, 130 stopped.")]
+Exit codes: 0 all in order, 1 a run failed or could not be made or got worse, 2 wrong usage, 130 stopped."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -124,6 +127,9 @@ struct RunArgs {
     /// How long 80 % and 120 % of a limit are held, in seconds
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=600))]
     hold: u64,
+    /// Keep the service's data directory in the results (not of a cluster)
+    #[arg(long, conflicts_with_all = ["url", "cluster"])]
+    keep: bool,
     /// A program and its arguments that the service is started by (for tests of this program)
     #[arg(long, hide = true, value_name = "COMMAND")]
     wrap: Option<String>,
@@ -184,7 +190,9 @@ fn main() -> ExitCode {
         Command::Run(args) => run(args),
         Command::All(args) => all(args),
         Command::Compare { a, b } => compare(a, b),
-        Command::Report { directories, lang, performance } => rewrite(directories, *lang, performance.as_deref()),
+        Command::Report { directories, lang, performance } => {
+            rewrite(directories, *lang, performance.as_deref())
+        }
     });
     if signals::stopped() {
         if let Err(error) = done {
@@ -216,17 +224,25 @@ fn env_of(test: Option<&Test>, quick: bool) -> BTreeMap<String, String> {
 
 impl CrowdArgs {
     fn crowd(self) -> Crowd {
-        Crowd { waiting: self.crowd, poll_every_seconds: self.poll_every, joins_per_second: self.joins }
+        Crowd {
+            waiting: self.crowd,
+            poll_every_seconds: self.poll_every,
+            joins_per_second: self.joins,
+        }
     }
 }
 
 fn run(args: &RunArgs) -> Result<bool, String> {
     let k6 = k6::find()?;
     let (test, name, path) = runner::resolve(&args.what)?;
-    let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let port = match (runner::wired_port(&text), args.port) {
         (Some(wired), Some(port)) if wired != port => {
-            return Err(format!("{} is hard-wired to port {wired}; run it with --port {wired}", args.what));
+            return Err(format!(
+                "{} is hard-wired to port {wired}; run it with --port {wired}",
+                args.what
+            ));
         }
         (wired, port) => port.filter(|&port| port != 0).or(wired),
     };
@@ -261,8 +277,15 @@ fn run(args: &RunArgs) -> Result<bool, String> {
         token_format: args.token_format.clone(),
         baseline: args.baseline,
         audit: true,
-        wrap: args.wrap.as_deref().unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
+        wrap: args
+            .wrap
+            .as_deref()
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
         binary: args.binary.clone(),
+        keep: args.keep,
         crowd: args.crowd.crowd(),
         hold: Duration::from_secs(if args.quick { args.hold.min(12) } else { args.hold }),
         directory,
@@ -287,8 +310,10 @@ fn all(args: &AllArgs) -> Result<bool, String> {
             return Err(format!("there is no test {name}; `loadtest list` says which there are"));
         }
     }
-    let chosen: Vec<&'static Test> =
-        TESTS.iter().filter(|test| args.only.is_empty() || args.only.iter().any(|name| name == test.name)).collect();
+    let chosen: Vec<&'static Test> = TESTS
+        .iter()
+        .filter(|test| args.only.is_empty() || args.only.iter().any(|name| name == test.name))
+        .collect();
     if !args.no_build {
         service::build(chosen.iter().any(|test| test.baseline))?;
     }
@@ -328,6 +353,7 @@ fn all(args: &AllArgs) -> Result<bool, String> {
                 audit: true,
                 wrap: Vec::new(),
                 binary: None,
+                keep: false,
                 crowd: args.crowd.crowd(),
                 hold: Duration::from_secs(if args.quick { 12 } else { 30 }),
                 directory: directory.clone(),
@@ -351,16 +377,24 @@ fn all(args: &AllArgs) -> Result<bool, String> {
     run_dir::write(&top.join("performance.md"), &report::performance_doc(&runs, args.lang))?;
     println!("\nall reports are in {}", top.display());
     for (directory, run) in &done {
-        let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = directory
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         println!("{name:<18} {}", outcome(run));
     }
-    Ok(!broken && !done.is_empty() && done.iter().all(|(_, run)| run.verdict.outcome == Outcome::Pass))
+    Ok(!broken
+        && !done.is_empty()
+        && done.iter().all(|(_, run)| run.verdict.outcome == Outcome::Pass))
 }
 
 /// Every report with the runs of the same test beside it.
 fn write_all(done: &[(PathBuf, Run)], lang: Lang) -> Result<(), String> {
     for (index, (directory, run)) in done.iter().enumerate() {
-        let others = done.iter().enumerate().filter(|(other, (_, one))| *other != index && one.test == run.test);
+        let others = done
+            .iter()
+            .enumerate()
+            .filter(|(other, (_, one))| *other != index && one.test == run.test);
         let others: Vec<Run> = others.map(|(_, (_, run))| run.clone()).collect();
         runner::write_reports(directory, run, &others, lang)?;
     }
@@ -378,7 +412,11 @@ fn rewrite(paths: &[PathBuf], lang: Lang, performance: Option<&Path>) -> Result<
     let mut done = Vec::new();
     for path in run_dir::find(paths)? {
         let run = run_dir::load(&path)?;
-        let directory = if path.is_dir() { path } else { path.parent().map(Path::to_owned).unwrap_or_default() };
+        let directory = if path.is_dir() {
+            path
+        } else {
+            path.parent().map(Path::to_owned).unwrap_or_default()
+        };
         done.push((directory, run));
     }
     write_all(&done, lang)?;
@@ -422,27 +460,44 @@ fn summarize(run: &Run, directory: &Path) {
         );
     }
     if let (Some(cpu), Some(each)) = (run.server.cpu_seconds, run.server.cpu_micros_per_request) {
-        println!("  service: {cpu:.2} CPU s, {each:.1} µs per request; k6: {:.2} CPU s", run.generator.cpu_seconds.unwrap_or(0.0));
+        println!(
+            "  service: {cpu:.2} CPU s, {each:.1} µs per request; k6: {:.2} CPU s",
+            run.generator.cpu_seconds.unwrap_or(0.0)
+        );
     }
-    if let (Some(baseline), Some(ratio)) = (&run.baseline, run.baseline.as_ref().and_then(|b| b.p95_ratio)) {
-        println!("  static answers: p95 {}; the service {ratio:.2} × that", ms(baseline.totals.duration.p95));
+    if let (Some(baseline), Some(ratio)) =
+        (&run.baseline, run.baseline.as_ref().and_then(|b| b.p95_ratio))
+    {
+        println!(
+            "  static answers: p95 {}; the service {ratio:.2} × that",
+            ms(baseline.totals.duration.p95)
+        );
     }
     if let Some(found) = &run.breakpoint {
-        let knee = found.knee_per_second.map_or("none found".to_owned(), |knee| format!("{knee:.0} per second"));
+        let knee = found
+            .knee_per_second
+            .map_or("none found".to_owned(), |knee| format!("{knee:.0} per second"));
         println!("  limit: {knee}, by {:?}", found.saturated);
         for text in &found.evidence {
             println!("    {text}");
         }
         for one in &found.confirmations {
             let held = if one.held { "held" } else { "did not hold" };
-            println!("    {:.0} % ({:.0} per second) {held}, p95 {}", one.share * 100.0, one.per_second, ms(one.p95_ms));
+            println!(
+                "    {:.0} % ({:.0} per second) {held}, p95 {}",
+                one.share * 100.0,
+                one.per_second,
+                ms(one.p95_ms)
+            );
         }
     }
     if let Some(safe) = &run.safe_rate {
         println!("  safe admission rate: {:.0} per second", safe.per_second);
     }
     if run.kind == TestKind::Custom && run.by_request.is_empty() {
-        println!("  (the script has no thresholds by `name`, so k6 does not tell its requests apart)");
+        println!(
+            "  (the script has no thresholds by `name`, so k6 does not tell its requests apart)"
+        );
     }
     println!("  {}", directory.join("report.html").display());
 }

@@ -51,7 +51,10 @@ impl Process {
     /// Starts it in a group of its own, so that a Ctrl-C of the terminal reaches this program alone.
     pub(crate) fn spawn(name: &str, command: &mut Command) -> Result<Self, String> {
         use std::os::unix::process::CommandExt;
-        let child = command.process_group(0).spawn().map_err(|error| format!("cannot start {name}: {error}"))?;
+        let child = command
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("cannot start {name}: {error}"))?;
         Ok(Self { name: name.to_owned(), child, ended: None })
     }
 
@@ -79,7 +82,8 @@ impl Process {
             let cpu_seconds = cpu_seconds(self.child.id());
             if let Ok(Some(status)) = self.child.try_wait() {
                 use std::os::unix::process::ExitStatusExt;
-                let code = status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or(-1);
+                let code =
+                    status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or(-1);
                 self.ended = Some(Ended { code, cpu_seconds });
             }
         }
@@ -131,7 +135,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.kill();
+        // Politely first: it may have something to tidy up.
+        self.stop(Signal::TERM, Duration::from_secs(10));
     }
 }
 
@@ -149,7 +154,8 @@ pub(crate) fn tail(path: &Path, lines: usize) -> String {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
-    let last: Vec<String> = all[all.len().saturating_sub(lines)..].iter().map(|line| format!("    {line}")).collect();
+    let last: Vec<String> =
+        all[all.len().saturating_sub(lines)..].iter().map(|line| format!("    {line}")).collect();
     if last.is_empty() { "    (no output)".to_owned() } else { last.join("\n") }
 }
 
@@ -171,8 +177,10 @@ pub(crate) fn memory_bytes(id: u32, field: &str) -> Option<u64> {
 /// CPU seconds that everything on the machine has used.
 pub(crate) fn machine_cpu_seconds() -> Option<f64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
-    let fields: Vec<f64> = text.lines().next()?.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    let fields: Vec<f64> =
+        text.lines().next()?.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
     // user nice system (idle iowait) irq softirq; what the host stole is not ours.
-    let used = fields.first()? + fields.get(1)? + fields.get(2)? + fields.get(5)? + fields.get(6)?;
+    let used =
+        fields.first()? + fields.get(1)? + fields.get(2)? + fields.get(5)? + fields.get(6)?;
     Some(used / TICKS_PER_SECOND)
 }

@@ -20,9 +20,13 @@ pub(crate) fn make(out: Option<&Path>, name: &str) -> Result<PathBuf, String> {
             target_dir().join("loadtest").join(format!("{date}-{time}-{name}"))
         }
     };
-    fs::create_dir_all(&path).map_err(|error| format!("cannot make the run directory {}: {error}", path.display()))?;
+    fs::create_dir_all(&path)
+        .map_err(|error| format!("cannot make the run directory {}: {error}", path.display()))?;
     if path.join(RUN).exists() {
-        return Err(format!("{} holds a run already; give --out another directory", path.display()));
+        return Err(format!(
+            "{} holds a run already; give --out another directory",
+            path.display()
+        ));
     }
     // Children are started elsewhere.
     path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))
@@ -50,14 +54,19 @@ pub(crate) fn write(path: &Path, content: &str) -> Result<(), String> {
     });
     written.map_err(|error| {
         let _ = fs::remove_file(&beside);
-        let full = if error.kind() == ErrorKind::StorageFull { " (free some space, or give --out another disk)" } else { "" };
+        let full = if error.kind() == ErrorKind::StorageFull {
+            " (free some space, or give --out another disk)"
+        } else {
+            ""
+        };
         format!("cannot write {}: {error}{full}", path.display())
     })
 }
 
 /// Keeps a run.
 pub(crate) fn save(directory: &Path, run: &Run) -> Result<(), String> {
-    let text = serde_json::to_string(run).map_err(|error| format!("cannot write the run as JSON: {error}"))?;
+    let text = serde_json::to_string(run)
+        .map_err(|error| format!("cannot write the run as JSON: {error}"))?;
     write(&directory.join(RUN), &(text + "\n"))
 }
 
@@ -65,14 +74,17 @@ pub(crate) fn save(directory: &Path, run: &Run) -> Result<(), String> {
 pub(crate) fn load(path: &Path) -> Result<Run, String> {
     let file = if path.is_dir() { path.join(RUN) } else { path.to_owned() };
     let text = fs::read_to_string(&file).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!("{} is no run directory: there is no {}", path.display(), file.display()),
+        ErrorKind::NotFound => {
+            format!("{} is no run directory: there is no {}", path.display(), file.display())
+        }
         _ => format!("cannot read {}: {error}", file.display()),
     })?;
     parse(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn parse(text: &str) -> Result<Run, String> {
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+    let value: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
     // Before anything else: another format may lack or have any field.
     match value.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format == u64::from(FORMAT) => {}
@@ -88,7 +100,8 @@ fn parse(text: &str) -> Result<Run, String> {
         }
         None => return Err("this is no run of loadtest: it does not say its format".to_owned()),
     }
-    serde_json::from_value(value).map_err(|error| format!("not a run as format {FORMAT} has it: {error}"))
+    serde_json::from_value(value)
+        .map_err(|error| format!("not a run as format {FORMAT} has it: {error}"))
 }
 
 /// All runs in the directories given: each is one run, or holds directories of runs.
@@ -99,9 +112,12 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
             found.push(path.clone());
             continue;
         }
-        let entries = fs::read_dir(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let mut inside: Vec<PathBuf> =
-            entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.join(RUN).is_file()).collect();
+        let entries = fs::read_dir(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let mut inside: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.join(RUN).is_file())
+            .collect();
         if inside.is_empty() {
             return Err(format!("{} is no run directory, and holds none", path.display()));
         }
@@ -109,4 +125,58 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
         found.append(&mut inside);
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_format_is_told_by_name_and_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(RUN);
+        for (content, expected) in [
+            (r#"{"format":999,"test":"x"}"#, "by a newer loadtest"),
+            (r#"{"format":0}"#, "by an older loadtest"),
+            (r#"{"test":"x"}"#, "does not say its format"),
+            (r#"{"format":1}"#, "not a run as format 1 has it: missing field"),
+            ("{", "not JSON"),
+        ] {
+            fs::write(&file, content).unwrap();
+            for path in [directory.path(), file.as_path()] {
+                let error = load(path).unwrap_err();
+                assert!(
+                    error.contains(expected) && error.contains("run.json"),
+                    "{content}: {error}"
+                );
+            }
+        }
+        fs::remove_file(&file).unwrap();
+        assert!(load(directory.path()).unwrap_err().contains("no run directory"));
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("report.md");
+        write(&file, "old").unwrap();
+        write(&file, "new").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        // A directory in its way is what a full disk is: it cannot be written.
+        fs::create_dir(directory.path().join("report.new")).unwrap();
+        assert!(write(&file, "newer").unwrap_err().contains("report.md"));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_run_is_not_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("a/b");
+        make(Some(&out), "x").unwrap();
+        make(Some(&out), "x").unwrap();
+        fs::write(out.join(RUN), "{}").unwrap();
+        assert!(make(Some(&out), "x").unwrap_err().contains("holds a run already"));
+        assert_eq!(find(&[directory.path().join("a")]).unwrap(), [directory.path().join("a/b")]);
+        assert!(find(&[directory.path().to_owned()]).unwrap_err().contains("holds none"));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,13 +14,13 @@ use crate::catalogue::{self, Test};
 use crate::k6::{self, K6, Recording, Summary};
 use crate::knee::{self, Ramp};
 use crate::model::{
-    Audit, Baseline, Breakpoint, Condition, Confirmation, FORMAT, Generator, Machine, Run, Series, ServerUse, TestKind,
-    Totals, names,
+    Audit, Baseline, Breakpoint, Condition, Confirmation, FORMAT, Generator, Machine, Run,
+    SafeRate, Series, ServerUse, TestKind, Totals, names,
 };
-use crate::process::{Process, tail};
+use crate::process::tail;
 use crate::report::{self, Lang};
 use crate::safe_rate::{self, Costs, Crowd};
-use crate::sample::{Samples, Sampler, Watched, now_ms};
+use crate::sample::{Sampler, Samples, Watched, now_ms};
 use crate::service::{self, Cpus, Service, Start, Target};
 use crate::verdict::{self, Judged};
 use crate::{run_dir, series, signals};
@@ -44,6 +45,7 @@ pub(crate) struct Plan {
     pub(crate) audit: bool,
     pub(crate) wrap: Vec<String>,
     pub(crate) binary: Option<PathBuf>,
+    pub(crate) keep: bool,
     pub(crate) crowd: Crowd,
     /// How long 80 % and 120 % of a limit are held.
     pub(crate) hold: Duration,
@@ -54,6 +56,19 @@ pub(crate) struct Plan {
 impl Plan {
     fn kind(&self) -> TestKind {
         self.test.map_or(TestKind::Custom, |test| test.kind)
+    }
+
+    fn start<'a>(&'a self, directory: &'a Path) -> Start<'a> {
+        Start {
+            target: &self.target,
+            hello: false,
+            cpus: &self.cpus,
+            port: self.port,
+            settings: &self.settings,
+            wrap: &self.wrap,
+            directory,
+            binary: self.binary.as_deref(),
+        }
     }
 
     fn ours(&self) -> bool {
@@ -88,25 +103,32 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
     let machine = machine();
     let started = jiff::Timestamp::now();
     let baseline = if plan.baseline { Some(baseline(k6, plan, users)?) } else { None };
-    let (mut measured, exit_code, audit) = load(k6, plan, &plan.path, &plan.env, &plan.directory, "run", users)?;
+    let (mut measured, exit_code, audit) =
+        load(k6, plan, &plan.path, &plan.env, &plan.directory, "run", users)?;
     let warm_up = warm_up(plan, &measured);
-    let series = series::merge(measured.started_ms, warm_up, &measured.recording, &measured.samples);
-    let totals = measured.summary.as_ref().and_then(|summary| summary.totals(warm_up)).map(|mut totals| {
-        // Scripts that count nothing leave it to k6's log what happened.
-        if totals.errors.is_empty() && totals.failed_share > 0.0 {
-            let log = fs::read(plan.directory.join(k6::LOG)).unwrap_or_default();
-            totals.errors = k6::errors_of_log(&String::from_utf8_lossy(&log));
-        }
-        totals
-    });
+    let series =
+        series::merge(measured.started_ms, warm_up, &measured.recording, &measured.samples);
+    let totals =
+        measured.summary.as_ref().and_then(|summary| summary.totals(warm_up)).map(|mut totals| {
+            // Scripts that count nothing leave it to k6's log what happened.
+            if totals.errors.is_empty() && totals.failed_share > 0.0 {
+                let log = fs::read(plan.directory.join(k6::LOG)).unwrap_or_default();
+                totals.errors = k6::errors_of_log(&String::from_utf8_lossy(&log));
+            }
+            totals
+        });
     measured.generator.saturated_share = saturated_share(&series, plan, &machine);
     let server = server_use(&measured, exit_code);
     let mut breakpoint = None;
     if plan.kind() == TestKind::Breakpoint && !measured.interrupted {
-        breakpoint = Some(breakpoint_of(k6, plan, &measured, &series, &machine)?);
+        breakpoint = Some(breakpoint_of(k6, plan, &measured, &series, &machine));
     }
     let interrupted = measured.interrupted || signals::stopped();
-    let safe_rate = if interrupted { None } else { safe_rate_of(plan, &measured, &series, breakpoint.as_ref()) };
+    let safe_rate = if interrupted || measured.died.is_some() {
+        None
+    } else {
+        safe_rate_of(plan, breakpoint.as_ref())
+    };
     let thresholds = measured.summary.as_ref().map(Summary::thresholds).unwrap_or_default();
     let verdict = verdict::judge(&Judged {
         kind: plan.kind(),
@@ -144,7 +166,9 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
         condition: Condition {
             service: match &plan.target {
                 Target::Embedded => crate::model::Service::Embedded,
-                Target::Cluster { instances } => crate::model::Service::Cluster { instances: *instances },
+                Target::Cluster { instances } => {
+                    crate::model::Service::Cluster { instances: *instances }
+                }
                 Target::Url { url, .. } => crate::model::Service::Url { url: url.clone() },
             },
             cpus: plan.ours().then(|| plan.cpus.count()),
@@ -167,17 +191,26 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
 }
 
 /// Writes both reports of a run.
-pub(crate) fn write_reports(directory: &Path, run: &Run, others: &[Run], lang: Lang) -> Result<(), String> {
+pub(crate) fn write_reports(
+    directory: &Path,
+    run: &Run,
+    others: &[Run],
+    lang: Lang,
+) -> Result<(), String> {
     run_dir::write(&directory.join("report.html"), &report::html(run, others, lang))?;
     run_dir::write(&directory.join("report.md"), &report::markdown(run, others, lang))
 }
 
 /// What nobody should read in a report.
 fn shown(settings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let secret = |key: &str| ["token", "password", "secret", "signing_key", "url"].iter().any(|part| key.contains(part));
+    let secret = |key: &str| {
+        ["token", "password", "secret", "signing_key", "url"].iter().any(|part| key.contains(part))
+    };
     settings
         .iter()
-        .map(|(key, value)| (key.clone(), if secret(key) { "(not shown)".to_owned() } else { value.clone() }))
+        .map(|(key, value)| {
+            (key.clone(), if secret(key) { "(not shown)".to_owned() } else { value.clone() })
+        })
         .collect()
 }
 
@@ -195,7 +228,8 @@ fn check(k6: &K6, plan: &Plan) -> Result<k6::Inspection, String> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < needed) {
         let raised = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
+        let _ =
+            setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
     }
     if let Some(current) = getrlimit(Resource::Nofile).current
         && current < needed
@@ -231,17 +265,7 @@ fn load(
     label: &str,
     inspection: k6::Inspection,
 ) -> Result<(Measured, Option<i32>, Result<Audit, String>), String> {
-    let start = Start {
-        target: &plan.target,
-        hello: false,
-        cpus: &plan.cpus,
-        port: plan.port,
-        settings: &plan.settings,
-        wrap: &plan.wrap,
-        directory,
-        binary: plan.binary.as_deref(),
-    };
-    let mut service = service::start(&start)?;
+    let mut service = service::start(&plan.start(directory))?;
     if plan.tokens > 0 {
         service.issue_tokens(plan.tokens, &plan.token_format)?;
     }
@@ -255,6 +279,9 @@ fn load(
     }
     let measured = drive(k6, &mut service, script, &env, directory, label, inspection)?;
     let (code, audit) = service.stop_and_audit(plan.audit);
+    if plan.keep {
+        service.keep_data(&directory.join("data"))?;
+    }
     Ok((measured, code, audit))
 }
 
@@ -290,14 +317,14 @@ fn drive(
             // Asked this way it stops its users and still writes its summary.
             break process.stop(Signal::INT, GENERATOR_STOP);
         }
-        show(&bar, &mut process, began, directory);
+        show(&bar, began, directory);
         std::thread::sleep(Duration::from_millis(100));
     };
     let elapsed_seconds = began.elapsed().as_secs_f64();
     let samples = sampler.stop();
     bar.finish_and_clear();
     // It may have died in the same moment in which k6 ended.
-    let died = died.or_else(|| service.died());
+    let died = died.or_else(|| service.died()).or_else(|| service.unreachable());
     let server_cpu_seconds = match (cpu_before, service.cpu_seconds()) {
         (Some(before), Some(after)) => Some(after - before),
         _ => None,
@@ -348,26 +375,45 @@ fn bar(label: &str, seconds: Option<f64>) -> ProgressBar {
     bar
 }
 
-fn show(bar: &ProgressBar, process: &mut Process, began: Instant, directory: &Path) {
+fn show(bar: &ProgressBar, began: Instant, directory: &Path) {
     let elapsed = began.elapsed();
     let tick = elapsed.as_millis() / 100;
     if tick % 10 != 0 {
         return;
     }
-    let log = fs::read(directory.join(k6::LOG)).unwrap_or_default();
-    let end = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
-    let line = end.lines().rev().find(|line| line.starts_with("running (")).unwrap_or("starting").to_owned();
+    let end = end_of(&directory.join(k6::LOG));
+    let line = end
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("running ("))
+        .unwrap_or("starting")
+        .to_owned();
     bar.set_position(elapsed.as_secs());
     bar.set_message(line.clone());
     if bar.is_hidden() && elapsed.as_secs() % 10 == 0 && elapsed.as_secs() > 0 {
-        eprintln!("{} {line}", bar.prefix());
+        eprintln!("{}: {line}", bar.prefix());
     }
-    let _ = process;
+}
+
+/// The last of a file, which may be large.
+fn end_of(path: &Path) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(4096)))?;
+        let mut end = Vec::new();
+        file.read_to_end(&mut end)?;
+        Ok(end)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
 /// Seconds from k6's start to the end of the warm-up.
 fn warm_up(plan: &Plan, measured: &Measured) -> f64 {
-    let open = matches!(plan.kind(), TestKind::Load | TestKind::Stress | TestKind::Breakpoint | TestKind::Spike);
+    let open = matches!(
+        plan.kind(),
+        TestKind::Load | TestKind::Stress | TestKind::Breakpoint | TestKind::Spike
+    );
     let asked = plan.env.get("WARMUP").and_then(|text| k6::seconds(text));
     // A script of the user's own has none that we know of.
     let warm_up = match plan.test {
@@ -391,7 +437,10 @@ fn saturated_share(series: &Series, plan: &Plan, machine: &Machine) -> Option<f6
     let server = of(names::SERVER_CPUS);
     let (mut seconds, mut full) = (0_u32, 0_u32);
     for index in 0..series.at.len() {
-        let (Some(Some(k6)), Some(Some(everything))) = (k6.get(index), everything.get(index)) else { continue };
+        let (Some(Some(k6)), Some(Some(everything))) = (k6.get(index), everything.get(index))
+        else {
+            continue;
+        };
         seconds += 1;
         let server = server.and_then(|values| values.get(index).copied().flatten()).unwrap_or(0.0);
         // A service that uses its own CPU up leaves the others to k6.
@@ -404,13 +453,20 @@ fn saturated_share(series: &Series, plan: &Plan, machine: &Machine) -> Option<f6
 }
 
 fn server_use(measured: &Measured, exit_code: Option<i32>) -> ServerUse {
-    let requests = measured.summary.as_ref().and_then(Summary::requests_in_all).filter(|&requests| requests > 0);
+    let requests = measured
+        .summary
+        .as_ref()
+        .and_then(Summary::requests_in_all)
+        .filter(|&requests| requests > 0);
     let mut counters = BTreeMap::new();
-    if let (Some(first), Some(last)) = (measured.samples.scrapes.first(), measured.samples.scrapes.last()) {
+    if let (Some(first), Some(last)) =
+        (measured.samples.scrapes.first(), measured.samples.scrapes.last())
+    {
         for (name, after) in &last.values {
             let bare = name.split('{').next().unwrap_or(name);
             if ["_total", "_count", "_sum"].iter().any(|end| bare.ends_with(end)) {
-                counters.insert(name.clone(), after - first.values.get(name).copied().unwrap_or(0.0));
+                counters
+                    .insert(name.clone(), after - first.values.get(name).copied().unwrap_or(0.0));
             }
         }
     }
@@ -420,7 +476,12 @@ fn server_use(measured: &Measured, exit_code: Option<i32>) -> ServerUse {
             (Some(cpu), Some(requests)) => Some(cpu / requests as f64 * 1e6),
             _ => None,
         },
-        peak_rss_bytes: measured.samples.usage.iter().filter_map(|usage| usage.server_peak_rss).max(),
+        peak_rss_bytes: measured
+            .samples
+            .usage
+            .iter()
+            .filter_map(|usage| usage.server_peak_rss)
+            .max(),
         exit_code,
         counters,
     }
@@ -429,7 +490,8 @@ fn server_use(measured: &Measured, exit_code: Option<i32>) -> ServerUse {
 /// The same script against static answers.
 fn baseline(k6: &K6, plan: &Plan, inspection: k6::Inspection) -> Result<Baseline, String> {
     let directory = plan.directory.join("baseline");
-    fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    fs::create_dir_all(&directory)
+        .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
     let nothing = BTreeMap::new();
     let mut service = service::start(&Start {
         target: &Target::Embedded,
@@ -441,16 +503,18 @@ fn baseline(k6: &K6, plan: &Plan, inspection: k6::Inspection) -> Result<Baseline
         directory: &directory,
         binary: None,
     })?;
-    let measured = drive(k6, &mut service, &plan.path, &plan.env, &directory, "baseline", inspection)?;
+    let measured =
+        drive(k6, &mut service, &plan.path, &plan.env, &directory, "baseline", inspection)?;
     if let Some(how) = measured.died {
         return Err(format!("the baseline: {how}"));
     }
     if measured.interrupted {
         return Err("stopped while the baseline ran; there is nothing to keep yet".to_owned());
     }
-    let warm_up = measured.summary.as_ref().and_then(|s| s.gauge("began_at_ms")).map_or(0.0, |_| 0.0);
-    let totals = measured.summary.as_ref().and_then(|summary| summary.totals(warm_up));
-    let totals: Totals = totals.ok_or_else(|| format!("the baseline has no figures: {}", measured.generator_said))?;
+    let totals =
+        measured.summary.as_ref().and_then(|summary| summary.totals(warm_up(plan, &measured)));
+    let totals: Totals = totals
+        .ok_or_else(|| format!("the baseline has no figures: {}", measured.generator_said))?;
     if totals.failed_share > 0.01 {
         eprintln!(
             "warning: {:.1} % of the baseline's requests failed: it answers joins and polls only, so it is no measure for \
@@ -458,7 +522,7 @@ fn baseline(k6: &K6, plan: &Plan, inspection: k6::Inspection) -> Result<Baseline
             totals.failed_share * 100.0
         );
     }
-    service.stop_and_audit(false);
+    let _ = service.stop_and_audit(false);
     Ok(Baseline { totals, server_cpu_seconds: measured.server_cpu_seconds, p95_ratio: None })
 }
 
@@ -469,10 +533,13 @@ fn breakpoint_of(
     measured: &Measured,
     series: &Series,
     machine: &Machine,
-) -> Result<Breakpoint, String> {
+) -> Breakpoint {
     let ramp = Ramp::of(&plan.env, set_up(measured));
-    let steps: Vec<knee::Step> =
-        ramp.steps().into_iter().map(|step| knee::measure(step, series, measured.summary.as_ref())).collect();
+    let steps: Vec<knee::Step> = ramp
+        .steps()
+        .into_iter()
+        .map(|step| knee::measure(step, series, measured.summary.as_ref()))
+        .collect();
     let allowance = plan.ours().then(|| plan.cpus.count());
     let mut found = knee::find(&ramp, &steps, series, allowance, f64::from(machine.cpus));
     if let Some(knee) = found.knee_per_second {
@@ -480,17 +547,32 @@ fn breakpoint_of(
             if signals::stopped() {
                 break;
             }
-            eprintln!("holding {:.0} % of the limit: {:.0} per second …", share * 100.0, knee * share);
-            found.confirmations.push(confirm(k6, plan, &ramp, knee, share)?);
+            eprintln!(
+                "holding {:.0} % of the limit: {:.0} per second …",
+                share * 100.0,
+                knee * share
+            );
+            match confirm(k6, plan, &ramp, knee, share) {
+                Ok(one) => found.confirmations.push(one),
+                // What the ramp has found is not lost with it; the verdict says that this was not tried.
+                Err(error) => eprintln!("warning: {error}"),
+            }
         }
     }
-    Ok(found)
+    found
 }
 
 /// Holds a share of the limit for a while, on a fresh service.
-fn confirm(k6: &K6, plan: &Plan, ramp: &Ramp, knee: f64, share: f64) -> Result<Confirmation, String> {
+fn confirm(
+    k6: &K6,
+    plan: &Plan,
+    ramp: &Ramp,
+    knee: f64,
+    share: f64,
+) -> Result<Confirmation, String> {
     let directory = plan.directory.join(format!("hold-{:.0}", share * 100.0));
-    fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    fs::create_dir_all(&directory)
+        .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
     let per_second = (knee * share).round().max(1.0);
     let mut env = plan.env.clone();
     for name in ["START_RATE", "MAX_RATE", "STEPS"] {
@@ -506,12 +588,16 @@ fn confirm(k6: &K6, plan: &Plan, ramp: &Ramp, knee: f64, share: f64) -> Result<C
     let warm_up = ramp.warm_up + set_up(&measured);
     let totals = measured.summary.as_ref().and_then(|summary| summary.totals(warm_up));
     let dropped = measured.generator.dropped_iterations;
-    let p95_ms = totals.as_ref().and_then(|totals| totals.duration.p95);
+    // As the steps of the ramp were judged.
+    let slowest = measured.summary.as_ref().and_then(Summary::slowest_p95);
+    let p95_ms = slowest.or_else(|| totals.as_ref().and_then(|totals| totals.duration.p95));
     let failed_share = totals.as_ref().map(|totals| totals.failed_share);
     // Nothing that is missing lets it hold.
     let held = measured.died.is_none()
         && !measured.interrupted
-        && dropped.is_some_and(|dropped| dropped <= ramp.dropped_allowed(per_second * plan.hold.as_secs_f64()))
+        && dropped.is_some_and(|dropped| {
+            dropped as f64 <= per_second * plan.hold.as_secs_f64() * Ramp::DROPPED_MAX
+        })
         && failed_share.is_some_and(|share| share <= ramp.failed_max)
         && p95_ms.is_some_and(|p95| p95 <= ramp.p95_max_ms);
     Ok(Confirmation {
@@ -524,31 +610,61 @@ fn confirm(k6: &K6, plan: &Plan, ramp: &Ramp, knee: f64, share: f64) -> Result<C
     })
 }
 
-fn safe_rate_of(
-    plan: &Plan,
-    measured: &Measured,
-    series: &Series,
-    breakpoint: Option<&Breakpoint>,
-) -> Option<crate::model::SafeRate> {
-    if !plan.ours() {
+/// For the tests that say what the service can take. A rate that cannot be worked out is said, and left out.
+fn safe_rate_of(plan: &Plan, breakpoint: Option<&Breakpoint>) -> Option<SafeRate> {
+    if !plan.ours() || !matches!(plan.kind(), TestKind::Load | TestKind::Breakpoint) {
         return None;
     }
-    let costs = Costs::of(series, &measured.samples.scrapes, measured.server_cpu_seconds?)?;
-    let share = plan.env.get("BUYERS").and_then(|text| text.parse().ok()).unwrap_or(safe_rate::BUYERS_OF_MIX);
-    let knee = breakpoint.and_then(|found| found.knee_per_second).map(|knee| knee * share);
+    let directory = plan.directory.join("costs");
+    let measured =
+        fs::create_dir_all(&directory).map_err(|error| error.to_string()).and_then(|()| {
+            let mut service = service::start(&plan.start(&directory))?;
+            let costs = Costs::measure(&mut service);
+            let _ = service.stop_and_audit(false);
+            costs
+        });
+    let costs = match measured {
+        Ok(costs) => costs,
+        Err(error) => {
+            eprintln!(
+                "warning: no safe admission rate: the CPU of single requests could not be measured: {error}"
+            );
+            return None;
+        }
+    };
+    // Iterations of the ramp that buy.
+    let buyers = match plan.env.get("WORKLOAD").map(String::as_str) {
+        Some("buyer" | "fan") => Some(1.0),
+        Some("join" | "poll") => None,
+        _ => plan
+            .env
+            .get("BUYERS")
+            .and_then(|text| text.parse().ok())
+            .or(Some(safe_rate::BUYERS_OF_MIX)),
+    };
+    let knee = breakpoint
+        .and_then(|found| found.knee_per_second)
+        .zip(buyers)
+        .map(|(knee, share)| knee * share);
     safe_rate::work_out(&costs, plan.cpus.count(), &plan.crowd, knee)
 }
 
 fn machine() -> Machine {
     let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()));
+    let cpu = cpu_info.lines().find_map(|line| {
+        line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim())
+    });
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     Machine {
         cpu: cpu.unwrap_or("unknown CPU").to_owned(),
         cpus: service::available().len() as u32,
         memory_bytes: meminfo("MemTotal").unwrap_or(0),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        load_average_before: load.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0),
+        load_average_before: load
+            .split(' ')
+            .next()
+            .and_then(|first| first.parse().ok())
+            .unwrap_or(0.0),
     }
 }
 
@@ -583,7 +699,9 @@ pub(crate) fn resolve(what: &str) -> Result<(Option<&'static Test>, String, Path
     let path = path.canonicalize().map_err(|error| format!("{what}: {error}"))?;
     // Our own scripts are known by their path, too.
     let test = catalogue::TESTS.iter().find(|test| run_dir::root().join(test.script) == path);
-    let name = path.file_stem().map_or_else(|| "script".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let name = path
+        .file_stem()
+        .map_or_else(|| "script".to_owned(), |stem| stem.to_string_lossy().into_owned());
     Ok((test, name, path))
 }
 
@@ -597,4 +715,33 @@ pub(crate) fn wired_port(script: &str) -> Option<u16> {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         rest[..digits].parse().ok()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_that_insists_on_a_port_is_known() {
+        assert_eq!(wired_port("http.get('http://localhost:8080/api')"), Some(8080));
+        assert_eq!(wired_port("const u = `http://127.0.0.1:9000`;"), Some(9000));
+        assert_eq!(wired_port("const h = __ENV.HOST || 'http://localhost:8080';"), None);
+        assert_eq!(
+            wired_port("import { join } from './lib/boxoffice.js'; // http://localhost:8080"),
+            None
+        );
+        assert_eq!(wired_port("http.get('http://localhost/')"), None);
+    }
+
+    #[test]
+    fn secrets_are_not_kept() {
+        let settings = [
+            ("admin.token", "s3cret"),
+            ("store.mysql.url", "mysql://u:p@h"),
+            ("queue.max_active", "9"),
+        ];
+        let shown = shown(&settings.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+        assert!(!format!("{shown:?}").contains("s3cret") && !format!("{shown:?}").contains("u:p"));
+        assert_eq!(shown["queue.max_active"], "9");
+    }
 }

@@ -53,7 +53,9 @@ pub(crate) struct Sampler {
 }
 
 pub(crate) fn now_ms() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64() * 1000.0)
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64() * 1000.0)
 }
 
 impl Sampler {
@@ -111,7 +113,9 @@ fn every_second(stop: Arc<AtomicBool>, mut work: impl FnMut() + Send + 'static) 
 
 fn usage(watched: &Watched) -> Usage {
     // A sum without one of its parts would be a fall.
-    let sum = |ids: &[u32]| ids.iter().map(|&id| cpu_seconds(id)).sum::<Option<f64>>().filter(|_| !ids.is_empty());
+    let sum = |ids: &[u32]| {
+        ids.iter().map(|&id| cpu_seconds(id)).sum::<Option<f64>>().filter(|_| !ids.is_empty())
+    };
     let memory = |field: &str| {
         let all = watched.servers.iter().map(|&id| memory_bytes(id, field)).sum::<Option<u64>>();
         all.filter(|_| !watched.servers.is_empty())
@@ -133,8 +137,10 @@ pub(crate) fn scrape(urls: &[String]) -> Option<Scrape> {
     let mut values = BTreeMap::new();
     for url in urls {
         // A connection of its own each time: an idle one would be closed by the service just as it is used.
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(5)))
+            .build()
+            .into();
         let mut response = agent.get(format!("{url}/metrics")).call().ok()?;
         let text = response.body_mut().read_to_string().ok()?;
         for (name, value) in parse(&text) {
@@ -147,8 +153,12 @@ pub(crate) fn scrape(urls: &[String]) -> Option<Scrape> {
 }
 
 /// Levels of what instances share: each tells the whole of it.
-const SHARED: [&str; 4] =
-    ["boxoffice_queue_waiting", "boxoffice_queue_active", "boxoffice_queue_serving", "boxoffice_events_pending"];
+const SHARED: [&str; 4] = [
+    "boxoffice_queue_waiting",
+    "boxoffice_queue_active",
+    "boxoffice_queue_serving",
+    "boxoffice_events_pending",
+];
 
 /// Samples of a scrape by name with labels, without the buckets of histograms.
 pub(crate) fn parse(text: &str) -> Vec<(String, f64)> {
@@ -174,5 +184,34 @@ impl Scrape {
     pub(crate) fn sum(&self, name: &str) -> Option<f64> {
         let of_name = self.values.iter().filter(|(key, _)| key.split('{').next() == Some(name));
         of_name.map(|(_, value)| *value).reduce(|a, b| a + b)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_is_read_without_its_buckets() {
+        let text = "# HELP x y\n# TYPE x counter\nx_total{class=\"a b\"} 3\nx_total{class=\"c\"} 4\nh_bucket{le=\"1.0\"} 9\n\
+                    h_sum 0.25\nbad line\n# EOF\n";
+        let values: BTreeMap<String, f64> = parse(text).into_iter().collect();
+        assert_eq!(values.len(), 3, "{values:?}");
+        let scrape = Scrape { at_ms: 0.0, values };
+        assert_eq!(scrape.sum("x_total"), Some(7.0));
+        assert_eq!(scrape.sum("h_sum"), Some(0.25));
+        assert_eq!(scrape.sum("x"), None);
+    }
+
+    #[test]
+    fn our_own_use_can_be_read() {
+        let id = std::process::id();
+        let before = cpu_seconds(id).unwrap();
+        let until = Instant::now() + Duration::from_millis(60);
+        while Instant::now() < until {}
+        assert!(cpu_seconds(id).unwrap() > before);
+        assert!(memory_bytes(id, "VmRSS").unwrap() > 1_000_000);
+        assert!(machine_cpu_seconds().unwrap() > 0.0);
+        assert_eq!(cpu_seconds(0), None);
     }
 }

@@ -48,9 +48,18 @@ const LEVELS: [(&str, &str); 3] = [
 ];
 
 /// Puts everything onto one axis that begins at `start_ms` (since 1970).
-pub(crate) fn merge(start_ms: f64, warm_up_seconds: f64, recording: &Recording, samples: &Samples) -> Series {
+pub(crate) fn merge(
+    start_ms: f64,
+    warm_up_seconds: f64,
+    recording: &Recording,
+    samples: &Samples,
+) -> Series {
     let second_of = |at_ms: f64| ((at_ms - start_ms) / 1000.0).round();
-    let times = recording.seconds.iter().map(|second| second.at_ms).chain(samples.usage.iter().map(|u| u.at_ms));
+    let times = recording
+        .seconds
+        .iter()
+        .map(|second| second.at_ms)
+        .chain(samples.usage.iter().map(|u| u.at_ms));
     let last = times.map(second_of).fold(0.0, f64::max) as usize;
     let mut axis = Axis { length: last, values: BTreeMap::new() };
     for second in &recording.seconds {
@@ -66,7 +75,9 @@ pub(crate) fn merge(start_ms: f64, warm_up_seconds: f64, recording: &Recording, 
         if elapsed < 0.3 {
             continue;
         }
-        let rate = |get: fn(&Usage) -> Option<f64>| Some(((get(after)? - get(before)?) / elapsed).max(0.0));
+        let rate = |get: fn(&Usage) -> Option<f64>| {
+            Some(((get(after)? - get(before)?) / elapsed).max(0.0))
+        };
         axis.set(names::SERVER_CPUS, at, rate(|usage| usage.server_cpu));
         axis.set(names::ENGINE_CPUS, at, rate(|usage| usage.engine_cpu));
         axis.set(names::GENERATOR_CPUS, at, rate(|usage| usage.generator_cpu));
@@ -149,7 +160,99 @@ pub(crate) fn highest(series: &Series, name: &str, from: f64, to: f64) -> Option
     points(series, name, from, to).reduce(f64::max)
 }
 
-fn points<'a>(series: &'a Series, name: &str, from: f64, to: f64) -> impl Iterator<Item = f64> + 'a {
+fn points<'a>(
+    series: &'a Series,
+    name: &str,
+    from: f64,
+    to: f64,
+) -> impl Iterator<Item = f64> + 'a {
     let values = series.values.get(name).map_or(&[][..], Vec::as_slice);
-    series.at.iter().zip(values).filter(move |(at, _)| **at > from && **at <= to).filter_map(|(_, value)| *value)
+    series
+        .at
+        .iter()
+        .zip(values)
+        .filter(move |(at, _)| **at > from && **at <= to)
+        .filter_map(|(_, value)| *value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECONDS: &str = include_str!("../tests/fixtures/seconds.ndjson");
+
+    fn usage(at_ms: f64, server: f64) -> Usage {
+        Usage {
+            at_ms,
+            server_cpu: Some(server),
+            machine_cpu: Some(server * 2.0),
+            ..Usage::default()
+        }
+    }
+
+    fn scrape(at_ms: f64, joined: f64, sum: f64, count: f64) -> Scrape {
+        let values = [
+            ("boxoffice_queue_joined_total{queue=\"main\"}", joined),
+            ("boxoffice_queue_joined_total{queue=\"other\"}", 1.0),
+            ("boxoffice_queue_serving{queue=\"main\"}", 0.0),
+            ("boxoffice_queue_waiting{queue=\"main\"}", 7.0),
+            ("boxoffice_store_commit_duration_seconds_sum", sum),
+            ("boxoffice_store_commit_duration_seconds_count", count),
+        ];
+        Scrape { at_ms, values: values.map(|(name, value)| (name.to_owned(), value)).into() }
+    }
+
+    #[test]
+    fn both_sources_meet_on_one_axis() {
+        let recording = Recording::parse(SECONDS);
+        let start = recording.start_ms.unwrap();
+        let at = |seconds: f64| start + seconds * 1000.0;
+        let samples = Samples {
+            // One of them came late.
+            usage: vec![
+                usage(at(0.1), 1.0),
+                usage(at(1.1), 1.5),
+                usage(at(2.2), 1.5),
+                usage(at(4.1), 3.4),
+            ],
+            scrapes: vec![
+                scrape(at(0.0), 0.0, 0.0, 0.0),
+                scrape(at(1.0), 10.0, 0.5, 100.0),
+                scrape(at(2.0), 10.0, 0.5, 100.0),
+            ],
+        };
+        let series = merge(start, 4.0, &recording, &samples);
+        assert_eq!(series.at, (1..=11).map(f64::from).collect::<Vec<_>>());
+        assert!(series.values.values().all(|values| values.len() == series.at.len()));
+        let get = |name: &str, at: usize| series.values[name][at - 1];
+        assert_eq!(get(names::DURATION_P95, 1), Some(2.0338));
+        assert_eq!(get(names::DURATION_P95, 3), None, "nothing was asked in that second");
+        assert_eq!(get(names::REQUESTS_PER_SECOND, 3), Some(0.0));
+        let close = |found: Option<f64>, expected: f64| (found.unwrap() - expected).abs() < 1e-9;
+        assert!(close(get(names::SERVER_CPUS, 1), 0.5));
+        assert!(close(get(names::SERVER_CPUS, 2), 0.0));
+        assert_eq!(get(names::SERVER_CPUS, 3), None);
+        assert!(close(get(names::SERVER_CPUS, 4), 1.0), "1.9 s of CPU in 1.9 s");
+        assert!(close(get(names::JOINED_PER_SECOND, 1), 10.0));
+        assert!(close(get(names::JOINED_PER_SECOND, 2), 0.0));
+        assert!(close(get(names::COMMIT_MS, 1), 5.0));
+        assert_eq!(get(names::COMMIT_MS, 2), None, "no commit has no duration");
+        assert_eq!(
+            get(names::PAID_PER_SECOND, 1),
+            Some(0.0),
+            "the service leaves out what never happened"
+        );
+        assert_eq!(get(names::QUEUE_WAITING, 2), Some(7.0));
+        assert!(!series.values.contains_key(names::ENGINE_CPUS));
+    }
+
+    #[test]
+    fn means_are_of_what_was_measured() {
+        let mut series = Series { at: vec![1.0, 2.0, 3.0, 4.0], ..Series::default() };
+        series.values.insert("x".to_owned(), vec![Some(1.0), None, Some(4.0), Some(100.0)]);
+        assert_eq!(mean(&series, "x", 0.0, 3.0), Some(2.5));
+        assert_eq!(highest(&series, "x", 0.0, 3.0), Some(4.0));
+        assert_eq!(mean(&series, "x", 1.0, 2.0), None);
+        assert_eq!(mean(&series, "y", 0.0, 9.0), None);
+    }
 }

@@ -52,12 +52,19 @@ impl Cpus {
     }
 
     fn choose(text: &str, have: &[usize]) -> Result<Self, String> {
-        let wrong = || format!("--cpus {text}: give a count (1), a part (0.5), a list (0,1), a range (0-1) or all");
+        let wrong = || {
+            format!(
+                "--cpus {text}: give a count (1), a part (0.5), a list (0,1), a range (0-1) or all"
+            )
+        };
         if text == "all" {
             return Ok(Self { list: have.to_vec(), quota: None });
         }
         let few = |wanted: usize| {
-            format!("--cpus {text}: this machine has only {} for this program, and {wanted} are needed", have.len())
+            format!(
+                "--cpus {text}: this machine has only {} for this program, and {wanted} are needed",
+                have.len()
+            )
         };
         if text.contains('.') {
             let quota: f64 = text.parse().map_err(|_| wrong())?;
@@ -71,7 +78,10 @@ impl Cpus {
         if let Ok(count) = text.parse::<usize>()
             && count > 0
         {
-            return Ok(Self { list: have.get(..count).ok_or_else(|| few(count))?.to_vec(), quota: None });
+            return Ok(Self {
+                list: have.get(..count).ok_or_else(|| few(count))?.to_vec(),
+                quota: None,
+            });
         }
         let mut list = Vec::new();
         for part in text.split(',') {
@@ -86,7 +96,9 @@ impl Cpus {
         list.sort_unstable();
         list.dedup();
         match list.iter().find(|cpu| !have.contains(cpu)) {
-            Some(cpu) => Err(format!("--cpus {text}: this program may not use CPU {cpu}, only {have:?}")),
+            Some(cpu) => {
+                Err(format!("--cpus {text}: this program may not use CPU {cpu}, only {have:?}"))
+            }
             None => Ok(Self { list, quota: None }),
         }
     }
@@ -136,8 +148,19 @@ pub(crate) struct Service {
 
 #[derive(Debug)]
 enum Form {
-    Embedded { process: Process, program: PathBuf, env: Vec<(String, String)>, log: PathBuf, data: Data, _limit: Option<Quota> },
-    Cluster { process: Process, said: Receiver<String>, log: PathBuf, _limit: Option<Quota> },
+    Embedded {
+        process: Process,
+        program: PathBuf,
+        env: Vec<(String, String)>,
+        log: PathBuf,
+        data: Data,
+        _limit: Option<Quota>,
+    },
+    Cluster {
+        process: Process,
+        said: Receiver<String>,
+        log: PathBuf,
+    },
     Url,
 }
 
@@ -147,8 +170,13 @@ struct Data(PathBuf);
 
 impl Data {
     fn make() -> Result<Self, String> {
-        let path = std::env::temp_dir().join(format!("loadtest-{}-{}", std::process::id(), crate::sample::now_ms() as u64));
-        fs::create_dir_all(&path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
+        let path = std::env::temp_dir().join(format!(
+            "loadtest-{}-{}",
+            std::process::id(),
+            crate::sample::now_ms() as u64
+        ));
+        fs::create_dir_all(&path)
+            .map_err(|error| format!("cannot make {}: {error}", path.display()))?;
         Ok(Self(path))
     }
 }
@@ -166,11 +194,14 @@ struct Quota(PathBuf);
 impl Quota {
     /// For these processes and all that they start from now on.
     fn impose(cpus: f64, pids: &[u32]) -> Result<Self, String> {
-        // In periods of 10 ms rather than the usual 100 ms: a service that used up its share sleeps for the rest
-        // of the period, and that shows in every latency.
-        const PERIOD_US: f64 = 10_000.0;
-        let path = Path::new(CGROUP_CPU)
-            .join(format!("loadtest-{}-{}", std::process::id(), pids.first().copied().unwrap_or(0)));
+        // In short periods rather than the usual 100 ms: a service that used up its share sleeps for the rest of
+        // the period, and that shows in every latency. The kernel takes no share below 1 ms.
+        let period_us = (1000.0 / cpus).clamp(10_000.0, 1_000_000.0);
+        let path = Path::new(CGROUP_CPU).join(format!(
+            "loadtest-{}-{}",
+            std::process::id(),
+            pids.first().copied().unwrap_or(0)
+        ));
         let failed = |error: std::io::Error| {
             format!(
                 "a part of a CPU needs the cpu controller of cgroup v1 at {CGROUP_CPU} and root: {}: {error}. Give a \
@@ -180,8 +211,9 @@ impl Quota {
         };
         fs::create_dir(&path).map_err(failed)?;
         let quota = Self(path.clone());
-        fs::write(path.join("cpu.cfs_period_us"), format!("{PERIOD_US:.0}")).map_err(failed)?;
-        fs::write(path.join("cpu.cfs_quota_us"), format!("{:.0}", (cpus * PERIOD_US).max(1000.0))).map_err(failed)?;
+        fs::write(path.join("cpu.cfs_period_us"), format!("{period_us:.0}")).map_err(failed)?;
+        fs::write(path.join("cpu.cfs_quota_us"), format!("{:.0}", (cpus * period_us).max(1000.0)))
+            .map_err(failed)?;
         for pid in pids {
             fs::write(path.join("cgroup.procs"), pid.to_string()).map_err(failed)?;
         }
@@ -213,7 +245,10 @@ pub(crate) fn require_free(port: u16) -> Result<(), String> {
 
 fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)));
-    listener.and_then(|l| l.local_addr()).map(|a| a.port()).map_err(|error| format!("no free port: {error}"))
+    listener
+        .and_then(|l| l.local_addr())
+        .map(|a| a.port())
+        .map_err(|error| format!("no free port: {error}"))
 }
 
 /// Builds the release binary, and the static answers where they are needed.
@@ -226,8 +261,10 @@ pub(crate) fn build(hello: bool) -> Result<(), String> {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(["build", "--release", "-p", "boxoffice"]).args(&what).current_dir(root());
         eprintln!("+ cargo build --release -p boxoffice {}", what.join(" "));
-        let mut process = Process::spawn("cargo", command.stdin(Stdio::null()))
-            .map_err(|error| format!("{error}. Install Rust from https://rustup.rs, or use --no-build"))?;
+        let mut process =
+            Process::spawn("cargo", command.stdin(Stdio::null())).map_err(|error| {
+                format!("{error}. Install Rust from https://rustup.rs, or use --no-build")
+            })?;
         loop {
             if let Some(ended) = process.ended() {
                 if ended.code != 0 {
@@ -252,7 +289,10 @@ fn binary(hello: bool) -> Result<PathBuf, String> {
         path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))
     } else {
         let what = if hello { " -p boxoffice --example hello" } else { "" };
-        Err(format!("{} is missing; build it with `cargo build --release{what}`, or leave out --no-build", path.display()))
+        Err(format!(
+            "{} is missing; build it with `cargo build --release{what}`, or leave out --no-build",
+            path.display()
+        ))
     }
 }
 
@@ -270,7 +310,10 @@ fn reach(url: &str, admin_token: Option<String>) -> Result<Service, String> {
     match get(&format!("{url}/health/ready")) {
         Ok((200, _)) => {}
         Ok((status, body)) => {
-            return Err(format!("{url} is there but not ready: /health/ready answers {status}: {}", clip(&body)));
+            return Err(format!(
+                "{url} is there but not ready: /health/ready answers {status}: {}",
+                clip(&body)
+            ));
         }
         Err(error) => return Err(format!("{url} cannot be reached: {error}")),
     }
@@ -288,7 +331,9 @@ fn reach(url: &str, admin_token: Option<String>) -> Result<Service, String> {
 
 fn start_embedded(what: &Start<'_>) -> Result<Service, String> {
     let program = match what.binary {
-        Some(path) if !what.hello => path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?,
+        Some(path) if !what.hello => {
+            path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?
+        }
         _ => binary(what.hello)?,
     };
     let port = match what.port {
@@ -331,7 +376,8 @@ fn start_embedded(what: &Start<'_>) -> Result<Service, String> {
     // Held to a tenth of a CPU it also starts ten times slower.
     let patience = READY.mul_f64((1.0 / what.cpus.count()).clamp(1.0, 10.0));
     wait_until_ready(&mut process, &ready, patience, &log)?;
-    let admin_token = fs::read_to_string(data_dir.join("admin.token")).ok().map(|token| token.trim().to_owned());
+    let admin_token =
+        fs::read_to_string(data_dir.join("admin.token")).ok().map(|token| token.trim().to_owned());
     Ok(Service {
         metrics: if what.hello { Vec::new() } else { vec![url.clone()] },
         url,
@@ -342,7 +388,12 @@ fn start_embedded(what: &Start<'_>) -> Result<Service, String> {
     })
 }
 
-fn wait_until_ready(process: &mut Process, url: &str, patience: Duration, log: &Path) -> Result<(), String> {
+fn wait_until_ready(
+    process: &mut Process,
+    url: &str,
+    patience: Duration,
+    log: &Path,
+) -> Result<(), String> {
     let until = Instant::now() + patience;
     let mut answer = "no answer".to_owned();
     while Instant::now() < until {
@@ -373,11 +424,11 @@ fn wait_until_ready(process: &mut Process, url: &str, patience: Duration, log: &
 }
 
 fn start_cluster(what: &Start<'_>, instances: u32) -> Result<Service, String> {
-    let program = match what.binary {
-        Some(path) => path.to_owned(),
-        None => binary(false)?,
-    };
-    let _ = program;
+    // Which its program takes; said here because it is said better.
+    binary(false)?;
+    if what.cpus.quota.is_some() {
+        return Err("a part of a CPU can only be given to an embedded service".to_owned());
+    }
     let log = what.directory.join("server.log");
     let mut command = mortal(Path::new("python3"));
     command.arg(root().join("scripts/lib/cluster.py")).arg("serve");
@@ -406,31 +457,36 @@ fn start_cluster(what: &Start<'_>, instances: u32) -> Result<Service, String> {
     }
     let value = answer_of(&mut process, &said, CLUSTER_READY, &errors)?;
     let ids = |name: &str| -> Vec<u32> {
-        value[name].as_array().into_iter().flatten().filter_map(|v| u32::try_from(v.as_u64()?).ok()).collect()
-    };
-    let servers = ids("servers");
-    let limit = match what.cpus.quota {
-        // For each instance by itself, as for one.
-        Some(_) => return Err("a part of a CPU can only be given to an embedded service".to_owned()),
-        None => None,
+        value[name]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|v| u32::try_from(v.as_u64()?).ok())
+            .collect()
     };
     let text = |value: &Value| value.as_str().map(str::to_owned);
     Ok(Service {
         url: text(&value["url"]).ok_or("the cluster does not say its address")?,
         admin_token: text(&value["adminToken"]),
-        servers,
+        servers: ids("servers"),
         engines: ids("engines"),
         metrics: value["instances"].as_array().into_iter().flatten().filter_map(text).collect(),
-        form: Form::Cluster { process, said, log: errors, _limit: limit },
+        form: Form::Cluster { process, said, log: errors },
     })
 }
 
 /// The next line of JSON that the cluster's program says.
-fn answer_of(process: &mut Process, said: &Receiver<String>, patience: Duration, log: &Path) -> Result<Value, String> {
+fn answer_of(
+    process: &mut Process,
+    said: &Receiver<String>,
+    patience: Duration,
+    log: &Path,
+) -> Result<Value, String> {
     let until = Instant::now() + patience;
     loop {
         if let Ok(line) = said.recv_timeout(Duration::from_millis(50)) {
-            let value: Value = serde_json::from_str(&line).map_err(|error| format!("the cluster said {line}: {error}"))?;
+            let value: Value = serde_json::from_str(&line)
+                .map_err(|error| format!("the cluster said {line}: {error}"))?;
             return match value["error"].as_str() {
                 Some(error) => Err(error.to_owned()),
                 None => Ok(value),
@@ -443,7 +499,11 @@ fn answer_of(process: &mut Process, said: &Receiver<String>, patience: Duration,
             return Err("stopped while the cluster was waited for".to_owned());
         }
         if Instant::now() > until {
-            return Err(format!("the cluster said nothing for {:.0} s:\n{}", patience.as_secs_f64(), tail(log, 25)));
+            return Err(format!(
+                "the cluster said nothing for {:.0} s:\n{}",
+                patience.as_secs_f64(),
+                tail(log, 25)
+            ));
         }
     }
 }
@@ -452,26 +512,51 @@ impl Service {
     /// Whether it has ended by itself: says how.
     pub(crate) fn died(&mut self) -> Option<String> {
         match &mut self.form {
-            Form::Embedded { process, log, .. } => process
-                .ended()
-                .map(|ended| format!("the service ended with code {} during the run:\n{}", ended.code, tail(log, 15))),
+            Form::Embedded { process, log, .. } => process.ended().map(|ended| {
+                format!(
+                    "the service ended with code {} during the run:\n{}",
+                    ended.code,
+                    tail(log, 15)
+                )
+            }),
             Form::Cluster { process, log, .. } => {
                 if let Some(ended) = process.ended() {
-                    return Some(format!("the cluster ended with code {}:\n{}", ended.code, tail(log, 15)));
+                    return Some(format!(
+                        "the cluster ended with code {}:\n{}",
+                        ended.code,
+                        tail(log, 15)
+                    ));
                 }
                 // A zombie has a stat, too, but no memory.
-                let gone = self.servers.iter().chain(&self.engines).find(|id| {
-                    crate::process::memory_bytes(**id, "VmRSS").is_none()
-                })?;
-                Some(format!("process {gone} of the cluster has ended during the run:\n{}", tail(log, 15)))
+                let gone = self
+                    .servers
+                    .iter()
+                    .chain(&self.engines)
+                    .find(|id| crate::process::memory_bytes(**id, "VmRSS").is_none())?;
+                Some(format!(
+                    "process {gone} of the cluster has ended during the run:\n{}",
+                    tail(log, 15)
+                ))
             }
             Form::Url => None,
         }
     }
 
+    /// Whether a service that is not ours has stopped answering; asked once, after the run.
+    pub(crate) fn unreachable(&self) -> Option<String> {
+        if !matches!(self.form, Form::Url) {
+            return None;
+        }
+        let error = get(&format!("{}/health/ready", self.url)).err()?;
+        Some(format!("{} does not answer any more: {error}", self.url))
+    }
+
     /// Issues activated tokens.
     pub(crate) fn issue_tokens(&self, count: u32, format: &str) -> Result<(), String> {
-        let token = self.admin_token.as_ref().ok_or("issuing tokens needs the admin token (--admin-token)")?;
+        let token = self
+            .admin_token
+            .as_ref()
+            .ok_or("issuing tokens needs the admin token (--admin-token)")?;
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .timeout_global(Some(Duration::from_secs(120)))
             .http_status_as_error(false)
@@ -502,7 +587,10 @@ impl Service {
                 let found = match &self.admin_token {
                     _ if !audit => none(),
                     Some(token) => audit_at(&self.url, token),
-                    None => Err("the audit of a running service needs its admin token (--admin-token)".to_owned()),
+                    None => {
+                        Err("the audit of a running service needs its admin token (--admin-token)"
+                            .to_owned())
+                    }
                 };
                 (None, found)
             }
@@ -515,15 +603,23 @@ impl Service {
                 let mut command = Command::new(program);
                 shield(&mut command, &data.0);
                 command.arg("audit").envs(env.iter().map(|(k, v)| (k, v))).stdin(Stdio::null());
-                let said = command.output().map_err(|error| format!("cannot run the audit: {error}"));
+                let said =
+                    command.output().map_err(|error| format!("cannot run the audit: {error}"));
                 let found = said.map(|said| {
                     let text = [said.stdout, said.stderr].concat();
-                    Audit { clean: said.status.success(), output: String::from_utf8_lossy(&text).trim().to_owned() }
+                    Audit {
+                        clean: said.status.success(),
+                        output: String::from_utf8_lossy(&text).trim().to_owned(),
+                    }
                 });
                 (code, found)
             }
             Form::Cluster { process, said, log, .. } => {
-                let asked = process.child().stdin.as_mut().map(|to| to.write_all(b"audit\n").and_then(|()| to.flush()));
+                let asked = process
+                    .child()
+                    .stdin
+                    .as_mut()
+                    .map(|to| to.write_all(b"audit\n").and_then(|()| to.flush()));
                 let answer = match asked {
                     Some(Ok(())) => answer_of(process, said, CLUSTER_STOP, log),
                     _ => Err("the cluster does not listen any more".to_owned()),
@@ -533,14 +629,35 @@ impl Service {
                 let _ = process.wait(CLUSTER_STOP);
                 match answer {
                     Ok(value) => {
-                        let code = value["exitCode"].as_i64().and_then(|code| i32::try_from(code).ok());
+                        let code =
+                            value["exitCode"].as_i64().and_then(|code| i32::try_from(code).ok());
                         let clean = value["clean"].as_bool();
                         let output = value["output"].as_str().unwrap_or_default().to_owned();
-                        (code, clean.map(|clean| Audit { clean, output }).ok_or_else(|| "no audit".to_owned()))
+                        (
+                            code,
+                            clean
+                                .map(|clean| Audit { clean, output })
+                                .ok_or_else(|| "no audit".to_owned()),
+                        )
                     }
                     Err(error) => (None, Err(error)),
                 }
             }
+        }
+    }
+
+    /// Copies the data directory.
+    pub(crate) fn keep_data(&self, to: &Path) -> Result<(), String> {
+        let Form::Embedded { data, .. } = &self.form else { return Ok(()) };
+        let from = data.0.join("data");
+        let said = Command::new("cp").arg("-a").arg(&from).arg(to).stdin(Stdio::null()).output();
+        match said {
+            Ok(said) if said.status.success() => Ok(()),
+            Ok(said) => Err(format!(
+                "cannot keep the data: {}",
+                String::from_utf8_lossy(&said.stderr).trim()
+            )),
+            Err(error) => Err(format!("cannot keep the data: cp: {error}")),
         }
     }
 
@@ -551,21 +668,33 @@ impl Service {
         {
             return ended.cpu_seconds;
         }
-        self.servers.iter().map(|&id| crate::process::cpu_seconds(id)).sum::<Option<f64>>().filter(|_| !self.servers.is_empty())
+        self.servers
+            .iter()
+            .map(|&id| crate::process::cpu_seconds(id))
+            .sum::<Option<f64>>()
+            .filter(|_| !self.servers.is_empty())
     }
 }
 
 fn audit_at(url: &str, token: &str) -> Result<Audit, String> {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(300))).http_status_as_error(false).build().into();
-    let answer = agent.get(format!("{url}/admin/v1/audit")).header("Authorization", format!("Bearer {token}")).call();
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(300)))
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let answer = agent
+        .get(format!("{url}/admin/v1/audit"))
+        .header("Authorization", format!("Bearer {token}"))
+        .call();
     let mut answer = answer.map_err(|error| format!("the audit failed: {error}"))?;
     let status = answer.status();
-    let text = answer.body_mut().read_to_string().map_err(|error| format!("the audit failed: {error}"))?;
+    let text =
+        answer.body_mut().read_to_string().map_err(|error| format!("the audit failed: {error}"))?;
     if !status.is_success() {
         return Err(format!("the audit failed: {status}: {}", clip(&text)));
     }
-    let value: Value = serde_json::from_str(&text).map_err(|error| format!("the audit's answer is not JSON: {error}"))?;
+    let value: Value = serde_json::from_str(&text)
+        .map_err(|error| format!("the audit's answer is not JSON: {error}"))?;
     let clean = value["clean"].as_bool().ok_or("the audit does not say whether it is clean")?;
     let lines: Vec<String> = value["invariants"]
         .as_array()
@@ -573,7 +702,13 @@ fn audit_at(url: &str, token: &str) -> Result<Audit, String> {
         .flatten()
         .map(|entry| {
             let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-            format!("{} {}: {} checked, {} violations", text("code"), text("title"), entry["checked"], entry["violations"])
+            format!(
+                "{} {}: {} checked, {} violations",
+                text("code"),
+                text("title"),
+                entry["checked"],
+                entry["violations"]
+            )
         })
         .collect();
     Ok(Audit { clean, output: lines.join("\n") })
@@ -582,7 +717,9 @@ fn audit_at(url: &str, token: &str) -> Result<Audit, String> {
 /// Settings of the caller's shell must not leak into a measurement.
 fn shield(command: &mut Command, directory: &Path) {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BOXOFFICE_") && name != "BOXOFFICE_TEST_POLL_DELAY_MS" {
+        if name.to_string_lossy().starts_with("BOXOFFICE_")
+            && name != "BOXOFFICE_TEST_POLL_DELAY_MS"
+        {
             command.env_remove(name);
         }
     }
@@ -590,8 +727,11 @@ fn shield(command: &mut Command, directory: &Path) {
 }
 
 fn get(url: &str) -> Result<(u16, String), String> {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(3))).http_status_as_error(false).build().into();
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(3)))
+        .http_status_as_error(false)
+        .build()
+        .into();
     let mut answer = agent.get(url).call().map_err(|error| error.to_string())?;
     let text = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
     Ok((answer.status().as_u16(), text))
@@ -599,4 +739,59 @@ fn get(url: &str) -> Result<(u16, String), String> {
 
 fn clip(text: &str) -> String {
     text.chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_counted_listed_or_shared() {
+        let choose = |text: &str| Cpus::choose(text, &[0, 1, 4, 5]);
+        for (text, list, count) in [
+            ("1", &[0][..], 1.0),
+            ("3", &[0, 1, 4], 3.0),
+            ("0", &[0], 1.0),
+            ("4,1", &[1, 4], 2.0),
+            ("4-5", &[4, 5], 2.0),
+            ("all", &[0, 1, 4, 5], 4.0),
+            ("0.5", &[0], 0.5),
+            ("1.5", &[0, 1], 1.5),
+            ("2.0", &[0, 1], 2.0),
+        ] {
+            let cpus = choose(text).unwrap();
+            assert_eq!((cpus.list.as_slice(), cpus.count()), (list, count), "{text}");
+        }
+        for text in [
+            "",
+            "x",
+            "5",
+            "4.5",
+            "2-3",
+            "0.0",
+            "-1",
+            "1-0",
+            "0,2",
+            "NaN",
+            "inf",
+            "1e9",
+            "0-99999999999",
+        ] {
+            assert!(choose(text).is_err(), "{text}");
+        }
+        assert!(choose("5").unwrap_err().contains("has only 4"));
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        assert!(
+            require_free(port)
+                .unwrap_err()
+                .contains(&format!("port {port} of 127.0.0.1 is not free"))
+        );
+        drop(taken);
+        require_free(port).unwrap();
+    }
 }

@@ -1,7 +1,6 @@
 //! Ctrl-C and its like: noted here, asked for wherever something takes long.
 
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -14,7 +13,8 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// second one changes nothing: the end is bounded in time anyway.
 pub(crate) fn watch() -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot listen for signals: {error}");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let mut listening = Vec::new();
     {
         let _inside = runtime.enter();
@@ -40,12 +40,4 @@ pub(crate) fn watch() -> Result<(), String> {
 /// Whether somebody wants the program to end.
 pub(crate) fn stopped() -> bool {
     GOT.load(Ordering::Relaxed) != 0
-}
-
-/// Waits, but no longer than until somebody wants the program to end.
-pub(crate) fn pause(time: Duration) {
-    let until = Instant::now() + time;
-    while !stopped() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20).min(time));
-    }
 }

@@ -4,7 +4,10 @@
 //! that a threshold asks for is not a pass.
 
 use crate::k6::{THRESHOLDS_CROSSED, Threshold};
-use crate::model::{Audit, Breakpoint, Finding, FindingCode, Generator, Machine, Outcome, ServerUse, TestKind, Totals, Verdict};
+use crate::model::{
+    Audit, Breakpoint, Finding, FindingCode, Generator, Machine, Outcome, Resource, ServerUse,
+    TestKind, Totals, Verdict,
+};
 
 /// Of the run's seconds: what is more is no outlier.
 const SATURATED_SHARE: f64 = 0.1;
@@ -36,7 +39,9 @@ pub(crate) struct Judged<'a> {
 
 pub(crate) fn judge(run: &Judged<'_>) -> Verdict {
     let mut findings = Vec::new();
-    let mut find = |fatal: bool, code: FindingCode, detail: String| findings.push(Finding { fatal, code, detail });
+    let mut find = |fatal: bool, code: FindingCode, detail: String| {
+        findings.push(Finding { fatal, code, detail })
+    };
     if run.interrupted {
         find(true, FindingCode::Interrupted, "stopped by a signal before its end".to_owned());
     }
@@ -48,10 +53,16 @@ pub(crate) fn judge(run: &Judged<'_>) -> Verdict {
     for threshold in run.thresholds.iter().filter(|threshold| threshold.asserts()) {
         let text = format!("{}: {}", threshold.metric, threshold.condition);
         if threshold.crossed {
-            // A ramp goes on until one is; what it finds is judged by its confirmations.
-            find(!ramp, FindingCode::ThresholdCrossed, text);
+            // A ramp goes on until one is; what it finds is judged by its confirmations. Answers that are no
+            // sign of overload are wrong at any rate.
+            let wrong = threshold.metric.starts_with("unexpected");
+            find(!ramp || wrong, FindingCode::ThresholdCrossed, text);
         } else if !threshold.measured && !ramp {
-            find(true, FindingCode::MetricMissing, format!("{text}: nothing was measured that it could be held against"));
+            find(
+                true,
+                FindingCode::MetricMissing,
+                format!("{text}: nothing was measured that it could be held against"),
+            );
         }
     }
     match run.totals {
@@ -69,7 +80,10 @@ pub(crate) fn judge(run: &Judged<'_>) -> Verdict {
         find(
             false,
             FindingCode::NoisyMachine,
-            format!("load average {:.2} before the run, on {} CPUs", run.machine.load_average_before, run.machine.cpus),
+            format!(
+                "load average {:.2} before the run, on {} CPUs",
+                run.machine.load_average_before, run.machine.cpus
+            ),
         );
     }
     if let Some(found) = run.breakpoint {
@@ -99,19 +113,27 @@ fn generator(run: &Judged<'_>, find: &mut Find<'_>) {
             FindingCode::GeneratorFailed,
             format!("k6 ended with code {code}: {}", run.generator_said),
         ),
-        None => find(true, FindingCode::GeneratorFailed, format!("k6 did not end: {}", run.generator_said)),
+        None => find(
+            true,
+            FindingCode::GeneratorFailed,
+            format!("k6 did not end: {}", run.generator_said),
+        ),
     }
     match generator.saturated_share {
         Some(share) if share > SATURATED_SHARE => find(
             false,
             FindingCode::GeneratorSaturated,
-            format!("in {:.0} % of the seconds k6 or the machine had no CPU left, so latencies are partly their own", share * 100.0),
+            format!(
+                "in {:.0} % of the seconds k6 or the machine had no CPU left, so latencies are partly their own",
+                share * 100.0
+            ),
         ),
         Some(_) => {}
         None => find(
             run.ours,
             FindingCode::MetricMissing,
-            "the CPU of k6 and the machine: whether the generator was the limit is not known".to_owned(),
+            "the CPU of k6 and the machine: whether the generator was the limit is not known"
+                .to_owned(),
         ),
     }
     match generator.dropped_iterations {
@@ -119,7 +141,9 @@ fn generator(run: &Judged<'_>, find: &mut Find<'_>) {
         Some(dropped) if dropped > 0 => find(
             !matches!(run.kind, TestKind::Breakpoint | TestKind::Stress),
             FindingCode::DroppedIterations,
-            format!("{dropped} iterations were due and could not be started: there were not enough users free"),
+            format!(
+                "{dropped} iterations were due and could not be started: there were not enough users free"
+            ),
         ),
         Some(_) => {}
         None => find(true, FindingCode::MetricMissing, "dropped iterations".to_owned()),
@@ -139,17 +163,25 @@ fn of_totals(run: &Judged<'_>, totals: &Totals, find: &mut Find<'_>) {
         }
     }
     // The script's own thresholds say what is too much; without any, every failure is.
-    let script_judges = run.thresholds.iter().any(|t| t.metric.starts_with("http_req_failed") && t.asserts());
+    let script_judges =
+        run.thresholds.iter().any(|t| t.metric.starts_with("http_req_failed") && t.asserts());
     if totals.failed_share > 0.0 {
-        let kinds: Vec<String> = totals.errors.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
+        let kinds: Vec<String> =
+            totals.errors.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
         find(
             !script_judges,
             FindingCode::RequestsFailed,
-            format!("{:.3} % of {} requests{}{}", totals.failed_share * 100.0, totals.requests,
-                if kinds.is_empty() { "" } else { "; " }, kinds.join(", ")),
+            format!(
+                "{:.3} % of {} requests{}{}",
+                totals.failed_share * 100.0,
+                totals.requests,
+                if kinds.is_empty() { "" } else { "; " },
+                kinds.join(", ")
+            ),
         );
     }
-    let script_judges = run.thresholds.iter().any(|t| t.metric.starts_with("checks") && t.asserts());
+    let script_judges =
+        run.thresholds.iter().any(|t| t.metric.starts_with("checks") && t.asserts());
     if totals.checks_failed > 0 {
         find(
             !script_judges,
@@ -158,7 +190,11 @@ fn of_totals(run: &Judged<'_>, totals: &Totals, find: &mut Find<'_>) {
         );
     }
     if run.seconds_measured == 0 {
-        find(true, FindingCode::MetricMissing, "the figures of each second: k6 recorded none".to_owned());
+        find(
+            true,
+            FindingCode::MetricMissing,
+            "the figures of each second: k6 recorded none".to_owned(),
+        );
     }
 }
 
@@ -186,7 +222,17 @@ fn server(run: &Judged<'_>, find: &mut Find<'_>) {
 }
 
 fn confirmations(run: &Judged<'_>, found: &Breakpoint, find: &mut Find<'_>) {
-    if found.knee_per_second.is_none() || run.interrupted {
+    if run.interrupted {
+        return;
+    }
+    if found.knee_per_second.is_none() {
+        // That it held to the end is no failure, but no limit either.
+        let held = found.saturated == Resource::None;
+        find(
+            !held,
+            FindingCode::LimitNotConfirmed,
+            format!("no limit was found: {}", found.evidence.join("; ")),
+        );
         return;
     }
     for (share, must_hold) in [(0.8, true), (1.2, false)] {
@@ -226,5 +272,278 @@ const fn order(code: FindingCode) -> u8 {
         FindingCode::MetricMissing => 10,
         FindingCode::GeneratorSaturated => 11,
         FindingCode::NoisyMachine => 12,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Confirmation, Latency};
+
+    struct Case {
+        kind: TestKind,
+        interrupted: bool,
+        died: Option<&'static str>,
+        totals: Option<Totals>,
+        thresholds: Vec<Threshold>,
+        generator: Generator,
+        server: ServerUse,
+        ours: bool,
+        audit: Result<Audit, String>,
+        machine: Machine,
+        breakpoint: Option<Breakpoint>,
+        seconds: usize,
+    }
+
+    fn good() -> Case {
+        let latency = Latency {
+            count: Some(9),
+            min: Some(1.0),
+            avg: Some(1.0),
+            med: Some(1.0),
+            p90: Some(1.0),
+            p95: Some(1.0),
+            p99: Some(1.0),
+            p999: Some(1.0),
+            max: Some(1.0),
+        };
+        Case {
+            kind: TestKind::Load,
+            interrupted: false,
+            died: None,
+            totals: Some(Totals {
+                requests: 9,
+                requests_per_second: 1.0,
+                failed_share: 0.0,
+                checks: 9,
+                checks_failed: 0,
+                iterations: 9,
+                duration: latency,
+                waiting: None,
+                connecting: None,
+                counters: Default::default(),
+                errors: Default::default(),
+            }),
+            thresholds: Vec::new(),
+            generator: Generator {
+                k6_version: "1.1.0".to_owned(),
+                exit_code: Some(0),
+                cpu_seconds: Some(1.0),
+                peak_rss_bytes: Some(1),
+                dropped_iterations: Some(0),
+                vus_max: Some(1),
+                saturated_share: Some(0.0),
+            },
+            server: ServerUse {
+                cpu_seconds: Some(1.0),
+                cpu_micros_per_request: Some(1.0),
+                peak_rss_bytes: Some(1),
+                exit_code: Some(0),
+                counters: [("x_total".to_owned(), 1.0)].into(),
+            },
+            ours: true,
+            audit: Ok(Audit { clean: true, output: String::new() }),
+            machine: Machine {
+                cpu: String::new(),
+                cpus: 2,
+                memory_bytes: 1,
+                kernel: String::new(),
+                load_average_before: 0.0,
+            },
+            breakpoint: None,
+            seconds: 9,
+        }
+    }
+
+    fn judged(case: &Case) -> Verdict {
+        judge(&Judged {
+            kind: case.kind,
+            interrupted: case.interrupted,
+            died: case.died,
+            totals: case.totals.as_ref(),
+            thresholds: &case.thresholds,
+            generator: &case.generator,
+            generator_said: "said",
+            server: &case.server,
+            ours: case.ours,
+            audit: &case.audit,
+            machine: &case.machine,
+            breakpoint: case.breakpoint.as_ref(),
+            seconds_measured: case.seconds,
+            seconds_sampled: case.seconds,
+        })
+    }
+
+    fn threshold(metric: &str, crossed: bool, measured: bool) -> Threshold {
+        Threshold { metric: metric.to_owned(), condition: "p(95)<5".to_owned(), crossed, measured }
+    }
+
+    /// Spoils a good run in one way, and says what becomes of it.
+    fn outcome(spoil: impl FnOnce(&mut Case)) -> (Outcome, Vec<FindingCode>) {
+        let mut case = good();
+        spoil(&mut case);
+        let verdict = judged(&case);
+        (verdict.outcome, verdict.findings.iter().map(|finding| finding.code).collect())
+    }
+
+    #[test]
+    fn a_run_in_which_all_is_well_passes() {
+        assert_eq!(outcome(|_| {}), (Outcome::Pass, vec![]));
+    }
+
+    #[test]
+    fn whatever_is_missing_is_no_pass() {
+        let missing = (Outcome::Fail, vec![FindingCode::MetricMissing]);
+        assert_eq!(outcome(|c| c.totals = None), missing);
+        assert_eq!(outcome(|c| c.totals.as_mut().unwrap().duration.p95 = None), missing);
+        assert_eq!(outcome(|c| c.totals.as_mut().unwrap().duration.p99 = None), missing);
+        assert_eq!(outcome(|c| c.server.cpu_seconds = None), missing);
+        assert_eq!(outcome(|c| c.server.counters.clear()), missing);
+        assert_eq!(outcome(|c| c.generator.saturated_share = None), missing);
+        assert_eq!(outcome(|c| c.generator.dropped_iterations = None), missing);
+        assert_eq!(outcome(|c| c.thresholds.push(threshold("checks", false, false))), missing);
+        assert_eq!(outcome(|c| c.seconds = 0).0, Outcome::Fail);
+        assert_eq!(
+            outcome(|c| c.audit = Err("gone".into())),
+            (Outcome::Fail, vec![FindingCode::AuditMissing])
+        );
+        assert_eq!(
+            outcome(|c| c.server.exit_code = None),
+            (Outcome::Fail, vec![FindingCode::ServiceDied])
+        );
+        assert_eq!(
+            outcome(|c| c.generator.exit_code = None),
+            (Outcome::Fail, vec![FindingCode::GeneratorFailed])
+        );
+    }
+
+    #[test]
+    fn whatever_went_wrong_is_said() {
+        use FindingCode as F;
+        assert_eq!(
+            outcome(|c| c.thresholds.push(threshold("x", true, true))),
+            (Outcome::Fail, vec![F::ThresholdCrossed])
+        );
+        assert_eq!(
+            outcome(|c| c.audit = Ok(Audit { clean: false, output: "I1".into() })),
+            (Outcome::Fail, vec![F::AuditViolations])
+        );
+        assert_eq!(
+            outcome(|c| c.totals.as_mut().unwrap().failed_share = 0.01),
+            (Outcome::Fail, vec![F::RequestsFailed])
+        );
+        assert_eq!(
+            outcome(|c| c.totals.as_mut().unwrap().checks_failed = 1),
+            (Outcome::Fail, vec![F::ChecksFailed])
+        );
+        assert_eq!(
+            outcome(|c| c.generator.exit_code = Some(107)),
+            (Outcome::Fail, vec![F::GeneratorFailed])
+        );
+        assert_eq!(
+            outcome(|c| c.generator.dropped_iterations = Some(1)),
+            (Outcome::Fail, vec![F::DroppedIterations])
+        );
+        assert_eq!(
+            outcome(|c| c.server.exit_code = Some(1)),
+            (Outcome::Fail, vec![F::ServiceDied])
+        );
+        let (result, found) = outcome(|c| {
+            c.died = Some("killed");
+            c.server.exit_code = Some(-9);
+            c.generator.exit_code = Some(105);
+        });
+        assert_eq!((result, found), (Outcome::Fail, vec![F::ServiceDied]));
+    }
+
+    #[test]
+    fn some_things_are_only_to_be_minded() {
+        use FindingCode as F;
+        assert_eq!(
+            outcome(|c| c.generator.saturated_share = Some(0.5)),
+            (Outcome::Pass, vec![F::GeneratorSaturated])
+        );
+        assert_eq!(
+            outcome(|c| c.machine.load_average_before = 2.0),
+            (Outcome::Pass, vec![F::NoisyMachine])
+        );
+        // What the script allows is allowed.
+        let (result, found) = outcome(|c| {
+            c.totals.as_mut().unwrap().failed_share = 0.001;
+            c.thresholds.push(threshold("http_req_failed{phase:main}", false, true));
+        });
+        assert_eq!((result, found), (Outcome::Pass, vec![F::RequestsFailed]));
+        // Of somebody else's service much cannot be known, and it is still judged.
+        let (result, found) = outcome(|c| {
+            c.ours = false;
+            c.server = ServerUse::default();
+            c.audit = Err("no token".into());
+            c.generator.saturated_share = Some(0.0);
+        });
+        assert_eq!((result, found), (Outcome::Pass, vec![F::AuditMissing]));
+    }
+
+    #[test]
+    fn what_was_stopped_is_incomplete_whatever_else_it_is() {
+        let (result, found) = outcome(|c| {
+            c.interrupted = true;
+            c.totals = None;
+            c.generator.exit_code = Some(105);
+        });
+        assert_eq!(result, Outcome::Incomplete);
+        assert_eq!(found[0], FindingCode::Interrupted);
+    }
+
+    #[test]
+    fn a_limit_must_be_confirmed_from_both_sides() {
+        let with = |low: Option<bool>, high: Option<bool>| {
+            outcome(|c| {
+                c.kind = TestKind::Breakpoint;
+                // The ramp ends by crossing them, and that is no failure of it.
+                c.thresholds.push(threshold("x", true, true));
+                c.generator.exit_code = Some(THRESHOLDS_CROSSED);
+                c.generator.dropped_iterations = Some(99);
+                let one = |share: f64, held: Option<bool>| {
+                    held.map(|held| Confirmation {
+                        share,
+                        per_second: 1.0,
+                        held,
+                        failed_share: 0.0,
+                        dropped_iterations: 0,
+                        p95_ms: None,
+                    })
+                };
+                c.breakpoint = Some(Breakpoint {
+                    knee_per_second: Some(9.0),
+                    knee_at: Some(1.0),
+                    saturated: Resource::ServerCpu,
+                    evidence: vec![],
+                    confirmations: [one(0.8, low), one(1.2, high)].into_iter().flatten().collect(),
+                });
+            })
+            .0
+        };
+        assert_eq!(with(Some(true), Some(false)), Outcome::Pass);
+        assert_eq!(with(Some(false), Some(false)), Outcome::Fail);
+        assert_eq!(with(Some(true), Some(true)), Outcome::Fail);
+        assert_eq!(with(Some(true), None), Outcome::Fail);
+        assert_eq!(with(None, None), Outcome::Fail);
+        let without = |saturated: Resource| {
+            outcome(|c| {
+                c.kind = TestKind::Breakpoint;
+                c.breakpoint = Some(Breakpoint {
+                    knee_per_second: None,
+                    knee_at: None,
+                    saturated,
+                    evidence: vec!["held".to_owned()],
+                    confirmations: vec![],
+                });
+            })
+        };
+        assert_eq!(without(Resource::None), (Outcome::Pass, vec![FindingCode::LimitNotConfirmed]));
+        assert_eq!(
+            without(Resource::Unknown),
+            (Outcome::Fail, vec![FindingCode::LimitNotConfirmed])
+        );
     }
 }

@@ -80,6 +80,10 @@ function kindOf(response) {
 let complaints = 0;
 
 export function countError(response, name) {
+    // The run has ended around it.
+    if (response.status === 0 && response.error.includes('context canceled')) {
+        return;
+    }
     const kind = kindOf(response);
     errors[kind].add(1);
     if (!OVERLOAD.includes(kind)) {

@@ -64,7 +64,7 @@ export function chosen(fallback) {
         throw new Error('TOKEN_FORMAT and TOKENS (how many there are) are needed together');
     }
     const needsTokens = kind === 'buyer' || (kind === 'mix' && buyers > 0);
-    return { kind, names: NAMES[kind], counted: COUNTED[kind], needsTokens };
+    return { kind, names: NAMES[kind], counted: COUNTED[kind], needsTokens, sells: kind === 'fan' || needsTokens };
 }
 
 // How many users k6 needs for `rate` iterations a second, and `atOnce` more that come together.
@@ -73,7 +73,9 @@ export function usersFor(workload, { rate, atOnce }, p95Ms) {
         ? rate * (4 + 8 * think) + 50
         // Enough for answers twice as slow as allowed; each iteration sends its requests in turn.
         : rate * (p95Ms / 1000) * 2;
-    const likely = Math.min(10_000, Math.max(50, Math.ceil(needed) + atOnce));
+    // A user takes most of a megabyte; without pauses more of them would only wait for each other.
+    const bound = workload.kind === 'fan' ? 10_000 : 4000;
+    const likely = Math.min(bound, Math.max(50, Math.ceil(needed) + atOnce));
     const preallocated = count('VUS', Math.min(likely, count('MAX_VUS', likely, 1)), 1);
     const most = count('MAX_VUS', workload.kind === 'fan' ? preallocated * 2 : preallocated, 1);
     if (most < preallocated) {
@@ -164,16 +166,16 @@ function issueTokens(run, pool, each, activeSeconds) {
 export function prepare(workload, iterations, lasts) {
     requireService();
     const data = { lasts };
-    const sells = workload.kind === 'fan' || workload.needsTokens;
-    if (!sells) {
+    if (!workload.sells) {
         return data;
     }
     const journeys = Math.ceil(iterations * (workload.kind === 'mix' ? buyers : 1)) + 10;
     if (adminToken === '') {
         if (workload.needsTokens && tokenFormat === '') {
             giveUp(`WORKLOAD=${workload.kind} needs tokens that are let in already. Give ADMIN_TOKEN (the service `
-                + 'writes it to admin.token in its data directory), and setup makes concerts, points and tokens; or issue '
-                + `${journeys} tokens yourself (boxoffice token issue --activated) and give TOKEN_FORMAT and TOKENS.`);
+                + 'writes it to admin.token in its data directory), and setup makes concerts, points and tokens; '
+                + `or issue ${journeys} tokens yourself (boxoffice token issue --activated) and give TOKEN_FORMAT `
+                + 'and TOKENS.');
         }
         if (workload.needsTokens && tokensGiven < journeys) {
             giveUp(`TOKENS=${tokensGiven}: this run can need ${journeys}, because a payment spends its token`);
