@@ -347,7 +347,7 @@ pub(super) fn knee() -> Run {
     // 0.7 − 10,000 ÷ 3 × 60 µs − 100 × 160 µs = 0.484; ÷ 1,100 µs = 440; the limit says 640 × 0.7 = 448.
     run.safe_rate = Some(SafeRate {
         per_second: 440.0,
-        cpus: 0.7,
+        cpus: 1.0,
         headroom: 0.7,
         poll_micros: 60.0,
         join_micros: 160.0,

@@ -157,10 +157,10 @@ pub(super) fn blocks(out: &mut String, blocks: &[Block], level: usize) {
                 out.push('\n');
             }
             Block::Chart { .. } => {}
-            // A file of text folds nothing away: what stands here is the reader's substitute for the charts.
             Block::Details { summary, blocks: inner } => {
-                let _ = writeln!(out, "{} {}\n", "#".repeat(level), escape(summary));
+                let _ = writeln!(out, "<details>\n<summary>{}</summary>\n", super::html::escape(summary));
                 self::blocks(out, inner, level + 1);
+                out.push_str("</details>\n\n");
             }
         }
     }

@@ -1092,15 +1092,14 @@ fn resources(run: &Run, lang: Lang) -> Section {
         ],
         figures: true,
     }));
-    if !server.counters.is_empty() {
+    let changed = || server.counters.iter().filter(|(_, value)| **value != 0.0);
+    if changed().count() > 0 {
         blocks.push(Block::Details {
             summary: t.server_counts.to_string(),
             blocks: vec![Block::Table(Table {
                 caption: String::new(),
                 head: vec![t.kind.into(), t.number.into()],
-                rows: server
-                    .counters
-                    .iter()
+                rows: changed()
                     .map(|(name, value)| {
                         vec![Cell::new(name), Cell::of(Some(*value), lang, number::plain)]
                     })
@@ -1316,7 +1315,7 @@ pub(super) fn safe_rate(run: &Run, lang: Lang) -> Section {
     match &run.safe_rate {
         None => blocks.push(says(t.no_safe_rate)),
         Some(rate) => {
-            let (sentence, sums, notes) = text::safe_rate(rate, lang);
+            let (sentence, sums, notes) = text::safe_rate(rate, run.breakpoint.as_ref().and_then(|b| b.knee_per_second), lang);
             blocks.push(Block::Paragraph(vec![
                 Inline::Strong(sentence),
                 Inline::Text(format!(" {}", t.safe_caution)),

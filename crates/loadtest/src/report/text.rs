@@ -136,7 +136,7 @@ texts! {
         "다른 사람이 먼저 잡은 좌석처럼, 규칙에 따라 거절해야 하는 응답입니다. 오류로 세지 않습니다.";
     no_rejections: "The script counted no intended rejection.", "스크립트가 센 의도된 거절이 없습니다.";
     other_counts: "What else the script counted", "스크립트가 센 그 밖의 항목";
-    server_counts: "Counters of the service, change over the run", "서비스 자체 카운터(실행 중 변화량)";
+    server_counts: "Counters of the service that changed, and by how much", "변화가 있었던 서비스 카운터와 변화량";
     // Use.
     service: "The service", "서비스";
     generator: "k6, the load generator", "부하 생성기 k6";
@@ -745,9 +745,9 @@ pub(super) fn safe_rate(
     let polls_per_second = rate.waiting / rate.poll_every_seconds;
     let polls = polls_per_second * seconds(rate.poll_micros);
     let joins = rate.joins_per_second * seconds(rate.join_micros);
-    let left = rate.cpus - polls - joins;
+    let planned = rate.cpus * rate.headroom;
+    let left = planned - polls - joins;
     let by_cpu = left / seconds(rate.buyer_micros);
-    let all_cpus = rate.cpus / rate.headroom;
     let cpu = |value: f64| pick(lang, format!("{} CPU", n(value)), format!("CPU {}개", n(value)));
     let micros = |value: f64| number::micros(value, lang);
     let sentence = pick(
@@ -770,9 +770,9 @@ pub(super) fn safe_rate(
             what: pick(lang, "CPU to plan with", "계획에 쓸 CPU").to_string(),
             formula: format!(
                 "{} × {} = {}",
-                cpu(all_cpus),
+                cpu(rate.cpus),
                 share(rate.headroom, lang),
-                cpu(rate.cpus)
+                cpu(planned)
             ),
         },
         Sum {
@@ -805,7 +805,7 @@ pub(super) fn safe_rate(
         },
         Sum {
             what: pick(lang, "Left for buyers", "구매자에게 남는 CPU").to_string(),
-            formula: format!("{} − {} − {} = {}", n(rate.cpus), n(polls), n(joins), cpu(left)),
+            formula: format!("{} − {} − {} = {}", n(planned), n(polls), n(joins), cpu(left)),
         },
         Sum {
             what: pick(lang, "Buyers that it carries", "감당할 수 있는 구매자").to_string(),
@@ -824,15 +824,20 @@ pub(super) fn safe_rate(
     let mut notes = Vec::new();
     match rate.knee_limit_per_second.filter(|l| l.is_finite()) {
         Some(limit) => {
+            let buyers = limit / rate.headroom;
+            let part = knee.filter(|k| k.is_finite() && *k > 0.0).map(|k| (k, buyers / k)).filter(|(_, p)| *p <= 1.001);
+            let found = match part {
+                Some((knee, part)) if part < 0.999 => pick(
+                    lang,
+                    format!("{} iterations/s × {} of them buy", n(knee), share(part, lang)),
+                    format!("초당 반복 {}회 × 구매 비율 {}", n(knee), share(part, lang)),
+                ),
+                _ => pick(lang, format!("{} per second", n(buyers)), format!("초당 {}명", n(buyers))),
+            };
             sums.push(Sum {
                 what: pick(lang, "The limit that was found", "찾아낸 한계").to_string(),
                 formula: format!(
-                    "{} × {} = {}",
-                    pick(
-                        lang,
-                        format!("{} per second", n(limit / rate.headroom)),
-                        format!("초당 {}명", n(limit / rate.headroom))
-                    ),
+                    "{found} × {} = {}",
                     share(rate.headroom, lang),
                     pick(lang, format!("{} per second", n(limit)), format!("초당 {}명", n(limit)))
                 ),
