@@ -416,7 +416,9 @@ fn with_analysis(file: &Path, document: &str, lang: Lang) -> Result<String, Stri
     });
     match std::fs::read_to_string(&path) {
         Ok(analysis) => Ok(report::with_analysis(document, &analysis)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(report::with_analysis(document, "")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(report::with_analysis(document, ""))
+        }
         Err(error) => Err(format!("{}: {error}", path.display())),
     }
 }

@@ -217,6 +217,10 @@ fn reports_look_right_in_a_browser() {
     let mut browser = Browser::start();
     let mut faults = Vec::new();
     for (name, run) in fixture::all() {
+        // They look as the one that passed does, and stand beside it.
+        if name == "two-cpus" || name == "cluster" {
+            continue;
+        }
         let others = if name == "passed" {
             vec![fixture::two_cpus(), fixture::cluster()]
         } else {
@@ -225,12 +229,18 @@ fn reports_look_right_in_a_browser() {
         for (language, lang) in [("en", Lang::En), ("ko", Lang::Ko)] {
             let file = pages.join(format!("{name}-{language}.html"));
             fs::write(&file, html(&run, &others, lang)).unwrap();
+            let english = lang == Lang::En;
             for (view, width, dark, print) in [
                 ("1280", 1280, false, false),
                 ("390", 390, false, false),
                 ("dark", 1280, true, false),
                 ("print", 718, true, true),
-            ] {
+            ]
+            .into_iter()
+            // Letters differ by language, colours and paper do not.
+            .filter(|(view, ..)| english || view.parse::<u32>().is_ok())
+            .filter(|(view, ..)| *view != "dark" || name == "passed")
+            {
                 browser.open(&file, width, dark, print);
                 let found = browser.evaluate(FAULTS);
                 for fault in found["faults"].as_array().unwrap() {

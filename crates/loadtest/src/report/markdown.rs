@@ -158,7 +158,11 @@ pub(super) fn blocks(out: &mut String, blocks: &[Block], level: usize) {
             }
             Block::Chart { .. } => {}
             Block::Details { summary, blocks: inner } => {
-                let _ = writeln!(out, "<details>\n<summary>{}</summary>\n", super::html::escape(summary));
+                let _ = writeln!(
+                    out,
+                    "<details>\n<summary>{}</summary>\n",
+                    super::html::escape(summary)
+                );
                 self::blocks(out, inner, level + 1);
                 out.push_str("</details>\n\n");
             }

@@ -150,7 +150,11 @@ fn summary(groups: &[Vec<&Run>], lang: Lang) -> Vec<Block> {
     )];
     for run in groups.iter().flatten() {
         if let Some(rate) = &run.safe_rate {
-            let (sentence, ..) = text::safe_rate(rate, run.breakpoint.as_ref().and_then(|b| b.knee_per_second), lang);
+            let (sentence, ..) = text::safe_rate(
+                rate,
+                run.breakpoint.as_ref().and_then(|b| b.knee_per_second),
+                lang,
+            );
             blocks.push(Block::Paragraph(vec![
                 Inline::Strong(sentence),
                 Inline::Text(format!(" ({}, {})", run.test, text::condition(&run.condition, lang))),

@@ -1315,7 +1315,11 @@ pub(super) fn safe_rate(run: &Run, lang: Lang) -> Section {
     match &run.safe_rate {
         None => blocks.push(says(t.no_safe_rate)),
         Some(rate) => {
-            let (sentence, sums, notes) = text::safe_rate(rate, run.breakpoint.as_ref().and_then(|b| b.knee_per_second), lang);
+            let (sentence, sums, notes) = text::safe_rate(
+                rate,
+                run.breakpoint.as_ref().and_then(|b| b.knee_per_second),
+                lang,
+            );
             blocks.push(Block::Paragraph(vec![
                 Inline::Strong(sentence),
                 Inline::Text(format!(" {}", t.safe_caution)),

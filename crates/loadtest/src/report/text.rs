@@ -825,14 +825,19 @@ pub(super) fn safe_rate(
     match rate.knee_limit_per_second.filter(|l| l.is_finite()) {
         Some(limit) => {
             let buyers = limit / rate.headroom;
-            let part = knee.filter(|k| k.is_finite() && *k > 0.0).map(|k| (k, buyers / k)).filter(|(_, p)| *p <= 1.001);
+            let part = knee
+                .filter(|k| k.is_finite() && *k > 0.0)
+                .map(|k| (k, buyers / k))
+                .filter(|(_, p)| *p <= 1.001);
             let found = match part {
                 Some((knee, part)) if part < 0.999 => pick(
                     lang,
                     format!("{} iterations/s × {} of them buy", n(knee), share(part, lang)),
                     format!("초당 반복 {}회 × 구매 비율 {}", n(knee), share(part, lang)),
                 ),
-                _ => pick(lang, format!("{} per second", n(buyers)), format!("초당 {}명", n(buyers))),
+                _ => {
+                    pick(lang, format!("{} per second", n(buyers)), format!("초당 {}명", n(buyers)))
+                }
             };
             sums.push(Sum {
                 what: pick(lang, "The limit that was found", "찾아낸 한계").to_string(),
