@@ -602,7 +602,7 @@ mod tests {
         assert_eq!(recording.seconds[2].get("http_reqs", "rate"), Some(0.0));
         let last = &recording.seconds[10];
         assert_eq!(last.get("http_req_duration", "p(95)"), Some(1.5508));
-        assert_eq!(last.get("dropped_iterations", "rate"), Some(12.0));
+        assert_eq!(last.get("dropped_iterations", "rate"), Some(17.0));
         assert_eq!(last.get("vus_max", "value"), Some(5.0));
     }
 

@@ -108,17 +108,20 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
     let warm_up = warm_up(plan, &measured);
     let series =
         series::merge(measured.started_ms, warm_up, &measured.recording, &measured.samples);
+    let server = server_use(&measured, exit_code);
     let totals =
         measured.summary.as_ref().and_then(|summary| summary.totals(warm_up)).map(|mut totals| {
-            // Scripts that count nothing leave it to k6's log what happened.
+            // Scripts that count nothing leave it to k6's log and to the service what happened.
             if totals.errors.is_empty() && totals.failed_share > 0.0 {
                 let log = fs::read(plan.directory.join(k6::LOG)).unwrap_or_default();
                 totals.errors = k6::errors_of_log(&String::from_utf8_lossy(&log));
+                if plan.ours() {
+                    totals.errors.append(&mut answered(&server));
+                }
             }
             totals
         });
     measured.generator.saturated_share = saturated_share(&series, plan, &machine);
-    let server = server_use(&measured, exit_code);
     let mut breakpoint = None;
     if plan.kind() == TestKind::Breakpoint && !measured.interrupted {
         breakpoint = Some(breakpoint_of(k6, plan, &measured, &series, &machine));
@@ -143,6 +146,7 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
         audit: &audit,
         machine: &machine,
         breakpoint: breakpoint.as_ref(),
+        elapsed_seconds: measured.elapsed_seconds,
         seconds_measured: count(&series, names::DURATION_P95),
         seconds_sampled: count(&series, names::SERVER_CPUS),
     });
@@ -487,6 +491,22 @@ fn server_use(measured: &Measured, exit_code: Option<i32>) -> ServerUse {
     }
 }
 
+/// How often the service itself says that it answered with an error, by class.
+fn answered(server: &ServerUse) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for class in ["4xx", "5xx"] {
+        let label = format!("status=\"{class}\"");
+        let of_class = server.counters.iter().filter(|(name, _)| {
+            name.starts_with("http_server_request_duration_seconds_count{") && name.contains(&label)
+        });
+        let count = of_class.map(|(_, count)| *count).sum::<f64>() as u64;
+        if count > 0 {
+            found.insert(class.to_owned(), count);
+        }
+    }
+    found
+}
+
 /// The same script against static answers.
 fn baseline(k6: &K6, plan: &Plan, inspection: k6::Inspection) -> Result<Baseline, String> {
     let directory = plan.directory.join("baseline");
@@ -542,24 +562,60 @@ fn breakpoint_of(
         .collect();
     let allowance = plan.ours().then(|| plan.cpus.count());
     let mut found = knee::find(&ramp, &steps, series, allowance, f64::from(machine.cpus));
-    if let Some(knee) = found.knee_per_second {
-        for share in [0.8, 1.2] {
-            if signals::stopped() {
-                break;
+    // The steps are short, so what they say may be off by a little. What holds or does not hold for longer
+    // corrects it, and the limit is what was confirmed.
+    for attempt in 1..=ATTEMPTS {
+        let Some(knee) = found.knee_per_second else { break };
+        let (confirmations, correction) = hold(k6, plan, &ramp, knee, attempt);
+        found.confirmations = confirmations;
+        match correction {
+            Some((factor, why)) if attempt < ATTEMPTS && !signals::stopped() => {
+                found
+                    .evidence
+                    .push(format!("{why}, so {:.0} per second were tried next", knee * factor));
+                found.knee_per_second = Some((knee * factor).max(1.0));
             }
-            eprintln!(
-                "holding {:.0} % of the limit: {:.0} per second …",
-                share * 100.0,
-                knee * share
-            );
-            match confirm(k6, plan, &ramp, knee, share) {
-                Ok(one) => found.confirmations.push(one),
-                // What the ramp has found is not lost with it; the verdict says that this was not tried.
-                Err(error) => eprintln!("warning: {error}"),
-            }
+            _ => break,
         }
     }
     found
+}
+
+/// How often a limit is corrected before it counts as not confirmed.
+const ATTEMPTS: u32 = 3;
+
+/// Holds 80 % and 120 % of a limit. Where that contradicts it: what to multiply it by, and why.
+fn hold(
+    k6: &K6,
+    plan: &Plan,
+    ramp: &Ramp,
+    knee: f64,
+    attempt: u32,
+) -> (Vec<Confirmation>, Option<(f64, String)>) {
+    let mut done = Vec::new();
+    for (share, must_hold, factor) in [(0.8, true, 0.85), (1.2, false, 1.15)] {
+        if signals::stopped() {
+            break;
+        }
+        eprintln!("holding {:.0} % of the limit: {:.0} per second …", share * 100.0, knee * share);
+        match confirm(k6, plan, ramp, knee, share, attempt) {
+            Ok(one) => {
+                let contradicts = one.held != must_hold;
+                let per_second = one.per_second;
+                done.push(one);
+                if contradicts {
+                    let what = if must_hold { "did not hold" } else { "held" };
+                    return (done, Some((factor, format!("{per_second:.0} per second {what}"))));
+                }
+            }
+            // What the ramp has found is not lost with it; the verdict says that this was not tried.
+            Err(error) => {
+                eprintln!("warning: {error}");
+                break;
+            }
+        }
+    }
+    (done, None)
 }
 
 /// Holds a share of the limit for a while, on a fresh service.
@@ -569,8 +625,10 @@ fn confirm(
     ramp: &Ramp,
     knee: f64,
     share: f64,
+    attempt: u32,
 ) -> Result<Confirmation, String> {
-    let directory = plan.directory.join(format!("hold-{:.0}", share * 100.0));
+    let again = if attempt == 1 { String::new() } else { format!("-{attempt}") };
+    let directory = plan.directory.join(format!("hold-{:.0}{again}", share * 100.0));
     fs::create_dir_all(&directory)
         .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
     let per_second = (knee * share).round().max(1.0);

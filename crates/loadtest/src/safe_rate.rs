@@ -46,6 +46,10 @@ pub(crate) struct Costs {
 const EACH: Duration = Duration::from_secs(2);
 /// Buyers whose CPU is measured: users of the demo data, with a token each.
 const BUYERS: usize = 1000;
+/// At most so long; a slow service does fewer.
+const BUYING: Duration = Duration::from_secs(5);
+/// CPU time is counted in ticks of 10 ms: fewer buyers would be a guess.
+const BUYERS_MIN: usize = 50;
 const THREADS: usize = 4;
 /// What they are called; nobody else's tokens look like that.
 const TOKENS: &str = "loadtest_buyer_{n}";
@@ -77,17 +81,20 @@ impl Costs {
         })?;
         let next = AtomicUsize::new(0);
         let before = service.cpu_seconds().ok_or("the service's CPU time cannot be read")?;
-        let bought: Result<Vec<()>, String> = thread::scope(|scope| {
+        let until = Instant::now() + BUYING;
+        let bought: Result<Vec<usize>, String> = thread::scope(|scope| {
             let threads: Vec<_> = (0..THREADS)
                 .map(|_| {
                     scope.spawn(|| {
                         let agent = agent();
+                        let mut count = 0;
                         loop {
                             let buyer = next.fetch_add(1, Ordering::Relaxed) + 1;
-                            if buyer > BUYERS || signals::stopped() {
-                                return Ok(());
+                            if buyer > BUYERS || Instant::now() > until || signals::stopped() {
+                                return Ok(count);
                             }
                             buy(&agent, &url, buyer)?;
+                            count += 1;
                         }
                     })
                 })
@@ -97,12 +104,15 @@ impl Costs {
                 .map(|thread| thread.join().unwrap_or_else(|_| Err("a buyer failed".to_owned())))
                 .collect()
         });
-        bought?;
+        let bought: usize = bought?.iter().sum();
         let after = service.cpu_seconds().ok_or("the service's CPU time cannot be read")?;
         if signals::stopped() {
             return Err("stopped while the CPU of single requests was measured".to_owned());
         }
-        Ok(Self { poll, join, buyer: (after - before) / BUYERS as f64 * 1e6 })
+        if bought < BUYERS_MIN {
+            return Err(format!("only {bought} buyers were done in {:.0} s", BUYING.as_secs_f64()));
+        }
+        Ok(Self { poll, join, buyer: (after - before) / bought as f64 * 1e6 })
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) struct Judged<'a> {
     pub(crate) audit: &'a Result<Audit, String>,
     pub(crate) machine: &'a Machine,
     pub(crate) breakpoint: Option<&'a Breakpoint>,
+    pub(crate) elapsed_seconds: f64,
     /// How many seconds of the series have a latency, and how many a CPU of the service.
     pub(crate) seconds_measured: usize,
     pub(crate) seconds_sampled: usize,
@@ -100,6 +101,11 @@ pub(crate) fn judge(run: &Judged<'_>) -> Verdict {
     Verdict { outcome, findings }
 }
 
+/// A run of a moment has no figures of each second, and needs none.
+fn too_short(run: &Judged<'_>) -> bool {
+    run.elapsed_seconds < 3.0
+}
+
 type Find<'a> = dyn FnMut(bool, FindingCode, String) + 'a;
 
 fn generator(run: &Judged<'_>, find: &mut Find<'_>) {
@@ -130,7 +136,7 @@ fn generator(run: &Judged<'_>, find: &mut Find<'_>) {
         ),
         Some(_) => {}
         None => find(
-            run.ours,
+            run.ours && !too_short(run),
             FindingCode::MetricMissing,
             "the CPU of k6 and the machine: whether the generator was the limit is not known"
                 .to_owned(),
@@ -162,9 +168,14 @@ fn of_totals(run: &Judged<'_>, totals: &Totals, find: &mut Find<'_>) {
             find(true, FindingCode::MetricMissing, format!("the {name} of the latency"));
         }
     }
+    // A script of the user's own that has no thresholds cannot tell a seat that is taken from an error. Where
+    // all were refusals (4xx), they are said, and no more.
+    let refusals = run.kind == TestKind::Custom
+        && !totals.errors.is_empty()
+        && totals.errors.keys().all(|kind| kind == "4xx");
     // The script's own thresholds say what is too much; without any, every failure is.
-    let script_judges =
-        run.thresholds.iter().any(|t| t.metric.starts_with("http_req_failed") && t.asserts());
+    let script_judges = refusals
+        || run.thresholds.iter().any(|t| t.metric.starts_with("http_req_failed") && t.asserts());
     if totals.failed_share > 0.0 {
         let kinds: Vec<String> =
             totals.errors.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
@@ -181,7 +192,7 @@ fn of_totals(run: &Judged<'_>, totals: &Totals, find: &mut Find<'_>) {
         );
     }
     let script_judges =
-        run.thresholds.iter().any(|t| t.metric.starts_with("checks") && t.asserts());
+        refusals || run.thresholds.iter().any(|t| t.metric.starts_with("checks") && t.asserts());
     if totals.checks_failed > 0 {
         find(
             !script_judges,
@@ -191,7 +202,7 @@ fn of_totals(run: &Judged<'_>, totals: &Totals, find: &mut Find<'_>) {
     }
     if run.seconds_measured == 0 {
         find(
-            true,
+            !too_short(run),
             FindingCode::MetricMissing,
             "the figures of each second: k6 recorded none".to_owned(),
         );
@@ -203,7 +214,11 @@ fn server(run: &Judged<'_>, find: &mut Find<'_>) {
         return;
     }
     if run.server.cpu_seconds.is_none() || run.seconds_sampled == 0 {
-        find(true, FindingCode::MetricMissing, "the CPU time of the service".to_owned());
+        find(
+            run.server.cpu_seconds.is_none() || !too_short(run),
+            FindingCode::MetricMissing,
+            "the CPU time of the service".to_owned(),
+        );
     }
     if run.server.counters.is_empty() {
         find(true, FindingCode::MetricMissing, "the service's own figures (/metrics)".to_owned());
@@ -293,6 +308,7 @@ mod tests {
         machine: Machine,
         breakpoint: Option<Breakpoint>,
         seconds: usize,
+        elapsed: f64,
     }
 
     fn good() -> Case {
@@ -352,6 +368,7 @@ mod tests {
             },
             breakpoint: None,
             seconds: 9,
+            elapsed: 9.0,
         }
     }
 
@@ -369,6 +386,7 @@ mod tests {
             audit: &case.audit,
             machine: &case.machine,
             breakpoint: case.breakpoint.as_ref(),
+            elapsed_seconds: case.elapsed,
             seconds_measured: case.seconds,
             seconds_sampled: case.seconds,
         })
@@ -473,6 +491,26 @@ mod tests {
             c.thresholds.push(threshold("http_req_failed{phase:main}", false, true));
         });
         assert_eq!((result, found), (Outcome::Pass, vec![F::RequestsFailed]));
+        // A script of the user's own without thresholds, where seats were taken; and one where it broke.
+        let refused = |kind: &'static str| {
+            outcome(|c| {
+                c.kind = TestKind::Custom;
+                let totals = c.totals.as_mut().unwrap();
+                (totals.failed_share, totals.checks_failed) = (0.1, 1);
+                totals.errors = [(kind.to_owned(), 1)].into();
+            })
+            .0
+        };
+        assert_eq!(
+            (refused("4xx"), refused("5xx"), refused("timeout")),
+            (Outcome::Pass, Outcome::Fail, Outcome::Fail)
+        );
+        // A moment is too short for figures of each second, but not for all the others.
+        let (result, found) = outcome(|c| {
+            (c.elapsed, c.seconds) = (0.5, 0);
+            c.generator.saturated_share = None;
+        });
+        assert_eq!((result, found), (Outcome::Pass, vec![F::MetricMissing; 3]));
         // Of somebody else's service much cannot be known, and it is still judged.
         let (result, found) = outcome(|c| {
             c.ours = false;
