@@ -17,6 +17,10 @@ pub(super) fn count(value: u64) -> String {
 
 /// About three significant digits; whole numbers from 100 on.
 pub(super) fn plain(value: f64) -> String {
+    if !value.is_finite() {
+        // Nobody should get here; a figure that is none is not to look like one.
+        return "—".to_string();
+    }
     let size = value.abs();
     if size >= 99.95 {
         let sign = if value < 0.0 { "−" } else { "" };
@@ -63,7 +67,7 @@ pub(super) fn millis(value: f64, lang: Lang) -> String {
 
 /// Seconds as a span: `45 s`, `2 min`, `2 min 5 s`, `1 h 3 min`.
 pub(super) fn span(seconds: f64, lang: Lang) -> String {
-    if seconds < 59.95 {
+    if seconds < 59.95 || !seconds.is_finite() {
         return unit(&plain(seconds), lang, "s", "초");
     }
     let whole = seconds.round() as u64;

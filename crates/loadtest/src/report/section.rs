@@ -1134,7 +1134,7 @@ pub(super) fn limit(run: &Run, found: &Breakpoint, lang: Lang) -> Section {
     }
     if let Some(svg) = chart::stack(&limit_stack(run, found, lang), lang) {
         blocks.push(Block::Heading(t.limit_title.to_string()));
-        blocks.push(Block::Chart { svg, caption: t.stack_hint.to_string() });
+        blocks.push(Block::Chart { svg, caption: t.limit_hint.to_string() });
     }
     blocks.push(Block::Heading(t.confirmations.to_string()));
     if found.confirmations.is_empty() {
@@ -1312,7 +1312,7 @@ fn limit_stack(run: &Run, found: &Breakpoint, lang: Lang) -> Stack {
 pub(super) fn safe_rate(run: &Run, lang: Lang) -> Section {
     let t = text::of(lang);
     let mut blocks = Vec::new();
-    match &run.safe_rate {
+    match run.safe_rate.as_ref().filter(|rate| rate.per_second.is_finite()) {
         None => blocks.push(says(t.no_safe_rate)),
         Some(rate) => {
             let (sentence, sums, notes) = text::safe_rate(

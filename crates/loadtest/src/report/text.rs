@@ -27,7 +27,6 @@ texts! {
     contents: "Contents", "목차";
     // Sections.
     verdict: "Verdict", "판정";
-    why_failed: "What made it fail", "실패 원인";
     to_mind: "What to mind when reading the figures", "수치를 읽을 때 유의할 점";
     no_findings: "Nothing was found against it.", "문제가 될 만한 점은 발견되지 않았습니다.";
     no_reason: "The run kept no reason for its verdict.", "판정 이유가 기록되어 있지 않습니다.";
@@ -53,8 +52,6 @@ texts! {
     average: "Average", "평균";
     lowest: "Lowest", "최소";
     highest: "Highest (max)", "최대(max)";
-    p95: "95th percentile (p95)", "95번째 백분위수(p95)";
-    p99: "99th percentile (p99)", "99번째 백분위수(p99)";
     service_cpu: "CPU of the service, mean", "서비스 CPU 평균";
     memory_peak: "Memory of the service, peak", "서비스 메모리 최대";
     knee_tile: "Limit found, iterations per second", "찾아낸 한계(초당 반복)";
@@ -143,7 +140,6 @@ texts! {
     cpu_seconds: "CPU time", "CPU 시간";
     cpu_per_request: "CPU per request", "요청당 CPU";
     exit_code: "Exit code", "종료 코드";
-    k6_version: "Version", "버전";
     dropped: "Iterations that it could not start (dropped_iterations)", "시작하지 못한 반복(dropped_iterations)";
     vus_max: "Most virtual users at once", "최대 동시 가상 사용자";
     saturated_share: "Seconds in which k6 or the machine was at its limit", "k6 또는 기기가 한계였던 시간의 비율";
@@ -152,7 +148,6 @@ texts! {
     condition: "Condition", "조건";
     this_run: "this run", "이번 실행";
     same_axis: "The same test in each condition, on one time axis", "조건별 같은 테스트, 하나의 시간축";
-    started: "Started", "시작";
     outcome: "Verdict", "판정";
     // Original.
     original_note: "The original ran a Spring Boot service with MySQL, Redis and Kafka, and k6, on a laptop. It is another machine, so read orders of magnitude, not decimals.",
@@ -178,6 +173,8 @@ texts! {
     not_as_expected: "not as expected", "예상과 다름";
     not_confirmed: "The limit was not confirmed by holding 80 % and 120 % of it.", "한계의 80%와 120%를 유지해 보는 확인은 하지 않았습니다.";
     limit_title: "What happened as the rate rose", "부하를 올리는 동안 일어난 일";
+    limit_hint: "Each point is the mean of the seconds in which so much was asked for. 80 % and 120 % mark what was held afterwards, ✓ where it held.",
+        "각 점은 그만큼의 부하를 요청한 동안의 평균입니다. 80%와 120%는 나중에 유지해 본 부하이며, 버텼으면 ✓로 표시합니다.";
     asked_axis: "iterations asked for per second", "초당 요청한 반복 수";
     s_asked: "asked for", "요청";
     s_done: "done", "처리";
@@ -219,7 +216,6 @@ texts! {
     repeat: "To repeat it, in a clone of the repository at this commit:", "이 커밋의 저장소 복제본에서 다음을 실행하면 재현됩니다.";
     repeat_url: "The service was already running; its settings are not part of this report.", "이미 실행 중이던 서비스를 대상으로 했으므로, 서비스 설정은 이 보고서에 없습니다.";
     cpu_word: "CPU", "CPU";
-    in_cpus: "CPUs", "개";
     footer: "Whatever could not be measured is shown as “not measured”, never as zero.", "측정하지 못한 값은 0이 아니라 ‘측정되지 않음’으로 표시합니다.";
     // The document of all runs.
     doc_title: "Performance", "성능";
@@ -238,7 +234,6 @@ texts! {
     doc_short: "In short", "요약";
     doc_analysis: "What the figures say", "수치가 말하는 것";
     doc_again: "To make this page again:", "이 문서를 다시 만들려면:";
-    doc_no_run: "Not run.", "실행하지 않음.";
     meaning: "Meaning", "의미";
     i_tps: "Requests that were answered per second, by k6's count.", "k6가 센 초당 응답 완료 요청 수.";
     i_latency: "http_req_duration: from the first byte of the request to the last of the answer. The middle (p50), and what 90, 95, 99 and 99.9 of 100 stay below, and the worst.",
@@ -736,8 +731,11 @@ pub(super) struct Sum {
 }
 
 /// The arithmetic, as a person would write it down, and the sentence that it ends in.
+///
+/// `knee` is the limit in iterations per second, of which only a part are buyers.
 pub(super) fn safe_rate(
     rate: &crate::model::SafeRate,
+    knee: Option<f64>,
     lang: Lang,
 ) -> (String, Vec<Sum>, Vec<String>) {
     let n = |value: f64| plain(value);
