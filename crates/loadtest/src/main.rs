@@ -408,6 +408,21 @@ fn compare(a: &Path, b: &Path) -> Result<bool, String> {
     Ok(!comparison.regressed())
 }
 
+/// With what somebody wrote about the figures, in `performance-analysis.md` beside the document.
+fn with_analysis(file: &Path, document: &str, lang: Lang) -> Result<String, String> {
+    let path = file.with_file_name(match lang {
+        Lang::En => "performance-analysis.md",
+        Lang::Ko => "performance-analysis.ko.md",
+    });
+    match std::fs::read_to_string(&path) {
+        Ok(analysis) => Ok(report::with_analysis(document, &analysis)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(report::with_analysis(document, ""))
+        }
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
 fn rewrite(paths: &[PathBuf], lang: Lang, performance: Option<&Path>) -> Result<bool, String> {
     let mut done = Vec::new();
     for path in run_dir::find(paths)? {
@@ -425,7 +440,7 @@ fn rewrite(paths: &[PathBuf], lang: Lang, performance: Option<&Path>) -> Result<
     }
     if let Some(file) = performance {
         let runs: Vec<Run> = done.into_iter().map(|(_, run)| run).collect();
-        run_dir::write(file, &report::performance_doc(&runs, lang))?;
+        run_dir::write(file, &with_analysis(file, &report::performance_doc(&runs, lang), lang)?)?;
         println!("{}", file.display());
     }
     Ok(true)
