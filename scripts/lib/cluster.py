@@ -1,12 +1,18 @@
+#!/usr/bin/env python3
 """Several instances of the service behind haproxy, on a MariaDB, a Redis and a Kafka of their own.
 
 A cluster looks like a `harness.Server` to whoever runs loads against it. Standard library only.
+
+As a program (`cluster.py serve`) it starts a cluster, says in one line of JSON where it is, and ends it
+at the end of its standard input. A line `audit` there stops the instances and says what the audit found.
 """
 
+import argparse
 import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -227,3 +233,66 @@ class Cluster:
         self.stop()
         for engine in (self.kafka, self.redis, self.database):
             engine.stop()
+
+
+# ---------------------------------------------------------------- the program
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="scripts/lib/cluster.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="start a cluster, until the end of the standard input")
+    serve.add_argument("--instances", type=int, required=True)
+    serve.add_argument("--port", type=int, help="of haproxy; a free one where left out")
+    serve.add_argument("--cpus", default="all", help="of the instances")
+    serve.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    serve.add_argument("--log", type=pathlib.Path, help="where the logs of the instances are copied at the end")
+    return parser.parse_args()
+
+
+def answer(**fields):
+    print(json.dumps(fields), flush=True)
+
+
+def keep_logs(one, path):
+    if path:
+        path.write_text("".join(f"==== {each.label}\n{each.log_path.read_text(errors='replace')}\n"
+                                for each in one.instances))
+
+
+def serve(options):
+    settings = dict(pair.split("=", 1) for pair in options.settings)
+    # Behind the proxy any instance may be asked, so all of them know the same token.
+    token = settings.setdefault("admin.token", secrets.token_hex(16))
+    # A list, not a count: which CPUs has been decided by whoever calls.
+    cpus = sorted(os.sched_getaffinity(0)) if options.cpus == "all" else [int(cpu) for cpu in options.cpus.split(",")]
+    one = Cluster(harness.make_temp_dir(), instances=options.instances, port=options.port, cpus=cpus,
+                  settings=settings)
+    try:
+        engines = [one.database.child, one.redis.child, one.kafka.child, one.proxy.child]
+        answer(url=one.url, adminToken=token, servers=[each.pid for each in one.instances],
+               instances=[each.url for each in one.instances], engines=[child.pid for child in engines])
+        for line in sys.stdin:
+            if line.strip() == "audit":
+                code = one.stop()
+                clean, output = one.audit()
+                calls = ", ".join(f"{name} {count}" for name, count in sorted(one.redis.calls().items()))
+                output += f"\nRedis: {calls}"
+                answer(exitCode=code, clean=clean, output=output)
+    finally:
+        one.stop()
+        keep_logs(one, options.log)
+        one.close()
+    return 0
+
+
+def main():
+    try:
+        return serve(arguments())
+    except Failure as failure:
+        answer(error=str(failure))
+        return 1
+
+
+if __name__ == "__main__":
+    harness.run_main(main)

@@ -328,7 +328,7 @@ pub(crate) enum Resource {
 pub(crate) struct SafeRate {
     /// Admissions per second.
     pub(crate) per_second: f64,
-    /// CPU seconds per second that may be planned with: CPUs × `headroom`.
+    /// CPUs that the service may use. `headroom` of them may be planned with; the rest is for what cannot be planned.
     pub(crate) cpus: f64,
     pub(crate) headroom: f64,
     /// CPU microseconds of one poll, one join, and all requests of one buyer after admission.

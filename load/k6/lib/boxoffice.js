@@ -182,7 +182,7 @@ export function giveUp(message) {
 
 // For setup(): is there a boxoffice at all? One request, so that a wrong HOST is one clear message
 // and not ten thousand. (401 is its answer to a token that it never gave; 200 comes from the static
-// answers that `scripts/load --baseline` measures.)
+// answers that `loadtest run --baseline` measures.)
 export function requireService() {
     const response = http.get(`${host}/api/v1/waiting-queues`, {
         headers: { 'QUEUE-TOKEN': 'is-anybody-there' },

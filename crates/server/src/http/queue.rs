@@ -254,8 +254,24 @@ pub(super) async fn status(presented: Presented) -> Response {
     place_of(&presented)
 }
 
+/// Makes polls slow, to see that a comparison of load test runs notices: milliseconds in
+/// `BOXOFFICE_TEST_POLL_DELAY_MS`. Not part of a release build.
+#[cfg(debug_assertions)]
+fn delay_for_tests() {
+    static DELAY: std::sync::OnceLock<Option<Duration>> = std::sync::OnceLock::new();
+    let delay = DELAY.get_or_init(|| {
+        let text = std::env::var("BOXOFFICE_TEST_POLL_DELAY_MS").ok()?;
+        text.parse().ok().map(Duration::from_millis)
+    });
+    if let Some(delay) = *delay {
+        std::thread::sleep(delay);
+    }
+}
+
 /// The answer to a poll.
 pub(super) fn place_of(presented: &Presented) -> Response {
+    #[cfg(debug_assertions)]
+    delay_for_tests();
     let Presented { pass, queue, place, now } = presented;
     let (status, number, until) = match *place {
         Place::Waiting { number } => (TicketStatus::Waiting, number, None),
