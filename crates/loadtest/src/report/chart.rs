@@ -73,7 +73,7 @@ impl Unit {
             }
             Unit::Bytes if value == 0.0 => "0".to_string(),
             // 100 s, not 1 min 40 s.
-            Unit::Millis if value >= 60_000.0 && value < 3_600_000.0 => {
+            Unit::Millis if (60_000.0..3_600_000.0).contains(&value) => {
                 let seconds = number::plain(value / 1000.0);
                 if lang == Lang::En { format!("{seconds} s") } else { format!("{seconds}초") }
             }

@@ -78,7 +78,7 @@ pub(super) fn page(title: &str, run: &Run, sections: &[Section], lang: Lang) -> 
             let _ = writeln!(out, "<h2>{}</h2>", escape(&section.title));
         }
         for block in &section.blocks {
-            write_block(&mut out, block, lang);
+            write_block(&mut out, block);
         }
         out.push_str("</section>\n");
         if index == 0 {
@@ -157,7 +157,7 @@ fn write_table(out: &mut String, table: &Table) {
     out.push_str("</tbody></table></div>\n");
 }
 
-fn write_block(out: &mut String, block: &Block, lang: Lang) {
+fn write_block(out: &mut String, block: &Block) {
     match block {
         Block::Paragraph(pieces) => {
             out.push_str("<p>");
@@ -218,7 +218,7 @@ fn write_block(out: &mut String, block: &Block, lang: Lang) {
         Block::Details { summary, blocks } => {
             let _ = writeln!(out, "<details><summary>{}</summary>", escape(summary));
             for block in blocks {
-                write_block(out, block, lang);
+                write_block(out, block);
             }
             out.push_str("</details>\n");
         }

@@ -106,8 +106,11 @@ fn of_totals(run: &Run, get: impl Fn(&Totals) -> f64) -> Option<f64> {
     run.totals.as_ref().map(get).filter(|v| v.is_finite())
 }
 
+/// One figure of a latency.
+type Rung = fn(&Latency) -> Option<f64>;
+
 /// The figures of a latency, from the best to the worst, and their names.
-pub(super) fn ladder(lang: Lang) -> Vec<(String, fn(&Latency) -> Option<f64>)> {
+pub(super) fn ladder(lang: Lang) -> Vec<(String, Rung)> {
     let t = text::of(lang);
     vec![
         (t.average.to_string(), |l: &Latency| l.avg),
