@@ -3,6 +3,8 @@
 //!
 //! Pictures are left in `target/loadtest-pages` for those who want to look at them.
 
+#![allow(clippy::unwrap_used)] // It is a test, though behind a feature.
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
