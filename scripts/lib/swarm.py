@@ -105,19 +105,22 @@ class Client:
 
 def at_once(calls, *, moment=None):
     """Sends all `calls`, (port, bytes) each, in the same instant: every server has all of a request but its
-    last byte before the first of these is sent. `moment` is a wall-clock time to wait for."""
+    last byte before the first of these is sent. At a `moment`, a wall-clock time, requests are sent whole,
+    because their time is when their head arrives."""
+    held_back = 1 if moment is None else None
     sockets = []
     try:
         for port, data in calls:
             s = connect(port)
             sockets.append(s)
-            s.sendall(data[:-1])
+            if held_back:
+                s.sendall(data[:-held_back])
         if moment is not None:
             time.sleep(max(0.0, moment - time.time()))
         asked = []
         for s, (_, data) in zip(sockets, calls):
             asked.append(time.monotonic_ns())
-            s.sendall(data[-1:])
+            s.sendall(data[-held_back:] if held_back else data)
         return collect(sockets, asked)
     finally:
         for s in sockets:
