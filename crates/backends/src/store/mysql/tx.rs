@@ -338,7 +338,7 @@ impl Operation for Reserve {
             seat_ids: &self.seats,
             seats: &seats,
             user_has: 0,
-            ticket_spent: false,
+            ticket_spent: self.ticket_over,
         };
         let Err(rejected @ HoldRejected::SeatTaken(_)) = decide_hold(&ask, &self.limits, now)
         else {
