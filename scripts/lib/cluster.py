@@ -28,14 +28,23 @@ from harness import Failure  # noqa: E402
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
-# A connection through haproxy is two of its at most 20,000 open files.
-HAPROXY_CONNECTIONS = 9_000
+# Clients at a time. The open files of one process are often limited to 20,000, and connections are two
+# thirds of them only because those towards the instances are few: they are shared (`http-reuse`) and no
+# more than these for each instance. Requests beyond that wait in the proxy.
+HAPROXY_CONNECTIONS = 12_000
+HAPROXY_REQUESTS_PER_INSTANCE = 1_500
 PAYMENT_EVENT = "concert.payment-completed"
 
 HAPROXY = """\
 global
     maxconn {connections}
     nbthread 1
+    # It reckons with two files for each client, which are more than there are; it never uses them.
+    no strict-limits
+    # Else it closes connections to the instances as soon as a quarter of its files is used by clients, and
+    # opens one for each request.
+    tune.pool-low-fd-ratio 90
+    tune.pool-high-fd-ratio 95
 defaults
     mode http
     timeout connect 5s
@@ -48,12 +57,13 @@ defaults
     retries 2
     option redispatch
 frontend front
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port} backlog 16384
+    maxconn {connections}
     default_backend instances
 backend instances
     balance roundrobin
     option httpchk GET /health/ready
-    default-server check inter 500ms fall 2 rise 1
+    default-server check inter 500ms fall 2 rise 1 maxconn {requests}
 {servers}
 """
 
@@ -69,11 +79,11 @@ def program(name, package):
 class Engine:
     """A server process that is not ours."""
 
-    def __init__(self, name, command, log_path, ready):
+    def __init__(self, name, command, log_path, ready, cpus=None):
         self.name = name
         self.log_path = log_path
         with open(log_path, "ab") as log:
-            self.child = harness.spawn(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.child = harness.spawn(command, cpus=cpus, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not ready():
             if self.child.poll() is not None or time.monotonic() > deadline:
@@ -97,7 +107,7 @@ def listens(port):
 
 
 class MariaDb(Engine):
-    def __init__(self, directory):
+    def __init__(self, directory, *, cpus=None, options=()):
         directory.mkdir(parents=True)
         self.socket = directory / "socket"
         self.port = harness.free_port()
@@ -114,8 +124,8 @@ class MariaDb(Engine):
             [program("mariadbd", "mariadb-server"), "--no-defaults", f"--user={user}",
              f"--datadir={directory / 'data'}", "--bind-address=127.0.0.1", f"--port={self.port}",
              f"--socket={self.socket}", f"--pid-file={directory / 'pid'}", "--skip-name-resolve",
-             "--max-connections=500", "--innodb-buffer-pool-size=512M"],
-            directory / "log", lambda: self.run("SELECT 1") is not None)
+             "--max-connections=500", "--innodb-buffer-pool-size=512M", *options],
+            directory / "log", lambda: self.run("SELECT 1") is not None, cpus)
         self.run("CREATE DATABASE boxoffice CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
 
     def run(self, sql):
@@ -126,15 +136,20 @@ class MariaDb(Engine):
 
 
 class Redis(Engine):
-    def __init__(self, directory):
+    def __init__(self, directory, *, cpus=None):
         directory.mkdir(parents=True)
         self.port = harness.free_port()
         super().__init__(
             "redis-server",
             [program("redis-server", "redis-server"), "--port", self.port, "--bind", "127.0.0.1", "--dir", directory,
              "--save", "", "--appendonly", "no"],
-            directory / "log", lambda: listens(self.port))
+            directory / "log", lambda: listens(self.port), cpus)
         self.client = program("redis-cli", "redis-tools")
+
+    def run(self, *command):
+        """What a command answers, as text."""
+        done = subprocess.run([self.client, "-p", str(self.port), *command], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     def calls(self):
         """How often each command was called from outside, by name."""
@@ -146,7 +161,8 @@ class Redis(Engine):
 class Cluster:
     """The instances, what they work on, and the proxy before them."""
 
-    def __init__(self, work_dir, *, instances, port=None, cpus=None, settings=None, label="cluster"):
+    def __init__(self, work_dir, *, instances, port=None, cpus=None, settings=None, label="cluster",
+                 engine_cpus=None, database_options=()):
         self.kind, self.label = "boxoffice", label
         self.port = port or harness.free_port()
         harness.require_free_port(self.port)
@@ -155,10 +171,10 @@ class Cluster:
         work.mkdir(parents=True)
         self.work = work
         self.exit_code = None
-        self.database = MariaDb(work / "mariadb")
-        self.redis = Redis(work / "redis")
-        self.kafka = kafka.Kafka(work / "kafka")
-        shared = {
+        self.database = MariaDb(work / "mariadb", cpus=engine_cpus, options=database_options)
+        self.redis = Redis(work / "redis", cpus=engine_cpus)
+        self.kafka = kafka.Kafka(work / "kafka", cpus=engine_cpus)
+        self.settings = {
             "store.kind": "mysql",
             "store.mysql.url": f"mysql://root@127.0.0.1:{self.database.port}/boxoffice",
             "queue.kind": "redis",
@@ -168,16 +184,17 @@ class Cluster:
             **(settings or {}),
         }
         self.instances = [
-            harness.Server(work, cpus=cpus, settings=shared, label=f"{label}-{number}")
+            harness.Server(work, cpus=cpus, settings=self.settings, label=f"{label}-{number}")
             for number in range(1, instances + 1)
         ]
         self.program = self.instances[0].program
         self.log_path, self.data_dir = self.instances[0].log_path, self.instances[0].data_dir
         configuration = work / "haproxy.cfg"
         servers = "\n".join(f"    server {one.label} {one.address}" for one in self.instances)
-        configuration.write_text(HAPROXY.format(connections=HAPROXY_CONNECTIONS, port=self.port, servers=servers))
+        configuration.write_text(HAPROXY.format(
+            connections=HAPROXY_CONNECTIONS, requests=HAPROXY_REQUESTS_PER_INSTANCE, port=self.port, servers=servers))
         self.proxy = Engine("haproxy", [program("haproxy", "haproxy"), "-db", "-f", configuration],
-                            work / "haproxy.log", lambda: listens(self.port))
+                            work / "haproxy.log", lambda: listens(self.port), engine_cpus)
         self.child = self.instances[0].child
 
     def issue_tokens(self, count, token_format="queue_token_{n}"):

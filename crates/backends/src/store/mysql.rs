@@ -604,7 +604,13 @@ impl Inner {
             Err(failure) => return Err(failure),
         }
         let lease = self.begin_on(O::LANE, lease).await?;
-        let mut tx = Tx { lease, store: self.clone(), changed: Vec::new(), made: Vec::new() };
+        let mut tx = Tx {
+            lease,
+            store: self.clone(),
+            changed: Vec::new(),
+            seen: Vec::new(),
+            made: Vec::new(),
+        };
         match operation.run(&mut tx).await {
             Ok(Done::Commit(answer)) => {
                 // Under the locks of the seats still, so that the numbers of two commits on one
@@ -618,7 +624,10 @@ impl Inner {
                 Ok(answer)
             }
             Ok(Done::Nothing(answer)) => {
+                // What it found is as good as what a commit left, and numbered under the same locks.
+                let number = self.publication.number();
                 tx.lease.roll_back().await;
+                self.publication.publish(number, &tx.seen, Vec::new());
                 Ok(answer)
             }
             Err(failure) => {

@@ -38,6 +38,8 @@ pub(super) struct Tx {
     pub(super) store: Arc<Inner>,
     /// Seats that it has changed.
     pub(super) changed: Vec<(SessionId, SeatId, SeatState)>,
+    /// Seats that it has found, under their locks, and left as they are.
+    pub(super) seen: Vec<(SessionId, SeatId, SeatState)>,
     /// Concerts, sessions and seats that it has made.
     pub(super) made: Vec<Made>,
 }
@@ -303,7 +305,9 @@ impl Operation for Reserve {
     type Answer = Result<Answer<Reservation>, ReserveRejected>;
 
     /// In a rush most holds are for seats that somebody has. Where memory says so, the database is
-    /// asked, because memory may be behind; whoever is refused then has kept nobody waiting.
+    /// asked, because memory may be behind; whoever is refused then has kept nobody waiting. An
+    /// idempotency key is looked for after the seats: had this very request taken them, it would
+    /// be there.
     async fn known(&self, lease: &mut Lease, store: &Inner) -> Op<Option<Self::Answer>> {
         let now = store.effective_time(self.now);
         let catalog = store.catalog();
@@ -312,8 +316,7 @@ impl Operation for Reserve {
         else {
             return Ok(None);
         };
-        if self.idempotency.is_some()
-            || check_seat_list(&self.seats, &self.limits).is_err()
+        if check_seat_list(&self.seats, &self.limits).is_err()
             || hall.first_taken(&self.seats, now).is_none()
         {
             return Ok(None);
@@ -335,14 +338,19 @@ impl Operation for Reserve {
             seat_ids: &self.seats,
             seats: &seats,
             user_has: 0,
-            ticket_spent: false,
+            ticket_spent: self.ticket_over,
         };
-        Ok(match decide_hold(&ask, &self.limits, now) {
-            Err(rejected @ HoldRejected::SeatTaken(_)) => {
-                Some(Err(ReserveRejected::Hold(rejected)))
+        let Err(rejected @ HoldRejected::SeatTaken(_)) = decide_hold(&ask, &self.limits, now)
+        else {
+            return Ok(None);
+        };
+        if let Some(key) = &self.idempotency {
+            let name = vec![self.user.get().into(), key.key.as_bytes().into()];
+            if !lease.rows(sql::KEY_FIND, name).await?.is_empty() {
+                return Ok(None);
             }
-            _ => None,
-        })
+        }
+        Ok(Some(Err(ReserveRejected::Hold(rejected))))
     }
 
     async fn run(&self, tx: &mut Tx) -> Op<Done<Self::Answer>> {
@@ -407,7 +415,12 @@ impl Operation for Reserve {
         );
         let mut reservation = match decision {
             Ok(reservation) => reservation,
-            Err(rejected) => return refuse(ReserveRejected::Hold(rejected)),
+            Err(rejected) => {
+                // Those who come next for a seat that is gone are not to wait for its lock.
+                tx.seen
+                    .extend(locked.values().map(|(seat, session)| (*session, seat.id, seat.state)));
+                return refuse(ReserveRejected::Hold(rejected));
+            }
         };
         let until = match reservation.state {
             ReservationState::Held { until } => until,
