@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use boxoffice_backends::conformance::{
-    HOLD_MS, PRICE, START, Sale, assert_clean, at, at_once, charge, count_events, limits, pay,
+    HOLD_MS, PRICE, START, Sale, assert_clean, at, at_once, charge, count_events, key, limits, pay,
     sale, session_of, ticket, user,
 };
 use boxoffice_backends::store::{
-    MysqlOptions, MysqlServer, NewSeats, Pay, ReservationRejected, ReserveRejected, Store,
+    MysqlOptions, MysqlServer, NewSeats, Pay, ReservationRejected, Reserve, ReserveRejected, Store,
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::sales::{HoldRejected, ReservationState, SeatState, SettleRejected};
@@ -99,6 +99,42 @@ async fn five_hundred_buyers_of_one_seat_over_three_instances() {
         shows(|| sale.owner(store, 0) != SeatState::Available).await;
         assert_clean(store, START).await;
     }
+    close(stores).await;
+}
+
+/// Who comes late for a seat waits for nobody, with a key or without, and wherever it was taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_tells_those_who_come_next() {
+    let (stores, server) = instances(2).await;
+    let sale = sale(&stores[0], 1).await;
+    known(&stores[1], &sale).await;
+    let taken = Err(Error::Rejected(ReserveRejected::Hold(HoldRejected::SeatTaken(sale.seats[0]))));
+    let keyed = |by: i64, fingerprint| Reserve {
+        idempotency: key("rush", fingerprint),
+        ..sale.reserve(by, &[0], START)
+    };
+    let first = stores[0].reserve(keyed(1, 1)).await.unwrap();
+    // The first one there finds it out under the lock of the seat, and says so.
+    assert_eq!(stores[1].reserve(keyed(2, 2)).await, taken);
+    assert_ne!(sale.owner(&stores[1], 0), SeatState::Available);
+    // From then on nobody needs that lock; whoever did would be told to come back later.
+    let mut admin = shared().admin(Some(&server.database)).await;
+    admin.query_drop("START TRANSACTION").await.unwrap();
+    admin.query_drop("SELECT * FROM seat FOR UPDATE").await.unwrap();
+    for store in &stores {
+        assert_eq!(store.reserve(keyed(2, 2)).await, taken);
+        assert_eq!(store.reserve(sale.reserve(3, &[0], START)).await, taken);
+        let over = store.reserve(Reserve { ticket_over: true, ..keyed(1, 1) });
+        assert_eq!(over.await.unwrap().value, first.value);
+    }
+    // A key that stands for something else is told so, whoever has the seat.
+    let reused = Err(Error::Rejected(ReserveRejected::KeyReused));
+    assert_eq!(stores[1].reserve(keyed(1, 9)).await, reused);
+    admin.query_drop("ROLLBACK").await.unwrap();
+    // Given back elsewhere, it is to be had at once.
+    stores[0].cancel(first.value.id, user(1), START).await.unwrap();
+    stores[1].reserve(keyed(2, 2)).await.unwrap();
+    assert_clean(&stores[1], START).await;
     close(stores).await;
 }
 
