@@ -43,10 +43,17 @@ defaults
     option redispatch
 frontend front
     bind 127.0.0.1:{port}
-    default_backend instances
+    # Where none can sell, because the database that they share is away, the line goes on in their memory.
+    use_backend instances if {{ nbsrv(instances) gt 0 }}
+    default_backend line
 backend instances
     balance roundrobin
     option httpchk GET /health/ready
+    default-server check inter 500ms fall 2 rise 1
+{servers}
+backend line
+    balance roundrobin
+    option httpchk GET /health/live
     default-server check inter 500ms fall 2 rise 1
 {servers}
 """
@@ -106,17 +113,20 @@ class MariaDb(Engine):
         self.socket = directory / "socket"
         self.port = harness.free_port()
         self.client = program("mariadb", "mariadb-client")
+        # Of its own: a MariaDB that starts removes the temporary tables that it finds, another one's too.
+        temporary = directory / "tmp"
+        temporary.mkdir()
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         made = subprocess.run(
             [program("mariadb-install-db", "mariadb-server"), "--no-defaults", f"--user={user}",
-             f"--datadir={directory / 'data'}", "--auth-root-authentication-method=normal", "--skip-test-db"],
+             f"--datadir={directory / 'data'}", f"--tmpdir={temporary}", "--auth-root-authentication-method=normal", "--skip-test-db"],
             capture_output=True, text=True, check=False)
         if made.returncode != 0:
             raise Failure(f"mariadb-install-db failed:\n{made.stdout[-1500:]}{made.stderr[-1500:]}")
         super().__init__(
             "mariadbd",
             [program("mariadbd", "mariadb-server"), "--no-defaults", f"--user={user}",
-             f"--datadir={directory / 'data'}", "--bind-address=127.0.0.1", f"--port={self.port}",
+             f"--datadir={directory / 'data'}", f"--tmpdir={temporary}", "--bind-address=127.0.0.1", f"--port={self.port}",
              f"--socket={self.socket}", f"--pid-file={directory / 'pid'}", "--skip-name-resolve",
              "--max-connections=500", "--innodb-buffer-pool-size=512M"],
             directory / "log", lambda: self.run("SELECT 1") is not None)

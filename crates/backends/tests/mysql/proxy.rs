@@ -15,6 +15,9 @@ pub(crate) enum Mode {
     Pass,
     /// Keeps it, and says nothing: a network that swallows packets.
     Hole,
+    /// Swallows it for good, and the server never hears that the client has gone: a firewall that has
+    /// forgotten the connection.
+    Gone,
     /// Passes a commit on and cuts the connection before the answer.
     LoseAnswerToCommit,
     /// Cuts the connection instead of passing a commit on.
@@ -67,7 +70,12 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, mode: &AtomicU8, ch
         }
         tokio::select! {
             read = client.read(&mut up) => {
-                let Ok(count @ 1..) = read else { return };
+                let read = read.unwrap_or(0);
+                if is(Mode::Gone) {
+                    let _both = (client, server);
+                    return std::future::pending().await;
+                }
+                let count @ 1.. = read else { return };
                 while is(Mode::Hole) {
                     let wait = changed.notified();
                     if is(Mode::Hole) {

@@ -176,6 +176,7 @@ pub(crate) fn options(server: &MysqlServer) -> MysqlOptions {
         acquire: Duration::from_secs(10),
         migrate: false,
         exclusive: false,
+        publishing: Duration::ZERO,
         observe: Box::new(|_| {}),
     }
 }

@@ -22,8 +22,9 @@ const CONNECT: Duration = Duration::from_millis(1_000);
 const GOODBYE: Duration = Duration::from_millis(500);
 /// To undo a transaction.
 const ROLLBACK: Duration = Duration::from_millis(500);
-/// A connection that was not used for so long is not trusted: firewalls and servers forget.
-const IDLE: Duration = Duration::from_secs(30);
+/// A connection that was not used for so long is not trusted: firewalls forget, and the server ends it
+/// soon.
+const IDLE: Duration = Duration::from_secs(15);
 
 /// What a pool is made with.
 pub(super) struct PoolOptions {
