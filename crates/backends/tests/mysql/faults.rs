@@ -222,6 +222,28 @@ async fn locks_of_a_client_that_vanished_do_not_outlive_its_silence() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_was_given_up_is_not_followed_by_others() {
+    let server = shared().database().await;
+    let proxy = Proxy::start(server.port).await;
+    let store = open(&through(&server, &proxy)).await;
+    // Several warm connections.
+    at_once((0..6).map(|_| {
+        let store = store.clone();
+        async move { store.queues().await.unwrap() }
+    }))
+    .await;
+    proxy.set(Mode::Gone);
+    // As the sequencer asks: it does not wait for as long as the store would.
+    let asked = tokio::time::timeout(Duration::from_millis(1_500), store.queues()).await;
+    assert!(asked.is_err(), "{asked:?}");
+    proxy.set(Mode::Pass);
+    let began = Instant::now();
+    store.queues().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_was_killed_comes_back_with_all_that_was_answered() {
     let mut own = tokio::task::spawn_blocking(Server::start).await.unwrap();
     let server = own.database().await;
