@@ -218,7 +218,9 @@ impl MysqlStore {
             let opts = setup.opts(server, budget, silence);
             Pool::new(PoolOptions { opts, size, wait, budget })
         };
-        let pool = |server, size, wait, budget| pool_for(server, size, wait, budget, SILENCE);
+        let pool = |server: &MysqlServer, size, wait, budget| {
+            pool_for(server, size, wait, budget, SILENCE)
+        };
         let sale = pool(&primary, pool_size, acquire, SALE_BUDGET);
         let work = pool(&primary, WORK_CONNECTIONS, WORK_WAIT, WORK_BUDGET);
         let patient = publishing + SILENCE;
