@@ -242,7 +242,7 @@ impl RedisSequencer {
         match sequencer.exchange(&mut beat, 0, now).await {
             Ok(heard) => {
                 sequencer.compare_keys(&heard.others)?;
-                sequencer.settle(&mut beat, true).await?;
+                sequencer.settle(&mut beat, true, now).await?;
                 sequencer.link.is_back();
             }
             Err(Refusal::Away) => {}
