@@ -157,8 +157,9 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", required=True, metavar="HOST:PORT", help="the server behind it")
     parser.add_argument("--listen", type=int, default=0, metavar="PORT", help="its own port; 0 takes a free one")
+    options = parser.parse_args()
     try:
-        asyncio.run(serve(parser.parse_args()))
+        asyncio.run(serve(options))
     except KeyboardInterrupt:
         pass
 
