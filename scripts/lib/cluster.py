@@ -59,11 +59,18 @@ defaults
 frontend front
     bind 127.0.0.1:{port} backlog 16384
     maxconn {connections}
-    default_backend instances
+    # Where none can sell, because the database that they share is away, the line goes on in their memory.
+    use_backend instances if {{ nbsrv(instances) gt 0 }}
+    default_backend line
 backend instances
     balance roundrobin
     option httpchk GET /health/ready
     default-server check inter 500ms fall 2 rise 1 maxconn {requests}
+{servers}
+backend line
+    balance roundrobin
+    option httpchk GET /health/live
+    default-server check inter 500ms fall 2 rise 1
 {servers}
 """
 
@@ -80,16 +87,26 @@ class Engine:
     """A server process that is not ours."""
 
     def __init__(self, name, command, log_path, ready, cpus=None):
-        self.name = name
-        self.log_path = log_path
-        with open(log_path, "ab") as log:
-            self.child = harness.spawn(command, cpus=cpus, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.name, self.command, self.log_path, self.ready, self.cpus = name, command, log_path, ready, cpus
+        self.start()
+
+    def start(self):
+        """Starts it, also again after a stop or a kill, and waits until it serves."""
+        with open(self.log_path, "ab") as log:
+            self.child = harness.spawn(self.command, cpus=self.cpus, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while not ready():
+        while not self.ready():
             if self.child.poll() is not None or time.monotonic() > deadline:
-                tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-15:])
-                raise Failure(f"{name} does not start:\n{tail}")
-            time.sleep(0.05)
+                tail = "\n".join(self.log_path.read_text(errors="replace").splitlines()[-15:])
+                raise Failure(f"{self.name} does not start:\n{tail}")
+            time.sleep(0.02)
+
+    def kill(self):
+        """SIGKILL."""
+        harness.kill(self.child)
+
+    def signal(self, number):
+        self.child.send_signal(number)
 
     def stop(self):
         if self.child.poll() is None:
@@ -112,17 +129,20 @@ class MariaDb(Engine):
         self.socket = directory / "socket"
         self.port = harness.free_port()
         self.client = program("mariadb", "mariadb-client")
+        # Of its own: a MariaDB that starts removes the temporary tables that it finds, another one's too.
+        temporary = directory / "tmp"
+        temporary.mkdir()
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         made = subprocess.run(
             [program("mariadb-install-db", "mariadb-server"), "--no-defaults", f"--user={user}",
-             f"--datadir={directory / 'data'}", "--auth-root-authentication-method=normal", "--skip-test-db"],
+             f"--datadir={directory / 'data'}", f"--tmpdir={temporary}", "--auth-root-authentication-method=normal", "--skip-test-db"],
             capture_output=True, text=True, check=False)
         if made.returncode != 0:
             raise Failure(f"mariadb-install-db failed:\n{made.stdout[-1500:]}{made.stderr[-1500:]}")
         super().__init__(
             "mariadbd",
             [program("mariadbd", "mariadb-server"), "--no-defaults", f"--user={user}",
-             f"--datadir={directory / 'data'}", "--bind-address=127.0.0.1", f"--port={self.port}",
+             f"--datadir={directory / 'data'}", f"--tmpdir={temporary}", "--bind-address=127.0.0.1", f"--port={self.port}",
              f"--socket={self.socket}", f"--pid-file={directory / 'pid'}", "--skip-name-resolve",
              "--max-connections=500", "--innodb-buffer-pool-size=512M", *options],
             directory / "log", lambda: self.run("SELECT 1") is not None, cpus)
@@ -146,10 +166,14 @@ class Redis(Engine):
             directory / "log", lambda: listens(self.port), cpus)
         self.client = program("redis-cli", "redis-tools")
 
-    def run(self, *command):
-        """What a command answers, as text."""
-        done = subprocess.run([self.client, "-p", str(self.port), *command], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+    def settings(self):
+        """How an instance finds it."""
+        return {"queue.redis.nodes": f"127.0.0.1:{self.port}"}
+
+    def ask(self, *words):
+        """What it answers to a command, as text."""
+        return subprocess.run([self.client, "-p", str(self.port), *words], capture_output=True, text=True, timeout=10,
+                              check=True).stdout.strip()
 
     def calls(self):
         """How often each command was called from outside, by name."""
@@ -158,11 +182,113 @@ class Redis(Engine):
         return {name: int(calls) for name, calls in re.findall(r"cmdstat_(\w+):calls=(\d+)", text)}
 
 
-class Cluster:
-    """The instances, what they work on, and the proxy before them."""
+class RedisNode(Engine):
+    """A replica, or a sentinel, by its arguments or its configuration."""
 
-    def __init__(self, work_dir, *, instances, port=None, cpus=None, settings=None, label="cluster",
-                 engine_cpus=None, database_options=()):
+    def __init__(self, directory, name, arguments=(), configuration=None, cpus=None):
+        directory.mkdir(parents=True)
+        self.port = harness.free_port()
+        self.client = program("redis-cli", "redis-tools")
+        words = [program("redis-server", "redis-server")]
+        if configuration is not None:
+            # A sentinel writes its own file.
+            (directory / "redis.conf").write_text(configuration)
+            words.append(directory / "redis.conf")
+        words += ["--port", self.port, "--bind", "127.0.0.1", "--dir", directory, *arguments]
+        super().__init__(name, words, directory / "log", lambda: listens(self.port), cpus)
+
+    ask = Redis.ask
+
+
+class Sentinels:
+    """A master, two replicas, and three sentinels that watch over them."""
+
+    MASTER = "tickets"
+    DATA = ("--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0", "--replica-priority", "100")
+
+    def __init__(self, directory, *, cpus=None, down_after_ms=2000):
+        first = RedisNode(directory / "node-1", "redis-server", self.DATA, cpus=cpus)
+        self.nodes = [first] + [
+            RedisNode(directory / f"node-{n}", "redis-server", (*self.DATA, "--replicaof", "127.0.0.1", first.port),
+                      cpus=cpus)
+            for n in (2, 3)]
+        configuration = (f"sentinel monitor {self.MASTER} 127.0.0.1 {first.port} 2\n"
+                         f"sentinel down-after-milliseconds {self.MASTER} {down_after_ms}\n"
+                         f"sentinel failover-timeout {self.MASTER} 4000\n")
+        self.sentinels = [RedisNode(directory / f"sentinel-{n}", "redis-sentinel", ("--sentinel",), configuration, cpus)
+                          for n in (1, 2, 3)]
+        self.wait_until_whole()
+
+    def settings(self):
+        return {"queue.redis.mode": "sentinel", "queue.redis.master": self.MASTER,
+                "queue.redis.nodes": ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)}
+
+    def wait_until_whole(self, timeout_s=30.0):
+        """Until all sentinels agree on one master with two replicas that follow it."""
+        deadline = time.monotonic() + timeout_s
+        while not self.whole():
+            if time.monotonic() > deadline:
+                raise Failure("the sentinels do not agree on a master with two replicas")
+            time.sleep(0.1)
+
+    def whole(self):
+        try:
+            if any("status=ok" not in text or "slaves=2,sentinels=3" not in text
+                   for text in (one.ask("info", "sentinel") for one in self.sentinels)):
+                return False
+            masters = {self.master_port(one) for one in self.sentinels}
+            if len(masters) != 1:
+                return False
+            said = self.master().ask("info", "replication")
+            return "role:master" in said and len(re.findall(r"state=online", said)) == 2
+        except (subprocess.SubprocessError, StopIteration, IndexError, ValueError):
+            return False
+
+    def master_port(self, sentinel):
+        return int(sentinel.ask("sentinel", "get-master-addr-by-name", self.MASTER).split()[1])
+
+    def master(self):
+        port = self.master_port(self.sentinels[0])
+        return next(node for node in self.nodes if node.port == port)
+
+    def calls(self):
+        return {}
+
+    def stop(self):
+        for one in self.sentinels + self.nodes:
+            one.stop()
+
+
+class FaultProxy:
+    """`faultproxy.py` before a server."""
+
+    def __init__(self, port):
+        program = pathlib.Path(__file__).resolve().with_name("faultproxy.py")
+        self.child = harness.spawn([sys.executable, program, "--to", f"127.0.0.1:{port}"],
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.port = int(self.child.stdout.readline())
+
+    def order(self, line):
+        self.child.stdin.write(line + "\n")
+        self.child.stdin.flush()
+        said = self.child.stdout.readline().strip()
+        if said != "ok":
+            raise Failure(f"the fault proxy does not obey `{line}`: {said}")
+
+    def stop(self):
+        harness.kill(self.child)
+
+
+class Cluster:
+    """The instances, what they work on, and the proxy before them.
+
+    `redis` makes another arrangement of Redis than one server, `database_proxy` puts a `FaultProxy` before
+    the database, `spare` is how many more instances haproxy knows than run, `proxy_lines` go into its
+    frontend.
+    """
+
+    def __init__(self, work_dir, *, instances, port=None, cpus=None, settings=None, label="cluster", redis=Redis,
+                 database_proxy=False, database_options=(), spare=0, proxy_lines=(), engine_cpus=None):
         self.kind, self.label = "boxoffice", label
         self.port = port or harness.free_port()
         harness.require_free_port(self.port)
@@ -172,30 +298,42 @@ class Cluster:
         self.work = work
         self.exit_code = None
         self.database = MariaDb(work / "mariadb", cpus=engine_cpus, options=database_options)
-        self.redis = Redis(work / "redis", cpus=engine_cpus)
+        self.database_proxy = FaultProxy(self.database.port) if database_proxy else None
+        self.redis = redis(work / "redis", cpus=engine_cpus)
         self.kafka = kafka.Kafka(work / "kafka", cpus=engine_cpus)
         self.settings = {
             "store.kind": "mysql",
-            "store.mysql.url": f"mysql://root@127.0.0.1:{self.database.port}/boxoffice",
+            "store.mysql.url": f"mysql://root@127.0.0.1:{(self.database_proxy or self.database).port}/boxoffice",
             "queue.kind": "redis",
-            "queue.redis.nodes": f"127.0.0.1:{self.redis.port}",
+            **self.redis.settings(),
             "events.kind": "kafka",
             "events.kafka.brokers": self.kafka.address,
             **(settings or {}),
         }
-        self.instances = [
-            harness.Server(work, cpus=cpus, settings=self.settings, label=f"{label}-{number}")
-            for number in range(1, instances + 1)
-        ]
+        self.cpus = cpus
+        # Label to port, kept over restarts.
+        self.slots = {f"{label}-{number}": harness.free_port() for number in range(1, instances + spare + 1)}
+        self.instances = []
+        for name in list(self.slots)[:instances]:
+            self.start_instance(name)
         self.program = self.instances[0].program
         self.log_path, self.data_dir = self.instances[0].log_path, self.instances[0].data_dir
         configuration = work / "haproxy.cfg"
-        servers = "\n".join(f"    server {one.label} {one.address}" for one in self.instances)
-        configuration.write_text(HAPROXY.format(
-            connections=HAPROXY_CONNECTIONS, requests=HAPROXY_REQUESTS_PER_INSTANCE, port=self.port, servers=servers))
+        servers = "\n".join(f"    server {name} 127.0.0.1:{at}" for name, at in self.slots.items())
+        text = HAPROXY.format(connections=HAPROXY_CONNECTIONS, requests=HAPROXY_REQUESTS_PER_INSTANCE,
+                              port=self.port, servers=servers)
+        text = text.replace("frontend front\n", "frontend front\n" + "".join(f"    {line}\n" for line in proxy_lines))
+        configuration.write_text(text)
         self.proxy = Engine("haproxy", [program("haproxy", "haproxy"), "-db", "-f", configuration],
                             work / "haproxy.log", lambda: listens(self.port), engine_cpus)
         self.child = self.instances[0].child
+
+    def start_instance(self, name):
+        """Starts the instance of this slot, also again after a stop or a kill."""
+        self.instances = [one for one in self.instances if one.label != name]
+        one = harness.Server(self.work, port=self.slots[name], cpus=self.cpus, settings=self.settings, label=name)
+        self.instances.append(one)
+        return one
 
     def issue_tokens(self, count, token_format="queue_token_{n}"):
         self.instances[0].issue_tokens(count, token_format)
@@ -248,8 +386,9 @@ class Cluster:
 
     def close(self):
         self.stop()
-        for engine in (self.kafka, self.redis, self.database):
-            engine.stop()
+        for engine in (self.kafka, self.redis, self.database_proxy, self.database):
+            if engine is not None:
+                engine.stop()
 
 
 # ---------------------------------------------------------------- the program

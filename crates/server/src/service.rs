@@ -36,6 +36,9 @@ use crate::metrics::Metrics;
 use crate::tickets::{TicketKeys, key_id};
 use crate::workers::Workers;
 
+/// The longest that a sink takes to connect to Kafka, before it hands anything over.
+const KAFKA_CONNECT: Duration = Duration::from_secs(15);
+
 /// Why the service did not start, in words that say what to do.
 #[derive(Debug)]
 pub struct StartError(String);
@@ -126,6 +129,13 @@ pub async fn open_store(
                 migrate: opening == Opening::Migrate,
                 // A second sequencer in memory would give the same numbers again.
                 exclusive: opening == Opening::Serve && config.queue.kind == QueueKind::Local,
+                publishing: match config.events.kind {
+                    EventsKind::Jsonl => Duration::ZERO,
+                    EventsKind::Kafka => {
+                        Duration::from_millis(config.events.kafka.delivery_timeout_ms)
+                            + KAFKA_CONNECT
+                    }
+                },
                 observe,
             })
             .await?;

@@ -49,6 +49,8 @@ const TAKE_TIMEOUT: Duration = Duration::from_millis(500);
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Nor longer to read all queues.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// While the store keeps a tick waiting, the others are heard this often.
+const NEWS_INTERVAL: Duration = Duration::from_millis(100);
 /// While Redis is away the queues are read from the store this often, in milliseconds: a little
 /// less than the credit that a bucket can hold.
 const LOOK_INTERVAL_MS: i64 = 400;
@@ -240,7 +242,7 @@ impl RedisSequencer {
         match sequencer.exchange(&mut beat, 0, now).await {
             Ok(heard) => {
                 sequencer.compare_keys(&heard.others)?;
-                sequencer.settle(&mut beat, true).await?;
+                sequencer.settle(&mut beat, true, now).await?;
                 sequencer.link.is_back();
             }
             Err(Refusal::Away) => {}
@@ -597,19 +599,54 @@ impl RedisSequencer {
     }
 
     /// Reads from the store what the mirrors may lack.
-    async fn settle(&self, beat: &mut Beat, queues: bool) -> Result<(), Fault> {
+    async fn settle(&self, beat: &mut Beat, queues: bool, now: Timestamp) -> Result<(), Fault> {
         if queues || beat.reload {
-            self.reload(beat.unsure).await?;
-            beat.reload = false;
-            beat.unsure = false;
+            let unsure = beat.unsure;
+            // What is heard meanwhile may ask for it once more.
+            (beat.reload, beat.unsure) = (false, false);
+            let read = self.meanwhile(beat, now, self.reload(unsure)).await;
+            beat.reload |= read.is_err();
+            beat.unsure |= unsure && read.is_err();
+            read?;
         }
         if beat.aliases {
-            let clock = in_time(READ_TIMEOUT, self.store.clock()).await?;
-            let aliases = in_time(READ_TIMEOUT, self.store.aliases(clock)).await?;
-            self.aliases.remember(&aliases);
             beat.aliases = false;
+            let read = self.meanwhile(beat, now, self.read_aliases()).await;
+            beat.aliases |= read.is_err();
+            read?;
         }
         Ok(())
+    }
+
+    async fn read_aliases(&self) -> Result<(), Fault> {
+        let clock = in_time(READ_TIMEOUT, self.store.clock()).await?;
+        let aliases = in_time(READ_TIMEOUT, self.store.aliases(clock)).await?;
+        self.aliases.remember(&aliases);
+        Ok(())
+    }
+
+    /// Waits for the store. Where that takes long, the news of the others are heard all the same: they
+    /// may have a store that is quick, and the mirrors must not fall behind theirs.
+    async fn meanwhile<T>(
+        &self,
+        beat: &mut Beat,
+        now: Timestamp,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut work = std::pin::pin!(work);
+        let began = Instant::now();
+        loop {
+            if let Ok(done) = timeout(NEWS_INTERVAL, work.as_mut()).await {
+                return done;
+            }
+            if beat.alone || !self.link.is_connected() {
+                continue;
+            }
+            let now = now.plus(began.elapsed());
+            if let Ok(heard) = self.exchange(beat, 0, now).await {
+                self.take_in(beat, &heard.lines, now);
+            }
+        }
     }
 
     async fn record(&self, now: Timestamp) -> Result<(), Fault> {
@@ -676,6 +713,7 @@ impl RedisSequencer {
         if faulty {
             return Ok(());
         }
+        let began = Instant::now();
         // Before anything else: the store is to know which numbers were given without it.
         if self.link.stats.unsecured.load(Ordering::Relaxed) {
             for member in self.members.load_full().values() {
@@ -692,16 +730,17 @@ impl RedisSequencer {
             beat.reconciled_at = now;
             beat.reload = true;
         }
-        self.settle(beat, false).await?;
+        self.settle(beat, false, now).await?;
         if !turn {
             return Ok(());
         }
         let admitted = self.admit(beat, now).await;
         if (now.0 - beat.recorded_at.0).abs() >= RECORD_INTERVAL_MS {
             beat.recorded_at = now;
-            self.record(now).await?;
+            self.meanwhile(beat, now, self.record(now)).await?;
         }
         // The others need not wait for the next tick. Should this fail, the next one tells them.
+        let now = now.plus(began.elapsed());
         if matches!(admitted, Ok(true))
             && let Ok(heard) = self.exchange(beat, 0, now).await
         {
@@ -715,11 +754,8 @@ impl RedisSequencer {
         let mut any = false;
         for queue in self.queues() {
             let Some(step) = queue.plan(now) else { continue };
-            match in_time(STORE_TIMEOUT, self.store.advance(step.clone(), now)).await {
-                Ok(true) => {
-                    any = true;
-                    self.admitted(&queue, step, now);
-                }
+            match self.meanwhile(beat, now, self.advance(&queue, step, now)).await {
+                Ok(true) => any = true,
                 // Somebody has admitted since, or the queue is paused.
                 Ok(false) => beat.reload = true,
                 Err(fault) => {
@@ -730,6 +766,28 @@ impl RedisSequencer {
             }
         }
         Ok(any)
+    }
+
+    /// Makes a step durable. Where that takes longer than anybody waits for it, it is told all the same:
+    /// it happened, and fans are shown it by whoever reads the store.
+    async fn advance(
+        &self,
+        queue: &Arc<Queue>,
+        step: Advance,
+        now: Timestamp,
+    ) -> Result<bool, Fault> {
+        let (this, store, queue) = (self.this.clone(), self.store.clone(), queue.clone());
+        let task = tokio::spawn(async move {
+            let done = store.advance(step.clone(), now).await;
+            if let (Ok(true), Some(this)) = (&done, this.upgrade()) {
+                this.admitted(&queue, step, now);
+            }
+            done
+        });
+        let ended = async {
+            task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string())))
+        };
+        in_time(STORE_TIMEOUT, ended).await
     }
 
     fn admitted(&self, queue: &Queue, step: Advance, now: Timestamp) {
@@ -755,10 +813,10 @@ impl RedisSequencer {
         }
         if (now.0 - beat.recorded_at.0).abs() >= RECORD_INTERVAL_MS {
             beat.recorded_at = now;
-            self.record(now).await?;
+            self.meanwhile(beat, now, self.record(now)).await?;
         }
         let began = Instant::now();
-        self.settle(beat, true).await?;
+        self.settle(beat, true, now).await?;
         // A store that is slow to tell is not asked again at once.
         let took = i64::try_from(began.elapsed().as_millis()).unwrap_or(0);
         beat.look_at.0 += (took * 5).min(LOOK_PAUSE_MAX_MS);

@@ -116,16 +116,24 @@ pub struct MysqlOptions {
     pub migrate: bool,
     /// Whether this must be the only instance on the database.
     pub exclusive: bool,
+    /// The longest that events may take on their way from the store to the sink.
+    pub publishing: Duration,
     /// Called after each commit.
     pub observe: CommitObserver,
 }
 
-/// Connections for the queue, for tidying up and for events.
+/// Connections for the queue and for tidying up.
 const WORK_CONNECTIONS: usize = 6;
 /// Connections for what takes long: an audit, a session with many seats.
 const BULK_CONNECTIONS: usize = 2;
 /// Connections for keeping up with other instances, and for noticing that the server is away.
 const LOOK_CONNECTIONS: usize = 1;
+/// Connections for events: one hand-over at a time.
+const RELAY_CONNECTIONS: usize = 1;
+/// Silence after which the server ends a connection, and with it the locks of its transaction: where
+/// the network has forgotten a connection, the server never hears that its client has gone. More than
+/// any pause within an operation, and than the time for which an idle connection is trusted.
+const SILENCE: Duration = Duration::from_secs(20);
 /// The time for one purchase.
 const SALE_BUDGET: Duration = Duration::from_millis(2_000);
 /// The time for one piece of other work.
@@ -150,8 +158,10 @@ type Reading<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + '
 enum Lane {
     /// Those of purchases.
     Sale,
-    /// Those of the queue, of tidying up and of events.
+    /// Those of the queue and of tidying up.
     Work,
+    /// That of events, whose transaction waits for the sink.
+    Relay,
     /// Those of what takes long.
     Bulk,
 }
@@ -165,6 +175,7 @@ pub struct MysqlStore {
 struct Inner {
     sale: Arc<Pool>,
     work: Arc<Pool>,
+    relaying: Arc<Pool>,
     bulk: Arc<Pool>,
     look: Arc<Pool>,
     replica: Option<Arc<Pool>>,
@@ -191,21 +202,34 @@ impl MysqlStore {
     /// [`Fault::Unavailable`] where the server cannot be reached, refuses, or has another schema
     /// version (the text says what to do); [`Fault::Corrupt`] where what is stored makes no sense.
     pub async fn open(options: MysqlOptions) -> Result<(Arc<Self>, i64), Fault> {
-        let MysqlOptions { primary, replica, pool_size, acquire, migrate, exclusive, observe } =
-            options;
+        let MysqlOptions {
+            primary,
+            replica,
+            pool_size,
+            acquire,
+            migrate,
+            exclusive,
+            publishing,
+            observe,
+        } = options;
         let pool_size = pool_size.max(1);
         let setup = Setup::find(&primary).await?;
-        let pool = |server: &MysqlServer, size, wait, budget| {
-            let opts = setup.opts(server, budget);
+        let pool_for = |server: &MysqlServer, size, wait, budget, silence| {
+            let opts = setup.opts(server, budget, silence);
             Pool::new(PoolOptions { opts, size, wait, budget })
+        };
+        let pool = |server: &MysqlServer, size, wait, budget| {
+            pool_for(server, size, wait, budget, SILENCE)
         };
         let sale = pool(&primary, pool_size, acquire, SALE_BUDGET);
         let work = pool(&primary, WORK_CONNECTIONS, WORK_WAIT, WORK_BUDGET);
+        let patient = publishing + SILENCE;
+        let relaying = pool_for(&primary, RELAY_CONNECTIONS, WORK_WAIT, WORK_BUDGET, patient);
         let bulk = pool(&primary, BULK_CONNECTIONS, WORK_WAIT, BULK_BUDGET);
         let look = pool(&primary, LOOK_CONNECTIONS, WORK_WAIT, SALE_BUDGET);
         let replica =
             replica.map(|replica| pool(&replica, LOOK_CONNECTIONS, WORK_WAIT, SALE_BUDGET));
-        let others = WORK_CONNECTIONS + BULK_CONNECTIONS + LOOK_CONNECTIONS;
+        let others = WORK_CONNECTIONS + RELAY_CONNECTIONS + BULK_CONNECTIONS + LOOK_CONNECTIONS;
         let wanted = pool_size + others + usize::from(exclusive);
         if wanted as i64 >= setup.max_connections {
             return Err(Fault::Unavailable(format!(
@@ -217,7 +241,10 @@ impl MysqlStore {
         let mut lease = bulk.acquire().await?;
         let before = schema::prepare(&mut lease, &primary.database, migrate).await?;
         let fence = match exclusive {
-            true => Some(Fence::take(setup.opts(&primary, SALE_BUDGET), &primary.database).await?),
+            true => {
+                let opts = setup.opts(&primary, SALE_BUDGET, SILENCE);
+                Some(Fence::take(opts, &primary.database).await?)
+            }
             false => None,
         };
         let catalog = load::catalog(&mut lease).await?;
@@ -226,6 +253,7 @@ impl MysqlStore {
         let inner = Arc::new(Inner {
             sale,
             work,
+            relaying,
             bulk,
             look,
             replica,
@@ -259,8 +287,8 @@ impl MysqlStore {
         if let Some(refresher) = self.refresher.lock().take() {
             refresher.abort();
         }
-        let Inner { sale, work, bulk, look, replica, .. } = &*self.inner;
-        for pool in [sale, work, bulk, look].into_iter().chain(replica) {
+        let Inner { sale, work, relaying, bulk, look, replica, .. } = &*self.inner;
+        for pool in [sale, work, relaying, bulk, look].into_iter().chain(replica) {
             pool.close().await;
         }
         if let Some(fence) = &self.inner.fence {
@@ -300,6 +328,10 @@ impl MysqlStore {
                 Err(failure) => {
                     // It may be in the middle of a transaction.
                     lease.roll_back().await;
+                    if matches!(failure, Failure::Late(_)) {
+                        // The others may have been forgotten by the network as well.
+                        pool.purge();
+                    }
                     return Err(failure.into());
                 }
             }
@@ -529,6 +561,7 @@ impl Inner {
         match lane {
             Lane::Sale => &self.sale,
             Lane::Work => &self.work,
+            Lane::Relay => &self.relaying,
             Lane::Bulk => &self.bulk,
         }
     }
@@ -726,8 +759,9 @@ impl Setup {
     }
 
     /// The options of every connection that is used for work.
-    fn opts(&self, server: &MysqlServer, budget: Duration) -> Opts {
+    fn opts(&self, server: &MysqlServer, budget: Duration, silence: Duration) -> Opts {
         let seconds = budget.as_secs().max(1);
+        let silence = silence.as_secs().max(1);
         // The server gives up by itself, a little after the client has.
         let limit = match self.is_mariadb {
             true => format!("max_statement_time = {}", seconds + 1),
@@ -737,7 +771,8 @@ impl Setup {
             format!(
                 "SET SESSION sql_mode = \
                  'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', \
-                 autocommit = 1, innodb_lock_wait_timeout = 1, {limit}"
+                 autocommit = 1, innodb_lock_wait_timeout = 1, \
+                 wait_timeout = {silence}, {limit}"
             ),
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
         ];

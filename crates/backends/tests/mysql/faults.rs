@@ -201,6 +201,49 @@ async fn a_server_that_swallows_everything_costs_no_more_than_the_time_outs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locks_of_a_client_that_vanished_do_not_outlive_its_silence() {
+    let server = shared().database().await;
+    let direct = open(&server).await;
+    direct.charge(charge(1, 1_000, START)).await.unwrap();
+    let proxy = Proxy::start(server.port).await;
+    let store = open(&through(&server, &proxy)).await;
+    let claimed = store.take_outbox(10).await.unwrap();
+    assert_eq!(claimed.rows.len(), 1);
+    proxy.set(Mode::Gone);
+    // The server hears neither of the rollback nor of the end of the connection.
+    drop(claimed);
+    let began = Instant::now();
+    while direct.take_outbox(10).await.unwrap().rows.is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(30), "the events are locked for good");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(began.elapsed() > Duration::from_secs(1), "nothing was locked");
+    direct.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_was_given_up_is_not_followed_by_others() {
+    let server = shared().database().await;
+    let proxy = Proxy::start(server.port).await;
+    let store = open(&through(&server, &proxy)).await;
+    // Several warm connections.
+    at_once((0..6).map(|_| {
+        let store = store.clone();
+        async move { store.queues().await.unwrap() }
+    }))
+    .await;
+    proxy.set(Mode::Gone);
+    // As the sequencer asks: it does not wait for as long as the store would.
+    let asked = tokio::time::timeout(Duration::from_millis(1_500), store.queues()).await;
+    assert!(asked.is_err(), "{asked:?}");
+    proxy.set(Mode::Pass);
+    let began = Instant::now();
+    store.queues().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_was_killed_comes_back_with_all_that_was_answered() {
     let mut own = tokio::task::spawn_blocking(Server::start).await.unwrap();
     let server = own.database().await;

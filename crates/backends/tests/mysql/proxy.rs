@@ -1,7 +1,7 @@
 //! A TCP proxy that can hold back, cut, or lose the answer to a commit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +15,9 @@ pub(crate) enum Mode {
     Pass,
     /// Keeps it, and says nothing: a network that swallows packets.
     Hole,
+    /// Swallows it. The connections of that time stay dead, and the server never hears that the client
+    /// has gone: a firewall that has forgotten them.
+    Gone,
     /// Passes a commit on and cuts the connection before the answer.
     LoseAnswerToCommit,
     /// Cuts the connection instead of passing a commit on.
@@ -24,6 +27,8 @@ pub(crate) enum Mode {
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     mode: Arc<AtomicU8>,
+    /// How often connections have been forgotten.
+    forgotten: Arc<AtomicU64>,
     changed: Arc<Notify>,
 }
 
@@ -33,15 +38,23 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let mode = Arc::new(AtomicU8::new(Mode::Pass as u8));
         let changed = Arc::new(Notify::new());
-        let proxy = Self { port, mode: mode.clone(), changed: changed.clone() };
+        let forgotten = Arc::new(AtomicU64::new(0));
+        let proxy = Self {
+            port,
+            mode: mode.clone(),
+            forgotten: forgotten.clone(),
+            changed: changed.clone(),
+        };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (mode, changed) = (mode.clone(), changed.clone());
+                let (forgotten, born) = (forgotten.clone(), forgotten.load(Ordering::SeqCst));
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else {
                         return;
                     };
-                    carry(client, server, &mode, &changed).await;
+                    let gone = || forgotten.load(Ordering::SeqCst) > born;
+                    carry(client, server, &mode, &changed, gone).await;
                 });
             }
         });
@@ -49,12 +62,21 @@ impl Proxy {
     }
 
     pub(crate) fn set(&self, mode: Mode) {
+        if mode == Mode::Gone {
+            self.forgotten.fetch_add(1, Ordering::SeqCst);
+        }
         self.mode.store(mode as u8, Ordering::SeqCst);
         self.changed.notify_waiters();
     }
 }
 
-async fn carry(mut client: TcpStream, mut server: TcpStream, mode: &AtomicU8, changed: &Notify) {
+async fn carry(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    mode: &AtomicU8,
+    changed: &Notify,
+    gone: impl Fn() -> bool,
+) {
     let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
     let is = |wanted: Mode| mode.load(Ordering::SeqCst) == wanted as u8;
     let mut lost = false;
@@ -67,7 +89,12 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, mode: &AtomicU8, ch
         }
         tokio::select! {
             read = client.read(&mut up) => {
-                let Ok(count @ 1..) = read else { return };
+                let read = read.unwrap_or(0);
+                if gone() || is(Mode::Gone) {
+                    let _both = (client, server);
+                    return std::future::pending().await;
+                }
+                let count @ 1.. = read else { return };
                 while is(Mode::Hole) {
                     let wait = changed.notified();
                     if is(Mode::Hole) {

@@ -66,6 +66,8 @@ impl Server {
         let made = command("mariadb-install-db")
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
             .arg(format!("--datadir={}", data.display()))
+            // A server that starts removes the temporary tables that it finds, another one's too.
+            .arg(format!("--tmpdir={}", directory.path().display()))
             .arg(format!("--user={}", user_name()))
             .status()
             .expect("mariadb-install-db is missing; scripts/tools mariadbd installs it");
@@ -147,8 +149,8 @@ fn user_name() -> String {
 fn run(directory: &TempDir, port: u16, options: &str) -> Child {
     let at = directory.path().display();
     let server = format!(
-        "exec mariadbd --no-defaults --user={} --datadir={at}/data --bind-address=127.0.0.1 \
-         --port={port} --socket={at}/socket --pid-file={at}/pid --skip-name-resolve \
+        "exec mariadbd --no-defaults --user={} --datadir={at}/data --tmpdir={at} \
+         --bind-address=127.0.0.1 --port={port} --socket={at}/socket --pid-file={at}/pid --skip-name-resolve \
          --max-connections=1000 --innodb-buffer-pool-size=256M --innodb-log-file-size=256M \
          --lc-messages=en_US {options} 2>{at}/log",
         user_name()
@@ -176,6 +178,7 @@ pub(crate) fn options(server: &MysqlServer) -> MysqlOptions {
         acquire: Duration::from_secs(10),
         migrate: false,
         exclusive: false,
+        publishing: Duration::ZERO,
         observe: Box::new(|_| {}),
     }
 }

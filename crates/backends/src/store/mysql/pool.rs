@@ -22,8 +22,12 @@ const CONNECT: Duration = Duration::from_millis(1_000);
 const GOODBYE: Duration = Duration::from_millis(500);
 /// To undo a transaction.
 const ROLLBACK: Duration = Duration::from_millis(500);
-/// A connection that was not used for so long is not trusted: firewalls and servers forget.
-const IDLE: Duration = Duration::from_secs(30);
+/// A connection that was not used for so long is not trusted: firewalls forget, and the server ends it
+/// soon.
+const IDLE: Duration = Duration::from_secs(15);
+
+/// To wait for an answer so long and then to go without it is as bad as no answer.
+const GIVEN_UP: Duration = Duration::from_secs(1);
 
 /// What a pool is made with.
 pub(super) struct PoolOptions {
@@ -261,6 +265,12 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
             discard(conn);
+            // Whoever waited for it has given up before its time was over. It may be the network that
+            // has forgotten the connection, and then those that wait beside it too.
+            let used = self.pool.options.budget.saturating_sub(self.left());
+            if self.broken && used >= GIVEN_UP {
+                self.pool.purge();
+            }
         }
         // The permit goes back now: what is left of the connection ends within its own time-out.
         let _ = &self.permit;

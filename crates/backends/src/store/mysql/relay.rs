@@ -44,12 +44,15 @@ pub(super) async fn take(store: &Arc<Inner>, max: u32) -> Result<Outbox, Fault> 
         Ok(Ok(turn)) => turn,
         _ => return Err(Fault::Unavailable("events are being published already".into())),
     };
-    let mut lease = store.begin(Lane::Work).await?;
+    let mut lease = store.begin(Lane::Relay).await?;
     let found = claim(&mut lease, max).await;
     match found {
         Ok(rows) => Ok(Outbox { rows, claim: Some(Claim { held: Some((lease, turn)) }) }),
         Err(failure) => {
             lease.roll_back().await;
+            if matches!(failure, Failure::Late(_)) {
+                store.relaying.purge();
+            }
             Err(failure.into())
         }
     }
