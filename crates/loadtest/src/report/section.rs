@@ -1495,8 +1495,14 @@ fn the_run(run: &Run, lang: Lang) -> Section {
 
 /// The command line that makes the same run again.
 pub(super) fn repeat(run: &Run) -> String {
+    const PROGRAM: &str = "cargo run --release -p loadtest --";
+    if !run.arguments.is_empty() {
+        let words = run.arguments.iter().map(|word| quote(word));
+        return std::iter::once(PROGRAM.to_string()).chain(words).collect::<Vec<_>>().join(" ");
+    }
+    // A run that was kept without them.
     let name = if run.kind == crate::model::TestKind::Custom { &run.script } else { &run.test };
-    let mut words = vec!["cargo run --release -p loadtest -- run".to_string(), quote(name)];
+    let mut words = vec![format!("{PROGRAM} run"), quote(name)];
     match &run.condition.service {
         Service::Embedded => {}
         Service::Cluster { instances } => words.push(format!("--cluster {instances}")),

@@ -293,7 +293,7 @@ fn the_arithmetic_is_shown_and_checked() {
         rate.waiting = 1e6;
         rate.per_second = 0.0;
     }
-    assert!(markdown(&wrong, &[], Lang::En).contains("nobody can be let in safely"));
+    assert!(markdown(&wrong, &[], Lang::En).contains("Nobody can safely be let in while"));
 }
 
 #[test]

@@ -748,21 +748,37 @@ pub(super) fn safe_rate(
     let by_cpu = left / seconds(rate.buyer_micros);
     let cpu = |value: f64| pick(lang, format!("{} CPU", n(value)), format!("CPU {}개", n(value)));
     let micros = |value: f64| number::micros(value, lang);
-    let sentence = pick(
-        lang,
-        format!(
-            "Up to {} people may be let in per second, while {} wait and {} join per second.",
-            n(rate.per_second),
-            n(rate.waiting),
-            n(rate.joins_per_second)
-        ),
-        format!(
-            "{}명이 기다리고 초당 {}명이 줄을 서는 동안, 초당 {}명까지 입장시켜도 안전합니다.",
-            n(rate.waiting),
-            n(rate.joins_per_second),
-            n(rate.per_second)
-        ),
-    );
+    let sentence = if rate.per_second > 0.0 {
+        pick(
+            lang,
+            format!(
+                "Up to {} people may be let in per second, while {} wait and {} join per second.",
+                n(rate.per_second),
+                n(rate.waiting),
+                n(rate.joins_per_second)
+            ),
+            format!(
+                "{}명이 기다리고 초당 {}명이 줄을 서는 동안, 초당 {}명까지 입장시켜도 안전합니다.",
+                n(rate.waiting),
+                n(rate.joins_per_second),
+                n(rate.per_second)
+            ),
+        )
+    } else {
+        pick(
+            lang,
+            format!(
+                "Nobody can safely be let in while {} wait and {} join per second: they alone use up the CPU that may be planned with.",
+                n(rate.waiting),
+                n(rate.joins_per_second)
+            ),
+            format!(
+                "{}명이 기다리고 초당 {}명이 줄을 서는 동안에는 아무도 안전하게 입장시킬 수 없습니다. 계획에 쓸 수 있는 CPU를 이들이 모두 씁니다.",
+                n(rate.waiting),
+                n(rate.joins_per_second)
+            ),
+        )
+    };
     let mut sums = vec![
         Sum {
             what: pick(lang, "CPU to plan with", "계획에 쓸 CPU").to_string(),
@@ -807,16 +823,24 @@ pub(super) fn safe_rate(
         },
         Sum {
             what: pick(lang, "Buyers that it carries", "감당할 수 있는 구매자").to_string(),
-            formula: format!(
-                "{} ÷ {} = {}",
-                cpu(left),
-                pick(
-                    lang,
-                    format!("{} per buyer", micros(rate.buyer_micros)),
-                    format!("1인당 {}", micros(rate.buyer_micros))
-                ),
-                pick(lang, format!("{} per second", n(by_cpu)), format!("초당 {}명", n(by_cpu)))
-            ),
+            formula: if left > 0.0 {
+                format!(
+                    "{} ÷ {} = {}",
+                    cpu(left),
+                    pick(
+                        lang,
+                        format!("{} per buyer", micros(rate.buyer_micros)),
+                        format!("1인당 {}", micros(rate.buyer_micros))
+                    ),
+                    pick(
+                        lang,
+                        format!("{} per second", n(by_cpu)),
+                        format!("초당 {}명", n(by_cpu))
+                    )
+                )
+            } else {
+                pick(lang, "none: nothing is left", "없음: 남는 CPU가 없음").to_string()
+            },
         },
     ];
     let mut notes = Vec::new();
@@ -889,8 +913,8 @@ pub(super) fn safe_rate(
         notes.push(
             pick(
                 lang,
-                "The crowd that waits takes all of the CPU that may be planned with: nobody can be let in safely. Let them ask less often, or give the service more CPU.",
-                "기다리는 사람들의 조회만으로 쓸 수 있는 CPU가 다 찹니다. 안전하게 입장시킬 수 있는 인원이 없으니, 조회 간격을 늘리거나 CPU를 늘리십시오.",
+                "Let those who wait ask less often, or give the service more CPU.",
+                "기다리는 사람들의 조회 간격을 늘리거나, 서비스의 CPU를 늘리십시오.",
             )
             .to_string(),
         );
