@@ -404,6 +404,9 @@ mod tests {
             let found = found(&machine, allowance);
             assert_eq!(found.saturated, expected, "{:?}", found.evidence);
             assert!(found.evidence.len() >= 3, "{:?}", found.evidence);
+            for text in &found.evidence {
+                assert!(crate::report::known_in_korean(text), "{text}");
+            }
         }
     }
 

@@ -395,9 +395,9 @@ fn limit(name: &str, more: &[&str]) -> Value {
     });
     let id = child.id();
     let output = child.wait_with_output().unwrap();
+    println!("{}", text(&output));
     nothing_left(id, &out);
     let run = run_of(&out);
-    println!("{}", text(&output));
     assert_eq!(run["verdict"]["outcome"], "pass", "{}", text(&output));
     assert!(output.status.success());
     let found = &run["breakpoint"];

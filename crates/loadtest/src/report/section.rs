@@ -190,7 +190,11 @@ fn verdict(run: &Run, lang: Lang) -> Section {
             .findings
             .iter()
             .filter(|f| f.fatal == fatal)
-            .map(|f| Remark { fatal, says: text::finding(f.code, lang), detail: f.detail.clone() })
+            .map(|f| Remark {
+                fatal,
+                says: text::finding(f.code, lang),
+                detail: text::said(&f.detail, lang),
+            })
             .collect()
     };
     let (fatal, minded) = (remarks(true), remarks(false));
@@ -1132,7 +1136,7 @@ pub(super) fn limit(run: &Run, found: &Breakpoint, lang: Lang) -> Section {
         blocks.push(says(t.no_evidence));
     } else {
         blocks.push(Block::List(
-            found.evidence.iter().map(|e| vec![Inline::Text(e.clone())]).collect(),
+            found.evidence.iter().map(|e| vec![Inline::Text(text::said(e, lang))]).collect(),
         ));
     }
     if let Some(svg) = chart::stack(&limit_stack(run, found, lang), lang) {
