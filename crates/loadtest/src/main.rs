@@ -267,7 +267,10 @@ fn run(args: &RunArgs) -> Result<bool, String> {
     };
     let cpus = Cpus::parse(&args.cpus)?;
     let target = match (&args.url, args.cluster) {
-        (Some(url), _) => Target::Url { url: url.clone(), admin_token: args.admin_token.clone() },
+        (Some(url), _) => Target::Url {
+            url: url.trim_end_matches('/').to_owned(),
+            admin_token: args.admin_token.clone(),
+        },
         (None, Some(instances)) => Target::Cluster { instances },
         (None, None) => Target::Embedded,
     };
@@ -326,7 +329,7 @@ fn arguments(args: &RunArgs) -> Vec<String> {
         }
     };
     match &args.url {
-        Some(url) => add("--url", Some(url.clone())),
+        Some(url) => add("--url", Some(url.trim_end_matches('/').to_owned())),
         None => add("--cpus", Some(args.cpus.clone())),
     }
     add("--cluster", args.cluster.map(|instances| instances.to_string()));

@@ -751,7 +751,7 @@ pub(super) fn summary_cpu(used: f64, limit: Option<f64>, lang: Lang) -> String {
                 "The service used {} on average, {} of the {} that it may use.",
                 cpus(used, lang),
                 share(used / limit, lang),
-                plain(limit)
+                if limit == 1.0 { "CPU".to_string() } else { plain(limit) }
             ),
             format!(
                 "서비스는 평균 CPU {}개를 썼습니다. 쓸 수 있는 {}개의 {}입니다.",
