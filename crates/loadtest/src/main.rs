@@ -443,9 +443,12 @@ fn all(args: &AllArgs) -> Result<bool, String> {
         }
     }
     let runs: Vec<Run> = done.iter().map(|(_, run)| run.clone()).collect();
-    let file = top.join("performance.md");
-    let document = report::performance_doc(&runs, args.lang);
-    run_dir::write(&file, &with_analysis(&file, &document, args.lang)?)?;
+    // In both languages: each names the other.
+    for (name, lang) in [("PERFORMANCE.md", Lang::En), ("PERFORMANCE.ko.md", Lang::Ko)] {
+        let file = top.join(name);
+        let document = report::performance_doc(&runs, lang);
+        run_dir::write(&file, &with_analysis(&file, &document, lang)?)?;
+    }
     println!("\nall reports are in {}", top.display());
     for (directory, run) in &done {
         let name = directory
@@ -587,4 +590,54 @@ fn summarize(run: &Run, directory: &Path) {
         );
     }
     println!("  {}", directory.join("report.html").display());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(words: &[&str]) -> Vec<String> {
+        let line = std::iter::once("loadtest").chain(words.iter().copied());
+        match Cli::parse_from(line).command {
+            Command::Run(args) => arguments(&args),
+            _ => panic!("not a run"),
+        }
+    }
+
+    #[test]
+    fn a_run_keeps_what_makes_it_again() {
+        for (given, expected) in [
+            ("run scenario1", "run scenario1 --cpus 1"),
+            (
+                "run load --quick --out x --hold 9 --crowd 5 --issue-tokens 7",
+                "run load --cpus 1 --issue-tokens 7 --hold 9 --crowd 5 --quick",
+            ),
+            (
+                "run a.js --url http://h:1/ --admin-token s3cret -e ADMIN_TOKEN=s3cret -e A=1",
+                "run a.js --url http://h:1 -e A=1 -e ADMIN_TOKEN=(not shown)",
+            ),
+            (
+                "run spike --cluster 3 --set admin.token=s3cret --set queue.max_active=9 --joins 1.5",
+                "run spike --cpus 1 --cluster 3 --set admin.token=(not shown) --set queue.max_active=9 --joins 1.5",
+            ),
+        ] {
+            let given: Vec<&str> = given.split(' ').collect();
+            let words = kept(&given);
+            assert_eq!(words.join(" "), expected);
+            // And it can be given again.
+            let again: Vec<&str> = words.iter().map(String::as_str).collect();
+            assert_eq!(kept(&again), words);
+        }
+    }
+
+    #[test]
+    fn all_says_how_one_of_its_runs_is_made_again() {
+        let line = ["loadtest", "all", "--quick", "--poll-every", "2"];
+        let Command::All(args) = Cli::parse_from(line).command else { panic!("not all") };
+        let test = catalogue::find("scenario2").unwrap();
+        assert_eq!(
+            arguments_of_all(&args, test, 2).join(" "),
+            "run scenario2 --cpus 2 --poll-every 2 --baseline --quick"
+        );
+    }
 }

@@ -327,6 +327,12 @@ fn the_command_line_can_be_pasted() {
     run.condition.service = Service::Url { url: "http://127.0.0.1:8080".into() };
     run.condition.cpus = None;
     assert!(section::repeat(&run).contains("--url http://127.0.0.1:8080 --set"));
+    // What was really given is better than what can be told from the condition.
+    run.arguments = ["run", "load", "-e", "NOTE=a b", "--quick"].map(str::to_owned).to_vec();
+    assert_eq!(
+        section::repeat(&run),
+        "cargo run --release -p loadtest -- run load -e 'NOTE=a b' --quick"
+    );
 }
 
 #[test]
@@ -503,6 +509,22 @@ fn a_long_run_stays_a_small_file() {
     let html = html(&run, &[fixture::passed()], Lang::En);
     assert!(html.len() < 1_500_000, "{} bytes", html.len());
     well_formed(&html).unwrap();
+}
+
+#[test]
+fn no_heading_in_markdown_stands_over_nothing() {
+    for lang in LANGS {
+        for (name, _, text) in reports(lang) {
+            // Names in code may begin with one of them.
+            let depth = |line: &str| line.find(|c| c != '#').filter(|&depth| depth > 1);
+            let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+            for pair in lines.windows(2) {
+                if let (Some(above), Some(below)) = (depth(pair[0]), depth(pair[1])) {
+                    assert!(above < below, "{name}: {pair:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
