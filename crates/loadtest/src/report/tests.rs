@@ -3,7 +3,7 @@
 
 use super::chart::{self, Along, Dots, Line, Mark, Panel, Row, Stack, Unit};
 use super::*;
-use crate::compare;
+use crate::compare::{self, Change, Figure};
 use crate::model::{FindingCode, Outcome, Resource, Service, TestKind, names};
 
 const LANGS: [Lang; 2] = [Lang::En, Lang::Ko];
@@ -598,6 +598,24 @@ fn a_comparison_says_what_got_worse() {
     let evil = fixture::empty();
     let text = comparison_text(&evil, &a, &compare::compare(&evil, &a));
     assert!(!text.contains('\0') && !text.contains('\u{202e}'));
+}
+
+#[test]
+fn of_few_answers_the_median_is_compared() {
+    let (a, mut b) = (fixture::passed(), fixture::passed());
+    let of_join = |b: &crate::model::Run| {
+        let rows = crate::compare::compare(&a, b).rows;
+        let row = rows.into_iter().find(|row| row.request.as_deref() == Some("join")).unwrap();
+        (row.figure, row.change)
+    };
+    let join = b.by_request.get_mut("join").unwrap();
+    join.p95 = join.p95.map(|p95| p95 * 3.0);
+    assert_eq!(of_join(&b), (Figure::P95, Change::Worse));
+    b.by_request.get_mut("join").unwrap().count = Some(20);
+    assert_eq!(of_join(&b), (Figure::Median, Change::Same));
+    let join = b.by_request.get_mut("join").unwrap();
+    join.med = join.med.map(|med| med * 3.0);
+    assert_eq!(of_join(&b), (Figure::Median, Change::Worse));
 }
 
 #[test]
