@@ -131,11 +131,21 @@ pub(crate) fn compare(a: &Run, b: &Run) -> Comparison {
         let get = |run: &Run, figure: fn(&Latency) -> Option<f64>| {
             run.by_request.get(name).and_then(figure)
         };
-        rows.push(row(Figure::P95, Some(name), get(a, |l| l.p95), get(b, |l| l.p95)));
+        let few = [a, b].iter().any(|run| {
+            run.by_request.get(name).and_then(|l| l.count).is_some_and(|count| count < FEW)
+        });
+        rows.push(if few {
+            row(Figure::Median, Some(name), get(a, |l| l.med), get(b, |l| l.med))
+        } else {
+            row(Figure::P95, Some(name), get(a, |l| l.p95), get(b, |l| l.p95))
+        });
     }
     let passed = |run: &Run| run.verdict.outcome == Outcome::Pass;
     Comparison { rows, notes: notes(a, b), verdict_lost: passed(a) && !passed(b) }
 }
+
+/// Of fewer answers the 95th percentile is a matter of one or two of them; the median is not.
+const FEW: u64 = 100;
 
 fn row(figure: Figure, request: Option<&String>, a: Option<f64>, b: Option<f64>) -> Row {
     let (margin, floor) = figure.noise();

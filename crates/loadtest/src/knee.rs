@@ -9,8 +9,6 @@ use crate::series::{highest, mean};
 /// The steps that `load/k6/breakpoint.js` goes up by, worked out from the same parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct Ramp {
-    /// Seconds on the axis of the series at which the script began, after it had set its stage.
-    pub(crate) begins: f64,
     pub(crate) warm_up: f64,
     pub(crate) start_rate: f64,
     pub(crate) max_rate: f64,
@@ -44,7 +42,7 @@ pub(crate) struct Step {
 }
 
 impl Ramp {
-    pub(crate) fn of(env: &BTreeMap<String, String>, begins: f64) -> Self {
+    pub(crate) fn of(env: &BTreeMap<String, String>) -> Self {
         let number = |name: &str, otherwise: f64| {
             env.get(name).and_then(|text| text.parse::<f64>().ok()).unwrap_or(otherwise)
         };
@@ -53,7 +51,6 @@ impl Ramp {
         };
         let steps = number("STEPS", 20.0).max(1.0);
         Self {
-            begins,
             warm_up: time("WARMUP", 10.0),
             start_rate: number("START_RATE", 50.0),
             max_rate: number("MAX_RATE", 1000.0),
@@ -74,7 +71,7 @@ impl Ramp {
                 } else {
                     0.0
                 };
-                let from = self.begins + self.warm_up + f64::from(number - 1) * self.step_seconds;
+                let from = self.warm_up + f64::from(number - 1) * self.step_seconds;
                 Asked {
                     number,
                     rate: (self.start_rate + (self.max_rate - self.start_rate) * share).round(),
@@ -275,9 +272,9 @@ mod tests {
             ("MAX_RATE", "500"),
             ("STEPS", "5"),
             ("DURATION", "25s"),
-            ("WARMUP", "2s"),
+            ("WARMUP", "3s"),
         ];
-        Ramp::of(&env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(), 1.0)
+        Ramp::of(&env.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
     }
 
     /// A service that does as asked up to `limit` per second, and its figures in each second.
@@ -339,9 +336,8 @@ mod tests {
             steps.iter().map(|step| step.rate).collect::<Vec<_>>(),
             [100.0, 200.0, 300.0, 400.0, 500.0]
         );
-        // One second of setting the stage and two of warming up.
         assert_eq!((steps[0].from, steps[0].to, steps[4].to), (3.0, 3.0 + STEP_SECONDS, 28.0));
-        let usual = Ramp::of(&BTreeMap::new(), 0.0);
+        let usual = Ramp::of(&BTreeMap::new());
         assert_eq!((usual.steps().len(), usual.step_seconds, usual.warm_up), (20, 10.0, 10.0));
     }
 
@@ -408,6 +404,9 @@ mod tests {
             let found = found(&machine, allowance);
             assert_eq!(found.saturated, expected, "{:?}", found.evidence);
             assert!(found.evidence.len() >= 3, "{:?}", found.evidence);
+            for text in &found.evidence {
+                assert!(crate::report::known_in_korean(text), "{text}");
+            }
         }
     }
 

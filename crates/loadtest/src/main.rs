@@ -108,7 +108,7 @@ struct RunArgs {
     #[arg(long, value_name = "N")]
     issue_tokens: Option<u32>,
     /// How they are called
-    #[arg(long, default_value = "queue_token_{n}")]
+    #[arg(long, default_value = TOKEN_FORMAT)]
     token_format: String,
     /// Language of the report
     #[arg(long, value_enum, default_value = "en")]
@@ -125,7 +125,7 @@ struct RunArgs {
     #[command(flatten)]
     crowd: CrowdArgs,
     /// How long 80 % and 120 % of a limit are held, in seconds
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=600))]
+    #[arg(long, default_value_t = HOLD, value_parser = clap::value_parser!(u64).range(5..=600))]
     hold: u64,
     /// Keep the service's data directory in the results (not of a cluster)
     #[arg(long, conflicts_with_all = ["url", "cluster"])]
@@ -142,13 +142,13 @@ struct RunArgs {
 #[derive(Args, Clone, Copy)]
 struct CrowdArgs {
     /// How many wait at the worst moment
-    #[arg(long, default_value_t = 10_000.0)]
+    #[arg(long, default_value_t = CROWD.waiting)]
     crowd: f64,
     /// How often each of them asks, in seconds
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = CROWD.poll_every_seconds)]
     poll_every: f64,
     /// How many join per second meanwhile
-    #[arg(long, default_value_t = 200.0)]
+    #[arg(long, default_value_t = CROWD.joins_per_second)]
     joins: f64,
 }
 
@@ -222,7 +222,26 @@ fn env_of(test: Option<&Test>, quick: bool) -> BTreeMap<String, String> {
     own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
+/// What the scripts take tokens to be called where nothing else is said.
+const TOKEN_FORMAT: &str = "queue_token_{n}";
+/// Seconds for which shares of a limit are held.
+const HOLD: u64 = 30;
+const CROWD: Crowd = Crowd { waiting: 10_000.0, poll_every_seconds: 3.0, joins_per_second: 200.0 };
+
 impl CrowdArgs {
+    /// What differs from the defaults.
+    fn arguments(self) -> Vec<String> {
+        [
+            ("--crowd", self.crowd, CROWD.waiting),
+            ("--poll-every", self.poll_every, CROWD.poll_every_seconds),
+            ("--joins", self.joins, CROWD.joins_per_second),
+        ]
+        .into_iter()
+        .filter(|(_, given, usual)| given != usual)
+        .flat_map(|(name, given, _)| [name.to_owned(), given.to_string()])
+        .collect()
+    }
+
     fn crowd(self) -> Crowd {
         Crowd {
             waiting: self.crowd,
@@ -248,7 +267,10 @@ fn run(args: &RunArgs) -> Result<bool, String> {
     };
     let cpus = Cpus::parse(&args.cpus)?;
     let target = match (&args.url, args.cluster) {
-        (Some(url), _) => Target::Url { url: url.clone(), admin_token: args.admin_token.clone() },
+        (Some(url), _) => Target::Url {
+            url: url.trim_end_matches('/').to_owned(),
+            admin_token: args.admin_token.clone(),
+        },
         (None, Some(instances)) => Target::Cluster { instances },
         (None, None) => Target::Embedded,
     };
@@ -267,6 +289,7 @@ fn run(args: &RunArgs) -> Result<bool, String> {
         test,
         name,
         script: args.what.clone(),
+        arguments: arguments(args),
         path,
         env,
         settings: args.settings.iter().cloned().collect(),
@@ -297,6 +320,50 @@ fn run(args: &RunArgs) -> Result<bool, String> {
     Ok(run.verdict.outcome == Outcome::Pass)
 }
 
+/// What makes the same run again: what was given, without secrets and without where results go.
+fn arguments(args: &RunArgs) -> Vec<String> {
+    let mut words = vec!["run".to_owned(), args.what.clone()];
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            words.extend([name.to_owned(), value]);
+        }
+    };
+    match &args.url {
+        Some(url) => add("--url", Some(url.trim_end_matches('/').to_owned())),
+        None => add("--cpus", Some(args.cpus.clone())),
+    }
+    add("--cluster", args.cluster.map(|instances| instances.to_string()));
+    add("--port", args.port.map(|port| port.to_string()));
+    add("--issue-tokens", args.issue_tokens.map(|count| count.to_string()));
+    add("--token-format", Some(args.token_format.clone()).filter(|format| format != TOKEN_FORMAT));
+    add("--hold", Some(args.hold).filter(|&hold| hold != HOLD).map(|hold| hold.to_string()));
+    let settings = runner::shown(&args.settings.iter().cloned().collect());
+    for (key, value) in &settings {
+        add("--set", Some(format!("{key}={value}")));
+    }
+    let env = runner::shown_env(&args.env.iter().cloned().collect());
+    for (name, value) in &env {
+        add("-e", Some(format!("{name}={value}")));
+    }
+    words.extend(args.crowd.arguments());
+    for (given, name) in
+        [(args.baseline, "--baseline"), (args.quick, "--quick"), (args.keep, "--keep")]
+    {
+        words.extend(given.then(|| name.to_owned()));
+    }
+    words
+}
+
+fn arguments_of_all(args: &AllArgs, test: &Test, cpus: usize) -> Vec<String> {
+    let mut words =
+        vec!["run".to_owned(), test.name.to_owned(), "--cpus".to_owned(), cpus.to_string()];
+    words.extend(args.crowd.arguments());
+    for (given, name) in [(test.baseline, "--baseline"), (args.quick, "--quick")] {
+        words.extend(given.then(|| name.to_owned()));
+    }
+    words
+}
+
 /// As many as there are buyers.
 fn tokens_of(test: &Test, quick: bool, env: &BTreeMap<String, String>) -> u32 {
     let own = if quick { test.quick_tokens } else { test.tokens };
@@ -321,7 +388,7 @@ fn all(args: &AllArgs) -> Result<bool, String> {
     let have = service::available().len();
     let mut done: Vec<(PathBuf, Run)> = Vec::new();
     let mut broken = false;
-    for test in chosen {
+    'tests: for test in chosen {
         for cpus in 1..=3_usize {
             if cpus > 1 && !test.every_condition {
                 continue;
@@ -332,7 +399,8 @@ fn all(args: &AllArgs) -> Result<bool, String> {
                 continue;
             }
             if signals::stopped() {
-                return Ok(false);
+                // There is a report of what was done.
+                break 'tests;
             }
             eprintln!("=== {label}");
             let directory = run_dir::make(Some(&top.join(&label)), &label)?;
@@ -341,6 +409,7 @@ fn all(args: &AllArgs) -> Result<bool, String> {
                 test: Some(test),
                 name: test.name.to_owned(),
                 script: test.script.to_owned(),
+                arguments: arguments_of_all(args, test, cpus),
                 path: run_dir::root().join(test.script),
                 tokens: tokens_of(test, args.quick, &env),
                 env,
@@ -348,14 +417,14 @@ fn all(args: &AllArgs) -> Result<bool, String> {
                 target: Target::Embedded,
                 cpus: Cpus::parse(&cpus.to_string())?,
                 port: None,
-                token_format: "queue_token_{n}".to_owned(),
+                token_format: TOKEN_FORMAT.to_owned(),
                 baseline: test.baseline,
                 audit: true,
                 wrap: Vec::new(),
                 binary: None,
                 keep: false,
                 crowd: args.crowd.crowd(),
-                hold: Duration::from_secs(if args.quick { 12 } else { 30 }),
+                hold: Duration::from_secs(if args.quick { 12 } else { HOLD }),
                 directory: directory.clone(),
                 lang: args.lang,
             };
@@ -374,7 +443,12 @@ fn all(args: &AllArgs) -> Result<bool, String> {
         }
     }
     let runs: Vec<Run> = done.iter().map(|(_, run)| run.clone()).collect();
-    run_dir::write(&top.join("performance.md"), &report::performance_doc(&runs, args.lang))?;
+    // In both languages: each names the other.
+    for (name, lang) in [("PERFORMANCE.md", Lang::En), ("PERFORMANCE.ko.md", Lang::Ko)] {
+        let file = top.join(name);
+        let document = report::performance_doc(&runs, lang);
+        run_dir::write(&file, &with_analysis(&file, &document, lang)?)?;
+    }
     println!("\nall reports are in {}", top.display());
     for (directory, run) in &done {
         let name = directory
@@ -384,6 +458,7 @@ fn all(args: &AllArgs) -> Result<bool, String> {
         println!("{name:<18} {}", outcome(run));
     }
     Ok(!broken
+        && !signals::stopped()
         && !done.is_empty()
         && done.iter().all(|(_, run)| run.verdict.outcome == Outcome::Pass))
 }
@@ -515,4 +590,54 @@ fn summarize(run: &Run, directory: &Path) {
         );
     }
     println!("  {}", directory.join("report.html").display());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(words: &[&str]) -> Vec<String> {
+        let line = std::iter::once("loadtest").chain(words.iter().copied());
+        match Cli::parse_from(line).command {
+            Command::Run(args) => arguments(&args),
+            _ => panic!("not a run"),
+        }
+    }
+
+    #[test]
+    fn a_run_keeps_what_makes_it_again() {
+        for (given, expected) in [
+            ("run scenario1", "run scenario1 --cpus 1"),
+            (
+                "run load --quick --out x --hold 9 --crowd 5 --issue-tokens 7",
+                "run load --cpus 1 --issue-tokens 7 --hold 9 --crowd 5 --quick",
+            ),
+            (
+                "run a.js --url http://h:1/ --admin-token s3cret -e ADMIN_TOKEN=s3cret -e A=1",
+                "run a.js --url http://h:1 -e A=1 -e ADMIN_TOKEN=(not shown)",
+            ),
+            (
+                "run spike --cluster 3 --set admin.token=s3cret --set queue.max_active=9 --joins 1.5",
+                "run spike --cpus 1 --cluster 3 --set admin.token=(not shown) --set queue.max_active=9 --joins 1.5",
+            ),
+        ] {
+            let given: Vec<&str> = given.split(' ').collect();
+            let words = kept(&given);
+            assert_eq!(words.join(" "), expected);
+            // And it can be given again.
+            let again: Vec<&str> = words.iter().map(String::as_str).collect();
+            assert_eq!(kept(&again), words);
+        }
+    }
+
+    #[test]
+    fn all_says_how_one_of_its_runs_is_made_again() {
+        let line = ["loadtest", "all", "--quick", "--poll-every", "2"];
+        let Command::All(args) = Cli::parse_from(line).command else { panic!("not all") };
+        let test = catalogue::find("scenario2").unwrap();
+        assert_eq!(
+            arguments_of_all(&args, test, 2).join(" "),
+            "run scenario2 --cpus 2 --poll-every 2 --baseline --quick"
+        );
+    }
 }

@@ -20,6 +20,9 @@ pub(crate) struct Run {
     pub(crate) kind: TestKind,
     /// Path of the k6 script as it was given.
     pub(crate) script: String,
+    /// What follows `loadtest` on the command line that makes the same run again, without secrets.
+    #[serde(default)]
+    pub(crate) arguments: Vec<String>,
     /// RFC 3339, when the measured part began.
     pub(crate) started_at: String,
     /// Seconds from the start of k6 to its end.
@@ -218,9 +221,9 @@ pub(crate) struct ServerUse {
 /// One time axis, one value a second; `None` where nothing was measured in that second.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Series {
-    /// Seconds since the start, ascending.
+    /// Seconds since the load began, ascending. What a script does before, to set its stage, is not on the axis.
     pub(crate) at: Vec<f64>,
-    /// Milliseconds at the end of the warm-up, which the totals leave out.
+    /// Seconds on the axis at the end of the warm-up, which the totals leave out.
     pub(crate) warm_up_seconds: f64,
     /// By name; each as long as `at`. See [`names`].
     pub(crate) values: BTreeMap<String, Vec<Option<f64>>>,
@@ -282,9 +285,10 @@ pub(crate) struct Audit {
 /// What a breakpoint test found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Breakpoint {
-    /// Iterations per second that were asked for when it gave; `None` where it held to the end of the ramp.
+    /// Iterations per second, between what held and what did not, and corrected by what was confirmed; `None`
+    /// where it held to the end of the ramp.
     pub(crate) knee_per_second: Option<f64>,
-    /// Seconds since the start.
+    /// Seconds since the load began.
     pub(crate) knee_at: Option<f64>,
     pub(crate) saturated: Resource,
     /// The figures that say so.
@@ -328,8 +332,9 @@ pub(crate) enum Resource {
 pub(crate) struct SafeRate {
     /// Admissions per second.
     pub(crate) per_second: f64,
-    /// CPUs that the service may use. `headroom` of them may be planned with; the rest is for what cannot be planned.
+    /// CPUs that the service may use, all of them.
     pub(crate) cpus: f64,
+    /// Share of them that may be planned with; the rest is for what cannot be planned.
     pub(crate) headroom: f64,
     /// CPU microseconds of one poll, one join, and all requests of one buyer after admission.
     pub(crate) poll_micros: f64,

@@ -135,6 +135,12 @@ pub(crate) fn html(run: &Run, others: &[Run], lang: Lang) -> String {
     html::page(&section::title(run, lang), run, &section::all(run, others, lang), lang)
 }
 
+/// Whether what the runner says in English is known in Korean.
+#[cfg(test)]
+pub(crate) fn known_in_korean(said: &str) -> bool {
+    text::said(said, Lang::Ko).chars().any(|c| ('가'..='힣').contains(&c))
+}
+
 /// The same as Markdown.
 pub(crate) fn markdown(run: &Run, others: &[Run], lang: Lang) -> String {
     markdown::page(&section::title(run, lang), run, &section::all(run, others, lang), lang)

@@ -33,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) name: String,
     /// As it was given, for the report.
     pub(crate) script: String,
+    /// What makes the same run again, for the report.
+    pub(crate) arguments: Vec<String>,
     pub(crate) path: PathBuf,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) settings: BTreeMap<String, String>,
@@ -105,22 +107,24 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
     let baseline = if plan.baseline { Some(baseline(k6, plan, users)?) } else { None };
     let (mut measured, exit_code, audit) =
         load(k6, plan, &plan.path, &plan.env, &plan.directory, "run", users)?;
-    let warm_up = warm_up(plan, &measured);
-    let series =
-        series::merge(measured.started_ms, warm_up, &measured.recording, &measured.samples);
+    let (warm_up, set_up) = (warm_up(plan), set_up(&measured));
+    let load_began_ms = measured.started_ms + set_up * 1000.0;
+    let series = series::merge(load_began_ms, warm_up, &measured.recording, &measured.samples);
     let server = server_use(&measured, exit_code);
     let totals =
-        measured.summary.as_ref().and_then(|summary| summary.totals(warm_up)).map(|mut totals| {
-            // Scripts that count nothing leave it to k6's log and to the service what happened.
-            if totals.errors.is_empty() && totals.failed_share > 0.0 {
-                let log = fs::read(plan.directory.join(k6::LOG)).unwrap_or_default();
-                totals.errors = k6::errors_of_log(&String::from_utf8_lossy(&log));
-                if plan.ours() {
-                    totals.errors.append(&mut answered(&server));
+        measured.summary.as_ref().and_then(|summary| summary.totals(set_up + warm_up)).map(
+            |mut totals| {
+                // Scripts that count nothing leave it to k6's log and to the service what happened.
+                if totals.errors.is_empty() && totals.failed_share > 0.0 {
+                    let log = fs::read(plan.directory.join(k6::LOG)).unwrap_or_default();
+                    totals.errors = k6::errors_of_log(&String::from_utf8_lossy(&log));
+                    if plan.ours() {
+                        totals.errors.append(&mut answered(&server));
+                    }
                 }
-            }
-            totals
-        });
+                totals
+            },
+        );
     measured.generator.saturated_share = saturated_share(&series, plan, &machine);
     let mut breakpoint = None;
     if plan.kind() == TestKind::Breakpoint && !measured.interrupted {
@@ -163,6 +167,7 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
         test: plan.name.clone(),
         kind: plan.kind(),
         script: plan.script.clone(),
+        arguments: plan.arguments.clone(),
         started_at: started.round(jiff::Unit::Second).unwrap_or(started).to_string(),
         elapsed_seconds: measured.elapsed_seconds,
         machine,
@@ -177,7 +182,7 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
             },
             cpus: plan.ours().then(|| plan.cpus.count()),
             settings: shown(&plan.settings),
-            env: plan.env.clone(),
+            env: shown_env(&plan.env),
         },
         verdict,
         generator: measured.generator.clone(),
@@ -206,7 +211,7 @@ pub(crate) fn write_reports(
 }
 
 /// What nobody should read in a report.
-fn shown(settings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub(crate) fn shown(settings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let secret = |key: &str| {
         ["token", "password", "secret", "signing_key", "url"].iter().any(|part| key.contains(part))
     };
@@ -216,6 +221,16 @@ fn shown(settings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
             (key.clone(), if secret(key) { "(not shown)".to_owned() } else { value.clone() })
         })
         .collect()
+}
+
+/// The same of variables of a script.
+pub(crate) fn shown_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let secret =
+        |name: &str| ["_TOKEN", "PASSWORD", "SECRET"].iter().any(|part| name.ends_with(part));
+    let shown = env.iter().map(|(name, value)| {
+        (name.clone(), if secret(name) { "(not shown)".to_owned() } else { value.clone() })
+    });
+    shown.collect()
 }
 
 fn count(series: &Series, name: &str) -> usize {
@@ -412,19 +427,18 @@ fn end_of(path: &Path) -> String {
     String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
-/// Seconds from k6's start to the end of the warm-up.
-fn warm_up(plan: &Plan, measured: &Measured) -> f64 {
+/// Seconds from the begin of the load to the end of the warm-up.
+fn warm_up(plan: &Plan) -> f64 {
     let open = matches!(
         plan.kind(),
         TestKind::Load | TestKind::Stress | TestKind::Breakpoint | TestKind::Spike
     );
     let asked = plan.env.get("WARMUP").and_then(|text| k6::seconds(text));
     // A script of the user's own has none that we know of.
-    let warm_up = match plan.test {
+    match plan.test {
         Some(_) => asked.unwrap_or(if open { 10.0 } else { 0.0 }),
         None => 0.0,
-    };
-    warm_up + set_up(measured)
+    }
 }
 
 /// Seconds that the script took to set its stage.
@@ -531,8 +545,8 @@ fn baseline(k6: &K6, plan: &Plan, inspection: k6::Inspection) -> Result<Baseline
     if measured.interrupted {
         return Err("stopped while the baseline ran; there is nothing to keep yet".to_owned());
     }
-    let totals =
-        measured.summary.as_ref().and_then(|summary| summary.totals(warm_up(plan, &measured)));
+    let before = set_up(&measured) + warm_up(plan);
+    let totals = measured.summary.as_ref().and_then(|summary| summary.totals(before));
     let totals: Totals = totals
         .ok_or_else(|| format!("the baseline has no figures: {}", measured.generator_said))?;
     if totals.failed_share > 0.01 {
@@ -554,7 +568,7 @@ fn breakpoint_of(
     series: &Series,
     machine: &Machine,
 ) -> Breakpoint {
-    let ramp = Ramp::of(&plan.env, set_up(measured));
+    let ramp = Ramp::of(&plan.env);
     let steps: Vec<knee::Step> = ramp
         .steps()
         .into_iter()
@@ -801,5 +815,11 @@ mod tests {
         let shown = shown(&settings.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
         assert!(!format!("{shown:?}").contains("s3cret") && !format!("{shown:?}").contains("u:p"));
         assert_eq!(shown["queue.max_active"], "9");
+        let env = [("ADMIN_TOKEN", "s3cret"), ("TOKEN_FORMAT", "t_{n}")];
+        let shown = shown_env(&env.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+        assert_eq!(
+            (shown["ADMIN_TOKEN"].as_str(), shown["TOKEN_FORMAT"].as_str()),
+            ("(not shown)", "t_{n}")
+        );
     }
 }

@@ -392,6 +392,64 @@ mod tests {
         })
     }
 
+    fn details_of(case: &Case) -> Vec<String> {
+        judged(case).findings.into_iter().map(|finding| finding.detail).collect()
+    }
+
+    #[test]
+    fn a_report_in_korean_says_the_details_in_korean() {
+        let latency = Latency::default();
+        let hold = |share: f64, held| Confirmation {
+            share,
+            held,
+            per_second: 9.0,
+            failed_share: 0.5,
+            dropped_iterations: 3,
+            p95_ms: Some(700.0),
+        };
+        let limit = |confirmations| Breakpoint {
+            knee_per_second: Some(10.0),
+            knee_at: Some(1.0),
+            saturated: Resource::ServerCpu,
+            evidence: Vec::new(),
+            confirmations,
+        };
+        let mut worst = good();
+        worst.kind = TestKind::Breakpoint;
+        worst.interrupted = false;
+        worst.thresholds = Vec::new();
+        if let Some(totals) = &mut worst.totals {
+            totals.failed_share = 0.25;
+            totals.checks_failed = 1;
+            totals.duration = latency;
+        }
+        worst.generator.saturated_share = Some(0.5);
+        worst.generator.dropped_iterations = Some(7);
+        worst.server = ServerUse { exit_code: Some(1), ..ServerUse::default() };
+        worst.machine.load_average_before = 3.0;
+        worst.seconds = 0;
+        worst.breakpoint = Some(limit(vec![hold(0.8, false), hold(1.2, true)]));
+        let mut details: Vec<String> = details_of(&worst);
+        worst.kind = TestKind::Load;
+        worst.totals = None;
+        worst.interrupted = true;
+        worst.generator.saturated_share = None;
+        worst.generator.dropped_iterations = None;
+        worst.server.exit_code = None;
+        worst.thresholds = vec![threshold("x", false, false)];
+        details.extend(details_of(&worst));
+        worst.interrupted = false;
+        worst.breakpoint = Some(limit(Vec::new()));
+        details.extend(details_of(&worst));
+        assert!(details.len() > 25, "{details:?}");
+        for detail in details {
+            // What k6 itself said stays as it is.
+            if !detail.contains("said") {
+                assert!(crate::report::known_in_korean(&detail), "{detail}");
+            }
+        }
+    }
+
     fn threshold(metric: &str, crossed: bool, measured: bool) -> Threshold {
         Threshold { metric: metric.to_owned(), condition: "p(95)<5".to_owned(), crossed, measured }
     }

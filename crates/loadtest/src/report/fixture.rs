@@ -111,6 +111,7 @@ pub(super) fn passed() -> Run {
         test: "scenario1".into(),
         kind: TestKind::Scenario,
         script: "load/k6/scenario1.js".into(),
+        arguments: Vec::new(),
         started_at: "2026-11-23T01:20:07.123Z".into(),
         elapsed_seconds: 121.4,
         machine: Machine {
@@ -368,6 +369,7 @@ pub(super) fn empty() -> Run {
         test: evil.into(),
         kind: TestKind::Custom,
         script: format!("/tmp/{evil}.js"),
+        arguments: Vec::new(),
         started_at: evil.into(),
         elapsed_seconds: f64::NAN,
         machine: Machine {

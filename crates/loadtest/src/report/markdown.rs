@@ -107,8 +107,10 @@ fn table(out: &mut String, table: &Table) {
 }
 
 pub(super) fn blocks(out: &mut String, blocks: &[Block], level: usize) {
-    for block in blocks {
+    for (index, block) in blocks.iter().enumerate() {
         match block {
+            // The chart that it is the name of is left out.
+            Block::Heading(_) if matches!(blocks.get(index + 1), Some(Block::Chart { .. })) => {}
             Block::Paragraph(pieces) => {
                 let _ = writeln!(out, "{}\n", inline(pieces));
             }

@@ -330,7 +330,8 @@ fn one_test(group: &[&Run], lang: Lang) -> Vec<Block> {
                 for finding in &r.verdict.findings {
                     item.push(Inline::Text(format!(" {}", text::finding(finding.code, lang))));
                     if !finding.detail.trim().is_empty() {
-                        item.push(Inline::Text(format!(" ({})", finding.detail.trim())));
+                        let detail = text::said(finding.detail.trim(), lang);
+                        item.push(Inline::Text(format!(" ({detail})")));
                     }
                 }
                 item

@@ -190,7 +190,11 @@ fn verdict(run: &Run, lang: Lang) -> Section {
             .findings
             .iter()
             .filter(|f| f.fatal == fatal)
-            .map(|f| Remark { fatal, says: text::finding(f.code, lang), detail: f.detail.clone() })
+            .map(|f| Remark {
+                fatal,
+                says: text::finding(f.code, lang),
+                detail: text::said(&f.detail, lang),
+            })
             .collect()
     };
     let (fatal, minded) = (remarks(true), remarks(false));
@@ -1132,7 +1136,7 @@ pub(super) fn limit(run: &Run, found: &Breakpoint, lang: Lang) -> Section {
         blocks.push(says(t.no_evidence));
     } else {
         blocks.push(Block::List(
-            found.evidence.iter().map(|e| vec![Inline::Text(e.clone())]).collect(),
+            found.evidence.iter().map(|e| vec![Inline::Text(text::said(e, lang))]).collect(),
         ));
     }
     if let Some(svg) = chart::stack(&limit_stack(run, found, lang), lang) {
@@ -1495,8 +1499,14 @@ fn the_run(run: &Run, lang: Lang) -> Section {
 
 /// The command line that makes the same run again.
 pub(super) fn repeat(run: &Run) -> String {
+    const PROGRAM: &str = "cargo run --release -p loadtest --";
+    if !run.arguments.is_empty() {
+        let words = run.arguments.iter().map(|word| quote(word));
+        return std::iter::once(PROGRAM.to_string()).chain(words).collect::<Vec<_>>().join(" ");
+    }
+    // A run that was kept without them.
     let name = if run.kind == crate::model::TestKind::Custom { &run.script } else { &run.test };
-    let mut words = vec!["cargo run --release -p loadtest -- run".to_string(), quote(name)];
+    let mut words = vec![format!("{PROGRAM} run"), quote(name)];
     match &run.condition.service {
         Service::Embedded => {}
         Service::Cluster { instances } => words.push(format!("--cluster {instances}")),

@@ -3,7 +3,7 @@
 
 use super::chart::{self, Along, Dots, Line, Mark, Panel, Row, Stack, Unit};
 use super::*;
-use crate::compare;
+use crate::compare::{self, Change, Figure};
 use crate::model::{FindingCode, Outcome, Resource, Service, TestKind, names};
 
 const LANGS: [Lang; 2] = [Lang::En, Lang::Ko];
@@ -293,7 +293,7 @@ fn the_arithmetic_is_shown_and_checked() {
         rate.waiting = 1e6;
         rate.per_second = 0.0;
     }
-    assert!(markdown(&wrong, &[], Lang::En).contains("nobody can be let in safely"));
+    assert!(markdown(&wrong, &[], Lang::En).contains("Nobody can safely be let in while"));
 }
 
 #[test]
@@ -327,6 +327,12 @@ fn the_command_line_can_be_pasted() {
     run.condition.service = Service::Url { url: "http://127.0.0.1:8080".into() };
     run.condition.cpus = None;
     assert!(section::repeat(&run).contains("--url http://127.0.0.1:8080 --set"));
+    // What was really given is better than what can be told from the condition.
+    run.arguments = ["run", "load", "-e", "NOTE=a b", "--quick"].map(str::to_owned).to_vec();
+    assert_eq!(
+        section::repeat(&run),
+        "cargo run --release -p loadtest -- run load -e 'NOTE=a b' --quick"
+    );
 }
 
 #[test]
@@ -506,6 +512,22 @@ fn a_long_run_stays_a_small_file() {
 }
 
 #[test]
+fn no_heading_in_markdown_stands_over_nothing() {
+    for lang in LANGS {
+        for (name, _, text) in reports(lang) {
+            // Names in code may begin with one of them.
+            let depth = |line: &str| line.find(|c| c != '#').filter(|&depth| depth > 1);
+            let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+            for pair in lines.windows(2) {
+                if let (Some(above), Some(below)) = (depth(pair[0]), depth(pair[1])) {
+                    assert!(above < below, "{name}: {pair:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn the_warm_up_is_shaded_and_said() {
     let html = html(&fixture::knee(), &[], Lang::En);
     assert!(html.contains("class=\"warm\"") && html.contains("shaded: warm-up"));
@@ -576,6 +598,24 @@ fn a_comparison_says_what_got_worse() {
     let evil = fixture::empty();
     let text = comparison_text(&evil, &a, &compare::compare(&evil, &a));
     assert!(!text.contains('\0') && !text.contains('\u{202e}'));
+}
+
+#[test]
+fn of_few_answers_the_median_is_compared() {
+    let (a, mut b) = (fixture::passed(), fixture::passed());
+    let of_join = |b: &crate::model::Run| {
+        let rows = crate::compare::compare(&a, b).rows;
+        let row = rows.into_iter().find(|row| row.request.as_deref() == Some("join")).unwrap();
+        (row.figure, row.change)
+    };
+    let join = b.by_request.get_mut("join").unwrap();
+    join.p95 = join.p95.map(|p95| p95 * 3.0);
+    assert_eq!(of_join(&b), (Figure::P95, Change::Worse));
+    b.by_request.get_mut("join").unwrap().count = Some(20);
+    assert_eq!(of_join(&b), (Figure::Median, Change::Same));
+    let join = b.by_request.get_mut("join").unwrap();
+    join.med = join.med.map(|med| med * 3.0);
+    assert_eq!(of_join(&b), (Figure::Median, Change::Worse));
 }
 
 #[test]

@@ -356,6 +356,148 @@ pub(super) fn finding(code: FindingCode, lang: Lang) -> &'static str {
     pick(lang, en, ko)
 }
 
+/// What the runner says in figures and a few words: evidence and details of findings. It says it in English;
+/// for a report in Korean the commonest are known by their pattern. What is not known stays as it is, such as
+/// the last words of k6 or of the service.
+pub(super) fn said(text: &str, lang: Lang) -> String {
+    match lang {
+        Lang::En => text.to_string(),
+        Lang::Ko => in_korean(text).unwrap_or_else(|| text.to_string()),
+    }
+}
+
+/// English and Korean; `{}` stands for what is kept, which is itself put into Korean where it is known.
+const PATTERNS: &[(&str, &str)] = &[
+    // Evidence.
+    ("at {} per second: {}", "초당 {}회에서 {}"),
+    ("p95 {} ms, above {} ms", "p95 {}ms, 기준 {}ms 초과"),
+    ("{} % failed, above {} %", "실패 {}%, 기준 {}% 초과"),
+    ("only {} per second were done", "초당 {}회만 처리됨"),
+    ("{} iterations could not be started", "반복 {}회를 시작하지 못함"),
+    (
+        "{} per second were done of {}; {} per second were done before",
+        "초당 {1}회 중 {0}회를 처리, 그 앞 단계에서는 초당 {2}회를 처리",
+    ),
+    ("service: {} of its {} CPUs", "서비스: 쓸 수 있는 CPU {1}개 중 {0}개 사용"),
+    ("k6: {} CPUs; the machine: {} of {}", "k6: CPU {0}개, 기기 전체: {2}개 중 {1}개 사용"),
+    (
+        "a commit took {} ms ({} ms in the warm-up); up to {} commands waited for the store",
+        "커밋에 {}ms(준비 구간 {}ms), 저장소를 기다린 명령은 최대 {}개",
+    ),
+    (
+        "a commit took {} ms; up to {} commands waited for the store",
+        "커밋에 {}ms, 저장소를 기다린 명령은 최대 {}개",
+    ),
+    (
+        "{} requests per second were refused by limits of concurrency",
+        "동시 처리 제한으로 초당 {}건을 거절",
+    ),
+    ("it held to the end of the ramp, {} per second", "마지막 단계인 초당 {}회까지 버팀"),
+    (
+        "the ramp ended at {} per second and nothing says why",
+        "초당 {}회에서 끝났으나 이유를 말해 주는 수치가 없음",
+    ),
+    ("nothing was measured in any step", "어느 단계에서도 측정된 값이 없음"),
+    (
+        "{} per second did not hold, so {} per second were tried next",
+        "초당 {}회를 버티지 못해 한계를 초당 {}회로 낮춰 다시 시도",
+    ),
+    (
+        "{} per second held, so {} per second were tried next",
+        "초당 {}회를 버텨 한계를 초당 {}회로 높여 다시 시도",
+    ),
+    // Details of findings.
+    ("stopped by a signal before its end", "끝나기 전에 신호를 받아 중단됨"),
+    (
+        "in {} % of the seconds k6 or the machine had no CPU left, so latencies are partly their own",
+        "전체 시간의 {}% 동안 k6나 기기에 남은 CPU가 없었음",
+    ),
+    (
+        "{} iterations were due and could not be started: there were not enough users free",
+        "예정된 반복 {}회를 시작하지 못함: 비어 있는 사용자가 모자람",
+    ),
+    ("load average {} before the run, on {} CPUs", "실행 전 부하 평균 {0}, CPU {1}개"),
+    ("{} % of {} requests", "요청 {1}건 중 {0}%"),
+    ("{} % of {} requests; {}", "요청 {1}건 중 {0}%; {2}"),
+    ("{} of {} checks", "검사 {1}건 중 {0}건"),
+    ("{} % of the limit was not tried", "한계의 {}%는 시도하지 못함"),
+    (
+        "{} % of the limit ({} per second) did not hold: {} % failed, {} dropped, p95 {}",
+        "한계의 {}%(초당 {}회)를 버티지 못함: 실패 {}%, 시작 못 한 반복 {}회, p95 {}",
+    ),
+    (
+        "{} % of the limit ({} per second) held: {} % failed, {} dropped, p95 {}",
+        "한계의 {}%(초당 {}회)를 버팀: 실패 {}%, 시작 못 한 반복 {}회, p95 {}",
+    ),
+    ("{}: nothing was measured that it could be held against", "{}: 견줄 측정값이 없음"),
+    ("k6 measured no request", "k6가 측정한 요청이 없음"),
+    ("the {} of the latency", "지연 시간의 {}"),
+    ("median", "중앙값"),
+    ("maximum", "최댓값"),
+    ("95th percentile", "p95"),
+    ("99th percentile", "p99"),
+    ("dropped iterations", "시작하지 못한 반복 수"),
+    (
+        "the CPU of k6 and the machine: whether the generator was the limit is not known",
+        "k6와 기기의 CPU: 부하 생성기가 한계였는지 알 수 없음",
+    ),
+    ("the figures of each second: k6 recorded none", "초별 수치: k6가 기록하지 않음"),
+    ("the CPU time of the service", "서비스의 CPU 시간"),
+    ("the service's own figures (/metrics)", "서비스 자체 지표(/metrics)"),
+    ("it ended with code {} when it was asked to end", "종료를 요청하자 코드 {}로 끝남"),
+    ("it did not say how it ended", "어떻게 끝났는지 알 수 없음"),
+    (
+        "the audit of a running service needs its admin token (--admin-token)",
+        "실행 중인 서비스를 감사하려면 관리자 토큰이 필요함(--admin-token)",
+    ),
+];
+
+fn in_korean(text: &str) -> Option<String> {
+    if let Some(of_all) = text.strip_prefix("no limit was found: ") {
+        let each: Vec<String> = of_all.split("; ").map(|one| said(one, Lang::Ko)).collect();
+        return Some(format!("한계를 찾지 못함: {}", each.join("; ")));
+    }
+    PATTERNS.iter().find_map(|(english, korean)| {
+        let kept = matched(english, text)?;
+        let (mut out, mut rest) = (String::new(), *korean);
+        for next in 0.. {
+            let Some((before, after)) = rest.split_once('{') else { break };
+            let (number, tail) = after.split_once('}')?;
+            let index = if number.is_empty() { next } else { number.parse().ok()? };
+            out.push_str(before);
+            out.push_str(&said(kept.get(index)?, Lang::Ko));
+            rest = tail;
+        }
+        out.push_str(rest);
+        Some(out)
+    })
+}
+
+/// What stands for each `{}` of a pattern. Only the last of them may hold more than a figure or a word.
+fn matched<'a>(pattern: &str, text: &'a str) -> Option<Vec<&'a str>> {
+    let mut pieces = pattern.split("{}");
+    let mut rest = text.strip_prefix(pieces.next()?)?;
+    let mut pieces = pieces.peekable();
+    let mut kept = Vec::new();
+    while let Some(piece) = pieces.next() {
+        let last = pieces.peek().is_none();
+        let end = match (last, piece.is_empty()) {
+            (true, true) => rest.len(),
+            (true, false) => {
+                rest.len().checked_sub(piece.len()).filter(|_| rest.ends_with(piece))?
+            }
+            (false, _) => rest.find(piece)?,
+        };
+        let (part, after) = rest.split_at(end);
+        if !last && part.contains(' ') {
+            return None;
+        }
+        kept.push(part);
+        rest = &after[piece.len()..];
+    }
+    rest.is_empty().then_some(kept)
+}
+
 /// What gave first, and what would help.
 pub(super) fn resource(resource: Resource, lang: Lang) -> (&'static str, &'static str) {
     let (en, ko) = match resource {
@@ -606,15 +748,15 @@ pub(super) fn summary_cpu(used: f64, limit: Option<f64>, lang: Lang) -> String {
         Some(limit) => pick(
             lang,
             format!(
-                "The service used {} of {} on average ({}).",
-                plain(used),
-                cpus(limit, lang),
-                share(used / limit, lang)
+                "The service used {} on average, {} of the {} that it may use.",
+                cpus(used, lang),
+                share(used / limit, lang),
+                if limit == 1.0 { "CPU".to_string() } else { plain(limit) }
             ),
             format!(
-                "서비스는 CPU {}개 중 평균 {}개({})를 썼습니다.",
-                plain(limit),
+                "서비스는 평균 CPU {}개를 썼습니다. 쓸 수 있는 {}개의 {}입니다.",
                 plain(used),
+                plain(limit),
                 share(used / limit, lang)
             ),
         ),
@@ -748,21 +890,37 @@ pub(super) fn safe_rate(
     let by_cpu = left / seconds(rate.buyer_micros);
     let cpu = |value: f64| pick(lang, format!("{} CPU", n(value)), format!("CPU {}개", n(value)));
     let micros = |value: f64| number::micros(value, lang);
-    let sentence = pick(
-        lang,
-        format!(
-            "Up to {} people may be let in per second, while {} wait and {} join per second.",
-            n(rate.per_second),
-            n(rate.waiting),
-            n(rate.joins_per_second)
-        ),
-        format!(
-            "{}명이 기다리고 초당 {}명이 줄을 서는 동안, 초당 {}명까지 입장시켜도 안전합니다.",
-            n(rate.waiting),
-            n(rate.joins_per_second),
-            n(rate.per_second)
-        ),
-    );
+    let sentence = if rate.per_second > 0.0 {
+        pick(
+            lang,
+            format!(
+                "Up to {} people may be let in per second, while {} wait and {} join per second.",
+                n(rate.per_second),
+                n(rate.waiting),
+                n(rate.joins_per_second)
+            ),
+            format!(
+                "{}명이 기다리고 초당 {}명이 줄을 서는 동안, 초당 {}명까지 입장시켜도 안전합니다.",
+                n(rate.waiting),
+                n(rate.joins_per_second),
+                n(rate.per_second)
+            ),
+        )
+    } else {
+        pick(
+            lang,
+            format!(
+                "Nobody can safely be let in while {} wait and {} join per second: they alone use up the CPU that may be planned with.",
+                n(rate.waiting),
+                n(rate.joins_per_second)
+            ),
+            format!(
+                "{}명이 기다리고 초당 {}명이 줄을 서는 동안에는 아무도 안전하게 입장시킬 수 없습니다. 계획에 쓸 수 있는 CPU를 이들이 모두 씁니다.",
+                n(rate.waiting),
+                n(rate.joins_per_second)
+            ),
+        )
+    };
     let mut sums = vec![
         Sum {
             what: pick(lang, "CPU to plan with", "계획에 쓸 CPU").to_string(),
@@ -807,16 +965,24 @@ pub(super) fn safe_rate(
         },
         Sum {
             what: pick(lang, "Buyers that it carries", "감당할 수 있는 구매자").to_string(),
-            formula: format!(
-                "{} ÷ {} = {}",
-                cpu(left),
-                pick(
-                    lang,
-                    format!("{} per buyer", micros(rate.buyer_micros)),
-                    format!("1인당 {}", micros(rate.buyer_micros))
-                ),
-                pick(lang, format!("{} per second", n(by_cpu)), format!("초당 {}명", n(by_cpu)))
-            ),
+            formula: if left > 0.0 {
+                format!(
+                    "{} ÷ {} = {}",
+                    cpu(left),
+                    pick(
+                        lang,
+                        format!("{} per buyer", micros(rate.buyer_micros)),
+                        format!("1인당 {}", micros(rate.buyer_micros))
+                    ),
+                    pick(
+                        lang,
+                        format!("{} per second", n(by_cpu)),
+                        format!("초당 {}명", n(by_cpu))
+                    )
+                )
+            } else {
+                pick(lang, "none: nothing is left", "없음: 남는 CPU가 없음").to_string()
+            },
         },
     ];
     let mut notes = Vec::new();
@@ -889,8 +1055,8 @@ pub(super) fn safe_rate(
         notes.push(
             pick(
                 lang,
-                "The crowd that waits takes all of the CPU that may be planned with: nobody can be let in safely. Let them ask less often, or give the service more CPU.",
-                "기다리는 사람들의 조회만으로 쓸 수 있는 CPU가 다 찹니다. 안전하게 입장시킬 수 있는 인원이 없으니, 조회 간격을 늘리거나 CPU를 늘리십시오.",
+                "Let those who wait ask less often, or give the service more CPU.",
+                "기다리는 사람들의 조회 간격을 늘리거나, 서비스의 CPU를 늘리십시오.",
             )
             .to_string(),
         );
@@ -922,8 +1088,11 @@ pub(super) fn analysis_limit(
     evidence: &[String],
     lang: Lang,
 ) -> String {
-    let evidence =
-        if evidence.is_empty() { of(lang).no_evidence.to_string() } else { evidence.join("; ") };
+    let evidence = if evidence.is_empty() {
+        of(lang).no_evidence.to_string()
+    } else {
+        evidence.iter().map(|one| said(one, lang)).collect::<Vec<_>>().join("; ")
+    };
     pick(
         lang,
         format!("{place}: what gave first is {what} ({evidence}). {then}"),
