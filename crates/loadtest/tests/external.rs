@@ -400,6 +400,8 @@ fn limit(name: &str, more: &[&str]) -> Value {
     let run = run_of(&out);
     assert_eq!(run["verdict"]["outcome"], "pass", "{}", text(&output));
     assert!(output.status.success());
+    // Setting the stage takes a slow service much longer than that; it is not on the axis.
+    assert_eq!(run["series"]["warm_up_seconds"], 2.0);
     let found = &run["breakpoint"];
     let held: Vec<_> = found["confirmations"]
         .as_array()
