@@ -263,8 +263,8 @@ fn one_test(group: &[&Run], lang: Lang) -> Vec<Block> {
     let why =
         catalogue::find(&run.test).map_or(text::kind(run.kind, lang).1, |test| purpose(test, lang));
     blocks.push(Block::Paragraph(vec![
-        Inline::Strong(format!("{}. ", t.doc_purpose)),
-        Inline::Text(why.to_string()),
+        Inline::Strong(format!("{}.", t.doc_purpose)),
+        Inline::Text(format!(" {why}")),
     ]));
     blocks.push(Block::Paragraph(vec![Inline::Strong(format!("{}.", t.doc_conditions))]));
     blocks.push(Block::List(
