@@ -19,8 +19,7 @@ export const options = closedTest('concert_booking', {
     maxDuration: `${seconds('DURATION', '10m', 1)}s`,
 }, {
     names: ['sessions', 'seats', 'reserve', 'pay'],
-    // The generator takes a second to read 300 lists of 2,000 seats at once, on two cores.
-    p95Ms: 2500,
+    p95Ms: 837,
     counted: [errors, rejected, sales],
     thresholds: { 'unexpected_answers{phase:main}': ['count==0'] },
 });

@@ -235,9 +235,12 @@ impl Service {
         let note = address_file(&config.data_dir);
         fs::write(&note, address.to_string())
             .map_err(|error| StartError(format!("cannot write {}: {error}", note.display())))?;
+        let trusted_proxies = config.server.trusted_proxies().map_err(|text| {
+            StartError(format!("server.trusted_proxies: {text:?} is no address and no network"))
+        })?;
         let app = Arc::new(App {
             join_rate: ClientRateLimit::new(&config.server.join_rate),
-            trusted_proxies: config.server.trusted_proxies().unwrap_or_default(),
+            trusted_proxies,
             limits: limits(&config),
             seat_lists: SeatLists::default(),
             in_flight: InFlight::default(),

@@ -719,7 +719,7 @@ fn a_read_only_data_directory_is_named_and_works_again_once_it_is_writable() {
 }
 
 #[test]
-fn a_slow_disk_makes_bigger_batches_and_no_slower_polls() {
+fn a_slow_disk_makes_big_batches_and_no_slower_polls() {
     let _alone = alone();
     const WRITERS: i64 = 48;
     const DELAY: Duration = Duration::from_millis(50);
@@ -774,7 +774,7 @@ fn a_slow_disk_makes_bigger_batches_and_no_slower_polls() {
     run(&data, &["audit"]).ok();
     println!("{total} charges, {batch:.1} in a commit, {} polls, p99 {p99:.2?}", polls.len());
     // What the usual disk gives is no measure: in a rush the writer waits for batches there, too.
-    assert!(batch > 8.0, "{batch} operations in a commit");
+    assert!(batch > WRITERS as f64 / 4.0, "{batch} operations in a commit");
     assert!(p99 < DELAY, "a poll does not wait for a commit: p99 {p99:?}");
 }
 
