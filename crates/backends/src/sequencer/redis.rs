@@ -45,6 +45,10 @@ const BLOCK_MIN: u64 = 64;
 const BLOCK_MAX: u64 = 1_000_000;
 /// A join that waits for the store to hand out numbers waits no longer than this.
 const TAKE_TIMEOUT: Duration = Duration::from_millis(500);
+/// A join that needs a block which somebody else fetches looks for it this often.
+const FETCHED_INTERVAL: Duration = Duration::from_millis(4);
+/// After so long it fetches one itself: the other may have been killed.
+const FETCHED_TIMEOUT: Duration = Duration::from_millis(100);
 /// A tick does not wait longer for the store to make something durable.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Nor longer to read all queues.
@@ -173,10 +177,9 @@ struct Heard {
 enum Joined {
     /// The first number, and whether this instance is to fetch a block.
     Numbers { first: u64, fetch: bool },
-    /// The block is used up, up to this number.
-    Short { limit: u64 },
-    /// There is no block.
-    Lost { next: u64 },
+    /// There is no block, or too little is left of it. Numbers up to `known` may have been given;
+    /// `fetch` as above.
+    Short { known: u64, fetch: bool },
 }
 
 impl RedisSequencer {
@@ -843,24 +846,33 @@ impl RedisSequencer {
     }
 
     async fn number(&self, member: &Arc<Member>, count: u64) -> Result<u64, Fault> {
+        let fetched_by = Instant::now() + FETCHED_TIMEOUT;
+        let mut tries = 0;
         // A block may be taken by others before this instance sees any of it.
-        for _ in 0..8 {
+        while tries < 8 {
             if !self.link.stats.is_up() {
                 return self.direct(member, count).await;
             }
             let unsecured = self.store_away.load(Ordering::Relaxed);
-            let needed = match self.ask(member, count, unsecured).await {
+            let known = match self.ask(member, count, unsecured).await {
                 Ok(Joined::Numbers { first, fetch }) => {
                     if fetch {
                         self.prefetch(member);
                     }
                     return Ok(first);
                 }
-                Ok(Joined::Short { limit }) => limit,
-                Ok(Joined::Lost { next }) => next,
-                Err(_) => continue,
+                Ok(Joined::Short { fetch: false, .. }) if Instant::now() < fetched_by => {
+                    tokio::time::sleep(FETCHED_INTERVAL).await;
+                    continue;
+                }
+                Ok(Joined::Short { known, .. }) => known,
+                Err(_) => {
+                    tries += 1;
+                    continue;
+                }
             };
-            member.loose.fetch_max(needed, Ordering::Relaxed);
+            tries += 1;
+            member.loose.fetch_max(known, Ordering::Relaxed);
             if let Err(Unsupplied::Store(fault)) = self.supply(member, count).await {
                 // Where Redis has a block it goes on without the store. Where it has none, nobody
                 // can tell which numbers were given.
@@ -895,8 +907,9 @@ impl RedisSequencer {
                     self.link.stats.skipped.fetch_add(skipped, Ordering::Relaxed);
                     Joined::Numbers { first, fetch: fetch == 1 }
                 }),
-            (Some("SHORT"), [limit]) => number(limit).map(|limit| Joined::Short { limit }),
-            (Some("LOST"), [next]) => number(next).map(|next| Joined::Lost { next }),
+            (Some("SHORT"), [known, fetch]) => number(known)
+                .zip(number(fetch))
+                .map(|(known, fetch)| Joined::Short { known, fetch: fetch == 1 }),
             _ => None,
         };
         joined.ok_or_else(|| self.nonsense())
