@@ -19,6 +19,7 @@ It ends with its standard input.
 import argparse
 import asyncio
 import collections
+import resource
 import sys
 
 CHUNK = 65536
@@ -75,6 +76,7 @@ class Pair:
             return
         if self.dead:
             await swallow(reader)
+            self.client.close()
             return
         await self.proxy.until_not("stall")
         try:
@@ -101,6 +103,9 @@ class Pair:
                 if is_answer and self.proxy.delay_s:
                     await asyncio.sleep(max(0.0, at + self.proxy.delay_s - loop.time()))
                 if self.dead:
+                    if not chunk and not is_answer:
+                        # The client has given up; only the server is not to hear of it.
+                        self.client.close()
                     continue
                 if not chunk:
                     writer.close()
@@ -125,13 +130,12 @@ class Pair:
 
 
 async def swallow(reader):
+    """Until the client gives up: nobody answers, and nobody hangs up."""
     try:
         while await reader.read(CHUNK):
             pass
     except OSError:
         pass
-    # Keeps the connection: nobody answers, and nobody hangs up.
-    await asyncio.Event().wait()
 
 
 async def serve(options):
@@ -158,6 +162,9 @@ def main():
     parser.add_argument("--to", required=True, metavar="HOST:PORT", help="the server behind it")
     parser.add_argument("--listen", type=int, default=0, metavar="PORT", help="its own port; 0 takes a free one")
     options = parser.parse_args()
+    # Connections towards the server are kept for good.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         asyncio.run(serve(options))
     except KeyboardInterrupt:
