@@ -4,6 +4,8 @@
 mod jsonl;
 mod kafka;
 
+use std::cell::RefCell;
+
 use boxoffice_domain::event::{EndReason, Event};
 use boxoffice_domain::time::Timestamp;
 
@@ -64,8 +66,27 @@ impl EventSink {
 /// A moment as RFC 3339 text in UTC, to the millisecond. A time that no calendar has (only a
 /// corrupt store could hold one) becomes the start of 1970.
 pub fn rfc3339(at: Timestamp) -> String {
+    thread_local! {
+        // Thousands of joins and events in a second have all but the last digits in common.
+        static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
     let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    format!("{at:.3}")
+    let ms = at.as_millisecond();
+    let (second, ms) = (ms.div_euclid(1000), ms.rem_euclid(1000));
+    SECOND.with_borrow_mut(|(cached, text)| {
+        if *cached != second {
+            let whole = jiff::Timestamp::from_second(second).unwrap_or(at);
+            (*cached, *text) = (second, format!("{whole:.0}"));
+            // The `Z`.
+            text.pop();
+        }
+        let mut full = String::with_capacity(text.len() + ".000Z".len());
+        full.push_str(text);
+        full.push('.');
+        full.extend([ms / 100, ms / 10 % 10, ms % 10].map(|digit| (b'0' + digit as u8) as char));
+        full.push('Z');
+        full
+    })
 }
 
 /// Room for an event of a few seats.
@@ -140,6 +161,16 @@ mod tests {
 
     fn parsed(event: &Event) -> serde_json::Value {
         serde_json::from_str(&cloud_event(event, Timestamp(1_763_800_000_123))).unwrap()
+    }
+
+    #[test]
+    fn times_are_written_as_the_calendar_says() {
+        let around = [0, 1_763_800_000_000, -1, -62_135_596_800_000, 253_402_207_000_000];
+        for ms in around.into_iter().flat_map(|ms| (-1_001..=1_001).map(move |by| ms + by)) {
+            let calendar = jiff::Timestamp::from_millisecond(ms).unwrap();
+            assert_eq!(rfc3339(Timestamp(ms)), format!("{calendar:.3}"));
+        }
+        assert_eq!(rfc3339(Timestamp(i64::MAX)), "1970-01-01T00:00:00.000Z");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Ticket {
     pub seq: u64,
     /// Whose ticket it is.
     pub user: UserId,
-    /// When it was given.
+    /// When it was given, or the second of that where the ticket was read from a token.
     pub issued_at: Timestamp,
     /// What makes it unique.
     pub id: TicketId,

@@ -19,13 +19,14 @@ use axum::routing::get;
 use boxoffice::http::listener::{self, ListenerLimits};
 use boxoffice::metrics::Metrics;
 use clap::Parser;
+use hyper_util::service::TowerToHyperService;
 
 /// What a join answers; the token has the length of a real one.
 const JOINED: &str = concat!(
-    r#"{"token":"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjAwMDAwMDAwIn0."#,
-    "eyJxIjoibWFpbiIsInNlcSI6MTIzNDU2LCJzdWIiOjEyMzQ1NiwiaWF0IjoxNzY0MDAwMDAwLCJqdGki",
-    "OiIwMTlhYjEyMy00NTY3LTc4OWEtYmNkZS1mMDEyMzQ1Njc4OWEiLCJ4IjoiMDAwMDAwMDAwMDAwMDAifQ.",
-    "c2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF",
+    r#"{"token":"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjAtMHE4Z0dPdy1RIn0."#,
+    "eyJzdWIiOiIxMDAwIiwicSI6Im1haW4iLCJzZXEiOjEyMzQ1NiwiaWF0IjoxNzY0MDAwMDAwLCJqdGki",
+    "OiJBYUlOOUpkN2Q2aVFDSGVhdGVscDVnIn0.",
+    "signaturesignaturesignaturesignaturesignatu",
     r#"","status":"WAITING","waitingNumber":123456,"etaSeconds":412,"pollAfterMs":3000,"#,
     r#""joinedAt":"2026-01-01T00:00:00.000Z"}"#
 );
@@ -68,7 +69,8 @@ async fn main() -> std::io::Result<()> {
     let socket = listener::bind(arguments.listen)?;
     println!("listening on http://{}", socket.local_addr()?);
     let metrics = Metrics::new();
-    listener::serve(socket, router, limits, (&metrics).into(), async {
+    let service = |_| TowerToHyperService::new(router.clone());
+    listener::serve(socket, service, limits, (&metrics).into(), async {
         let _ = tokio::signal::ctrl_c().await;
     })
     .await;

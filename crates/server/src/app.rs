@@ -11,6 +11,7 @@ use boxoffice_backends::store::Store;
 use boxoffice_domain::ids::{QueueName, TicketId, UserId};
 use boxoffice_domain::queue::Settings;
 use boxoffice_domain::sales::Limits;
+use boxoffice_domain::time::Timestamp;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use uuid::{ContextV7, Timestamp as UuidTime, Uuid};
@@ -82,8 +83,8 @@ impl FromRef<AppState> for BodyLimits {
 
 impl App {
     /// A new unique id for a ticket.
-    pub fn ticket_id(&self) -> TicketId {
-        let ms = self.clock.now().0.unsigned_abs();
+    pub fn ticket_id(&self, now: Timestamp) -> TicketId {
+        let ms = now.0.unsigned_abs();
         let nanos = (ms % 1000) as u32 * 1_000_000;
         let time = UuidTime::from_unix(&*self.ids.0.lock(), ms / 1000, nanos);
         TicketId(Uuid::new_v7(time).into_bytes())

@@ -60,10 +60,15 @@ impl Clock {
 
     /// The time.
     pub fn now(&self) -> Timestamp {
-        self.at(self.anchor.elapsed())
+        self.at(Instant::now())
     }
 
-    fn at(&self, elapsed: Duration) -> Timestamp {
+    /// The time at a moment that was read a moment ago.
+    pub fn at(&self, moment: Instant) -> Timestamp {
+        self.after(moment.saturating_duration_since(self.anchor))
+    }
+
+    fn after(&self, elapsed: Duration) -> Timestamp {
         Timestamp(self.base_ms.load(Ordering::Relaxed)).plus(elapsed)
     }
 
@@ -74,7 +79,7 @@ impl Clock {
     }
 
     fn follow_to(&self, wall: Timestamp, elapsed: Duration) -> Drift {
-        let ahead_ms = wall.0.saturating_sub(self.at(elapsed).0);
+        let ahead_ms = wall.0.saturating_sub(self.after(elapsed).0);
         if ahead_ms.abs() > DRIFT_MAX_MS {
             return if self.jumped.swap(true, Ordering::Relaxed) {
                 Drift::Away
@@ -105,7 +110,7 @@ mod tests {
     fn an_hour_forward_or_back_moves_nothing() {
         for jump_ms in [HOUR_MS, -HOUR_MS] {
             let clock = Clock::starting_at(Timestamp(10 * HOUR_MS));
-            let mut before = clock.at(Duration::ZERO);
+            let mut before = clock.after(Duration::ZERO);
             for tick in 1..=100 {
                 let elapsed = Duration::from_millis(100 * tick);
                 let wall = Timestamp(10 * HOUR_MS).plus(elapsed);
@@ -116,7 +121,7 @@ mod tests {
                     51 => assert_eq!(drift, Drift::Jumped(jump_ms)),
                     _ => assert_eq!(drift, Drift::Away),
                 }
-                let now = clock.at(elapsed);
+                let now = clock.after(elapsed);
                 assert_eq!(now.since(before), Duration::from_millis(100));
                 before = now;
             }
@@ -126,12 +131,12 @@ mod tests {
     #[test]
     fn drift_is_followed_without_ever_going_back() {
         let clock = Clock::starting_at(Timestamp(HOUR_MS));
-        let mut before = clock.at(Duration::ZERO);
+        let mut before = clock.after(Duration::ZERO);
         for tick in 1..=3_000 {
             let elapsed = Duration::from_millis(100 * tick);
             clock.follow_to(Timestamp(HOUR_MS - 1_500).plus(elapsed), elapsed);
-            assert!(clock.at(elapsed) > before);
-            before = clock.at(elapsed);
+            assert!(clock.after(elapsed) > before);
+            before = clock.after(elapsed);
         }
         assert_eq!(before.0, HOUR_MS - 1_500 + 300_000);
     }

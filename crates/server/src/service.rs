@@ -303,7 +303,8 @@ async fn serve(app: AppState, listener: TcpListener, stopped: oneshot::Receiver<
     let shutdown = async {
         let _ = stopped.await;
     };
-    listener::serve(listener, Front::new(app), limits, metrics, shutdown).await
+    let front = Front::new(app);
+    listener::serve(listener, |peer| front.of(peer), limits, metrics, shutdown).await
 }
 
 async fn redis_options(

@@ -9,15 +9,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::extract::{ConnectInfo, FromRef, State};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use boxoffice::config::ConcurrencyConfig;
 use boxoffice::http::extract::{ApiJson, BodyLimits};
 use boxoffice::http::listener::{self, ListenerLimits};
 use boxoffice::http::observe::{Observer, not_found};
 use boxoffice::http::route::Route;
 use boxoffice::metrics::Metrics;
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
@@ -98,8 +99,10 @@ fn start(limits: ListenerLimits) -> Running {
     let listener = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
+    let service =
+        move |peer| TowerToHyperService::new(router.clone().layer(Extension(ConnectInfo(peer))));
     let served =
-        tokio::spawn(listener::serve(listener, router, limits, (&*metrics).into(), async move {
+        tokio::spawn(listener::serve(listener, service, limits, (&*metrics).into(), async move {
             let _ = stopped.await;
         }));
     Running { address, metrics, arrived: app.arrived, go: app.go, stop: Some(stop), served }

@@ -48,7 +48,7 @@ const TAKE_TIMEOUT: Duration = Duration::from_millis(500);
 /// A join that needs a block which somebody else fetches looks for it this often.
 const FETCHED_INTERVAL: Duration = Duration::from_millis(4);
 /// After so long it fetches one itself: the other may have been killed.
-const FETCHED_TIMEOUT: Duration = Duration::from_millis(100);
+const FETCHED_TIMEOUT: Duration = Duration::from_millis(300);
 /// A tick does not wait longer for the store to make something durable.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Nor longer to read all queues.

@@ -1,6 +1,7 @@
 //! Who asks: tickets in `QUEUE-TOKEN`, and the admin token.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
@@ -43,17 +44,28 @@ impl FromRequestParts<AppState> for Presented {
 impl Presented {
     /// The ticket of a request. Reads memory only.
     pub(crate) fn from_headers(headers: &HeaderMap, app: &AppState) -> Result<Self, Problem> {
+        Self::at(headers, app, Instant::now())
+    }
+
+    /// The same for a request that has begun at `begun`, a moment ago.
+    pub(crate) fn at(headers: &HeaderMap, app: &AppState, begun: Instant) -> Result<Self, Problem> {
         let Some(token) = single_header(headers, &QUEUE_TOKEN)? else {
             return Err(Problem::new(ErrorCode::TokenMissing));
         };
         let invalid = || Problem::new(ErrorCode::TokenInvalid);
-        let pass = if looks_signed(token) {
-            app.tickets.verify(token).map_err(|_| invalid())?.into()
+        let (pass, queue) = if looks_signed(token) {
+            let find = |name: &str| {
+                let queue = app.sequencer.queue(name)?;
+                Some((queue.name().clone(), queue))
+            };
+            let (ticket, queue) = app.tickets.verify(token, find).map_err(|_| invalid())?;
+            (ticket.into(), queue)
         } else {
-            app.sequencer.alias(token).ok_or_else(invalid)?
+            let pass = app.sequencer.alias(token).ok_or_else(invalid)?;
+            let queue = app.sequencer.queue(pass.ticket.queue.as_str()).ok_or_else(invalid)?;
+            (pass, queue)
         };
-        let queue = app.sequencer.queue(pass.ticket.queue.as_str()).ok_or_else(invalid)?;
-        let now = app.clock.now();
+        let now = app.clock.at(begun);
         let place = app.sequencer.place(&queue, &pass, now);
         Ok(Self { pass, queue, place, now })
     }

@@ -1,11 +1,11 @@
 //! Which address a request comes from: the peer's, or the one that a proxy of ours vouches for.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use crate::app::{App, AppState};
@@ -17,12 +17,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) struct ClientAddress(pub IpAddr);
 
 impl ClientAddress {
-    /// The client of a request with these headers, which the listener has noted the peer of.
-    pub(super) fn of(extensions: &Extensions, headers: &HeaderMap, app: &App) -> Self {
-        let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-        // The listener puts it into every request.
-        let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        Self(behind(peer, headers, &app.trusted_proxies))
+    /// The client of a request with these headers, which came from `peer`.
+    pub(super) fn of(peer: SocketAddr, headers: &HeaderMap, app: &App) -> Self {
+        Self(behind(peer.ip(), headers, &app.trusted_proxies))
     }
 }
 
@@ -33,7 +30,10 @@ impl FromRequestParts<AppState> for ClientAddress {
         parts: &mut Parts,
         app: &Arc<App>,
     ) -> Result<Self, std::convert::Infallible> {
-        Ok(Self::of(&parts.extensions, &parts.headers, app))
+        let peer = parts.extensions.get().map(|ConnectInfo(peer)| *peer);
+        // What stands before the router puts it into every request.
+        let peer = peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+        Ok(Self::of(peer, &parts.headers, app))
     }
 }
 

@@ -8,25 +8,30 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
+use axum::extract::ConnectInfo;
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::future::RouteFuture;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use tower::Service;
+use hyper::service::Service;
 
 use super::auth::Presented;
+use super::client::ClientAddress;
 use super::extract::PathIds;
-use super::observe::{Observed, Observer};
+use super::observe::{Finished, Observed, Observer};
+use super::problem::Problem;
 use super::route::Route;
 use super::{queue, reservations};
 use crate::app::AppState;
 
-/// The service of a listener.
+/// The service of a listener: what serves a connection comes from [`Front::of`].
 #[derive(Clone)]
 pub struct Front {
     app: AppState,
@@ -41,31 +46,45 @@ impl Front {
         let router = super::router(app.clone(), &observer);
         Self { app, observer, router }
     }
+
+    /// The service for the connection of a peer.
+    pub fn of(&self, peer: SocketAddr) -> FrontOfPeer {
+        FrontOfPeer { front: self.clone(), peer }
+    }
 }
 
-type Boxed = Pin<Box<dyn Future<Output = Response> + Send>>;
-
-/// Answers a poll from memory, when it is first asked to.
-pub struct PollNow {
-    app: AppState,
-    request: hyper::Request<Incoming>,
+/// The service of a connection.
+pub struct FrontOfPeer {
+    front: Front,
+    peer: SocketAddr,
 }
 
-impl Future for PollNow {
-    type Output = Response;
+/// The body of an answer: whole, as those are that come from here, or whatever the router made.
+type FrontBody = Either<Full<Bytes>, Body>;
 
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Response> {
-        Poll::Ready(match Presented::from_headers(self.request.headers(), &self.app) {
-            Ok(presented) => queue::place_of(&presented),
-            Err(problem) => problem.into_response(),
-        })
+type FrontResponse = Response<FrontBody>;
+type Boxed = Pin<Box<dyn Future<Output = FrontResponse> + Send>>;
+
+impl Finished for FrontResponse {
+    type Body = FrontBody;
+
+    fn into_inner(self) -> Self {
+        self
+    }
+
+    fn from_inner(response: Self) -> Self {
+        response
+    }
+
+    fn refused(response: Response) -> Self {
+        response.map(Either::Right)
     }
 }
 
 /// A request on its way.
 pub enum FrontFuture {
-    /// A poll.
-    Poll(Observed<PollNow>),
+    /// A poll, which is answered from memory at once. Empty once it has been taken.
+    Answered(Option<FrontResponse>),
     /// A join or a hold, which has a body to be read.
     Boxed(Observed<Boxed>),
     /// Anything else.
@@ -73,59 +92,72 @@ pub enum FrontFuture {
 }
 
 impl Future for FrontFuture {
-    type Output = Result<Response, Infallible>;
+    type Output = Result<FrontResponse, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            Self::Poll(future) => Pin::new(future).poll(cx).map(Ok),
+            Self::Answered(response) => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
+                // Nobody asks again for what he has.
+                None => Poll::Pending,
+            },
             Self::Boxed(future) => Pin::new(future).poll(cx).map(Ok),
-            Self::Routed(future) => Pin::new(future).poll(cx),
+            Self::Routed(future) => {
+                Pin::new(future).poll(cx).map_ok(|response| response.map(Either::Right))
+            }
         }
     }
 }
 
-impl Service<hyper::Request<Incoming>> for Front {
-    type Response = Response;
+fn whole(answer: Result<Response<Full<Bytes>>, Problem>) -> FrontResponse {
+    match answer {
+        Ok(response) => response.map(Either::Left),
+        Err(problem) => problem.into_response().map(Either::Right),
+    }
+}
+
+impl Service<hyper::Request<Incoming>> for FrontOfPeer {
+    type Response = FrontResponse;
     type Error = Infallible;
     type Future = FrontFuture;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: hyper::Request<Incoming>) -> FrontFuture {
-        if request.uri().path() == Route::QueueStatus.template() {
+    fn call(&self, request: hyper::Request<Incoming>) -> FrontFuture {
+        let Front { app, observer, router } = &self.front;
+        let path = request.uri().path();
+        if path == Route::QueueStatus.template() {
             if *request.method() == Method::GET {
-                let app = self.app.clone();
-                return FrontFuture::Poll(self.observer.start(
-                    Route::QueueStatus,
-                    request,
-                    |request| PollNow { app, request },
-                ));
+                let answer = |begun| {
+                    let presented = Presented::at(request.headers(), app, begun);
+                    whole(presented.map(|presented| queue::place_of(&presented)))
+                };
+                let response = observer.answer(Route::QueueStatus, &request, answer);
+                return FrontFuture::Answered(Some(response));
             }
             if *request.method() == Method::POST {
-                return FrontFuture::Boxed(self.observer.start(
+                let client = ClientAddress::of(self.peer, request.headers(), app);
+                return FrontFuture::Boxed(observer.start(
                     Route::QueueJoin,
                     request,
-                    |request| -> Boxed {
-                        let app = self.app.clone();
-                        Box::pin(queue::join_from(app, request))
+                    |request, begun| -> Boxed {
+                        let joined = queue::join_from(app.clone(), begun, client, request);
+                        Box::pin(async move { whole(joined.await) })
                     },
                 ));
             }
         } else if *request.method() == Method::POST
-            && let Some(ids) =
-                PathIds::<2>::of(request.uri().path(), Route::ReservationCreate.template())
+            && let Some(ids) = PathIds::<2>::of(path, Route::ReservationCreate.template())
         {
-            return FrontFuture::Boxed(self.observer.start(
+            return FrontFuture::Boxed(observer.start(
                 Route::ReservationCreate,
                 request,
-                |request| -> Boxed {
-                    let app = self.app.clone();
-                    Box::pin(reservations::create_from(app, ids, request))
+                |request, _| -> Boxed {
+                    let created = reservations::create_from(app.clone(), ids, request);
+                    Box::pin(async move { created.await.map(Either::Right) })
                 },
             ));
         }
-        FrontFuture::Routed(self.router.call(request.map(Body::new)))
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        FrontFuture::Routed(tower::Service::call(&mut router.clone(), request))
     }
 }

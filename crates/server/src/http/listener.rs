@@ -19,13 +19,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
-use axum::extract::ConnectInfo;
+use axum::BoxError;
+use axum::body::Bytes;
 use axum::http::{HeaderMap, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::counter::Counter;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -33,7 +33,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
-use tower::{Service, ServiceExt};
 
 use super::problem::{ErrorCode, PROBLEM_JSON, Problem};
 use super::request_id::RequestIds;
@@ -157,19 +156,19 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until `shutdown` is done, then drains; returns how many connections had to be cut with a
 /// request in progress.
 ///
-/// Handlers find the peer as the extension `ConnectInfo<SocketAddr>`. Failing to accept never ends
-/// the loop.
-pub async fn serve<S>(
+/// `service` gives what serves the connection of a peer. Failing to accept never ends the loop.
+pub async fn serve<S, B>(
     listener: TcpListener,
-    service: S,
+    service: impl Fn(SocketAddr) -> S,
     limits: ListenerLimits,
     metrics: ListenerMetrics,
     shutdown: impl Future<Output = ()>,
 ) -> usize
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Send + 'static,
+    S::Future: Send + Unpin,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let mut http = http1::Builder::new();
     // The header limit stays at hyper's 100: setting it moves the headers to the heap.
@@ -257,11 +256,16 @@ impl Drop for OpenConnection {
 }
 
 impl Server {
-    fn accept<S>(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, service: &S)
-    where
-        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
-        S: Clone + Send + 'static,
-        S::Future: Send,
+    fn accept<S, B>(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        service: &impl Fn(SocketAddr) -> S,
+    ) where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S: Send + 'static,
+        S::Future: Send + Unpin,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         // Only this loop adds, so the count cannot pass the cap in between.
         if self.open.load(Ordering::Acquire) >= self.limits.max_connections {
@@ -273,7 +277,7 @@ impl Server {
         let open = OpenConnection(Arc::clone(self));
         // Answers are written whole; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
-        tokio::spawn(connection(stream, peer, service.clone(), open));
+        tokio::spawn(connection(stream, peer, service(peer), open));
     }
 
     fn refuse(self: &Arc<Self>, mut stream: TcpStream) {
@@ -415,11 +419,12 @@ enum End {
     Aborted,
 }
 
-async fn connection<S>(stream: TcpStream, peer: SocketAddr, service: S, open: OpenConnection)
+async fn connection<S, B>(stream: TcpStream, peer: SocketAddr, service: S, open: OpenConnection)
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Send + 'static,
+    S::Future: Send + Unpin,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let server = &open.0;
     let activity = Arc::new(Activity {
@@ -433,18 +438,7 @@ where
         server: Arc::clone(server),
         replacement: None,
     };
-    let noted = Arc::clone(&activity);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        noted.enter(BUSY);
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let answer = service.clone().oneshot(request);
-        let noted = Arc::clone(&noted);
-        async move {
-            let response = answer.await;
-            noted.enter(ANSWERED);
-            response
-        }
-    });
+    let service = Noted { service, activity: Arc::clone(&activity) };
     let mut http = pin!(server.http.serve_connection(io, service));
 
     let limits = &server.limits;
@@ -507,6 +501,45 @@ where
                 tracing::warn!(client.address = %peer, "request cut by the shutdown");
             }
         }
+    }
+}
+
+/// A service that notes when it has a request, and when it has answered.
+struct Noted<S> {
+    service: S,
+    activity: Arc<Activity>,
+}
+
+impl<S> Service<Request<Incoming>> for Noted<S>
+where
+    S: Service<Request<Incoming>>,
+    S::Future: Unpin,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = NotedFuture<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.activity.enter(BUSY);
+        NotedFuture { answer: self.service.call(request), activity: Arc::clone(&self.activity) }
+    }
+}
+
+/// See [`Noted`].
+struct NotedFuture<F> {
+    answer: F,
+    activity: Arc<Activity>,
+}
+
+impl<F: Future + Unpin> Future for NotedFuture<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let answer = Pin::new(&mut self.answer).poll(cx);
+        if answer.is_ready() {
+            self.activity.enter(ANSWERED);
+        }
+        answer
     }
 }
 

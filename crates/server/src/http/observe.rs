@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::HeaderValue;
@@ -95,28 +96,106 @@ impl Observer {
         self.0.classes[class.index()].in_progress.load(Ordering::Relaxed)
     }
 
-    /// Begins to observe a request. `call` gives the future that answers it.
+    /// Observes a request that is answered at once. `answer` is told when it began.
+    pub(crate) fn answer<R: Finished, B>(
+        &self,
+        route: Route,
+        request: &axum::http::Request<B>,
+        answer: impl FnOnce(Instant) -> R,
+    ) -> R {
+        let started = Instant::now();
+        let id = self.0.ids.take_or_make(request.headers());
+        let refused = self.0.enter(route.class(), request);
+        let outer = RequestId::replace_current(Some(id));
+        let response = match refused {
+            Some(problem) => R::refused(problem.into_response()),
+            None => catch_unwind(AssertUnwindSafe(|| answer(started).into_inner()))
+                .unwrap_or_else(|panic| R::refused(panicked(&*panic))),
+        };
+        let id = RequestId::replace_current(outer);
+        self.0.leave(route.class());
+        R::from_inner(self.0.finish(response, route, id, started))
+    }
+
+    /// Begins to observe a request. `call` gives the future that answers it, and is told when the
+    /// request began.
     pub(crate) fn start<F, B>(
         &self,
         route: Route,
         request: axum::http::Request<B>,
-        call: impl FnOnce(axum::http::Request<B>) -> F,
+        call: impl FnOnce(axum::http::Request<B>, Instant) -> F,
     ) -> Observed<F> {
         let started = Instant::now();
         let id = self.0.ids.take_or_make(request.headers());
-        let limit = &self.0.classes[route.class().index()];
-        // Counted first and compared afterwards: two arrivals cannot both take the last place.
-        let before = limit.in_progress.fetch_add(1, Ordering::Relaxed);
+        let refused = self.0.enter(route.class(), &request);
         let permit = Permit { observer: self.clone(), class: route.class() };
-        let work = if before >= limit.max {
-            limit.shed.inc();
-            Work::Refused(Problem::new(ErrorCode::Overloaded).retry_after(SHED_RETRY_AFTER_SECONDS))
-        } else if request.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > URI_MAX) {
-            Work::Refused(Problem::new(ErrorCode::UriTooLong))
-        } else {
-            Work::Running(call(request))
+        let work = match refused {
+            Some(problem) => Work::Refused(problem),
+            None => Work::Running(call(request, started)),
         };
         Observed { work, permit, route, id: Some(id), started }
+    }
+}
+
+impl Inner {
+    /// Counts a request in, and gives why it is refused, if it is. It is to be counted out either way.
+    fn enter<B>(&self, class: Class, request: &axum::http::Request<B>) -> Option<Problem> {
+        let limit = &self.classes[class.index()];
+        // Counted first and compared afterwards: two arrivals cannot both take the last place.
+        if limit.in_progress.fetch_add(1, Ordering::Relaxed) >= limit.max {
+            limit.shed.inc();
+            let overloaded = Problem::new(ErrorCode::Overloaded);
+            return Some(overloaded.retry_after(SHED_RETRY_AFTER_SECONDS));
+        }
+        let uri = request.uri().path_and_query();
+        uri.is_some_and(|uri| uri.as_str().len() > URI_MAX)
+            .then(|| Problem::new(ErrorCode::UriTooLong))
+    }
+
+    fn leave(&self, class: Class) {
+        self.classes[class.index()].in_progress.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn finish<B>(
+        &self,
+        mut response: Response<B>,
+        route: Route,
+        id: Option<RequestId>,
+        started: Instant,
+    ) -> Response<B> {
+        let took = started.elapsed();
+        let status = response.status().as_u16();
+        self.durations.observe(route, status, took);
+        if let Some(id) = id {
+            // A 503 is an answer, given by the thousand under load, and counted; the other 5xx are
+            // faults.
+            if status >= 500 && status != 503 {
+                tracing::error!(
+                    request.id = %id,
+                    http.method = route.method(),
+                    http.route = route.template(),
+                    http.status = status,
+                    duration.us = took.as_micros() as u64,
+                    "request failed"
+                );
+            } else {
+                tracing::debug!(
+                    request.id = %id,
+                    http.method = route.method(),
+                    http.route = route.template(),
+                    http.status = status,
+                    duration.us = took.as_micros() as u64,
+                    "request served"
+                );
+            }
+            response.headers_mut().insert(X_REQUEST_ID, id.header_value());
+        }
+        // Their bodies may not have been read; hyper would read them to their end to keep the
+        // connection.
+        if matches!(status, 408 | 413) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 }
 
@@ -129,7 +208,7 @@ struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.observer.0.classes[self.class.index()].in_progress.fetch_sub(1, Ordering::Relaxed);
+        self.observer.0.leave(self.class);
     }
 }
 
@@ -150,15 +229,22 @@ pub struct Observed<F> {
     started: Instant,
 }
 
-/// What a handler's and a service's future have in common.
-pub trait Finished {
+/// What the outputs of handlers and of services have in common.
+pub trait Finished: Sized {
+    /// The body of the response.
+    type Body;
+
     /// The response inside.
-    fn into_inner(self) -> Response;
+    fn into_inner(self) -> Response<Self::Body>;
     /// A response as this type.
-    fn from_inner(response: Response) -> Self;
+    fn from_inner(response: Response<Self::Body>) -> Self;
+    /// A response in place of the one that there would have been.
+    fn refused(response: Response) -> Response<Self::Body>;
 }
 
 impl Finished for Response {
+    type Body = Body;
+
     fn into_inner(self) -> Response {
         self
     }
@@ -166,9 +252,15 @@ impl Finished for Response {
     fn from_inner(response: Response) -> Self {
         response
     }
+
+    fn refused(response: Response) -> Response {
+        response
+    }
 }
 
 impl Finished for Result<Response, Infallible> {
+    type Body = Body;
+
     fn into_inner(self) -> Response {
         match self {
             Ok(response) => response,
@@ -178,6 +270,10 @@ impl Finished for Result<Response, Infallible> {
 
     fn from_inner(response: Response) -> Self {
         Ok(response)
+    }
+
+    fn refused(response: Response) -> Response {
+        response
     }
 }
 
@@ -193,7 +289,9 @@ where
         let outer = RequestId::replace_current(this.id.take());
         let polled = catch_unwind(AssertUnwindSafe(|| match &mut this.work {
             Work::Running(future) => Pin::new(future).poll(cx).map(Finished::into_inner),
-            Work::Refused(problem) => Poll::Ready(problem.clone().into_response()),
+            Work::Refused(problem) => {
+                Poll::Ready(F::Output::refused(problem.clone().into_response()))
+            }
         }));
         let response = match polled {
             Ok(Poll::Pending) => {
@@ -201,48 +299,11 @@ where
                 return Poll::Pending;
             }
             Ok(Poll::Ready(response)) => response,
-            Err(panic) => panicked(&*panic),
+            Err(panic) => F::Output::refused(panicked(&*panic)),
         };
         let id = RequestId::replace_current(outer);
-        Poll::Ready(Finished::from_inner(this.finish(response, id)))
-    }
-}
-
-impl<F> Observed<F> {
-    fn finish(&self, mut response: Response, id: Option<RequestId>) -> Response {
-        let took = self.started.elapsed();
-        let status = response.status().as_u16();
-        self.permit.observer.0.durations.observe(self.route, status, took);
-        if let Some(id) = id {
-            // A 503 is an answer, given by the thousand under load, and counted; the other 5xx are
-            // faults.
-            if status >= 500 && status != 503 {
-                tracing::error!(
-                    request.id = %id,
-                    http.method = self.route.method(),
-                    http.route = self.route.template(),
-                    http.status = status,
-                    duration.us = took.as_micros() as u64,
-                    "request failed"
-                );
-            } else {
-                tracing::debug!(
-                    request.id = %id,
-                    http.method = self.route.method(),
-                    http.route = self.route.template(),
-                    http.status = status,
-                    duration.us = took.as_micros() as u64,
-                    "request served"
-                );
-            }
-            response.headers_mut().insert(X_REQUEST_ID, id.header_value());
-        }
-        // Their bodies may not have been read; hyper would read them to their end to keep the
-        // connection.
-        if matches!(status, 408 | 413) {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+        let observer = &this.permit.observer.0;
+        Poll::Ready(Finished::from_inner(observer.finish(response, this.route, id, this.started)))
     }
 }
 
@@ -272,7 +333,7 @@ where
 
     fn call(self, request: Request, state: S) -> Self::Future {
         let Self { observer, route, handler } = self;
-        observer.start(route, request, |request| handler.call(request, state))
+        observer.start(route, request, |request, _| handler.call(request, state))
     }
 }
 
@@ -314,7 +375,7 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let inner = &mut self.inner;
-        self.observer.start(self.route, request, |request| inner.call(request))
+        self.observer.start(self.route, request, |request, _| inner.call(request))
     }
 }
 

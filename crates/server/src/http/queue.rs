@@ -1,16 +1,19 @@
 //! The waiting queue: join, status, leave, and the public document.
 
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRef, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::sequencer::Queue;
 use boxoffice_domain::ids::UserId;
 use boxoffice_domain::queue::{Gate, Place, Settings, Ticket, eta, poll_after};
 use boxoffice_domain::time::Timestamp;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -194,6 +197,16 @@ pub(super) async fn join(
     ClientAddress(client): ClientAddress,
     ApiJson(request): ApiJson<JoinRequest>,
 ) -> Result<Response, Problem> {
+    join_at(&app, Instant::now(), client, request).await.map(|joined| joined.map(Body::new))
+}
+
+/// The answer to a join that came at `begun`.
+async fn join_at(
+    app: &AppState,
+    begun: Instant,
+    client: IpAddr,
+    request: JoinRequest,
+) -> Result<Response<Full<Bytes>>, Problem> {
     if app.is_draining() {
         return Err(Problem::new(ErrorCode::ShuttingDown).retry_after(1));
     }
@@ -212,9 +225,9 @@ pub(super) async fn join(
             problem => problem,
         }
     })?;
-    let now = app.clock.now();
+    let now = app.clock.at(begun);
     let ticket =
-        Ticket { queue: queue.name().clone(), seq, user, issued_at: now, id: app.ticket_id() };
+        Ticket { queue: queue.name().clone(), seq, user, issued_at: now, id: app.ticket_id(now) };
     let pass = ticket.into();
     let place = app.sequencer.place(&queue, &pass, now);
     let settings = queue.settings();
@@ -236,13 +249,16 @@ pub(super) async fn join(
 }
 
 /// See [`join`]; for requests that have not been through the router.
-pub(super) async fn join_from(app: AppState, request: hyper::Request<Incoming>) -> Response {
+pub(super) async fn join_from(
+    app: AppState,
+    begun: Instant,
+    ClientAddress(client): ClientAddress,
+    request: hyper::Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Problem> {
     let (parts, body) = request.into_parts();
-    let client = ClientAddress::of(&parts.extensions, &parts.headers, &app);
-    match ApiJson::read(&parts.headers, body, BodyLimits::from_ref(&app)).await {
-        Ok(body) => join(State(app), client, body).await.into_response(),
-        Err(problem) => problem.into_response(),
-    }
+    let limits = BodyLimits::from_ref(&app);
+    let ApiJson(request) = ApiJson::read(&parts.headers, body, limits).await?;
+    join_at(&app, begun, client, request).await
 }
 
 /// Tells where a ticket stands.
@@ -251,7 +267,7 @@ pub(super) async fn join_from(app: AppState, request: hyper::Request<Incoming>) 
     responses((status = 200, description = "Where the ticket stands", body = StatusResponse))
 )]
 pub(super) async fn status(presented: Presented) -> Response {
-    place_of(&presented)
+    place_of(&presented).map(Body::new)
 }
 
 /// Makes polls slow, to see that a comparison of load test runs notices: milliseconds in
@@ -269,7 +285,7 @@ fn delay_for_tests() {
 }
 
 /// The answer to a poll.
-pub(super) fn place_of(presented: &Presented) -> Response {
+pub(super) fn place_of(presented: &Presented) -> Response<Full<Bytes>> {
     #[cfg(debug_assertions)]
     delay_for_tests();
     let Presented { pass, queue, place, now } = presented;

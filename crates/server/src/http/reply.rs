@@ -25,9 +25,9 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body>
     }
 }
 
-/// An answer that is JSON already.
-pub(super) fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::from(bytes));
+/// An answer that is JSON already, as whatever body the caller has use for.
+pub(super) fn json_bytes<B: From<Vec<u8>>>(status: StatusCode, bytes: Vec<u8>) -> Response<B> {
+    let mut response = Response::new(B::from(bytes));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

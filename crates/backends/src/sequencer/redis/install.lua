@@ -3,16 +3,20 @@
 local first, last = tonumber(ARGV[2]), tonumber(ARGV[3])
 local q = load(KEYS[3])
 redis.call('DEL', KEYS[4])
-if first <= q.next or first <= q.limit then return { 'DROPPED' } end
-if q.limit2 > 0 then
-  if first ~= q.limit2 + 1 then return { 'DROPPED' } end
-  q.limit2 = last
-elseif q.limit == 0 then
+if first <= q.next then return { 'DROPPED' } end
+if q.limit == 0 then
   q.next, q.limit = first - 1, last
 elseif first == q.limit + 1 then
+  -- Also where the block after it has come before it.
   q.limit = last
-else
+elseif first <= q.limit then
+  return { 'DROPPED' }
+elseif q.limit2 == 0 then
   q.first2, q.limit2 = first, last
+elseif first == q.limit2 + 1 then
+  q.limit2 = last
+else
+  return { 'DROPPED' }
 end
 -- It lies above all that was given, so the store's watermark is above that too.
 q.loose = 0
