@@ -35,8 +35,14 @@ use super::{NewAlias, Pass};
 use crate::store::{Advance, Alias, AliasExists, Progress, Store, StoredQueue};
 use crate::{Error, Fault};
 
-/// A block of numbers lasts so many seconds at the rate at which joins come.
-const BLOCK_SECONDS: u64 = 2;
+/// A block of numbers lasts, at the rate at which joins come, as long as so many fetches of one take,
+/// but at least and at most so many milliseconds. What is left of it is lost with Redis, so it is no
+/// longer than it has to be.
+const BLOCK_FETCHES: u64 = 16;
+const BLOCK_MS_MIN: u64 = 100;
+const BLOCK_MS_MAX: u64 = 2_000;
+/// Who is missing in Redis is missed after so many seconds; see the script `join`.
+const MISSED_SECONDS: u64 = 4;
 /// How often `tick` is called.
 const TICKS_PER_SECOND: u64 = 10;
 /// The fewest numbers of a block.
@@ -95,6 +101,8 @@ struct Member {
     given_before: AtomicU64,
     /// The highest number that was given without the store, as far as is known here.
     loose: AtomicU64,
+    /// How long it takes this instance to fetch a block, in microseconds.
+    fetch_us: AtomicU64,
 }
 
 impl Member {
@@ -110,7 +118,21 @@ impl Member {
     }
 
     fn block(&self) -> u64 {
-        (self.rate.load(Ordering::Relaxed) * BLOCK_SECONDS).clamp(BLOCK_MIN, BLOCK_MAX)
+        let fetches_ms = self.fetch_us.load(Ordering::Relaxed) * BLOCK_FETCHES / 1000;
+        let block_ms = fetches_ms.clamp(BLOCK_MS_MIN, BLOCK_MS_MAX);
+        (self.rate.load(Ordering::Relaxed) * block_ms / 1000).clamp(BLOCK_MIN, BLOCK_MAX)
+    }
+
+    /// The joins of the time after which an instance is missed.
+    fn missed(&self) -> u64 {
+        (self.rate.load(Ordering::Relaxed) * MISSED_SECONDS).clamp(2 * BLOCK_MIN, 2 * BLOCK_MAX)
+    }
+
+    /// A fetch took so long: a mean of about four of them.
+    fn fetched(&self, took: Duration) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / BLOCK_FETCHES);
+        let before = self.fetch_us.load(Ordering::Relaxed);
+        self.fetch_us.store(before - before / 4 + took_us / 4, Ordering::Relaxed);
     }
 
     /// Numbers up to here may have been given.
@@ -586,6 +608,7 @@ impl RedisSequencer {
             given: AtomicU64::new(0),
             given_before: AtomicU64::new(0),
             loose: AtomicU64::new(0),
+            fetch_us: AtomicU64::new(0),
         });
         let mut known = false;
         self.members.rcu(|members| {
@@ -894,8 +917,7 @@ impl RedisSequencer {
             member.queue.next().to_string(),
             (member.block() / 2).to_string(),
             u8::from(unsecured).to_string(),
-            // The joins of four seconds, after which an instance is missed.
-            (member.block() * 2).to_string(),
+            member.missed().to_string(),
         ];
         self.link.stats.join_calls.fetch_add(1, Ordering::Relaxed);
         let answer = self.run(&self.scripts.join, &keys, &arguments).await?;
@@ -919,8 +941,10 @@ impl RedisSequencer {
     async fn supply(&self, member: &Member, count: u64) -> Result<(), Unsupplied> {
         let size = member.block().max(count * 8).min(BLOCK_MAX.max(count));
         let name = member.queue.name();
+        let began = Instant::now();
         let taken = self.store.take_numbers(name.clone(), size, member.known());
         let taken = in_time(TAKE_TIMEOUT, taken).await;
+        member.fetched(began.elapsed());
         self.store_away.store(taken.is_err(), Ordering::Relaxed);
         let first = taken.map_err(Unsupplied::Store)?;
         self.link.stats.blocks.fetch_add(1, Ordering::Relaxed);
