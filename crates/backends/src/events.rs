@@ -66,6 +66,13 @@ impl EventSink {
 /// A moment as RFC 3339 text in UTC, to the millisecond. A time that no calendar has (only a
 /// corrupt store could hold one) becomes the start of 1970.
 pub fn rfc3339(at: Timestamp) -> String {
+    let mut text = Vec::with_capacity("2026-01-01T00:00:00.000Z".len());
+    rfc3339_to(at, &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// The same, behind what is there.
+pub fn rfc3339_to(at: Timestamp, out: &mut Vec<u8>) {
     thread_local! {
         // Thousands of joins and events in a second have all but the last digits in common.
         static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
@@ -80,13 +87,10 @@ pub fn rfc3339(at: Timestamp) -> String {
             // The `Z`.
             text.pop();
         }
-        let mut full = String::with_capacity(text.len() + ".000Z".len());
-        full.push_str(text);
-        full.push('.');
-        full.extend([ms / 100, ms / 10 % 10, ms % 10].map(|digit| (b'0' + digit as u8) as char));
-        full.push('Z');
-        full
-    })
+        let digit = |value: i64| b'0' + (value % 10) as u8;
+        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms), b'Z']);
+    });
 }
 
 /// Room for an event of a few seats.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::FromRef;
@@ -14,7 +14,7 @@ use boxoffice_domain::sales::Limits;
 use boxoffice_domain::time::Timestamp;
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use uuid::{ContextV7, Timestamp as UuidTime, Uuid};
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -60,12 +60,32 @@ pub struct App {
     pub ids: TicketIds,
 }
 
-/// Makes ids that rise with time, which keeps them close together on the disk.
-pub struct TicketIds(Mutex<ContextV7>);
+/// Makes ids that no other process makes and none repeats. They rise, which keeps them close together on
+/// the disk. A ticket is protected by its signature, so nobody gains by guessing one.
+pub struct TicketIds {
+    /// When the process began (6 bytes, milliseconds since 1970), and what tells it from others that
+    /// began in that moment (5 bytes).
+    process: [u8; 11],
+    next: AtomicU64,
+}
 
-impl Default for TicketIds {
-    fn default() -> Self {
-        Self(Mutex::new(ContextV7::new()))
+impl TicketIds {
+    /// For a process that begins now.
+    pub fn new(now: Timestamp) -> Self {
+        let mut process = [0; 11];
+        process[..6].copy_from_slice(&now.0.to_be_bytes()[2..]);
+        process[6..].copy_from_slice(&Uuid::new_v4().into_bytes()[..5]);
+        Self { process, next: AtomicU64::new(0) }
+    }
+
+    /// A new unique id for a ticket.
+    pub fn next(&self) -> TicketId {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut id = [0; 16];
+        id[..11].copy_from_slice(&self.process);
+        // 2^40 tickets are more than a process lives to give.
+        id[11..].copy_from_slice(&number.to_be_bytes()[3..]);
+        TicketId(id)
     }
 }
 
@@ -82,14 +102,6 @@ impl FromRef<AppState> for BodyLimits {
 }
 
 impl App {
-    /// A new unique id for a ticket.
-    pub fn ticket_id(&self, now: Timestamp) -> TicketId {
-        let ms = now.0.unsigned_abs();
-        let nanos = (ms % 1000) as u32 * 1_000_000;
-        let time = UuidTime::from_unix(&*self.ids.0.lock(), ms / 1000, nanos);
-        TicketId(Uuid::new_v7(time).into_bytes())
-    }
-
     /// Whether the service is about to end.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
@@ -140,5 +152,21 @@ pub struct InFlightGuard {
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.keys.0.lock().remove(&self.entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_tickets_rise_and_no_two_are_the_same() {
+        let ids = [1, 1, 2].map(|ms| TicketIds::new(Timestamp(1_763_800_000_000 + ms)));
+        let of = |ids: &TicketIds| (0..300).map(|_| ids.next().0).collect::<Vec<_>>();
+        let made: Vec<_> = ids.iter().map(of).collect();
+        assert!(made.iter().all(|made| made.is_sorted()));
+        assert!(made[0].last() < made[2].first());
+        let different: HashSet<_> = made.iter().flatten().collect();
+        assert_eq!(different.len(), 900);
     }
 }

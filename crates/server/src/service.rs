@@ -246,7 +246,7 @@ impl Service {
             in_flight: InFlight::default(),
             draining: AtomicBool::new(false),
             events_wait: AtomicBool::new(false),
-            ids: TicketIds::default(),
+            ids: TicketIds::new(clock.now()),
             config,
             clock,
             store,

@@ -5,6 +5,8 @@
 //! so that nothing of it is hashed again. What is signed is plain JWT all the same: a test reads one
 //! the way RFC 7515 says, without any of this.
 
+use std::fmt;
+
 use base64_simd::{AsOut, URL_SAFE_NO_PAD as BASE64};
 use boxoffice_domain::ids::{QueueName, TicketId, UserId};
 use boxoffice_domain::queue::Ticket;
@@ -90,9 +92,14 @@ impl TicketKeys {
         self.signing.id == id || self.previous.iter().any(|key| key.id == id)
     }
 
-    /// The ticket as a token. The claims are `sub` the user, `q` the queue, `seq` the number, `iat`
+    /// The ticket as a token, where that is to be written.
+    pub const fn signed<'a>(&'a self, ticket: &'a Ticket) -> Signed<'a> {
+        Signed { keys: self, ticket }
+    }
+
+    /// Writes the ticket as a token behind what is there. The claims are `sub` the user, `q` the queue, `seq` the number, `iat`
     /// the second of issue, and `jti` the unique id in Base64.
-    pub fn sign(&self, ticket: &Ticket) -> String {
+    fn sign(&self, ticket: &Ticket, token: &mut Vec<u8>) {
         // No text in it needs escaping: a queue's name is letters, digits, `-` and `_`.
         let mut number = itoa::Buffer::new();
         let mut claims = Claims { text: [0; CLAIMS_LENGTH_MAX], length: 0 };
@@ -108,14 +115,13 @@ impl TicketKeys {
         let mut id = [0; TICKET_ID_LENGTH];
         claims.push(BASE64.encode(&ticket.id.0, id[..].as_out()));
         claims.push(br#""}"#);
-        let mut token = String::with_capacity(TOKEN_LENGTH_MAX / 2);
-        token.push_str(&self.signing.prefix);
-        BASE64.encode_append(claims.as_bytes(), &mut token);
+        token.extend_from_slice(self.signing.prefix.as_bytes());
+        let begin = token.len();
+        BASE64.encode_append(claims.as_bytes(), token);
         let mut mac = self.signing.mac.clone();
-        mac.update(&token.as_bytes()[self.signing.prefix.len()..]);
-        token.push('.');
-        BASE64.encode_append(mac.finalize().into_bytes(), &mut token);
-        token
+        mac.update(&token[begin..]);
+        token.push(b'.');
+        BASE64.encode_append(mac.finalize().into_bytes(), token);
     }
 
     /// The ticket in a token, and its queue, which `find` knows by its name.
@@ -150,6 +156,27 @@ impl TicketKeys {
         let claims = std::str::from_utf8(claims).map_err(|_| Forged)?;
         // The signature says that we wrote this, so it has exactly the form in which we write it.
         parse_claims(claims, find).ok_or(Forged)
+    }
+}
+
+/// A ticket as a token.
+pub struct Signed<'a> {
+    keys: &'a TicketKeys,
+    ticket: &'a Ticket,
+}
+
+impl Signed<'_> {
+    /// Writes the token behind what is there.
+    pub fn append_to(&self, text: &mut Vec<u8>) {
+        self.keys.sign(self.ticket, text);
+    }
+}
+
+impl fmt::Display for Signed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut token = Vec::with_capacity(TOKEN_LENGTH_MAX);
+        self.append_to(&mut token);
+        f.write_str(str::from_utf8(&token).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -233,14 +260,14 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_signed_is_read_back(seq: u64, user in 1..=i64::MAX, id: u128) {
-            let token = keys().sign(&ticket(seq, user, id));
+            let token = keys().signed(&ticket(seq, user, id)).to_string();
             prop_assert!(token.len() <= TOKEN_LENGTH_MAX && looks_signed(&token));
             prop_assert_eq!(read(&keys(), &token), Ok(ticket(seq, user, id)));
         }
 
         #[test]
         fn any_change_is_forgery(at: prop::sample::Index, byte in 33_u8..127) {
-            let token = keys().sign(&ticket(7, 3, 9));
+            let token = keys().signed(&ticket(7, 3, 9)).to_string();
             let mut bytes = token.clone().into_bytes();
             let at = at.index(bytes.len());
             bytes[at] = byte;
@@ -250,7 +277,7 @@ mod tests {
 
         #[test]
         fn any_cut_or_addition_is_forgery(cut in 0_usize..200, more in "[!-~]{1,20}") {
-            let token = keys().sign(&ticket(7, 3, 9));
+            let token = keys().signed(&ticket(7, 3, 9)).to_string();
             prop_assert!(read(&keys(), &token[..cut.min(token.len() - 1)]).is_err());
             let (behind, before) = (format!("{token}{more}"), format!("{more}{token}"));
             prop_assert!(read(&keys(), &behind).is_err());
@@ -265,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_token_is_a_plain_jwt() {
-        let token = keys().sign(&ticket(7, 3, 9));
+        let token = keys().signed(&ticket(7, 3, 9)).to_string();
         let parts: Vec<&str> = token.split('.').collect();
         let [header, claims, signature] = parts[..] else { panic!("three parts: {token}") };
         let json = |part: &str| -> serde_json::Value {
@@ -285,7 +312,7 @@ mod tests {
     #[test]
     fn one_token_has_one_form() {
         // The last character of a signature has bits that mean nothing; they must not be ignored.
-        let token = keys().sign(&ticket(7, 3, 9));
+        let token = keys().signed(&ticket(7, 3, 9)).to_string();
         let (begin, last) = token.split_at(token.len() - 1);
         for other in (33_u8..127).map(char::from).filter(|other| !last.contains(*other)) {
             assert_eq!(read(&keys(), &format!("{begin}{other}")), Err(Forged), "{other}");
@@ -297,7 +324,7 @@ mod tests {
         let queue = QueueName::new(&"q".repeat(QueueName::LENGTH_MAX)).unwrap();
         let issued_at = Timestamp(i64::MAX / 1000 * 1000);
         let ticket = Ticket { queue, issued_at, ..ticket(u64::MAX, i64::MAX, u128::MAX) };
-        assert_eq!(read(&keys(), &keys().sign(&ticket)), Ok(ticket));
+        assert_eq!(read(&keys(), &keys().signed(&ticket).to_string()), Ok(ticket));
     }
 
     #[test]
@@ -308,19 +335,20 @@ mod tests {
     #[test]
     fn keys_can_be_rotated() {
         let old = keys();
-        let token = old.sign(&ticket(1, 1, 1));
+        let token = old.signed(&ticket(1, 1, 1)).to_string();
         let secret: &[u8] = b"0123456789abcdef0123456789abcdef";
         let new = TicketKeys::new(b"another key of thirty-two bytes!", [secret]);
         assert!(read(&new, &token).is_ok());
         assert!(new.knows(old.signing_id()));
         assert_ne!(new.signing_id(), old.signing_id());
-        assert!(read(&old, &new.sign(&ticket(1, 1, 1))).is_err());
+        assert!(read(&old, &new.signed(&ticket(1, 1, 1)).to_string()).is_err());
     }
 
     #[test]
     fn another_algorithm_in_the_header_is_forgery() {
         let none = OTHER_BASE64.encode(r#"{"alg":"none","typ":"JWT"}"#);
-        let claims = keys().sign(&ticket(1, 1, 1)).split('.').nth(1).unwrap().to_owned();
+        let claims =
+            keys().signed(&ticket(1, 1, 1)).to_string().split('.').nth(1).unwrap().to_owned();
         assert_eq!(read(&keys(), &format!("{none}.{claims}.")), Err(Forged));
     }
 }

@@ -361,7 +361,7 @@ pub(super) async fn issue_tokens(
                 token: issue.format.replace("{n}", &number.to_string()),
                 user: UserId::new(user)?,
                 active_until,
-                id: app.ticket_id(now),
+                id: app.ids.next(),
             })
         })
         .collect();

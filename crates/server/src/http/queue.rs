@@ -1,5 +1,6 @@
 //! The waiting queue: join, status, leave, and the public document.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -8,22 +9,23 @@ use axum::extract::{FromRef, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use boxoffice_backends::events::rfc3339;
+use boxoffice_backends::events::{rfc3339, rfc3339_to};
 use boxoffice_backends::sequencer::Queue;
 use boxoffice_domain::ids::UserId;
 use boxoffice_domain::queue::{Gate, Place, Settings, Ticket, eta, poll_after};
 use boxoffice_domain::time::Timestamp;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::auth::Presented;
 use super::client::ClientAddress;
 use super::extract::{ApiJson, BodyLimits, PathQueue, WireId};
 use super::problem::{ErrorCode, Problem};
-use super::reply::{PlainObject, fault, json, json_bytes};
+use super::reply::{PlainObject, fault, field, json, json_bytes};
 use crate::app::AppState;
+use crate::tickets::Signed;
 
 /// A fan who wants to join.
 #[derive(Deserialize, ToSchema)]
@@ -62,9 +64,11 @@ impl TicketStatus {
 /// A new ticket.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct JoinResponse {
+pub(super) struct JoinResponse<'a> {
     /// The ticket, to be sent as `QUEUE-TOKEN` from now on.
-    token: String,
+    #[schema(value_type = String)]
+    #[serde(serialize_with = "as_text")]
+    token: Signed<'a>,
     /// Where it stands.
     status: TicketStatus,
     /// How many are ahead, plus one; 0 once activated. It never grows.
@@ -75,22 +79,31 @@ pub(super) struct JoinResponse {
     /// When to ask again, in milliseconds; at least 1000.
     poll_after_ms: u64,
     /// When the ticket was given.
-    #[schema(format = DateTime)]
-    joined_at: String,
+    #[schema(value_type = String, format = DateTime)]
+    #[serde(serialize_with = "as_time")]
+    joined_at: Timestamp,
 }
 
-impl JoinResponse {
+fn as_text<S: Serializer>(text: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(text)
+}
+
+fn as_time<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*at))
+}
+
+impl JoinResponse<'_> {
     fn to_json(&self) -> Vec<u8> {
         let mut json = PlainObject::with_capacity(512);
-        json.text("token", &self.token);
-        json.text("status", self.status.as_str());
-        json.number("waitingNumber", self.waiting_number);
+        json.text_by(field!("token"), |out| self.token.append_to(out));
+        json.text(field!("status"), self.status.as_str());
+        json.number(field!("waitingNumber"), self.waiting_number);
         match self.eta_seconds {
-            Some(seconds) => json.number("etaSeconds", seconds),
-            None => json.null("etaSeconds"),
+            Some(seconds) => json.number(field!("etaSeconds"), seconds),
+            None => json.null(field!("etaSeconds")),
         }
-        json.number("pollAfterMs", self.poll_after_ms);
-        json.text("joinedAt", &self.joined_at);
+        json.number(field!("pollAfterMs"), self.poll_after_ms);
+        json.text_by(field!("joinedAt"), |out| rfc3339_to(self.joined_at, out));
         json.finish()
     }
 }
@@ -121,18 +134,18 @@ pub(super) struct StatusResponse<'a> {
 impl StatusResponse<'_> {
     fn to_json(&self) -> Vec<u8> {
         let mut json = PlainObject::with_capacity(256);
-        json.number("userId", self.user_id);
-        json.text("queue", self.queue);
-        json.text("status", self.status.as_str());
-        json.number("waitingNumber", self.waiting_number);
+        json.number(field!("userId"), self.user_id);
+        json.text(field!("queue"), self.queue);
+        json.text(field!("status"), self.status.as_str());
+        json.number(field!("waitingNumber"), self.waiting_number);
         match self.eta_seconds {
-            Some(seconds) => json.number("etaSeconds", seconds),
-            None => json.null("etaSeconds"),
+            Some(seconds) => json.number(field!("etaSeconds"), seconds),
+            None => json.null(field!("etaSeconds")),
         }
-        json.number("pollAfterMs", self.poll_after_ms);
+        json.number(field!("pollAfterMs"), self.poll_after_ms);
         match &self.active_until {
-            Some(until) => json.text("activeUntil", until),
-            None => json.null("activeUntil"),
+            Some(until) => json.text(field!("activeUntil"), until),
+            None => json.null(field!("activeUntil")),
         }
         json.finish()
     }
@@ -227,7 +240,7 @@ async fn join_at(
     })?;
     let now = app.clock.at(begun);
     let ticket =
-        Ticket { queue: queue.name().clone(), seq, user, issued_at: now, id: app.ticket_id(now) };
+        Ticket { queue: queue.name().clone(), seq, user, issued_at: now, id: app.ids.next() };
     let pass = ticket.into();
     let place = app.sequencer.place(&queue, &pass, now);
     let settings = queue.settings();
@@ -238,12 +251,12 @@ async fn join_at(
     };
     let (eta_seconds, poll_after_ms) = pace(number, &settings, now, seq);
     let answer = JoinResponse {
-        token: app.tickets.sign(&pass.ticket),
+        token: app.tickets.signed(&pass.ticket),
         status,
         waiting_number: number,
         eta_seconds,
         poll_after_ms,
-        joined_at: rfc3339(now),
+        joined_at: now,
     };
     Ok(json_bytes(StatusCode::CREATED, answer.to_json()))
 }
@@ -372,20 +385,31 @@ pub(super) fn user_id(id: WireId) -> Result<UserId, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use boxoffice_domain::ids::{QueueName, TicketId};
+
     use super::*;
+    use crate::tickets::TicketKeys;
 
     #[test]
     fn answers_written_by_hand_are_what_serde_would_write() {
         use TicketStatus::{Activated, Expired, Waiting};
+        let keys = TicketKeys::new(b"0123456789abcdef0123456789abcdef", []);
+        let ticket = Ticket {
+            queue: QueueName::new("main-1_a").unwrap(),
+            seq: 7,
+            user: UserId::new(3).unwrap(),
+            issued_at: Timestamp(0),
+            id: TicketId([255; 16]),
+        };
         for status in [Waiting, Activated, Expired] {
             for eta_seconds in [None, Some(0), Some(u64::MAX)] {
                 let join = JoinResponse {
-                    token: "eyJ.-_.x".into(),
+                    token: keys.signed(&ticket),
                     status,
                     waiting_number: u64::MAX,
                     eta_seconds,
                     poll_after_ms: 1_000,
-                    joined_at: rfc3339(Timestamp(0)),
+                    joined_at: Timestamp(0),
                 };
                 assert_eq!(join.to_json(), serde_json::to_vec(&join).unwrap());
                 for active_until in [None, Some(rfc3339(Timestamp(1)))] {

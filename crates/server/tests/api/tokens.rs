@@ -40,13 +40,15 @@ async fn without_a_token_of_ours_no_door_opens() {
     }
     let genuine = service.admitted(1).await;
     let parts: Vec<&str> = genuine.split('.').collect();
-    let foreign = TicketKeys::new(b"another key of thirty-two bytes!", []).sign(&Ticket {
+    let ticket = Ticket {
         queue: QueueName::new("main").unwrap(),
         seq: 1,
         user: UserId::new(1).unwrap(),
         issued_at: Timestamp(1_763_800_000_123),
         id: TicketId([7; 16]),
-    });
+    };
+    let others = TicketKeys::new(b"another key of thirty-two bytes!", []);
+    let foreign = others.signed(&ticket).to_string();
     let mut flipped = genuine.clone().into_bytes();
     let last = flipped.len() - 10;
     flipped[last] = if flipped[last] == b'A' { b'B' } else { b'A' };
