@@ -145,7 +145,7 @@ pub(crate) const TESTS: &[Test] = &[
         quick: &[("VUS", "100"), ("THINK", "0.3"), ("P95_MS", "2000")],
         tokens: 300,
         quick_tokens: 100,
-        baseline: false,
+        baseline: true,
         admin: false,
         every_condition: true,
         purpose_en: "300 buyers who were let in look for seats, reserve and pay, once each: does buying stay quick when \

@@ -130,6 +130,9 @@ pub(crate) struct Finding {
 pub(crate) enum FindingCode {
     /// A threshold of the script was crossed.
     ThresholdCrossed,
+    /// The same of a bound of the latency that static answers do not keep either, while the service
+    /// took hardly longer than they.
+    ThresholdBeyondGenerator,
     /// Requests failed that the script does not expect to fail.
     RequestsFailed,
     /// Checks of the script failed.

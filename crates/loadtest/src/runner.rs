@@ -137,6 +137,14 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
         safe_rate_of(plan, breakpoint.as_ref())
     };
     let thresholds = measured.summary.as_ref().map(Summary::thresholds).unwrap_or_default();
+    let baseline = baseline.map(|mut baseline| {
+        let ours = totals.as_ref().and_then(|totals| totals.duration.p95);
+        baseline.p95_ratio = match (ours, baseline.totals.duration.p95) {
+            (Some(ours), Some(bare)) if bare > 0.0 => Some(ours / bare),
+            _ => None,
+        };
+        baseline
+    });
     let verdict = verdict::judge(&Judged {
         kind: plan.kind(),
         interrupted,
@@ -150,17 +158,10 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
         audit: &audit,
         machine: &machine,
         breakpoint: breakpoint.as_ref(),
+        baseline: baseline.as_ref(),
         elapsed_seconds: measured.elapsed_seconds,
         seconds_measured: count(&series, names::DURATION_P95),
         seconds_sampled: count(&series, names::SERVER_CPUS),
-    });
-    let baseline = baseline.map(|mut baseline| {
-        let ours = totals.as_ref().and_then(|totals| totals.duration.p95);
-        baseline.p95_ratio = match (ours, baseline.totals.duration.p95) {
-            (Some(ours), Some(bare)) if bare > 0.0 => Some(ours / bare),
-            _ => None,
-        };
-        baseline
     });
     let run = Run {
         format: FORMAT,
@@ -549,10 +550,10 @@ fn baseline(k6: &K6, plan: &Plan, inspection: k6::Inspection) -> Result<Baseline
     let totals = measured.summary.as_ref().and_then(|summary| summary.totals(before));
     let totals: Totals = totals
         .ok_or_else(|| format!("the baseline has no figures: {}", measured.generator_said))?;
-    if totals.failed_share > 0.01 {
+    if totals.failed_share > verdict::BASELINE_FAILED_MAX {
         eprintln!(
-            "warning: {:.1} % of the baseline's requests failed: it answers joins and polls only, so it is no measure for \
-             this script",
+            "warning: {:.1} % of the baseline's requests failed: it answers joins, polls and the way to a payment only, \
+             so it is no measure for this script",
             totals.failed_share * 100.0
         );
     }

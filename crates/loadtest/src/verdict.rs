@@ -5,14 +5,19 @@
 
 use crate::k6::{THRESHOLDS_CROSSED, Threshold};
 use crate::model::{
-    Audit, Breakpoint, Finding, FindingCode, Generator, Machine, Outcome, Resource, ServerUse,
-    TestKind, Totals, Verdict,
+    Audit, Baseline, Breakpoint, Finding, FindingCode, Generator, Machine, Outcome, Resource,
+    ServerUse, TestKind, Totals, Verdict,
 };
 
 /// Of the run's seconds: what is more is no outlier.
 const SATURATED_SHARE: f64 = 0.1;
 /// Of the machine's CPUs: what else was going on before the run.
 const BUSY_SHARE: f64 = 0.25;
+
+/// What the service may take, as a multiple of what static answers take.
+const BASELINE_RATIO_MAX: f64 = 1.2;
+/// A baseline of which more failed is none.
+pub(crate) const BASELINE_FAILED_MAX: f64 = 0.01;
 
 /// What is judged.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub(crate) struct Judged<'a> {
     pub(crate) audit: &'a Result<Audit, String>,
     pub(crate) machine: &'a Machine,
     pub(crate) breakpoint: Option<&'a Breakpoint>,
+    /// The same script against static answers, where that was run.
+    pub(crate) baseline: Option<&'a Baseline>,
     pub(crate) elapsed_seconds: f64,
     /// How many seconds of the series have a latency, and how many a CPU of the service.
     pub(crate) seconds_measured: usize,
@@ -57,7 +64,13 @@ pub(crate) fn judge(run: &Judged<'_>) -> Verdict {
             // A ramp goes on until one is; what it finds is judged by its confirmations. Answers that are no
             // sign of overload are wrong at any rate.
             let wrong = threshold.metric.starts_with("unexpected");
-            find(!ramp || wrong, FindingCode::ThresholdCrossed, text);
+            match run.baseline.and_then(|baseline| beyond_generator(threshold, baseline)) {
+                Some(how) => {
+                    let text = format!("{how}; {text}");
+                    find(false, FindingCode::ThresholdBeyondGenerator, text);
+                }
+                None => find(!ramp || wrong, FindingCode::ThresholdCrossed, text),
+            }
         } else if !threshold.measured && !ramp {
             find(
                 true,
@@ -99,6 +112,20 @@ pub(crate) fn judge(run: &Judged<'_>) -> Verdict {
         Outcome::Pass
     };
     Verdict { outcome, findings }
+}
+
+/// Whether a bound of the 95th percentile tells nothing about the service: where static answers do not
+/// keep it either, generator and machine do not, whatever they are given. The service is held against the
+/// static answers then. Says how the two did.
+fn beyond_generator(threshold: &Threshold, baseline: &Baseline) -> Option<String> {
+    let is_latency = threshold.metric.split('{').next() == Some("http_req_duration");
+    let bound_ms = threshold.condition.replace(' ', "");
+    let bound_ms: f64 = bound_ms.strip_prefix("p(95)<")?.trim_start_matches('=').parse().ok()?;
+    let bare_ms = baseline.totals.duration.p95?;
+    let ratio = baseline.p95_ratio?;
+    let answered = baseline.totals.failed_share <= BASELINE_FAILED_MAX;
+    (is_latency && answered && bare_ms > bound_ms && ratio <= BASELINE_RATIO_MAX)
+        .then(|| format!("static answers took {bare_ms:.0} ms, and the service {ratio:.2} × that"))
 }
 
 /// A run of a moment has no figures of each second, and needs none.
@@ -285,8 +312,9 @@ const fn order(code: FindingCode) -> u8 {
         FindingCode::LimitNotConfirmed => 8,
         FindingCode::DroppedIterations => 9,
         FindingCode::MetricMissing => 10,
-        FindingCode::GeneratorSaturated => 11,
-        FindingCode::NoisyMachine => 12,
+        FindingCode::ThresholdBeyondGenerator => 11,
+        FindingCode::GeneratorSaturated => 12,
+        FindingCode::NoisyMachine => 13,
     }
 }
 
@@ -307,6 +335,7 @@ mod tests {
         audit: Result<Audit, String>,
         machine: Machine,
         breakpoint: Option<Breakpoint>,
+        baseline: Option<Baseline>,
         seconds: usize,
         elapsed: f64,
     }
@@ -367,6 +396,7 @@ mod tests {
                 load_average_before: 0.0,
             },
             breakpoint: None,
+            baseline: None,
             seconds: 9,
             elapsed: 9.0,
         }
@@ -386,6 +416,7 @@ mod tests {
             audit: &case.audit,
             machine: &case.machine,
             breakpoint: case.breakpoint.as_ref(),
+            baseline: case.baseline.as_ref(),
             elapsed_seconds: case.elapsed,
             seconds_measured: case.seconds,
             seconds_sampled: case.seconds,
@@ -436,7 +467,11 @@ mod tests {
         worst.generator.saturated_share = None;
         worst.generator.dropped_iterations = None;
         worst.server.exit_code = None;
-        worst.thresholds = vec![threshold("x", false, false)];
+        worst.thresholds = vec![
+            threshold("x", false, false),
+            threshold("http_req_duration{phase:main}", true, true),
+        ];
+        worst.baseline = Some(baseline(1_130.0, 1.01));
         details.extend(details_of(&worst));
         worst.interrupted = false;
         worst.breakpoint = Some(limit(Vec::new()));
@@ -460,6 +495,43 @@ mod tests {
         spoil(&mut case);
         let verdict = judged(&case);
         (verdict.outcome, verdict.findings.iter().map(|finding| finding.code).collect())
+    }
+
+    /// Static answers with this 95th percentile, and the service's as a multiple of it.
+    fn baseline(p95_ms: f64, ratio: f64) -> Baseline {
+        let mut totals = good().totals.unwrap();
+        totals.duration.p95 = Some(p95_ms);
+        Baseline { totals, server_cpu_seconds: None, p95_ratio: Some(ratio) }
+    }
+
+    #[test]
+    fn a_bound_that_static_answers_do_not_keep_is_held_against_them() {
+        let with = |metric: &'static str, p95_ms, ratio| {
+            outcome(move |c| {
+                // A bound of 5 ms.
+                c.thresholds.push(threshold(metric, true, true));
+                c.baseline = Some(baseline(p95_ms, ratio));
+            })
+        };
+        let passed = (Outcome::Pass, vec![FindingCode::ThresholdBeyondGenerator]);
+        let failed = (Outcome::Fail, vec![FindingCode::ThresholdCrossed]);
+        assert_eq!(with("http_req_duration{phase:main}", 6.0, 1.2), passed);
+        assert_eq!(with("http_req_duration", 6.0, 0.9), passed);
+        // The service is slower than that.
+        assert_eq!(with("http_req_duration", 6.0, 1.21), failed);
+        // They keep it.
+        assert_eq!(with("http_req_duration", 5.0, 1.1), failed);
+        // It is no bound of the latency of answers.
+        assert_eq!(with("http_req_durations", 6.0, 1.1), failed);
+        assert_eq!(with("unexpected_answers", 6.0, 1.1), failed);
+        // They did not answer.
+        let failing = outcome(|c| {
+            c.thresholds.push(threshold("http_req_duration", true, true));
+            let mut bare = baseline(6.0, 1.1);
+            bare.totals.failed_share = 0.02;
+            c.baseline = Some(bare);
+        });
+        assert_eq!(failing, failed);
     }
 
     #[test]

@@ -340,6 +340,7 @@ fn everything_has_words_in_both_languages() {
     use FindingCode as F;
     let codes = [
         F::ThresholdCrossed,
+        F::ThresholdBeyondGenerator,
         F::RequestsFailed,
         F::ChecksFailed,
         F::AuditViolations,

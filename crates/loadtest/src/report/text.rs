@@ -305,6 +305,10 @@ pub(super) fn finding(code: FindingCode, lang: Lang) -> &'static str {
         FindingCode::ThresholdCrossed => {
             ("A threshold of the script was crossed.", "스크립트에 정한 기준값을 넘었습니다.")
         }
+        FindingCode::ThresholdBeyondGenerator => (
+            "A bound of the script was crossed that static answers cross too, here; the service took hardly longer.",
+            "스크립트의 기준값을 넘었지만 이 장비에서는 고정 응답도 넘는 값이며, 서비스는 고정 응답과 거의 같았습니다.",
+        ),
         FindingCode::RequestsFailed => (
             "Requests failed that the script does not expect to fail.",
             "실패하지 않아야 할 요청이 실패했습니다.",
@@ -430,6 +434,10 @@ const PATTERNS: &[(&str, &str)] = &[
         "한계의 {}%(초당 {}회)를 버팀: 실패 {}%, 시작 못 한 반복 {}회, p95 {}",
     ),
     ("{}: nothing was measured that it could be held against", "{}: 견줄 측정값이 없음"),
+    (
+        "static answers took {} ms, and the service {} × that; {}",
+        "고정 응답은 {} ms, 서비스는 그 {}배; {}",
+    ),
     ("k6 measured no request", "k6가 측정한 요청이 없음"),
     ("the {} of the latency", "지연 시간의 {}"),
     ("median", "중앙값"),
