@@ -3,6 +3,7 @@
 local first, last = tonumber(ARGV[2]), tonumber(ARGV[3])
 local q = load(KEYS[3])
 redis.call('DEL', KEYS[4])
+settle(q)
 if first <= q.next then return { 'DROPPED' } end
 if q.limit == 0 then
   q.next, q.limit = first - 1, last

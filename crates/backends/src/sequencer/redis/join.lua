@@ -19,6 +19,7 @@ local count, at_least = tonumber(ARGV[2]), tonumber(ARGV[3])
 local q = load(KEYS[3])
 local before = q.next
 if at_least > q.next then q.next = at_least end
+settle(q)
 if q.limit > 0 and q.next + count > q.limit and q.limit2 > 0 then
   if q.first2 ~= q.limit + 1 then
     -- A gap: a batch is not torn in two, so the rest of the block stays empty.
@@ -26,12 +27,8 @@ if q.limit > 0 and q.next + count > q.limit and q.limit2 > 0 then
   end
   q.limit, q.first2, q.limit2 = q.limit2, 0, 0
 end
-if q.next > q.limit then
-  -- Numbers beyond the block were given by the store: only the store knows how many.
-  q.limit, q.loose = 0, 0
-end
 if q.limit == 0 then
-  if q.next ~= before then save(KEYS[3], q) end
+  save(KEYS[3], q)
   return { 'SHORT', q.next, fetch() }
 end
 if q.next + count > q.limit then

@@ -27,6 +27,15 @@ local function load(key)
     loose = tonumber(q[6]), given = tonumber(q[7]),
   }
 end
+-- Leaves blocks behind that end below the last number given. Numbers beyond all of them were given by
+-- the store: only the store knows how many.
+local function settle(q)
+  if q.limit2 > 0 and q.next > q.limit then
+    q.next = math.max(q.next, q.first2 - 1)
+    q.limit, q.first2, q.limit2 = q.limit2, 0, 0
+  end
+  if q.next > q.limit then q.limit, q.loose = 0, 0 end
+end
 local function save(key, q)
   redis.call('HSET', key, 'gen', gen, 'next', q.next, 'limit', q.limit, 'first2', q.first2,
     'limit2', q.limit2, 'loose', q.loose, 'given', q.given)
