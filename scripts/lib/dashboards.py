@@ -320,8 +320,10 @@ def wait_for_scrapes(prom):
     """Until every target was scraped, which Prometheus begins some seconds after its start: what a count has grown by
     before its first scrape is in no rate."""
     deadline = time.monotonic() + cluster.READY_TIMEOUT_S
+    targets = []
     while time.monotonic() < deadline:
-        targets = get(f"{prom}/api/v1/targets")["data"]["activeTargets"]
+        # While it starts it answers that it is not available.
+        targets = get(f"{prom}/api/v1/targets").get("data", {}).get("activeTargets", [])
         if targets and all(one["health"] == "up" for one in targets):
             return
         time.sleep(0.2)
