@@ -476,6 +476,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_answered_at_once_is_observed_like_the_rest() {
+        let (router, observer, metrics) = app();
+        let answer = |then: fn() -> Response| {
+            let answered = observer.answer(Route::QueueStatus, &request("GET", "/"), |_| then());
+            assert!(answered.headers().contains_key(X_REQUEST_ID));
+            answered.status().as_u16()
+        };
+        assert_eq!(answer(|| "ok".into_response()), 200);
+        assert_eq!(answer(|| panic!("secret cause")), 500);
+        assert_eq!(observer.in_progress(Class::Poll), 0);
+        // Another one takes the only place.
+        let running = router.clone().oneshot(request("GET", "/forever"));
+        let running = tokio::spawn(running);
+        while observer.in_progress(Class::Poll) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(answer(|| "ok".into_response()), 503);
+        running.abort();
+        let _ = running.await;
+        assert_eq!(answer(|| "ok".into_response()), 200);
+        assert_eq!(metrics.http_server_request_duration.count(Route::QueueStatus, 5), 2);
+    }
+
+    #[tokio::test]
     async fn every_response_has_an_id_and_every_problem_the_same() {
         let (router, _, metrics) = app();
         let (response, _) = send(&router, request("GET", "/ok")).await;

@@ -1,6 +1,7 @@
 -- The next ARGV[2] numbers, all above ARGV[3]. KEYS[3] is the queue, KEYS[4] says that somebody
 -- fetches a block; fewer than ARGV[4] left, and somebody should. One at a time: of two blocks that
--- are under way together the later one may come first, and then the other lies below what was given. ARGV[5] is 1 where the store is
+-- are under way together the later one may come first, and then the other lies below what was given.
+-- ARGV[5] is 1 where the store is
 -- away, and the block may be extended without it: as long as every instance is here. One that is
 -- not may have the store, and take the same numbers from there. What it may have taken before it was
 -- missed, about ARGV[6], is left out.
