@@ -4,18 +4,15 @@
 mod jsonl;
 mod kafka;
 
-use std::cell::RefCell;
-
-use boxoffice_domain::event::{EndReason, Event};
-use boxoffice_domain::time::Timestamp;
-
+pub use crate::cloud_event::{rfc3339, rfc3339_to};
 pub use jsonl::JsonlSink;
 pub use kafka::{
     KAFKA_TLS, KafkaConnection, KafkaSasl, KafkaSink, KafkaSource, Received, SourceEvent, TopicPlan,
 };
 
 use crate::Fault;
-use crate::store::{OutboxRow, Store};
+use crate::cloud_event::OutboxRow;
+use crate::store::Store;
 
 /// The sink in use.
 pub enum EventSink {
@@ -60,166 +57,5 @@ impl EventSink {
             Self::Jsonl(sink) => sink.publish(rows),
             Self::Kafka(sink) => sink.publish(rows),
         }
-    }
-}
-
-/// A moment as RFC 3339 text in UTC, to the millisecond. A time that no calendar has (only a
-/// corrupt store could hold one) becomes the start of 1970.
-pub fn rfc3339(at: Timestamp) -> String {
-    let mut text = Vec::with_capacity("2026-01-01T00:00:00.000Z".len());
-    rfc3339_to(at, &mut text);
-    String::from_utf8(text).unwrap_or_default()
-}
-
-/// The same, behind what is there.
-pub fn rfc3339_to(at: Timestamp, out: &mut Vec<u8>) {
-    thread_local! {
-        // Thousands of joins and events in a second have all but the last digits in common.
-        static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
-    }
-    let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    let ms = at.as_millisecond();
-    let (second, ms) = (ms.div_euclid(1000), ms.rem_euclid(1000));
-    SECOND.with_borrow_mut(|(cached, text)| {
-        if *cached != second {
-            let whole = jiff::Timestamp::from_second(second).unwrap_or(at);
-            (*cached, *text) = (second, format!("{whole:.0}"));
-            // The `Z`.
-            text.pop();
-        }
-        let digit = |value: i64| b'0' + (value % 10) as u8;
-        out.extend_from_slice(text.as_bytes());
-        out.extend_from_slice(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms), b'Z']);
-    });
-}
-
-/// Room for an event of a few seats.
-const EVENT_BYTES: usize = 512;
-
-/// The event as CloudEvents 1.0 JSON. Written piece by piece, because it is part of every
-/// transaction; no text in it needs escaping.
-pub(crate) fn cloud_event(event: &Event, at: Timestamp) -> String {
-    let mut json = String::with_capacity(EVENT_BYTES);
-    json.push_str(r#"{"specversion":"1.0","id":""#);
-    json.push_str(&event.id());
-    json.push_str(r#"","source":"/boxoffice","type":""#);
-    json.push_str(event.topic().name());
-    number(&mut json, r#"","subject":""#, event.key());
-    json.push_str(r#"","time":""#);
-    json.push_str(&rfc3339(at));
-    json.push_str(r#"","datacontenttype":"application/json","data":{"#);
-    match event {
-        Event::ConcertReserved { reservation, user, concert, session, seats, total, until } => {
-            number(&mut json, r#""reservationId":"#, reservation.get());
-            number(&mut json, r#","userId":"#, user.get());
-            number(&mut json, r#","concertId":"#, concert.get());
-            number(&mut json, r#","sessionId":"#, session.get());
-            let mut before = r#","seatIds":["#;
-            for seat in seats {
-                number(&mut json, before, seat.get());
-                before = ",";
-            }
-            number(&mut json, r#"],"totalPrice":"#, *total);
-            json.push_str(r#","expiresAt":""#);
-            json.push_str(&rfc3339(*until));
-            json.push('"');
-        }
-        Event::ReservationCancelled { reservation, user, reason } => {
-            number(&mut json, r#""reservationId":"#, reservation.get());
-            number(&mut json, r#","userId":"#, user.get());
-            json.push_str(match reason {
-                EndReason::Cancelled => r#","reason":"CANCELLED""#,
-                EndReason::Expired => r#","reason":"EXPIRED""#,
-            });
-        }
-        Event::PaymentCompleted { payment, reservation, user, amount } => {
-            number(&mut json, r#""paymentId":"#, payment.get());
-            number(&mut json, r#","reservationId":"#, reservation.get());
-            number(&mut json, r#","userId":"#, user.get());
-            number(&mut json, r#","paymentAmount":"#, *amount);
-        }
-        Event::PointCharged { entry, user, amount, balance } => {
-            number(&mut json, r#""entryId":"#, *entry);
-            number(&mut json, r#","userId":"#, user.get());
-            number(&mut json, r#","amount":"#, *amount);
-            number(&mut json, r#","totalAmount":"#, *balance);
-        }
-    }
-    json.push_str("}}");
-    json
-}
-
-fn number(json: &mut String, before: &str, value: i64) {
-    json.push_str(before);
-    json.push_str(itoa::Buffer::new().format(value));
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use boxoffice_domain::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
-    use serde_json::json;
-
-    use super::*;
-
-    fn parsed(event: &Event) -> serde_json::Value {
-        serde_json::from_str(&cloud_event(event, Timestamp(1_763_800_000_123))).unwrap()
-    }
-
-    #[test]
-    fn times_are_written_as_the_calendar_says() {
-        let around = [0, 1_763_800_000_000, -1, -62_135_596_800_000, 253_402_207_000_000];
-        for ms in around.into_iter().flat_map(|ms| (-1_001..=1_001).map(move |by| ms + by)) {
-            let calendar = jiff::Timestamp::from_millisecond(ms).unwrap();
-            assert_eq!(rfc3339(Timestamp(ms)), format!("{calendar:.3}"));
-        }
-        assert_eq!(rfc3339(Timestamp(i64::MAX)), "1970-01-01T00:00:00.000Z");
-    }
-
-    #[test]
-    fn every_event_is_a_json_document_of_its_fields() {
-        let reservation = ReservationId::new(7).unwrap();
-        let user = UserId::new(i64::MAX).unwrap();
-        let event = Event::ConcertReserved {
-            reservation,
-            user,
-            concert: ConcertId::new(1).unwrap(),
-            session: SessionId::new(2).unwrap(),
-            seats: vec![SeatId::new(3).unwrap(), SeatId::new(4).unwrap()],
-            total: 240,
-            until: Timestamp(1_763_800_300_123),
-        };
-        assert_eq!(
-            parsed(&event),
-            json!({
-                "specversion": "1.0", "id": event.id(), "source": "/boxoffice",
-                "type": "concert.concert-reserved", "subject": event.key().to_string(),
-                "time": "2025-11-22T08:26:40.123Z", "datacontenttype": "application/json",
-                "data": {
-                    "reservationId": 7, "userId": i64::MAX, "concertId": 1, "sessionId": 2,
-                    "seatIds": [3, 4], "totalPrice": 240, "expiresAt": "2025-11-22T08:31:40.123Z",
-                },
-            })
-        );
-        let data = |event: &Event| parsed(event)["data"].clone();
-        for (reason, text) in [(EndReason::Cancelled, "CANCELLED"), (EndReason::Expired, "EXPIRED")]
-        {
-            assert_eq!(
-                data(&Event::ReservationCancelled { reservation, user, reason }),
-                json!({ "reservationId": 7, "userId": i64::MAX, "reason": text })
-            );
-        }
-        let payment = PaymentId::new(9).unwrap();
-        assert_eq!(
-            data(&Event::PaymentCompleted { payment, reservation, user, amount: 240 }),
-            json!({
-                "paymentId": 9, "reservationId": 7, "userId": i64::MAX, "paymentAmount": 240,
-            })
-        );
-        assert_eq!(
-            data(&Event::PointCharged { entry: 5, user, amount: 10, balance: 30 }),
-            json!({ "entryId": 5, "userId": i64::MAX, "amount": 10, "totalAmount": 30 })
-        );
     }
 }

@@ -9,6 +9,7 @@
 //! What does *not* belong here: rules of the business (they are in `boxoffice-domain`, and every
 //! store calls them), HTTP, configuration, ambient time. `now` comes in as an argument.
 
+mod cloud_event;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;

@@ -6,6 +6,7 @@
 //!
 //! What does *not* belong here: HTTP, SQL, JSON, configuration files, threads.
 
+pub mod command;
 pub mod event;
 pub mod ids;
 pub mod invariant;

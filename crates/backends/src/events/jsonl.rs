@@ -11,7 +11,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::Fault;
-use crate::store::OutboxRow;
+use crate::cloud_event::OutboxRow;
 
 /// A file of events.
 pub struct JsonlSink {

@@ -27,7 +27,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 pub use source::{KafkaSource, Received, SourceEvent};
 
 use crate::Fault;
-use crate::store::OutboxRow;
+use crate::cloud_event::OutboxRow;
 
 /// Whether this build can speak TLS (and SCRAM) to a broker: the cargo feature `kafka-tls`.
 pub const KAFKA_TLS: bool = cfg!(feature = "kafka-tls");

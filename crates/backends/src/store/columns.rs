@@ -48,6 +48,10 @@ pub(super) fn ticket_id(bytes: &[u8]) -> Result<TicketId, Corrupt> {
     Ok(TicketId(bytes))
 }
 
+pub(super) fn digest(bytes: &[u8]) -> Result<[u8; 32], Corrupt> {
+    bytes.try_into().map_err(|_| Corrupt("length of a fingerprint".into()))
+}
+
 /// A counter that is never negative.
 pub(super) fn count(value: i64, what: &str) -> Result<u64, Corrupt> {
     u64::try_from(value).map_err(|_| Corrupt(format!("{what} is {value}")))
@@ -98,6 +102,16 @@ pub(super) fn seat_columns(state: SeatState) -> (i64, Option<i64>, Option<i64>) 
             (seat_state::HELD, Some(reservation.get()), Some(until.0))
         }
         SeatState::Sold { reservation } => (seat_state::SOLD, Some(reservation.get()), None),
+    }
+}
+
+/// The two columns of a reservation's state: `state` and `payment_id`.
+pub(super) const fn reservation_columns(state: ReservationState) -> (i64, Option<i64>) {
+    match state {
+        ReservationState::Held { .. } => (reservation_state::HELD, None),
+        ReservationState::Paid { payment } => (reservation_state::PAID, Some(payment.get())),
+        ReservationState::Cancelled => (reservation_state::CANCELLED, None),
+        ReservationState::Expired => (reservation_state::EXPIRED, None),
     }
 }
 

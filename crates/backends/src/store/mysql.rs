@@ -6,22 +6,26 @@
 //! has an end, after which the answer is that nothing happened, or that nobody knows.
 
 mod audit;
+mod engine;
 mod fence;
 mod fresh;
+mod inner;
 mod load;
 mod pool;
+mod publication;
 mod relay;
 mod rows;
+mod sale;
 mod schema;
 mod sql;
 mod tx;
 
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use boxoffice_domain::command::Ids;
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::Settings;
@@ -32,18 +36,21 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use self::engine::MysqlEngine;
 use self::fence::Fence;
-use self::fresh::Publication;
-use self::pool::{Lease, Pool, PoolOptions};
+use self::inner::Inner;
+use self::pool::{Pool, PoolOptions};
+use self::publication::Publication;
 pub(super) use self::relay::Claim;
-use self::rows::{DEADLOCK, Failure};
-use self::tx::{Done, Made, Operation, Tx};
+use self::rows::Failure;
+use super::batch::{BatchOptions, NoJob, Sales, batches};
 use super::hall::{Catalog, Hall};
-use super::{
-    AddedSeats, Advance, Alias, AliasExists, Answer, Charge, Checkpoint, Commit, CommitObserver,
-    NewConcert, NewSeats, Outbox, Pay, Payment, PointsRejected, Progress, ReservationRejected,
-    Reserve, ReserveRejected, Seed, StoreResult, StoreStats, StoredQueue, TicketKey,
+use super::stats::{CommitObserver, StoreStats};
+use super::types::{
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
+    StoredQueue,
 };
+use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault};
 
 /// Whether a connection is encrypted.
@@ -110,6 +117,10 @@ pub struct MysqlOptions {
     pub replica: Option<MysqlServer>,
     /// Connections for purchases. As many operations are under way at once.
     pub pool_size: usize,
+    /// The most commands in one transaction; at most 256 are.
+    pub batch_max: usize,
+    /// The most commands that may wait; more are refused.
+    pub queue_max: usize,
     /// How long a purchase waits for one of them.
     pub acquire: Duration,
     /// Whether a database of an older schema version is brought to this one. An empty one always is.
@@ -136,59 +147,25 @@ const RELAY_CONNECTIONS: usize = 1;
 const SILENCE: Duration = Duration::from_secs(20);
 /// The time for one purchase.
 const SALE_BUDGET: Duration = Duration::from_millis(2_000);
+/// The most commands in one transaction: more bring nothing, and a statement grows with each.
+const BATCH_MAX: usize = 256;
 /// The time for one piece of other work.
 const WORK_BUDGET: Duration = Duration::from_secs(5);
 /// The time for what takes long.
 const BULK_BUDGET: Duration = Duration::from_secs(60);
 /// How long other work waits for a connection.
 const WORK_WAIT: Duration = Duration::from_secs(2);
-/// How often an operation is tried when the database asks to try again.
-const TRIES: u32 = 6;
-/// Holds that one transaction tidies up, so that their seats are not locked for long.
-const EXPIRE_STEP: u32 = 100;
 /// The oldest servers that know all that is used here.
 const MARIADB_MIN: (u16, u16) = (10, 6);
 const MYSQL_MIN: (u16, u16) = (8, 0);
 
-/// What is read over a connection.
-type Reading<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
-
-/// Which connections an operation uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lane {
-    /// Those of purchases.
-    Sale,
-    /// Those of the queue and of tidying up.
-    Work,
-    /// That of events, whose transaction waits for the sink.
-    Relay,
-    /// Those of what takes long.
-    Bulk,
-}
-
 /// The store in one MySQL or MariaDB database.
 pub struct MysqlStore {
+    /// The way to the batches.
+    pub(super) sales: Sales<NoJob>,
+    batches: Mutex<Option<JoinHandle<()>>>,
     inner: Arc<Inner>,
     refresher: Mutex<Option<JoinHandle<()>>>,
-}
-
-struct Inner {
-    sale: Arc<Pool>,
-    work: Arc<Pool>,
-    relaying: Arc<Pool>,
-    bulk: Arc<Pool>,
-    look: Arc<Pool>,
-    replica: Option<Arc<Pool>>,
-    replica_failed: AtomicBool,
-    publication: Publication,
-    /// The latest time at which this instance has decided anything.
-    latest: AtomicI64,
-    stats: StoreStats,
-    observe: Mutex<CommitObserver>,
-    /// Where this must be the only instance: whether it is.
-    fence: Option<Arc<Fence>>,
-    /// One relay of this instance at a time.
-    relay: Arc<Semaphore>,
 }
 
 impl MysqlStore {
@@ -206,6 +183,8 @@ impl MysqlStore {
             primary,
             replica,
             pool_size,
+            batch_max,
+            queue_max,
             acquire,
             migrate,
             exclusive,
@@ -259,14 +238,24 @@ impl MysqlStore {
             replica,
             replica_failed: AtomicBool::new(false),
             publication: Publication::new(catalog),
-            latest: AtomicI64::new(latest),
             stats: StoreStats::default(),
-            observe: Mutex::new(observe),
+            observe: observe.clone(),
             fence,
             relay: Arc::new(Semaphore::new(1)),
         });
         let refresher = tokio::spawn(fresh::keep_fresh(Arc::downgrade(&inner)));
-        Ok((Arc::new(Self { inner, refresher: Mutex::new(Some(refresher)) }), before))
+        let batch = BatchOptions {
+            batch_max: batch_max.clamp(1, BATCH_MAX),
+            queue_max,
+            patience: Some(SALE_BUDGET),
+            gathers: false,
+            observe,
+        };
+        let engine = MysqlEngine::new(inner.clone());
+        let (sales, run) = batches(engine, Ids::default(), Timestamp(latest), batch);
+        let batches = Mutex::new(Some(tokio::spawn(run)));
+        let refresher = Mutex::new(Some(refresher));
+        Ok((Arc::new(Self { sales, batches, inner, refresher }), before))
     }
 
     pub(super) fn catalog(&self) -> Arc<Catalog> {
@@ -275,7 +264,7 @@ impl MysqlStore {
 
     pub(super) fn stats(&self) -> &StoreStats {
         let stats = &self.inner.stats;
-        stats.pending.store(self.inner.sale.waiting.load(Ordering::Relaxed), Ordering::Relaxed);
+        stats.pending.store(self.sales.waiting(), Ordering::Relaxed);
         stats
     }
 
@@ -287,6 +276,11 @@ impl MysqlStore {
         if let Some(refresher) = self.refresher.lock().take() {
             refresher.abort();
         }
+        self.sales.close().await;
+        let batches = self.batches.lock().take();
+        if let Some(batches) = batches {
+            let _ = batches.await;
+        }
         let Inner { sale, work, relaying, bulk, look, replica, .. } = &*self.inner;
         for pool in [sale, work, relaying, bulk, look].into_iter().chain(replica) {
             pool.close().await;
@@ -296,77 +290,9 @@ impl MysqlStore {
         }
     }
 
-    /// Runs an operation to its end, whether or not anybody still waits for it: what it commits is
-    /// to be published.
-    async fn call<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        let inner = self.inner.clone();
-        let task = tokio::spawn(async move { inner.run(operation).await });
-        task.await.unwrap_or_else(|error| {
-            Err(Fault::OutcomeUnknown(format!("an operation did not end: {error}")))
-        })
-    }
-
-    /// Runs a read of what was committed last. It is tried again once where the connection turns
-    /// out to have been cut off while nobody used it.
-    async fn read<T>(
-        &self,
-        pool: &Arc<Pool>,
-        query: impl for<'a> Fn(&'a mut Lease) -> Reading<'a, T>,
-    ) -> Result<T, Fault> {
-        let mut tried = false;
-        loop {
-            let mut lease = pool.acquire().await?;
-            match query(&mut lease).await {
-                Ok(value) => {
-                    lease.give_back();
-                    return Ok(value);
-                }
-                Err(Failure::Lost(_)) if !lease.fresh && !tried => {
-                    tried = true;
-                    pool.purge();
-                }
-                Err(failure) => {
-                    // It may be in the middle of a transaction.
-                    lease.roll_back().await;
-                    if matches!(failure, Failure::Late(_)) {
-                        // The others may have been forgotten by the network as well.
-                        pool.purge();
-                    }
-                    return Err(failure.into());
-                }
-            }
-        }
-    }
-
-    pub(super) async fn reserve(
-        &self,
-        request: Reserve,
-    ) -> StoreResult<Answer<Reservation>, ReserveRejected> {
-        Error::flatten(self.call(request).await)
-    }
-
-    pub(super) async fn pay(
-        &self,
-        request: Pay,
-    ) -> StoreResult<Answer<Payment>, ReservationRejected> {
-        Error::flatten(self.call(request).await)
-    }
-
-    pub(super) async fn cancel(
-        &self,
-        reservation: ReservationId,
-        user: UserId,
-        now: Timestamp,
-    ) -> StoreResult<(), ReservationRejected> {
-        Error::flatten(self.call(tx::Cancel { reservation, user, now }).await)
-    }
-
-    pub(super) async fn charge(&self, request: Charge) -> StoreResult<Answer<i64>, PointsRejected> {
-        Error::flatten(self.call(request).await)
-    }
-
     pub(super) async fn balance(&self, user: UserId) -> Result<i64, Fault> {
         let found = self
+            .inner
             .read(&self.inner.sale, move |lease| {
                 Box::pin(async move {
                     let row = lease.rows(sql::BALANCE, vec![user.get().into()]).await?.pop();
@@ -381,34 +307,19 @@ impl MysqlStore {
         &self,
         id: ReservationId,
     ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
-        self.read(&self.inner.sale, move |lease| {
-            Box::pin(async move {
-                let row = lease.rows(sql::RESERVATION, vec![id.get().into()]).await?.pop();
-                row.map(|mut row| rows::reservation(id, &mut row, 0)).transpose()
-            })
-        })
-        .await
+        self.inner.read(&self.inner.sale, move |lease| Box::pin(load::reservation(lease, id))).await
     }
 
-    pub(super) async fn expire_due(&self, now: Timestamp, max: u32) -> Result<u32, Fault> {
-        let mut ended = 0;
-        while ended < max {
-            let step = EXPIRE_STEP.min(max - ended);
-            let some = self.call(tx::Expire { now, max: step }).await?;
-            ended += some;
-            if some < step {
-                break;
-            }
-        }
-        Ok(ended)
+    pub(super) async fn due(&self, now: Timestamp, max: u32) -> Result<Vec<ReservationId>, Fault> {
+        self.inner.read(&self.inner.work, move |lease| Box::pin(load::due(lease, now, max))).await
     }
 
     pub(super) async fn forget_keys(&self, before: Timestamp, max: u32) -> Result<u32, Fault> {
-        self.call(tx::ForgetKeys { before, max }).await
+        self.inner.call(tx::ForgetKeys { before, max }).await
     }
 
     pub(super) async fn queues(&self) -> Result<Vec<StoredQueue>, Fault> {
-        self.read(&self.inner.work, |lease| Box::pin(load::queues(lease))).await
+        self.inner.read(&self.inner.work, |lease| Box::pin(load::queues(lease))).await
     }
 
     pub(super) async fn create_queue(
@@ -416,11 +327,11 @@ impl MysqlStore {
         name: QueueName,
         settings: Settings,
     ) -> Result<bool, Fault> {
-        self.call(tx::CreateQueue(name.as_str().to_owned(), settings)).await
+        self.inner.call(tx::CreateQueue(name.as_str().to_owned(), settings)).await
     }
 
     pub(super) async fn set_queue(&self, name: QueueName, settings: Settings) -> Result<(), Fault> {
-        self.call(tx::SetQueue(name.as_str().to_owned(), settings)).await
+        self.inner.call(tx::SetQueue(name.as_str().to_owned(), settings)).await
     }
 
     pub(super) async fn checkpoint(
@@ -428,7 +339,7 @@ impl MysqlStore {
         queues: Vec<Checkpoint>,
         now: Timestamp,
     ) -> Result<(), Fault> {
-        self.call(tx::Checkpoints(queues, now)).await
+        self.inner.call(tx::Checkpoints(queues, now)).await
     }
 
     pub(super) async fn take_numbers(
@@ -437,11 +348,11 @@ impl MysqlStore {
         count: u64,
         at_least: u64,
     ) -> Result<u64, Fault> {
-        self.call(tx::TakeNumbers { queue, count, at_least }).await
+        self.inner.call(tx::TakeNumbers { queue, count, at_least }).await
     }
 
     pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
-        self.call(tx::AdvanceTo(step, now)).await
+        self.inner.call(tx::AdvanceTo(step, now)).await
     }
 
     pub(super) async fn record(
@@ -449,34 +360,27 @@ impl MysqlStore {
         progress: Vec<Progress>,
         now: Timestamp,
     ) -> Result<(), Fault> {
-        self.call(tx::Record(progress, now)).await
+        self.inner.call(tx::Record(progress, now)).await
     }
 
-    pub(super) async fn give_up(
-        &self,
-        ticket: TicketKey,
-        waiting: bool,
-        now: Timestamp,
-    ) -> Result<(), Fault> {
-        self.call(tx::GiveUp { ticket, waiting, now }).await
-    }
-
-    pub(super) async fn add_aliases(&self, aliases: Vec<Alias>) -> StoreResult<(), AliasExists> {
-        Error::flatten(self.call(tx::AddAliases(aliases)).await)
+    pub(super) async fn add_aliases(&self, aliases: Vec<Alias>) -> Result<(), Error<AliasExists>> {
+        Error::flatten(self.inner.call(tx::AddAliases(aliases)).await)
     }
 
     pub(super) async fn aliases(&self, now: Timestamp) -> Result<Vec<Alias>, Fault> {
-        self.read(&self.inner.bulk, move |lease| Box::pin(load::aliases(lease, now))).await
+        self.inner.read(&self.inner.bulk, move |lease| Box::pin(load::aliases(lease, now))).await
     }
 
     pub(super) async fn clock(&self) -> Result<Timestamp, Fault> {
-        let clock =
-            self.read(&self.inner.work, |lease| Box::pin(load::number(lease, sql::CLOCK))).await?;
+        let clock = self
+            .inner
+            .read(&self.inner.work, |lease| Box::pin(load::number(lease, sql::CLOCK)))
+            .await?;
         Ok(Timestamp(clock))
     }
 
     pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {
-        self.call(tx::CreateConcert(concert)).await
+        self.inner.call(tx::CreateConcert(concert)).await
     }
 
     pub(super) async fn create_session(
@@ -485,7 +389,7 @@ impl MysqlStore {
         starts_at: Timestamp,
         groups: Vec<NewSeats>,
     ) -> Result<Option<(SessionId, Vec<AddedSeats>)>, Fault> {
-        self.call(tx::CreateSession { concert, starts_at, groups }).await
+        self.inner.call(tx::CreateSession { concert, starts_at, groups }).await
     }
 
     pub(super) async fn add_seats(
@@ -494,23 +398,29 @@ impl MysqlStore {
         session: SessionId,
         group: NewSeats,
     ) -> Result<Option<AddedSeats>, Fault> {
-        self.call(tx::AddSeats { concert, session, group }).await
+        self.inner.call(tx::AddSeats { concert, session, group }).await
     }
 
     pub(super) async fn seed(&self, seed: Seed, now: Timestamp) -> Result<(), Fault> {
-        self.call(tx::Fill(seed, now)).await
+        self.inner.call(tx::Fill(seed, now)).await
     }
 
-    pub(super) async fn take_outbox(&self, max: u32) -> Result<Outbox, Fault> {
+    pub(super) async fn take_outbox(&self, max: u32) -> Result<(Vec<OutboxRow>, Claim), Fault> {
         relay::take(&self.inner, max).await
     }
 
-    pub(super) async fn mark_published(&self, outbox: Outbox) -> Result<(), Fault> {
-        relay::mark(&self.inner, outbox).await
+    pub(super) async fn mark_published(
+        &self,
+        rows: Vec<OutboxRow>,
+        claim: Option<Claim>,
+    ) -> Result<(), Fault> {
+        relay::mark(&self.inner, rows, claim).await
     }
 
     pub(super) async fn last_event(&self) -> Result<i64, Fault> {
-        self.read(&self.inner.work, |lease| Box::pin(load::number(lease, sql::LAST_EVENT))).await
+        self.inner
+            .read(&self.inner.work, |lease| Box::pin(load::number(lease, sql::LAST_EVENT)))
+            .await
     }
 
     pub(super) async fn setting(
@@ -519,20 +429,24 @@ impl MysqlStore {
         fresh: Option<String>,
     ) -> Result<Option<String>, Fault> {
         match fresh {
-            Some(fresh) => self.call(tx::FreshSetting(name, fresh)).await,
+            Some(fresh) => self.inner.call(tx::FreshSetting(name, fresh)).await,
             None => {
-                self.read(&self.inner.work, move |lease| Box::pin(load::setting(lease, name))).await
+                self.inner
+                    .read(&self.inner.work, move |lease| Box::pin(load::setting(lease, name)))
+                    .await
             }
         }
     }
 
     pub(super) async fn set_setting(&self, name: &'static str, value: String) -> Result<(), Fault> {
-        self.call(tx::SetSetting(name, value)).await
+        self.inner.call(tx::SetSetting(name, value)).await
     }
 
     pub(super) async fn audit(&self, now: Timestamp) -> Result<Vec<Finding>, Fault> {
-        let mut findings =
-            self.read(&self.inner.bulk, move |lease| Box::pin(audit::stored(lease, now))).await?;
+        let mut findings = self
+            .inner
+            .read(&self.inner.bulk, move |lease| Box::pin(audit::stored(lease, now)))
+            .await?;
         findings.push(audit::memory(&self.inner).await?);
         Ok(findings)
     }
@@ -549,164 +463,6 @@ impl MysqlStore {
     /// How many connections for purchases are not in use.
     pub fn free_connections(&self) -> usize {
         self.inner.sale.free()
-    }
-}
-
-impl Inner {
-    fn catalog(&self) -> Arc<Catalog> {
-        self.publication.catalog()
-    }
-
-    fn pool(&self, lane: Lane) -> &Arc<Pool> {
-        match lane {
-            Lane::Sale => &self.sale,
-            Lane::Work => &self.work,
-            Lane::Relay => &self.relaying,
-            Lane::Bulk => &self.bulk,
-        }
-    }
-
-    fn effective_time(&self, asked: Timestamp) -> Timestamp {
-        Timestamp(self.latest.fetch_max(asked.0, Ordering::SeqCst).max(asked.0))
-    }
-
-    fn certain(&self, hall: &Hall, seats: &[SeatId]) -> Option<Vec<Option<Seat>>> {
-        match &self.fence {
-            // Nobody else sells.
-            Some(_) => Some(hall.find(seats)),
-            None => Publication::certain(hall, seats),
-        }
-    }
-
-    /// The database answers.
-    fn note_alive(&self) {
-        self.stats.recovered();
-    }
-
-    /// The database does not answer, or not as it should.
-    fn note_fault(&self, fault: &Fault) {
-        self.stats.failed(fault);
-    }
-
-    async fn run<O: Operation>(self: &Arc<Self>, operation: O) -> Result<O::Answer, Fault> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let began = Instant::now();
-            let failure = match self.once(&operation, began).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
-            };
-            let again = match &failure {
-                Failure::Server(DEADLOCK, _) => true,
-                Failure::Unknown(_) => O::REPEATABLE,
-                _ => false,
-            };
-            if again && tries < TRIES {
-                // Two that met once are not to meet again.
-                let spread = u64::from(began.elapsed().subsec_nanos()) % 8;
-                tokio::time::sleep(Duration::from_millis(u64::from(tries) * 2 + spread)).await;
-                continue;
-            }
-            let is_away = matches!(failure, Failure::Lost(_) | Failure::Late(_));
-            let fault = Fault::from(failure);
-            if is_away {
-                self.note_fault(&fault);
-            }
-            if matches!(fault, Fault::OutcomeUnknown(_)) {
-                tracing::warn!(error = %fault, "nobody knows whether an operation was done");
-            }
-            return Err(fault);
-        }
-    }
-
-    /// Runs an operation in one transaction. After any failure but `Unknown` nothing has happened.
-    async fn once<O: Operation>(
-        self: &Arc<Self>,
-        operation: &O,
-        began: Instant,
-    ) -> Result<O::Answer, Failure> {
-        let mut lease = self.acquire(O::LANE).await?;
-        match operation.known(&mut lease, self).await {
-            Ok(None) => {}
-            Ok(Some(answer)) => {
-                lease.give_back();
-                return Ok(answer);
-            }
-            Err(Failure::Lost(_)) if !lease.fresh => lease = self.replace(O::LANE).await?,
-            Err(failure) => return Err(failure),
-        }
-        let lease = self.begin_on(O::LANE, lease).await?;
-        let mut tx = Tx {
-            lease,
-            store: self.clone(),
-            changed: Vec::new(),
-            seen: Vec::new(),
-            made: Vec::new(),
-        };
-        match operation.run(&mut tx).await {
-            Ok(Done::Commit(answer)) => {
-                // Under the locks of the seats still, so that the numbers of two commits on one
-                // seat rise in the order of the commits.
-                let number = self.publication.number();
-                tx.lease.commit().await?;
-                self.publication.publish(number, &tx.changed, tx.made);
-                tx.lease.give_back();
-                self.stats.recovered();
-                (self.observe.lock())(Commit { commands: 1, took: began.elapsed() });
-                Ok(answer)
-            }
-            Ok(Done::Nothing(answer)) => {
-                // What it found is as good as what a commit left, and numbered under the same locks.
-                let number = self.publication.number();
-                tx.lease.roll_back().await;
-                self.publication.publish(number, &tx.seen, Vec::new());
-                Ok(answer)
-            }
-            Err(failure) => {
-                // Also after a lock time-out: by itself that undoes its statement only.
-                tx.lease.roll_back().await;
-                if matches!(failure, Failure::Lost(_) | Failure::Late(_)) {
-                    self.pool(O::LANE).purge();
-                }
-                Err(failure)
-            }
-        }
-    }
-
-    async fn acquire(&self, lane: Lane) -> Result<Lease, Failure> {
-        if let Some(fence) = &self.fence {
-            fence.check()?;
-        }
-        self.pool(lane).acquire().await
-    }
-
-    /// A connection with a transaction begun.
-    async fn begin(&self, lane: Lane) -> Result<Lease, Failure> {
-        let lease = self.acquire(lane).await?;
-        self.begin_on(lane, lease).await
-    }
-
-    /// Begins a transaction. A connection that was cut off while nobody used it shows here, before
-    /// anything was done.
-    async fn begin_on(&self, lane: Lane, mut lease: Lease) -> Result<Lease, Failure> {
-        match lease.text("START TRANSACTION").await {
-            Ok(()) => Ok(lease),
-            Err(Failure::Lost(_)) if !lease.fresh => {
-                drop(lease);
-                let mut lease = self.replace(lane).await?;
-                lease.text("START TRANSACTION").await?;
-                Ok(lease)
-            }
-            Err(failure) => Err(failure),
-        }
-    }
-
-    /// A new connection, because the old ones were cut off.
-    async fn replace(&self, lane: Lane) -> Result<Lease, Failure> {
-        let pool = self.pool(lane);
-        pool.purge();
-        pool.acquire().await
     }
 }
 

@@ -3,6 +3,7 @@
 mod audit;
 mod load;
 mod rows;
+mod sale;
 mod schema;
 mod tx;
 mod writer;
@@ -10,6 +11,7 @@ mod writer;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,17 +21,19 @@ use boxoffice_domain::queue::Settings;
 use boxoffice_domain::sales::Reservation;
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags};
 
 use self::rows::Failure;
 use self::tx::{State, Tx};
-use self::writer::Writer;
+use self::writer::Work;
+use super::batch::{BatchOptions, Sales};
 use super::hall::Catalog;
-use super::{
-    AddedSeats, Advance, Alias, AliasExists, Answer, Charge, Checkpoint, CommitObserver,
-    NewConcert, NewSeats, OutboxRow, Pay, Payment, PointsRejected, Progress, ReservationRejected,
-    Reserve, ReserveRejected, Seed, StoreResult, StoreStats, StoredQueue, TicketKey,
+use super::stats::{CommitObserver, StoreStats};
+use super::types::{
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
+    StoredQueue,
 };
+use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault};
 
 /// How to open the store.
@@ -48,7 +52,8 @@ pub struct SqliteOptions {
 pub struct SqliteStore {
     path: PathBuf,
     catalog: Arc<ArcSwap<Catalog>>,
-    writer: Writer,
+    /// The way to the writer.
+    pub(super) sales: Sales<Work>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     stats: Arc<StoreStats>,
@@ -121,24 +126,25 @@ impl SqliteStore {
         prepare_writer(&connection).map_err(|error| explain(error.into()))?;
         let other = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
             .map_err(|error| explain(error.into()))?;
-        let (catalog, last) = load::everything(&connection, other).map_err(explain)?;
+        let (catalog, last, ids) = load::everything(&connection, other).map_err(explain)?;
         let latest = load::clock(&connection).map_err(explain)?;
         let catalog = Arc::new(ArcSwap::from_pointee(catalog));
         let stats = Arc::new(StoreStats::default());
-        let (writer, thread) = Writer::start(
-            connection,
-            State::new(catalog.clone(), last, latest),
-            stats.clone(),
-            options.batch_max.max(1),
-            options.queue_max.max(1),
-            options.observe,
-            lock.clone(),
-        )
-        .map_err(|error| Fault::Unavailable(format!("cannot start a thread: {error}")))?;
+        let batch = BatchOptions {
+            batch_max: options.batch_max.max(1),
+            queue_max: options.queue_max,
+            patience: None,
+            gathers: true,
+            observe: options.observe,
+        };
+        let state = State::new(catalog.clone(), last);
+        let (sales, thread) =
+            writer::start(connection, state, stats.clone(), (ids, latest), batch, lock.clone())
+                .map_err(|error| Fault::Unavailable(format!("cannot start a thread: {error}")))?;
         let store = Self {
             path,
             catalog,
-            writer,
+            sales,
             thread: Mutex::new(Some(thread)),
             readers: Arc::default(),
             stats,
@@ -152,11 +158,12 @@ impl SqliteStore {
     }
 
     pub(super) fn stats(&self) -> &StoreStats {
+        self.stats.pending.store(self.sales.waiting(), Ordering::Relaxed);
         &self.stats
     }
 
     pub(super) async fn close(&self) {
-        self.writer.close();
+        self.sales.close().await;
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -170,7 +177,7 @@ impl SqliteStore {
         &self,
         operation: impl FnMut(&mut Tx<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Fault> {
-        self.writer.call(operation).await
+        writer::call(&self.sales, operation).await
     }
 
     /// Runs a read beside the writer, on what was committed last.
@@ -199,40 +206,8 @@ impl SqliteStore {
             .map_err(Fault::from)
     }
 
-    pub(super) async fn reserve(
-        &self,
-        request: Reserve,
-    ) -> StoreResult<Answer<Reservation>, ReserveRejected> {
-        Error::flatten(self.call(move |tx| tx.reserve(&request)).await)
-    }
-
-    pub(super) async fn pay(
-        &self,
-        request: Pay,
-    ) -> StoreResult<Answer<Payment>, ReservationRejected> {
-        Error::flatten(self.call(move |tx| tx.pay(&request)).await)
-    }
-
-    pub(super) async fn cancel(
-        &self,
-        reservation: ReservationId,
-        user: UserId,
-        now: Timestamp,
-    ) -> StoreResult<(), ReservationRejected> {
-        Error::flatten(self.call(move |tx| tx.cancel(reservation, user, now)).await)
-    }
-
-    pub(super) async fn charge(&self, request: Charge) -> StoreResult<Answer<i64>, PointsRejected> {
-        Error::flatten(self.call(move |tx| tx.charge(&request)).await)
-    }
-
     pub(super) async fn balance(&self, user: UserId) -> Result<i64, Fault> {
-        self.read(move |connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT balance FROM account WHERE user_id = ?1")?;
-            Ok(statement.query_row([user.get()], |row| row.get(0)).optional()?.unwrap_or(0))
-        })
-        .await
+        self.read(move |connection| sale::balance(connection, user)).await
     }
 
     pub(super) async fn reservation(
@@ -242,8 +217,8 @@ impl SqliteStore {
         self.read(move |connection| rows::reservation(connection, id)).await
     }
 
-    pub(super) async fn expire_due(&self, now: Timestamp, max: u32) -> Result<u32, Fault> {
-        self.call(move |tx| tx.expire_due(now, max)).await
+    pub(super) async fn due(&self, now: Timestamp, max: u32) -> Result<Vec<ReservationId>, Fault> {
+        self.read(move |connection| sale::due(connection, now, max)).await
     }
 
     pub(super) async fn forget_keys(&self, before: Timestamp, max: u32) -> Result<u32, Fault> {
@@ -295,16 +270,7 @@ impl SqliteStore {
         self.call(move |tx| tx.record(&progress, now)).await
     }
 
-    pub(super) async fn give_up(
-        &self,
-        ticket: TicketKey,
-        waiting: bool,
-        now: Timestamp,
-    ) -> Result<(), Fault> {
-        self.call(move |tx| tx.give_up(&ticket, waiting, now)).await
-    }
-
-    pub(super) async fn add_aliases(&self, aliases: Vec<Alias>) -> StoreResult<(), AliasExists> {
+    pub(super) async fn add_aliases(&self, aliases: Vec<Alias>) -> Result<(), Error<AliasExists>> {
         Error::flatten(self.call(move |tx| tx.add_aliases(&aliases)).await)
     }
 

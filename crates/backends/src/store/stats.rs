@@ -1,5 +1,6 @@
 //! How a store is doing, for metrics and for health.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use parking_lot::Mutex;
 use crate::Fault;
 
 /// Called after each commit.
-pub type CommitObserver = Box<dyn Fn(Commit) + Send>;
+pub type CommitObserver = Arc<dyn Fn(Commit) + Send + Sync>;
 
 /// One commit, for metrics.
 #[derive(Clone, Copy, Debug)]

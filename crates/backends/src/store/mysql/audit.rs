@@ -10,9 +10,10 @@ use boxoffice_domain::sales::SeatState;
 use boxoffice_domain::time::Timestamp;
 use mysql_async::Value;
 
+use super::inner::Inner;
+use super::load;
 use super::pool::Lease;
 use super::rows::{Failure, entry_kind, take};
-use super::{Inner, load};
 use crate::Fault;
 
 type Audit<T> = Result<T, Failure>;

@@ -1,28 +1,20 @@
-//! Keeps the catalogue in memory fresh. What this instance commits is published at once; what other
-//! instances commit is found by looking: twice a second where somebody looks, every few seconds
-//! elsewhere.
-//!
-//! Two things must not happen: that a commit which was published is overwritten by what was read
-//! before it, and that of two commits on one seat the older is published last. So each commit takes
-//! a number while it still has the locks of its seats, and it is kept for a while which seats were
-//! published and when.
+//! Looks for what other instances have committed: twice a second where somebody looks, every few
+//! seconds elsewhere.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-use boxoffice_domain::ids::{SeatId, SessionId};
-use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
-use parking_lot::Mutex;
+use boxoffice_domain::ids::SessionId;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::inner::Inner;
 use super::load;
 use super::pool::{Lease, Pool};
+use super::publication::{Publication, REPLICA_LAG};
 use super::rows::Failure;
-use super::{Inner, Made};
-use crate::store::hall::{Catalog, Hall};
+use crate::store::hall::Hall;
 
 /// Sessions that somebody looks at are read this often.
 const LOOK: Duration = Duration::from_millis(250);
@@ -30,134 +22,6 @@ const LOOK: Duration = Duration::from_millis(250);
 const DISCOVER_LOOKS: u32 = 3;
 /// Seats that one look reads of sessions that nobody looks at: 10,000 a second, or one session.
 const BESIDE_SEATS: usize = 2_500;
-/// A replica that is further behind than this is not fit for use.
-const REPLICA_LAG: Duration = Duration::from_secs(30);
-
-/// What is published, and by which commit.
-pub(super) struct Publication {
-    catalog: ArcSwap<Catalog>,
-    /// The number of the last commit, in an order that agrees with the locks of each seat.
-    order: AtomicU64,
-    /// Seats that commits of this instance have changed: the last commit, and when it was
-    /// published. Also what makes publishing one step.
-    own: Mutex<Own>,
-}
-
-struct Own {
-    seats: HashMap<SeatId, (u64, Instant)>,
-    pruned: Instant,
-}
-
-impl Publication {
-    pub(super) fn new(catalog: Catalog) -> Self {
-        let now = Instant::now();
-        Self {
-            catalog: ArcSwap::from_pointee(catalog),
-            order: AtomicU64::new(0),
-            own: Mutex::new(Own { seats: HashMap::new(), pruned: now }),
-        }
-    }
-
-    pub(super) fn catalog(&self) -> Arc<Catalog> {
-        self.catalog.load_full()
-    }
-
-    /// A number for a commit that is about to be sent, while it has the locks of its seats.
-    pub(super) fn number(&self) -> u64 {
-        self.order.fetch_add(1, Ordering::SeqCst)
-    }
-
-    /// The commit with this number is durable: lets everybody see what it did.
-    pub(super) fn publish(
-        &self,
-        number: u64,
-        changed: &[(SessionId, SeatId, SeatState)],
-        made: Vec<Made>,
-    ) {
-        if changed.is_empty() && made.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        let mut own = self.own.lock();
-        if now - own.pruned > REPLICA_LAG {
-            own.pruned = now;
-            own.seats.retain(|_, (_, at)| now - *at <= REPLICA_LAG);
-        }
-        for made in made {
-            self.show(made);
-        }
-        let mut by_session: HashMap<SessionId, Vec<(SeatId, SeatState)>> = HashMap::new();
-        for (session, seat, state) in changed {
-            if own.seats.get(seat).is_none_or(|(last, _)| *last < number) {
-                own.seats.insert(*seat, (number, now));
-                by_session.entry(*session).or_default().push((*seat, *state));
-            }
-        }
-        let catalog = self.catalog.load();
-        for (session, changes) in by_session {
-            if let Some(hall) = catalog.hall_of(session) {
-                hall.publish(&changes);
-            }
-        }
-    }
-
-    /// Shows what was made, here or elsewhere, unless it is shown already.
-    fn show(&self, made: Made) {
-        let catalog = self.catalog.load();
-        match made {
-            Made::Concert(concert) => {
-                if catalog.concert(concert.id).is_none() {
-                    self.catalog.store(Arc::new(catalog.with_concert(concert)));
-                }
-            }
-            Made::Hall(session, seats) => match catalog.hall_of(session.id) {
-                None => {
-                    let hall = Arc::new(Hall::new(session, seats));
-                    self.catalog.store(Arc::new(catalog.with_hall(hall)));
-                }
-                Some(hall) => hall.merge(seats, |_| true),
-            },
-            Made::Seats(session, seats) => {
-                if let Some(hall) = catalog.hall_of(session) {
-                    hall.merge(seats, |_| true);
-                }
-            }
-        }
-    }
-
-    fn show_found(&self, concerts: Vec<Concert>, halls: Vec<(Session, Vec<Seat>)>) {
-        let _own = self.own.lock();
-        concerts.into_iter().for_each(|concert| self.show(Made::Concert(concert)));
-        halls.into_iter().for_each(|(session, seats)| self.show(Made::Hall(session, seats)));
-    }
-
-    /// Takes over the seats of a session that were read at `begun`; `lag` is how far the server
-    /// that they were read from may have been behind.
-    fn take_over(&self, hall: &Hall, seats: Vec<Seat>, begun: Instant, lag: Duration) {
-        let own = self.own.lock();
-        hall.merge(seats, |id| own.seats.get(&id).is_some_and(|(_, at)| *at + lag >= begun));
-    }
-
-    /// Whether seats were published since `begun`.
-    pub(super) fn is_newer(&self, seat: SeatId, begun: Instant) -> bool {
-        self.own.lock().seats.get(&seat).is_some_and(|(_, at)| *at >= begun)
-    }
-
-    /// The seats, as far as it is certain what they are. A sold seat stays sold. A hold may have
-    /// been given back through another instance, so its seat is shown as free, for the store to
-    /// decide. `None` where the session may have seats that this instance has not heard of.
-    pub(super) fn certain(hall: &Hall, ids: &[SeatId]) -> Option<Vec<Option<Seat>>> {
-        let mut seats = hall.find(ids);
-        for seat in &mut seats {
-            let seat = seat.as_mut()?;
-            if matches!(seat.state, SeatState::Held { .. }) {
-                seat.state = SeatState::Available;
-            }
-        }
-        Some(seats)
-    }
-}
-
 /// Looks for what other instances have done, for as long as the store is open.
 pub(super) async fn keep_fresh(store: Weak<Inner>) {
     let mut looks = interval(LOOK);

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use boxoffice_domain::ids::{ConcertId, SessionId, TicketId, UserId};
+use boxoffice_domain::ids::{ConcertId, ReservationId, SessionId, TicketId, UserId};
 use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
-use boxoffice_domain::sales::{Concert, Seat, Session};
+use boxoffice_domain::sales::{Concert, Reservation, Seat, Session};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
@@ -13,7 +13,7 @@ use super::pool::Lease;
 use super::rows::{self, Failure, take};
 use super::sql;
 use crate::store::hall::{Catalog, Hall};
-use crate::store::{Alias, StoredQueue};
+use crate::store::types::{Alias, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
 
@@ -202,4 +202,23 @@ pub(super) async fn number(lease: &mut Lease, sql: &str) -> Load<i64> {
 pub(super) async fn setting(lease: &mut Lease, name: &str) -> Load<Option<String>> {
     let row = lease.rows(sql::SETTING, vec![name.into()]).await?.pop();
     row.map(|mut row| take(&mut row, 0)).transpose()
+}
+
+/// The reservation with this id, and when its hold ends or ended.
+pub(super) async fn reservation(
+    lease: &mut Lease,
+    id: ReservationId,
+) -> Load<Option<(Reservation, Timestamp)>> {
+    let text = sql::listed(sql::RESERVATIONS, 1);
+    let row = lease.rows(&text, vec![id.get().into()]).await?.pop();
+    row.map(|mut row| rows::reservation(id, &mut row, 1)).transpose()
+}
+
+/// The holds that ran out by `now`, at most `max` of them, oldest first.
+pub(super) async fn due(lease: &mut Lease, now: Timestamp, max: u32) -> Load<Vec<ReservationId>> {
+    let found = lease.rows(sql::RESERVATIONS_DUE, vec![now.0.into(), max.into()]).await?;
+    found
+        .into_iter()
+        .map(|mut row| Ok(rows::id(ReservationId::new, take(&mut row, 0)?, "reservation")?))
+        .collect()
 }

@@ -29,6 +29,19 @@ const IDLE: Duration = Duration::from_secs(15);
 /// To wait for an answer so long and then to go without it is as bad as no answer.
 const GIVEN_UP: Duration = Duration::from_secs(1);
 
+/// Which connections an operation uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Those of purchases.
+    Sale,
+    /// Those of the queue and of tidying up.
+    Work,
+    /// That of events, whose transaction waits for the sink.
+    Relay,
+    /// Those of what takes long.
+    Bulk,
+}
+
 /// What a pool is made with.
 pub(super) struct PoolOptions {
     /// Where to, and as whom.
@@ -141,6 +154,37 @@ fn discard(conn: Conn) {
     }
 }
 
+/// Statements that are sent together.
+#[derive(Default)]
+pub(super) struct Packet {
+    text: String,
+    statements: usize,
+}
+
+impl Packet {
+    /// Adds a statement.
+    pub(super) fn push(&mut self, statement: &str) {
+        if self.statements > 0 {
+            self.text.push(';');
+        }
+        self.text.push_str(statement);
+        self.statements += 1;
+    }
+
+    /// Returns how many statements there are.
+    pub(super) const fn len(&self) -> usize {
+        self.statements
+    }
+}
+
+/// What a statement of a packet has brought.
+pub(super) struct Ran {
+    /// Its rows.
+    pub(super) rows: Vec<Row>,
+    /// How many rows it found, where it has changed some (not: how many are other than before).
+    pub(super) found: u64,
+}
+
 /// A connection that one operation has.
 pub(super) struct Lease {
     conn: Option<Conn>,
@@ -190,6 +234,38 @@ impl Lease {
     pub(super) async fn text(&mut self, sql: &str) -> Result<(), Failure> {
         let sql = sql.to_owned();
         self.bounded(None, async |conn| conn.query_drop(sql).await).await
+    }
+
+    /// Sends several statements at once. They are carried out one after another up to the first
+    /// that fails.
+    ///
+    /// # Errors
+    /// How many were carried out, and what became of the next. Where that is `Lost` or `Late`,
+    /// nobody knows about the rest.
+    pub(super) async fn packet(
+        &mut self,
+        packet: &Packet,
+        limit: Option<Duration>,
+    ) -> Result<Vec<Ran>, (usize, Failure)> {
+        let mut ran = Vec::with_capacity(packet.statements);
+        if packet.statements == 0 {
+            return Ok(ran);
+        }
+        let done = self
+            .bounded(limit, async |conn| {
+                let mut result = conn.query_iter(packet.text.as_str()).await?;
+                // Whether there is another result cannot be asked before one without rows.
+                for _ in 0..packet.statements {
+                    let found = result.affected_rows();
+                    ran.push(Ran { rows: result.collect().await?, found });
+                }
+                result.drop_result().await
+            })
+            .await;
+        match done {
+            Ok(()) => Ok(ran),
+            Err(failure) => Err((ran.len(), failure)),
+        }
     }
 
     /// Makes the transaction durable. Whatever goes wrong from here on, nobody knows whether it is.

@@ -11,11 +11,12 @@ use mysql_async::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::pool::Lease;
+use super::inner::Inner;
+use super::pool::{Lane, Lease};
 use super::rows::{Failure, take as column};
-use super::{Inner, Lane, sql};
+use super::sql;
 use crate::Fault;
-use crate::store::{Outbox, OutboxRow};
+use crate::cloud_event::OutboxRow;
 
 /// How long to wait for the claim before this one to be given up.
 const BEFORE: Duration = Duration::from_secs(5);
@@ -39,7 +40,8 @@ impl Drop for Claim {
     }
 }
 
-pub(super) async fn take(store: &Arc<Inner>, max: u32) -> Result<Outbox, Fault> {
+/// Takes some events, and what keeps other relays from them.
+pub(super) async fn take(store: &Arc<Inner>, max: u32) -> Result<(Vec<OutboxRow>, Claim), Fault> {
     let turn = match timeout(BEFORE, store.relay.clone().acquire_owned()).await {
         Ok(Ok(turn)) => turn,
         _ => return Err(Fault::Unavailable("events are being published already".into())),
@@ -47,7 +49,7 @@ pub(super) async fn take(store: &Arc<Inner>, max: u32) -> Result<Outbox, Fault> 
     let mut lease = store.begin(Lane::Relay).await?;
     let found = claim(&mut lease, max).await;
     match found {
-        Ok(rows) => Ok(Outbox { rows, claim: Some(Claim { held: Some((lease, turn)) }) }),
+        Ok(rows) => Ok((rows, Claim { held: Some((lease, turn)) })),
         Err(failure) => {
             lease.roll_back().await;
             if matches!(failure, Failure::Late(_)) {
@@ -80,8 +82,12 @@ async fn claim(lease: &mut Lease, max: u32) -> Result<Vec<OutboxRow>, Failure> {
     Ok(rows)
 }
 
-pub(super) async fn mark(store: &Arc<Inner>, outbox: Outbox) -> Result<(), Fault> {
-    let Outbox { rows, claim } = outbox;
+/// Marks events as published that were taken with this claim.
+pub(super) async fn mark(
+    store: &Arc<Inner>,
+    rows: Vec<OutboxRow>,
+    claim: Option<Claim>,
+) -> Result<(), Fault> {
     let claimed = claim.and_then(|mut claim| claim.held.take());
     let Some((mut lease, turn)) = claimed else {
         return Err(Fault::Unavailable("these events were not taken from this store".into()));

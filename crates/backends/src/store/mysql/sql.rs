@@ -1,5 +1,6 @@
 //! Every statement that the store sends while it runs, in one list: a test asks the server how it
-//! would carry out each of them on a million rows. `{}` stands for a list of question marks.
+//! would carry out each of them on a million rows. `{list}` stands for values, `{rows}` for rows in
+//! brackets, `{cases}` for the branches of a CASE.
 //!
 //! Only what MySQL 8 and MariaDB 10.6 both understand. Rows are locked by primary key and in its
 //! order; `FORCE INDEX` keeps the server from locking its way through a table that is small.
@@ -15,65 +16,70 @@ macro_rules! statements {
 }
 
 statements! {
-    // ---- users, tickets and idempotency keys ----
-    ACCOUNT_LOCK = "SELECT balance FROM account WHERE user_id = ? FOR UPDATE";
-    ACCOUNT_MAKE = "INSERT INTO account (user_id, balance) VALUES (?, 0) \
-        ON DUPLICATE KEY UPDATE balance = balance";
-    ACCOUNT_SET = "UPDATE account SET balance = ? WHERE user_id = ?";
+    // ---- the sale: looking, without locks ----
+    ACCOUNTS_KNOWN = "SELECT user_id FROM account WHERE user_id IN ({list})";
     BALANCE = "SELECT balance FROM account WHERE user_id = ?";
-    ENTRY_ADD = "INSERT INTO points_entry (user_id, amount, balance, kind, payment_id, at) \
-        VALUES (?, ?, ?, ?, ?, ?)";
-    ENTRY_BALANCE = "SELECT balance FROM points_entry WHERE id = ?";
-    KEY_ADD = "INSERT INTO idempotency (user_id, idem_key, fingerprint, result_id, at) \
-        VALUES (?, ?, ?, 0, ?)";
-    KEY_FIND = "SELECT fingerprint, result_id FROM idempotency WHERE user_id = ? AND idem_key = ?";
-    KEY_SET = "UPDATE idempotency SET result_id = ? WHERE user_id = ? AND idem_key = ?";
-    KEYS_FORGET = "DELETE FROM idempotency WHERE at < ? ORDER BY at LIMIT ?";
-    TICKET_SPEND = "INSERT INTO spent_ticket (queue, seq, ticket_id, payment_id, at) \
-        VALUES (?, ?, ?, ?, ?)";
-    TICKET_GIVE_UP = "INSERT INTO spent_ticket (queue, seq, ticket_id, payment_id, at) \
-        VALUES (?, ?, ?, NULL, ?) ON DUPLICATE KEY UPDATE at = at";
-    LINE_LEAVE = "INSERT INTO queue_left (queue, seq) VALUES (?, ?) \
-        ON DUPLICATE KEY UPDATE seq = seq";
-
-    // ---- seats and reservations ----
-    SEATS = "SELECT id, number, price, state, reservation_id, held_until FROM seat \
-        FORCE INDEX (PRIMARY) WHERE id IN ({})";
-    SEATS_LOCK = "SELECT id, number, price, state, reservation_id, held_until, session_id \
-        FROM seat FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id FOR UPDATE";
-    SEATS_LOCK_FREE_ONES = "SELECT id, number, price, state, reservation_id, held_until, session_id \
-        FROM seat FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id FOR UPDATE SKIP LOCKED";
-    SEATS_SET = "UPDATE seat SET state = ?, reservation_id = ?, held_until = ? WHERE id IN ({})";
-    HOLD_LIMITS = "SELECT CAST((SELECT COALESCE(SUM(seat_count), 0) FROM reservation \
-        FORCE INDEX (reservation_by_user) WHERE user_id = ? AND session_id = ? \
-        AND (state = 1 OR (state = 0 AND held_until > ?))) AS SIGNED), \
-        EXISTS (SELECT 1 FROM spent_ticket WHERE queue = ? AND seq = ? AND ticket_id = ?)";
-    RESERVATION_ADD = "INSERT INTO reservation (user_id, concert_id, session_id, items, seat_count, \
-        total, created_at, held_until, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)";
-    RESERVATION = "SELECT user_id, concert_id, session_id, items, created_at, held_until, state, \
-        payment_id FROM reservation WHERE id = ?";
-    RESERVATION_LOCK = "SELECT user_id, concert_id, session_id, items, created_at, held_until, \
-        state, payment_id, EXISTS (SELECT 1 FROM spent_ticket WHERE queue = ? AND seq = ? \
-        AND ticket_id = ?) FROM reservation WHERE id = ? FOR UPDATE";
-    RESERVATIONS_LOCK = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
-        state, payment_id FROM reservation FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id \
-        FOR UPDATE";
-    RESERVATION_PAID = "UPDATE reservation SET state = 1, payment_id = ? WHERE id = ?";
-    RESERVATIONS_END = "UPDATE reservation SET state = ? WHERE id IN ({})";
-    RESERVATIONS_DUE = "SELECT id, items FROM reservation FORCE INDEX (reservation_held) \
+    SEATS = "SELECT id FROM seat FORCE INDEX (PRIMARY) WHERE id IN ({list})";
+    RESERVATIONS = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
+        state, payment_id FROM reservation FORCE INDEX (PRIMARY) WHERE id IN ({list})";
+    RESERVATIONS_DUE = "SELECT id FROM reservation FORCE INDEX (reservation_held) \
         WHERE state = 0 AND held_until <= ? ORDER BY held_until LIMIT ?";
-    PAYMENT_ADD = "INSERT INTO payment (reservation_id, user_id, amount, paid_at) \
-        VALUES (?, ?, ?, ?)";
-    PAYMENT = "SELECT reservation_id, amount, paid_at FROM payment WHERE id = ?";
+    LIVE_SEATS = "SELECT user_id, session_id, id, seat_count, state, held_until FROM reservation \
+        FORCE INDEX (reservation_live) WHERE (user_id, session_id, state) IN ({rows})";
+    TICKETS_SPENT = "SELECT queue, seq, ticket_id FROM spent_ticket \
+        WHERE (queue, seq, ticket_id) IN ({rows})";
+    KEYS_FIND = "SELECT user_id, idem_key, fingerprint, result_id FROM idempotency \
+        WHERE (user_id, idem_key) IN ({rows})";
+    PAYMENTS = "SELECT id, reservation_id, amount, paid_at FROM payment WHERE id IN ({list})";
+    ENTRIES = "SELECT id, balance FROM points_entry WHERE id IN ({list})";
+
+    // ---- the sale: locking, in this order; what others have locked is left out ----
+    ACCOUNTS_MAKE = "INSERT INTO account (user_id, balance) VALUES {rows}";
+    ACCOUNTS_LOCK = "SELECT user_id, balance FROM account FORCE INDEX (PRIMARY) \
+        WHERE user_id IN ({list}) ORDER BY user_id FOR UPDATE SKIP LOCKED";
+    SEATS_LOCK = "SELECT id, number, price, state, reservation_id, held_until, session_id \
+        FROM seat FORCE INDEX (PRIMARY) WHERE id IN ({list}) ORDER BY id FOR UPDATE SKIP LOCKED";
+    RESERVATIONS_LOCK = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
+        state, payment_id FROM reservation FORCE INDEX (PRIMARY) WHERE id IN ({list}) ORDER BY id \
+        FOR UPDATE SKIP LOCKED";
+
+    // ---- the sale: saving ----
+    IDS_TAKE = "UPDATE counter SET value = LAST_INSERT_ID(value + ?) WHERE name = ?";
+    RESERVATIONS_ADD = "INSERT INTO reservation (id, user_id, concert_id, session_id, items, \
+        seat_count, total, created_at, held_until, state, payment_id) VALUES {rows}";
+    RESERVATIONS_PAY = "UPDATE reservation SET state = 1, payment_id = CASE id {cases} END \
+        WHERE id IN ({list}) AND state = 0";
+    RESERVATIONS_CANCEL = "UPDATE reservation SET state = 2 WHERE id IN ({list}) AND state = 0";
+    RESERVATIONS_EXPIRE = "UPDATE reservation SET state = 3 WHERE id IN ({list}) AND state = 0";
+    SEATS_HOLD = "UPDATE seat SET state = 1, reservation_id = CASE id {cases} END, \
+        held_until = CASE id {cases} END WHERE id IN ({list})";
+    SEATS_SELL = "UPDATE seat SET state = 2, reservation_id = CASE id {cases} END \
+        WHERE id IN ({list})";
+    SEATS_FREE = "UPDATE seat SET state = 0 WHERE id IN ({list})";
+    ACCOUNTS_SET = "INSERT INTO account (user_id, balance) VALUES {rows} \
+        ON DUPLICATE KEY UPDATE balance = VALUES(balance)";
+    ENTRIES_ADD = "INSERT INTO points_entry (id, user_id, amount, balance, kind, payment_id, at) \
+        VALUES {rows}";
+    PAYMENTS_ADD = "INSERT INTO payment (id, reservation_id, user_id, amount, paid_at) \
+        VALUES {rows}";
+    TICKETS_SPEND = "INSERT INTO spent_ticket (queue, seq, ticket_id, payment_id, at) \
+        VALUES {rows}";
+    LINES_LEAVE = "INSERT INTO queue_left (queue, seq) VALUES {rows} \
+        ON DUPLICATE KEY UPDATE seq = VALUES(seq)";
+    KEYS_ADD = "INSERT INTO idempotency (user_id, idem_key, fingerprint, result_id, at) \
+        VALUES {rows}";
+    EVENTS_ADD = "INSERT INTO outbox (shard, topic, event_key, body) VALUES {rows}";
+
+    // ---- idempotency keys ----
+    KEYS_FORGET = "DELETE FROM idempotency WHERE at < ? ORDER BY at LIMIT ?";
 
     // ---- events ----
-    EVENT_ADD = "INSERT INTO outbox (shard, topic, event_key, body) VALUES (?, ?, ?, ?)";
     SHARDS_CLAIM = "SELECT shard FROM outbox_shard ORDER BY shard FOR UPDATE SKIP LOCKED";
     EVENTS_TAKE = "SELECT id, topic, event_key, body FROM outbox FORCE INDEX (PRIMARY) \
-        WHERE shard IN ({}) ORDER BY id LIMIT ?";
+        WHERE shard IN ({list}) ORDER BY id LIMIT ?";
     EVENTS_COUNT = "SELECT topic, COUNT(*), MAX(id) FROM outbox FORCE INDEX (PRIMARY) \
-        WHERE id IN ({}) GROUP BY topic ORDER BY topic";
-    EVENTS_FORGET = "DELETE FROM outbox WHERE id IN ({})";
+        WHERE id IN ({list}) GROUP BY topic ORDER BY topic";
+    EVENTS_FORGET = "DELETE FROM outbox WHERE id IN ({list})";
     PUBLISHED_ADD = "INSERT INTO published (topic, sent, last_id) VALUES (?, ?, ?) \
         ON DUPLICATE KEY UPDATE sent = sent + VALUES(sent), \
         last_id = GREATEST(last_id, VALUES(last_id))";
@@ -113,14 +119,15 @@ statements! {
     LEFT_FORGET = "DELETE FROM queue_left WHERE queue = ? AND seq <= ?";
     CLOCK_NOTE = "INSERT INTO setting (name, value) VALUES ('clock', ?) ON DUPLICATE KEY UPDATE \
         value = IF(CAST(value AS SIGNED) < CAST(VALUES(value) AS SIGNED), VALUES(value), value)";
+    // Ids come in blocks, so the latest row is among the last of some blocks.
     CLOCK = "SELECT GREATEST(\
         COALESCE((SELECT CAST(value AS SIGNED) FROM setting WHERE name = 'clock'), 0), \
         COALESCE((SELECT MAX(at) FROM admission), 0), \
-        COALESCE((SELECT created_at FROM reservation \
-        WHERE id = (SELECT MAX(id) FROM reservation)), 0), \
-        COALESCE((SELECT at FROM points_entry \
-        WHERE id = (SELECT MAX(id) FROM points_entry)), 0))";
-    ALIASES_KNOWN = "SELECT token FROM alias WHERE token IN ({})";
+        COALESCE((SELECT MAX(created_at) FROM (SELECT created_at FROM reservation \
+        ORDER BY id DESC LIMIT 20000) r), 0), \
+        COALESCE((SELECT MAX(at) FROM (SELECT at FROM points_entry \
+        ORDER BY id DESC LIMIT 20000) e), 0))";
+    ALIASES_KNOWN = "SELECT token FROM alias WHERE token IN ({list})";
     ALIASES = "SELECT token, queue, seq, user_id, issued_at, ticket_id, active_until FROM alias \
         WHERE active_until IS NULL OR active_until > ?";
     ALIASES_SPENT = "SELECT s.ticket_id FROM (SELECT DISTINCT queue FROM alias) q \
@@ -154,9 +161,28 @@ statements! {
         ON DUPLICATE KEY UPDATE value = VALUES(value)";
 }
 
-/// The statement with `count` question marks where `{}` stands.
+/// Returns the statement with `count` question marks where `{list}` stands.
 pub(super) fn listed(sql: &str, count: usize) -> String {
     let mut marks = "?,".repeat(count);
     marks.pop();
-    sql.replacen("{}", &marks, 1)
+    sql.replacen("{list}", &marks, 1)
+}
+
+/// The longest list. From 1,000 values on MariaDB makes a table of it, and locks in another order
+/// than that of the rows.
+pub(super) const LIST_MAX: usize = 900;
+
+/// Returns the statement with these texts in place of its `{list}`, `{rows}` and `{cases}`.
+pub(super) fn filled(sql: &str, parts: &[&str]) -> String {
+    let mut text =
+        String::with_capacity(sql.len() + parts.iter().map(|part| part.len()).sum::<usize>());
+    let mut rest = sql;
+    for part in parts {
+        let Some((before, after)) = rest.split_once('{') else { break };
+        text.push_str(before);
+        text.push_str(part);
+        rest = after.split_once('}').map_or("", |(_, rest)| rest);
+    }
+    text.push_str(rest);
+    text
 }

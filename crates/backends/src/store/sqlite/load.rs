@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use boxoffice_domain::command::Ids;
 use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, TicketId, UserId};
 use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
 use boxoffice_domain::sales::{Concert, Seat, Session};
@@ -13,12 +14,15 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::rows::{self, Failure, column};
 use super::tx::LastIds;
 use crate::store::hall::{Catalog, Hall};
-use crate::store::{Alias, StoredQueue};
+use crate::store::types::{Alias, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
 
 /// All that the writer keeps in memory. `other` is a second connection to the same file.
-pub(super) fn everything(connection: &Connection, other: Connection) -> Load<(Catalog, LastIds)> {
+pub(super) fn everything(
+    connection: &Connection,
+    other: Connection,
+) -> Load<(Catalog, LastIds, Ids)> {
     let concerts = concerts(connection)?;
     let mut seats = seats(connection, other)?;
     let mut halls = Vec::new();
@@ -40,13 +44,17 @@ pub(super) fn everything(connection: &Connection, other: Connection) -> Load<(Ca
         concert: highest(connection, "SELECT MAX(id) FROM concert")?,
         session: highest(connection, "SELECT MAX(id) FROM session")?,
         seat: highest(connection, "SELECT MAX(id) FROM seat")?,
-        reservation: highest(connection, "SELECT MAX(id) FROM reservation")?,
-        payment: highest(connection, "SELECT MAX(id) FROM payment")?,
         entry: highest(connection, "SELECT MAX(id) FROM points_entry")?,
         // Rows leave the outbox, and an id must not come back: consumers saw it.
         outbox: last_event(connection)?,
     };
-    Ok((Catalog::from_parts(concerts, halls), last))
+    let mut ids = Ids::default();
+    // The writer is alone, so all ids above the highest are its own.
+    let after = |highest: i64| highest + 1..i64::MAX;
+    ids.reservations.add(after(highest(connection, "SELECT MAX(id) FROM reservation")?));
+    ids.payments.add(after(highest(connection, "SELECT MAX(id) FROM payment")?));
+    ids.entries.add(after(last.entry));
+    Ok((Catalog::from_parts(concerts, halls), last, ids))
 }
 
 /// The highest outbox id ever used.

@@ -7,8 +7,9 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::Fault;
 pub(super) use crate::store::columns::{
-    Corrupt, ReservationColumns, column, count, entry_kind, id, items_to_text, numbers_from,
-    numbers_to, queue_name, reservation_state, seat_columns, seat_from, seat_state, ticket_id,
+    Corrupt, ReservationColumns, column, count, digest, entry_kind, id, items_to_text,
+    numbers_from, numbers_to, queue_name, reservation_columns, seat_columns, seat_from, seat_state,
+    ticket_id,
 };
 
 /// Why an operation stopped half-way. The transaction is rolled back.

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i64 = 0x424f_584f;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&str; 2] = [V1, V2];
+const MIGRATIONS: [&str; 3] = [V1, V2, V3];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -119,4 +119,10 @@ CREATE TABLE alias (
 const V2: &str = "
 ALTER TABLE queue ADD COLUMN credit_micro INTEGER;
 ALTER TABLE queue ADD COLUMN credit_at INTEGER;
+";
+
+/// Whoever holds and gives back again and again leaves reservations that nobody counts any more.
+const V3: &str = "
+CREATE INDEX reservation_live ON reservation (user_id, session_id) WHERE state <= 1;
+DROP INDEX reservation_by_user;
 ";

@@ -1,41 +1,29 @@
-//! The operations inside a transaction: load, ask the decider, write.
+//! What is done inside a transaction beside the sale: queues, what is for sale, tokens, settings, and
+//! events that have left.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use boxoffice_domain::event::{EndReason, Event};
-use boxoffice_domain::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
-use boxoffice_domain::points::decide_charge;
+use boxoffice_domain::command::{Changes, EntryKind, PointsEntry};
+use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, UserId};
 use boxoffice_domain::queue::{Admission, Settings};
-use boxoffice_domain::sales::{
-    Concert, HoldRequest, Reservation, ReservationState, Seat, SeatState, Session, SettleRejected,
-    decide_cancel, decide_hold, decide_payment,
-};
+use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, Statement, params};
+use rusqlite::{Connection, OptionalExtension, Params, params};
 
-use super::rows::{
-    self, Failure, column, entry_kind, items_to_text, reservation_state, seat_columns, seat_state,
-};
-use crate::events::cloud_event;
+use super::rows::{self, Failure, column, seat_state};
+use super::sale;
 use crate::store::hall::{Catalog, Hall};
-use crate::store::{
-    AddedSeats, Advance, Alias, AliasExists, Answer, Charge, Checkpoint, IdempotencyKey,
-    NewConcert, NewSeats, Pay, Payment, PointsRejected, Progress, ReservationRejected, Reserve,
-    ReserveRejected, Seed, TicketKey,
+use crate::store::types::{
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
 };
 
-/// What the writer knows without asking the file: the last ids, and the seats as committed, with
-/// what the transaction under way has changed of them.
+/// What the writer knows without asking the file: the last ids, and what the transaction under way
+/// has made.
 pub(super) struct State {
     pub(super) catalog: Arc<ArcSwap<Catalog>>,
     pub(super) last: LastIds,
-    /// The latest time at which anything was decided.
-    latest: Timestamp,
-    /// Seats that the transaction under way has changed.
-    changed: HashMap<SeatId, (SessionId, SeatState)>,
     /// Concerts, sessions and seats that it has made.
     made: Vec<Made>,
 }
@@ -46,8 +34,6 @@ pub(super) struct LastIds {
     pub(super) concert: i64,
     pub(super) session: i64,
     pub(super) seat: i64,
-    pub(super) reservation: i64,
-    pub(super) payment: i64,
     pub(super) entry: i64,
     pub(super) outbox: i64,
 }
@@ -59,11 +45,11 @@ enum Made {
 }
 
 impl State {
-    pub(super) fn new(catalog: Arc<ArcSwap<Catalog>>, last: LastIds, latest: Timestamp) -> Self {
-        Self { catalog, last, latest, changed: HashMap::new(), made: Vec::new() }
+    pub(super) const fn new(catalog: Arc<ArcSwap<Catalog>>, last: LastIds) -> Self {
+        Self { catalog, last, made: Vec::new() }
     }
 
-    /// The transaction is durable: lets everybody see what it did.
+    /// The transaction is durable: lets everybody see what it made.
     pub(super) fn publish(&mut self) {
         for made in self.made.drain(..) {
             let catalog = self.catalog.load();
@@ -82,30 +68,12 @@ impl State {
                 }
             }
         }
-        if self.changed.is_empty() {
-            return;
-        }
-        let mut by_session: HashMap<SessionId, Vec<(SeatId, SeatState)>> = HashMap::new();
-        for (seat, (session, state)) in self.changed.drain() {
-            by_session.entry(session).or_default().push((seat, state));
-        }
-        let catalog = self.catalog.load();
-        for (session, changes) in by_session {
-            if let Some(hall) = catalog.hall_of(session) {
-                hall.publish(&changes);
-            }
-        }
     }
 
     /// The transaction did not happen.
     pub(super) fn forget(&mut self) {
-        self.changed.clear();
         self.made.clear();
     }
-}
-
-fn seats_of(reservation: &Reservation) -> impl Iterator<Item = SeatId> {
-    reservation.items.iter().map(|item| item.seat)
 }
 
 fn next(last: &mut i64) -> i64 {
@@ -117,16 +85,13 @@ fn next(last: &mut i64) -> i64 {
 pub(super) struct Tx<'a> {
     connection: &'a Connection,
     state: &'a mut State,
-    /// Statements that this transaction has used. To ask the connection's cache for one costs about
-    /// as much as to run a small one, and a transaction runs the same few hundreds of times.
-    statements: RefCell<Vec<(&'static str, CachedStatement<'a>)>>,
 }
 
 type Op<T> = Result<T, Failure>;
 
 impl<'a> Tx<'a> {
     pub(super) const fn new(connection: &'a Connection, state: &'a mut State) -> Self {
-        Self { connection, state, statements: RefCell::new(Vec::new()) }
+        Self { connection, state }
     }
 
     pub(super) const fn connection(&self) -> &Connection {
@@ -137,20 +102,7 @@ impl<'a> Tx<'a> {
         self.state.catalog.load_full()
     }
 
-    /// Whether the transaction under way has changed this seat.
-    pub(super) fn has_changed(&self, seat: SeatId) -> bool {
-        self.state.changed.contains_key(&seat)
-    }
-
-    /// The time at which an operation is decided. Requests do not get here in the order of their
-    /// times (a slow body, a busy thread), and deciding one of them in the past of another would
-    /// give the same seat to a hold that is over and to the one that came after it.
-    fn effective_time(&mut self, asked: Timestamp) -> Timestamp {
-        self.state.latest = self.state.latest.max(asked);
-        self.state.latest
-    }
-
-    /// How many seats the transaction under way has added to a session.
+    /// Returns how many seats the transaction under way has added to a session.
     pub(super) fn has_added(&self, session: SessionId) -> usize {
         let added = |made: &Made| match made {
             Made::Seats(id, seats) if *id == session => seats.len(),
@@ -159,352 +111,11 @@ impl<'a> Tx<'a> {
         self.state.made.iter().map(added).sum()
     }
 
-    fn with<T>(
-        &self,
-        sql: &'static str,
-        run: impl FnOnce(&mut Statement<'_>) -> rusqlite::Result<T>,
-    ) -> Op<T> {
-        let kept = {
-            let mut statements = self.statements.borrow_mut();
-            // The same literal; another one of the same text is found in the connection's cache.
-            let known = statements.iter().position(|(text, _)| std::ptr::eq(*text, sql));
-            known.map(|index| statements.swap_remove(index).1)
-        };
-        let mut statement = match kept {
-            Some(statement) => statement,
-            None => self.connection.prepare_cached(sql)?,
-        };
-        let result = run(&mut statement);
-        self.statements.borrow_mut().push((sql, statement));
-        Ok(result?)
+    fn execute(&self, sql: &str, params: impl Params) -> Op<usize> {
+        Ok(self.connection.prepare_cached(sql)?.execute(params)?)
     }
 
-    fn execute(&self, sql: &'static str, params: impl Params) -> Op<usize> {
-        self.with(sql, |statement| statement.execute(params))
-    }
-
-    fn row<T>(
-        &self,
-        sql: &'static str,
-        params: impl Params,
-        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Op<T> {
-        self.with(sql, |statement| statement.query_row(params, read))
-    }
-
-    fn optional<T>(
-        &self,
-        sql: &'static str,
-        params: impl Params,
-        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Op<Option<T>> {
-        self.with(sql, |statement| statement.query_row(params, read).optional())
-    }
-
-    // ---- sales ----
-
-    pub(super) fn reserve(
-        &mut self,
-        request: &Reserve,
-    ) -> Op<Result<Answer<Reservation>, ReserveRejected>> {
-        let now = self.effective_time(request.now);
-        match self.earlier(request.user, request.idempotency.as_ref())? {
-            Earlier::None => {}
-            Earlier::Other => return Ok(Err(ReserveRejected::KeyReused)),
-            Earlier::Same(result) => {
-                let id = rows::id(ReservationId::new, result, "reservation")?;
-                let (mut value, until) = rows::reservation(self.connection, id)?
-                    .ok_or_else(|| Failure::Corrupt(format!("no reservation {id} for a key")))?;
-                // The first answer told of a hold, whatever has become of it since.
-                value.state = ReservationState::Held { until };
-                return Ok(Ok(Answer { value, replayed: true }));
-            }
-        }
-        let catalog = self.state.catalog.load_full();
-        let Some(concert) = catalog.concert(request.concert) else {
-            return Ok(Err(ReserveRejected::NoSuchConcert));
-        };
-        let Some(hall) = catalog.hall(request.concert, request.session) else {
-            return Ok(Err(ReserveRejected::NoSuchSession));
-        };
-        let mut seats = hall.find(&request.seats);
-        for seat in seats.iter_mut().flatten() {
-            if let Some((_, state)) = self.state.changed.get(&seat.id) {
-                seat.state = *state;
-            }
-        }
-        let reservation = rows::id(ReservationId::new, self.state.last.reservation + 1, "id")?;
-        let decision = decide_hold(
-            &HoldRequest {
-                reservation,
-                user: request.user,
-                concert,
-                session: hall.session(),
-                seat_ids: &request.seats,
-                seats: &seats,
-                user_has: self.live_seats_of(request.user, request.session, now)?,
-                ticket_spent: request.ticket_over || self.is_spent(&request.ticket)?,
-            },
-            &request.limits,
-            now,
-        );
-        let reservation = match decision {
-            Ok(reservation) => reservation,
-            Err(rejected) => return Ok(Err(ReserveRejected::Hold(rejected))),
-        };
-        self.state.last.reservation = reservation.id.get();
-        let until = match reservation.state {
-            ReservationState::Held { until } => until,
-            other => return Err(Failure::Corrupt(format!("a new reservation is {other:?}"))),
-        };
-        let total = reservation.total();
-        self.execute(
-            "INSERT INTO reservation (id, user_id, concert_id, session_id, items, seat_count, \
-             total, created_at, held_until, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            params![
-                reservation.id.get(),
-                reservation.user.get(),
-                reservation.concert.get(),
-                reservation.session.get(),
-                items_to_text(&reservation.items),
-                reservation.items.len() as i64,
-                total,
-                now.0,
-                until.0,
-                reservation_state::HELD,
-            ],
-        )?;
-        let held = SeatState::Held { reservation: reservation.id, until };
-        self.set_seats(request.session, seats_of(&reservation), held)?;
-        self.remember(request.user, request.idempotency.as_ref(), reservation.id.get(), now)?;
-        let event = Event::ConcertReserved {
-            reservation: reservation.id,
-            user: reservation.user,
-            concert: reservation.concert,
-            session: reservation.session,
-            seats: request.seats.clone(),
-            total,
-            until,
-        };
-        self.emit(&event, now)?;
-        Ok(Ok(Answer { value: reservation, replayed: false }))
-    }
-
-    pub(super) fn pay(
-        &mut self,
-        request: &Pay,
-    ) -> Op<Result<Answer<Payment>, ReservationRejected>> {
-        let now = self.effective_time(request.now);
-        match self.earlier(request.user, request.idempotency.as_ref())? {
-            Earlier::None => {}
-            Earlier::Other => return Ok(Err(ReservationRejected::KeyReused)),
-            Earlier::Same(result) => {
-                let value = self.payment(rows::id(PaymentId::new, result, "payment")?)?;
-                return Ok(Ok(Answer { value, replayed: true }));
-            }
-        }
-        let Some((reservation, _)) = rows::reservation(self.connection, request.reservation)?
-        else {
-            return Ok(Err(ReservationRejected::NoSuchReservation));
-        };
-        let balance = self.balance(request.user)?;
-        let spent = self.is_spent(&request.ticket)?;
-        let decision = decide_payment(&reservation, request.user, balance, spent, now);
-        let amount = match decision {
-            Ok(amount) => amount,
-            Err(rejected) => return Ok(Err(ReservationRejected::Settle(rejected))),
-        };
-        let payment = rows::id(PaymentId::new, next(&mut self.state.last.payment), "payment")?;
-        self.execute(
-            "INSERT INTO payment (id, reservation_id, user_id, amount, paid_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![payment.get(), reservation.id.get(), request.user.get(), amount, now.0],
-        )?;
-        self.move_points(
-            request.user,
-            -amount,
-            balance - amount,
-            entry_kind::PAYMENT,
-            Some(payment),
-            now,
-        )?;
-        self.execute(
-            "UPDATE reservation SET state = ?2, payment_id = ?3 WHERE id = ?1",
-            params![reservation.id.get(), reservation_state::PAID, payment.get()],
-        )?;
-        let sold = SeatState::Sold { reservation: reservation.id };
-        self.set_seats(reservation.session, seats_of(&reservation), sold)?;
-        self.spend(&request.ticket, Some(payment), now)?;
-        self.remember(request.user, request.idempotency.as_ref(), payment.get(), now)?;
-        let event = Event::PaymentCompleted {
-            payment,
-            reservation: reservation.id,
-            user: request.user,
-            amount,
-        };
-        self.emit(&event, now)?;
-        let value = Payment { id: payment, reservation: reservation.id, amount, paid_at: now };
-        Ok(Ok(Answer { value, replayed: false }))
-    }
-
-    pub(super) fn cancel(
-        &mut self,
-        id: ReservationId,
-        user: UserId,
-        now: Timestamp,
-    ) -> Op<Result<(), ReservationRejected>> {
-        let now = self.effective_time(now);
-        let Some((reservation, _)) = rows::reservation(self.connection, id)? else {
-            return Ok(Err(ReservationRejected::NoSuchReservation));
-        };
-        if let Err(rejected) = decide_cancel(&reservation, user, now) {
-            return Ok(Err(ReservationRejected::Settle(rejected)));
-        }
-        self.end(&reservation, EndReason::Cancelled, now)?;
-        Ok(Ok(()))
-    }
-
-    pub(super) fn expire_due(&mut self, now: Timestamp, max: u32) -> Op<u32> {
-        let now = self.effective_time(now);
-        let due: Vec<i64> = self
-            .connection
-            .prepare_cached(
-                "SELECT id FROM reservation WHERE state = 0 AND held_until <= ?1 \
-                 ORDER BY held_until LIMIT ?2",
-            )?
-            .query_map(params![now.0, max], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        let mut ended = 0;
-        for due in due {
-            let id = rows::id(ReservationId::new, due, "reservation")?;
-            let Some((reservation, _)) = rows::reservation(self.connection, id)? else { continue };
-            // The decider has the last word on whether it ran out, here as everywhere.
-            let user = reservation.user;
-            if decide_cancel(&reservation, user, now) == Err(SettleRejected::Expired) {
-                self.end(&reservation, EndReason::Expired, now)?;
-                ended += 1;
-            }
-        }
-        Ok(ended)
-    }
-
-    /// Ends a hold without payment. Seats that another hold has taken since are left alone.
-    fn end(&mut self, reservation: &Reservation, reason: EndReason, now: Timestamp) -> Op<()> {
-        let state = match reason {
-            EndReason::Cancelled => reservation_state::CANCELLED,
-            EndReason::Expired => reservation_state::EXPIRED,
-        };
-        self.execute(
-            "UPDATE reservation SET state = ?2 WHERE id = ?1",
-            params![reservation.id.get(), state],
-        )?;
-        let seats = self.own_seats(reservation)?;
-        self.set_seats(reservation.session, seats, SeatState::Available)?;
-        let event = Event::ReservationCancelled {
-            reservation: reservation.id,
-            user: reservation.user,
-            reason,
-        };
-        self.emit(&event, now)
-    }
-
-    /// The seats that a hold still has: those that no later hold has taken.
-    fn own_seats(&self, reservation: &Reservation) -> Op<Vec<SeatId>> {
-        let seat_ids: Vec<SeatId> = seats_of(reservation).collect();
-        let catalog = self.state.catalog.load();
-        let hall = catalog.hall_of(reservation.session).ok_or_else(|| {
-            Failure::Corrupt(format!("no session {} of a reservation", reservation.session))
-        })?;
-        let is_own = |seat: &Seat| {
-            let state = self.state.changed.get(&seat.id).map_or(seat.state, |(_, state)| *state);
-            matches!(state, SeatState::Held { reservation: r, .. } if r == reservation.id)
-        };
-        Ok(hall.find(&seat_ids).into_iter().flatten().filter(is_own).map(|seat| seat.id).collect())
-    }
-
-    fn set_seats(
-        &mut self,
-        session: SessionId,
-        seats: impl IntoIterator<Item = SeatId>,
-        state: SeatState,
-    ) -> Op<()> {
-        let (number, reservation, until) = seat_columns(state);
-        let seats: Vec<SeatId> = seats.into_iter().collect();
-        // Friends sit side by side: seats next to each other are one statement.
-        for run in seats.chunk_by(|seat, next| next.get() - seat.get() == 1) {
-            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-            let changed = self.execute(
-                "UPDATE seat SET state = ?3, reservation_id = ?4, held_until = ?5 \
-                 WHERE id BETWEEN ?1 AND ?2",
-                params![first.get(), last.get(), number, reservation, until],
-            )?;
-            if changed != run.len() {
-                return Err(Failure::Corrupt(format!("no rows for seats {first} to {last}")));
-            }
-        }
-        self.state.changed.extend(seats.into_iter().map(|seat| (seat, (session, state))));
-        Ok(())
-    }
-
-    fn live_seats_of(&self, user: UserId, session: SessionId, now: Timestamp) -> Op<u32> {
-        self.row(
-            "SELECT COALESCE(SUM(seat_count), 0) FROM reservation WHERE user_id = ?1 \
-             AND session_id = ?2 AND (state = 1 OR (state = 0 AND held_until > ?3))",
-            params![user.get(), session.get(), now.0],
-            |row| row.get(0),
-        )
-    }
-
-    fn payment(&self, id: PaymentId) -> Op<Payment> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT reservation_id, amount, paid_at FROM payment WHERE id = ?1")?;
-        let (reservation, amount, at): (i64, i64, i64) =
-            statement.query_row([id.get()], |row| row.try_into())?;
-        Ok(Payment {
-            id,
-            reservation: rows::id(ReservationId::new, reservation, "reservation")?,
-            amount,
-            paid_at: Timestamp(at),
-        })
-    }
-
-    // ---- tickets ----
-
-    fn is_spent(&self, ticket: &TicketKey) -> Op<bool> {
-        self.with(
-            "SELECT 1 FROM spent_ticket WHERE queue = ?1 AND seq = ?2 AND ticket_id = ?3",
-            |find| find.exists(params![ticket.queue.as_str(), column(ticket.seq), ticket.id.0]),
-        )
-    }
-
-    fn spend(&self, ticket: &TicketKey, payment: Option<PaymentId>, now: Timestamp) -> Op<()> {
-        // Giving up a ticket that was given up before changes nothing.
-        self.execute(
-            "INSERT OR IGNORE INTO spent_ticket (queue, seq, ticket_id, payment_id, at) \
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                ticket.queue.as_str(),
-                column(ticket.seq),
-                ticket.id.0,
-                payment.map(PaymentId::get),
-                now.0
-            ],
-        )?;
-        Ok(())
-    }
-
-    pub(super) fn give_up(&self, ticket: &TicketKey, waiting: bool, now: Timestamp) -> Op<()> {
-        if waiting {
-            self.execute(
-                "INSERT OR IGNORE INTO queue_left (queue, seq) VALUES (?1, ?2)",
-                params![ticket.queue.as_str(), column(ticket.seq)],
-            )?;
-        }
-        // In the line too: should it be admitted before the line in memory learns of it, it still
-        // buys nothing.
-        self.spend(ticket, None, now)
-    }
+    // ---- tickets and keys ----
 
     pub(super) fn add_aliases(&self, aliases: &[Alias]) -> Op<Result<(), AliasExists>> {
         let mut exists = self.connection.prepare_cached("SELECT 1 FROM alias WHERE token = ?1")?;
@@ -532,94 +143,6 @@ impl<'a> Tx<'a> {
         Ok(Ok(()))
     }
 
-    // ---- points ----
-
-    fn balance(&self, user: UserId) -> Op<i64> {
-        let sql = "SELECT balance FROM account WHERE user_id = ?1";
-        Ok(self.optional(sql, [user.get()], |row| row.get(0))?.unwrap_or(0))
-    }
-
-    pub(super) fn charge(&mut self, request: &Charge) -> Op<Result<Answer<i64>, PointsRejected>> {
-        let now = self.effective_time(request.now);
-        match self.earlier(request.user, request.idempotency.as_ref())? {
-            Earlier::None => {}
-            Earlier::Other => return Ok(Err(PointsRejected::KeyReused)),
-            Earlier::Same(entry) => {
-                let mut statement = self
-                    .connection
-                    .prepare_cached("SELECT balance FROM points_entry WHERE id = ?1")?;
-                let value = statement.query_row([entry], |row| row.get(0))?;
-                return Ok(Ok(Answer { value, replayed: true }));
-            }
-        }
-        let balance = match decide_charge(self.balance(request.user)?, request.amount) {
-            Ok(balance) => balance,
-            Err(rejected) => return Ok(Err(PointsRejected::Charge(rejected))),
-        };
-        let entry =
-            self.move_points(request.user, request.amount, balance, entry_kind::CHARGE, None, now)?;
-        self.remember(request.user, request.idempotency.as_ref(), entry, now)?;
-        let event =
-            Event::PointCharged { entry, user: request.user, amount: request.amount, balance };
-        self.emit(&event, now)?;
-        Ok(Ok(Answer { value: balance, replayed: false }))
-    }
-
-    fn move_points(
-        &mut self,
-        user: UserId,
-        amount: i64,
-        balance: i64,
-        kind: i64,
-        payment: Option<PaymentId>,
-        now: Timestamp,
-    ) -> Op<i64> {
-        let entry = next(&mut self.state.last.entry);
-        self.execute(
-            "INSERT INTO account (user_id, balance) VALUES (?1, ?2) \
-             ON CONFLICT (user_id) DO UPDATE SET balance = excluded.balance",
-            params![user.get(), balance],
-        )?;
-        self.execute(
-            "INSERT INTO points_entry (id, user_id, amount, balance, kind, payment_id, at) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![entry, user.get(), amount, balance, kind, payment.map(PaymentId::get), now.0],
-        )?;
-        Ok(entry)
-    }
-
-    // ---- idempotency and events ----
-
-    fn earlier(&self, user: UserId, key: Option<&IdempotencyKey>) -> Op<Earlier> {
-        let Some(key) = key else { return Ok(Earlier::None) };
-        let found: Option<(Vec<u8>, i64)> = self.optional(
-            "SELECT fingerprint, result_id FROM idempotency WHERE user_id = ?1 AND key = ?2",
-            params![user.get(), key.key],
-            |row| row.try_into(),
-        )?;
-        Ok(match found {
-            None => Earlier::None,
-            Some((fingerprint, _)) if fingerprint != key.fingerprint => Earlier::Other,
-            Some((_, result)) => Earlier::Same(result),
-        })
-    }
-
-    fn remember(
-        &self,
-        user: UserId,
-        key: Option<&IdempotencyKey>,
-        result: i64,
-        now: Timestamp,
-    ) -> Op<()> {
-        let Some(key) = key else { return Ok(()) };
-        self.execute(
-            "INSERT INTO idempotency (user_id, key, fingerprint, result_id, at) \
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![user.get(), key.key, key.fingerprint, result, now.0],
-        )?;
-        Ok(())
-    }
-
     pub(super) fn forget_keys(&self, before: Timestamp, max: u32) -> Op<u32> {
         let forgotten = self.execute(
             "DELETE FROM idempotency WHERE (user_id, key) IN \
@@ -627,15 +150,6 @@ impl<'a> Tx<'a> {
             params![before.0, max],
         )?;
         Ok(u32::try_from(forgotten).unwrap_or(max))
-    }
-
-    fn emit(&mut self, event: &Event, now: Timestamp) -> Op<()> {
-        let id = next(&mut self.state.last.outbox);
-        self.execute(
-            "INSERT INTO outbox (id, topic, key, body) VALUES (?1, ?2, ?3, ?4)",
-            params![id, event.topic().name(), event.key(), cloud_event(event, now)],
-        )?;
-        Ok(())
     }
 
     pub(super) fn mark_published(&self, ids: &[i64]) -> Op<()> {
@@ -934,10 +448,15 @@ impl<'a> Tx<'a> {
     }
 
     pub(super) fn seed(&mut self, seed: &Seed, now: Timestamp) -> Op<()> {
+        let mut changes = Changes::default();
         for user in seed.users.clone().filter_map(UserId::new) {
-            let balance = self.balance(user)? + seed.points;
-            self.move_points(user, seed.points, balance, entry_kind::OPENING, None, now)?;
+            let amount = seed.points;
+            let balance = sale::balance(self.connection, user)? + amount;
+            let (id, kind) = (next(&mut self.state.last.entry), EntryKind::Opening);
+            changes.accounts.insert(user, balance);
+            changes.entries.push(PointsEntry { id, user, amount, balance, kind, at: now });
         }
+        sale::save(self.connection, &changes, &mut self.state.last.outbox)?;
         for (concert, sessions) in &seed.concerts {
             let id = self.create_concert(concert)?;
             for (starts_at, seats) in sessions {
@@ -969,12 +488,6 @@ impl<'a> Tx<'a> {
         )?;
         Ok(())
     }
-}
-
-enum Earlier {
-    None,
-    Same(i64),
-    Other,
 }
 
 fn no_queue(name: &str) -> Failure {

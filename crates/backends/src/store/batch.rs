@@ -1,0 +1,552 @@
+//! The one way in which every store sells: take what waits, load its rows, execute one command after
+//! another, save what has changed, commit, publish, answer.
+//!
+//! There is no waiting window for whoever comes alone; a batch is what came while the one before it
+//! was under way. An [`Engine`] knows how its store does each step, and no order of steps.
+//!
+//! A command whose rows another transaction has locked holds up nobody: it goes into the next batch,
+//! with all that come behind it for one of its rows, until its time is up.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_domain::command::{
+    Changes, Command, Ids, IdsNeeded, Outcome, ResultOf, RowId, Rows, Wants, execute,
+};
+use boxoffice_domain::time::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+
+use super::hall::Catalog;
+use super::stats::{Commit, CommitObserver};
+use crate::Fault;
+
+/// Why a transaction did not come about.
+#[derive(Clone, Debug)]
+pub(super) enum Trouble {
+    /// Nothing has happened, and the same may work at once: a deadlock, a connection that was cut
+    /// off while nobody used it.
+    Again(Fault),
+    /// Nothing has happened, and one of the commands may be the cause.
+    Refused(Fault),
+    /// Nothing has happened, and nothing else will work just now.
+    Away(Fault),
+    /// Nobody knows whether it was committed.
+    Unknown(Fault),
+}
+
+impl Trouble {
+    fn into_fault(self) -> Fault {
+        match self {
+            Self::Again(fault)
+            | Self::Refused(fault)
+            | Self::Away(fault)
+            | Self::Unknown(fault) => fault,
+        }
+    }
+}
+
+/// Other work in a transaction of the store, which knows whom to answer.
+pub(super) trait Job: Send {
+    /// Answers whoever asked.
+    fn answer(self, committed: Result<(), Fault>);
+}
+
+/// For a store whose other work has transactions of its own.
+pub(super) enum NoJob {}
+
+impl Job for NoJob {
+    fn answer(self, _committed: Result<(), Fault>) {
+        match self {}
+    }
+}
+
+/// How a store does the steps of a batch. They are called in the order in which they stand here;
+/// after an error only [`Engine::roll_back`].
+pub(super) trait Engine: Send {
+    /// Other work that shares the transactions of the sale.
+    type Job: Job;
+
+    /// Returns what is for sale, as of the last commit.
+    fn catalog(&self) -> Arc<Catalog>;
+
+    /// Sees to it that there are at least as many ids as needed.
+    fn add_ids(
+        &mut self,
+        ids: &mut Ids,
+        needed: IdsNeeded,
+    ) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Gets ready for a transaction.
+    fn begin(&mut self) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Does other work, before any command.
+    fn run(&mut self, job: &mut Self::Job) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Looks which reservations are wanted, without a lock, and adds their seats to what is wanted.
+    fn peek(
+        &mut self,
+        wants: &mut Wants,
+        rows: &mut Rows,
+    ) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Loads what is wanted, under locks where others write too.
+    fn load(
+        &mut self,
+        wants: &Wants,
+        rows: &mut Rows,
+    ) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Loads what repeated requests are answered with.
+    fn load_results(
+        &mut self,
+        wanted: &[ResultOf],
+        rows: &mut Rows,
+    ) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Saves the changes and makes the transaction durable.
+    fn commit(&mut self, changes: &Changes) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Undoes the transaction, if there is one.
+    fn roll_back(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Lets everybody see what was committed.
+    fn publish(&mut self, changes: &Changes);
+
+    /// Takes note of a trouble that was not got over.
+    fn gave_up(&self, trouble: &Trouble);
+}
+
+/// How batches are made.
+pub(super) struct BatchOptions {
+    /// The most commands in one of them.
+    pub(super) batch_max: usize,
+    /// The most commands that may wait.
+    pub(super) queue_max: usize,
+    /// The time from asking to the last try; none where nobody else can be in the way.
+    pub(super) patience: Option<Duration>,
+    /// Whether the commands of a rush are given a moment to come together.
+    pub(super) gathers: bool,
+    /// Called after each commit.
+    pub(super) observe: CommitObserver,
+}
+
+enum Message<J> {
+    Sale(Sale),
+    Job(J),
+    Close,
+}
+
+struct Sale {
+    command: Command,
+    reply: oneshot::Sender<Result<Outcome, Fault>>,
+    asked: Instant,
+}
+
+/// The way to the batches of a store.
+pub(super) struct Sales<J> {
+    sender: mpsc::Sender<Message<J>>,
+}
+
+impl<J: Job> Sales<J> {
+    /// Asks for a command to be executed; whether or not anybody waits for the answer, it will be.
+    pub(super) fn ask(
+        &self,
+        command: Command,
+    ) -> Result<oneshot::Receiver<Result<Outcome, Fault>>, Fault> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Sale(Sale { command, reply, asked: Instant::now() }))?;
+        Ok(answer)
+    }
+
+    /// Hands other work over.
+    pub(super) fn hand_over(&self, job: J) -> Result<(), Fault> {
+        self.send(Message::Job(job))
+    }
+
+    fn send(&self, message: Message<J>) -> Result<(), Fault> {
+        self.sender.try_send(message).map_err(|error| {
+            Fault::Unavailable(match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    "too many operations are waiting for the store".into()
+                }
+                mpsc::error::TrySendError::Closed(_) => CLOSED.into(),
+            })
+        })
+    }
+
+    /// Returns how many commands wait.
+    pub(super) fn waiting(&self) -> u64 {
+        (self.sender.max_capacity() - self.sender.capacity()) as u64
+    }
+
+    /// Tells the batches to do what came before and end.
+    pub(super) async fn close(&self) {
+        let _ = self.sender.send(Message::Close).await;
+    }
+}
+
+const CLOSED: &str = "the store is closed";
+
+/// Waits for the answer to what was asked.
+pub(super) async fn answered(
+    answer: oneshot::Receiver<Result<Outcome, Fault>>,
+) -> Result<Outcome, Fault> {
+    answer.await.unwrap_or_else(|_| Err(Fault::Unavailable(CLOSED.into())))
+}
+
+/// A batch of so many commands says that there is a rush.
+const RUSH_COMMANDS: usize = 8;
+/// In a rush it is looked this often whether more commands have come, and they are taken when none
+/// have, ...
+const GATHER_STEP: Duration = Duration::from_millis(1);
+/// ... or when it was looked so many times.
+const GATHER_STEPS: u32 = 5;
+/// How often a batch is tried before its commands are tried alone, and one of them alone.
+const TRIES: u32 = 4;
+/// A store that needs so long to fail will not do better for those who wait.
+const GIVEN_UP: Duration = Duration::from_secs(1);
+/// The pause before locked rows are tried again, where nothing else is to be done.
+const LOCKED_PAUSE: Duration = Duration::from_millis(2);
+/// The longest such pause.
+const LOCKED_PAUSE_MAX: Duration = Duration::from_millis(32);
+
+/// Makes the way to the batches, and what works them off until it is told to close or nobody can
+/// reach it any more.
+pub(super) fn batches<E: Engine>(
+    engine: E,
+    ids: Ids,
+    latest: Timestamp,
+    options: BatchOptions,
+) -> (Sales<E::Job>, impl Future<Output = ()> + Send) {
+    let (sender, receiver) = mpsc::channel(options.queue_max.max(1));
+    let runner = Runner { engine, options, ids, latest, receiver, open: true };
+    (Sales { sender }, runner.run())
+}
+
+struct Runner<E: Engine> {
+    engine: E,
+    options: BatchOptions,
+    ids: Ids,
+    /// The latest time at which anything was decided. Requests do not get here in the order of
+    /// their times (a slow body, a busy thread), and deciding one of them in the past of another
+    /// would give the same seat to a hold that is over and to the one that came after it.
+    latest: Timestamp,
+    receiver: mpsc::Receiver<Message<E::Job>>,
+    open: bool,
+}
+
+/// What is done in one transaction.
+enum Entry<J> {
+    Sale(Sale),
+    Job(J),
+}
+
+/// How a command of a batch came out.
+enum Done {
+    /// With this answer.
+    Answer(Result<Outcome, Fault>),
+    /// Another transaction has locked one of its rows.
+    Locked,
+}
+
+impl<E: Engine> Runner<E> {
+    async fn run(mut self) {
+        let _guard = StopOnPanic;
+        let mut inbox: Vec<Message<E::Job>> = Vec::new();
+        let mut locked: Vec<Entry<E::Job>> = Vec::new();
+        let mut pause = LOCKED_PAUSE;
+        let mut last_commands = 0;
+        while self.open || !locked.is_empty() {
+            let room = self.options.batch_max.saturating_sub(locked.len()).max(1);
+            if locked.is_empty() {
+                if self.receiver.recv_many(&mut inbox, 1).await == 0 {
+                    break;
+                }
+            } else {
+                // Whoever comes meanwhile does not wait for those that are locked.
+                tokio::select! {
+                    biased;
+                    _ = self.receiver.recv_many(&mut inbox, 1), if self.open => {}
+                    () = sleep(pause) => {}
+                }
+            }
+            if last_commands >= RUSH_COMMANDS && self.options.gathers {
+                self.gather().await;
+            }
+            while inbox.len() < room
+                && let Ok(message) = self.receiver.try_recv()
+            {
+                inbox.push(message);
+            }
+            let mut batch = std::mem::take(&mut locked);
+            let waited_only = inbox.is_empty();
+            for message in inbox.drain(..) {
+                match message {
+                    Message::Sale(sale) => batch.push(Entry::Sale(sale)),
+                    Message::Job(job) => batch.push(Entry::Job(job)),
+                    Message::Close => {
+                        self.open = false;
+                        self.receiver.close();
+                    }
+                }
+            }
+            last_commands = batch.len();
+            locked = self.work_off(batch).await;
+            pause = if waited_only { (pause * 2).min(LOCKED_PAUSE_MAX) } else { LOCKED_PAUSE };
+        }
+    }
+
+    /// Lets the commands of a rush come together. A commit costs about the same for two as for two
+    /// hundred, and whoever answers requests works through them faster when not interrupted for
+    /// each few.
+    async fn gather(&mut self) {
+        let mut waiting = 0;
+        for _ in 0..GATHER_STEPS {
+            sleep(GATHER_STEP).await;
+            let now = self.receiver.len();
+            if now == waiting || now >= self.options.batch_max {
+                return;
+            }
+            waiting = now;
+        }
+    }
+
+    /// Does a batch, and answers all of it but those whose rows are locked, which it returns.
+    async fn work_off(&mut self, batch: Vec<Entry<E::Job>>) -> Vec<Entry<E::Job>> {
+        let mut locked = Vec::new();
+        // Rows of commands that wait: who comes behind one of them waits as well.
+        let mut blocked: HashSet<RowId> = HashSet::new();
+        let batch = self.without_late(batch);
+        let mut groups = vec![(batch, 1)];
+        while let Some((mut group, tries)) = groups.pop() {
+            if group.is_empty() {
+                continue;
+            }
+            let began = Instant::now();
+            let (done, ids) = self.transact(&mut group, &mut blocked).await;
+            self.ids = ids;
+            match done {
+                Ok(done) => self.answer(group, done, &mut locked),
+                Err(trouble) => {
+                    self.engine.roll_back().await;
+                    let alone = group.len() == 1;
+                    let again = matches!(trouble, Trouble::Again(_));
+                    if again && tries < TRIES {
+                        // Two that met once are not to meet again.
+                        let spread = u64::from(began.elapsed().subsec_nanos()) % 8;
+                        sleep(Duration::from_millis(u64::from(tries) * 2 + spread)).await;
+                        groups.push((group, tries + 1));
+                    } else if !alone && (again || matches!(trouble, Trouble::Refused(_))) {
+                        // Alone, one that fails takes no other down with it.
+                        groups.extend(group.into_iter().rev().map(|entry| (vec![entry], 1)));
+                    } else {
+                        self.engine.gave_up(&trouble);
+                        let unknown = matches!(trouble, Trouble::Unknown(_));
+                        let away = matches!(trouble, Trouble::Away(_));
+                        let fault = trouble.into_fault();
+                        if away && began.elapsed() >= GIVEN_UP {
+                            self.refuse_waiting(&fault);
+                        }
+                        for entry in group {
+                            match entry {
+                                Entry::Sale(sale)
+                                    if unknown && tries < TRIES && sale.command.is_repeatable() =>
+                                {
+                                    groups.push((vec![Entry::Sale(sale)], tries + 1));
+                                }
+                                entry => refuse(entry, &fault),
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        locked
+    }
+
+    /// Whoever has waited for a store that did not answer is not to wait for the next try as well.
+    fn refuse_waiting(&mut self, fault: &Fault) {
+        while let Ok(message) = self.receiver.try_recv() {
+            match message {
+                Message::Sale(sale) => refuse(Entry::<E::Job>::Sale(sale), fault),
+                Message::Job(job) => job.answer(Err(fault.clone())),
+                Message::Close => {
+                    self.open = false;
+                    self.receiver.close();
+                }
+            }
+        }
+    }
+
+    /// Refuses those whose time was up before anybody looked at them.
+    fn without_late(&self, batch: Vec<Entry<E::Job>>) -> Vec<Entry<E::Job>> {
+        let Some(patience) = self.options.patience else { return batch };
+        let fault = Fault::Unavailable("the database is too slow for all that is asked".into());
+        batch
+            .into_iter()
+            .filter_map(|entry| match entry {
+                Entry::Sale(sale) if sale.asked.elapsed() > patience => {
+                    refuse(Entry::<E::Job>::Sale(sale), &fault);
+                    None
+                }
+                entry => Some(entry),
+            })
+            .collect()
+    }
+
+    fn answer(&self, group: Vec<Entry<E::Job>>, done: Vec<Done>, locked: &mut Vec<Entry<E::Job>>) {
+        let late = |sale: &Sale| {
+            self.options.patience.is_some_and(|patience| sale.asked.elapsed() >= patience)
+        };
+        for (entry, done) in group.into_iter().zip(done) {
+            match (entry, done) {
+                (Entry::Job(job), _) => job.answer(Ok(())),
+                (Entry::Sale(sale), Done::Answer(answer)) => {
+                    // Whoever asked may have gone away; what was done stands all the same.
+                    let _ = sale.reply.send(answer);
+                }
+                // A sweep comes by again.
+                (Entry::Sale(sale), Done::Locked) if sale.command.is_repeatable() => {
+                    let _ = sale.reply.send(Ok(Outcome::Expire(false)));
+                }
+                (Entry::Sale(sale), Done::Locked) if late(&sale) => {
+                    let why = "another transaction held a lock for too long";
+                    let _ = sale.reply.send(Err(Fault::Unavailable(why.into())));
+                }
+                (entry @ Entry::Sale(_), Done::Locked) => locked.push(entry),
+            }
+        }
+    }
+
+    /// Does all of a group in one transaction. After an error nothing of it has happened, or nobody
+    /// knows. Also returns the ids that are left.
+    async fn transact(
+        &mut self,
+        group: &mut [Entry<E::Job>],
+        blocked: &mut HashSet<RowId>,
+    ) -> (Result<Vec<Done>, Trouble>, Ids) {
+        let mut ids = std::mem::take(&mut self.ids);
+        let mut needed = IdsNeeded::default();
+        let mut wants = Wants::default();
+        for command in commands(group) {
+            needed.add(command);
+            wants.add(command);
+        }
+        if let Err(trouble) = self.engine.add_ids(&mut ids, needed).await {
+            return (Err(trouble), ids);
+        }
+        let began = Instant::now();
+        let mut rows = Rows::new(ids);
+        let loaded = self.load(group, &mut wants, &mut rows).await;
+        if let Err(trouble) = loaded {
+            return (Err(trouble), rows.into_changes().1);
+        }
+        let done = self.execute(group, &mut rows, blocked);
+        let (changes, ids) = rows.into_changes();
+        let has_jobs = group.iter().any(|entry| matches!(entry, Entry::Job(_)));
+        if changes.is_empty() && !has_jobs {
+            self.engine.roll_back().await;
+            return (Ok(done), ids);
+        }
+        if let Err(trouble) = self.engine.commit(&changes).await {
+            return (Err(trouble), ids);
+        }
+        self.engine.publish(&changes);
+        (self.options.observe)(Commit { commands: group.len(), took: began.elapsed() });
+        (Ok(done), ids)
+    }
+
+    async fn load(
+        &mut self,
+        group: &mut [Entry<E::Job>],
+        wants: &mut Wants,
+        rows: &mut Rows,
+    ) -> Result<(), Trouble> {
+        self.engine.begin().await?;
+        for entry in group.iter_mut() {
+            if let Entry::Job(job) = entry {
+                self.engine.run(job).await?;
+            }
+        }
+        let commands: Vec<&Command> = commands(group).collect();
+        if commands.is_empty() {
+            return Ok(());
+        }
+        let catalog = self.engine.catalog();
+        for (concert, session) in &wants.sessions {
+            let hall = catalog.hall(*concert, *session);
+            let found = (catalog.concert(*concert).cloned(), hall.map(|hall| *hall.session()));
+            rows.put_session((*concert, *session), found);
+        }
+        self.engine.peek(wants, rows).await?;
+        self.engine.load(wants, rows).await?;
+        let results = rows.results_wanted(&commands).map_err(|unwanted| {
+            Trouble::Refused(Fault::Corrupt(format!("not loaded: {}", unwanted.0)))
+        })?;
+        if !results.is_empty() {
+            self.engine.load_results(&results, rows).await?;
+        }
+        Ok(())
+    }
+
+    fn execute(
+        &mut self,
+        group: &[Entry<E::Job>],
+        rows: &mut Rows,
+        blocked: &mut HashSet<RowId>,
+    ) -> Vec<Done> {
+        let mut done = Vec::with_capacity(group.len());
+        for entry in group {
+            let Entry::Sale(Sale { command, .. }) = entry else {
+                // What is told to a job it knows by itself.
+                done.push(Done::Locked);
+                continue;
+            };
+            if rows.has_locked() || !blocked.is_empty() {
+                let of_command = rows.rows_of(command);
+                if of_command.iter().any(|row| rows.is_locked(*row) || blocked.contains(row)) {
+                    blocked.extend(of_command);
+                    done.push(Done::Locked);
+                    continue;
+                }
+            }
+            self.latest = self.latest.max(command.now());
+            let outcome = execute(rows, command, self.latest);
+            done.push(Done::Answer(outcome.map_err(|unwanted| {
+                Fault::Corrupt(format!("what was asked for is not there: {}", unwanted.0))
+            })));
+        }
+        done
+    }
+}
+
+fn commands<J>(group: &[Entry<J>]) -> impl Iterator<Item = &Command> {
+    group.iter().filter_map(|entry| match entry {
+        Entry::Sale(sale) => Some(&sale.command),
+        Entry::Job(_) => None,
+    })
+}
+
+fn refuse<J: Job>(entry: Entry<J>, fault: &Fault) {
+    match entry {
+        Entry::Sale(sale) => {
+            let _ = sale.reply.send(Err(fault.clone()));
+        }
+        Entry::Job(job) => job.answer(Err(fault.clone())),
+    }
+}
+
+/// A panic in the middle of a batch is a bug that leaves us not knowing what the memory says against
+/// the store. The store is right; a restart reads it.
+struct StopOnPanic;
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("what writes to the store panicked; stopping rather than guess");
+            std::process::abort();
+        }
+    }
+}

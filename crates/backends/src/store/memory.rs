@@ -1,0 +1,387 @@
+//! The store as maps in memory, for tests and simulations. Nothing of it outlives the process, but
+//! what was committed outlives the store: see [`Kept`].
+
+mod audit;
+mod data;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use boxoffice_domain::command::{
+    Changes, Ids, IdsNeeded, LiveSeats, ResultOf, ResultRow, Rows, Wants,
+};
+use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
+use boxoffice_domain::invariant::Finding;
+use boxoffice_domain::queue::Settings;
+use boxoffice_domain::sales::{Concert, Reservation, ReservationState, Seat, SeatState, Session};
+use boxoffice_domain::time::Timestamp;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use self::data::Data;
+use super::batch::{BatchOptions, Engine, NoJob, Sales, Trouble, batches};
+use super::hall::{Catalog, Hall};
+use super::stats::StoreStats;
+use super::types::{
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
+    StoredQueue,
+};
+use crate::cloud_event::OutboxRow;
+use crate::{Error, Fault};
+
+/// What a store has committed. A store that is opened on it goes on from there, as another does
+/// from its file.
+#[derive(Clone, Default)]
+pub struct Kept(Arc<Mutex<Data>>);
+
+/// The store in memory.
+pub struct MemoryStore {
+    /// The way to the batches.
+    pub(super) sales: Sales<NoJob>,
+    batches: Mutex<Option<JoinHandle<()>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    data: Arc<Mutex<Data>>,
+    catalog: ArcSwap<Catalog>,
+    stats: StoreStats,
+}
+
+/// The most commands in a batch.
+const BATCH_MAX: usize = 256;
+/// The most commands that may wait.
+const QUEUE_MAX: usize = 16_384;
+
+impl MemoryStore {
+    /// Opens a store on what was kept. Its batches run on the current tokio runtime.
+    pub fn open(kept: &Kept) -> Arc<Self> {
+        let data = kept.0.clone();
+        let (catalog, ids, latest) = {
+            let data = data.lock();
+            (data.catalog(), data.ids(), data.clock())
+        };
+        let catalog = ArcSwap::from_pointee(catalog);
+        let shared = Arc::new(Shared { data, catalog, stats: StoreStats::default() });
+        let options = BatchOptions {
+            batch_max: BATCH_MAX,
+            queue_max: QUEUE_MAX,
+            patience: None,
+            gathers: false,
+            observe: Arc::new(|_| {}),
+        };
+        let (sales, run) = batches(MemoryEngine(shared.clone()), ids, latest, options);
+        let batches = Mutex::new(Some(tokio::spawn(run)));
+        Arc::new(Self { sales, batches, shared })
+    }
+
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
+        self.shared.catalog.load_full()
+    }
+
+    pub(super) fn stats(&self) -> &StoreStats {
+        let stats = &self.shared.stats;
+        stats.pending.store(self.sales.waiting(), Ordering::Relaxed);
+        stats
+    }
+
+    pub(super) async fn close(&self) {
+        self.sales.close().await;
+        let batches = self.batches.lock().take();
+        if let Some(batches) = batches {
+            let _ = batches.await;
+        }
+    }
+
+    /// Does other work on what is committed. It is whole or not at all, because nobody else looks
+    /// meanwhile.
+    fn with<T>(&self, work: impl FnOnce(&mut Data) -> T) -> T {
+        work(&mut self.shared.data.lock())
+    }
+
+    pub(super) async fn balance(&self, user: UserId) -> Result<i64, Fault> {
+        Ok(self.with(|data| data.balance(user)))
+    }
+
+    pub(super) async fn reservation(
+        &self,
+        id: ReservationId,
+    ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
+        Ok(self.with(|data| data.reservation(id)).map(|row| (row.reservation, row.until)))
+    }
+
+    pub(super) async fn due(&self, now: Timestamp, max: u32) -> Result<Vec<ReservationId>, Fault> {
+        Ok(self.with(|data| data.due(now, max as usize)))
+    }
+
+    pub(super) async fn forget_keys(&self, before: Timestamp, max: u32) -> Result<u32, Fault> {
+        Ok(self.with(|data| data.forget_keys(before, max)))
+    }
+
+    pub(super) async fn queues(&self) -> Result<Vec<StoredQueue>, Fault> {
+        Ok(self.with(|data| data.stored_queues()))
+    }
+
+    pub(super) async fn create_queue(
+        &self,
+        name: QueueName,
+        settings: Settings,
+    ) -> Result<bool, Fault> {
+        Ok(self.with(|data| data.create_queue(name, settings)))
+    }
+
+    pub(super) async fn set_queue(&self, name: QueueName, settings: Settings) -> Result<(), Fault> {
+        self.with(|data| data.set_queue(&name, settings))
+    }
+
+    pub(super) async fn checkpoint(
+        &self,
+        queues: Vec<Checkpoint>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.with(|data| data.checkpoint(&queues, now))
+    }
+
+    pub(super) async fn take_numbers(
+        &self,
+        queue: QueueName,
+        count: u64,
+        at_least: u64,
+    ) -> Result<u64, Fault> {
+        self.with(|data| data.take_numbers(&queue, count, at_least))
+    }
+
+    pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
+        self.with(|data| data.advance(&step, now))
+    }
+
+    pub(super) async fn record(
+        &self,
+        progress: Vec<Progress>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.with(|data| data.record(&progress, now))
+    }
+
+    pub(super) async fn add_aliases(&self, aliases: Vec<Alias>) -> Result<(), Error<AliasExists>> {
+        self.with(|data| data.add_aliases(aliases)).map_err(Error::Rejected)
+    }
+
+    pub(super) async fn aliases(&self, now: Timestamp) -> Result<Vec<Alias>, Fault> {
+        Ok(self.with(|data| data.aliases(now)))
+    }
+
+    pub(super) async fn clock(&self) -> Result<Timestamp, Fault> {
+        Ok(self.with(|data| data.clock()))
+    }
+
+    pub(super) async fn create_concert(&self, new: NewConcert) -> Result<ConcertId, Fault> {
+        self.with(|data| {
+            let concert = data.create_concert(new)?;
+            let id = concert.id;
+            self.show_concert(concert);
+            Ok(id)
+        })
+    }
+
+    pub(super) async fn create_session(
+        &self,
+        concert: ConcertId,
+        starts_at: Timestamp,
+        groups: Vec<NewSeats>,
+    ) -> Result<Option<(SessionId, Vec<AddedSeats>)>, Fault> {
+        self.with(|data| {
+            let made = data.create_session(concert, starts_at, &groups)?;
+            Ok(made.map(|(session, seats, added)| {
+                self.show_session(session, seats);
+                (session.id, added)
+            }))
+        })
+    }
+
+    pub(super) async fn add_seats(
+        &self,
+        concert: ConcertId,
+        session: SessionId,
+        group: NewSeats,
+    ) -> Result<Option<AddedSeats>, Fault> {
+        self.with(|data| {
+            let Some((seats, added)) = data.add_seats(concert, session, group)? else {
+                return Ok(None);
+            };
+            if let Some(hall) = self.shared.catalog.load().hall_of(session) {
+                hall.append(seats);
+            }
+            Ok(added)
+        })
+    }
+
+    pub(super) async fn seed(&self, seed: Seed, now: Timestamp) -> Result<(), Fault> {
+        // The ids of entries are the batches'. A seed comes before anything is sold.
+        self.with(|data| {
+            data.give_points(&seed, now);
+            for (concert, sessions) in &seed.concerts {
+                let concert = data.create_concert(concert.clone())?;
+                let id = concert.id;
+                self.show_concert(concert);
+                for (starts_at, seats) in sessions {
+                    if let Some((session, seats, _)) =
+                        data.create_session(id, *starts_at, &[*seats])?
+                    {
+                        self.show_session(session, seats);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn show_concert(&self, concert: Concert) {
+        let catalog = self.shared.catalog.load().with_concert(concert);
+        self.shared.catalog.store(Arc::new(catalog));
+    }
+
+    fn show_session(&self, session: Session, seats: Vec<Seat>) {
+        let hall = Arc::new(Hall::new(session, seats));
+        let catalog = self.shared.catalog.load().with_hall(hall);
+        self.shared.catalog.store(Arc::new(catalog));
+    }
+
+    pub(super) fn take_outbox(&self, max: u32) -> Vec<OutboxRow> {
+        self.with(|data| data.outbox.values().take(max as usize).cloned().collect())
+    }
+
+    pub(super) async fn last_event(&self) -> Result<i64, Fault> {
+        Ok(self.with(|data| data.last_event))
+    }
+
+    pub(super) fn mark_published(&self, ids: Vec<i64>) {
+        self.with(|data| data.mark_published(&ids));
+    }
+
+    pub(super) async fn setting(
+        &self,
+        name: &'static str,
+        fresh: Option<String>,
+    ) -> Result<Option<String>, Fault> {
+        Ok(self.with(|data| match fresh {
+            Some(fresh) => Some(data.settings.entry(name).or_insert(fresh).clone()),
+            None => data.settings.get(name).cloned(),
+        }))
+    }
+
+    pub(super) async fn set_setting(&self, name: &'static str, value: String) -> Result<(), Fault> {
+        self.with(|data| data.settings.insert(name, value));
+        Ok(())
+    }
+
+    pub(super) async fn audit(&self, now: Timestamp) -> Result<Vec<Finding>, Fault> {
+        let data = self.shared.data.lock();
+        Ok(audit::findings(&data, &self.shared.catalog.load(), now))
+    }
+}
+
+struct MemoryEngine(Arc<Shared>);
+
+impl Engine for MemoryEngine {
+    type Job = NoJob;
+
+    fn catalog(&self) -> Arc<Catalog> {
+        self.0.catalog.load_full()
+    }
+
+    async fn add_ids(&mut self, ids: &mut Ids, _needed: IdsNeeded) -> Result<(), Trouble> {
+        // Opening entries of a seed are made beside the batches; what they used is gone.
+        let seeded = self.0.data.lock().seeded_entries();
+        if let Some(after) = seeded {
+            ids.entries = Default::default();
+            ids.entries.add(after + 1..i64::MAX);
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    async fn run(&mut self, job: &mut NoJob) -> Result<(), Trouble> {
+        match *job {}
+    }
+
+    async fn peek(&mut self, wants: &mut Wants, rows: &mut Rows) -> Result<(), Trouble> {
+        let data = self.0.data.lock();
+        for id in std::mem::take(&mut wants.reservations) {
+            let found = data.reservation(id);
+            if let Some(row) = &found {
+                wants.add_seats_of(&row.reservation);
+            }
+            rows.put_reservation(id, found);
+        }
+        Ok(())
+    }
+
+    async fn load(&mut self, wants: &Wants, rows: &mut Rows) -> Result<(), Trouble> {
+        let data = self.0.data.lock();
+        for user in &wants.accounts {
+            rows.put_account(*user, data.balance(*user));
+        }
+        for seat in wants.seats.keys() {
+            rows.put_seat(*seat, data.seats.get(seat).copied());
+        }
+        for of in &wants.live_seats {
+            let live = data.live.get(of).into_iter().flatten().filter_map(|id| {
+                let row = data.reservations.get(id)?;
+                let held = matches!(row.reservation.state, ReservationState::Held { .. });
+                Some(LiveSeats {
+                    reservation: *id,
+                    seats: u32::try_from(row.reservation.items.len()).unwrap_or(u32::MAX),
+                    until: held.then_some(row.until),
+                })
+            });
+            rows.put_live_seats(*of, live.collect());
+        }
+        for ticket in &wants.tickets {
+            rows.put_ticket(ticket.clone(), data.spent.contains_key(ticket));
+        }
+        for (user, key) in &wants.keys {
+            rows.put_key(*user, key.clone(), data.key(*user, key));
+        }
+        Ok(())
+    }
+
+    async fn load_results(&mut self, wanted: &[ResultOf], rows: &mut Rows) -> Result<(), Trouble> {
+        let data = self.0.data.lock();
+        for of in wanted {
+            let found = match of {
+                ResultOf::Reserve(id) => data.reservation(*id).map(ResultRow::Reserve),
+                ResultOf::Pay(id) => data.payments.get(id).map(|(p, _)| ResultRow::Pay(*p)),
+                ResultOf::Charge(id) => {
+                    data.entries.get(id).map(|entry| ResultRow::Charge(entry.balance))
+                }
+            };
+            if let Some(found) = found {
+                rows.put_result(*of, found);
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, changes: &Changes) -> Result<(), Trouble> {
+        self.0.data.lock().save(changes);
+        Ok(())
+    }
+
+    async fn roll_back(&mut self) {}
+
+    fn publish(&mut self, changes: &Changes) {
+        let catalog = self.0.catalog.load();
+        for (seat, (session, state)) in &changes.seats {
+            if let Some(hall) = catalog.hall_of(*session) {
+                hall.publish(&[(*seat, *state)] as &[(_, SeatState)]);
+            }
+        }
+    }
+
+    fn gave_up(&self, _trouble: &Trouble) {}
+}

@@ -1,0 +1,466 @@
+//! What the store in memory holds.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use boxoffice_domain::command::{
+    Changes, EntryKind, Ids, KeyRow, NewKey, Payment, PointsEntry, ReservationRow, TicketKey,
+};
+use boxoffice_domain::ids::{
+    ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
+};
+use boxoffice_domain::queue::{Admission, Bucket, Settings};
+use boxoffice_domain::sales::{Concert, ReservationState, Seat, SeatState, Session};
+use boxoffice_domain::time::Timestamp;
+use roaring::RoaringTreemap;
+
+use crate::Fault;
+use crate::cloud_event::{OutboxRow, cloud_event};
+use crate::store::hall::{Catalog, Hall};
+use crate::store::types::{
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
+    StoredQueue,
+};
+
+/// For a day an opaque token that ran out is still known as such; then it is any unknown token.
+const ALIAS_KEPT_MS: i64 = 24 * 3_600_000;
+
+/// All tables.
+#[derive(Default)]
+pub(super) struct Data {
+    pub(super) concerts: BTreeMap<ConcertId, Concert>,
+    pub(super) sessions: BTreeMap<SessionId, Session>,
+    pub(super) seats: BTreeMap<SeatId, (SessionId, Seat)>,
+    pub(super) reservations: BTreeMap<ReservationId, ReservationRow>,
+    /// Reservations that are held or paid, by user and session.
+    pub(super) live: HashMap<(UserId, SessionId), BTreeSet<ReservationId>>,
+    /// Holds, by when they end.
+    pub(super) held: BTreeSet<(Timestamp, ReservationId)>,
+    pub(super) accounts: BTreeMap<UserId, i64>,
+    pub(super) entries: BTreeMap<i64, PointsEntry>,
+    pub(super) payments: BTreeMap<PaymentId, (Payment, UserId)>,
+    pub(super) spent: BTreeMap<TicketKey, Option<PaymentId>>,
+    pub(super) left: BTreeSet<(QueueName, u64)>,
+    pub(super) keys: BTreeMap<(UserId, String), NewKey>,
+    pub(super) outbox: BTreeMap<i64, OutboxRow>,
+    pub(super) last_event: i64,
+    /// Events that have left, by topic.
+    pub(super) published: BTreeMap<String, u64>,
+    pub(super) queues: BTreeMap<QueueName, Queue>,
+    pub(super) aliases: BTreeMap<String, Alias>,
+    pub(super) settings: BTreeMap<&'static str, String>,
+    /// The latest time that was seen.
+    latest: Timestamp,
+    /// The last entry that a seed has made since the batches were told.
+    seeded: Option<i64>,
+}
+
+/// A queue.
+pub(super) struct Queue {
+    settings: Settings,
+    pub(super) next: u64,
+    pub(super) watermark: u64,
+    pub(super) serving: u64,
+    pub(super) floor: u64,
+    claimed: RoaringTreemap,
+    pub(super) log: BTreeMap<u64, Timestamp>,
+    bucket: Bucket,
+}
+
+fn id<T>(new: fn(i64) -> Option<T>, last: i64) -> Result<T, Fault> {
+    new(last + 1).ok_or_else(|| Fault::Corrupt(format!("no id after {last}")))
+}
+
+fn no_queue(name: &QueueName) -> Fault {
+    Fault::Corrupt(format!("no queue {name}"))
+}
+
+impl Data {
+    // ---- the sale ----
+
+    pub(super) fn ids(&self) -> Ids {
+        let mut ids = Ids::default();
+        let reservation = self.reservations.last_key_value().map_or(0, |(id, _)| id.get());
+        let payment = self.payments.last_key_value().map_or(0, |(id, _)| id.get());
+        let entry = self.entries.last_key_value().map_or(0, |(id, _)| *id);
+        ids.reservations.add(reservation + 1..i64::MAX);
+        ids.payments.add(payment + 1..i64::MAX);
+        ids.entries.add(entry + 1..i64::MAX);
+        ids
+    }
+
+    pub(super) fn balance(&self, user: UserId) -> i64 {
+        self.accounts.get(&user).copied().unwrap_or(0)
+    }
+
+    pub(super) fn reservation(&self, id: ReservationId) -> Option<ReservationRow> {
+        self.reservations.get(&id).cloned()
+    }
+
+    pub(super) fn key(&self, user: UserId, key: &str) -> Option<KeyRow> {
+        let row = self.keys.get(&(user, key.to_owned()))?;
+        Some(KeyRow { fingerprint: row.fingerprint, result: row.result })
+    }
+
+    pub(super) fn due(&self, now: Timestamp, max: usize) -> Vec<ReservationId> {
+        let due = self.held.iter().take_while(|(until, _)| *until <= now);
+        due.take(max).map(|(_, id)| *id).collect()
+    }
+
+    pub(super) fn save(&mut self, changes: &Changes) {
+        for (id, (reservation, until)) in &changes.reservations_made {
+            let row = ReservationRow { reservation: reservation.clone(), until: *until };
+            self.put_reservation(*id, row);
+        }
+        for (id, reservation) in &changes.reservations_settled {
+            if let Some(row) = self.reservation(*id) {
+                let row = ReservationRow { reservation: reservation.clone(), ..row };
+                self.put_reservation(*id, row);
+            }
+        }
+        for (seat, (_, state)) in &changes.seats {
+            if let Some((_, seat)) = self.seats.get_mut(seat) {
+                seat.state = *state;
+            }
+        }
+        self.accounts.extend(&changes.accounts);
+        for entry in &changes.entries {
+            self.latest = self.latest.max(entry.at);
+            self.entries.insert(entry.id, *entry);
+        }
+        for (payment, user) in &changes.payments {
+            self.payments.insert(payment.id, (*payment, *user));
+        }
+        for spent in &changes.spent {
+            self.spent.insert(spent.ticket.clone(), spent.payment);
+        }
+        self.left.extend(changes.left.iter().cloned());
+        for key in &changes.keys {
+            self.keys.insert((key.user, key.key.clone()), key.clone());
+        }
+        for (event, at) in &changes.events {
+            self.last_event += 1;
+            let id = self.last_event;
+            let topic = event.topic().name().to_owned();
+            let row = OutboxRow { id, topic, key: event.key(), body: cloud_event(event, *at) };
+            self.outbox.insert(id, row);
+        }
+    }
+
+    fn put_reservation(&mut self, id: ReservationId, row: ReservationRow) {
+        let reservation = &row.reservation;
+        self.latest = self.latest.max(reservation.created_at);
+        let live = self.live.entry((reservation.user, reservation.session)).or_default();
+        let (is_live, is_held) = match reservation.state {
+            ReservationState::Held { .. } => (true, true),
+            ReservationState::Paid { .. } => (true, false),
+            ReservationState::Cancelled | ReservationState::Expired => (false, false),
+        };
+        if is_live {
+            live.insert(id);
+        } else {
+            live.remove(&id);
+        }
+        if is_held {
+            self.held.insert((row.until, id));
+        } else {
+            self.held.remove(&(row.until, id));
+        }
+        self.reservations.insert(id, row);
+    }
+
+    pub(super) fn forget_keys(&mut self, before: Timestamp, max: u32) -> u32 {
+        let mut old: Vec<(Timestamp, (UserId, String))> = self
+            .keys
+            .iter()
+            .filter(|(_, row)| row.at < before)
+            .map(|(key, row)| (row.at, key.clone()))
+            .collect();
+        old.sort();
+        old.truncate(max as usize);
+        old.iter().filter(|(_, key)| self.keys.remove(key).is_some()).count() as u32
+    }
+
+    pub(super) fn mark_published(&mut self, ids: &[i64]) {
+        for id in ids {
+            if let Some(row) = self.outbox.remove(id) {
+                *self.published.entry(row.topic).or_default() += 1;
+            }
+        }
+    }
+
+    /// Gives users of a seed their first points.
+    pub(super) fn give_points(&mut self, seed: &Seed, now: Timestamp) {
+        for user in seed.users.clone().filter_map(UserId::new) {
+            let id = self.entries.last_key_value().map_or(0, |(id, _)| *id) + 1;
+            let (amount, balance) = (seed.points, self.balance(user) + seed.points);
+            let kind = EntryKind::Opening;
+            self.entries.insert(id, PointsEntry { id, user, amount, balance, kind, at: now });
+            self.accounts.insert(user, balance);
+            self.seeded = Some(id);
+        }
+        self.latest = self.latest.max(now);
+    }
+
+    /// Returns the last entry that a seed has made, once.
+    pub(super) fn seeded_entries(&mut self) -> Option<i64> {
+        self.seeded.take()
+    }
+
+    // ---- what is for sale ----
+
+    pub(super) fn catalog(&self) -> Catalog {
+        let hall = |session: &Session| {
+            let seats = self.seats.values().filter(|(of, _)| *of == session.id);
+            Hall::new(*session, seats.map(|(_, seat)| *seat).collect())
+        };
+        let halls = self.sessions.values().map(hall).collect();
+        Catalog::from_parts(self.concerts.values().cloned().collect(), halls)
+    }
+
+    pub(super) fn create_concert(&mut self, new: NewConcert) -> Result<Concert, Fault> {
+        let last = self.concerts.last_key_value().map_or(0, |(id, _)| id.get());
+        let NewConcert { name, venue, queue, opens_at, closes_at } = new;
+        let id = id(ConcertId::new, last)?;
+        let concert = Concert { id, name, venue, queue, opens_at, closes_at };
+        self.concerts.insert(id, concert.clone());
+        Ok(concert)
+    }
+
+    #[expect(clippy::type_complexity, reason = "what was made, for memory and for the answer")]
+    pub(super) fn create_session(
+        &mut self,
+        concert: ConcertId,
+        starts_at: Timestamp,
+        groups: &[NewSeats],
+    ) -> Result<Option<(Session, Vec<Seat>, Vec<AddedSeats>)>, Fault> {
+        if !self.concerts.contains_key(&concert) {
+            return Ok(None);
+        }
+        let last = self.sessions.last_key_value().map_or(0, |(id, _)| id.get());
+        let session = Session { id: id(SessionId::new, last)?, concert, starts_at };
+        self.sessions.insert(session.id, session);
+        let (mut seats, mut added) = (Vec::new(), Vec::new());
+        for group in groups {
+            let (mut more, range) = self.insert_seats(session.id, *group)?;
+            seats.append(&mut more);
+            added.extend(range);
+        }
+        Ok(Some((session, seats, added)))
+    }
+
+    #[expect(clippy::type_complexity, reason = "what was made, for memory and for the answer")]
+    pub(super) fn add_seats(
+        &mut self,
+        concert: ConcertId,
+        session: SessionId,
+        group: NewSeats,
+    ) -> Result<Option<(Vec<Seat>, Option<AddedSeats>)>, Fault> {
+        if self.sessions.get(&session).is_none_or(|session| session.concert != concert) {
+            return Ok(None);
+        }
+        self.insert_seats(session, group).map(Some)
+    }
+
+    fn insert_seats(
+        &mut self,
+        session: SessionId,
+        group: NewSeats,
+    ) -> Result<(Vec<Seat>, Option<AddedSeats>), Fault> {
+        let of_session = self.seats.values().filter(|(of, _)| *of == session);
+        let numbered = of_session.map(|(_, seat)| seat.number).max().unwrap_or(0);
+        let last = self.seats.last_key_value().map_or(0, |(id, _)| id.get());
+        let mut seats = Vec::with_capacity(group.count as usize);
+        for offset in 0..group.count {
+            let seat = Seat {
+                id: id(SeatId::new, last + i64::from(offset))?,
+                number: numbered.saturating_add(offset + 1),
+                price: group.price,
+                state: SeatState::Available,
+            };
+            self.seats.insert(seat.id, (session, seat));
+            seats.push(seat);
+        }
+        let added = seats.first().map(|first| AddedSeats { first: first.id, count: group.count });
+        Ok((seats, added))
+    }
+
+    // ---- queues ----
+
+    pub(super) fn create_queue(&mut self, name: QueueName, settings: Settings) -> bool {
+        let is_new = !self.queues.contains_key(&name);
+        if is_new {
+            let queue = Queue {
+                settings,
+                next: 0,
+                watermark: 0,
+                serving: 0,
+                floor: 0,
+                claimed: RoaringTreemap::new(),
+                log: BTreeMap::new(),
+                bucket: Bucket::restore(0, None),
+            };
+            self.queues.insert(name, queue);
+        }
+        is_new
+    }
+
+    fn queue(&mut self, name: &QueueName) -> Result<&mut Queue, Fault> {
+        self.queues.get_mut(name).ok_or_else(|| no_queue(name))
+    }
+
+    pub(super) fn set_queue(&mut self, name: &QueueName, settings: Settings) -> Result<(), Fault> {
+        let queue = self.queue(name)?;
+        queue.settings = settings;
+        // The credit was earned under the old settings.
+        queue.bucket = Bucket::restore(0, None);
+        Ok(())
+    }
+
+    pub(super) fn checkpoint(
+        &mut self,
+        queues: &[Checkpoint],
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        for point in queues {
+            let queue = self.queue(&point.queue)?;
+            let upto = point.admission.map_or(queue.serving, |admission| admission.upto);
+            let rises = queue.next <= point.next
+                && queue.floor <= point.floor
+                && point.next <= point.watermark
+                && queue.serving <= upto;
+            if !rises {
+                let name = &point.queue;
+                return Err(Fault::Corrupt(format!("counters of queue {name} would go back")));
+            }
+        }
+        for point in queues {
+            let queue = self.queue(&point.queue)?;
+            (queue.next, queue.watermark, queue.floor) = (point.next, point.watermark, point.floor);
+            if let Some(admission) = point.admission {
+                queue.serving = admission.upto;
+                queue.log.insert(admission.upto, admission.at);
+            }
+            if let Some(claimed) = &point.claimed {
+                queue.claimed.clone_from(claimed);
+            }
+            self.forget_below(&point.queue);
+        }
+        self.latest = self.latest.max(now);
+        Ok(())
+    }
+
+    pub(super) fn take_numbers(
+        &mut self,
+        name: &QueueName,
+        count: u64,
+        at_least: u64,
+    ) -> Result<u64, Fault> {
+        let queue = self.queue(name)?;
+        let first = queue.watermark.max(at_least) + 1;
+        queue.watermark = first + count - 1;
+        Ok(first)
+    }
+
+    pub(super) fn advance(&mut self, step: &Advance, now: Timestamp) -> Result<bool, Fault> {
+        let queue = self.queue(&step.queue)?;
+        let upto = step.admission.upto;
+        if queue.serving != step.from || step.from >= upto || queue.settings.paused {
+            return Ok(false);
+        }
+        queue.serving = upto;
+        queue.next = queue.next.max(upto);
+        queue.watermark = queue.watermark.max(upto);
+        queue.bucket = step.bucket.clone();
+        queue.log.insert(upto, step.admission.at);
+        self.latest = self.latest.max(now);
+        Ok(true)
+    }
+
+    pub(super) fn record(&mut self, progress: &[Progress], now: Timestamp) -> Result<(), Fault> {
+        if let Some(unknown) = progress.iter().find(|p| !self.queues.contains_key(&p.queue)) {
+            return Err(no_queue(&unknown.queue));
+        }
+        for known in progress {
+            let queue = self.queue(&known.queue)?;
+            queue.next = queue.next.max(known.next);
+            queue.watermark = queue.watermark.max(known.next);
+            queue.floor = queue.floor.max(queue.serving.min(known.floor));
+            if let Some(more) = &known.claimed {
+                queue.claimed |= more;
+                queue.claimed.remove_range(..=queue.floor);
+            }
+            self.forget_below(&known.queue);
+        }
+        self.latest = self.latest.max(now);
+        Ok(())
+    }
+
+    /// What is below the floor has run out of time; nobody asks for it any more.
+    fn forget_below(&mut self, name: &QueueName) {
+        let Some(queue) = self.queues.get_mut(name) else { return };
+        let floor = queue.floor;
+        queue.log.retain(|upto, _| *upto > floor);
+        self.left.retain(|(of, seq)| of != name || *seq > floor);
+    }
+
+    pub(super) fn stored_queues(&self) -> Vec<StoredQueue> {
+        let stored = |(name, queue): (&QueueName, &Queue)| {
+            let above = |seq: &u64| *seq > queue.floor;
+            let left: RoaringTreemap = self
+                .left
+                .iter()
+                .filter(|(of, _)| of == name)
+                .map(|(_, seq)| *seq)
+                .filter(above)
+                .collect();
+            let spent = self.spent.keys().filter(|ticket| ticket.queue == *name);
+            // Whoever gave up in the line is spent as well, but counts as left.
+            let spent: RoaringTreemap = spent.map(|ticket| ticket.seq).filter(above).collect();
+            let finished = spent - &left;
+            let admission = |(upto, at): (&u64, &Timestamp)| Admission { upto: *upto, at: *at };
+            StoredQueue {
+                name: name.clone(),
+                settings: queue.settings.clone(),
+                next: queue.next,
+                watermark: queue.watermark,
+                serving: queue.serving,
+                floor: queue.floor,
+                log: queue.log.iter().map(admission).collect(),
+                left,
+                claimed: &queue.claimed - &finished,
+                finished,
+                bucket: queue.bucket.clone(),
+            }
+        };
+        self.queues.iter().map(stored).collect()
+    }
+
+    pub(super) fn clock(&self) -> Timestamp {
+        let logs = self.queues.values().flat_map(|queue| queue.log.values());
+        logs.copied().max().unwrap_or_default().max(self.latest)
+    }
+
+    // ---- opaque tokens ----
+
+    pub(super) fn add_aliases(&mut self, aliases: Vec<Alias>) -> Result<(), AliasExists> {
+        let mut listed = HashSet::new();
+        for alias in &aliases {
+            if self.aliases.contains_key(&alias.token) || !listed.insert(&alias.token) {
+                return Err(AliasExists(alias.token.clone()));
+            }
+        }
+        self.aliases.extend(aliases.into_iter().map(|alias| (alias.token.clone(), alias)));
+        Ok(())
+    }
+
+    pub(super) fn aliases(&self, now: Timestamp) -> Vec<Alias> {
+        let since = Timestamp(now.0.saturating_sub(ALIAS_KEPT_MS));
+        let is_kept = |alias: &&Alias| alias.active_until.is_none_or(|until| until > since);
+        let is_spent = |alias: &Alias| self.spent.contains_key(&TicketKey::from(&alias.ticket));
+        self.aliases
+            .values()
+            .filter(is_kept)
+            .map(|alias| Alias { spent: is_spent(alias), ..alias.clone() })
+            .collect()
+    }
+}

@@ -1,0 +1,132 @@
+//! What is for sale, as everybody here sees it. What this instance commits is published at once; what
+//! other instances commit is found by looking.
+//!
+//! A commit that was published must not be overwritten by what was read before it. So it is kept for
+//! a while which seats were published and when.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use boxoffice_domain::command::Changes;
+use boxoffice_domain::ids::{SeatId, SessionId};
+use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
+use parking_lot::Mutex;
+
+use super::tx::Made;
+use crate::store::hall::{Catalog, Hall};
+
+/// A replica that is further behind than this is not fit for use.
+pub(super) const REPLICA_LAG: Duration = Duration::from_secs(30);
+
+/// What is published.
+pub(super) struct Publication {
+    catalog: ArcSwap<Catalog>,
+    /// Seats that commits of this instance have changed, and when that was published. Also what
+    /// makes publishing one step.
+    own: Mutex<Own>,
+}
+
+struct Own {
+    seats: HashMap<SeatId, Instant>,
+    pruned: Instant,
+}
+
+impl Publication {
+    pub(super) fn new(catalog: Catalog) -> Self {
+        let now = Instant::now();
+        Self {
+            catalog: ArcSwap::from_pointee(catalog),
+            own: Mutex::new(Own { seats: HashMap::new(), pruned: now }),
+        }
+    }
+
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.load_full()
+    }
+
+    /// Lets everybody see what was committed. One batch of the sale is under way at a time, so what
+    /// comes later here was committed later.
+    pub(super) fn publish(&self, changes: &Changes, made: Vec<Made>) {
+        if changes.seats.is_empty() && made.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut own = self.own.lock();
+        if now - own.pruned > REPLICA_LAG {
+            own.pruned = now;
+            own.seats.retain(|_, at| now - *at <= REPLICA_LAG);
+        }
+        for made in made {
+            self.show(made);
+        }
+        let mut by_session: HashMap<SessionId, Vec<(SeatId, SeatState)>> = HashMap::new();
+        for (seat, (session, state)) in &changes.seats {
+            own.seats.insert(*seat, now);
+            by_session.entry(*session).or_default().push((*seat, *state));
+        }
+        let catalog = self.catalog.load();
+        for (session, changes) in by_session {
+            if let Some(hall) = catalog.hall_of(session) {
+                hall.publish(&changes);
+            }
+        }
+    }
+
+    /// Shows what was made, here or elsewhere, unless it is shown already.
+    fn show(&self, made: Made) {
+        let catalog = self.catalog.load();
+        match made {
+            Made::Concert(concert) => {
+                if catalog.concert(concert.id).is_none() {
+                    self.catalog.store(Arc::new(catalog.with_concert(concert)));
+                }
+            }
+            Made::Hall(session, seats) => match catalog.hall_of(session.id) {
+                None => {
+                    let hall = Arc::new(Hall::new(session, seats));
+                    self.catalog.store(Arc::new(catalog.with_hall(hall)));
+                }
+                Some(hall) => hall.merge(seats, |_| true),
+            },
+            Made::Seats(session, seats) => {
+                if let Some(hall) = catalog.hall_of(session) {
+                    hall.merge(seats, |_| true);
+                }
+            }
+        }
+    }
+
+    pub(super) fn show_found(&self, concerts: Vec<Concert>, halls: Vec<(Session, Vec<Seat>)>) {
+        let _own = self.own.lock();
+        concerts.into_iter().for_each(|concert| self.show(Made::Concert(concert)));
+        halls.into_iter().for_each(|(session, seats)| self.show(Made::Hall(session, seats)));
+    }
+
+    /// Takes over the seats of a session that were read at `begun`; `lag` is how far the server
+    /// that they were read from may have been behind.
+    pub(super) fn take_over(&self, hall: &Hall, seats: Vec<Seat>, begun: Instant, lag: Duration) {
+        let own = self.own.lock();
+        hall.merge(seats, |id| own.seats.get(&id).is_some_and(|at| *at + lag >= begun));
+    }
+
+    /// Whether seats were published since `begun`.
+    pub(super) fn is_newer(&self, seat: SeatId, begun: Instant) -> bool {
+        self.own.lock().seats.get(&seat).is_some_and(|at| *at >= begun)
+    }
+
+    /// The seats, as far as it is certain what they are. A sold seat stays sold. A hold may have
+    /// been given back through another instance, so its seat is shown as free, for the store to
+    /// decide. `None` where the session may have seats that this instance has not heard of.
+    pub(super) fn certain(hall: &Hall, ids: &[SeatId]) -> Option<Vec<Option<Seat>>> {
+        let mut seats = hall.find(ids);
+        for seat in &mut seats {
+            let seat = seat.as_mut()?;
+            if matches!(seat.state, SeatState::Held { .. }) {
+                seat.state = SeatState::Available;
+            }
+        }
+        Some(seats)
+    }
+}

@@ -1,0 +1,271 @@
+//! The sale as a state machine: what a command needs is loaded first, then it is executed without
+//! I/O, then what has changed is saved.
+//!
+//! A store takes some [`Command`]s, collects what they want ([`Wants`]), loads it as [`Rows`],
+//! executes the commands one after another ([`execute`]), and saves the [`Changes`] of all of them
+//! in one transaction. A command sees what those before it have done. The deciders are called here
+//! and nowhere else, so a rule is the same on every store.
+//!
+//! What does *not* belong here: how rows are stored, locked or sent.
+
+mod changes;
+mod execute;
+mod rows;
+
+use crate::ids::{
+    ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, TicketId, UserId,
+};
+use crate::points::ChargeRejected;
+use crate::queue::Ticket;
+use crate::sales::{HoldRejected, Limits, Reservation, SettleRejected};
+use crate::time::Timestamp;
+
+pub use changes::{Changes, EntryKind, IdRange, Ids, IdsNeeded, NewKey, PointsEntry, SpentTicket};
+pub use execute::{execute, refusal_from_memory};
+pub use rows::{
+    KeyRow, LiveSeats, ReservationRow, ResultOf, ResultRow, RowId, Rows, Unwanted, Wants,
+};
+
+/// What makes a repeated request the same request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The client's key. It is unique for one user, not for all.
+    pub key: String,
+    /// A digest of everything that was asked under it.
+    pub fingerprint: [u8; 32],
+}
+
+/// An answer, and whether it was given before under the same idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// The answer.
+    pub value: T,
+    /// Whether nothing was done this time.
+    pub replayed: bool,
+}
+
+impl<T> Answer<T> {
+    const fn new(value: T) -> Self {
+        Self { value, replayed: false }
+    }
+
+    const fn replayed(value: T) -> Self {
+        Self { value, replayed: true }
+    }
+}
+
+/// Which ticket an operation is done with.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TicketKey {
+    /// The queue.
+    pub queue: QueueName,
+    /// The number; 0 for a ticket that an operator issued past the line.
+    pub seq: u64,
+    /// The unique id.
+    pub id: TicketId,
+}
+
+impl From<&Ticket> for TicketKey {
+    fn from(ticket: &Ticket) -> Self {
+        Self { queue: ticket.queue.clone(), seq: ticket.seq, id: ticket.id }
+    }
+}
+
+/// Asks for a hold.
+#[derive(Clone, Debug)]
+pub struct Reserve {
+    /// Who asks.
+    pub user: UserId,
+    /// With which ticket.
+    pub ticket: TicketKey,
+    /// Whether the ticket is known to be over; then only the answer to an earlier request with the
+    /// same idempotency key is given.
+    pub ticket_over: bool,
+    /// The concert of the session.
+    pub concert: ConcertId,
+    /// The session.
+    pub session: SessionId,
+    /// Which seats.
+    pub seats: Vec<SeatId>,
+    /// The limits in force.
+    pub limits: Limits,
+    /// The client's idempotency key.
+    pub idempotency: Option<IdempotencyKey>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Why a hold was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReserveRejected {
+    /// The decider says no.
+    Hold(HoldRejected),
+    /// There is no such concert.
+    NoSuchConcert,
+    /// The concert has no such session.
+    NoSuchSession,
+    /// The idempotency key was used for something else.
+    KeyReused,
+}
+
+/// Asks for a payment.
+#[derive(Clone, Debug)]
+pub struct Pay {
+    /// Who pays.
+    pub user: UserId,
+    /// With which ticket; the payment spends it.
+    pub ticket: TicketKey,
+    /// For which reservation.
+    pub reservation: ReservationId,
+    /// The client's idempotency key.
+    pub idempotency: Option<IdempotencyKey>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// A payment made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// Its id.
+    pub id: PaymentId,
+    /// What it pays.
+    pub reservation: ReservationId,
+    /// In points.
+    pub amount: i64,
+    /// When.
+    pub paid_at: Timestamp,
+}
+
+/// Why a reservation was not paid, given back, or shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReservationRejected {
+    /// The decider says no.
+    Settle(SettleRejected),
+    /// There is no such reservation.
+    NoSuchReservation,
+    /// The idempotency key was used for something else.
+    KeyReused,
+}
+
+/// Asks to give a hold back.
+#[derive(Clone, Copy, Debug)]
+pub struct Cancel {
+    /// Which hold.
+    pub reservation: ReservationId,
+    /// Who asks.
+    pub user: UserId,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Asks for points to be charged.
+#[derive(Clone, Debug)]
+pub struct Charge {
+    /// Whose.
+    pub user: UserId,
+    /// How many.
+    pub amount: i64,
+    /// The client's idempotency key.
+    pub idempotency: Option<IdempotencyKey>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Why points were not charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PointsRejected {
+    /// The decider says no.
+    Charge(ChargeRejected),
+    /// The idempotency key was used for something else.
+    KeyReused,
+}
+
+/// Asks to end a hold if its time has run out.
+#[derive(Clone, Copy, Debug)]
+pub struct Expire {
+    /// Which hold.
+    pub reservation: ReservationId,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Tells that a ticket was given up.
+#[derive(Clone, Debug)]
+pub struct GiveUp {
+    /// Which ticket.
+    pub ticket: TicketKey,
+    /// Whether it was still waiting; else it had been admitted.
+    pub waiting: bool,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// One operation of the sale.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Holds seats: all or none.
+    Reserve(Reserve),
+    /// Pays for a reservation: points, seats, ticket and event together.
+    Pay(Pay),
+    /// Gives a hold back.
+    Cancel(Cancel),
+    /// Charges points.
+    Charge(Charge),
+    /// Tidies up a hold that has run out.
+    Expire(Expire),
+    /// Gives a ticket up.
+    GiveUp(GiveUp),
+}
+
+/// The answer to a [`Command`], of the same kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The hold, or why there is none.
+    Reserve(Result<Answer<Reservation>, ReserveRejected>),
+    /// The payment, or why there is none.
+    Pay(Result<Answer<Payment>, ReservationRejected>),
+    /// Whether the hold was given back.
+    Cancel(Result<(), ReservationRejected>),
+    /// The balance afterwards, or why it is as before.
+    Charge(Result<Answer<i64>, PointsRejected>),
+    /// Whether the hold had run out and was ended.
+    Expire(bool),
+    /// Done.
+    GiveUp,
+}
+
+impl Command {
+    /// Returns the time at which the command was asked for.
+    pub const fn now(&self) -> Timestamp {
+        match self {
+            Self::Reserve(reserve) => reserve.now,
+            Self::Pay(pay) => pay.now,
+            Self::Cancel(cancel) => cancel.now,
+            Self::Charge(charge) => charge.now,
+            Self::Expire(expire) => expire.now,
+            Self::GiveUp(give_up) => give_up.now,
+        }
+    }
+
+    /// Whether doing it twice is the same as doing it once.
+    pub const fn is_repeatable(&self) -> bool {
+        matches!(self, Self::Expire(_) | Self::GiveUp(_))
+    }
+
+    /// Returns the user and the idempotency key, where the command has one.
+    const fn idempotency(&self) -> Option<(UserId, &IdempotencyKey)> {
+        let (user, key) = match self {
+            Self::Reserve(reserve) => (reserve.user, &reserve.idempotency),
+            Self::Pay(pay) => (pay.user, &pay.idempotency),
+            Self::Charge(charge) => (charge.user, &charge.idempotency),
+            Self::Cancel(_) | Self::Expire(_) | Self::GiveUp(_) => return None,
+        };
+        match key {
+            Some(key) => Some((user, key)),
+            None => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

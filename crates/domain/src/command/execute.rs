@@ -1,0 +1,307 @@
+//! Commands, one at a time: look, ask the decider, record what has changed.
+
+use super::rows::{Earlier, Looked, ReservationRow, ResultOf, ResultRow, Rows};
+use super::{
+    Answer, Cancel, Charge, Command, EntryKind, Expire, GiveUp, Outcome, Pay, Payment, PointsEntry,
+    PointsRejected, ReservationRejected, Reserve, ReserveRejected, SpentTicket, Unwanted,
+};
+use crate::event::{EndReason, Event};
+use crate::ids::{PaymentId, ReservationId};
+use crate::points::decide_charge;
+use crate::sales::{
+    Concert, HoldRejected, HoldRequest, Reservation, ReservationState, Seat, SeatState, Session,
+    SettleRejected, check_seat_list, decide_cancel, decide_hold, decide_payment,
+};
+use crate::time::Timestamp;
+
+/// Executes one command at `now`, which is not before the time of any command executed before it,
+/// and records what has changed.
+///
+/// # Errors
+/// [`Unwanted`] where a row is missing that the command should have asked for. Nothing has changed.
+pub fn execute(rows: &mut Rows, command: &Command, now: Timestamp) -> Result<Outcome, Unwanted> {
+    Ok(match command {
+        Command::Reserve(command) => Outcome::Reserve(reserve(rows, command, now)?),
+        Command::Pay(command) => Outcome::Pay(pay(rows, command, now)?),
+        Command::Cancel(command) => Outcome::Cancel(cancel(rows, command, now)?),
+        Command::Charge(command) => Outcome::Charge(charge(rows, command, now)?),
+        Command::Expire(command) => Outcome::Expire(expire(rows, command, now)?),
+        Command::GiveUp(command) => {
+            give_up(rows, command, now)?;
+            Outcome::GiveUp
+        }
+    })
+}
+
+/// Stands for the id that a reservation will get; a refusal does not depend on it.
+const ANY_RESERVATION: ReservationId = match ReservationId::new(1) {
+    Some(id) => id,
+    None => unreachable!(),
+};
+
+/// Returns why a hold must be refused, judged by seats that are in memory. In a rush most holds are
+/// for seats that are gone. What is refused on seats that are certainly as memory has them is
+/// refused rightly, and without a transaction; what is not refused here is decided by the store.
+pub fn refusal_from_memory(
+    request: &Reserve,
+    concert: &Concert,
+    session: &Session,
+    seats: &[Option<Seat>],
+) -> Option<HoldRejected> {
+    // The kindest case: all that is not known speaks for the buyer.
+    hold(request, ANY_RESERVATION, (concert, session, seats), (0, false), request.now).err()
+}
+
+fn hold(
+    request: &Reserve,
+    reservation: ReservationId,
+    (concert, session, seats): (&Concert, &Session, &[Option<Seat>]),
+    (user_has, ticket_spent): (u32, bool),
+    now: Timestamp,
+) -> Result<Reservation, HoldRejected> {
+    let asked = HoldRequest {
+        reservation,
+        user: request.user,
+        concert,
+        session,
+        seat_ids: &request.seats,
+        seats,
+        user_has,
+        ticket_spent: request.ticket_over || ticket_spent,
+    };
+    decide_hold(&asked, &request.limits, now)
+}
+
+fn reserve(
+    rows: &mut Rows,
+    request: &Reserve,
+    now: Timestamp,
+) -> Looked<Result<Answer<Reservation>, ReserveRejected>> {
+    match rows.earlier(request.user, request.idempotency.as_ref())? {
+        Earlier::None => {}
+        Earlier::Other => return Ok(Err(ReserveRejected::KeyReused)),
+        Earlier::Same(result) => {
+            let id = ReservationId::new(result).ok_or(Unwanted("a result that is no id"))?;
+            let ResultRow::Reserve(row) = rows.result(ResultOf::Reserve(id))? else {
+                return Err(Unwanted("a result of another kind"));
+            };
+            let mut value = row.reservation.clone();
+            // The first answer told of a hold, whatever has become of it since.
+            value.state = ReservationState::Held { until: row.until };
+            return Ok(Ok(Answer::replayed(value)));
+        }
+    }
+    let Some(concert) = rows.concert(request.concert)? else {
+        return Ok(Err(ReserveRejected::NoSuchConcert));
+    };
+    let Some(session) = rows.session((request.concert, request.session))? else {
+        return Ok(Err(ReserveRejected::NoSuchSession));
+    };
+    // Before the seats are looked at: of a list that is too long not all were asked for.
+    if let Err(rejected) = check_seat_list(&request.seats, &request.limits) {
+        return Ok(Err(ReserveRejected::Hold(rejected)));
+    }
+    let seats = request
+        .seats
+        .iter()
+        .map(|seat| rows.seat(*seat, request.session))
+        .collect::<Looked<Vec<_>>>()?;
+    let user_has = rows.live_seats((request.user, request.session), now)?;
+    let is_spent = rows.is_spent(&request.ticket)?;
+    // The id is used up only where a reservation comes to be.
+    let next = rows.ids.reservations.next().and_then(ReservationId::new);
+    let id = next.ok_or(Unwanted("an id for a reservation"))?;
+    let sale = (&*concert, &session, &seats[..]);
+    let reservation = match hold(request, id, sale, (user_has, is_spent), now) {
+        Ok(reservation) => reservation,
+        Err(rejected) => return Ok(Err(ReserveRejected::Hold(rejected))),
+    };
+    rows.ids.reservations.take();
+    let until = now.plus(request.limits.hold);
+    for item in &reservation.items {
+        rows.set_seat(item.seat, SeatState::Held { reservation: id, until })?;
+    }
+    let row = ReservationRow { reservation: reservation.clone(), until };
+    let result = (ResultOf::Reserve(id), ResultRow::Reserve(row.clone()));
+    rows.add_reservation(row);
+    rows.remember(request.user, request.idempotency.as_ref(), result, now);
+    let event = Event::ConcertReserved {
+        reservation: id,
+        user: reservation.user,
+        concert: reservation.concert,
+        session: reservation.session,
+        seats: request.seats.clone(),
+        total: reservation.total(),
+        until,
+    };
+    rows.changes.events.push((event, now));
+    Ok(Ok(Answer::new(reservation)))
+}
+
+/// The time at which a reservation is settled. Where another hold has taken one of its seats over,
+/// perhaps by the faster clock of another instance, it is over, whatever the time here.
+fn settling_time(rows: &Rows, row: &ReservationRow, now: Timestamp) -> Looked<Timestamp> {
+    let own = own_seats(rows, &row.reservation)?;
+    let all = own.len() == row.reservation.items.len();
+    Ok(if all { now } else { now.max(row.until) })
+}
+
+/// The seats that a hold still has: those that no later hold has taken.
+fn own_seats(rows: &Rows, reservation: &Reservation) -> Looked<Vec<crate::ids::SeatId>> {
+    let mut own = Vec::with_capacity(reservation.items.len());
+    for item in &reservation.items {
+        let seat = rows.seat(item.seat, reservation.session)?;
+        let state = seat.map(|seat| seat.state);
+        if matches!(state, Some(SeatState::Held { reservation: r, .. }) if r == reservation.id) {
+            own.push(item.seat);
+        }
+    }
+    Ok(own)
+}
+
+fn pay(
+    rows: &mut Rows,
+    request: &Pay,
+    now: Timestamp,
+) -> Looked<Result<Answer<Payment>, ReservationRejected>> {
+    match rows.earlier(request.user, request.idempotency.as_ref())? {
+        Earlier::None => {}
+        Earlier::Other => return Ok(Err(ReservationRejected::KeyReused)),
+        Earlier::Same(result) => {
+            let id = PaymentId::new(result).ok_or(Unwanted("a result that is no id"))?;
+            let ResultRow::Pay(payment) = rows.result(ResultOf::Pay(id))? else {
+                return Err(Unwanted("a result of another kind"));
+            };
+            return Ok(Ok(Answer::replayed(*payment)));
+        }
+    }
+    let Some(mut row) = rows.reservation(request.reservation)? else {
+        return Ok(Err(ReservationRejected::NoSuchReservation));
+    };
+    let now = settling_time(rows, &row, now)?;
+    let balance = rows.balance(request.user)?;
+    let is_spent = rows.is_spent(&request.ticket)?;
+    let decision = decide_payment(&row.reservation, request.user, balance, is_spent, now);
+    let amount = match decision {
+        Ok(amount) => amount,
+        Err(rejected) => return Ok(Err(ReservationRejected::Settle(rejected))),
+    };
+    let id = rows.ids.payments.take().and_then(PaymentId::new);
+    let id = id.ok_or(Unwanted("an id for a payment"))?;
+    let entry = rows.ids.entries.take().ok_or(Unwanted("an id for an entry"))?;
+    let reservation = row.reservation.id;
+    let payment = Payment { id, reservation, amount, paid_at: now };
+    for item in &row.reservation.items {
+        rows.set_seat(item.seat, SeatState::Sold { reservation })?;
+    }
+    row.reservation.state = ReservationState::Paid { payment: id };
+    rows.settle(row);
+    let balance = balance - amount;
+    rows.set_balance(request.user, balance);
+    let kind = EntryKind::Payment(id);
+    let entry =
+        PointsEntry { id: entry, user: request.user, amount: -amount, balance, kind, at: now };
+    rows.changes.entries.push(entry);
+    rows.changes.payments.push((payment, request.user));
+    rows.spend(SpentTicket { ticket: request.ticket.clone(), payment: Some(id), at: now });
+    let result = (ResultOf::Pay(id), ResultRow::Pay(payment));
+    rows.remember(request.user, request.idempotency.as_ref(), result, now);
+    let event = Event::PaymentCompleted { payment: id, reservation, user: request.user, amount };
+    rows.changes.events.push((event, now));
+    Ok(Ok(Answer::new(payment)))
+}
+
+fn cancel(
+    rows: &mut Rows,
+    request: &Cancel,
+    now: Timestamp,
+) -> Looked<Result<(), ReservationRejected>> {
+    let Some(row) = rows.reservation(request.reservation)? else {
+        return Ok(Err(ReservationRejected::NoSuchReservation));
+    };
+    let now = settling_time(rows, &row, now)?;
+    if let Err(rejected) = unsettled(&row.reservation, Some(request.user), now) {
+        return Ok(Err(ReservationRejected::Settle(rejected)));
+    }
+    end(rows, row, EndReason::Cancelled, now)?;
+    Ok(Ok(()))
+}
+
+fn expire(rows: &mut Rows, request: &Expire, now: Timestamp) -> Looked<bool> {
+    let Some(row) = rows.reservation(request.reservation)? else { return Ok(false) };
+    // What was settled stays so; of a hold the decider says whether it has run out.
+    let is_held = matches!(row.reservation.state, ReservationState::Held { .. });
+    let has_run_out = unsettled(&row.reservation, None, now) == Err(SettleRejected::Expired);
+    if is_held && has_run_out {
+        end(rows, row, EndReason::Expired, now)?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// Whether a hold is still to be settled, by its own user where nobody else is named.
+fn unsettled(
+    reservation: &Reservation,
+    user: Option<crate::ids::UserId>,
+    now: Timestamp,
+) -> Result<(), SettleRejected> {
+    decide_cancel(reservation, user.unwrap_or(reservation.user), now)
+}
+
+/// Ends a hold without payment. Seats that another hold has taken since are left alone.
+fn end(rows: &mut Rows, mut row: ReservationRow, reason: EndReason, now: Timestamp) -> Looked<()> {
+    for seat in own_seats(rows, &row.reservation)? {
+        rows.set_seat(seat, SeatState::Available)?;
+    }
+    row.reservation.state = match reason {
+        EndReason::Cancelled => ReservationState::Cancelled,
+        EndReason::Expired => ReservationState::Expired,
+    };
+    let Reservation { id, user, .. } = row.reservation;
+    rows.settle(row);
+    rows.changes.events.push((Event::ReservationCancelled { reservation: id, user, reason }, now));
+    Ok(())
+}
+
+fn charge(
+    rows: &mut Rows,
+    request: &Charge,
+    now: Timestamp,
+) -> Looked<Result<Answer<i64>, PointsRejected>> {
+    match rows.earlier(request.user, request.idempotency.as_ref())? {
+        Earlier::None => {}
+        Earlier::Other => return Ok(Err(PointsRejected::KeyReused)),
+        Earlier::Same(entry) => {
+            let ResultRow::Charge(balance) = rows.result(ResultOf::Charge(entry))? else {
+                return Err(Unwanted("a result of another kind"));
+            };
+            return Ok(Ok(Answer::replayed(*balance)));
+        }
+    }
+    let balance = match decide_charge(rows.balance(request.user)?, request.amount) {
+        Ok(balance) => balance,
+        Err(rejected) => return Ok(Err(PointsRejected::Charge(rejected))),
+    };
+    let id = rows.ids.entries.take().ok_or(Unwanted("an id for an entry"))?;
+    let Charge { user, amount, .. } = *request;
+    rows.set_balance(user, balance);
+    let kind = EntryKind::Charge;
+    rows.changes.entries.push(PointsEntry { id, user, amount, balance, kind, at: now });
+    let result = (ResultOf::Charge(id), ResultRow::Charge(balance));
+    rows.remember(user, request.idempotency.as_ref(), result, now);
+    rows.changes.events.push((Event::PointCharged { entry: id, user, amount, balance }, now));
+    Ok(Ok(Answer::new(balance)))
+}
+
+fn give_up(rows: &mut Rows, request: &GiveUp, now: Timestamp) -> Looked<()> {
+    let GiveUp { ticket, waiting, .. } = request;
+    if *waiting {
+        rows.changes.left.push((ticket.queue.clone(), ticket.seq));
+    }
+    // In the line too: should it be admitted before the line in memory learns of it, it still buys
+    // nothing. Giving up what was given up before changes nothing.
+    if !rows.is_spent(ticket)? {
+        rows.spend(SpentTicket { ticket: ticket.clone(), payment: None, at: now });
+    }
+    Ok(())
+}
