@@ -3,15 +3,11 @@
 //! - [`store`]: concerts, seats, reservations, points: atomic business operations. SQLite, or MySQL.
 //! - [`sequencer`]: the queue's counters and admission. In this process, or shared through Redis.
 //! - [`events`]: where the outbox is emptied to. A JSON Lines file, or Kafka.
-//! - `conformance`: what every store must pass, written against [`store::Store`] alone. Behind the
-//!   feature of that name.
 //!
 //! What does *not* belong here: rules of the business (they are in `boxoffice-domain`, and every
 //! store calls them), HTTP, configuration, ambient time. `now` comes in as an argument.
 
 mod cloud_event;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 mod error;
 pub mod events;
 pub mod sequencer;

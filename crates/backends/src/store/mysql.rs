@@ -453,7 +453,7 @@ impl MysqlStore {
 }
 
 /// What only the tests of this store ask for.
-#[cfg(feature = "conformance")]
+#[cfg(feature = "external")]
 impl MysqlStore {
     /// Every statement by its name, with `{}` for a list of question marks.
     pub fn statements() -> &'static [(&'static str, &'static str)] {

@@ -134,7 +134,7 @@ impl Pool {
     }
 
     /// How many connections are free to be taken, or to be made.
-    #[cfg(feature = "conformance")]
+    #[cfg(feature = "external")]
     pub(super) fn free(&self) -> usize {
         self.permits.available_permits()
     }

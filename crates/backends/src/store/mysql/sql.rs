@@ -10,7 +10,7 @@ macro_rules! statements {
         $(pub(super) const $name: &str = $text;)*
 
         /// Every statement by its name.
-        #[cfg(feature = "conformance")]
+        #[cfg(feature = "external")]
         pub(super) const ALL: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
     };
 }

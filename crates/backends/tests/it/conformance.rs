@@ -1,0 +1,373 @@
+//! What every store must pass. Written against [`boxoffice_backends::store::Store`] alone.
+//!
+//! A store instantiates the suite with [`store_conformance!`], which makes one test of each case. It
+//! is given two async functions: one that makes an empty store, and one that closes a store and opens
+//! it again on the same data:
+//!
+//! ```text
+//! async fn fresh() -> (Store, Guard) { .. }
+//! async fn reopen(store: Store, guard: &Guard) -> Store { .. }
+//! store_conformance!(fresh, reopen);
+//! ```
+//!
+//! The guard, of any type, lives as long as the test: a temporary directory, or a database that is
+//! dropped with it. A case sees the store through its operations and nothing else, so it holds for
+//! every backend; what only one backend can suffer is tested beside that backend.
+
+pub(crate) mod catalogue;
+pub(crate) mod events;
+pub(crate) mod idempotency;
+pub(crate) mod points;
+pub(crate) mod queues;
+pub(crate) mod random;
+pub(crate) mod sales;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use boxoffice_domain::ids::{
+    ConcertId, QueueName, ReservationId, SeatId, SessionId, TicketId, UserId,
+};
+use boxoffice_domain::invariant::Invariant;
+use boxoffice_domain::queue::Settings;
+use boxoffice_domain::sales::{Limits, Reservation, SeatState};
+use boxoffice_domain::time::Timestamp;
+
+use boxoffice_backends::store::{
+    Charge, IdempotencyKey, NewConcert, NewSeats, OutboxRow, Pay, Payment, Reserve, Store,
+    TicketKey,
+};
+
+type Reopen = Box<dyn Fn(Store) -> Pin<Box<dyn Future<Output = Store> + Send>> + Send + Sync>;
+
+/// An empty store under test, with the way to close it and open it again.
+pub(crate) struct Subject {
+    /// The store.
+    pub(crate) store: Store,
+    reopen: Reopen,
+}
+
+impl Subject {
+    /// A store, and what closes a store and opens it again on the same data.
+    pub(crate) fn new<F>(store: Store, reopen: impl Fn(Store) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Store> + Send + 'static,
+    {
+        Self { store, reopen: Box::new(move |store| Box::pin(reopen(store))) }
+    }
+
+    /// The same data in a store opened anew. No other handle to the store may be left.
+    #[must_use]
+    pub(crate) async fn reopened(self) -> Self {
+        let store = (self.reopen)(self.store).await;
+        Self { store, reopen: self.reopen }
+    }
+}
+
+/// Makes one `#[tokio::test]` of each case of the suite. See [the module](self).
+macro_rules! store_conformance {
+    ($fresh:path, $reopen:path) => {
+        $crate::conformance::store_conformance! { @cases $fresh, $reopen;
+            catalogue::what_was_made_is_there_at_once_and_after_a_reopen,
+            catalogue::nothing_is_added_where_it_does_not_belong,
+            catalogue::added_seats_are_numbered_on_and_can_be_bought,
+            catalogue::sessions_made_at_once_do_not_share_a_seat,
+            catalogue::whoever_was_told_of_a_change_sees_it,
+            catalogue::a_seed_is_there_and_is_accounted_for,
+            catalogue::settings_keep_the_first_fresh_value,
+            catalogue::settings_made_at_once_agree,
+            events::what_was_taken_and_dropped_is_there_again,
+            events::the_outbox_keeps_the_order_and_forgets_what_was_published,
+            events::events_say_what_happened,
+            events::marking_twice_or_for_nothing_counts_nothing,
+            events::ids_never_come_again,
+            idempotency::a_repeated_reserve_gets_the_first_answer,
+            idempotency::a_repeated_payment_gets_the_first_answer,
+            idempotency::a_repeated_charge_gets_the_first_answer,
+            idempotency::a_key_is_for_one_request,
+            idempotency::keys_of_two_users_are_independent,
+            idempotency::keys_survive_a_reopen,
+            idempotency::old_keys_are_forgotten_to_the_millisecond,
+            idempotency::one_key_at_once_does_one_thing,
+            idempotency::a_refusal_is_not_remembered,
+            idempotency::a_ticket_that_is_over_only_gets_earlier_answers,
+            points::an_unknown_user_has_nothing,
+            points::amounts_out_of_range_are_refused,
+            points::five_charges_at_once_all_count,
+            points::charging_and_paying_at_once_conserves_points,
+            queues::a_queue_is_made_once_and_configured,
+            queues::counters_never_go_back,
+            queues::a_checkpoint_of_several_queues_is_all_or_nothing,
+            queues::a_line_survives_a_reopen,
+            queues::numbers_taken_at_once_are_disjoint,
+            queues::numbers_are_taken_above_what_the_caller_knows,
+            queues::one_of_several_admits,
+            queues::a_step_is_for_the_queue_as_it_was_planned,
+            queues::what_is_recorded_never_goes_back,
+            queues::the_clock_never_goes_back,
+            queues::aliases_are_stored_all_or_none,
+            queues::aliases_know_whether_they_are_spent_and_run_out,
+            random::buyers_at_once_agree_with_a_model,
+            sales::reserve_takes_all_seats_or_none,
+            sales::a_seat_has_one_owner,
+            sales::an_expired_hold_is_free_to_the_millisecond,
+            sales::an_expired_hold_is_not_payable_to_the_millisecond,
+            sales::a_payment_that_comes_late_takes_no_seat_from_the_next_buyer,
+            sales::cancel_frees_the_seats,
+            sales::payment_moves_points_sells_seats_and_spends_the_ticket,
+            sales::a_payment_that_is_refused_changes_nothing,
+            sales::five_hundred_buyers_of_one_seat_and_one_gets_it,
+            sales::overlapping_seats_at_once_go_to_one_buyer_whole,
+            sales::three_payments_at_once_and_one_counts,
+            sales::one_ticket_pays_once_however_many_reservations_it_has,
+            sales::payment_and_expiry_at_once_and_one_wins,
+            sales::expire_due_ends_what_ran_out_and_nothing_else,
+            sales::a_user_has_no_more_seats_than_allowed,
+            sales::a_user_has_no_more_seats_than_allowed_at_once,
+            sales::a_spent_ticket_neither_reserves_nor_pays,
+            sales::a_ticket_given_up_neither_reserves_nor_pays,
+            sales::nobody_settles_for_another,
+            sales::seats_and_sessions_of_others_are_not_sold,
+            sales::the_doors_open_and_close_to_the_millisecond,
+            sales::everything_survives_a_reopen,
+        }
+    };
+    (@cases $fresh:path, $reopen:path; $($group:ident :: $case:ident),* $(,)?) => {
+        $(
+            #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let (store, guard) = $fresh().await;
+                let guard = ::std::sync::Arc::new(guard);
+                let subject = $crate::conformance::Subject::new(store, move |store| {
+                    let guard = guard.clone();
+                    async move { $reopen(store, &guard).await }
+                });
+                $crate::conformance::$group::$case(subject).await;
+            }
+        )*
+    };
+}
+pub(crate) use store_conformance;
+
+/// When every case begins.
+pub(crate) const START: Timestamp = Timestamp(1_800_000_000_000);
+/// How long seats are held, in milliseconds.
+pub(crate) const HOLD_MS: i64 = 300_000;
+/// The price of each seat of [`sale`].
+pub(crate) const PRICE: i64 = 100;
+
+/// So many milliseconds after [`START`].
+pub(crate) fn at(ms: i64) -> Timestamp {
+    Timestamp(START.0 + ms)
+}
+
+/// The user with this id.
+pub(crate) fn user(id: i64) -> UserId {
+    UserId::new(id).unwrap()
+}
+
+/// The queue that the concert of [`sale`] is behind.
+pub(crate) fn main_queue() -> QueueName {
+    QueueName::new("main").unwrap()
+}
+
+/// The ticket with this number, of the main queue.
+pub(crate) fn ticket(seq: u64) -> TicketKey {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&seq.to_be_bytes());
+    TicketKey { queue: main_queue(), seq, id: TicketId(id) }
+}
+
+/// At most 4 seats in a reservation and 6 for a user.
+pub(crate) fn limits() -> Limits {
+    Limits {
+        hold: Duration::from_millis(HOLD_MS as u64),
+        seats_per_reservation_max: 4,
+        seats_per_user_max: 6,
+    }
+}
+
+/// A key, and a fingerprint made of one byte.
+pub(crate) fn key(key: &str, fingerprint: u8) -> Option<IdempotencyKey> {
+    Some(IdempotencyKey { key: key.into(), fingerprint: [fingerprint; 32] })
+}
+
+/// Settings of a queue, each different from what a store might fill in by itself.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        admit_per_second: 12.5,
+        max_active: Some(77),
+        active_ttl: Duration::from_millis(300_001),
+        claim_window: Duration::from_millis(30_002),
+        opens_at: Some(at(5)),
+        paused: true,
+    }
+}
+
+/// A concert that is open from [`START`] for a day.
+pub(crate) fn concert() -> NewConcert {
+    NewConcert {
+        name: "Night of the \"Öwl\" 🦉".into(),
+        venue: "Hall 1".into(),
+        queue: main_queue(),
+        opens_at: START,
+        closes_at: at(86_400_000),
+    }
+}
+
+/// A session with seats for sale.
+#[derive(Clone, Debug)]
+pub(crate) struct Sale {
+    /// Its concert.
+    pub(crate) concert: ConcertId,
+    /// The session.
+    pub(crate) session: SessionId,
+    /// The seats, by number.
+    pub(crate) seats: Vec<SeatId>,
+}
+
+/// Makes a concert with one session of `seats` seats.
+pub(crate) async fn sale(store: &Store, seats: u32) -> Sale {
+    let concert = store.create_concert(concert()).await.unwrap();
+    session_of(store, concert, seats).await
+}
+
+/// Makes another session of a concert.
+pub(crate) async fn session_of(store: &Store, concert: ConcertId, seats: u32) -> Sale {
+    let seats = vec![NewSeats { count: seats, price: PRICE }];
+    let made = store.create_session(concert, at(80_000_000), seats).await.unwrap();
+    let (session, added) = made.unwrap();
+    let seats = added
+        .iter()
+        .flat_map(|added| added.first.get()..added.first.get() + i64::from(added.count))
+        .map(|id| SeatId::new(id).unwrap())
+        .collect();
+    Sale { concert, session, seats }
+}
+
+impl Sale {
+    /// Asks for the seats with these places in the list, with the user's own first ticket.
+    pub(crate) fn reserve(&self, by: i64, seats: &[usize], now: Timestamp) -> Reserve {
+        Reserve {
+            user: user(by),
+            ticket: ticket(by as u64),
+            ticket_over: false,
+            concert: self.concert,
+            session: self.session,
+            seats: seats.iter().map(|index| self.seats[*index]).collect(),
+            limits: limits(),
+            idempotency: None,
+            now,
+        }
+    }
+
+    /// Who has the seat with this place in the list, as far as the catalogue knows.
+    pub(crate) fn owner(&self, store: &Store, seat: usize) -> SeatState {
+        let catalog = store.catalog();
+        let hall = catalog.hall(self.concert, self.session).unwrap();
+        hall.find(&[self.seats[seat]])[0].unwrap().state
+    }
+
+    /// Reserves, and expects it to succeed.
+    pub(crate) async fn held(&self, store: &Store, by: i64, seats: &[usize]) -> Reservation {
+        store.reserve(self.reserve(by, seats, START)).await.unwrap().value
+    }
+
+    /// Gives the user exactly enough points, reserves and pays.
+    pub(crate) async fn bought(
+        &self,
+        store: &Store,
+        by: i64,
+        seats: &[usize],
+    ) -> (Reservation, Payment) {
+        let reservation = self.held(store, by, seats).await;
+        store.charge(charge(by, reservation.total(), START)).await.unwrap();
+        let payment = store.pay(pay(by, reservation.id, START)).await.unwrap().value;
+        (reservation, payment)
+    }
+}
+
+/// Asks to pay, with the user's own first ticket.
+pub(crate) fn pay(by: i64, reservation: ReservationId, now: Timestamp) -> Pay {
+    Pay { user: user(by), ticket: ticket(by as u64), reservation, idempotency: None, now }
+}
+
+/// Asks for points.
+pub(crate) fn charge(by: i64, amount: i64, now: Timestamp) -> Charge {
+    Charge { user: user(by), amount, idempotency: None, now }
+}
+
+/// The oldest rows of the outbox, at most `max`. Nothing is claimed when this returns.
+pub(crate) async fn waiting_rows(store: &Store, max: u32) -> Vec<OutboxRow> {
+    store.take_outbox(max).await.unwrap().rows
+}
+
+/// Marks rows as published that were taken before.
+pub(crate) async fn mark_rows(store: &Store, rows: &[OutboxRow]) {
+    let mut outbox = store.take_outbox(1).await.unwrap();
+    outbox.rows = rows.to_vec();
+    store.mark_published(outbox).await.unwrap();
+}
+
+/// The events that wait in the outbox: topic and body.
+pub(crate) async fn waiting_events(store: &Store) -> Vec<(String, serde_json::Value)> {
+    let rows = waiting_rows(store, 100_000).await;
+    rows.into_iter()
+        .map(|row| (row.topic, serde_json::from_str(&row.body).expect("an event is JSON")))
+        .collect()
+}
+
+/// How many events of this topic wait.
+pub(crate) async fn count_events(store: &Store, topic: &str) -> usize {
+    waiting_events(store).await.iter().filter(|(of, _)| of == topic).count()
+}
+
+/// Expects an audit that looks at every invariant a store can see and finds nothing.
+pub(crate) async fn assert_clean(store: &Store, now: Timestamp) {
+    let findings = store.audit(now).await.unwrap();
+    for finding in &findings {
+        assert_eq!(finding.violations, 0, "{finding:?}");
+    }
+    for invariant in [
+        Invariant::OneOwner,
+        Invariant::PointsConserved,
+        Invariant::NobodyOvertaken,
+        Invariant::AcknowledgedIsDurable,
+        Invariant::OneEvent,
+        Invariant::PaidOnce,
+        Invariant::SpentIsSpent,
+    ] {
+        assert!(findings.iter().any(|f| f.invariant == invariant), "{invariant} was not audited");
+    }
+}
+
+/// Runs all of these at once and gives their results in the same order.
+pub(crate) async fn at_once<T: Send + 'static>(
+    futures: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let tasks: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
+    let mut results = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        results.push(task.await.unwrap());
+    }
+    results
+}
+
+/// A case that nobody instantiates passes for ever.
+#[test]
+fn every_case_is_in_the_list() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/conformance");
+    let list = std::fs::read_to_string(format!("{folder}.rs")).unwrap();
+    let mut cases = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let group = path.file_stem().unwrap().to_str().unwrap();
+        for line in std::fs::read_to_string(&path).unwrap().lines() {
+            let Some(rest) = line.strip_prefix("pub(crate) async fn ") else { continue };
+            let case = rest.split('(').next().unwrap();
+            assert!(list.contains(&format!("{group}::{case},")), "{group}::{case}");
+            cases += 1;
+        }
+    }
+    assert!(cases > 50, "only {cases} found");
+}

@@ -1,0 +1,8 @@
+//! The rules against models and properties.
+
+// Clippy counts helpers of a test as code of a product.
+#![allow(clippy::unwrap_used)]
+
+mod queue_model;
+mod queue_properties;
+mod sales_model;

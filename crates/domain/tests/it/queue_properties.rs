@@ -1,0 +1,381 @@
+//! Properties of the queue's parts: expected waits, poll intervals, the bucket, one admission.
+
+use std::time::Duration;
+
+use boxoffice_domain::queue::{Admission, Bucket, Line, Place, Settings, eta, poll_after};
+use boxoffice_domain::time::Timestamp;
+use proptest::prelude::*;
+use roaring::RoaringTreemap;
+
+const NOW: Timestamp = Timestamp(1_000_000_000);
+const ONE_MICRO: u64 = 1_000_000;
+
+fn settings(admit_per_second: f64) -> Settings {
+    Settings {
+        admit_per_second,
+        max_active: None,
+        active_ttl: Duration::from_secs(300),
+        claim_window: Duration::from_secs(30),
+        opens_at: None,
+        paused: false,
+    }
+}
+
+/// In thousandths of an admission a second: from one in a quarter of an hour to 50,000 a second,
+/// small and large ones equally often.
+fn rate_milli() -> impl Strategy<Value = u64> {
+    prop_oneof![1..1_000_u64, 1_000..20_000_u64, 20_000..50_000_000_u64]
+}
+
+/// What a bucket can hold at the most, in millionths of an admission.
+fn capacity_micro(rate_milli: u64) -> u64 {
+    (rate_milli * 500).max(2 * ONE_MICRO)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn eta_is_the_wait_rounded_up_to_a_second(
+        // Few enough that no wait passes the bound of 2^32 seconds.
+        number in 1..1_000_000_u64,
+        rate_milli in rate_milli(),
+        opens_in_ms in proptest::option::of(-100_000..100_000_i64),
+    ) {
+        let mut settings = settings(rate_milli as f64 / 1000.0);
+        settings.opens_at = opens_in_ms.map(|ms| Timestamp(NOW.0 + ms));
+        let told = eta(number, &settings, NOW).unwrap();
+        let until_open = opens_in_ms.unwrap_or(0).max(0) as f64 / 1000.0;
+        let wait = number as f64 * 1000.0 / rate_milli as f64 + until_open;
+        prop_assert_eq!(told.subsec_nanos(), 0);
+        prop_assert!(told.as_secs_f64() >= wait - 1e-6, "told {told:?} for {wait} s");
+        prop_assert!(told.as_secs_f64() < wait + 1.0 + 1e-6, "told {told:?} for {wait} s");
+        prop_assert!(told >= Duration::from_secs(1));
+
+        settings.paused = true;
+        prop_assert_eq!(eta(number, &settings, NOW), None);
+    }
+
+    #[test]
+    fn eta_grows_with_the_number_and_shrinks_with_the_rate(
+        number in any::<u64>(),
+        more in any::<u64>(),
+        rate_milli in rate_milli(),
+        faster_milli in rate_milli(),
+    ) {
+        let (slow, fast) = (rate_milli.min(faster_milli), rate_milli.max(faster_milli));
+        let (slow, fast) = (settings(slow as f64 / 1000.0), settings(fast as f64 / 1000.0));
+        let here = eta(number, &slow, NOW);
+        prop_assert!(eta(number.saturating_add(more), &slow, NOW) >= here);
+        prop_assert!(eta(number, &fast, NOW) <= here);
+        prop_assert!(here <= Some(Duration::from_secs(u32::MAX.into())));
+    }
+
+    #[test]
+    fn polls_are_seconds_apart_and_rarer_the_longer_the_wait(
+        eta_ms in prop_oneof![0..20_000_u64, 0..1_000_000_u64, any::<u64>()],
+        longer_ms in prop_oneof![0..20_000_u64, any::<u64>()],
+        jitter in any::<u64>(),
+        other_jitter in any::<u64>(),
+    ) {
+        let near = Some(Duration::from_millis(eta_ms));
+        let far = Some(Duration::from_millis(eta_ms.saturating_add(longer_ms)));
+        let plain = poll_after(near, 0);
+        prop_assert!(plain >= Duration::from_secs(1) && plain <= Duration::from_secs(30));
+        prop_assert!(poll_after(far, 0) >= plain);
+        prop_assert_eq!(poll_after(None, 0), Duration::from_secs(30));
+        prop_assert!(poll_after(None, jitter) <= Duration::from_secs(33));
+
+        // Jitter only ever puts a poll off, by a tenth of the interval at the most.
+        let jittered = poll_after(near, jitter);
+        prop_assert!(jittered >= plain && jittered <= plain + plain / 10);
+        // So it cannot swap two fans whose intervals are more than a tenth apart.
+        if poll_after(far, 0) >= plain + plain / 10 {
+            prop_assert!(poll_after(far, other_jitter) >= jittered);
+        }
+    }
+
+    #[test]
+    fn a_bucket_gives_what_time_earns_and_no_more(
+        rate_milli in rate_milli(),
+        ticks in proptest::collection::vec(0..=400_u64, 1..200),
+    ) {
+        let rate = rate_milli as f64 / 1000.0;
+        let mut bucket = Bucket::default();
+        let mut now = NOW;
+        prop_assert_eq!(bucket.fill(rate, now), 0, "no time has passed");
+        let (mut earned, mut given, mut lost_max) = (0_u64, 0_u64, 0_u64);
+        for ms in ticks {
+            now.0 += ms as i64;
+            let credit = bucket.fill(rate, now);
+            bucket.take(credit);
+            earned += rate_milli * ms;
+            given += credit * ONE_MICRO;
+            // Less than one admission is left from the last tick, and all that still fits is kept.
+            lost_max += (ONE_MICRO + rate_milli * ms).saturating_sub(capacity_micro(rate_milli));
+            prop_assert!(given <= earned, "gave {given} of {earned} millionths");
+            prop_assert!(
+                given + ONE_MICRO + lost_max > earned,
+                "gave {given} of {earned} millionths where {lost_max} may be lost"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bucket_that_ticks_at_least_four_times_a_second_loses_nothing(
+        rate_milli in rate_milli(),
+        // Each with how far the clock is set back after it, mostly not at all.
+        ticks in proptest::collection::vec(
+            (0..=250_u64, prop_oneof![9 => Just(0), 1 => 1..3_600_000_i64]),
+            1..200,
+        ),
+    ) {
+        let rate = rate_milli as f64 / 1000.0;
+        let mut bucket = Bucket::default();
+        let mut now = NOW;
+        bucket.fill(rate, now);
+        let (mut earned, mut given) = (0, 0);
+        for (ms, back_ms) in ticks {
+            now.0 += ms as i64;
+            let credit = bucket.fill(rate, now);
+            bucket.take(credit);
+            earned += rate_milli * ms;
+            given += credit;
+            prop_assert_eq!(given, earned / ONE_MICRO);
+            if back_ms > 0 {
+                now.0 -= back_ms;
+                prop_assert_eq!(bucket.fill(rate, now), 0, "no time has passed");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bucket_never_gives_more_than_time_earns_from_any_moment_on(
+        // Long stalls, clocks that go back, demand that comes and goes, a rate that changes.
+        ticks in proptest::collection::vec(
+            (
+                prop_oneof![4 => 0..400_i64, 1 => 400..20_000_i64, 1 => -20_000..0_i64],
+                rate_milli(),
+                proptest::bool::weighted(0.1),
+                0..=100_u64,
+                proptest::bool::weighted(0.1),
+            ),
+            1..100,
+        ),
+    ) {
+        let mut bucket = Bucket::default();
+        let mut now = NOW;
+        let (mut rate, mut last) = (20_000, NOW);
+        let (mut earned, mut given) = (0_i128, 0_i128);
+        let mut ahead_max = 0_i128;
+        for (ms, new_rate, changes, demand_percent, shut) in ticks {
+            now.0 += ms;
+            if changes {
+                rate = new_rate;
+            }
+            if shut {
+                bucket.empty(now);
+                last = now;
+                ahead_max = ahead_max.min(given - earned);
+                prop_assert_eq!(bucket.fill(rate as f64 / 1000.0, now), 0, "it was emptied");
+                continue;
+            }
+            let credit = bucket.fill(rate as f64 / 1000.0, now);
+            earned += i128::from(rate) * i128::from((now.0 - last.0).max(0));
+            last = now;
+            ahead_max = ahead_max.min(given + i128::from(capacity_micro(rate)) - earned);
+            let taken = credit * demand_percent / 100;
+            bucket.take(taken);
+            prop_assert!(
+                given + i128::from(credit * ONE_MICRO) - earned <= ahead_max,
+                "a credit of {credit} is more than time has earned"
+            );
+            given += i128::from(taken * ONE_MICRO);
+        }
+    }
+
+    #[test]
+    fn an_admission_takes_exactly_the_first_who_still_wait(
+        serving in prop_oneof![Just(0), Just(u64::from(u32::MAX) - 100), 0..1_000_000_u64],
+        // For each ticket whether it leaves: few of them, half of them, nearly all.
+        leaves in prop_oneof![
+            proptest::collection::vec(proptest::bool::weighted(0.05), 0..300),
+            proptest::collection::vec(any::<bool>(), 0..300),
+            proptest::collection::vec(proptest::bool::weighted(0.95), 0..300),
+        ],
+        credit in prop_oneof![0..20_u64, 0..400_u64, Just(u64::MAX)],
+        max_active in proptest::option::of(0..300_u64),
+        active_beside in 0..50_u64,
+    ) {
+        let none = RoaringTreemap::new;
+        let mut line =
+            Line::restore(serving, serving, Vec::new(), none(), none(), none()).unwrap();
+        let next = serving + leaves.len() as u64;
+        let mut staying = Vec::new();
+        for (seq, leaves) in (serving + 1..).zip(&leaves) {
+            if *leaves { line.leave(seq) } else { staying.push(seq) }
+        }
+        let mut settings = settings(1.0);
+        settings.max_active = max_active;
+        let room = max_active.map_or(u64::MAX, |max| max.saturating_sub(active_beside));
+        let wanted = credit.min(room).min(staying.len() as u64);
+
+        let planned = line.plan(&settings, next, credit, active_beside, NOW);
+        if wanted == 0 {
+            prop_assert_eq!(planned, None);
+            return Ok(());
+        }
+        let last = staying[wanted as usize - 1];
+        prop_assert_eq!(planned, Some(Admission { upto: last, at: NOW }));
+        prop_assert_eq!(line.admit(planned.unwrap()), wanted);
+        for (index, seq) in (1..).zip(&staying) {
+            let place = line.place(*seq, settings.active_ttl, NOW);
+            if index <= wanted {
+                prop_assert!(matches!(place, Place::Active { claimed: false, .. }), "{place:?}");
+            } else {
+                prop_assert_eq!(place, Place::Waiting { number: index - wanted });
+            }
+        }
+        prop_assert_eq!(line.waiting(next), staying.len() as u64 - wanted);
+        prop_assert_eq!(line.active(&settings, NOW), wanted);
+    }
+
+    #[test]
+    fn parts_that_contradict_each_other_are_not_restored(
+        floor in 0..1_000_u64,
+        steps in proptest::collection::vec((1..5_u64, 0..5_i64), 1..20),
+        broken in any::<proptest::sample::Index>(),
+    ) {
+        let mut log = Vec::new();
+        let (mut upto, mut at) = (floor, NOW.0);
+        for (seqs, ms) in steps {
+            upto += seqs;
+            at += ms;
+            log.push(Admission { upto, at: Timestamp(at) });
+        }
+        let restore = |serving, floor, log: &[Admission]| {
+            let none = RoaringTreemap::new;
+            Line::restore(serving, floor, log.to_vec(), none(), none(), none()).is_some()
+        };
+        prop_assert!(restore(upto, floor, &log));
+        prop_assert!(!restore(upto + 1, floor, &log), "the log does not reach the end");
+        prop_assert!(!restore(upto - 1, floor, &log), "the log goes past the end");
+        prop_assert!(!restore(upto, log[0].upto, &log), "the log begins under the floor");
+        prop_assert!(!restore(upto, floor, &[]), "the log is lost");
+
+        let index = broken.index(log.len());
+        let mut twice = log.clone();
+        twice.insert(index, log[index]);
+        prop_assert!(!restore(upto, floor, &twice), "a step that admits nobody");
+        if index > 0 {
+            let mut late = log.clone();
+            late[index - 1].at.0 = log[index].at.0 + 1;
+            prop_assert!(!restore(upto, floor, &late), "time runs backwards");
+        }
+    }
+}
+
+/// What happens to a queue, in the order in which it happens.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Admit { count: u64, later_ms: i64 },
+    Leave(u64),
+    Claim(u64),
+    Finish(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (1..8_u64, 0..40_000_i64).prop_map(|(count, later_ms)| Step::Admit { count, later_ms }),
+        (1..60_u64).prop_map(Step::Leave),
+        (1..60_u64).prop_map(Step::Claim),
+        (1..60_u64).prop_map(Step::Finish),
+    ]
+}
+
+const VIEW_TTL: Duration = Duration::from_secs(60);
+
+/// The queue as somebody knows it who has heard of all admissions up to some moment, and of some of
+/// the rest; and the time then.
+fn view(steps: &[Step], upto: usize, heard: u64) -> (Line, Timestamp) {
+    let mut line = Line::default();
+    let mut now = NOW;
+    for (index, step) in steps.iter().enumerate().take(upto) {
+        let heard = heard >> (index % 64) & 1 == 1;
+        match *step {
+            Step::Admit { count, later_ms } => {
+                now.0 += later_ms;
+                line.admit(Admission { upto: line.serving() + count, at: now });
+                if heard {
+                    line.prune(VIEW_TTL, now);
+                }
+            }
+            Step::Leave(seq) if heard => line.leave(seq),
+            Step::Claim(seq) if heard => {
+                line.claim(seq, VIEW_TTL, now);
+            }
+            Step::Finish(seq) if heard => line.finish(seq),
+            _ => {}
+        }
+    }
+    (line, now)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn two_views_of_a_queue_become_one_and_nothing_goes_back(
+        steps in proptest::collection::vec(step(), 0..60),
+        ends in (0..60_usize, 0..60_usize),
+        heard in (any::<u64>(), any::<u64>()),
+    ) {
+        let (one, now_one) = view(&steps, ends.0, heard.0);
+        let (two, now_two) = view(&steps, ends.1, heard.1);
+        let now = now_one.max(now_two);
+        let settings = Settings { active_ttl: VIEW_TTL, ..settings(1.0) };
+        let mut both = one.clone();
+        both.absorb(&two);
+        prop_assert_eq!(both.serving(), one.serving().max(two.serving()));
+        prop_assert!(both.floor() >= one.floor());
+        prop_assert!((both.left() & both.claimed()).is_empty());
+        prop_assert!((both.left() & both.finished()).is_empty());
+        prop_assert!((both.claimed() & both.finished()).is_empty());
+        prop_assert!(both.active(&settings, now) <= both.serving() - both.floor());
+        for seq in 1..80 {
+            let place = both.place(seq, VIEW_TTL, now);
+            for before in [&one, &two].map(|line| line.place(seq, VIEW_TTL, now)) {
+                match (before, place) {
+                    (Place::Waiting { number: before }, Place::Waiting { number }) => {
+                        prop_assert!(number <= before, "{seq} fell back");
+                    }
+                    (Place::Waiting { .. }, _) => {}
+                    (_, Place::Waiting { .. }) => prop_assert!(
+                        matches!(before, Place::Over(_)) && seq > both.serving(),
+                        "{seq} waits again, {before:?}"
+                    ),
+                    (Place::Over(_), place) => prop_assert!(
+                        matches!(place, Place::Over(_)), "{seq} was {before:?} and is {place:?}"
+                    ),
+                    (Place::Active { until, .. }, Place::Active { until: still, .. }) => {
+                        prop_assert_eq!(until, still, "{}", seq);
+                    }
+                    (Place::Active { .. }, Place::Over(_)) => {}
+                }
+            }
+        }
+        // Once more changes nothing, and what comes out can be stored.
+        let mut again = both.clone();
+        again.absorb(&two);
+        prop_assert_eq!(&again, &both);
+        let restored = Line::restore(
+            both.serving(),
+            both.floor(),
+            both.log().to_vec(),
+            both.left().clone(),
+            both.claimed().clone(),
+            both.finished().clone(),
+        );
+        prop_assert_eq!(restored, Some(both));
+    }
+}

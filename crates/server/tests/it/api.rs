@@ -1,0 +1,14 @@
+//! The wire contract, endpoint by endpoint, over real sockets against a whole service.
+//!
+//! Every answer to every request here is checked for what all answers have in common (see
+//! `Reply::flaw`) and for being one that the API description lists; every test ends with an audit.
+
+mod errors;
+mod journey;
+mod operations;
+mod points;
+mod protocol;
+mod queue;
+mod restart;
+mod sales;
+mod tokens;

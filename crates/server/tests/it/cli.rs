@@ -1,0 +1,791 @@
+//! The command line of the real program: what it says, what it refuses, and with which exit code.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::program::{self, Client, Ended, Server, command, finish, run, wait_until};
+use boxoffice_backends::store::SqliteStore;
+use rusqlite::Connection;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Nobody listens here; only a privileged program could.
+const NOWHERE: [&str; 2] = ["--set", "server.listen=127.0.0.1:1"];
+
+/// A place for a data directory, which is not made yet.
+fn place() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    (directory, data)
+}
+
+/// A data directory with the demo data and a sale in it, at rest.
+fn sold() -> (TempDir, PathBuf) {
+    let (directory, data) = place();
+    let server = Server::start(&data, &[]);
+    run(&data, &["token", "issue", "--count", "2", "--activated"]).ok();
+    let mut client = server.client();
+    let reservation = reserve(&mut client, 1, &[1, 2]);
+    let token = [("QUEUE-TOKEN", "queue_token_1")];
+    let body = json!({ "userId": 1, "reservationId": reservation });
+    client.send("POST", "/api/v1/payments", &token, Some(&body)).unwrap().expect(201);
+    reserve(&mut client, 2, &[3]);
+    charge(&mut client, 3, 7).expect(200);
+    server.stop();
+    (directory, data)
+}
+
+fn reserve(client: &mut Client, user: i64, seats: &[i64]) -> i64 {
+    let token = format!("queue_token_{user}");
+    let body = json!({ "userId": user, "seatIds": seats });
+    let path = "/api/v1/concerts/1/sessions/1/reservations";
+    let answer = client.send("POST", path, &[("QUEUE-TOKEN", &token)], Some(&body)).unwrap();
+    answer.expect(201).json()["reservationId"].as_i64().unwrap()
+}
+
+fn charge(client: &mut Client, user: i64, amount: i64) -> program::Answer {
+    let path = format!("/api/v1/users/{user}/points/charge");
+    client.send("PATCH", &path, &[], Some(&json!({ "amount": amount }))).unwrap()
+}
+
+fn sql(data: &Path, statements: &str) {
+    let connection = Connection::open(SqliteStore::file(data)).unwrap();
+    connection.busy_timeout(Duration::from_secs(5)).unwrap();
+    connection.execute_batch(statements).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// Runs the program with variables of its own.
+fn run_with(data: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
+    let mut command = command(data.parent().unwrap());
+    command.args(arguments).arg("--data-dir").arg(data);
+    command.envs(variables.iter().copied());
+    finish(command)
+}
+
+/// Tries to serve where that must fail.
+fn serve(data: &Path, arguments: &[&str]) -> Ended {
+    run(data, &[&["serve", "--listen", "127.0.0.1:0"], arguments].concat())
+}
+
+// ---- Help and settings.
+
+#[test]
+fn every_command_explains_itself() {
+    let (directory, _data) = place();
+    let help = |arguments: &[&str]| {
+        let mut command = command(directory.path());
+        command.args(arguments).arg("--help");
+        finish(command).ok()
+    };
+    for (arguments, texts) in [
+        (&[][..], &["serve", "token", "audit", "migrate", "config", "backup", "Examples:"][..]),
+        (&["serve"], &["--listen", "--no-demo", "127.0.0.1:8080"]),
+        (&["token"], &["issue"]),
+        (&["token", "issue"], &["--count", "--format", "queue_token_{n}", "--activated", "--user"]),
+        (&["queue"], &["list", "pause", "resume", "set"]),
+        (&["queue", "list"], &["Show all queues"]),
+        (&["queue", "pause"], &["Stop admission", "default: the configured one"]),
+        (&["queue", "resume"], &["admission"]),
+        (&["queue", "set"], &["--admit-per-second", "--max-active", "--opens-at"]),
+        (&["audit"], &["invariants", "--json"]),
+        (&["migrate"], &["schema version"]),
+        (&["config"], &["check", "show"]),
+        (&["config", "check"], &["what is wrong"]),
+        (&["config", "show"], &["secrets"]),
+        (&["backup"], &["must not exist"]),
+    ] {
+        let text = help(arguments);
+        for part in texts.iter().chain(&["Usage: boxoffice", "--config", "--data-dir", "--set"]) {
+            assert!(
+                text.contains(part),
+                "{part:?} is missing in the help of {arguments:?}: {text}"
+            );
+        }
+        // A line that a placeholder broke in two would begin with what stood behind it.
+        for line in text.lines() {
+            assert!(!line.starts_with('\''), "{arguments:?}: {text}");
+            assert!(!line.trim_start().starts_with("becomes"), "{arguments:?}: {text}");
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+    }
+    let mut nonsense = command(directory.path());
+    nonsense.arg("nonsense");
+    let ended = finish(nonsense);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.err.contains("nonsense") && ended.err.contains("--help"), "{}", ended.err);
+    let mut version = command(directory.path());
+    version.arg("--version");
+    assert!(finish(version).ok().starts_with("boxoffice "));
+}
+
+#[test]
+fn what_is_not_a_setting_is_named_with_its_origin() {
+    let (directory, data) = place();
+    fs::write(directory.path().join("boxoffice.toml"), "[server]\nlissten = '1'\n").unwrap();
+    for arguments in [&["config", "check"][..], &["config", "show"], &["serve"], &["audit"]] {
+        let arguments = [arguments, &["--set", "queue.rate=1"]].concat();
+        run_with(&data, &[("BOXOFFICE_SERVR__LISTEN", "x")], &arguments).fails_with(&[
+            "3 problems",
+            "server.lissten: there is no such key; did you mean server.listen? (from file ",
+            "servr.listen: there is no such key; did you mean server.listen, BOXOFFICE_SERVER__LISTEN? (from",
+            "queue.rate: there is no such key (from flag --set queue.rate)",
+        ]);
+    }
+    assert!(!data.exists(), "settings that are wrong have no effect");
+}
+
+#[test]
+fn settings_are_checked_and_shown_without_secrets() {
+    let (directory, data) = place();
+    let (key, token) = ("k".repeat(40), "t".repeat(20));
+    fs::write(
+        directory.path().join("boxoffice.toml"),
+        format!("[admin]\ntoken = '{token}'\n[queue]\nadmit_per_second = 7\n"),
+    )
+    .unwrap();
+    let variables = [("BOXOFFICE_TICKET__SIGNING_KEY", key.as_str())];
+    let shown = run_with(&data, &variables, &["config", "show"]).ok();
+    for part in
+        ["admit_per_second = 7.0  # from file", "BOXOFFICE_TICKET__SIGNING_KEY", "<redacted>"]
+    {
+        assert!(shown.contains(part), "{part:?} is missing: {shown}");
+    }
+    assert!(!shown.contains(&key) && !shown.contains(&token), "{shown}");
+    assert!(run_with(&data, &variables, &["config", "check"]).ok().contains("valid"));
+    // What is shown can be used as a file, but for the secrets.
+    assert!(shown.replace("\"<redacted>\"", "\"\"").parse::<toml::Table>().is_ok(), "{shown}");
+    let short = [("BOXOFFICE_TICKET__SIGNING_KEY", "short-secret")];
+    let said = run_with(&data, &short, &["config", "check"]).fails_with(&[
+        "ticket.signing_key",
+        "32 bytes",
+        "BOXOFFICE_TICKET__SIGNING_KEY",
+    ]);
+    assert!(!said.contains("short-secret"), "{said}");
+    assert!(!data.exists(), "to look at settings makes no data directory");
+}
+
+// ---- Tokens.
+
+#[test]
+fn tokens_are_issued_by_the_thousand() {
+    let (_directory, data) = place();
+    let server = Server::start(&data, &[]);
+    let said = run(&data, &["token", "issue", "--count", "25000", "--activated"]).ok();
+    assert!(said.contains("issued 25000 tokens, queue_token_1 to queue_token_25000"), "{said}");
+    assert!(said.contains("active until 2"), "{said}");
+    let mut client = server.client();
+    let mut place = |token: &str| {
+        let headers = [("QUEUE-TOKEN", token)];
+        client.send("GET", "/api/v1/waiting-queues", &headers, None).unwrap()
+    };
+    for number in [1, 10_000, 10_001, 24_999, 25_000] {
+        let body = place(&format!("queue_token_{number}")).expect(200).json();
+        assert_eq!((&body["status"], &body["userId"]), (&json!("ACTIVATED"), &json!(number)));
+    }
+    place("queue_token_25001").expect(401);
+
+    let issue = |arguments: &[&str]| run(&data, &[&["token", "issue"], arguments].concat());
+    issue(&["--count", "10"]).fails_with(&["queue_token_1 exists", "nothing was issued", "409"]);
+    // A part that was issued before the refusal is told.
+    let first = ["--count", "12000", "--first", "14001", "--activated"];
+    issue(&first).fails_with(&["queue_token_14001 exists", "nothing was issued"]);
+    let format = ["--format", "part_{n}"];
+    issue(&[&format[..], &["--first", "10500"]].concat()).ok();
+    issue(&[&format[..], &["--count", "11000"]].concat())
+        .fails_with(&["part_10500 exists", "the first 10000 were issued"]);
+
+    let said = issue(&["--format", "vip", "--user", "7", "--active-for", "60", "--activated"]).ok();
+    assert!(said.contains("issued 1 tokens, vip to vip"), "{said}");
+    assert_eq!(place("vip").expect(200).json()["userId"], 7);
+    let said = issue(&["--format", "late_{n}", "--count", "3"]).ok();
+    assert!(said.contains("waiting in the line"), "{said}");
+    place("late_3").expect(200);
+    issue(&["--count", "2", "--format", "same"]).fails_with(&["{n}"]);
+    issue(&["--queue", "nowhere"]).fails_with(&["QUEUE_NOT_FOUND"]);
+    assert_eq!(issue(&["--count", "0"]).code, Some(2));
+    run(&data, &["audit"]).ok();
+    server.stop();
+}
+
+#[test]
+fn commands_for_a_service_say_what_they_miss() {
+    let (_directory, data) = place();
+    let issue = [&["token", "issue"][..], &NOWHERE].concat();
+    let list = [&["queue", "list"][..], &NOWHERE].concat();
+    for arguments in [&issue, &list] {
+        run(&data, arguments).fails_with(&["admin token", "--data-dir", "BOXOFFICE_ADMIN__TOKEN"]);
+        let token = [("BOXOFFICE_ADMIN__TOKEN", "a-token-of-an-operator")];
+        run_with(&data, &token, arguments)
+            .fails_with(&["cannot reach the service at http://127.0.0.1:1", "boxoffice serve"]);
+    }
+    assert!(!data.exists());
+
+    let mut server = Server::start(&data, &[]);
+    let wrong = [("BOXOFFICE_ADMIN__TOKEN", "not-the-token-of-this-one")];
+    let said = run_with(&data, &wrong, &issue).fails_with(&["401", "ADMIN_TOKEN_INVALID"]);
+    assert!(!said.contains("not-the-token"), "{said}");
+    run(&data, &issue).ok();
+    server.kill();
+    // The note of the address outlives a kill.
+    run(&data, &issue).fails_with(&["cannot reach the service", "boxoffice serve"]);
+    Server::start(&data, &[]).stop();
+    run(&data, &issue).fails_with(&["cannot reach the service at http://127.0.0.1:1"]);
+}
+
+#[test]
+fn the_generated_admin_token_is_for_its_owner_only() {
+    let (_directory, data) = place();
+    let server = Server::start(&data, &[]);
+    let token = server.admin_token();
+    assert_eq!(mode(&data.join("admin.token")), 0o600);
+    assert_eq!(mode(&data), 0o700);
+    assert!(token.len() >= 32, "{token}");
+    let log = server.stop();
+    assert!(!log.contains(&token), "{log}");
+    let server = Server::start(&data, &[]);
+    assert_eq!(server.admin_token(), token, "a restart keeps it");
+    server.stop();
+    fs::write(data.join("admin.token"), "short").unwrap();
+    serve(&data, &[]).fails_with(&["admin.token", "too short", "delete the file"]);
+}
+
+// ---- Queues.
+
+#[test]
+fn queues_are_listed_paused_resumed_and_set() {
+    let (_directory, data) = place();
+    let server = Server::start(&data, &["--set", "queue.admit_per_second=50"]);
+    let queue = |arguments: &[&str]| -> Value {
+        let said = run(&data, &[&["queue"], arguments].concat()).ok();
+        serde_json::from_str(&said).unwrap()
+    };
+    let join = |user: i64| -> String {
+        let body = json!({ "userId": user });
+        let mut client = server.client();
+        let answer = client.send("POST", "/api/v1/waiting-queues", &[], Some(&body)).unwrap();
+        answer.expect(201).json()["token"].as_str().unwrap().to_owned()
+    };
+    let status = |token: &str| -> String {
+        let headers = [("QUEUE-TOKEN", token)];
+        let mut client = server.client();
+        let answer = client.send("GET", "/api/v1/waiting-queues", &headers, None).unwrap();
+        answer.expect(200).json()["status"].as_str().unwrap().to_owned()
+    };
+    let listed = queue(&["list"]);
+    assert_eq!(listed["queues"][0]["queue"], "main");
+    assert_eq!(listed["queues"][0]["admitPerSecond"], 50.0);
+
+    assert_eq!(queue(&["pause"])["state"], "PAUSED");
+    let token = join(1);
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(status(&token), "WAITING");
+    assert_eq!(queue(&["resume", "main"])["state"], "OPEN");
+    wait_until("the paused one is let in", || status(&token) == "ACTIVATED");
+
+    let set = queue(&["set", "--admit-per-second", "12.5", "--max-active", "9"]);
+    assert_eq!((&set["admitPerSecond"], &set["maxActive"]), (&json!(12.5), &json!(9)));
+    assert_eq!(queue(&["set", "--max-active", "0"])["maxActive"], Value::Null);
+    let set = queue(&["set", "--opens-at", "2099-01-01T00:00:00+09:00"]);
+    assert_eq!(set["state"], "SCHEDULED");
+    assert_eq!(set["opensAt"], "2098-12-31T15:00:00.000Z");
+    assert_eq!(queue(&["set", "--opens-at", "now"])["state"], "OPEN");
+
+    run(&data, &["queue", "set"]).fails_with(&["nothing to set", "--admit-per-second"]);
+    run(&data, &["queue", "pause", "vip"]).fails_with(&["QUEUE_NOT_FOUND"]);
+    run(&data, &["queue", "set", "--admit-per-second", "0"]).fails_with(&["admitPerSecond"]);
+    run(&data, &["queue", "set", "--opens-at", "soon"]).fails_with(&["opensAt", "offset"]);
+    queue(&["pause"]);
+    server.stop();
+
+    // What an operator set outlives a restart; the configuration does not undo it, and says so.
+    let server = Server::start(&data, &["--set", "queue.admit_per_second=99"]);
+    let listed = queue(&["list"]);
+    assert_eq!(listed["queues"][0]["admitPerSecond"], 12.5);
+    assert_eq!(listed["queues"][0]["state"], "PAUSED");
+    let log = server.stop();
+    assert!(log.contains("keeps its stored settings"), "{log}");
+}
+
+// ---- Audit.
+
+#[test]
+fn an_audit_tells_running_and_at_rest() {
+    let (_directory, data) = place();
+    run(&data, &["audit"]).fails_with(&["there is no store at", "--data-dir"]);
+    assert!(!data.exists(), "an audit makes no store");
+
+    let (_directory, data) = sold();
+    let at_rest = run(&data, &["audit"]).ok();
+    assert!(at_rest.ends_with("audit: clean\n"), "{at_rest}");
+    for code in ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8"] {
+        assert!(at_rest.lines().any(|line| line.starts_with(code)), "{code}: {at_rest}");
+    }
+    let report: Value = serde_json::from_str(&run(&data, &["audit", "--json"]).ok()).unwrap();
+    assert_eq!(
+        (&report["clean"], report["invariants"].as_array().unwrap().len()),
+        (&json!(true), 8)
+    );
+    assert!(report["invariants"][0]["checked"].as_u64().unwrap() >= 3, "{report}");
+
+    let server = Server::start(&data, &[]);
+    assert!(run(&data, &["audit"]).ok().ends_with("audit: clean\n"));
+    let report: Value = serde_json::from_str(&run(&data, &["audit", "--json"]).ok()).unwrap();
+    assert_eq!(report["clean"], true);
+    // The running one is asked; without its token it does not answer.
+    let wrong = [("BOXOFFICE_ADMIN__TOKEN", "not-the-token-of-this-one")];
+    run_with(&data, &wrong, &["audit"]).fails_with(&["ADMIN_TOKEN_INVALID"]);
+    server.stop();
+}
+
+/// What is wrong with a store at rest and on a running service is found, and named.
+#[test]
+fn an_audit_names_the_invariant_that_was_broken() {
+    for (code, plant) in [
+        ("I1", "UPDATE seat SET reservation_id = 2 WHERE id = 1"),
+        ("I2", "UPDATE account SET balance = balance + 1 WHERE user_id = 9"),
+        ("I2", "DELETE FROM points_entry WHERE payment_id IS NOT NULL"),
+        ("I6", "UPDATE published SET count = count - 1 WHERE topic LIKE '%payment%'"),
+        ("I7", "UPDATE reservation SET total = total + 1 WHERE id = 1"),
+        ("I7", "DELETE FROM payment"),
+        ("I8", "DELETE FROM spent_ticket"),
+    ] {
+        let (_directory, data) = sold();
+        sql(&data, plant);
+        let named = |ended: Ended| {
+            assert_eq!(ended.code, Some(1), "{plant}: {ended:?}");
+            let broken: Vec<&str> =
+                ended.out.lines().filter(|line| line.contains("BROKEN")).collect();
+            let found = broken.iter().any(|line| line.starts_with(code));
+            assert!(found && ended.out.ends_with("audit: NOT CLEAN\n"), "{plant}: {ended:?}");
+        };
+        named(run(&data, &["audit"]));
+        let server = Server::start(&data, &[]);
+        named(run(&data, &["audit"]));
+        let ended = run(&data, &["audit", "--json"]);
+        let report: Value = serde_json::from_str(&ended.out).unwrap();
+        assert_eq!((ended.code, &report["clean"]), (Some(1), &json!(false)));
+        let metric = format!("boxoffice_invariant_violations_total{{invariant=\"{code}\"}}");
+        assert!(server.metric(&metric) > 0.0, "{metric}");
+        server.stop();
+    }
+}
+
+#[test]
+fn an_audit_finds_a_store_that_was_changed_behind_the_service() {
+    let (_directory, data) = sold();
+    let server = Server::start(&data, &[]);
+    sql(&data, "UPDATE seat SET state = 0, reservation_id = NULL WHERE id = 3");
+    let ended = run(&data, &["audit"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let broken = |line: &str| line.starts_with("I4") && line.contains("BROKEN");
+    assert!(ended.out.lines().any(broken), "{}", ended.out);
+    server.stop();
+}
+
+#[test]
+fn counters_that_contradict_each_other_stop_the_start_and_the_audit() {
+    let (_directory, data) = sold();
+    sql(&data, "UPDATE queue SET serving = watermark + 5");
+    for ended in [run(&data, &["audit"]), serve(&data, &[])] {
+        ended.fails_with(&["queue main"]);
+    }
+}
+
+// ---- Migration and backup.
+
+#[test]
+fn a_migration_says_what_it_did() {
+    let (_directory, data) = place();
+    let said = run(&data, &["migrate"]).ok();
+    assert!(said.contains("created with schema version 2"), "{said}");
+    let said = run(&data, &["migrate"]).ok();
+    assert!(said.contains("schema version 2, nothing to do"), "{said}");
+    let server = Server::start(&data, &[]);
+    run(&data, &["migrate"]).fails_with(&["another process", "--data-dir"]);
+    server.stop();
+}
+
+#[test]
+fn a_backup_is_a_whole_store_running_or_not() {
+    let (directory, data) = sold();
+    let target = |name: &str| directory.path().join(name).display().to_string();
+    let at_rest = target("at-rest.sqlite3");
+    let said = run(&data, &["backup", &at_rest]).ok();
+    assert!(said.contains("bytes in"), "{said}");
+    assert_eq!(mode(Path::new(&at_rest)), 0o600, "it holds the signing key");
+    let bytes = fs::read(&at_rest).unwrap();
+    run(&data, &["backup", &at_rest]).fails_with(&["at-rest.sqlite3 exists already"]);
+    assert!(fs::read(&at_rest).unwrap() == bytes, "what exists is left alone");
+
+    let running = target("running.sqlite3");
+    let server = Server::start(&data, &[]);
+    let stop = AtomicBool::new(false);
+    let charged = std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let mut client = server.client();
+            let mut charged = 0;
+            while !stop.load(Ordering::Relaxed) {
+                charge(&mut client, 500, 1).expect(200);
+                charged += 1;
+            }
+            charged
+        });
+        run(&data, &["backup", &running]).ok();
+        stop.store(true, Ordering::Relaxed);
+        load.join().unwrap()
+    });
+    assert!(charged > 0);
+    server.stop();
+
+    for backup in [at_rest, running] {
+        let restored = directory.path().join("restored");
+        fs::create_dir(&restored).unwrap();
+        fs::rename(&backup, SqliteStore::file(&restored)).unwrap();
+        run(&restored, &["audit"]).ok();
+        let server = Server::start(&restored, &[]);
+        let path = "/api/v1/users/1/points";
+        let body = server.client().send("GET", path, &[], None).unwrap().expect(200).json();
+        assert_eq!(body["totalAmount"], 998_000, "the sale is in it");
+        run(&restored, &["audit"]).ok();
+        server.stop();
+        fs::remove_dir_all(&restored).unwrap();
+    }
+    let nowhere = directory.path().join("nowhere");
+    run(&nowhere, &["backup", &target("none")]).fails_with(&["there is no store at"]);
+    assert!(!nowhere.exists() && !Path::new(&target("none")).exists());
+    run(&data, &["backup", &target("no/such/folder")]).fails_with(&["no/such/folder"]);
+}
+
+// ---- Starting where that cannot be.
+
+#[test]
+fn a_data_directory_has_one_service_and_a_port_too() {
+    let (directory, data) = place();
+    let server = Server::start(&data, &[]);
+    serve(&data, &[]).fails_with(&["another process", "data", "stop it", "--data-dir"]);
+    // The loser has not taken the note of the address with it.
+    run(&data, &["queue", "list"]).ok();
+
+    let address = server.address().to_string();
+    let other = directory.path().join("other");
+    run(&other, &["serve", "--listen", &address]).fails_with(&[
+        "cannot listen on",
+        &address,
+        "in use",
+        "--listen",
+    ]);
+    server.client().send("GET", "/health/ready", &[], None).unwrap().expect(200);
+    server.stop();
+    // Whoever failed to start has left a store behind that can be started.
+    Server::start(&other, &[]).stop();
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_written_is_named() {
+    let (directory, _) = place();
+    let file = directory.path().join("file");
+    fs::write(&file, "not a directory").unwrap();
+    serve(&file, &[]).fails_with(&["data_dir", "is not a directory", "data_dir)"]);
+    serve(&file.join("below"), &[]).fails_with(&["cannot make the data directory", "--data-dir"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "not a directory");
+
+    let data = directory.path().join("data");
+    Server::start(&data, &[]).stop();
+    // Modes mean nothing to root, so root lets nobody try, with a copy of the program that nobody
+    // can reach.
+    let root = rustix::process::geteuid().is_root();
+    let program = directory.path().join("boxoffice");
+    fs::copy(env!("CARGO_BIN_EXE_boxoffice"), &program).unwrap();
+    let set_mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(directory.path(), 0o755);
+    set_mode(&data, 0o555);
+    for name in ["boxoffice.sqlite3", "boxoffice.lock"] {
+        set_mode(&data.join(name), 0o444);
+    }
+    let nobody = |data: &Path| {
+        let mut command = Command::new(&program);
+        program::shield(&mut command, directory.path());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data);
+        if root {
+            command.uid(65_534).gid(65_534);
+        }
+        finish(command)
+    };
+    nobody(&data).fails_with(&["data directory", "ermission denied", "--data-dir"]);
+    set_mode(&data.join("boxoffice.lock"), 0o666);
+    nobody(&data).fails_with(&["boxoffice.sqlite3", "owner"]);
+    if root {
+        let new = directory.path().join("new");
+        nobody(&new).fails_with(&["cannot make the data directory", "ermission denied"]);
+        assert!(!new.exists());
+    }
+    set_mode(&data, 0o755);
+}
+
+/// Everything in a data directory that was not made by looking at it.
+fn content(data: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(data)
+        .unwrap()
+        .map(Result::unwrap)
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .filter(|(name, _)| name != "boxoffice.lock")
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_file_that_is_not_our_store_is_left_as_it_is() {
+    let (_directory, data) = place();
+    fs::create_dir(&data).unwrap();
+    let file = SqliteStore::file(&data);
+    let refused = |texts: &[&str]| {
+        let before = content(&data);
+        for arguments in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate"], &["audit"]] {
+            let said = run(&data, arguments).fails_with(texts);
+            assert!(said.contains("boxoffice.sqlite3"), "{said}");
+            assert!(content(&data) == before, "{arguments:?} changed something: {said}");
+        }
+    };
+    fs::write(&file, "garbage, and nothing but garbage\n".repeat(1_000)).unwrap();
+    refused(&["not a SQLite database", "nothing was changed"]);
+
+    fs::remove_file(&file).unwrap();
+    sql(&data, "CREATE TABLE cats (name TEXT); INSERT INTO cats VALUES ('Tom')");
+    refused(&["another program", "nothing was changed", "--data-dir"]);
+
+    // The same in the mode that leaves files of its own beside the store.
+    sql(&data, "PRAGMA journal_mode = WAL; INSERT INTO cats VALUES ('Kit')");
+    refused(&["another program", "nothing was changed", "--data-dir"]);
+
+    fs::remove_dir_all(&data).unwrap();
+    run(&data, &["migrate"]).ok();
+    sql(&data, "PRAGMA user_version = 99");
+    refused(&["schema version 99", "knows 2", "newer boxoffice"]);
+    sql(&data, "PRAGMA user_version = 2");
+    run(&data, &["audit"]).ok();
+}
+
+#[test]
+fn a_damaged_store_is_told_and_left_for_the_backup() {
+    let (directory, data) = sold();
+    let file = SqliteStore::file(&data);
+    let whole = fs::read(&file).unwrap();
+    let mut cases = vec![("cut in half", whole[..whole.len() / 2].to_vec())];
+    for (name, from, to) in [("schema", 100, 400), ("tables", 4_096, whole.len())] {
+        let mut bytes = whole.clone();
+        bytes[from..to].fill(0xa5);
+        cases.push((name, bytes));
+    }
+    for (name, bytes) in cases {
+        println!("{name}");
+        fs::write(&file, &bytes).unwrap();
+        serve(&data, &[]).fails_with(&["boxoffice.sqlite3", "Restore a backup", "left as it is"]);
+        run(&data, &["audit"]).fails_with(&["boxoffice.sqlite3", "Restore a backup"]);
+        assert!(fs::read(&file).unwrap() == bytes, "{name}: the file was changed");
+    }
+    // A row that no version of the program writes.
+    fs::write(&file, &whole).unwrap();
+    sql(&data, "UPDATE seat SET state = 7 WHERE id = 4");
+    serve(&data, &[]).fails_with(&["boxoffice.sqlite3", "seat with state", "Restore a backup"]);
+    fs::write(&file, &whole).unwrap();
+    Server::start(&data, &[]).stop();
+    drop(directory);
+}
+
+#[test]
+fn events_that_are_not_ours_are_left_alone() {
+    let (_directory, data) = sold();
+    let events = data.join("events.jsonl");
+    fs::write(&events, "somebody's notes\n").unwrap();
+    serve(&data, &[]).fails_with(&["events.jsonl", "move the file away"]);
+    assert_eq!(fs::read_to_string(&events).unwrap(), "somebody's notes\n");
+    fs::remove_file(&events).unwrap();
+    Server::start(&data, &[]).stop();
+}
+
+// ---- Keys.
+
+#[test]
+fn a_key_that_signed_tickets_cannot_just_go() {
+    let (_directory, data) = place();
+    let (one, two) = ("1".repeat(40), "2".repeat(40));
+    let with = |current: Option<&str>, previous: Option<&str>| {
+        let mut command = command(data.parent().unwrap());
+        command.envs(current.map(|key| ("BOXOFFICE_TICKET__SIGNING_KEY", key)));
+        command.envs(previous.map(|key| ("BOXOFFICE_TICKET__PREVIOUS_SIGNING_KEYS", key)));
+        command
+    };
+    let refused = |mut command: Command, texts: &[&str]| {
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
+        let said = finish(command).fails_with(texts);
+        assert!(!said.contains(&one) && !said.contains(&two), "{said}");
+    };
+    let server = Server::start_by(with(Some(&one), None), &data, &[]);
+    let body = json!({ "userId": 1 });
+    let path = "/api/v1/waiting-queues";
+    let joined = server.client().send("POST", path, &[], Some(&body)).unwrap().expect(201).json();
+    let token = joined["token"].as_str().unwrap().to_owned();
+    let log = server.stop();
+    assert!(!log.contains(&one), "{log}");
+    // A key that was given is not written down.
+    let connection = Connection::open(SqliteStore::file(&data)).unwrap();
+    let sql = "SELECT count(*) FROM setting WHERE instr(value, ?1) > 0";
+    assert_eq!(connection.query_row(sql, [&one], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    drop(connection);
+
+    let advice = ["were signed with the key", "ticket.signing_key", "previous_signing_keys"];
+    refused(with(Some(&two), None), &advice);
+    refused(with(None, None), &[&advice[..], &["there is no key now"]].concat());
+    let accepts = |server: &Server, token: &str| {
+        let headers = [("QUEUE-TOKEN", token)];
+        server.client().send("GET", path, &headers, None).unwrap().status
+    };
+    let server = Server::start_by(with(Some(&two), Some(&one)), &data, &[]);
+    assert_eq!(accepts(&server, &token), 200);
+    server.stop();
+    let server = Server::start_by(with(Some(&two), None), &data, &[]);
+    assert_eq!(accepts(&server, &token), 401);
+    server.stop();
+
+    // A generated key is in the store, and a configured one does not replace it unnoticed.
+    fs::remove_dir_all(&data).unwrap();
+    let server = Server::start(&data, &[]);
+    let joined = server.client().send("POST", path, &[], Some(&body)).unwrap().expect(201).json();
+    let token = joined["token"].as_str().unwrap().to_owned();
+    server.stop();
+    let server = Server::start(&data, &[]);
+    assert_eq!(accepts(&server, &token), 200);
+    server.stop();
+    refused(with(Some(&two), None), &advice);
+}
+
+// ---- Ending.
+
+#[test]
+fn sigterm_under_load_answers_whatever_was_begun() {
+    let (_directory, data) = place();
+    let mut server = Server::start(&data, &[]);
+    let address = server.address();
+    let acknowledged = Mutex::new(vec![0_i64; 12]);
+    let (cut, stop) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+
+    // Requests whose bodies come only after the signal.
+    let mut halves: Vec<TcpStream> = (0..20)
+        .map(|index| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(program::PATIENCE)).unwrap();
+            let head = format!(
+                "PATCH /api/v1/users/{}/points/charge HTTP/1.1\r\nHost: x\r\n\
+                 Content-Type: application/json\r\nContent-Length: 12\r\n\r\n{{\"amo",
+                900 + index
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let ended = std::thread::scope(|scope| {
+        for user in 0..12_usize {
+            let (acknowledged, cut, stop) = (&acknowledged, &cut, &stop);
+            scope.spawn(move || {
+                let mut client = Client::new(address);
+                let path = format!("/api/v1/users/{}/points/charge", 100 + user);
+                while !stop.load(Ordering::Relaxed) {
+                    match client.send("PATCH", &path, &[], Some(&json!({ "amount": 1 }))) {
+                        Ok(answer) if answer.status == 200 => {
+                            acknowledged.lock().unwrap()[user] += 1;
+                        }
+                        Ok(answer) => cut.lock().unwrap().push(format!("{answer:?}")),
+                        // No answer at all is what an idle connection may get when it is closed;
+                        // half an answer is what nobody may get.
+                        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                            cut.lock().unwrap().push(error.to_string());
+                        }
+                        Err(_) => return,
+                    }
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(400));
+        server.signal(Signal::TERM);
+        std::thread::sleep(Duration::from_millis(300));
+        for stream in &mut halves {
+            stream.write_all(b"unt\":1}").unwrap();
+        }
+        for stream in &mut halves {
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+            assert!(answer.ends_with("{\"totalAmount\":1000001}"), "{answer:?}");
+            assert!(answer.to_lowercase().contains("connection: close"), "{answer:?}");
+        }
+        let ended = server.wait();
+        stop.store(true, Ordering::Relaxed);
+        ended
+    });
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.err.contains("stopped"), "{}", ended.err);
+    assert!(cut.lock().unwrap().is_empty(), "{cut:?}");
+    assert!(!data.join("boxoffice.addr").exists());
+
+    // Everything acknowledged is there; of what was not, at most one a client.
+    let connection = Connection::open(SqliteStore::file(&data)).unwrap();
+    for (user, acknowledged) in acknowledged.lock().unwrap().iter().enumerate() {
+        let sql = "SELECT balance - 1000000 FROM account WHERE user_id = ?1";
+        let stored: i64 = connection.query_row(sql, [100 + user as i64], |row| row.get(0)).unwrap();
+        assert!((*acknowledged..=acknowledged + 1).contains(&stored), "{stored}, {acknowledged}");
+        assert!(*acknowledged > 0);
+    }
+    let waiting: i64 =
+        connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0)).unwrap();
+    assert_eq!(waiting, 0, "the last events went out");
+    drop(connection);
+    run(&data, &["audit"]).ok();
+}
+
+#[test]
+fn sigint_ends_it_too_and_slow_peers_are_cut_with_a_code_of_their_own() {
+    let (_directory, data) = place();
+    let mut server = Server::start(&data, &[]);
+    server.signal(Signal::INT);
+    assert_eq!(server.wait().code, Some(0));
+
+    let mut server = Server::start(&data, &["--set", "server.drain_timeout_ms=300"]);
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let head = "POST /api/v1/waiting-queues HTTP/1.1\r\nHost: x\r\n\
+                Content-Type: application/json\r\nContent-Length: 13\r\n\r\n{";
+    stream.write_all(head.as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    server.signal(Signal::TERM);
+    let ended = server.wait();
+    assert_eq!(ended.code, Some(3), "a connection had to be cut: {}", ended.err);
+    run(&data, &["audit"]).ok();
+
+    // A second signal does not wait for the slow one.
+    let mut server = Server::start(&data, &[]);
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    server.signal(Signal::TERM);
+    wait_until("it drains", || server.log().contains("finishing requests"));
+    server.signal(Signal::TERM);
+    let ended = server.wait();
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    assert!(ended.err.contains("second signal"), "{}", ended.err);
+    run(&data, &["audit"]).ok();
+}

@@ -1,0 +1,148 @@
+//! The real program on MySQL: from an empty database to a sale, a kill, and a second instance.
+//! `scripts/lib/with-mariadb` gives it a server.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::program::{self, Client, Server, run, wait_until};
+use mysql_async::prelude::Queryable;
+use serde_json::json;
+use tempfile::TempDir;
+
+/// Makes an empty database; gives its URL, and sends statements to it.
+struct Database {
+    name: String,
+    server: String,
+}
+
+impl Database {
+    fn new(name: &str) -> Self {
+        let server = std::env::var("BOXOFFICE_TEST_MYSQL")
+            .expect("BOXOFFICE_TEST_MYSQL names no server; run scripts/test mysql");
+        let name = format!("{name}_{}", std::process::id());
+        let database = Self { name, server };
+        database.send(&format!("CREATE DATABASE {}", database.name));
+        database
+    }
+
+    fn url(&self) -> String {
+        format!("{}/{}", self.server.trim_end_matches('/'), self.name)
+    }
+
+    fn send(&self, statement: &str) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let opts = mysql_async::Opts::from_url(&self.server).unwrap();
+            let mut conn = mysql_async::Conn::new(opts).await.unwrap();
+            conn.query_drop(statement).await.unwrap();
+            conn.disconnect().await.unwrap();
+        });
+    }
+
+    /// The settings that a program needs to use it.
+    fn settings(&self) -> [String; 4] {
+        let url = format!("store.mysql.url={}", self.url());
+        ["--set".into(), "store.kind=mysql".into(), "--set".into(), url]
+    }
+}
+
+fn place() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    (directory, data)
+}
+
+fn with<'a>(settings: &'a [String], arguments: &[&'a str]) -> Vec<&'a str> {
+    arguments.iter().copied().chain(settings.iter().map(String::as_str)).collect()
+}
+
+fn reserve(client: &mut Client, user: i64, seats: &[i64]) -> program::Answer {
+    let token = format!("queue_token_{user}");
+    let body = json!({ "userId": user, "seatIds": seats });
+    let path = "/api/v1/concerts/1/sessions/1/reservations";
+    client.send("POST", path, &[("QUEUE-TOKEN", &token)], Some(&body)).unwrap()
+}
+
+fn audit(data: &Path, settings: &[String]) {
+    let report = run(data, &with(settings, &["audit"])).ok();
+    assert!(report.contains("audit: clean"), "{report}");
+}
+
+#[test]
+fn an_empty_database_is_enough_and_a_kill_loses_nothing() {
+    let database = Database::new("sale");
+    let settings = database.settings();
+    let (_directory, data) = place();
+    let said = run(&data, &with(&settings, &["migrate"])).ok();
+    assert!(
+        said.contains("created with schema version") && said.contains(&database.name),
+        "{said}"
+    );
+    let said = run(&data, &with(&settings, &["migrate"])).ok();
+    assert!(said.contains("nothing to do"), "{said}");
+    audit(&data, &settings);
+
+    let mut server = Server::start(&data, &with(&settings, &[]));
+    run(&data, &with(&settings, &["token", "issue", "--count", "3", "--activated"])).ok();
+    let mut client = server.client();
+    let ready = client.send("GET", "/health/ready", &[], None).unwrap().expect(200);
+    assert_eq!(ready.json()["status"], "UP");
+    let held = reserve(&mut client, 1, &[1, 2]).expect(201).json()["reservationId"].clone();
+    reserve(&mut client, 2, &[2]).expect(409);
+    let body = json!({ "userId": 1, "reservationId": held });
+    let token = [("QUEUE-TOKEN", "queue_token_1")];
+    client.send("POST", "/api/v1/payments", &token, Some(&body)).unwrap().expect(201);
+    reserve(&mut client, 2, &[3]).expect(201);
+    audit(&data, &settings);
+
+    // Another data directory does not make a second one of it.
+    let (_other, elsewhere) = place();
+    let said = run(&elsewhere, &with(&settings, &["serve", "--listen", "127.0.0.1:0"]))
+        .fails_with(&["another instance uses the database", "queue.kind"]);
+    assert!(!said.contains("root@"), "{said}");
+    let copy = elsewhere.join("copy");
+    run(&data, &with(&settings, &["backup", copy.to_str().unwrap()]))
+        .fails_with(&["mariadb-dump", "--single-transaction"]);
+
+    server.kill();
+    audit(&data, &settings);
+    let server = Server::start(&data, &with(&settings, &[]));
+    let mut client = server.client();
+    reserve(&mut client, 3, &[1]).expect(409);
+    reserve(&mut client, 3, &[3]).expect(409);
+    reserve(&mut client, 3, &[4]).expect(201);
+    server.stop();
+    audit(&data, &settings);
+}
+
+#[test]
+fn purchases_are_refused_fast_while_the_database_is_away() {
+    let database = Database::new("away");
+    let settings = database.settings();
+    let (_directory, data) = place();
+    let server = Server::start(&data, &with(&settings, &[]));
+    run(&data, &with(&settings, &["token", "issue", "--count", "2", "--activated"])).ok();
+    let mut client = server.client();
+    reserve(&mut client, 1, &[1]).expect(201);
+    // To the program it is as good as gone.
+    database.send(&format!("RENAME TABLE {0}.seat TO {0}.hidden", database.name));
+    let began = Instant::now();
+    let answer = reserve(&mut client, 2, &[2]).expect(503);
+    assert!(answer.header("Retry-After").is_some(), "{}", answer.head);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    wait_until("it is not ready", || {
+        client.send("GET", "/health/ready", &[], None).unwrap().status == 503
+    });
+    // What is in memory goes on.
+    let body = json!({ "userId": 77 });
+    client.send("POST", "/api/v1/waiting-queues", &[], Some(&body)).unwrap().expect(201);
+    let token = [("QUEUE-TOKEN", "queue_token_1")];
+    client.send("GET", "/api/v1/waiting-queues", &token, None).unwrap().expect(200);
+    database.send(&format!("RENAME TABLE {0}.hidden TO {0}.seat", database.name));
+    wait_until("it is ready", || {
+        client.send("GET", "/health/ready", &[], None).unwrap().status == 200
+    });
+    reserve(&mut client, 2, &[2]).expect(201);
+    server.stop();
+    audit(&data, &settings);
+}
