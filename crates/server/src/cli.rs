@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::app::queue_settings;
 use crate::audit::AuditReport;
-use crate::config::{Config, LoadOptions, Loaded, StoreKind};
+use crate::config::{Config, LoadOptions, Loaded, StoreKind, flag_help, keys_text};
 use crate::consume::{self, Consumption, Destination, Sums};
 use crate::http::extract::{Whole, WireId};
 use crate::http::{IssuedTokens, TokenIssue};
@@ -47,6 +47,7 @@ Examples:
   boxoffice audit                                    check the invariants, live or at rest
   boxoffice consume --from-beginning                 the events that Kafka has
   boxoffice config show                              every setting, and where it came from
+  boxoffice config keys                              what each setting does
 
 Settings come from boxoffice.toml, then BOXOFFICE_SECTION__KEY variables, then flags; later wins.
 BOXOFFICE_CONFIG names another file. A queue is made with the configured admit_per_second and max_active
@@ -60,8 +61,7 @@ struct SettingArgs {
     /// Configuration file (TOML); default: ./boxoffice.toml if there is one
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the store is [default: data]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help = flag_help("data_dir"))]
     data_dir: Option<String>,
     /// Sets any setting, for example queue.admit_per_second=500; may be repeated
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = key_value)]
@@ -101,10 +101,9 @@ enum Command {
 
 #[derive(Args, Default)]
 struct ServeArgs {
-    /// Address and port to listen on [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", help = flag_help("server.listen"))]
     listen: Option<SocketAddr>,
-    /// Do not fill an empty store with demo data
+    /// Do not fill an empty store with demo data [sets demo.seed=false]
     #[arg(long)]
     no_demo: bool,
 }
@@ -216,8 +215,7 @@ struct ConsumeArgs {
     /// What cannot be delivered goes here [default: OUTPUT.dead, or consume.dead]
     #[arg(long, value_name = "FILE")]
     dead_letters: Option<PathBuf>,
-    /// host:port of some brokers [default: events.kafka.brokers]
-    #[arg(long)]
+    #[arg(long, help = flag_help("events.kafka.brokers"))]
     brokers: Option<String>,
 }
 
@@ -227,6 +225,8 @@ enum ConfigCommand {
     Check,
     /// Show every setting, and where it came from; secrets are hidden
     Show,
+    /// Explain every setting: its values, its default, what it does
+    Keys,
 }
 
 /// What a command that failed says.
@@ -258,17 +258,19 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     if let Command::Consume(ConsumeArgs { brokers: Some(brokers), .. }) = &command {
         overrides.push(("events.kafka.brokers".to_owned(), brokers.clone()));
     }
-    let loaded = Config::load(LoadOptions::from_process(config, overrides))
-        .map_err(|error| error.to_string())?;
+    let load = || {
+        Config::load(LoadOptions::from_process(config, overrides))
+            .map_err(|error| error.to_string())
+    };
     match command {
-        Command::Serve(_) => serve(loaded.config),
-        Command::Token(TokenCommand::Issue(args)) => issue(&loaded.config, args),
-        Command::Queue(command) => queue(&loaded.config, command),
-        Command::Audit(args) => audit(&loaded.config, &args),
-        Command::Migrate => migrate(&loaded.config),
-        Command::Consume(args) => consume(&loaded.config, args),
-        Command::Config(command) => Ok(show_config(&loaded, &command)),
-        Command::Backup { file } => backup(&loaded.config, &file),
+        Command::Serve(_) => serve(load()?.config),
+        Command::Token(TokenCommand::Issue(args)) => issue(&load()?.config, args),
+        Command::Queue(command) => queue(&load()?.config, command),
+        Command::Audit(args) => audit(&load()?.config, &args),
+        Command::Migrate => migrate(&load()?.config),
+        Command::Consume(args) => consume(&load()?.config, args),
+        Command::Config(command) => show_config(&command, load),
+        Command::Backup { file } => backup(&load()?.config, &file),
     }
 }
 
@@ -501,8 +503,7 @@ fn audit(config: &Config, args: &AuditArgs) -> Result<ExitCode, Failure> {
     } else {
         report.to_text()
     };
-    // Whoever pipes this into `head` has seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print_piped(&text);
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -645,12 +646,18 @@ fn migrate(config: &Config) -> Result<ExitCode, Failure> {
     })
 }
 
-fn show_config(loaded: &Loaded, command: &ConfigCommand) -> ExitCode {
-    match command {
-        ConfigCommand::Check => println!("the settings are valid"),
-        ConfigCommand::Show => print!("{}", loaded.to_toml()),
-    }
-    ExitCode::SUCCESS
+fn show_config(
+    command: &ConfigCommand,
+    load: impl FnOnce() -> Result<Loaded, Failure>,
+) -> Result<ExitCode, Failure> {
+    let text = match command {
+        ConfigCommand::Check => load().map(|_| "the settings are valid\n".to_owned())?,
+        ConfigCommand::Show => load()?.to_toml(),
+        // Whoever looks up a setting may do so because something is wrong with it.
+        ConfigCommand::Keys => keys_text(),
+    };
+    print_piped(&text);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn backup(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
@@ -670,6 +677,11 @@ fn backup(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
     bar.finish_and_clear();
     println!("{bytes} bytes in {}", file.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever pipes this into `head` has seen enough.
+fn print_piped(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// A progress bar on a terminal; nothing elsewhere.

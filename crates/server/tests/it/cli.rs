@@ -92,7 +92,10 @@ fn every_command_explains_itself() {
     };
     for (arguments, texts) in [
         (&[][..], &["serve", "token", "audit", "migrate", "config", "backup", "Examples:"][..]),
-        (&["serve"], &["--listen", "--no-demo", "127.0.0.1:8080"]),
+        (
+            &["serve"],
+            &["--listen", "sets server.listen", "127.0.0.1:8080", "sets data_dir", "--no-demo"],
+        ),
         (&["token"], &["issue"]),
         (&["token", "issue"], &["--count", "--format", "queue_token_{n}", "--activated", "--user"]),
         (&["queue"], &["list", "pause", "resume", "set"]),
@@ -102,7 +105,8 @@ fn every_command_explains_itself() {
         (&["queue", "set"], &["--admit-per-second", "--max-active", "--opens-at"]),
         (&["audit"], &["invariants", "--json"]),
         (&["migrate"], &["schema version"]),
-        (&["config"], &["check", "show"]),
+        (&["consume"], &["--brokers", "events.kafka.brokers"]),
+        (&["config"], &["check", "show", "keys"]),
         (&["config", "check"], &["what is wrong"]),
         (&["config", "show"], &["secrets"]),
         (&["backup"], &["must not exist"]),
@@ -145,6 +149,18 @@ fn what_is_not_a_setting_is_named_with_its_origin() {
         ]);
     }
     assert!(!data.exists(), "settings that are wrong have no effect");
+    // What there is can be looked up then.
+    let keys = run_with(&data, &[("BOXOFFICE_SERVR__LISTEN", "x")], &["config", "keys"]).ok();
+    for part in [
+        "server.listen: address:port [default: 127.0.0.1:8080]\n    Address and port to listen on;",
+        "store.kind: sqlite, mysql [default: sqlite]",
+        "sqlite: A SQLite file",
+        "sales.hold_seconds: 1 to 86400 s [default: 300]",
+        "[ticket]",
+        "ticket.signing_key: text, secret [default: none]",
+    ] {
+        assert!(keys.contains(part), "{part:?} is missing: {keys}");
+    }
 }
 
 #[test]
