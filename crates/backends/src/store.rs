@@ -169,6 +169,7 @@ impl Store {
     /// when this runs but the event that tells of it. Holds that somebody has under a lock are left
     /// for the next time.
     pub async fn expire_due(&self, now: Timestamp, max: u32) -> Result<u32, Fault> {
+        let now = forward!(self, store => store.sales.not_before(now));
         let mut ended = 0;
         let mut left = max;
         while left > 0 {

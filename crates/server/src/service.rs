@@ -102,7 +102,7 @@ pub async fn open_store(
     let observed = metrics.map(|metrics| {
         (metrics.store_batch_commands.clone(), metrics.store_commit_duration.clone())
     });
-    let observe: CommitObserver = Box::new(move |commit| {
+    let observe: CommitObserver = Arc::new(move |commit| {
         if let Some((commands, took)) = &observed {
             commands.observe(commit.commands as u64);
             took.observe_duration(commit.took);
@@ -125,6 +125,8 @@ pub async fn open_store(
                 primary: mysql.server().map_err(Fault::Unavailable)?,
                 replica: mysql.replica().map_err(Fault::Unavailable)?,
                 pool_size: mysql.pool_size,
+                batch_max: config.store.batch_max,
+                queue_max: config.store.queue_max,
                 acquire: Duration::from_millis(mysql.acquire_timeout_ms),
                 migrate: opening == Opening::Migrate,
                 // A second sequencer in memory would give the same numbers again.

@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use boxoffice_domain::command::{
@@ -147,6 +148,7 @@ struct Sale {
 /// The way to the batches of a store.
 pub(super) struct Sales<J> {
     sender: mpsc::Sender<Message<J>>,
+    latest: Arc<AtomicI64>,
 }
 
 impl<J: Job> Sales<J> {
@@ -174,6 +176,11 @@ impl<J: Job> Sales<J> {
                 mpsc::error::TrySendError::Closed(_) => CLOSED.into(),
             })
         })
+    }
+
+    /// Returns `now`, or the time at which something was decided already where that is later.
+    pub(super) fn not_before(&self, now: Timestamp) -> Timestamp {
+        now.max(Timestamp(self.latest.load(Ordering::SeqCst)))
     }
 
     /// Returns how many commands wait.
@@ -221,8 +228,9 @@ pub(super) fn batches<E: Engine>(
     options: BatchOptions,
 ) -> (Sales<E::Job>, impl Future<Output = ()> + Send) {
     let (sender, receiver) = mpsc::channel(options.queue_max.max(1));
-    let runner = Runner { engine, options, ids, latest, receiver, open: true };
-    (Sales { sender }, runner.run())
+    let latest = Arc::new(AtomicI64::new(latest.0));
+    let sales = Sales { sender, latest: latest.clone() };
+    (sales, Runner { engine, options, ids, latest, receiver, open: true }.run())
 }
 
 struct Runner<E: Engine> {
@@ -232,7 +240,7 @@ struct Runner<E: Engine> {
     /// The latest time at which anything was decided. Requests do not get here in the order of
     /// their times (a slow body, a busy thread), and deciding one of them in the past of another
     /// would give the same seat to a hold that is over and to the one that came after it.
-    latest: Timestamp,
+    latest: Arc<AtomicI64>,
     receiver: mpsc::Receiver<Message<E::Job>>,
     open: bool,
 }
@@ -512,8 +520,9 @@ impl<E: Engine> Runner<E> {
                     continue;
                 }
             }
-            self.latest = self.latest.max(command.now());
-            let outcome = execute(rows, command, self.latest);
+            let asked = command.now();
+            let now = asked.max(Timestamp(self.latest.fetch_max(asked.0, Ordering::SeqCst)));
+            let outcome = execute(rows, command, now);
             done.push(Done::Answer(outcome.map_err(|unwanted| {
                 Fault::Corrupt(format!("what was asked for is not there: {}", unwanted.0))
             })));

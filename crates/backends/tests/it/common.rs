@@ -17,7 +17,7 @@ pub(crate) fn options(directory: &Path) -> SqliteOptions {
         directory: directory.into(),
         batch_max: 256,
         queue_max: 10_000,
-        observe: Box::new(|_| {}),
+        observe: std::sync::Arc::new(|_| {}),
     }
 }
 

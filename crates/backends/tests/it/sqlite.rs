@@ -148,6 +148,8 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     raw(directory.path())
         .execute_batch(
             "ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
+             DROP INDEX reservation_live; \
+             CREATE INDEX reservation_by_user ON reservation (user_id, session_id); \
              PRAGMA user_version = 1",
         )
         .unwrap();
@@ -259,13 +261,14 @@ impl Halted {
         let directory = tempfile::tempdir().unwrap();
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let (go, wait) = mpsc::channel();
+        let wait = Mutex::new(wait);
         let seen = sizes.clone();
         let options = SqliteOptions {
             queue_max,
-            observe: Box::new(move |commit| {
+            observe: std::sync::Arc::new(move |commit| {
                 seen.lock().unwrap().push(commit.commands);
                 // Once nobody can let it on any more, it is free.
-                let _ = wait.recv();
+                let _ = wait.lock().unwrap().recv();
             }),
             ..options(directory.path())
         };
@@ -290,8 +293,8 @@ impl Halted {
     }
 
     async fn pending(&self, count: u64) {
-        let stats = self.store.stats();
-        eventually(|| (stats.pending.load(Ordering::SeqCst) == count).then_some(())).await;
+        let pending = || self.store.stats().pending.load(Ordering::SeqCst);
+        eventually(|| (pending() == count).then_some(())).await;
     }
 }
 

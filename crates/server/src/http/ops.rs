@@ -79,7 +79,7 @@ pub(super) async fn ready(State(app): State<AppState>) -> Response {
         detail: fault,
     };
     let store_fault = app.store.stats().fault().map(|_| match &app.store {
-        Store::Sqlite(_) => "the last write failed",
+        Store::Sqlite(_) | Store::Memory(_) => "the last write failed",
         Store::Mysql(_) => "the database does not answer as it should",
     });
     let events_wait = app.events_wait.load(Ordering::Relaxed);

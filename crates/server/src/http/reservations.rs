@@ -7,11 +7,10 @@ use axum::response::{IntoResponse, Response};
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::store::{Reserve, ReserveRejected, TicketKey};
 use boxoffice_backends::{Error, Fault};
+use boxoffice_domain::command::refusal_from_memory;
 use boxoffice_domain::ids::{ReservationId, SeatId, SessionId};
 use boxoffice_domain::queue::Place;
-use boxoffice_domain::sales::{
-    HoldRejected, HoldRequest, Item, Reservation, ReservationState, check_seat_list, decide_hold,
-};
+use boxoffice_domain::sales::{HoldRejected, Item, Reservation, ReservationState, check_seat_list};
 use boxoffice_domain::time::Timestamp;
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
@@ -211,31 +210,7 @@ async fn reserve(
         .ok_or_else(|| not_found(ErrorCode::SessionNotFound))?;
     presented.must_be_of(&concert.queue).map_err(forbidden)?;
 
-    if key.is_none()
-        && let Some(known) = app.store.certain(hall, &seats)
-    {
-        // Most holds in a rush are for seats that are gone. What the decider refuses on seats that
-        // are certainly as memory has them is refused rightly, and without a transaction. What it
-        // grants is decided again by the store.
-        let ask = HoldRequest {
-            reservation: ANY_RESERVATION,
-            user,
-            concert,
-            session: hall.session(),
-            seat_ids: &seats,
-            seats: &known,
-            user_has: 0,
-            ticket_spent: false,
-        };
-        decide_hold(&ask, &app.limits, presented.now).map_err(hold_rejected)?;
-    }
-
-    let ids = [user.get(), concert.id.get(), session];
-    let values = ids.into_iter().chain(seats.iter().map(|seat| seat.get()));
-    let entered = idempotency::enter(app, user, key, "reserve", values)
-        .map_err(|problem| (problem, Outcome::KeyConflict))?;
-    let (key, guard) = entered.map_or((None, None), |e| (Some(e.key), Some(e.guard)));
-    let request = Reserve {
+    let mut request = Reserve {
         user,
         ticket: TicketKey::from(&presented.pass.ticket),
         ticket_over: over.is_some(),
@@ -243,9 +218,21 @@ async fn reserve(
         session: hall.session().id,
         seats,
         limits: app.limits,
-        idempotency: key,
+        idempotency: None,
         now: presented.now,
     };
+    if key.is_none()
+        && let Some(known) = app.store.certain(hall, &request.seats)
+        && let Some(why) = refusal_from_memory(&request, concert, hall.session(), &known)
+    {
+        return Err(hold_rejected(why));
+    }
+    let ids = [user.get(), concert.id.get(), session];
+    let values = ids.into_iter().chain(request.seats.iter().map(|seat| seat.get()));
+    let entered = idempotency::enter(app, user, key, "reserve", values)
+        .map_err(|problem| (problem, Outcome::KeyConflict))?;
+    let (key, guard) = entered.map_or((None, None), |e| (Some(e.key), Some(e.guard)));
+    request.idempotency = key;
     let answer = if let Some(guard) = guard {
         // On its own, so that the key stays in progress until the store has answered, even if the
         // client hangs up.
@@ -287,12 +274,6 @@ async fn reserve(
     }
     Ok((response, outcome))
 }
-
-/// Stands for the id that a reservation will get; a refusal does not depend on it.
-const ANY_RESERVATION: ReservationId = match ReservationId::new(1) {
-    Some(id) => id,
-    None => unreachable!(),
-};
 
 /// Shows a reservation.
 #[utoipa::path(

@@ -9,7 +9,7 @@ use super::rows::{Failure, take};
 use crate::Fault;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&[&str]; 1] = [V1];
+const MIGRATIONS: [&[&str]; 2] = [V1, V2];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -189,4 +189,27 @@ const V1: &[&str] = &[
      queue VARCHAR(40) NOT NULL, seq BIGINT NOT NULL, user_id BIGINT NOT NULL, \
      issued_at BIGINT NOT NULL, ticket_id BINARY(16) NOT NULL, active_until BIGINT) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+];
+
+/// Ids of the sale come in blocks from `counter`; what took them from AUTO_INCREMENT could give one
+/// twice, so it is taken away from an older program. `reservation_live` lets holds that were given
+/// back be passed over. Only MariaDB knows IF NOT EXISTS for an index, so the statement is made of
+/// what is there.
+const V2: &[&str] = &[
+    "INSERT IGNORE INTO counter (name, value) \
+     SELECT 'reservation', COALESCE(MAX(id), 0) FROM reservation",
+    "INSERT IGNORE INTO counter (name, value) \
+     SELECT 'payment', COALESCE(MAX(id), 0) FROM payment",
+    "INSERT IGNORE INTO counter (name, value) \
+     SELECT 'entry', COALESCE(MAX(id), 0) FROM points_entry",
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.statistics \
+     WHERE table_schema = DATABASE() AND index_name = 'reservation_live'), 'DO 0', \
+     'ALTER TABLE reservation ADD KEY reservation_live (user_id, session_id, state), \
+     DROP KEY reservation_by_user')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
+    "ALTER TABLE reservation MODIFY id BIGINT NOT NULL",
+    "ALTER TABLE payment MODIFY id BIGINT NOT NULL",
+    "ALTER TABLE points_entry MODIFY id BIGINT NOT NULL",
 ];

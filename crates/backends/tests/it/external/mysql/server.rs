@@ -172,6 +172,8 @@ pub(crate) fn shared() -> &'static Server {
 /// Options as the service has them, but with patience: the machine may be busy.
 pub(crate) fn options(server: &MysqlServer) -> MysqlOptions {
     MysqlOptions {
+        batch_max: 256,
+        queue_max: 10_000,
         primary: server.clone(),
         replica: None,
         pool_size: 16,
@@ -179,7 +181,7 @@ pub(crate) fn options(server: &MysqlServer) -> MysqlOptions {
         migrate: false,
         exclusive: false,
         publishing: Duration::ZERO,
-        observe: Box::new(|_| {}),
+        observe: std::sync::Arc::new(|_| {}),
     }
 }
 
