@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use boxoffice_domain::command::{
     Changes, Command, Ids, IdsNeeded, Outcome, ResultOf, RowId, Rows, Wants, execute,
+    refusal_while_locked,
 };
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
@@ -455,6 +456,8 @@ impl<E: Engine> Runner<E> {
         let (changes, ids) = rows.into_changes();
         let has_jobs = group.iter().any(|entry| matches!(entry, Entry::Job(_)));
         if changes.is_empty() && !has_jobs {
+            // What was found under the locks is as good as what a commit leaves.
+            self.engine.publish(&changes);
             self.engine.roll_back().await;
             return (Ok(done), ids);
         }
@@ -499,6 +502,12 @@ impl<E: Engine> Runner<E> {
         Ok(())
     }
 
+    /// The time at which a command is decided.
+    fn time_of(&self, command: &Command) -> Timestamp {
+        let asked = command.now();
+        asked.max(Timestamp(self.latest.fetch_max(asked.0, Ordering::SeqCst)))
+    }
+
     fn execute(
         &mut self,
         group: &[Entry<E::Job>],
@@ -515,14 +524,18 @@ impl<E: Engine> Runner<E> {
             if rows.has_locked() || !blocked.is_empty() {
                 let of_command = rows.rows_of(command);
                 if of_command.iter().any(|row| rows.is_locked(*row) || blocked.contains(row)) {
-                    blocked.extend(of_command);
-                    done.push(Done::Locked);
+                    let refusal = refusal_while_locked(rows, command, self.time_of(command));
+                    done.push(match refusal {
+                        Some(outcome) => Done::Answer(Ok(outcome)),
+                        None => {
+                            blocked.extend(of_command);
+                            Done::Locked
+                        }
+                    });
                     continue;
                 }
             }
-            let asked = command.now();
-            let now = asked.max(Timestamp(self.latest.fetch_max(asked.0, Ordering::SeqCst)));
-            let outcome = execute(rows, command, now);
+            let outcome = execute(rows, command, self.time_of(command));
             done.push(Done::Answer(outcome.map_err(|unwanted| {
                 Fault::Corrupt(format!("what was asked for is not there: {}", unwanted.0))
             })));

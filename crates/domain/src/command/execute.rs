@@ -1,6 +1,6 @@
 //! Commands, one at a time: look, ask the decider, record what has changed.
 
-use super::rows::{Earlier, Looked, ReservationRow, ResultOf, ResultRow, Rows};
+use super::rows::{Earlier, Looked, ReservationRow, ResultOf, ResultRow, RowId, Rows};
 use super::{
     Answer, Cancel, Charge, Command, EntryKind, Expire, GiveUp, Outcome, Pay, Payment, PointsEntry,
     PointsRejected, ReservationRejected, Reserve, ReserveRejected, SpentTicket, Unwanted,
@@ -50,6 +50,31 @@ pub fn refusal_from_memory(
 ) -> Option<HoldRejected> {
     // The kindest case: all that is not known speaks for the buyer.
     hold(request, ANY_RESERVATION, (concert, session, seats), (0, false), request.now).err()
+}
+
+/// Returns the refusal of a hold some of whose seats another transaction has locked, where they are
+/// taken as they were committed last: whoever wants what is gone need not wait for it. None where
+/// the lock may bring good news.
+pub fn refusal_while_locked(rows: &Rows, command: &Command, now: Timestamp) -> Option<Outcome> {
+    let Command::Reserve(request) = command else { return None };
+    // With the account of the user nobody else can be doing this very request.
+    if rows.is_locked(RowId::Account(request.user)) {
+        return None;
+    }
+    let key = request.idempotency.as_ref();
+    let Ok(Earlier::None) = rows.earlier(request.user, key) else { return None };
+    let concert = rows.concert(request.concert).ok()??;
+    let session = rows.session((request.concert, request.session)).ok()??;
+    check_seat_list(&request.seats, &request.limits).ok()?;
+    let seats = request.seats.iter().map(|seat| rows.seat(*seat, request.session));
+    let seats = seats.collect::<Looked<Vec<_>>>().ok()?;
+    let refusal = hold(request, ANY_RESERVATION, (&concert, &session, &seats), (0, false), now);
+    match refusal {
+        Err(why @ HoldRejected::SeatTaken(_)) => {
+            Some(Outcome::Reserve(Err(ReserveRejected::Hold(why))))
+        }
+        _ => None,
+    }
 }
 
 fn hold(

@@ -172,9 +172,14 @@ async fn points(lease: &mut Lease) -> Audit<Finding> {
     none_of(
         lease,
         &mut finding,
-        "SELECT CONCAT('entry ', w.id, ' leads to ', w.balance, ' from ', COALESCE(w.earlier, 0)) \
-         FROM (SELECT id, amount, balance, LAG(balance) OVER (PARTITION BY user_id ORDER BY id) \
-         AS earlier FROM points_entry) w WHERE w.balance <> COALESCE(w.earlier, 0) + w.amount",
+        // Ids come in blocks, so they do not tell the order. But each entry goes on from the balance
+        // that another left, or from nothing, and the last one left what the account has.
+        "SELECT CONCAT('entries of user ', w.user_id, ' do not follow each other at ', w.balance) \
+         FROM (SELECT user_id, balance - amount AS balance, 1 AS n FROM points_entry \
+         UNION ALL SELECT user_id, balance, -1 FROM points_entry \
+         UNION ALL SELECT user_id, balance, 1 FROM account \
+         UNION ALL SELECT user_id, 0, -1 FROM account) w \
+         GROUP BY w.user_id, w.balance HAVING SUM(w.n) <> 0",
         vec![],
     )
     .await?;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use boxoffice_domain::command::{Changes, IdRange, Ids, IdsNeeded, ResultOf, RowId, Rows, Wants};
-use boxoffice_domain::ids::{SeatId, UserId};
+use boxoffice_domain::command::{Changes, IdRange, Ids, IdsNeeded, ResultOf, Rows, Wants};
+use boxoffice_domain::ids::UserId;
 use roaring::RoaringTreemap;
 
 use super::inner::Inner;
 use super::pool::{Lane, Lease, Packet, Ran};
-use super::rows::{self, DEADLOCK, DUPLICATE, Failure, take};
+use super::publication::SeatShown;
+use super::rows::{DEADLOCK, DUPLICATE, Failure};
 use super::{sale, sql};
 use crate::Fault;
 use crate::store::batch::{Engine, NoJob, Trouble};
@@ -25,11 +26,19 @@ pub(super) struct MysqlEngine {
     with_account: RoaringTreemap,
     /// Users to whom the transaction under way gives one.
     absent: Vec<UserId>,
+    /// Seats as the transaction under way has found them, under its locks.
+    seen: Vec<SeatShown>,
 }
 
 impl MysqlEngine {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
-        Self { inner, lease: None, with_account: RoaringTreemap::new(), absent: Vec::new() }
+        Self {
+            inner,
+            lease: None,
+            with_account: RoaringTreemap::new(),
+            absent: Vec::new(),
+            seen: Vec::new(),
+        }
     }
 
     async fn send(&mut self, packet: &Packet) -> Result<Vec<Ran>, Trouble> {
@@ -141,19 +150,11 @@ impl Engine for MysqlEngine {
     async fn load(&mut self, wants: &Wants, rows: &mut Rows) -> Result<(), Trouble> {
         let load = sale::load(wants, &self.absent, rows);
         let found = self.send(&load.packet).await?;
-        let missing = load.read(found, wants, rows).map_err(corrupt)?;
-        if missing.is_empty() {
-            return Ok(());
-        }
+        let (missing, seen) = load.read(found, wants, rows).map_err(corrupt)?;
+        self.seen = seen;
         // Seldom: a seat that is locked, or that nobody has made.
-        for ran in self.send(&sale::exist(&missing)).await? {
-            for mut row in ran.rows {
-                let seat = take(&mut row, 0).map_err(corrupt)?;
-                let seat = rows::id(SeatId::new, seat, "seat").map_err(|c| corrupt(c.into()))?;
-                rows.put_locked(RowId::Seat(seat));
-            }
-        }
-        Ok(())
+        let looked = self.send(&sale::look_at(&missing)).await?;
+        sale::read_locked(looked, rows).map_err(corrupt)
     }
 
     async fn load_results(&mut self, wanted: &[ResultOf], rows: &mut Rows) -> Result<(), Trouble> {
@@ -201,13 +202,19 @@ impl Engine for MysqlEngine {
 
     async fn roll_back(&mut self) {
         self.absent.clear();
+        self.seen.clear();
         if let Some(lease) = self.lease.take() {
             lease.roll_back().await;
         }
     }
 
     fn publish(&mut self, changes: &Changes) {
-        self.inner.publication.publish(changes, Vec::new());
+        // Whoever comes next for a seat that is gone is refused without its lock.
+        let mut shown = std::mem::take(&mut self.seen);
+        shown.retain(|(seat, ..)| !changes.seats.contains_key(seat));
+        let changed = changes.seats.iter();
+        shown.extend(changed.map(|(seat, (session, state))| (*seat, *session, *state)));
+        self.inner.publication.publish(&shown, Vec::new());
     }
 
     fn gave_up(&self, trouble: &Trouble) {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use boxoffice_domain::command::Changes;
 use boxoffice_domain::ids::SeatId;
 use boxoffice_domain::sales::Seat;
 use tokio::sync::Semaphore;
@@ -118,7 +117,7 @@ impl Inner {
         match operation.run(&mut tx).await {
             Ok(Done::Commit(answer)) => {
                 tx.lease.commit().await?;
-                self.publication.publish(&Changes::default(), tx.made);
+                self.publication.publish(&[], tx.made);
                 tx.lease.give_back();
                 self.stats.recovered();
                 (self.observe)(Commit { commands: 1, took: began.elapsed() });

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use boxoffice_domain::command::Changes;
 use boxoffice_domain::ids::{SeatId, SessionId};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use parking_lot::Mutex;
@@ -19,6 +18,9 @@ use crate::store::hall::{Catalog, Hall};
 
 /// A replica that is further behind than this is not fit for use.
 pub(super) const REPLICA_LAG: Duration = Duration::from_secs(30);
+
+/// A seat, its session, and the state in which it is to be seen.
+pub(super) type SeatShown = (SeatId, SessionId, SeatState);
 
 /// What is published.
 pub(super) struct Publication {
@@ -48,8 +50,8 @@ impl Publication {
 
     /// Lets everybody see what was committed. One batch of the sale is under way at a time, so what
     /// comes later here was committed later.
-    pub(super) fn publish(&self, changes: &Changes, made: Vec<Made>) {
-        if changes.seats.is_empty() && made.is_empty() {
+    pub(super) fn publish(&self, seats: &[SeatShown], made: Vec<Made>) {
+        if seats.is_empty() && made.is_empty() {
             return;
         }
         let now = Instant::now();
@@ -62,7 +64,7 @@ impl Publication {
             self.show(made);
         }
         let mut by_session: HashMap<SessionId, Vec<(SeatId, SeatState)>> = HashMap::new();
-        for (seat, (session, state)) in &changes.seats {
+        for (seat, session, state) in seats {
             own.seats.insert(*seat, now);
             by_session.entry(*session).or_default().push((*seat, *state));
         }

@@ -9,11 +9,12 @@ use boxoffice_domain::command::{
     Rows, TicketKey, Wants,
 };
 use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId, SessionId, UserId};
-use boxoffice_domain::sales::{ReservationState, SeatState};
+use boxoffice_domain::sales::{ReservationState, Seat, SeatState};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::{Row, Value};
 
 use super::pool::{Packet, Ran};
+use super::publication::SeatShown;
 use super::rows::{self, Failure, column, entry_kind, items_to_text, reservation_columns, take};
 use super::sql::{self, LIST_MAX, filled};
 use crate::cloud_event::cloud_event;
@@ -183,6 +184,11 @@ impl Peek {
     }
 }
 
+fn seat(row: &mut Row) -> Op<(SessionId, Seat)> {
+    let session = rows::id(SessionId::new, take(row, 6)?, "session")?;
+    Ok((session, rows::seat(row)?))
+}
+
 fn reservation(row: &mut Row) -> Op<(ReservationId, ReservationRow)> {
     let id = rows::id(ReservationId::new, take(row, 0)?, "reservation")?;
     let (reservation, until) = rows::reservation(id, row, 1)?;
@@ -266,9 +272,14 @@ pub(super) fn load(wants: &Wants, absent: &[UserId], rows: &Rows) -> Load {
 
 impl Load {
     /// Puts what was found where it belongs; returns the seats that were not found, which either do
-    /// not exist or are locked.
-    pub(super) fn read(self, found: Vec<Ran>, wants: &Wants, into: &mut Rows) -> Op<Vec<SeatId>> {
-        let mut missing = Vec::new();
+    /// not exist or are locked, and those that were.
+    pub(super) fn read(
+        self,
+        found: Vec<Ran>,
+        wants: &Wants,
+        into: &mut Rows,
+    ) -> Op<(Vec<SeatId>, Vec<SeatShown>)> {
+        let (mut missing, mut seen) = (Vec::new(), Vec::new());
         let mut live: HashMap<(UserId, SessionId), Vec<LiveSeats>> =
             wants.live_seats.iter().map(|of| (*of, Vec::new())).collect();
         for ticket in &wants.tickets {
@@ -293,12 +304,12 @@ impl Load {
                 }
                 Asked::Seats(mut seats) => {
                     for row in &mut ran {
-                        let session = rows::id(SessionId::new, take(row, 6)?, "session")?;
-                        let seat = rows::seat(row)?;
+                        let (session, seat) = seat(row)?;
                         if let Ok(index) = seats.binary_search(&seat.id) {
                             seats.remove(index);
                         }
                         into.put_seat(seat.id, Some((session, seat)));
+                        seen.push((seat.id, session, seat.state));
                     }
                     for seat in &seats {
                         into.put_seat(*seat, None);
@@ -359,17 +370,27 @@ impl Load {
         for of in &wants.keys {
             into.put_key(of.0, of.1.clone(), keys.remove(of));
         }
-        Ok(missing)
+        Ok((missing, seen))
     }
 }
 
-/// A statement that tells which of these seats exist.
-pub(super) fn exist(seats: &[SeatId]) -> Packet {
+/// Statements that look at these seats as they were committed last.
+pub(super) fn look_at(seats: &[SeatId]) -> Packet {
     let mut packet = Packet::default();
     for part in parts(seats.iter().map(|seat| seat.get())) {
         packet.push(&filled(sql::SEATS, &[&list(part)]));
     }
     packet
+}
+
+/// Puts seats in that another transaction has locked.
+pub(super) fn read_locked(found: Vec<Ran>, into: &mut Rows) -> Op<()> {
+    for mut row in found.into_iter().flat_map(|ran| ran.rows) {
+        let (session, seat) = seat(&mut row)?;
+        into.put_seat(seat.id, Some((session, seat)));
+        into.put_locked(RowId::Seat(seat.id));
+    }
+    Ok(())
 }
 
 // ---- what repeated requests are answered with ----

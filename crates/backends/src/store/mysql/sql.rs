@@ -19,7 +19,8 @@ statements! {
     // ---- the sale: looking, without locks ----
     ACCOUNTS_KNOWN = "SELECT user_id FROM account WHERE user_id IN ({list})";
     BALANCE = "SELECT balance FROM account WHERE user_id = ?";
-    SEATS = "SELECT id FROM seat FORCE INDEX (PRIMARY) WHERE id IN ({list})";
+    SEATS = "SELECT id, number, price, state, reservation_id, held_until, session_id FROM seat \
+        FORCE INDEX (PRIMARY) WHERE id IN ({list})";
     RESERVATIONS = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
         state, payment_id FROM reservation FORCE INDEX (PRIMARY) WHERE id IN ({list})";
     RESERVATIONS_DUE = "SELECT id FROM reservation FORCE INDEX (reservation_held) \
@@ -119,14 +120,14 @@ statements! {
     LEFT_FORGET = "DELETE FROM queue_left WHERE queue = ? AND seq <= ?";
     CLOCK_NOTE = "INSERT INTO setting (name, value) VALUES ('clock', ?) ON DUPLICATE KEY UPDATE \
         value = IF(CAST(value AS SIGNED) < CAST(VALUES(value) AS SIGNED), VALUES(value), value)";
-    // Ids come in blocks, so the latest row is among the last of some blocks.
+    // Ids come in blocks, so the latest row is among those of the last blocks of all instances.
     CLOCK = "SELECT GREATEST(\
         COALESCE((SELECT CAST(value AS SIGNED) FROM setting WHERE name = 'clock'), 0), \
         COALESCE((SELECT MAX(at) FROM admission), 0), \
-        COALESCE((SELECT MAX(created_at) FROM (SELECT created_at FROM reservation \
-        ORDER BY id DESC LIMIT 20000) r), 0), \
-        COALESCE((SELECT MAX(at) FROM (SELECT at FROM points_entry \
-        ORDER BY id DESC LIMIT 20000) e), 0))";
+        COALESCE((SELECT MAX(created_at) FROM reservation WHERE id > \
+        (SELECT value FROM counter WHERE name = 'reservation') - 20000), 0), \
+        COALESCE((SELECT MAX(at) FROM points_entry WHERE id > \
+        (SELECT value FROM counter WHERE name = 'entry') - 20000), 0))";
     ALIASES_KNOWN = "SELECT token FROM alias WHERE token IN ({list})";
     ALIASES = "SELECT token, queue, seq, user_id, issued_at, ticket_id, active_until FROM alias \
         WHERE active_until IS NULL OR active_until > ?";

@@ -101,8 +101,9 @@ async fn carry(
                         wait.await;
                     }
                 }
-                // With the number of the command before it, or READ COMMITTED would be one.
-                let commit = up[..count].ends_with(b"\x03COMMIT");
+                // By itself, or behind what it makes durable.
+                let end = &up[..count];
+                let commit = end.ends_with(b"\x03COMMIT") || end.ends_with(b";COMMIT");
                 if commit && is(Mode::LoseCommit) {
                     return;
                 }
