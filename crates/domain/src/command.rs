@@ -21,7 +21,7 @@ use crate::sales::{HoldRejected, Limits, Reservation, SettleRejected};
 use crate::time::Timestamp;
 
 pub use changes::{Changes, EntryKind, IdRange, Ids, IdsNeeded, NewKey, PointsEntry, SpentTicket};
-pub use execute::{execute, refusal_from_memory, refusal_while_locked};
+pub use execute::{answer_while_locked, execute, refusal_from_memory};
 pub use rows::{
     KeyRow, LiveSeats, ReservationRow, ResultOf, ResultRow, RowId, Rows, Unwanted, Wants,
 };

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use boxoffice_domain::command::{
-    Changes, Command, Ids, IdsNeeded, Outcome, ResultOf, RowId, Rows, Wants, execute,
-    refusal_while_locked,
+    Changes, Command, Ids, IdsNeeded, Outcome, ResultOf, RowId, Rows, Wants, answer_while_locked,
+    execute,
 };
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
@@ -144,6 +144,8 @@ struct Sale {
     command: Command,
     reply: oneshot::Sender<Result<Outcome, Fault>>,
     asked: Instant,
+    /// Whether it has been tried, and one of its rows was locked.
+    was_locked: bool,
 }
 
 /// The way to the batches of a store.
@@ -159,7 +161,12 @@ impl<J: Job> Sales<J> {
         command: Command,
     ) -> Result<oneshot::Receiver<Result<Outcome, Fault>>, Fault> {
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Sale(Sale { command, reply, asked: Instant::now() }))?;
+        self.send(Message::Sale(Sale {
+            command,
+            reply,
+            asked: Instant::now(),
+            was_locked: false,
+        }))?;
         Ok(answer)
     }
 
@@ -196,6 +203,8 @@ impl<J: Job> Sales<J> {
 }
 
 const CLOSED: &str = "the store is closed";
+const LOCKED: &str = "another transaction held a lock for too long";
+const SLOW: &str = "the database is too slow for all that is asked";
 
 /// Waits for the answer to what was asked.
 pub(super) async fn answered(
@@ -392,12 +401,12 @@ impl<E: Engine> Runner<E> {
     /// Refuses those whose time was up before anybody looked at them.
     fn without_late(&self, batch: Vec<Entry<E::Job>>) -> Vec<Entry<E::Job>> {
         let Some(patience) = self.options.patience else { return batch };
-        let fault = Fault::Unavailable("the database is too slow for all that is asked".into());
         batch
             .into_iter()
             .filter_map(|entry| match entry {
                 Entry::Sale(sale) if sale.asked.elapsed() > patience => {
-                    refuse(Entry::<E::Job>::Sale(sale), &fault);
+                    let why = if sale.was_locked { LOCKED } else { SLOW };
+                    refuse(Entry::<E::Job>::Sale(sale), &Fault::Unavailable(why.into()));
                     None
                 }
                 entry => Some(entry),
@@ -421,10 +430,11 @@ impl<E: Engine> Runner<E> {
                     let _ = sale.reply.send(Ok(Outcome::Expire(false)));
                 }
                 (Entry::Sale(sale), Done::Locked) if late(&sale) => {
-                    let why = "another transaction held a lock for too long";
-                    let _ = sale.reply.send(Err(Fault::Unavailable(why.into())));
+                    let _ = sale.reply.send(Err(Fault::Unavailable(LOCKED.into())));
                 }
-                (entry @ Entry::Sale(_), Done::Locked) => locked.push(entry),
+                (Entry::Sale(sale), Done::Locked) => {
+                    locked.push(Entry::Sale(Sale { was_locked: true, ..sale }));
+                }
             }
         }
     }
@@ -524,8 +534,8 @@ impl<E: Engine> Runner<E> {
             if rows.has_locked() || !blocked.is_empty() {
                 let of_command = rows.rows_of(command);
                 if of_command.iter().any(|row| rows.is_locked(*row) || blocked.contains(row)) {
-                    let refusal = refusal_while_locked(rows, command, self.time_of(command));
-                    done.push(match refusal {
+                    let answer = answer_while_locked(rows, command, self.time_of(command));
+                    done.push(match answer {
                         Some(outcome) => Done::Answer(Ok(outcome)),
                         None => {
                             blocked.extend(of_command);

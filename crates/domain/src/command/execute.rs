@@ -52,17 +52,26 @@ pub fn refusal_from_memory(
     hold(request, ANY_RESERVATION, (concert, session, seats), (0, false), request.now).err()
 }
 
-/// Returns the refusal of a hold some of whose seats another transaction has locked, where they are
-/// taken as they were committed last: whoever wants what is gone need not wait for it. None where
-/// the lock may bring good news.
-pub fn refusal_while_locked(rows: &Rows, command: &Command, now: Timestamp) -> Option<Outcome> {
-    let Command::Reserve(request) = command else { return None };
+/// Returns the answer to a command some of whose rows another transaction has locked, where they
+/// cannot change it: a repeated request gets its first answer, and a hold of seats that are taken as
+/// they were committed last is refused. None where the lock is to be waited for.
+pub fn answer_while_locked(rows: &mut Rows, command: &Command, now: Timestamp) -> Option<Outcome> {
+    let (user, key) = match command {
+        Command::Reserve(reserve) => (reserve.user, &reserve.idempotency),
+        Command::Pay(pay) => (pay.user, &pay.idempotency),
+        Command::Charge(_) | Command::Cancel(_) | Command::Expire(_) | Command::GiveUp(_) => {
+            return None;
+        }
+    };
     // With the account of the user nobody else can be doing this very request.
-    if rows.is_locked(RowId::Account(request.user)) {
+    if rows.is_locked(RowId::Account(user)) {
         return None;
     }
-    let key = request.idempotency.as_ref();
-    let Ok(Earlier::None) = rows.earlier(request.user, key) else { return None };
+    let is_new = matches!(rows.earlier(user, key.as_ref()), Ok(Earlier::None));
+    if !is_new {
+        return execute(rows, command, now).ok();
+    }
+    let Command::Reserve(request) = command else { return None };
     let concert = rows.concert(request.concert).ok()??;
     let session = rows.session((request.concert, request.session)).ok()??;
     check_seat_list(&request.seats, &request.limits).ok()?;

@@ -3,6 +3,7 @@
 // What cannot be read cannot be checked, and that fails the test.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -104,4 +105,310 @@ fn both_readmes_name_the_two_commands() {
         assert!(text.contains("./scripts/test"), "{readme}");
         assert!(!text.contains("@@"), "{readme} still has a figure to be filled in");
     }
+}
+
+/// The stretch of a Markdown document from one heading to the next.
+#[derive(Debug, Default)]
+struct Section {
+    /// Of the heading: 0 before the first one.
+    level: usize,
+    title: String,
+    /// Everything but code blocks and tables, with lines joined.
+    prose: String,
+    /// Language and code of each block.
+    blocks: Vec<(String, String)>,
+    /// The cells of each row of each table.
+    rows: Vec<Vec<String>>,
+}
+
+fn sections(text: &str) -> Vec<Section> {
+    let mut found = vec![Section::default()];
+    let mut block: Option<(String, String)> = None;
+    for line in text.lines() {
+        let section = found.last_mut().unwrap();
+        if let Some((language, mut code)) = block.take() {
+            if line.starts_with("```") {
+                section.blocks.push((language, code));
+            } else {
+                code.push_str(line);
+                code.push('\n');
+                block = Some((language, code));
+            }
+        } else if let Some(language) = line.strip_prefix("```") {
+            block = Some((language.to_owned(), String::new()));
+        } else if let Some((marks, title)) = line.split_once(' ')
+            && !marks.is_empty()
+            && marks.chars().all(|mark| mark == '#')
+        {
+            let title = title.to_owned();
+            found.push(Section { level: marks.len(), title, ..Section::default() });
+        } else if line.starts_with('|') {
+            section.rows.push(line.trim_matches('|').split('|').map(str::to_owned).collect());
+        } else {
+            section.prose.push_str(line);
+            section.prose.push('\n');
+        }
+    }
+    assert!(block.is_none(), "a code block has no end");
+    found
+}
+
+/// A document's text without its code blocks.
+fn text_of(sections: &[Section]) -> String {
+    let mut text = String::new();
+    for section in sections {
+        text.push_str(&section.title);
+        text.push('\n');
+        text.push_str(&section.prose);
+        for row in &section.rows {
+            text.push_str(&row.join("|"));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// What stands between backticks, and the text without it.
+fn code_spans(text: &str) -> (Vec<String>, String) {
+    let (mut spans, mut rest) = (Vec::new(), String::new());
+    for (index, part) in text.split('`').enumerate() {
+        if index % 2 == 1 {
+            spans.push(part.replace('\n', " "));
+        } else {
+            rest.push_str(part);
+        }
+    }
+    (spans, rest)
+}
+
+/// The targets of all links, and the text without them.
+fn links(text: &str) -> (Vec<String>, String) {
+    let (_, text) = code_spans(text);
+    let (mut targets, mut rest) = (Vec::new(), String::new());
+    for (index, part) in text.split("](").enumerate() {
+        if index == 0 {
+            rest.push_str(part);
+        } else {
+            let (target, after) = part.split_once(')').expect("a link has an end");
+            targets.push(target.to_owned());
+            rest.push_str(after);
+        }
+    }
+    targets.extend(text.lines().filter_map(|line| {
+        let (_, target) = line.strip_prefix('[')?.split_once("]: ")?;
+        Some(target.to_owned())
+    }));
+    (targets, rest)
+}
+
+/// Every number, as it is written.
+fn figures(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = text
+        .split(|c: char| !(c.is_ascii_digit() || c == '.' || c == ','))
+        .map(|number| number.trim_matches(['.', ',']).to_owned())
+        .filter(|number| !number.is_empty())
+        .collect();
+    found.sort();
+    found
+}
+
+/// Code without its comments, which may be in either language.
+fn commands(code: &str) -> Vec<&str> {
+    code.lines()
+        .map(|line| match line.find("# ") {
+            Some(0) => "",
+            Some(at) if line[..at].ends_with(' ') => line[..at].trim_end(),
+            _ => line,
+        })
+        .collect()
+}
+
+#[test]
+fn both_languages_of_a_page_say_the_same() {
+    for page in ["README", "deploy/README"] {
+        let english = sections(&read(&format!("{page}.md")));
+        let korean = sections(&read(&format!("{page}.ko.md")));
+        let titles = |page: &[Section]| -> Vec<(usize, String)> {
+            page.iter().map(|section| (section.level, section.title.clone())).collect()
+        };
+        let levels =
+            |page: &[Section]| -> Vec<usize> { page.iter().map(|section| section.level).collect() };
+        assert_eq!(
+            levels(&english),
+            levels(&korean),
+            "{page}: headings differ: {:?} {:?}",
+            titles(&english),
+            titles(&korean)
+        );
+        assert!(english.len() > 5, "{page}: the sections were found");
+        for (english, korean) in english.iter().zip(&korean) {
+            let at = format!("{page}, {:?} and {:?}", english.title, korean.title);
+            assert_eq!(english.blocks.len(), korean.blocks.len(), "{at}: code blocks");
+            for ((language, code), (of_korean, korean)) in english.blocks.iter().zip(&korean.blocks)
+            {
+                assert_eq!(language, of_korean, "{at}: language of a code block");
+                // Output has no comments, and must be the same to the letter.
+                if language.is_empty() || language == "json" {
+                    assert_eq!(code, korean, "{at}: output");
+                } else {
+                    assert_eq!(commands(code), commands(korean), "{at}: commands");
+                }
+            }
+            assert_eq!(english.rows.len(), korean.rows.len(), "{at}: rows of tables");
+            for (row, of_korean) in english.rows.iter().zip(&korean.rows) {
+                let figures = |row: &[String]| -> Vec<Vec<String>> {
+                    row.iter().map(|cell| figures(cell)).collect()
+                };
+                assert_eq!(figures(row), figures(of_korean), "{at}: {row:?} and {of_korean:?}");
+            }
+            // The order of words differs between the languages, so the order of figures may too.
+            let said = |section: &Section| {
+                let (mut spans, _) = code_spans(&section.prose);
+                spans.sort();
+                (spans, figures(&links(&section.prose).1))
+            };
+            assert_eq!(said(english), said(korean), "{at}: code and figures in the text");
+        }
+        let in_english = |target: String, language: &str| -> String {
+            let twin = target.replace(".ko.md", ".md");
+            let path = twin.split('#').next().unwrap().to_owned();
+            let folder = root().join(page);
+            let other = folder.parent().unwrap().join(path.replace(".md", ".ko.md"));
+            // A page that is there in Korean too has headings of its own in each language.
+            if !path.ends_with(".md") || !other.exists() {
+                return twin;
+            }
+            let switch = target == format!("{}.md", page.rsplit('/').next().unwrap());
+            let translated = target.contains(".ko.md");
+            assert!(
+                translated || language == "English" || switch,
+                "{page}: {target} is in Korean too"
+            );
+            path
+        };
+        let targets = |sections: &[Section], language: &str| -> Vec<String> {
+            let (found, _) = links(&text_of(sections));
+            let mut found: Vec<String> =
+                found.into_iter().map(|target| in_english(target, language)).collect();
+            found.sort();
+            found
+        };
+        assert_eq!(targets(&english, "English"), targets(&korean, "Korean"), "{page}: links");
+    }
+}
+
+fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            // What is built or fetched is not ours.
+            if name != "target" && !name.starts_with('.') {
+                documents(&path, found);
+            }
+        } else if name.ends_with(".md") {
+            found.push(path);
+        }
+    }
+}
+
+/// The anchors of a document's headings, as GitHub names them, and those that it sets itself.
+fn anchors(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = text
+        .split("<a id=\"")
+        .skip(1)
+        .map(|after| after.split('"').next().unwrap().to_owned())
+        .collect();
+    for section in sections(text) {
+        let name: String = section
+            .title
+            .to_lowercase()
+            .chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+            .map(|c| if c == ' ' { '-' } else { c })
+            .collect();
+        let again = (1..).map(|n| format!("{name}-{n}"));
+        let free = std::iter::once(name.clone()).chain(again).find(|name| !found.contains(name));
+        found.extend(free);
+    }
+    found
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut files = Vec::new();
+    documents(&root(), &mut files);
+    let mut checked = 0;
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        for target in links(&text_of(&sections(&text))).0 {
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let (path, anchor) = target.split_once('#').unwrap_or((&target, ""));
+            let path = match path {
+                "" => file.clone(),
+                path => file.parent().unwrap().join(path),
+            };
+            assert!(path.exists(), "{}: {target} does not exist", file.display());
+            if !anchor.is_empty() && path.extension().is_some_and(|end| end == "md") {
+                let known = anchors(&fs::read_to_string(&path).unwrap());
+                let there = known.iter().any(|name| name == anchor);
+                assert!(there, "{}: {target}: there is no such heading", file.display());
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 100, "the links were found: {checked}");
+}
+
+#[test]
+fn alerts_send_operators_to_pages_that_exist() {
+    let rules = read("deploy/prometheus/rules/alerts.yml");
+    let mut checked = 0;
+    for reference in rules.split("(docs/").skip(1) {
+        let reference = format!("docs/{}", reference.split(')').next().unwrap());
+        let mut page = String::new();
+        for part in reference.split(", ") {
+            if part.starts_with("docs/") {
+                page = read(part);
+                continue;
+            }
+            let heading = sections(&page).iter().any(|section| section.title == part);
+            assert!(heading || page.contains(&format!("`{part}")), "{reference}: no {part:?}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 5, "the references were found: {checked}");
+}
+
+#[test]
+fn the_glossary_names_what_is_in_the_code() {
+    let mut files = Vec::new();
+    sources(&root().join("crates"), &mut files);
+    let code: String = files
+        .iter()
+        // This file must not make a name true.
+        .filter(|file| file.file_name().unwrap() != "house.rs")
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let words: HashSet<&str> =
+        code.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).collect();
+    let (mut terms, mut names) = (HashSet::new(), 0);
+    for section in sections(&read("docs/glossary.md")) {
+        // Of each table the first two rows are its head.
+        for row in section.rows.iter().skip(2) {
+            let [term, korean, meaning, name] = row.as_slice() else { panic!("{row:?}") };
+            assert!(terms.insert(term.trim().to_owned()), "{term} is explained twice");
+            assert!(!korean.trim().is_empty(), "{term} has no Korean");
+            assert!(meaning.trim().ends_with('.'), "{term}: a sentence ends with a full stop");
+            for span in code_spans(name).0 {
+                let there = span.split([' ', '.']).all(|word| words.contains(word))
+                    || root().join(&span).exists();
+                assert!(there, "{term}: there is no {span}");
+                names += 1;
+            }
+        }
+    }
+    assert!(terms.len() > 30 && names > 50, "{} terms, {names} names", terms.len());
 }
