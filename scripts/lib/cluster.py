@@ -108,6 +108,9 @@ class Engine:
     def signal(self, number):
         self.child.send_signal(number)
 
+    def cpu_seconds(self):
+        return harness.cpu_seconds(self.child.pid)
+
     def stop(self):
         if self.child.poll() is None:
             self.child.send_signal(signal.SIGTERM)
@@ -153,6 +156,30 @@ class MariaDb(Engine):
         done = subprocess.run([self.client, "--no-defaults", "--user=root", f"--socket={self.socket}", "-N", "-e", sql],
                               capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
+
+
+class Console:
+    """Somebody at MariaDB's console, in a transaction that stays open."""
+
+    def __init__(self, database):
+        # It writes an answer as soon as it has it.
+        self.child = harness.spawn(
+            [database.client, "--no-defaults", "--user=root", f"--socket={database.socket}", "-N", "--batch", "--unbuffered",
+             "boxoffice"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def ask(self, sql):
+        """The lines that statements answer, when all of them are done."""
+        self.child.stdin.write(f"{sql};\nSELECT 'asked and answered';\n")
+        self.child.stdin.flush()
+        lines = []
+        for line in self.child.stdout:
+            if line.strip() == "asked and answered":
+                return lines
+            lines.append(line.strip())
+        raise Failure(f"MariaDB's console ended at `{sql}`: {' '.join(lines)}")
+
+    def close(self):
+        harness.kill(self.child)
 
 
 class Redis(Engine):
@@ -284,12 +311,13 @@ class Cluster:
 
     `redis` makes another arrangement of Redis than one server, `database_proxy` puts a `FaultProxy` before
     the database, `spare` is how many more instances haproxy knows than run, `proxy_lines` go into its
-    frontend.
+    frontend, `build` is another build of the service than the one here.
     """
 
     def __init__(self, work_dir, *, instances, port=None, cpus=None, settings=None, label="cluster", redis=Redis,
-                 database_proxy=False, database_options=(), spare=0, proxy_lines=(), engine_cpus=None):
-        self.kind, self.label = "boxoffice", label
+                 database_proxy=False, database_options=(), spare=0, proxy_lines=(), engine_cpus=None,
+                 build=None):
+        self.kind, self.label, self.build = "boxoffice", label, build
         self.port = port or harness.free_port()
         harness.require_free_port(self.port)
         self.url = f"http://127.0.0.1:{self.port}"
@@ -331,7 +359,8 @@ class Cluster:
     def start_instance(self, name):
         """Starts the instance of this slot, also again after a stop or a kill."""
         self.instances = [one for one in self.instances if one.label != name]
-        one = harness.Server(self.work, port=self.slots[name], cpus=self.cpus, settings=self.settings, label=name)
+        one = harness.Server(self.work, port=self.slots[name], cpus=self.cpus, settings=self.settings, label=name,
+                             build=self.build)
         self.instances.append(one)
         return one
 

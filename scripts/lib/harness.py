@@ -256,12 +256,13 @@ def kill(child):
 
 
 class Server:
-    """One running `boxoffice serve`, or the static-answer example, with a data directory of its own."""
+    """One running `boxoffice serve`, or the static-answer example, with a data directory of its own. `build` is
+    another build of the program than the one here."""
 
-    def __init__(self, work_dir, *, kind="boxoffice", port=None, cpus=None, settings=None, label=None):
+    def __init__(self, work_dir, *, kind="boxoffice", port=None, cpus=None, settings=None, label=None, build=None):
         self.kind = kind
         self.label = label or kind
-        self.program = binary(kind)
+        self.program = build or binary(kind)
         self.port = port or free_port()
         require_free_port(self.port)
         self.address = f"127.0.0.1:{self.port}"
@@ -383,15 +384,7 @@ class Server:
     def metric(self, name):
         """Sum of a metric over its labels, or None where there is none."""
         status, text, _ = self.request("GET", "/metrics")
-        if status != 200:
-            return None
-        values = []
-        for line in text.splitlines():
-            if line.startswith((name + " ", name + "{")):
-                rest = line[len(name):]
-                rest = rest[rest.rindex("}") + 1:] if rest.startswith("{") else rest
-                values.append(float(rest.split()[0]))
-        return sum(values) if values else None
+        return metric_of(text, name) if status == 200 else None
 
     def stop(self):
         """Asks it to end and waits; the exit code. Killed when it does not end in time."""
@@ -405,6 +398,18 @@ class Server:
                 self.exit_code = -signal.SIGKILL
                 say(f"{self.label} did not end within {STOP_TIMEOUT_S:.0f} s of SIGTERM and was killed")
         return self.exit_code
+
+
+def metric_of(text, name, label=""):
+    """Sum of a metric in the text of /metrics, of those labels that contain `label`; None where there is none."""
+    values = []
+    for line in text.splitlines():
+        if line.startswith((name + " ", name + "{")):
+            rest = line[len(name):]
+            labels, rest = rest.rsplit("}", 1) if rest.startswith("{") else ("", rest)
+            if label in labels:
+                values.append(float(rest.split()[0]))
+    return sum(values) if values else None
 
 
 # ---------------------------------------------------------------- reporting

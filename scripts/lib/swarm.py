@@ -2,6 +2,7 @@
 """Many HTTP clients at once, for checks of what happens at the same moment. Standard library only.
 
 `at_once` sends a handful of requests in the same instant, each over a connection that is open before.
+`steadily` lets a number of connections ask one request after another until it is told to stop.
 `joins` lets processes of their own join a queue as fast as they can, and tells when each was asked for and
 answered. Times are CLOCK_MONOTONIC, so those of different processes compare.
 """
@@ -153,6 +154,49 @@ def collect(sockets, asked):
                 left -= 1
     poll.close()
     return answers
+
+
+# ---------------------------------------------------------------- one after another
+
+def steadily(ports, requests, *, connections, stop):
+    """Lets so many connections, spread over the ports, send what the iterator `requests` yields, each the next as
+    soon as it is answered, until the event `stop` is set: all answers, in the order in which they came."""
+    sockets, asked, pieces, answers = {}, {}, {}, []
+    poll = select.epoll()
+    try:
+        for index in range(connections):
+            s = connect(ports[index % len(ports)])
+            sockets[s.fileno()] = s
+            poll.register(s, select.EPOLLIN)
+        for number, s in sockets.items():
+            asked[number] = time.monotonic_ns()
+            s.sendall(next(requests))
+        while asked:
+            events = poll.poll(ANSWER_TIMEOUT_S)
+            if not events:
+                raise Failure(f"{len(asked)} requests had no answer within {ANSWER_TIMEOUT_S:.0f} s")
+            for number, _ in events:
+                data = sockets[number].recv(65536)
+                answered = time.monotonic_ns()
+                if not data:
+                    raise Failure("an instance closed a connection")
+                pieces[number] = pieces.get(number, b"") + data
+                got = whole(pieces[number])
+                if got is None:
+                    continue
+                del pieces[number]
+                answers.append(Answer(got[0], got[1].decode("utf-8", "replace"), asked.pop(number), answered))
+                if not stop.is_set():
+                    content = next(requests)
+                    asked[number] = time.monotonic_ns()
+                    sockets[number].sendall(content)
+        return answers
+    except StopIteration:
+        raise Failure("there was nothing left to ask for") from None
+    finally:
+        poll.close()
+        for s in sockets.values():
+            s.close()
 
 
 # ---------------------------------------------------------------- joins, as fast as they go
