@@ -20,7 +20,7 @@ use boxoffice_domain::ids::{
 };
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::points::ChargeRejected;
-use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
+use boxoffice_domain::queue::{Admission, Bucket, Settings, SettingsChange, Ticket};
 use boxoffice_domain::sales::{HoldRejected, Limits, Reservation, Seat, SettleRejected};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -454,11 +454,16 @@ impl Store {
         }
     }
 
-    /// Changes how a queue admits, and takes the credit that it has saved up.
-    pub async fn set_queue(&self, name: QueueName, settings: Settings) -> Result<(), Fault> {
+    /// Changes how a queue admits, and takes the credit that it has saved up. Returns how it admits
+    /// from now on. What the change does not name stays, whoever changes it at the same time.
+    pub async fn change_queue(
+        &self,
+        name: QueueName,
+        change: SettingsChange,
+    ) -> Result<Settings, Fault> {
         match self {
-            Self::Sqlite(store) => store.set_queue(name, settings).await,
-            Self::Mysql(store) => store.set_queue(name, settings).await,
+            Self::Sqlite(store) => store.change_queue(name, change).await,
+            Self::Mysql(store) => store.change_queue(name, change).await,
         }
     }
 

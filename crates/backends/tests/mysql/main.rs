@@ -7,6 +7,7 @@ mod explain;
 mod faults;
 mod instances;
 mod proxy;
+mod queues;
 mod server;
 
 use server::{fresh, reopen};
