@@ -3,6 +3,7 @@
 mod aliases;
 mod joins;
 mod local;
+mod news;
 mod queue;
 mod redis;
 
@@ -17,8 +18,8 @@ use self::aliases::Aliases;
 pub use self::aliases::{Bypass, NewAlias, Pass};
 use self::joins::Numbers;
 pub use self::local::LocalSequencer;
+use self::news::News;
 pub use self::queue::{Counters, Queue};
-use self::redis::News;
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
 use crate::store::{Alias, AliasExists, Store};
 use crate::{Error, Fault};

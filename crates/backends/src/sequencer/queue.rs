@@ -288,7 +288,7 @@ impl Queue {
         }
     }
 
-    /// Prepares one step: takes in who was seen, forgets who is out of time, decides whom to
+    /// Prepares one step: marks who was seen, forgets who is out of time, decides whom to
     /// admit. `None` where nothing has changed that the store should know.
     pub(super) fn prepare(&self, now: Timestamp) -> Option<Checkpoint> {
         let next = self.next();
@@ -467,7 +467,7 @@ impl Queue {
         self.mark_and_prune(&mut work, &self.settings(), now)
     }
 
-    /// Decides whom to admit, on what is known here. Nothing changes but the credit.
+    /// Decides whom to admit, on what this instance has heard. Nothing changes but the credit.
     pub(super) fn plan(&self, now: Timestamp) -> Option<Advance> {
         let next = self.next();
         let mut work = self.work.lock();

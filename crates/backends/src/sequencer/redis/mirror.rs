@@ -15,11 +15,11 @@ use super::blocks::Blocks;
 use super::deadline::{READ_TIMEOUT, in_time};
 use super::link::RedisStats;
 use super::member::{ByName, Member, Members};
-use super::news::{News, Untold};
 use super::protocol::Protocol;
 use crate::Fault;
 use crate::sequencer::aliases::Aliases;
 use crate::sequencer::joins::number_joins;
+use crate::sequencer::news::{News, Untold};
 use crate::sequencer::queue::Queue;
 use crate::store::{Store, StoredQueue};
 

@@ -8,7 +8,7 @@ use boxoffice_domain::time::Timestamp;
 use redis::{FromRedisValue, Value};
 
 use super::link::{Away, Link, RedisOptions, RedisStats, Script};
-use super::news::News;
+use crate::sequencer::news::News;
 
 /// The calls of Redis.
 pub(super) struct Protocol {

@@ -12,9 +12,9 @@ use super::deadline::{STORE_TIMEOUT, in_time};
 use super::member::ByName;
 use super::mirror::{Lacks, Mirror};
 use super::mode::{Event, Mode};
-use super::news::News;
 use super::protocol::{Heard, LogPosition, Protocol, Refusal, Tick};
 use crate::Fault;
+use crate::sequencer::news::News;
 use crate::sequencer::queue::Queue;
 use crate::store::{Advance, Progress, Store};
 

@@ -10,7 +10,7 @@ use crate::store::Advance;
 
 /// One piece of news. All of it is in the store already, or soon, and hearing it twice does no harm.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::sequencer) enum News {
+pub(super) enum News {
     /// A step of admission is durable.
     Admitted(Advance),
     /// These were seen for the first time since their admission.
