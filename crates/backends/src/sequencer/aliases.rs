@@ -22,6 +22,8 @@ const FORGET_INTERVAL_MS: i64 = 60_000;
 const KEPT_MS: i64 = 24 * 3_600_000;
 /// The most tokens that are kept after they are over; past this the oldest of them go sooner.
 const KEPT_MAX: usize = 100_000;
+/// So many tokens are forgotten under one lock.
+const FORGET_PART: usize = 1_000;
 
 /// A ticket as presented: signed, or by an opaque token that an operator issued for it.
 #[derive(Clone, Debug)]
@@ -106,8 +108,60 @@ struct Tokens {
 
 struct Token {
     pass: Pass,
-    /// When it was over, or was found to be.
-    over_at: Option<Timestamp>,
+    /// When it was over, or was found to be, in milliseconds since 1970; [`NOT_OVER`] until then.
+    over_at: AtomicI64,
+}
+
+const NOT_OVER: i64 = i64::MAX;
+
+impl Token {
+    fn over_at(&self) -> Option<Timestamp> {
+        let at = self.over_at.load(Ordering::Relaxed);
+        (at != NOT_OVER).then_some(Timestamp(at))
+    }
+
+    /// Notes when it was over, if it is.
+    fn note_over(&self, queues: &HashMap<&QueueName, &Queue>, now: Timestamp) {
+        let ticket = &self.pass.ticket;
+        let over_at = match &self.pass.bypass {
+            Some(bypass) if bypass.is_active(now) => return,
+            Some(bypass) => bypass.until.min(now),
+            None if queues.get(&ticket.queue).is_some_and(|q| q.is_over(ticket.seq, now)) => now,
+            None => return,
+        };
+        self.over_at.store(over_at.0, Ordering::Relaxed);
+    }
+}
+
+/// Which of the tokens that are over are to be forgotten.
+struct Forgetting {
+    /// Those that were over by then.
+    too_old: Timestamp,
+    /// The newest of those beyond the most that are kept; all that were over before it go.
+    newest_beyond: Timestamp,
+    /// How many that were over at the same time as it go as well.
+    same_time: usize,
+}
+
+impl Forgetting {
+    fn new(mut over: Vec<Timestamp>, now: Timestamp) -> Self {
+        let too_old = Timestamp(now.0.saturating_sub(KEPT_MS));
+        let Some(last) = over.len().checked_sub(KEPT_MAX + 1) else {
+            return Self { too_old, newest_beyond: Timestamp(i64::MIN), same_time: 0 };
+        };
+        let (older, at, _) = over.select_nth_unstable(last);
+        let same_time = 1 + older.iter().filter(|older| *older == at).count();
+        Self { too_old, newest_beyond: *at, same_time }
+    }
+
+    fn is_forgotten(&mut self, over_at: Timestamp) -> bool {
+        if over_at <= self.too_old || over_at < self.newest_beyond {
+            return true;
+        }
+        let beyond = over_at == self.newest_beyond && self.same_time > 0;
+        self.same_time -= usize::from(beyond);
+        beyond
+    }
 }
 
 impl Aliases {
@@ -169,7 +223,7 @@ impl Aliases {
                 bypasses.insert(alias.ticket.id, bypass.clone());
             }
             let pass = Pass { ticket: alias.ticket.clone(), bypass };
-            by_token.insert(alias.token.clone(), Token { pass, over_at: None });
+            by_token.insert(alias.token.clone(), Token { pass, over_at: AtomicI64::new(NOT_OVER) });
         }
     }
 
@@ -184,8 +238,8 @@ impl Aliases {
     pub(super) fn count(&self, queues: &[Arc<Queue>], now: Timestamp) {
         self.counted_at.store(now.0, Ordering::Relaxed);
         let mut counts: HashMap<QueueName, u64> = HashMap::new();
-        for Token { pass, over_at } in self.tokens.read().by_token.values() {
-            let Some(bypass) = pass.bypass.as_ref().filter(|_| over_at.is_none()) else { continue };
+        for Token { pass, .. } in self.tokens.read().by_token.values() {
+            let Some(bypass) = &pass.bypass else { continue };
             if bypass.is_active(now) {
                 *counts.entry(pass.ticket.queue.clone()).or_default() += 1;
             }
@@ -202,47 +256,31 @@ impl Aliases {
         self.forgotten_at.store(now.0, Ordering::Relaxed);
         let queues: HashMap<&QueueName, &Queue> =
             queues.iter().map(|queue| (queue.name(), &**queue)).collect();
-        let mut tokens = self.tokens.write();
-        let Tokens { by_token, bypasses } = &mut *tokens;
-        let mut over: Vec<Timestamp> = Vec::new();
-        for Token { pass, over_at } in by_token.values_mut() {
-            if over_at.is_none() {
-                *over_at = match &pass.bypass {
-                    Some(bypass) if bypass.is_active(now) => None,
-                    Some(bypass) => Some(bypass.until.min(now)),
-                    None => queues
-                        .get(&pass.ticket.queue)
-                        .filter(|queue| queue.is_over(pass.ticket.seq, now))
-                        .map(|_| now),
-                };
+        let forgotten: Vec<(String, TicketId)> = {
+            let tokens = self.tokens.read();
+            let not_over = |token: &&Token| token.over_at().is_none();
+            tokens.by_token.values().filter(not_over).for_each(|it| it.note_over(&queues, now));
+            let over = tokens.by_token.values().filter_map(Token::over_at).collect();
+            let mut forgetting = Forgetting::new(over, now);
+            let forgotten = tokens.by_token.iter().filter(|(_, token)| {
+                token.over_at().is_some_and(|over_at| forgetting.is_forgotten(over_at))
+            });
+            forgotten.map(|(token, it)| (token.clone(), it.pass.ticket.id)).collect()
+        };
+        // Polls wait for no more than a part of it.
+        for part in forgotten.chunks(FORGET_PART) {
+            let mut tokens = self.tokens.write();
+            for (token, id) in part {
+                tokens.by_token.remove(token);
+                tokens.bypasses.remove(id);
             }
-            over.extend(*over_at);
         }
-        let too_old = Timestamp(now.0.saturating_sub(KEPT_MS));
-        // Of those beyond the most that are kept: the time of the newest, and how many share it.
-        let beyond = over.len().saturating_sub(KEPT_MAX);
-        let mut newest_beyond = (Timestamp(i64::MIN), 0);
-        if beyond > 0 {
-            let (older, at, _) = over.select_nth_unstable(beyond - 1);
-            newest_beyond = (*at, 1 + older.iter().filter(|other| *other == at).count());
+        if !forgotten.is_empty() {
+            let mut tokens = self.tokens.write();
+            let Tokens { by_token, bypasses } = &mut *tokens;
+            by_token.shrink_to(by_token.len() * 2);
+            bypasses.shrink_to(bypasses.len() * 2);
         }
-        by_token.retain(|_, token| {
-            let kept = match token.over_at {
-                None => true,
-                Some(at) if at <= too_old || at < newest_beyond.0 => false,
-                Some(at) if at == newest_beyond.0 && newest_beyond.1 > 0 => {
-                    newest_beyond.1 -= 1;
-                    false
-                }
-                Some(_) => true,
-            };
-            if !kept {
-                bypasses.remove(&token.pass.ticket.id);
-            }
-            kept
-        });
-        by_token.shrink_to(by_token.len() * 2);
-        bypasses.shrink_to(bypasses.len() * 2);
     }
 
     /// Counts and forgets, where that was done long ago.
