@@ -3,58 +3,26 @@
 mod aliases;
 mod joins;
 mod local;
+mod news;
 mod queue;
 mod redis;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use boxoffice_domain::ids::{QueueName, UserId};
+use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::{Finding, Invariant};
-use boxoffice_domain::queue::{Place, Settings, Ticket};
+use boxoffice_domain::queue::{Place, Settings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 
-pub use local::LocalSequencer;
-pub use queue::{Counters, Queue};
-pub use redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
-
-use crate::store::{Alias, AliasExists};
+use self::aliases::Aliases;
+pub use self::aliases::{Bypass, NewAlias, Pass};
+use self::joins::Numbers;
+pub use self::local::LocalSequencer;
+use self::news::News;
+pub use self::queue::{Counters, Queue};
+pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
+use crate::store::{Alias, AliasExists, Store};
 use crate::{Error, Fault};
-
-/// A ticket as presented: signed, or by an opaque token that an operator issued for it.
-#[derive(Clone, Debug)]
-pub struct Pass {
-    /// What the ticket says.
-    pub ticket: Ticket,
-    /// Set where it was let in without ever having been in the line.
-    pub beside: Option<Arc<Beside>>,
-}
-
-/// A ticket that an operator let in past the line.
-#[derive(Debug)]
-pub struct Beside {
-    until: Timestamp,
-    spent: AtomicBool,
-}
-
-impl From<Ticket> for Pass {
-    fn from(ticket: Ticket) -> Self {
-        Self { ticket, beside: None }
-    }
-}
-
-/// Opaque tokens to be issued.
-#[derive(Clone, Debug)]
-pub struct NewAlias {
-    /// The token as the client will send it.
-    pub token: String,
-    /// Whose it is.
-    pub user: UserId,
-    /// Until when it is active; `None` puts it at the end of the line instead.
-    pub active_until: Option<Timestamp>,
-    /// The unique id of the ticket behind it.
-    pub id: boxoffice_domain::ids::TicketId,
-}
 
 /// The sequencer in use.
 #[derive(Clone)]
@@ -82,7 +50,7 @@ impl Sequencer {
         }
     }
 
-    /// Makes a queue; gives whether it is new.
+    /// Makes a queue. Returns whether it is new.
     pub async fn create(&self, name: QueueName, settings: Settings) -> Result<bool, Fault> {
         match self {
             Self::Local(local) => local.create(name, settings).await,
@@ -90,21 +58,23 @@ impl Sequencer {
         }
     }
 
-    /// How a queue admits, as the store has it: another instance may have changed that a moment ago.
-    pub async fn settings(&self, queue: &Queue) -> Result<Settings, Fault> {
-        match self {
-            // Nobody else changes it.
-            Self::Local(_) => Ok(queue.settings()),
-            Self::Redis(redis) => redis.settings(queue).await,
-        }
-    }
-
-    /// Changes how a queue admits, durably.
-    pub async fn configure(&self, queue: &Arc<Queue>, settings: Settings) -> Result<(), Fault> {
-        match self {
-            Self::Local(local) => local.configure(queue, settings).await,
-            Self::Redis(redis) => redis.configure(queue, settings).await,
-        }
+    /// Changes how a queue admits, durably. Returns the settings in force afterwards. What the change
+    /// does not name stays as it is, whoever changes it at the same time, here or elsewhere.
+    pub async fn change(
+        &self,
+        queue: &Arc<Queue>,
+        change: SettingsChange,
+    ) -> Result<Settings, Fault> {
+        let (sequencer, queue) = (self.clone(), queue.clone());
+        // In a task of its own: what the store has carried out must be seen here, even where whoever
+        // asked for it has hung up.
+        let task = tokio::spawn(async move {
+            match sequencer {
+                Self::Local(local) => local.change(&queue, change).await,
+                Self::Redis(redis) => redis.change(&queue, change).await,
+            }
+        });
+        task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string())))
     }
 
     /// The next number of the queue. Numbers rise in the order in which joins arrive here.
@@ -117,10 +87,7 @@ impl Sequencer {
 
     /// What stands behind an opaque token.
     pub fn alias(&self, token: &str) -> Option<Pass> {
-        match self {
-            Self::Local(local) => local.alias(token),
-            Self::Redis(redis) => redis.alias(token),
-        }
+        self.aliases().get(token)
     }
 
     /// Issues opaque tokens: all or none.
@@ -130,31 +97,53 @@ impl Sequencer {
         tokens: Vec<NewAlias>,
         now: Timestamp,
     ) -> Result<Vec<Alias>, Error<AliasExists>> {
-        match self {
-            Self::Local(local) => local.issue(queue, tokens, now).await,
-            Self::Redis(redis) => redis.issue(queue, tokens, now).await,
-        }
+        let in_line = self.aliases().check(&tokens).map_err(Error::Rejected)?;
+        let first = if in_line > 0 { self.next_numbers(queue, in_line).await? } else { 0 };
+        let issued = Aliases::number(queue, tokens, first, now);
+        // After an error the numbers are empty places, for good. To pass over them in memory alone
+        // would let the places behind them go back by as many at the next start.
+        self.store().add_aliases(issued.clone()).await?;
+        self.aliases().remember(&issued);
+        self.aliases().count(&self.queues(), now);
+        self.tell(|| News::Issued);
+        Ok(issued)
     }
 
     /// Where a ticket stands. Reads memory only; also notes that its owner has been seen.
     pub fn place(&self, queue: &Queue, pass: &Pass, now: Timestamp) -> Place {
-        aliases::place(queue, pass, now)
+        pass.place(queue, now)
     }
 
     /// The owner gives the ticket up; durable when this returns.
     pub async fn leave(&self, queue: &Queue, pass: &Pass, now: Timestamp) -> Result<(), Fault> {
-        match self {
-            Self::Local(local) => local.leave(queue, pass, now).await,
-            Self::Redis(redis) => redis.leave(queue, pass, now).await,
+        let seq = pass.ticket.seq;
+        let waiting = pass.bypass.is_none() && queue.is_waiting(seq);
+        self.store().give_up((&pass.ticket).into(), waiting, now).await?;
+        match &pass.bypass {
+            Some(bypass) => self.spend(bypass, pass),
+            None => {
+                queue.leave(seq);
+                self.tell(|| News::Left(queue.name().clone(), vec![seq]));
+            }
         }
+        Ok(())
     }
 
     /// The ticket has paid. The store knows already; this is for those who ask where it stands.
     pub fn finish(&self, queue: &Queue, pass: &Pass) {
-        match self {
-            Self::Local(local) => local.finish(queue, pass),
-            Self::Redis(redis) => redis.finish(queue, pass),
+        let seq = pass.ticket.seq;
+        match &pass.bypass {
+            Some(bypass) => self.spend(bypass, pass),
+            None => {
+                queue.finish(seq);
+                self.tell(|| News::Finished(queue.name().clone(), vec![seq]));
+            }
         }
+    }
+
+    fn spend(&self, bypass: &Bypass, pass: &Pass) {
+        bypass.spend();
+        self.tell(|| News::Spent(pass.ticket.id));
     }
 
     /// One step of admission for every queue. To be called every 100 ms.
@@ -189,6 +178,37 @@ impl Sequencer {
         match self {
             Self::Local(_) => None,
             Self::Redis(redis) => Some(redis.stats()),
+        }
+    }
+
+    // ---- what the two differ in, for what they do alike ----
+
+    fn store(&self) -> &Store {
+        match self {
+            Self::Local(local) => local.store(),
+            Self::Redis(redis) => redis.store(),
+        }
+    }
+
+    fn aliases(&self) -> &Aliases {
+        match self {
+            Self::Local(local) => local.aliases(),
+            Self::Redis(redis) => redis.aliases(),
+        }
+    }
+
+    async fn next_numbers(&self, queue: &Queue, count: u64) -> Result<u64, Fault> {
+        match self {
+            Self::Local(local) => local.next_numbers(queue, count).await,
+            Self::Redis(redis) => redis.next_numbers(queue, count).await,
+        }
+    }
+
+    /// Has the other instances told, where there may be any.
+    fn tell(&self, news: impl FnOnce() -> News) {
+        match self {
+            Self::Local(_) => {}
+            Self::Redis(redis) => redis.tell(news()),
         }
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::Settings;
+use boxoffice_domain::queue::{Settings, SettingsChange};
 use boxoffice_domain::sales::{Reservation, Seat};
 use boxoffice_domain::time::Timestamp;
 
@@ -217,9 +217,14 @@ impl Store {
         forward!(self, store => store.create_queue(name, settings).await)
     }
 
-    /// Changes how a queue admits, and takes the credit that it has saved up.
-    pub async fn set_queue(&self, name: QueueName, settings: Settings) -> Result<(), Fault> {
-        forward!(self, store => store.set_queue(name, settings).await)
+    /// Changes how a queue admits, and takes the credit that it has saved up. Returns how it admits
+    /// from now on. What the change does not name stays, whoever changes it at the same time.
+    pub async fn change_queue(
+        &self,
+        name: QueueName,
+        change: SettingsChange,
+    ) -> Result<Settings, Fault> {
+        forward!(self, store => store.change_queue(name, change).await)
     }
 
     /// Makes the state of some queues durable, and the time with it. Counters never go back, but

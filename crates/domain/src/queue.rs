@@ -9,6 +9,7 @@
 //! is a snapshot that changes a few times a second and is shared by all polls.
 
 mod bucket;
+mod change;
 mod pace;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use roaring::RoaringTreemap;
 
 pub use bucket::Bucket;
+pub use change::SettingsChange;
 pub use pace::{eta, poll_after};
 
 use crate::ids::{QueueName, TicketId, UserId};

@@ -1,51 +1,185 @@
-//! Opaque tokens in memory.
+//! Tickets as they are presented, and the opaque tokens (aliases) that stand for some of them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use boxoffice_domain::ids::{QueueName, TicketId};
+use boxoffice_domain::ids::{QueueName, TicketId, UserId};
 use boxoffice_domain::queue::{Ending, Place, Ticket};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::RwLock;
 
-use super::{Beside, NewAlias, Pass, Queue};
+use super::queue::Queue;
 use crate::store::{Alias, AliasExists};
 
-/// Tokens that are active are counted this often, in milliseconds: they may be many, and their
-/// count is needed roughly.
+/// Tickets that bypass the line are counted this often, in milliseconds: they may be many, and
+/// their count is needed roughly.
 const COUNT_INTERVAL_MS: i64 = 1_000;
+/// Tokens that are over are looked for this often, in milliseconds.
+const FORGET_INTERVAL_MS: i64 = 60_000;
+/// For a day a token that is over is still known as such; then it is any unknown token. A store
+/// leaves out those that are older when it is read.
+const KEPT_MS: i64 = 24 * 3_600_000;
+/// The most tokens that are kept after they are over; past this the oldest of them go sooner.
+const KEPT_MAX: usize = 100_000;
+/// So many tokens are forgotten under one lock.
+const FORGET_PART: usize = 1_000;
 
-/// Every opaque token that is known.
+/// A ticket as presented: signed, or by an opaque token that an operator issued for it.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// What the ticket says.
+    pub ticket: Ticket,
+    /// Set where it was let in without ever having been in the line.
+    pub bypass: Option<Arc<Bypass>>,
+}
+
+/// What is known of a ticket that an operator let in past the line.
+#[derive(Debug)]
+pub struct Bypass {
+    until: Timestamp,
+    spent: AtomicBool,
+}
+
+impl Bypass {
+    /// The ticket has paid, or was given up.
+    pub(super) fn spend(&self) {
+        self.spent.store(true, Ordering::Relaxed);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::Relaxed)
+    }
+
+    fn is_active(&self, now: Timestamp) -> bool {
+        now < self.until && !self.is_spent()
+    }
+}
+
+impl From<Ticket> for Pass {
+    fn from(ticket: Ticket) -> Self {
+        Self { ticket, bypass: None }
+    }
+}
+
+impl Pass {
+    /// Where the ticket stands, in the line or past it. Its owner is marked as seen.
+    pub(super) fn place(&self, queue: &Queue, now: Timestamp) -> Place {
+        let Some(bypass) = &self.bypass else {
+            return queue.place(self.ticket.seq, now);
+        };
+        if bypass.is_spent() {
+            Place::Over(Ending::Finished)
+        } else if now < bypass.until {
+            Place::Active { until: bypass.until, claimed: true }
+        } else {
+            Place::Over(Ending::TimedOut)
+        }
+    }
+}
+
+/// Opaque tokens to be issued.
+#[derive(Clone, Debug)]
+pub struct NewAlias {
+    /// The token as the client will send it.
+    pub token: String,
+    /// Whose it is.
+    pub user: UserId,
+    /// Until when it is active; `None` puts it at the end of the line instead.
+    pub active_until: Option<Timestamp>,
+    /// The unique id of the ticket behind it.
+    pub id: TicketId,
+}
+
+/// The opaque tokens in memory.
 #[derive(Default)]
 pub(super) struct Aliases {
-    known: RwLock<Known>,
+    tokens: RwLock<Tokens>,
     counted_at: AtomicI64,
+    forgotten_at: AtomicI64,
 }
 
 #[derive(Default)]
-struct Known {
-    passes: HashMap<String, Pass>,
+struct Tokens {
+    by_token: HashMap<String, Token>,
     /// Those past the line, by the tickets behind them.
-    beside: HashMap<TicketId, Arc<Beside>>,
+    bypasses: HashMap<TicketId, Arc<Bypass>>,
+}
+
+struct Token {
+    pass: Pass,
+    /// When it was over, or was found to be, in milliseconds since 1970; [`NOT_OVER`] until then.
+    over_at: AtomicI64,
+}
+
+const NOT_OVER: i64 = i64::MAX;
+
+impl Token {
+    fn over_at(&self) -> Option<Timestamp> {
+        let at = self.over_at.load(Ordering::Relaxed);
+        (at != NOT_OVER).then_some(Timestamp(at))
+    }
+
+    /// Notes when it was over, if it is.
+    fn note_over(&self, queues: &HashMap<&QueueName, &Queue>, now: Timestamp) {
+        let ticket = &self.pass.ticket;
+        let over_at = match &self.pass.bypass {
+            Some(bypass) if bypass.is_active(now) => return,
+            Some(bypass) => bypass.until.min(now),
+            None if queues.get(&ticket.queue).is_some_and(|q| q.is_over(ticket.seq, now)) => now,
+            None => return,
+        };
+        self.over_at.store(over_at.0, Ordering::Relaxed);
+    }
+}
+
+/// Which of the tokens that are over are to be forgotten.
+struct Forgetting {
+    /// Those that were over by then.
+    too_old: Timestamp,
+    /// The newest of those beyond the most that are kept; all that were over before it go.
+    newest_beyond: Timestamp,
+    /// How many that were over at the same time as it go as well.
+    same_time: usize,
+}
+
+impl Forgetting {
+    fn new(mut over: Vec<Timestamp>, now: Timestamp) -> Self {
+        let too_old = Timestamp(now.0.saturating_sub(KEPT_MS));
+        let Some(last) = over.len().checked_sub(KEPT_MAX + 1) else {
+            return Self { too_old, newest_beyond: Timestamp(i64::MIN), same_time: 0 };
+        };
+        let (older, at, _) = over.select_nth_unstable(last);
+        let same_time = 1 + older.iter().filter(|older| *older == at).count();
+        Self { too_old, newest_beyond: *at, same_time }
+    }
+
+    fn is_forgotten(&mut self, over_at: Timestamp) -> bool {
+        if over_at <= self.too_old || over_at < self.newest_beyond {
+            return true;
+        }
+        let beyond = over_at == self.newest_beyond && self.same_time > 0;
+        self.same_time -= usize::from(beyond);
+        beyond
+    }
 }
 
 impl Aliases {
     pub(super) fn get(&self, token: &str) -> Option<Pass> {
-        self.known.read().passes.get(token).cloned()
+        self.tokens.read().by_token.get(token).map(|token| token.pass.clone())
     }
 
-    /// Checks that these tokens are new, before any number is taken for them: a number that nobody
-    /// has holds up the line. Gives how many numbers they need.
-    pub(super) fn check(&self, tokens: &[NewAlias]) -> Result<u64, AliasExists> {
-        let known = self.known.read();
-        let mut listed = HashSet::with_capacity(tokens.len());
-        for token in tokens.iter().map(|token| &token.token) {
-            if !listed.insert(token) || known.passes.contains_key(token) {
+    /// Checks that these tokens are new, before any number is given to them: a number that nobody
+    /// has holds up the line. Returns how many numbers they need.
+    pub(super) fn check(&self, new: &[NewAlias]) -> Result<u64, AliasExists> {
+        let tokens = self.tokens.read();
+        let mut listed = HashSet::with_capacity(new.len());
+        for token in new.iter().map(|new| &new.token) {
+            if !listed.insert(token) || tokens.by_token.contains_key(token) {
                 return Err(AliasExists(token.clone()));
             }
         }
-        Ok(tokens.iter().filter(|token| token.active_until.is_none()).count() as u64)
+        Ok(new.iter().filter(|new| new.active_until.is_none()).count() as u64)
     }
 
     /// Makes tickets of new tokens; those in the line are numbered from `first` on.
@@ -71,31 +205,32 @@ impl Aliases {
         tokens.into_iter().map(alias).collect()
     }
 
-    /// Takes in what is stored of tokens. What is known of one already stays.
+    /// Takes over tokens as they are stored. Of one that is here already only its end is news.
     pub(super) fn remember(&self, aliases: &[Alias]) {
-        let mut known = self.known.write();
+        let mut tokens = self.tokens.write();
+        let Tokens { by_token, bypasses } = &mut *tokens;
         for alias in aliases {
-            if let Some(pass) = known.passes.get(&alias.token) {
-                if let Some(beside) = pass.beside.as_ref().filter(|_| alias.spent) {
-                    beside.spent.store(true, Ordering::Relaxed);
+            if let Some(token) = by_token.get(&alias.token) {
+                if let Some(bypass) = token.pass.bypass.as_ref().filter(|_| alias.spent) {
+                    bypass.spend();
                 }
                 continue;
             }
-            let beside = alias
+            let bypass = alias
                 .active_until
-                .map(|until| Arc::new(Beside { until, spent: AtomicBool::new(alias.spent) }));
-            if let Some(beside) = &beside {
-                known.beside.insert(alias.ticket.id, beside.clone());
+                .map(|until| Arc::new(Bypass { until, spent: AtomicBool::new(alias.spent) }));
+            if let Some(bypass) = &bypass {
+                bypasses.insert(alias.ticket.id, bypass.clone());
             }
-            let pass = Pass { ticket: alias.ticket.clone(), beside };
-            known.passes.insert(alias.token.clone(), pass);
+            let pass = Pass { ticket: alias.ticket.clone(), bypass };
+            by_token.insert(alias.token.clone(), Token { pass, over_at: AtomicI64::new(NOT_OVER) });
         }
     }
 
     /// The ticket past the line has been spent, at another instance.
     pub(super) fn spent(&self, id: TicketId) {
-        if let Some(beside) = self.known.read().beside.get(&id) {
-            beside.spent.store(true, Ordering::Relaxed);
+        if let Some(bypass) = self.tokens.read().bypasses.get(&id) {
+            bypass.spend();
         }
     }
 
@@ -103,36 +238,191 @@ impl Aliases {
     pub(super) fn count(&self, queues: &[Arc<Queue>], now: Timestamp) {
         self.counted_at.store(now.0, Ordering::Relaxed);
         let mut counts: HashMap<QueueName, u64> = HashMap::new();
-        for pass in self.known.read().passes.values() {
-            let Some(beside) = &pass.beside else { continue };
-            if beside.until > now && !beside.spent.load(Ordering::Relaxed) {
+        for Token { pass, .. } in self.tokens.read().by_token.values() {
+            let Some(bypass) = &pass.bypass else { continue };
+            if bypass.is_active(now) {
                 *counts.entry(pass.ticket.queue.clone()).or_default() += 1;
             }
         }
         for queue in queues {
             let count = counts.get(queue.name()).copied().unwrap_or(0);
-            queue.beside.store(count, Ordering::Relaxed);
+            queue.bypassing.store(count, Ordering::Relaxed);
         }
     }
 
-    /// Counts them again where that was long ago.
-    pub(super) fn count_now_and_then(&self, queues: &[Arc<Queue>], now: Timestamp) {
-        if (now.0 - self.counted_at.load(Ordering::Relaxed)).abs() >= COUNT_INTERVAL_MS {
+    /// Forgets tokens that have been over for long, so that memory does not grow with all that were
+    /// ever issued.
+    pub(super) fn forget_over(&self, queues: &[Arc<Queue>], now: Timestamp) {
+        self.forgotten_at.store(now.0, Ordering::Relaxed);
+        let queues: HashMap<&QueueName, &Queue> =
+            queues.iter().map(|queue| (queue.name(), &**queue)).collect();
+        let forgotten: Vec<(String, TicketId)> = {
+            let tokens = self.tokens.read();
+            let not_over = |token: &&Token| token.over_at().is_none();
+            tokens.by_token.values().filter(not_over).for_each(|it| it.note_over(&queues, now));
+            let over = tokens.by_token.values().filter_map(Token::over_at).collect();
+            let mut forgetting = Forgetting::new(over, now);
+            let forgotten = tokens.by_token.iter().filter(|(_, token)| {
+                token.over_at().is_some_and(|over_at| forgetting.is_forgotten(over_at))
+            });
+            forgotten.map(|(token, it)| (token.clone(), it.pass.ticket.id)).collect()
+        };
+        // Polls wait for no more than a part of it.
+        for part in forgotten.chunks(FORGET_PART) {
+            let mut tokens = self.tokens.write();
+            for (token, id) in part {
+                tokens.by_token.remove(token);
+                tokens.bypasses.remove(id);
+            }
+        }
+        if !forgotten.is_empty() {
+            let mut tokens = self.tokens.write();
+            let Tokens { by_token, bypasses } = &mut *tokens;
+            by_token.shrink_to(by_token.len() * 2);
+            bypasses.shrink_to(bypasses.len() * 2);
+        }
+    }
+
+    /// Counts and forgets, where that was done long ago.
+    pub(super) fn tidy(&self, queues: &[Arc<Queue>], now: Timestamp) {
+        let due = |last: &AtomicI64, interval_ms| {
+            (now.0 - last.load(Ordering::Relaxed)).abs() >= interval_ms
+        };
+        if due(&self.forgotten_at, FORGET_INTERVAL_MS) {
+            self.forget_over(queues, now);
+        }
+        if due(&self.counted_at, COUNT_INTERVAL_MS) {
             self.count(queues, now);
         }
     }
 }
 
-/// Where a ticket stands, in the line or past it.
-pub(super) fn place(queue: &Queue, pass: &Pass, now: Timestamp) -> Place {
-    let Some(beside) = &pass.beside else {
-        return queue.place(pass.ticket.seq, now);
-    };
-    if beside.spent.load(Ordering::Relaxed) {
-        Place::Over(Ending::Finished)
-    } else if now < beside.until {
-        Place::Active { until: beside.until, claimed: true }
-    } else {
-        Place::Over(Ending::TimedOut)
+#[cfg(test)]
+mod tests {
+    use boxoffice_domain::ids::{QueueName, UserId};
+    use boxoffice_domain::queue::{Admission, Bucket, Settings};
+    use roaring::RoaringTreemap;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::store::StoredQueue;
+
+    const TTL_MS: i64 = 60_000;
+
+    /// A queue in which 1 to 10 were admitted at 0.
+    fn queue() -> Arc<Queue> {
+        let Some(name) = QueueName::new("main") else { panic!("a name") };
+        let stored = StoredQueue {
+            name,
+            settings: Settings {
+                admit_per_second: 1.0,
+                max_active: None,
+                active_ttl: std::time::Duration::from_millis(TTL_MS as u64),
+                claim_window: std::time::Duration::from_secs(5),
+                opens_at: None,
+                paused: false,
+            },
+            next: 20,
+            watermark: 20,
+            serving: 10,
+            floor: 0,
+            log: vec![Admission { upto: 10, at: Timestamp(0) }],
+            left: RoaringTreemap::new(),
+            claimed: RoaringTreemap::new(),
+            finished: RoaringTreemap::new(),
+            bucket: Bucket::default(),
+        };
+        match Queue::new(stored, false, mpsc::unbounded_channel().0) {
+            Ok(queue) => Arc::new(queue),
+            Err(fault) => panic!("{fault}"),
+        }
+    }
+
+    fn alias(queue: &Queue, number: u64, seq: u64, active_until: Option<i64>) -> Alias {
+        let Some(user) = UserId::new(1) else { panic!("a user") };
+        let ticket = Ticket {
+            queue: queue.name().clone(),
+            seq,
+            user,
+            issued_at: Timestamp(0),
+            id: TicketId(u128::from(number).to_be_bytes()),
+        };
+        let active_until = active_until.map(Timestamp);
+        Alias { token: number.to_string(), ticket, active_until, spent: false }
+    }
+
+    fn sizes(aliases: &Aliases) -> (usize, usize) {
+        let tokens = aliases.tokens.read();
+        (tokens.by_token.len(), tokens.bypasses.len())
+    }
+
+    #[test]
+    fn a_token_that_is_over_leaves_memory_a_day_later() {
+        let queue = queue();
+        let queues = [queue.clone()];
+        let aliases = Aliases::default();
+        aliases.remember(&[
+            alias(&queue, 1, 0, Some(1_000)),
+            alias(&queue, 2, 0, Some(i64::MAX)),
+            alias(&queue, 3, 0, Some(i64::MAX)),
+            alias(&queue, 4, 10, None),
+            alias(&queue, 5, 15, None),
+        ]);
+        let places = |now: i64| -> Vec<Option<Place>> {
+            let place = |pass: Pass| pass.place(&queue, Timestamp(now));
+            ["1", "2", "3", "4", "5"].map(|token| aliases.get(token).map(place)).to_vec()
+        };
+        // One has run out, two is spent; four ran out after its admission, and five waits.
+        aliases.spent(TicketId(2_u128.to_be_bytes()));
+        aliases.tidy(&queues, Timestamp(TTL_MS));
+        let before = places(TTL_MS);
+        assert_eq!(before[0], Some(Place::Over(Ending::TimedOut)));
+        assert_eq!(before[1], Some(Place::Over(Ending::Finished)));
+        assert!(matches!(before[2], Some(Place::Active { .. })));
+        assert_eq!(before[3], Some(Place::Over(Ending::TimedOut)));
+        assert!(matches!(before[4], Some(Place::Waiting { .. })));
+        assert_eq!((queue.bypassing.load(Ordering::Relaxed), sizes(&aliases)), (1, (5, 3)));
+        // For a day from its end each is known.
+        let end = 1_000 + KEPT_MS;
+        aliases.forget_over(&queues, Timestamp(end - 1));
+        assert_eq!(places(end - 1), before);
+        aliases.forget_over(&queues, Timestamp(end));
+        assert_eq!((places(end)[0], sizes(&aliases)), (None, (4, 2)));
+        let end = end + FORGET_INTERVAL_MS;
+        aliases.tidy(&queues, Timestamp(end));
+        let after = places(end);
+        assert_eq!((after[1], after[3]), (None, None));
+        assert_eq!((after[2], after[4]), (before[2], before[4]));
+        assert_eq!((queue.bypassing.load(Ordering::Relaxed), sizes(&aliases)), (1, (2, 1)));
+    }
+
+    #[test]
+    fn tokens_that_are_over_are_kept_up_to_a_bound() {
+        let queue = queue();
+        let queues = [queue.clone()];
+        let aliases = Aliases::default();
+        let (live, late, most) = (7, 40, KEPT_MAX as u64);
+        // All that are over ended at 5, but for the first, which ended before, and 40 that ended last.
+        let until = |number: u64| match number {
+            _ if number < live => i64::MAX,
+            _ if number == live => 4,
+            _ if number <= live + late => 6,
+            _ => 5,
+        };
+        let all: Vec<Alias> = (0..live + most + 3)
+            .map(|number| alias(&queue, number, 0, Some(until(number))))
+            .collect();
+        aliases.remember(&all);
+        aliases.forget_over(&queues, Timestamp(10));
+        let left = KEPT_MAX + live as usize;
+        assert_eq!(sizes(&aliases), (left, left));
+        assert!((0..live).all(|number| aliases.get(&number.to_string()).is_some()));
+        assert!(aliases.get(&live.to_string()).is_none(), "the oldest goes first");
+        let mut last = live + 1..=live + late;
+        assert!(last.all(|number| aliases.get(&number.to_string()).is_some()));
+        // What is left does not hold the memory of what is gone.
+        aliases.forget_over(&queues, Timestamp(10 + KEPT_MS));
+        assert_eq!(sizes(&aliases), (live as usize, live as usize));
+        assert!(aliases.tokens.read().by_token.capacity() < 100);
     }
 }

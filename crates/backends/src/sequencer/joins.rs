@@ -21,8 +21,12 @@ pub(super) trait Numbers: Send + Sync + 'static {
     /// many calls the joins cost; who comes alone does not wait.
     const PACE: Duration;
 
-    /// Takes the next `count` numbers; gives the first.
-    fn take(&self, queue: &Queue, count: u64) -> impl Future<Output = Result<u64, Fault>> + Send;
+    /// Gives out the next `count` numbers. Returns the first.
+    fn next_numbers(
+        &self,
+        queue: &Queue,
+        count: u64,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
 }
 
 /// Gives numbers to the joins of a queue: in the order in which they came, as many in one step as
@@ -47,9 +51,9 @@ pub(super) async fn number_joins<N: Numbers>(
         begun = Some(Instant::now());
         let (Some(numbers), Some(queue)) = (numbers.upgrade(), queue.upgrade()) else { return };
         let count = batch.len() as u64;
-        let taken = numbers.take(&queue, count).await;
+        let given = numbers.next_numbers(&queue, count).await;
         queue.dequeued(count);
-        match taken {
+        match given {
             Ok(first) => {
                 for (reply, seq) in batch.drain(..).zip(first..) {
                     // Whoever hung up keeps an empty place in the line; it costs a moment.

@@ -5,22 +5,20 @@
 //! that may have been given, so no number is given twice, and no place in front of anybody moves.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::Settings;
+use boxoffice_domain::queue::{Settings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::mpsc;
 
 use super::aliases::Aliases;
 use super::joins::{Numbers, number_joins};
 use super::queue::Queue;
-use super::{NewAlias, Pass};
-use crate::store::{Alias, AliasExists, Checkpoint, Store};
-use crate::{Error, Fault};
+use crate::Fault;
+use crate::store::{Checkpoint, Store, StoredQueue};
 
 /// The time is made durable this often even where nothing else happens, in milliseconds.
 const CLOCK_SAVE_INTERVAL_MS: i64 = 10_000;
@@ -62,11 +60,11 @@ impl LocalSequencer {
         }
         sequencer.queues.store(Arc::new(queues));
         sequencer.aliases.remember(&aliases);
-        sequencer.aliases.count(&sequencer.queues(), now);
+        sequencer.aliases.tidy(&sequencer.queues(), now);
         Ok(sequencer)
     }
 
-    fn start(&self, stored: crate::store::StoredQueue) -> Result<Arc<Queue>, Fault> {
+    fn start(&self, stored: StoredQueue) -> Result<Arc<Queue>, Fault> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let queue = Arc::new(Queue::new(stored, false, sender)?);
         // Weak on both sides: the task ends when the queue is dropped.
@@ -97,19 +95,19 @@ impl LocalSequencer {
         Ok(true)
     }
 
-    pub(super) async fn configure(
+    pub(super) async fn change(
         &self,
-        queue: &Arc<Queue>,
-        settings: Settings,
-    ) -> Result<(), Fault> {
+        queue: &Queue,
+        change: SettingsChange,
+    ) -> Result<Settings, Fault> {
+        // Changes reach memory in the order in which they reach the store.
         let _saving = self.saving.lock().await;
-        self.store.set_queue(queue.name().clone(), settings.clone()).await?;
-        queue.configure(&settings);
-        Ok(())
+        let settings = self.store.change_queue(queue.name().clone(), change).await?;
+        Ok(queue.configure(settings))
     }
 
     pub(super) async fn join(&self, queue: &Queue) -> Result<u64, Fault> {
-        if let Some(seq) = queue.take_one()? {
+        if let Some(seq) = queue.next_number()? {
             return Ok(seq);
         }
         queue.wait_for_number().await
@@ -132,48 +130,12 @@ impl LocalSequencer {
         Ok(())
     }
 
-    pub(super) fn alias(&self, token: &str) -> Option<Pass> {
-        self.aliases.get(token)
+    pub(super) const fn store(&self) -> &Store {
+        &self.store
     }
 
-    pub(super) async fn issue(
-        &self,
-        queue: &Arc<Queue>,
-        tokens: Vec<NewAlias>,
-        now: Timestamp,
-    ) -> Result<Vec<Alias>, Error<AliasExists>> {
-        let in_line = self.aliases.check(&tokens).map_err(Error::Rejected)?;
-        let first = if in_line > 0 { self.take(queue, in_line).await? } else { 0 };
-        let aliases = Aliases::number(queue, tokens, first, now);
-        // After an error the numbers are empty places, for good. To pass over them in memory alone
-        // would let the places behind them go back by as many at the next start.
-        self.store.add_aliases(aliases.clone()).await?;
-        self.aliases.remember(&aliases);
-        self.aliases.count(&self.queues(), now);
-        Ok(aliases)
-    }
-
-    pub(super) async fn leave(
-        &self,
-        queue: &Queue,
-        pass: &Pass,
-        now: Timestamp,
-    ) -> Result<(), Fault> {
-        let seq = pass.ticket.seq;
-        let waiting = pass.beside.is_none() && queue.is_waiting(seq);
-        self.store.give_up((&pass.ticket).into(), waiting, now).await?;
-        match &pass.beside {
-            Some(beside) => beside.spent.store(true, Ordering::Relaxed),
-            None => queue.leave(seq),
-        }
-        Ok(())
-    }
-
-    pub(super) fn finish(&self, queue: &Queue, pass: &Pass) {
-        match &pass.beside {
-            Some(beside) => beside.spent.store(true, Ordering::Relaxed),
-            None => queue.finish(pass.ticket.seq),
-        }
+    pub(super) const fn aliases(&self) -> &Aliases {
+        &self.aliases
     }
 
     pub(super) async fn tick(&self, now: Timestamp) -> Result<(), Fault> {
@@ -185,7 +147,7 @@ impl LocalSequencer {
         if clock_due || !points.is_empty() {
             self.save(&mut saving, points, now).await?;
         }
-        self.aliases.count_now_and_then(&self.queues(), now);
+        self.aliases.tidy(&self.queues(), now);
         Ok(())
     }
 
@@ -202,19 +164,19 @@ impl Numbers for LocalSequencer {
     const PACE: Duration = Duration::ZERO;
 
     /// Asks the store for more where they have run out.
-    async fn take(&self, queue: &Queue, count: u64) -> Result<u64, Fault> {
-        if let Some(first) = queue.take(count)? {
+    async fn next_numbers(&self, queue: &Queue, count: u64) -> Result<u64, Fault> {
+        if let Some(first) = queue.next_numbers(count)? {
             return Ok(first);
         }
         let mut saving = self.saving.lock().await;
         // A tick may have brought more while we waited for it.
-        if let Some(first) = queue.take(count)? {
+        if let Some(first) = queue.next_numbers(count)? {
             return Ok(first);
         }
         let point = queue.reserve_ahead(count);
         let now = *saving;
         self.save(&mut saving, vec![point], now).await?;
-        let enough = queue.take(count)?;
+        let enough = queue.next_numbers(count)?;
         enough.ok_or_else(|| Fault::Unavailable("numbers have run out".into()))
     }
 }

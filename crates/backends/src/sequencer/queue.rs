@@ -66,6 +66,8 @@ struct Work {
     late: RoaringTreemap,
     saved: Saved,
     joined_before: u64,
+    /// How often the settings were changed here.
+    changes: u64,
 }
 
 /// What the store has.
@@ -91,7 +93,7 @@ pub struct Queue {
     /// Joins that wait for numbers to be reserved.
     pending: AtomicU64,
     /// Active tickets that an operator issued past the line.
-    pub(super) beside: AtomicU64,
+    pub(super) bypassing: AtomicU64,
     /// Whether everything of the concerts behind it is sold; for those who ask, no rule reads it.
     sold_out: AtomicBool,
     counters: Counters,
@@ -149,11 +151,12 @@ impl Queue {
                 late: RoaringTreemap::new(),
                 saved,
                 joined_before: 0,
+                changes: 0,
             }),
             seen: Mutex::default(),
             joins,
             pending: AtomicU64::new(0),
-            beside: AtomicU64::new(0),
+            bypassing: AtomicU64::new(0),
             sold_out: AtomicBool::new(false),
             counters: Counters::default(),
         })
@@ -193,7 +196,7 @@ impl Queue {
     /// How many are active, with those that an operator let in past the line.
     pub fn active(&self, now: Timestamp) -> u64 {
         let view = self.view.load();
-        view.line.active(&view.settings, now) + self.beside.load(Ordering::Relaxed)
+        view.line.active(&view.settings, now) + self.bypassing.load(Ordering::Relaxed)
     }
 
     /// Whether it admits.
@@ -213,11 +216,11 @@ impl Queue {
 
     /// The next number, if one is reserved and nobody has been waiting for one: a join costs no
     /// commit, and does not overtake those who came when the reserved numbers had run out.
-    pub(super) fn take_one(&self) -> Result<Option<u64>, Fault> {
-        if self.pending.load(Ordering::Acquire) > 0 { Ok(None) } else { self.take(1) }
+    pub(super) fn next_number(&self) -> Result<Option<u64>, Fault> {
+        if self.pending.load(Ordering::Acquire) > 0 { Ok(None) } else { self.next_numbers(1) }
     }
 
-    /// Waits in the batch of joins that want numbers; gives the number.
+    /// Waits in the batch of joins that want numbers. Returns the number.
     pub(super) async fn wait_for_number(&self) -> Result<u64, Fault> {
         let closed = || Fault::Unavailable("the queue is closed".into());
         let (reply, answer) = oneshot::channel();
@@ -231,8 +234,8 @@ impl Queue {
         self.pending.fetch_sub(count, Ordering::Release);
     }
 
-    /// Takes the next `count` numbers, if the store has allowed as many; gives the first.
-    pub(super) fn take(&self, count: u64) -> Result<Option<u64>, Fault> {
+    /// The next `count` numbers, if as many are reserved in the store. Returns the first.
+    pub(super) fn next_numbers(&self, count: u64) -> Result<Option<u64>, Fault> {
         let mut numbers = self.numbers.lock();
         if numbers.closed {
             return Err(shutting_down());
@@ -249,6 +252,12 @@ impl Queue {
     /// No more joins.
     pub(super) fn close(&self) {
         self.numbers.lock().closed = true;
+    }
+
+    /// Whether the number is over, without marking its owner as seen.
+    pub(super) fn is_over(&self, seq: u64, now: Timestamp) -> bool {
+        let view = self.view.load();
+        matches!(view.line.place(seq, view.settings.active_ttl, now), Place::Over(_))
     }
 
     /// Where the number stands, and whether its owner has been seen now for the first time.
@@ -279,19 +288,19 @@ impl Queue {
         }
     }
 
-    /// Prepares one step: takes in who was seen, forgets who is out of time, decides whom to
+    /// Prepares one step: marks who was seen, forgets who is out of time, decides whom to
     /// admit. `None` where nothing has changed that the store should know.
     pub(super) fn prepare(&self, now: Timestamp) -> Option<Checkpoint> {
-        let settings = self.settings();
         let next = self.next();
         let mut work = self.work.lock();
         let work = &mut *work;
-        self.take_in(work, &settings, now);
+        let settings = self.settings();
+        self.mark_and_prune(work, &settings, now);
 
         let admission = if settings.gate(now) == Gate::Open {
             let credit = work.bucket.fill(settings.admit_per_second, now);
-            let beside = self.beside.load(Ordering::Relaxed);
-            work.line.plan(&settings, next, credit, beside, now)
+            let bypassing = self.bypassing.load(Ordering::Relaxed);
+            work.line.plan(&settings, next, credit, bypassing, now)
         } else {
             work.bucket.empty(now);
             None
@@ -318,11 +327,11 @@ impl Queue {
         })
     }
 
-    /// Takes in who was seen, and forgets who is out of time. Gives the numbers that were seen for
-    /// the first time.
-    fn take_in(&self, work: &mut Work, settings: &Settings, now: Timestamp) -> Vec<u64> {
+    /// Marks who was seen, and forgets who is out of time. Returns the numbers that were seen for the
+    /// first time.
+    fn mark_and_prune(&self, work: &mut Work, settings: &Settings, now: Timestamp) -> Vec<u64> {
         let seen = std::mem::take(&mut *self.seen.lock());
-        let claimed = claim(work, seen, settings, now);
+        let claimed = mark_claimed(work, seen, settings, now);
         let before = work.line.floor();
         let Pruned { expired, no_show } = work.line.prune(settings.active_ttl, now);
         add(&self.counters.expired, expired);
@@ -351,9 +360,9 @@ impl Queue {
 
     /// The checkpoint is durable: what it says may be known.
     pub(super) fn apply(&self, point: &Checkpoint, now: Timestamp) {
-        let settings = self.settings();
         let mut work = self.work.lock();
         let work = &mut *work;
+        let settings = self.settings();
         work.saved.next = point.next;
         work.saved.watermark = point.watermark;
         work.saved.floor = point.floor;
@@ -372,7 +381,7 @@ impl Queue {
         }
     }
 
-    /// Carries out an admission; gives how many it admitted.
+    /// Carries out an admission. Returns how many it admitted.
     fn admit(
         &self,
         work: &mut Work,
@@ -384,7 +393,7 @@ impl Queue {
         if let Some(max) = settings.max_active {
             // `late` holds some who have finished; counting them makes the check milder by no more
             // than the late claims of one active time, which the rule allows on top anyway.
-            let bound = max + work.late.len() + self.beside.load(Ordering::Relaxed);
+            let bound = max + work.late.len() + self.bypassing.load(Ordering::Relaxed);
             add(&self.counters.bound_checked, 1);
             if work.line.active(settings, now) > bound {
                 add(&self.counters.bound_broken, 1);
@@ -410,9 +419,15 @@ impl Queue {
         self.publish(&work, &self.settings());
     }
 
-    pub(super) fn configure(&self, settings: &Settings) {
-        let work = self.work.lock();
-        self.publish(&work, settings);
+    /// The store has changed how the queue admits, and answered with all of it. Returns the settings
+    /// in force; the times are those of the configuration, not those in the store.
+    pub(super) fn configure(&self, stored: Settings) -> Settings {
+        let mut work = self.work.lock();
+        work.changes += 1;
+        let Settings { active_ttl, claim_window, .. } = self.settings();
+        let settings = Settings { active_ttl, claim_window, ..stored };
+        self.publish(&work, &settings);
+        settings
     }
 
     /// Whether waiting for a place or holding one, `seq` has not ended yet.
@@ -439,24 +454,24 @@ impl Queue {
     }
 
     /// `count` numbers from `first` on are given here.
-    pub(super) fn give(&self, first: u64, count: u64) {
+    pub(super) fn note_given(&self, first: u64, count: u64) {
         let mut numbers = self.numbers.lock();
         numbers.next = numbers.next.max(first + count - 1);
         add(&self.counters.joined, count);
     }
 
-    /// Takes in who was seen here, and forgets who is out of time. Gives the numbers that were seen
-    /// for the first time, for the other instances.
+    /// Marks who was seen here, and forgets who is out of time. Returns the numbers that were seen for
+    /// the first time, for the other instances.
     pub(super) fn refresh(&self, now: Timestamp) -> Vec<u64> {
-        let settings = self.settings();
-        self.take_in(&mut self.work.lock(), &settings, now)
+        let mut work = self.work.lock();
+        self.mark_and_prune(&mut work, &self.settings(), now)
     }
 
-    /// Decides whom to admit, on what is known here. Nothing changes but the credit.
+    /// Decides whom to admit, on what this instance has heard. Nothing changes but the credit.
     pub(super) fn plan(&self, now: Timestamp) -> Option<Advance> {
-        let settings = self.settings();
         let next = self.next();
         let mut work = self.work.lock();
+        let settings = self.settings();
         let (_, filled_at) = work.bucket.state();
         // Clocks of instances differ. Credit follows the one that is ahead: counted on from each
         // in turn, the difference would be credit again and again.
@@ -471,8 +486,8 @@ impl Queue {
             work.bucket = Bucket::restore(0, Some(opens_at));
         }
         let credit = work.bucket.fill(settings.admit_per_second, now);
-        let beside = self.beside.load(Ordering::Relaxed);
-        let admission = work.line.plan(&settings, next, credit, beside, now)?;
+        let bypassing = self.bypassing.load(Ordering::Relaxed);
+        let admission = work.line.plan(&settings, next, credit, bypassing, now)?;
         // Those who left are passed over and cost nothing.
         let mut after = work.line.clone();
         let mut bucket = work.bucket.clone();
@@ -480,11 +495,11 @@ impl Queue {
         Some(Advance { queue: self.name.clone(), from: work.line.serving(), admission, bucket })
     }
 
-    /// The step is durable. Gives false where a step before it is missing here.
+    /// The step is durable. Returns false where a step before it is missing here.
     pub(super) fn advanced(&self, step: &Advance, here: bool, now: Timestamp) -> bool {
-        let settings = self.settings();
         let mut work = self.work.lock();
         let work = &mut *work;
+        let settings = self.settings();
         if step.admission.upto <= work.line.serving() {
             return true;
         }
@@ -501,37 +516,54 @@ impl Queue {
         true
     }
 
-    /// Takes in what the store has of it. `settings` are those in force.
-    pub(super) fn absorb(&self, stored: StoredQueue, settings: &Settings) -> Result<(), Fault> {
+    /// How often the settings were changed here, for [`Self::absorb`].
+    pub(super) fn changes(&self) -> u64 {
+        self.work.lock().changes
+    }
+
+    /// Takes over what the store has of it. `changes` was counted before the store was asked: what it
+    /// says of the settings may be older than a change that was made here since, which stands then.
+    pub(super) fn absorb(&self, stored: StoredQueue, changes: u64) -> Result<(), Fault> {
         let StoredQueue {
-            name, next, serving, floor, log, left, claimed, finished, bucket, ..
+            name,
+            settings,
+            next,
+            serving,
+            floor,
+            log,
+            left,
+            claimed,
+            finished,
+            bucket,
+            ..
         } = stored;
         let line = Line::restore(serving, floor, log, left, claimed, finished)
             .ok_or_else(|| Fault::Corrupt(format!("the stored counters of queue {name}")))?;
-        let known = self.settings();
         let mut work = self.work.lock();
-        if known != *settings {
+        let old_settings = self.settings();
+        let settings = if work.changes == changes { settings } else { old_settings.clone() };
+        if old_settings != settings {
             work.bucket = Bucket::default();
         } else if serving > work.line.serving() {
             work.bucket = bucket;
         }
-        let before = work.line.clone();
+        let old_line = work.line.clone();
         work.line.absorb(&line);
         // Whether they were seen in time is not stored.
-        let more = work.line.claimed() - before.claimed();
+        let more = work.line.claimed() - old_line.claimed();
         work.late |= more;
         self.learn_next(next.max(work.line.serving()));
-        if known != *settings || work.line != before {
-            self.publish(&work, settings);
+        if old_settings != settings || work.line != old_line {
+            self.publish(&work, &settings);
         }
         Ok(())
     }
 
     /// Other instances have seen these.
     pub(super) fn hear_claimed(&self, seqs: Vec<u64>, now: Timestamp) {
-        let settings = self.settings();
         let mut work = self.work.lock();
-        if !claim(&mut work, seqs, &settings, now).is_empty() {
+        let settings = self.settings();
+        if !mark_claimed(&mut work, seqs, &settings, now).is_empty() {
             self.publish(&work, &settings);
         }
     }
@@ -577,8 +609,10 @@ impl Queue {
         overtaken.expect(went_back == 0, || {
             format!("a counter of queue {name} went back {went_back} times")
         });
-        let next = self.next();
+        // The view first: nobody is admitted before joining, so its `serving` is no more than any `next`
+        // that is read after it. The other way round, joins and a tick may come between the two.
         let view = self.view.load();
+        let next = self.next();
         overtaken.expect(view.line.serving() <= next, || {
             format!("queue {name} serves {} of {next}", view.line.serving())
         });
@@ -611,8 +645,8 @@ impl Queue {
     }
 }
 
-/// Marks numbers as seen; gives those that were not before.
-fn claim(work: &mut Work, seen: Vec<u64>, settings: &Settings, now: Timestamp) -> Vec<u64> {
+/// Marks numbers as seen. Returns those that were not before.
+fn mark_claimed(work: &mut Work, seen: Vec<u64>, settings: &Settings, now: Timestamp) -> Vec<u64> {
     let mut fresh = Vec::new();
     for seq in seen {
         let Place::Active { until, .. } = work.line.place(seq, settings.active_ttl, now) else {
@@ -631,4 +665,129 @@ fn claim(work: &mut Work, seen: Vec<u64>, settings: &Settings, now: Timestamp) -
 
 fn shutting_down() -> Fault {
     Fault::Unavailable("the service is shutting down".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use boxoffice_domain::invariant::Invariant;
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_millis(500);
+
+    fn stored(serving: u64) -> StoredQueue {
+        let Some(name) = QueueName::new("main") else { panic!("a name") };
+        StoredQueue {
+            name,
+            settings: Settings {
+                admit_per_second: 100_000.0,
+                max_active: None,
+                active_ttl: TTL,
+                claim_window: TTL,
+                opens_at: None,
+                paused: false,
+            },
+            next: serving,
+            watermark: u64::MAX / 2,
+            serving,
+            floor: 0,
+            log: (serving > 0)
+                .then_some(Admission { upto: serving, at: Timestamp(0) })
+                .into_iter()
+                .collect(),
+            left: RoaringTreemap::new(),
+            claimed: RoaringTreemap::new(),
+            finished: RoaringTreemap::new(),
+            bucket: Bucket::default(),
+        }
+    }
+
+    fn queue(stored: StoredQueue) -> Queue {
+        match Queue::new(stored, true, mpsc::unbounded_channel().0) {
+            Ok(queue) => queue,
+            Err(fault) => panic!("{fault}"),
+        }
+    }
+
+    /// Everybody who joins is admitted at once, so that a counter that is read too early is too low
+    /// a moment later.
+    #[test]
+    fn an_audit_beside_joins_and_admissions_finds_nothing() {
+        let queue = queue(stored(0));
+        let (mut overtaken, mut bounded) =
+            (Finding::new(Invariant::NobodyOvertaken), Finding::new(Invariant::ActiveBounded));
+        let mut audits = 0;
+        thread::scope(|scope| {
+            let joins = scope.spawn(|| {
+                for now in 0..50_000 {
+                    assert!(matches!(queue.next_numbers(1), Ok(Some(_))));
+                    if let Some(point) = queue.prepare(Timestamp(now)) {
+                        queue.apply(&point, Timestamp(now));
+                    }
+                }
+            });
+            while !joins.is_finished() {
+                queue.audit(&mut overtaken, &mut bounded, Timestamp(0));
+                audits += 1;
+            }
+        });
+        assert!(queue.serving() > 10_000 && audits > 100, "{} {audits}", queue.serving());
+        assert_eq!(overtaken.violations, 0, "of {audits} audits: {overtaken:?}");
+    }
+
+    /// Whatever else is published at the same moment, it has the settings as they were changed last.
+    #[test]
+    fn settings_stand_beside_all_that_is_published() {
+        const ADMITTED: u64 = 50_000;
+        let queue = queue(stored(ADMITTED));
+        thread::scope(|scope| {
+            let polls = scope.spawn(|| {
+                for seq in 1..=ADMITTED {
+                    queue.place(seq, Timestamp(1));
+                    queue.refresh(Timestamp(1));
+                }
+            });
+            let mut changes = 0_u64;
+            while !polls.is_finished() {
+                changes += 1;
+                let paused = changes.is_multiple_of(2);
+                queue.configure(Settings { paused, ..queue.settings() });
+                for _ in 0..20 {
+                    assert_eq!(queue.settings().paused, paused, "change {changes}");
+                }
+            }
+            assert!(changes > 100, "{changes}");
+        });
+        assert_eq!(queue.work.lock().line.claimed().len(), ADMITTED);
+    }
+
+    #[test]
+    fn what_was_read_before_a_change_does_not_undo_it() {
+        let queue = queue(stored(0));
+        let read = stored(0);
+        let before = queue.changes();
+        let paused = queue.configure(Settings { paused: true, ..queue.settings() });
+        assert!(queue.absorb(read.clone(), before).is_ok());
+        assert_eq!(queue.settings(), paused);
+        // What was read since is as new, or newer: another instance may have ended the pause.
+        assert!(queue.absorb(read, queue.changes()).is_ok());
+        assert!(!queue.settings().paused);
+    }
+
+    #[test]
+    fn the_times_of_a_queue_are_not_changed_with_its_settings() {
+        let queue = queue(stored(0));
+        let day = Duration::from_secs(86_400);
+        let answer = Settings {
+            admit_per_second: 2.0,
+            active_ttl: day,
+            claim_window: day,
+            ..stored(0).settings
+        };
+        let expected = Settings { admit_per_second: 2.0, ..stored(0).settings };
+        assert_eq!(queue.configure(answer), expected);
+        assert_eq!(queue.settings(), expected);
+    }
 }

@@ -13,7 +13,7 @@ use boxoffice_domain::command::{
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::Settings;
+use boxoffice_domain::queue::{Settings, SettingsChange};
 use boxoffice_domain::sales::{Concert, Reservation, ReservationState, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -131,8 +131,12 @@ impl MemoryStore {
         Ok(self.with(|data| data.create_queue(name, settings)))
     }
 
-    pub(super) async fn set_queue(&self, name: QueueName, settings: Settings) -> Result<(), Fault> {
-        self.with(|data| data.set_queue(&name, settings))
+    pub(super) async fn change_queue(
+        &self,
+        name: QueueName,
+        change: SettingsChange,
+    ) -> Result<Settings, Fault> {
+        self.with(|data| data.change_queue(&name, &change))
     }
 
     pub(super) async fn checkpoint(

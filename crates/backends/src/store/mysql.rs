@@ -28,7 +28,7 @@ use std::time::Duration;
 use boxoffice_domain::command::Ids;
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::Settings;
+use boxoffice_domain::queue::{Settings, SettingsChange};
 use boxoffice_domain::sales::{Reservation, Seat};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::{Opts, OptsBuilder, SslOpts};
@@ -330,8 +330,12 @@ impl MysqlStore {
         self.inner.call(tx::CreateQueue(name.as_str().to_owned(), settings)).await
     }
 
-    pub(super) async fn set_queue(&self, name: QueueName, settings: Settings) -> Result<(), Fault> {
-        self.inner.call(tx::SetQueue(name.as_str().to_owned(), settings)).await
+    pub(super) async fn change_queue(
+        &self,
+        name: QueueName,
+        change: SettingsChange,
+    ) -> Result<Settings, Fault> {
+        self.inner.call(tx::ChangeQueue(name.as_str().to_owned(), change)).await
     }
 
     pub(super) async fn checkpoint(

@@ -17,7 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::{Finding, Invariant};
-use boxoffice_domain::queue::Settings;
+use boxoffice_domain::queue::{Settings, SettingsChange};
 use boxoffice_domain::sales::Reservation;
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -237,8 +237,12 @@ impl SqliteStore {
         self.call(move |tx| tx.create_queue(name.as_str(), &settings)).await
     }
 
-    pub(super) async fn set_queue(&self, name: QueueName, settings: Settings) -> Result<(), Fault> {
-        self.call(move |tx| tx.set_queue(name.as_str(), &settings)).await
+    pub(super) async fn change_queue(
+        &self,
+        name: QueueName,
+        change: SettingsChange,
+    ) -> Result<Settings, Fault> {
+        self.call(move |tx| tx.change_queue(name.as_str(), &change)).await
     }
 
     pub(super) async fn checkpoint(

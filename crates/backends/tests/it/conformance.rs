@@ -96,6 +96,8 @@ macro_rules! store_conformance {
             points::five_charges_at_once_all_count,
             points::charging_and_paying_at_once_conserves_points,
             queues::a_queue_is_made_once_and_configured,
+            queues::a_change_of_a_queue_touches_what_it_names,
+            queues::changes_of_a_queue_at_once_all_stand,
             queues::counters_never_go_back,
             queues::a_checkpoint_of_several_queues_is_all_or_nothing,
             queues::a_line_survives_a_reopen,

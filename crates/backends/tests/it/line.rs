@@ -9,7 +9,7 @@ use boxoffice_backends::Error;
 use boxoffice_backends::sequencer::{NewAlias, Pass, Queue, Sequencer};
 use boxoffice_backends::store::{Reserve, ReserveRejected, Store, TicketKey};
 use boxoffice_domain::ids::{QueueName, TicketId};
-use boxoffice_domain::queue::{Ending, Place, Settings, Ticket};
+use boxoffice_domain::queue::{Ending, Place, Settings, SettingsChange, Ticket};
 use boxoffice_domain::sales::HoldRejected;
 use boxoffice_domain::time::Timestamp;
 
@@ -282,7 +282,8 @@ pub(crate) async fn a_new_bound_counts_from_the_next_tick<G>(ground: impl AsyncF
     line.ticks(5).await;
     assert_eq!(line.queue.serving(), 0);
     for (max, serving) in [(Some(3), 3), (Some(2), 3), (Some(7), 7), (None, 20)] {
-        line.sequencer.configure(&line.queue, fast(max)).await.unwrap();
+        let change = SettingsChange { max_active: Some(max), ..SettingsChange::default() };
+        line.sequencer.change(&line.queue, change).await.unwrap();
         line.ticks(2).await;
         assert_eq!(line.queue.serving(), serving, "{max:?}");
     }

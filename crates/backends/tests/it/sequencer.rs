@@ -1,12 +1,13 @@
 //! The line: numbers, admission, and what a restart or a crash leaves of it. Time is injected.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::{self, crashed, fresh, open};
 use crate::conformance::{START, at, at_once, charge, pay, sale};
@@ -16,7 +17,7 @@ use crate::line::{
 use boxoffice_backends::sequencer::{LocalSequencer, Queue, Sequencer};
 use boxoffice_backends::store::{AliasExists, Pay, ReservationRejected, Reserve, Store, TicketKey};
 use boxoffice_backends::{Error, Fault};
-use boxoffice_domain::queue::{Ending, Gate, Place, Settings};
+use boxoffice_domain::queue::{Ending, Gate, Place, Settings, SettingsChange};
 use boxoffice_domain::sales::SettleRejected;
 
 /// An empty store, and the sequencer of a single process.
@@ -342,8 +343,8 @@ async fn a_paused_queue_takes_joins_and_admits_nobody() {
     line.joined(30).await;
     line.ticks(4).await;
     assert_eq!(line.queue.serving(), 3);
-    let paused = Settings { paused: true, ..slow() };
-    line.sequencer.configure(&line.queue, paused).await.unwrap();
+    let settings = line.sequencer.change(&line.queue, SettingsChange::pause(true)).await;
+    assert_eq!(settings, Ok(Settings { paused: true, ..slow() }));
     assert_eq!(line.queue.gate(at(line.now)), Gate::Paused);
     line.ticks(50).await;
     assert_eq!(line.queue.serving(), 3);
@@ -358,11 +359,34 @@ async fn a_paused_queue_takes_joins_and_admits_nobody() {
     line.ticks(5).await;
     assert_eq!((line.queue.serving(), line.queue.gate(at(line.now))), (3, Gate::Paused));
     // The pause has saved up nothing.
-    line.sequencer.configure(&line.queue, slow()).await.unwrap();
+    line.sequencer.change(&line.queue, SettingsChange::pause(false)).await.unwrap();
     line.tick(TICK_MS).await;
     assert_eq!(line.queue.serving(), 4);
     line.ticks(10).await;
     assert_eq!(line.queue.serving(), 14);
+    line.audit().await;
+}
+
+/// Whoever asks for a pause and hangs up before the answer has asked for it all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_seen_even_where_nobody_waits_for_its_answer() {
+    let (store, _guard) = fresh().await;
+    let line = Line::new(store, slow()).await;
+    for round in 1..=20 {
+        let paused = round % 2 == 1;
+        let change = line.sequencer.change(&line.queue, SettingsChange::pause(paused));
+        let mut change = Box::pin(change);
+        let begun = poll_fn(|context| Poll::Ready(change.as_mut().poll(context))).await;
+        assert!(begun.is_pending(), "a commit takes longer than that");
+        drop(change);
+        let before = Instant::now();
+        while line.queue.settings().paused != paused {
+            assert!(before.elapsed() < Duration::from_secs(20), "round {round}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let stored = line.store.queues().await.unwrap().remove(0);
+        assert_eq!(stored.settings.paused, paused);
+    }
     line.audit().await;
 }
 
@@ -415,8 +439,7 @@ async fn two_queues_are_independent() {
     let place = |seq| line.sequencer.place(&vip, &pass(&vip, seq), at(line.now));
     assert_eq!(place(3), Place::Over(Ending::Left));
     assert_eq!(place(4), active(200 + TTL_MS));
-    let paused = Settings { paused: true, ..fast(None) };
-    line.sequencer.configure(&vip, paused).await.unwrap();
+    line.sequencer.change(&vip, SettingsChange::pause(true)).await.unwrap();
     assert_eq!(line.sequencer.join(&vip).await, Ok(5));
     line.ticks(2).await;
     assert_eq!((line.queue.serving(), vip.serving()), (4, 4));
@@ -578,7 +601,7 @@ async fn what_is_not_durable_is_not_told() {
         assert_eq!(line.place(seq), before);
     }
     let before = line.queue.settings();
-    let answer = line.sequencer.configure(&line.queue, fast(None)).await;
+    let answer = line.sequencer.change(&line.queue, SettingsChange::pause(true)).await;
     assert!(matches!(answer, Err(Fault::Unavailable(_))));
     assert_eq!(line.queue.settings(), before);
     let answer = line.sequencer.create(name("new"), slow()).await;

@@ -14,7 +14,7 @@ use boxoffice_backends::store::{
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{Admission, Bucket};
+use boxoffice_domain::queue::{Admission, Bucket, SettingsChange};
 use boxoffice_domain::sales::SeatState;
 use tempfile::TempDir;
 
@@ -384,7 +384,8 @@ async fn seats_and_ids_are_right_after_a_rolled_back_batch() {
     let second = reserve(2, &[1, 2]);
     let failing = store.clone();
     let vip = QueueName::new("vip").unwrap();
-    let failing = tokio::spawn(async move { failing.set_queue(vip, settings()).await });
+    let failing =
+        tokio::spawn(async move { failing.change_queue(vip, SettingsChange::default()).await });
     let third = reserve(3, &[2, 3]);
     let fourth = reserve(4, &[0, 3]);
     halted.pending(5).await;

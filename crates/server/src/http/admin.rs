@@ -10,6 +10,7 @@ use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::sequencer::{NewAlias, Queue};
 use boxoffice_backends::store::{AddedSeats, AliasExists, NewConcert, NewSeats};
 use boxoffice_domain::ids::{ConcertId, QueueName, SessionId, UserId};
+use boxoffice_domain::queue::SettingsChange;
 use boxoffice_domain::sales::PRICE_MAX;
 use boxoffice_domain::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -142,28 +143,26 @@ pub(super) struct NewQueue {
 }
 
 impl QueueChange {
-    fn apply(&self, settings: &mut boxoffice_domain::queue::Settings) -> Result<(), Problem> {
-        if let Some(rate) = self.admit_per_second {
-            if !RATES.contains(&rate) {
-                return Err(invalid(format!(
-                    "admitPerSecond must be from {} to {}; to stop admission, pause the queue",
-                    RATES.start(),
-                    RATES.end()
-                )));
-            }
-            settings.admit_per_second = rate;
+    /// The change, if it makes sense.
+    fn checked(self) -> Result<SettingsChange, Problem> {
+        if self.admit_per_second.is_some_and(|rate| !RATES.contains(&rate)) {
+            return Err(invalid(format!(
+                "admitPerSecond must be from {} to {}; to stop admission, pause the queue",
+                RATES.start(),
+                RATES.end()
+            )));
         }
-        if let Some(max) = self.max_active {
-            let max = max.map(|max| max.0);
-            if max == Some(0) {
-                return Err(invalid("maxActive must be at least 1; null removes the bound"));
-            }
-            settings.max_active = max;
+        let max_active = self.max_active.map(|max| max.map(|max| max.0));
+        if max_active == Some(Some(0)) {
+            return Err(invalid("maxActive must be at least 1; null removes the bound"));
         }
-        if let Some(at) = &self.opens_at {
-            settings.opens_at = at.as_deref().map(|at| moment("opensAt", at)).transpose()?;
-        }
-        Ok(())
+        let opening = |at: Option<String>| at.map(|at| moment("opensAt", &at)).transpose();
+        Ok(SettingsChange {
+            admit_per_second: self.admit_per_second,
+            max_active,
+            opens_at: self.opens_at.map(opening).transpose()?,
+            paused: None,
+        })
     }
 }
 
@@ -181,7 +180,7 @@ pub(super) async fn create_queue(
     let name = QueueName::new(&new.queue)
         .ok_or_else(|| invalid("queue must be 1 to 40 of a-z, 0-9, - and _"))?;
     let mut settings = queue_settings(&app.config);
-    new.settings.apply(&mut settings)?;
+    new.settings.checked()?.apply(&mut settings);
     if !app.sequencer.create(name.clone(), settings).await.map_err(|cause| fault(&cause))? {
         return Err(Problem::new(ErrorCode::AlreadyExists).detail("this queue exists"));
     }
@@ -195,30 +194,17 @@ fn find(app: &AppState, name: &str) -> Result<Arc<Queue>, Problem> {
 
 async fn change(
     app: &AppState,
-    name: &str,
-    change: impl FnOnce(&mut boxoffice_domain::queue::Settings) -> Result<(), Problem>,
+    queue: &Arc<Queue>,
+    change: SettingsChange,
 ) -> Result<Response, Problem> {
-    let queue = find(app, name)?;
-    // Not what this instance knew: a pause at another one a moment ago must not be undone.
-    let mut settings = app.sequencer.settings(&queue).await.map_err(|cause| fault(&cause))?;
-    change(&mut settings)?;
-    let (rate, paused) = (settings.admit_per_second, settings.paused);
-    app.sequencer.configure(&queue, settings).await.map_err(|cause| fault(&cause))?;
+    let settings = app.sequencer.change(queue, change).await.map_err(|cause| fault(&cause))?;
     tracing::info!(
-        queue.name = name,
-        queue.admit_per_second = rate,
-        queue.paused = paused,
+        queue.name = %queue.name(),
+        queue.admit_per_second = settings.admit_per_second,
+        queue.paused = settings.paused,
         "queue changed"
     );
-    Ok(json(StatusCode::OK, &shown(&queue, app.clock.now())))
-}
-
-async fn set_paused(app: &AppState, name: &str, paused: bool) -> Result<Response, Problem> {
-    change(app, name, |settings| {
-        settings.paused = paused;
-        Ok(())
-    })
-    .await
+    Ok(json(StatusCode::OK, &shown(queue, app.clock.now())))
 }
 
 /// Changes how a queue admits.
@@ -234,7 +220,8 @@ pub(super) async fn change_queue(
     PathQueue(name): PathQueue,
     ApiJson(asked): ApiJson<QueueChange>,
 ) -> Result<Response, Problem> {
-    change(&app, &name, |settings| asked.apply(settings)).await
+    let queue = find(&app, &name)?;
+    change(&app, &queue, asked.checked()?).await
 }
 
 /// Stops admission; joining and polling go on.
@@ -248,7 +235,7 @@ pub(super) async fn pause(
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
 ) -> Result<Response, Problem> {
-    set_paused(&app, &name, true).await
+    change(&app, &find(&app, &name)?, SettingsChange::pause(true)).await
 }
 
 /// Takes admission up again.
@@ -262,7 +249,7 @@ pub(super) async fn resume(
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
 ) -> Result<Response, Problem> {
-    set_paused(&app, &name, false).await
+    change(&app, &find(&app, &name)?, SettingsChange::pause(false)).await
 }
 
 /// Opaque tokens to be issued.

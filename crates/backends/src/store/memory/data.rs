@@ -8,7 +8,7 @@ use boxoffice_domain::command::{
 use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
 };
-use boxoffice_domain::queue::{Admission, Bucket, Settings};
+use boxoffice_domain::queue::{Admission, Bucket, Settings, SettingsChange};
 use boxoffice_domain::sales::{Concert, ReservationState, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -308,12 +308,16 @@ impl Data {
         self.queues.get_mut(name).ok_or_else(|| no_queue(name))
     }
 
-    pub(super) fn set_queue(&mut self, name: &QueueName, settings: Settings) -> Result<(), Fault> {
+    pub(super) fn change_queue(
+        &mut self,
+        name: &QueueName,
+        change: &SettingsChange,
+    ) -> Result<Settings, Fault> {
         let queue = self.queue(name)?;
-        queue.settings = settings;
+        change.apply(&mut queue.settings);
         // The credit was earned under the old settings.
         queue.bucket = Bucket::restore(0, None);
-        Ok(())
+        Ok(queue.settings.clone())
     }
 
     pub(super) fn checkpoint(

@@ -7,6 +7,7 @@ use boxoffice_domain::ids::{ConcertId, ReservationId, SessionId, TicketId, UserI
 use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
 use boxoffice_domain::sales::{Concert, Reservation, Seat, Session};
 use boxoffice_domain::time::Timestamp;
+use mysql_async::Row;
 use roaring::RoaringTreemap;
 
 use super::pool::Lease;
@@ -110,19 +111,7 @@ pub(super) async fn queues(lease: &mut Lease) -> Load<Vec<StoredQueue>> {
             take::<Option<i64>>(row, 7)?.map(Timestamp),
         );
         let next = rows::count(take(row, 1)?, "next")?;
-        let max_active: Option<i64> = take(row, 9)?;
-        let mut ms = |column| -> Load<Duration> {
-            Ok(Duration::from_millis(rows::count(take(row, column)?, "a duration")?))
-        };
-        let (active_ttl, claim_window) = (ms(10)?, ms(11)?);
-        let settings = Settings {
-            admit_per_second: take(row, 8)?,
-            max_active: max_active.map(|max| rows::count(max, "max_active")).transpose()?,
-            active_ttl,
-            claim_window,
-            opens_at: take::<Option<i64>>(row, 12)?.map(Timestamp),
-            paused: take(row, 13)?,
-        };
+        let settings = settings(row, 8)?;
         let left = numbers(lease, sql::QUEUE_LEFT, &text, floor).await?;
         // Whoever gave up in the line is spent as well, but counts as left.
         let finished = numbers(lease, sql::QUEUE_SPENT, &text, floor).await? - &left;
@@ -142,6 +131,23 @@ pub(super) async fn queues(lease: &mut Lease) -> Load<Vec<StoredQueue>> {
     }
     lease.text("COMMIT").await?;
     Ok(queues)
+}
+
+/// How a queue admits: six columns from `first` on.
+pub(super) fn settings(row: &mut Row, first: usize) -> Load<Settings> {
+    let max_active: Option<i64> = take(row, first + 1)?;
+    let mut ms = |column| -> Load<Duration> {
+        Ok(Duration::from_millis(rows::count(take(row, column)?, "a duration")?))
+    };
+    let (active_ttl, claim_window) = (ms(first + 2)?, ms(first + 3)?);
+    Ok(Settings {
+        admit_per_second: take(row, first)?,
+        max_active: max_active.map(|max| rows::count(max, "max_active")).transpose()?,
+        active_ttl,
+        claim_window,
+        opens_at: take::<Option<i64>>(row, first + 4)?.map(Timestamp),
+        paused: take(row, first + 5)?,
+    })
 }
 
 async fn numbers(lease: &mut Lease, sql: &str, queue: &str, floor: u64) -> Load<RoaringTreemap> {

@@ -97,9 +97,11 @@ statements! {
     QUEUE_ADD = "INSERT INTO queue (name, next, watermark, serving, floor, admit_per_second, \
         max_active, active_ttl_ms, claim_window_ms, opens_at, paused) \
         VALUES (?, 0, 0, 0, 0, ?, ?, ?, ?, ?, ?)";
-    QUEUE_SET = "UPDATE queue SET admit_per_second = ?, max_active = ?, active_ttl_ms = ?, \
-        claim_window_ms = ?, opens_at = ?, paused = ?, credit_micro = NULL, credit_at = NULL \
-        WHERE name = ?";
+    QUEUE_CHANGE = "UPDATE queue SET admit_per_second = COALESCE(?, admit_per_second), \
+        max_active = IF(?, ?, max_active), opens_at = IF(?, ?, opens_at), \
+        paused = COALESCE(?, paused), credit_micro = NULL, credit_at = NULL WHERE name = ?";
+    QUEUE_SETTINGS = "SELECT admit_per_second, max_active, active_ttl_ms, claim_window_ms, \
+        opens_at, paused FROM queue WHERE name = ?";
     QUEUE_EXISTS = "SELECT 1 FROM queue WHERE name = ?";
     QUEUE_TAKE = "UPDATE queue SET watermark = GREATEST(watermark, ?) + ? WHERE name = ?";
     QUEUE_WATERMARK = "SELECT watermark FROM queue WHERE name = ?";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use boxoffice_domain::command::{Changes, EntryKind, PointsEntry};
 use boxoffice_domain::ids::{ConcertId, QueueName, SeatId, SessionId, UserId};
-use boxoffice_domain::queue::{Admission, Settings};
+use boxoffice_domain::queue::{Admission, Settings, SettingsChange};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::Value;
@@ -175,20 +175,31 @@ impl Operation for CreateQueue {
 }
 
 /// Changes how a queue admits.
-pub(super) struct SetQueue(pub(super) String, pub(super) Settings);
+pub(super) struct ChangeQueue(pub(super) String, pub(super) SettingsChange);
 
-impl Operation for SetQueue {
-    type Answer = ();
+impl Operation for ChangeQueue {
+    type Answer = Settings;
     const LANE: Lane = Lane::Work;
     const REPEATABLE: bool = true;
 
-    async fn run(&self, tx: &mut Tx) -> Op<Done<()>> {
-        let mut values = settings_values(&self.1);
-        values.push(self.0.as_str().into());
-        match tx.lease.exec(sql::QUEUE_SET, values).await? {
-            1 => Ok(Done::Commit(())),
-            _ => Err(no_queue(&self.0)),
+    async fn run(&self, tx: &mut Tx) -> Op<Done<Settings>> {
+        let Self(name, change) = self;
+        let values = vec![
+            change.admit_per_second.into(),
+            change.max_active.is_some().into(),
+            change.max_active.flatten().map(column).into(),
+            change.opens_at.is_some().into(),
+            change.opens_at.flatten().map(|at| at.0).into(),
+            change.paused.into(),
+            name.as_str().into(),
+        ];
+        if tx.lease.exec(sql::QUEUE_CHANGE, values).await? != 1 {
+            return Err(no_queue(name));
         }
+        // The row is locked, so this is what the change has made of it.
+        let row = tx.lease.rows(sql::QUEUE_SETTINGS, vec![name.as_str().into()]).await?.pop();
+        let mut row = row.ok_or_else(|| no_queue(name))?;
+        Ok(Done::Commit(load::settings(&mut row, 0)?))
     }
 }
 

@@ -169,14 +169,10 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
     let mut queues = Vec::new();
     while let Some(row) = found.next()? {
         let text: String = row.get(0)?;
-        let ms = |column| -> Load<Duration> {
-            Ok(Duration::from_millis(rows::count(row.get(column)?, "a duration")?))
-        };
         let claimed = rows::numbers_from(row.get(4)?, &text)?;
         let credit_micro: Option<i64> = row.get(12)?;
         let serving = rows::count(row.get(2)?, "serving")?;
         let floor = rows::count(row.get(3)?, "floor")?;
-        let max_active: Option<i64> = row.get(6)?;
         let left = numbers(
             connection,
             "SELECT seq FROM queue_left WHERE queue = ?1 AND seq > ?2",
@@ -192,14 +188,7 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
         )? - &left;
         queues.push(StoredQueue {
             name: rows::queue_name(&text)?,
-            settings: Settings {
-                admit_per_second: row.get(5)?,
-                max_active: max_active.map(|max| rows::count(max, "max_active")).transpose()?,
-                active_ttl: ms(7)?,
-                claim_window: ms(8)?,
-                opens_at: row.get::<_, Option<i64>>(9)?.map(Timestamp),
-                paused: row.get(10)?,
-            },
+            settings: settings(row, 5)?,
             next: rows::count(row.get(11)?, "next")?,
             watermark: rows::count(row.get(1)?, "watermark")?,
             serving,
@@ -215,6 +204,22 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
         });
     }
     Ok(queues)
+}
+
+/// How a queue admits: six columns from `first` on.
+pub(super) fn settings(row: &Row<'_>, first: usize) -> Load<Settings> {
+    let max_active: Option<i64> = row.get(first + 1)?;
+    let ms = |column| -> Load<Duration> {
+        Ok(Duration::from_millis(rows::count(row.get(column)?, "a duration")?))
+    };
+    Ok(Settings {
+        admit_per_second: row.get(first)?,
+        max_active: max_active.map(|max| rows::count(max, "max_active")).transpose()?,
+        active_ttl: ms(first + 2)?,
+        claim_window: ms(first + 3)?,
+        opens_at: row.get::<_, Option<i64>>(first + 4)?.map(Timestamp),
+        paused: row.get(first + 5)?,
+    })
 }
 
 fn numbers(connection: &Connection, sql: &str, queue: &str, floor: u64) -> Load<RoaringTreemap> {

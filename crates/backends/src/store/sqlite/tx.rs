@@ -7,11 +7,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{Changes, EntryKind, PointsEntry};
 use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, UserId};
-use boxoffice_domain::queue::{Admission, Settings};
+use boxoffice_domain::queue::{Admission, Settings, SettingsChange};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
+use super::load;
 use super::rows::{self, Failure, column, seat_state};
 use super::sale;
 use crate::store::hall::{Catalog, Hall};
@@ -192,18 +193,29 @@ impl<'a> Tx<'a> {
         Ok(made == 1)
     }
 
-    pub(super) fn set_queue(&self, name: &str, settings: &Settings) -> Op<()> {
+    pub(super) fn change_queue(&self, name: &str, change: &SettingsChange) -> Op<Settings> {
         // The credit was earned under the old settings.
-        let changed = self.execute(
-            "UPDATE queue SET admit_per_second = ?2, max_active = ?3, active_ttl_ms = ?4, \
-             claim_window_ms = ?5, opens_at = ?6, paused = ?7, credit_micro = NULL, \
-             credit_at = NULL WHERE name = ?1",
-            Self::settings_of(name, settings),
+        let mut update = self.connection.prepare_cached(
+            "UPDATE queue SET admit_per_second = COALESCE(?2, admit_per_second), \
+             max_active = IIF(?3, ?4, max_active), opens_at = IIF(?5, ?6, opens_at), \
+             paused = COALESCE(?7, paused), credit_micro = NULL, credit_at = NULL \
+             WHERE name = ?1 RETURNING admit_per_second, max_active, active_ttl_ms, \
+             claim_window_ms, opens_at, paused",
         )?;
-        if changed == 1 { Ok(()) } else { Err(no_queue(name)) }
+        let mut changed = update.query(params![
+            name,
+            change.admit_per_second,
+            change.max_active.is_some(),
+            change.max_active.flatten().map(column),
+            change.opens_at.is_some(),
+            change.opens_at.flatten().map(|at| at.0),
+            change.paused,
+        ])?;
+        let Some(row) = changed.next()? else { return Err(no_queue(name)) };
+        load::settings(row, 0)
     }
 
-    /// The parameters 1 to 7 of the two statements above.
+    /// The parameters 1 to 7 of a new queue.
     fn settings_of<'s>(name: &'s str, settings: &Settings) -> impl rusqlite::Params + use<'s> {
         (
             name,

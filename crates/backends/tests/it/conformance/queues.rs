@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
+use boxoffice_domain::queue::{Admission, Bucket, Settings, SettingsChange, Ticket};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
@@ -62,15 +62,80 @@ pub(crate) async fn a_queue_is_made_once_and_configured(subject: Subject) {
     assert!(fresh.log.is_empty() && fresh.left.is_empty());
     assert!(fresh.claimed.is_empty() && fresh.finished.is_empty());
 
-    store.set_queue(main_queue(), open.clone()).await.unwrap();
-    store.set_queue(name("a-2"), settings()).await.unwrap();
-    assert!(store.set_queue(name("none"), open.clone()).await.is_err());
+    assert_eq!(store.change_queue(main_queue(), all(&open)).await, Ok(open.clone()));
+    assert_eq!(store.change_queue(name("a-2"), all(&settings())).await, Ok(settings()));
+    let answer = store.change_queue(name("none"), all(&open)).await;
+    assert!(matches!(answer, Err(Fault::Corrupt(_))), "{answer:?}");
     let subject = subject.reopened().await;
     let store = &subject.store;
     assert_eq!(stored(store, "main").await.settings, open);
     assert_eq!(stored(store, "a-2").await.settings, settings());
     assert_eq!(store.queues().await.unwrap().len(), 2);
     assert_clean(store, START).await;
+}
+
+/// A change that names every setting that can be changed.
+fn all(settings: &Settings) -> SettingsChange {
+    SettingsChange {
+        admit_per_second: Some(settings.admit_per_second),
+        max_active: Some(settings.max_active),
+        opens_at: Some(settings.opens_at),
+        paused: Some(settings.paused),
+    }
+}
+
+/// What a change does not name stays as it is, and the answer says how the queue admits then.
+pub(crate) async fn a_change_of_a_queue_touches_what_it_names(subject: Subject) {
+    let store = &subject.store;
+    let none = SettingsChange::default;
+    store.create_queue(main_queue(), settings()).await.unwrap();
+    store.create_queue(name("a-2"), settings()).await.unwrap();
+    let mut expected = settings();
+    for change in [
+        none(),
+        SettingsChange { admit_per_second: Some(0.25), ..none() },
+        SettingsChange { max_active: Some(None), ..none() },
+        SettingsChange { opens_at: Some(None), ..none() },
+        SettingsChange::pause(false),
+        none(),
+        SettingsChange { max_active: Some(Some(1)), ..none() },
+        SettingsChange { opens_at: Some(Some(at(9))), ..none() },
+        SettingsChange::pause(true),
+        none(),
+    ] {
+        change.apply(&mut expected);
+        let answer = store.change_queue(main_queue(), change.clone()).await;
+        assert_eq!(answer.as_ref(), Ok(&expected), "{change:?}");
+        assert_eq!(stored(store, "main").await.settings, expected, "{change:?}");
+    }
+    let subject = subject.reopened().await;
+    assert_eq!(stored(&subject.store, "main").await.settings, expected);
+    assert_eq!(stored(&subject.store, "a-2").await.settings, settings());
+    assert_clean(&subject.store, START).await;
+}
+
+/// Changes at once of different settings: none undoes another.
+pub(crate) async fn changes_of_a_queue_at_once_all_stand(Subject { store, .. }: Subject) {
+    store.create_queue(main_queue(), settings()).await.unwrap();
+    for round in 1..=20_u64 {
+        let none = SettingsChange::default;
+        let changes = [
+            SettingsChange { admit_per_second: Some(round as f64), ..none() },
+            SettingsChange { max_active: Some(Some(round)), ..none() },
+            SettingsChange { opens_at: Some(Some(at(round as i64))), ..none() },
+            SettingsChange::pause(round.is_multiple_of(2)),
+        ];
+        let mut expected = settings();
+        changes.iter().for_each(|change| change.apply(&mut expected));
+        let answers = at_once(changes.map(|change| {
+            let store = store.clone();
+            async move { store.change_queue(main_queue(), change).await }
+        }))
+        .await;
+        assert_eq!(stored(&store, "main").await.settings, expected);
+        assert!(answers.contains(&Ok(expected)), "one of them was the last: {answers:?}");
+    }
+    assert_clean(&store, START).await;
 }
 
 /// No counter goes back, whatever a caller says; but a watermark may return to what was given.
@@ -392,15 +457,14 @@ pub(crate) async fn a_step_is_for_the_queue_as_it_was_planned(Subject { store, .
     for (from, upto) in [(0, 20), (0, 30), (19, 30), (21, 30), (20, 20), (20, 19)] {
         assert_eq!(store.advance(step(from, upto, at(2)), at(2)).await, Ok(false), "{from} {upto}");
     }
-    let paused = Settings { paused: true, ..open() };
-    store.set_queue(main_queue(), paused).await.unwrap();
+    store.change_queue(main_queue(), SettingsChange::pause(true)).await.unwrap();
     assert_eq!(store.advance(step(20, 30, at(3)), at(3)).await, Ok(false));
     let main = stored(&store, "main").await;
     assert_eq!((main.serving, main.log.len()), (20, 1));
     // Other settings, and nothing is left of the credit.
     assert_eq!(main.bucket, Bucket::default());
     assert_eq!(store.clock().await, Ok(at(1)));
-    store.set_queue(main_queue(), open()).await.unwrap();
+    store.change_queue(main_queue(), SettingsChange::pause(false)).await.unwrap();
     assert_eq!(store.advance(step(20, 30, at(4)), at(4)).await, Ok(true));
     let answer = store.advance(Advance { queue: name("none"), ..step(0, 1, at(5)) }, at(5)).await;
     assert!(matches!(answer, Err(Fault::Corrupt(_))), "{answer:?}");

@@ -5,6 +5,7 @@ mod explain;
 mod faults;
 mod instances;
 mod proxy;
+mod queues;
 mod server;
 
 use crate::conformance::store_conformance;

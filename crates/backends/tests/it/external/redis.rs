@@ -16,7 +16,7 @@ use boxoffice_backends::sequencer::{
 };
 use boxoffice_backends::store::Store;
 use boxoffice_domain::ids::{QueueName, TicketId};
-use boxoffice_domain::queue::{Ending, Place, Settings, Ticket};
+use boxoffice_domain::queue::{Ending, Place, Settings, SettingsChange, Ticket};
 use boxoffice_domain::time::Timestamp;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -406,10 +406,11 @@ async fn news_reach_every_instance() {
     .await;
     assert_eq!(b.sequencer.alias("in the line").unwrap().ticket.seq, 1);
     // A pause, and a queue.
-    let paused = Settings { paused: true, ..settings(1_000.0, None) };
-    b.sequencer.configure(&b.queue, paused.clone()).await.unwrap();
+    b.sequencer.change(&b.queue, SettingsChange::pause(true)).await.unwrap();
     // Whoever changes something else at once does so on top of it.
-    assert!(c.sequencer.settings(&c.queue).await.unwrap().paused);
+    let faster = SettingsChange { admit_per_second: Some(2_000.0), ..SettingsChange::default() };
+    let both = Settings { paused: true, ..settings(2_000.0, None) };
+    assert_eq!(c.sequencer.change(&c.queue, faster).await, Ok(both));
     let took = until("a pause is not known", || a.queue.settings().paused).await;
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(c.sequencer.create(name("vip"), settings(5.0, None)).await.unwrap());
@@ -429,10 +430,41 @@ async fn news_reach_every_instance() {
     let Place::Waiting { number } = before else { panic!("{before:?}") };
     until("nobody moves up", || c.place(third) == Place::Waiting { number: number - 1 }).await;
     // On with it: everybody is admitted, and is seen wherever he asks.
-    a.sequencer.configure(&a.queue, Settings { paused: false, ..paused }).await.unwrap();
+    a.sequencer.change(&a.queue, SettingsChange::pause(false)).await.unwrap();
     until("nobody is admitted", || matches!(b.place(third), Place::Active { .. })).await;
     until("nobody has seen him", || matches!(c.place(third), Place::Active { claimed: true, .. }))
         .await;
+    assert_clean(&cluster.store, now()).await;
+}
+
+/// A pause at one instance and a change at another at the same moment: both stand, in the store and
+/// in the memory of every instance, with Redis and without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_and_a_change_at_two_instances_both_stand() {
+    let mut server = Server::start();
+    let cluster = Cluster::start(3, settings(1.0, None), &options(server.port)).await;
+    let [a, b, _] = &cluster.instances[..] else { panic!("three of them") };
+    for round in 1..=30_u32 {
+        if round == 20 {
+            server.kill();
+        }
+        a.sequencer.change(&a.queue, SettingsChange::pause(false)).await.unwrap();
+        let rate = f64::from(round);
+        let change = SettingsChange { admit_per_second: Some(rate), ..SettingsChange::default() };
+        let (paused, changed) = tokio::join!(
+            a.sequencer.change(&a.queue, SettingsChange::pause(true)),
+            b.sequencer.change(&b.queue, change),
+        );
+        assert!(paused.unwrap().paused, "round {round}");
+        assert_eq!(changed.unwrap().admit_per_second, rate, "round {round}");
+        let both = Settings { paused: true, ..settings(rate, None) };
+        let stored = cluster.store.queues().await.unwrap().remove(0).settings;
+        assert_eq!((stored.paused, stored.admit_per_second), (true, rate), "round {round}");
+        until("an instance has missed a change", || {
+            cluster.instances.iter().all(|instance| instance.queue.settings() == both)
+        })
+        .await;
+    }
     assert_clean(&cluster.store, now()).await;
 }
 

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use boxoffice::http::problem::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::common::{Client, FUTURE, TestService, delete, get, join, pay, post, status, until};
+use crate::common::{
+    Client, FUTURE, TestService, delete, get, join, patch, pay, post, status, until,
+};
 
 async fn joined(client: &mut Client, user: i64) -> (String, u64) {
     let joined = client.send(join(user)).await.ok(201);
@@ -249,6 +251,33 @@ async fn an_operator_pauses_and_resumes() {
     service.finish().await;
 }
 
+/// Whatever else is changed at the same moment: a pause holds, and so does the change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_and_a_change_at_once_both_stand() {
+    let service = TestService::start().await;
+    let (mut one, mut other) = (service.client(), service.client());
+    let pause = || post("/admin/v1/queues/main/pause").admin();
+    let change = |change: Value| patch("/admin/v1/queues/main").admin().json(change);
+    for round in 1..=60 {
+        service.resume("main").await;
+        let bound = if round % 2 == 0 { json!(round) } else { Value::Null };
+        let asked = change(json!({"admitPerSecond": 300 + round, "maxActive": bound}));
+        let (paused, changed) = tokio::join!(one.send(pause()), other.send(asked));
+        assert_eq!((paused.status, changed.status), (200, 200));
+        let listed = one.send(get("/admin/v1/queues").admin()).await.ok(200);
+        let main = &listed["queues"][0];
+        assert_eq!(main["state"], "PAUSED", "round {round}");
+        assert_eq!(main["admitPerSecond"], 300.0 + f64::from(round), "round {round}");
+        assert_eq!(main["maxActive"], bound, "round {round}");
+    }
+    // The store says the same as memory.
+    let service = service.restart(|_| {}).await;
+    let main = service.change_queue("main", json!({})).await;
+    assert_eq!((&main["state"], &main["admitPerSecond"]), (&json!("PAUSED"), &json!(360.0)));
+    assert_eq!(main["maxActive"], 60);
+    service.finish().await;
+}
+
 #[tokio::test]
 async fn an_operator_changes_the_rate() {
     let service = TestService::start().await;
@@ -276,9 +305,7 @@ async fn an_operator_changes_the_rate() {
     })
     .await;
     for wrong in [json!(0), json!(-1), json!(1e9), json!(0.0001)] {
-        let call = crate::common::patch("/admin/v1/queues/main")
-            .admin()
-            .json(json!({"admitPerSecond": wrong}));
+        let call = patch("/admin/v1/queues/main").admin().json(json!({"admitPerSecond": wrong}));
         fan.send(call).await.refused(ErrorCode::InvalidSetting);
     }
     assert_eq!(service.queue("main").await["admitPerSecond"], 10.0);

@@ -4,6 +4,7 @@
 use boxoffice_domain::ids::{QueueName, TicketId};
 use boxoffice_domain::queue::{Admission, Bucket};
 use boxoffice_domain::time::Timestamp;
+use parking_lot::Mutex;
 
 use crate::store::Advance;
 
@@ -84,6 +85,36 @@ impl News {
     }
 }
 
+/// The most news that wait for Redis. Past this the others are told to read the store.
+const NEWS_MAX: usize = 10_000;
+
+/// News that the others have not been told.
+#[derive(Default)]
+pub(super) struct Untold(Mutex<Vec<News>>);
+
+impl Untold {
+    pub(super) fn add(&self, news: News) {
+        let mut waiting = self.0.lock();
+        if waiting.len() >= NEWS_MAX {
+            waiting.clear();
+            waiting.push(News::Issued);
+            waiting.push(News::Reload);
+        }
+        waiting.push(news);
+    }
+
+    /// Everything, to be told now.
+    pub(super) fn drain(&self) -> Vec<News> {
+        std::mem::take(&mut *self.0.lock())
+    }
+
+    /// These could not be told, and come before all that was added since.
+    pub(super) fn put_back(&self, news: Vec<News>) {
+        let since = std::mem::replace(&mut *self.0.lock(), news);
+        since.into_iter().for_each(|news| self.add(news));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,5 +139,23 @@ mod tests {
         for unknown in ["", "x", "a main 1", "c main", "c main 1,x", "b zz", "l ! 1"] {
             assert_eq!(News::read(unknown), News::Reload, "{unknown}");
         }
+    }
+
+    #[test]
+    fn news_wait_in_order_and_not_without_end() {
+        let left = |seq: usize| match QueueName::new("main") {
+            Some(queue) => News::Left(queue, vec![seq as u64]),
+            None => panic!("a name"),
+        };
+        let untold = Untold::default();
+        untold.add(left(1));
+        let telling = untold.drain();
+        untold.add(left(2));
+        untold.put_back(telling);
+        assert_eq!(untold.drain(), [left(1), left(2)]);
+        // What is too much to tell is read from the store: tokens and queues.
+        (0..=NEWS_MAX).for_each(|seq| untold.add(left(seq)));
+        assert_eq!(untold.drain(), [News::Issued, News::Reload, left(NEWS_MAX)]);
+        assert_eq!(untold.drain(), []);
     }
 }

@@ -1,0 +1,168 @@
+//! What polls read: a mirror of every queue and of the opaque tokens, kept up with by the store and by
+//! the news of the others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use boxoffice_domain::ids::QueueName;
+use boxoffice_domain::queue::Settings;
+use boxoffice_domain::time::Timestamp;
+use tokio::sync::mpsc;
+
+use super::blocks::Blocks;
+use super::deadline::{READ_TIMEOUT, in_time};
+use super::link::RedisStats;
+use super::member::{ByName, Member, Members};
+use super::protocol::Protocol;
+use crate::Fault;
+use crate::sequencer::aliases::Aliases;
+use crate::sequencer::joins::number_joins;
+use crate::sequencer::news::{News, Untold};
+use crate::sequencer::queue::Queue;
+use crate::store::{Store, StoredQueue};
+
+/// What the mirrors may lack, and the store has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lacks {
+    /// Something of a queue, or a queue.
+    pub(super) queues: bool,
+    /// Numbers that were given, and nobody here has heard of.
+    pub(super) numbers: bool,
+    /// Opaque tokens.
+    pub(super) aliases: bool,
+}
+
+/// All that this instance has in memory of what the instances share.
+pub(super) struct Mirror {
+    store: Store,
+    protocol: Arc<Protocol>,
+    active_ttl: Duration,
+    claim_window: Duration,
+    blocks: Arc<Blocks>,
+    pub(super) members: Arc<Members>,
+    pub(super) aliases: Aliases,
+    pub(super) untold: Untold,
+}
+
+impl Mirror {
+    /// An empty mirror. Every queue gets the active time and claim window of `defaults`.
+    pub(super) fn new(
+        store: Store,
+        protocol: Arc<Protocol>,
+        members: Arc<Members>,
+        blocks: Arc<Blocks>,
+        defaults: &Settings,
+    ) -> Self {
+        Self {
+            store,
+            protocol,
+            active_ttl: defaults.active_ttl,
+            claim_window: defaults.claim_window,
+            blocks,
+            members,
+            aliases: Aliases::default(),
+            untold: Untold::default(),
+        }
+    }
+
+    fn stats(&self) -> &RedisStats {
+        self.protocol.stats()
+    }
+
+    /// Has the others told with the next tick.
+    pub(super) fn tell(&self, news: News) {
+        self.untold.add(news);
+    }
+
+    pub(super) fn queues(&self) -> Vec<Arc<Queue>> {
+        self.members.queues()
+    }
+
+    /// Reads the queues from the store. With `numbers`, those up to the watermark may have been given.
+    pub(super) async fn reload(&self, numbers: bool) -> Result<(), Fault> {
+        self.stats().reloads.fetch_add(1, Ordering::Relaxed);
+        let members = self.members.all();
+        let changes: HashMap<&QueueName, u64> =
+            members.iter().map(|(name, member)| (name, member.queue.changes())).collect();
+        for mut stored in in_time(READ_TIMEOUT, self.store.queues()).await? {
+            stored.settings.active_ttl = self.active_ttl;
+            stored.settings.claim_window = self.claim_window;
+            let (Some(member), Some(changes)) =
+                (members.get(&stored.name), changes.get(&stored.name))
+            else {
+                self.start(stored)?;
+                continue;
+            };
+            if numbers {
+                member.queue.learn_next(stored.watermark);
+            }
+            member.queue.absorb(stored, *changes)?;
+        }
+        Ok(())
+    }
+
+    fn start(&self, stored: StoredQueue) -> Result<(), Fault> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let queue = Arc::new(Queue::new(stored, true, sender)?);
+        if self.members.add(&Arc::new(Member::new(queue.clone()))) {
+            let numbers = Arc::downgrade(&self.blocks);
+            tokio::spawn(number_joins(numbers, Arc::downgrade(&queue), receiver));
+        }
+        Ok(())
+    }
+
+    /// Reads the opaque tokens from the store.
+    pub(super) async fn read_aliases(&self) -> Result<(), Fault> {
+        let clock = in_time(READ_TIMEOUT, self.store.clock()).await?;
+        let aliases = in_time(READ_TIMEOUT, self.store.aliases(clock)).await?;
+        self.aliases.remember(&aliases);
+        // Among them are some that had been forgotten.
+        self.aliases.forget_over(&self.queues(), clock);
+        Ok(())
+    }
+
+    /// Takes over what others have told. Returns what is to be read from the store now.
+    pub(super) fn hear(&self, lines: &[String], now: Timestamp) -> Lacks {
+        let mut lacks = Lacks::default();
+        // Many pieces of one kind come together, and each change of a line is a copy of it.
+        let mut over = Over::new();
+        let members = self.members.all();
+        for line in lines {
+            match News::read(line) {
+                News::Admitted(step) => {
+                    // Room was made before it was taken.
+                    end(&members, &mut over);
+                    match members.get(&step.queue) {
+                        Some(member) => lacks.queues |= !member.queue.advanced(&step, false, now),
+                        None => lacks.queues = true,
+                    }
+                }
+                News::Claimed(queue, seqs) => {
+                    if let Some(member) = members.get(&queue) {
+                        member.queue.hear_claimed(seqs, now);
+                    }
+                }
+                News::Left(queue, seqs) => over.entry((queue, false)).or_default().extend(seqs),
+                News::Finished(queue, seqs) => over.entry((queue, true)).or_default().extend(seqs),
+                News::Spent(id) => self.aliases.spent(id),
+                News::Issued => lacks.aliases = true,
+                News::Reload => lacks.queues = true,
+            }
+        }
+        end(&members, &mut over);
+        lacks
+    }
+}
+
+/// Numbers that are over, by queue and by whether they have paid.
+type Over = HashMap<(QueueName, bool), Vec<u64>>;
+
+fn end(members: &ByName, over: &mut Over) {
+    for ((queue, finished), seqs) in over.drain() {
+        if let Some(member) = members.get(&queue) {
+            member.queue.hear_over(seqs, finished);
+        }
+    }
+}
