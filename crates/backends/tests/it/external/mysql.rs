@@ -1,6 +1,7 @@
 //! The MySQL store against a real MariaDB: the suite that every store must pass, and what only this
 //! store can suffer.
 
+mod batches;
 mod explain;
 mod faults;
 mod instances;
