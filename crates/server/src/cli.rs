@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
 use boxoffice_backends::store::{MysqlStore, SqliteStore, sqlite_backup};
+use boxoffice_domain::ids::UserId;
 use boxoffice_domain::time::Timestamp;
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -430,7 +431,7 @@ fn issue(config: &Config, args: IssueArgs) -> Result<ExitCode, Failure> {
             format: args.format.clone(),
             activated: args.activated,
             first_number: Whole(args.first.saturating_add(done)),
-            user_id: args.user.map(WireId::from_positive),
+            user_id: args.user.and_then(UserId::new).map(WireId),
             queue: args.queue.clone(),
             active_seconds: args.active_for.map(Whole),
         };

@@ -30,8 +30,8 @@ use tower::{Layer, Service};
 
 use super::problem::{ErrorCode, Problem};
 use super::request_id::{RequestId, RequestIds, X_REQUEST_ID};
-use super::route::{Class, Route};
 use crate::config::ConcurrencyConfig;
+use crate::endpoints::{Class, Route};
 use crate::metrics::{ClassLabel, HttpDurations, Metrics};
 
 /// Longest path and query that is served, in bytes. hyper would let through what fits its buffer.
@@ -117,7 +117,7 @@ impl Observer {
         R::from_inner(self.0.finish(response, route, id, started))
     }
 
-    /// Begins to observe a request. `call` gives the future that answers it, and is told when the
+    /// Begins to observe a request. `call` returns the future that answers it, and is told when the
     /// request began.
     pub(crate) fn start<F, B>(
         &self,
@@ -138,7 +138,8 @@ impl Observer {
 }
 
 impl Inner {
-    /// Counts a request in, and gives why it is refused, if it is. It is to be counted out either way.
+    /// Counts a request in, and returns why it is refused, if it is. The caller counts it out in
+    /// either case.
     fn enter<B>(&self, class: Class, request: &axum::http::Request<B>) -> Option<Problem> {
         let limit = &self.classes[class.index()];
         // Counted first and compared afterwards: two arrivals cannot both take the last place.
@@ -401,8 +402,11 @@ mod tests {
     use axum::body::Body;
     use axum::extract::FromRef;
     use axum::routing::{get, post};
+    use boxoffice_domain::ids::{ConcertId, SessionId};
     use http_body_util::BodyExt;
     use tower::ServiceExt;
+
+    type Pair = PathIds<(ConcertId, SessionId)>;
 
     #[derive(Clone)]
     struct State(BodyLimits);
@@ -447,9 +451,8 @@ mod tests {
             )
             .route(
                 "/a/{a}/b/{b}",
-                get(observer.handler(Route::SeatList, async |PathIds([a, b]): PathIds<2>| {
-                    format!("{a},{b}")
-                })),
+                get(observer
+                    .handler(Route::SeatList, async |PathIds((a, b)): Pair| format!("{a},{b}"))),
             )
             .fallback(observer.handler(Route::NotFound, not_found))
             .method_not_allowed_fallback(

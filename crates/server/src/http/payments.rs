@@ -6,15 +6,14 @@ use axum::response::Response;
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::store::{Pay, TicketKey};
-use boxoffice_domain::ids::ReservationId;
+use boxoffice_domain::ids::{ReservationId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::Presented;
 use super::extract::{ApiJson, IdempotencyKey, MaybeIdempotencyKey, WireId};
 use super::idempotency;
-use super::problem::{ErrorCode, Problem};
-use super::queue::user_id;
+use super::problem::Problem;
 use super::reply::{json, reservation_error};
 use crate::app::AppState;
 use crate::metrics::{Outcome, OutcomeLabel};
@@ -24,11 +23,11 @@ use crate::metrics::{Outcome, OutcomeLabel};
 #[serde(rename_all = "camelCase")]
 pub(super) struct PaymentRequest {
     /// Who pays; the ticket's user.
-    #[schema(schema_with = super::openapi::id_schema)]
-    user_id: WireId,
+    #[schema(schema_with = super::schema::id)]
+    user_id: WireId<UserId>,
     /// Which reservation.
-    #[schema(schema_with = super::openapi::id_schema)]
-    reservation_id: WireId,
+    #[schema(schema_with = super::schema::id)]
+    reservation_id: WireId<ReservationId>,
 }
 
 /// A payment made.
@@ -36,10 +35,10 @@ pub(super) struct PaymentRequest {
 #[serde(rename_all = "camelCase")]
 pub(super) struct PaymentResponse {
     /// The payment.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     payment_id: i64,
     /// What it paid.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     reservation_id: i64,
     /// How much, in points.
     payment_amount: i64,
@@ -58,13 +57,6 @@ pub(super) enum PaymentStatus {
     Completed,
 }
 
-/// Pays for a reservation and spends the ticket.
-#[utoipa::path(
-    post, path = "/api/v1/payments", operation_id = "pay", tag = "sales", security(("queueToken" = [])),
-    request_body = PaymentRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", pattern = "^[!#-~][!-~]{0,254}$")),
-    responses((status = 201, description = "Paid", body = PaymentResponse))
-)]
 pub(super) async fn create(
     State(app): State<AppState>,
     presented: Presented,
@@ -91,11 +83,9 @@ async fn pay(
     request: PaymentRequest,
 ) -> Result<(Response, Outcome), (Problem, Outcome)> {
     let forbidden = |problem| (problem, Outcome::Forbidden);
-    let user = user_id(request.user_id).map_err(|problem| (problem, Outcome::Invalid))?;
+    let PaymentRequest { user_id: WireId(user), reservation_id: WireId(reservation) } = request;
     presented.must_be(user).map_err(forbidden)?;
     presented.must_have_been_admitted().map_err(forbidden)?;
-    let reservation = ReservationId::new(request.reservation_id.get())
-        .ok_or_else(|| (Problem::new(ErrorCode::InvalidId), Outcome::Invalid))?;
     let entered = idempotency::enter(app, user, key, "pay", [user.get(), reservation.get()])
         .map_err(|problem| (problem, Outcome::KeyConflict))?;
 
