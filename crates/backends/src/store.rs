@@ -403,6 +403,14 @@ impl Store {
         }
     }
 
+    /// Whether a ticket has paid, or was given up.
+    pub async fn is_spent(&self, ticket: TicketKey) -> Result<bool, Fault> {
+        match self {
+            Self::Sqlite(store) => store.is_spent(ticket).await,
+            Self::Mysql(store) => store.is_spent(ticket).await,
+        }
+    }
+
     /// A reservation, with the end of its hold (also once it is settled).
     pub async fn reservation(
         &self,

@@ -19,11 +19,12 @@ use boxoffice_domain::queue::Settings;
 use boxoffice_domain::sales::Reservation;
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use self::rows::Failure;
 use self::tx::{State, Tx};
 use self::writer::Writer;
+use super::columns::column;
 use super::hall::Catalog;
 use super::{
     AddedSeats, Advance, Alias, AliasExists, Answer, Charge, Checkpoint, CommitObserver,
@@ -231,6 +232,17 @@ impl SqliteStore {
             let mut statement =
                 connection.prepare_cached("SELECT balance FROM account WHERE user_id = ?1")?;
             Ok(statement.query_row([user.get()], |row| row.get(0)).optional()?.unwrap_or(0))
+        })
+        .await
+    }
+
+    pub(super) async fn is_spent(&self, ticket: TicketKey) -> Result<bool, Fault> {
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT 1 FROM spent_ticket WHERE queue = ?1 AND seq = ?2 AND ticket_id = ?3",
+            )?;
+            let key = params![ticket.queue.as_str(), column(ticket.seq), ticket.id.0];
+            Ok(statement.exists(key)?)
         })
         .await
     }

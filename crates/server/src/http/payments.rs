@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::rfc3339;
+use boxoffice_backends::sequencer::Queue;
 use boxoffice_backends::store::{Pay, TicketKey};
 use boxoffice_domain::ids::{ReservationId, UserId};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use super::extract::{ApiJson, IdempotencyKey, MaybeIdempotencyKey, WireId};
 use super::idempotency;
 use super::problem::Problem;
 use super::reply::{json, reservation_error};
-use crate::app::AppState;
+use crate::app::{App, AppState};
 use crate::metrics::{Outcome, OutcomeLabel};
 
 /// A reservation to be paid.
@@ -93,13 +94,22 @@ async fn pay(
     // progress must follow its answer, whether the client is still there or not.
     let task = {
         let app = app.clone();
+        let over = Queue::is_spent(presented.place);
         let Presented { pass, queue, now, .. } = presented;
         tokio::spawn(async move {
             let (key, guard) = entered.map_or((None, None), |e| (Some(e.key), Some(e.guard)));
             let ticket = TicketKey::from(&pass.ticket);
+            let again = ticket.clone();
             let answer =
                 app.store.pay(Pay { user, ticket, reservation, idempotency: key, now }).await;
-            if answer.is_ok() {
+            let spent = match &answer {
+                // The ticket need not be the one that paid: then it stays good. Where it is, the
+                // answer that would have told so may have been lost, between here and the store.
+                Ok(answer) if answer.replayed => !over && is_spent(&app, again).await,
+                Ok(_) => true,
+                Err(_) => false,
+            };
+            if spent {
                 app.sequencer.finish(&queue, &pass);
             }
             drop(guard);
@@ -122,4 +132,13 @@ async fn pay(
         },
     );
     Ok((response, outcome))
+}
+
+/// Whether the store knows that a ticket is spent. While it cannot be asked, memory stays as it is;
+/// the store itself refuses what is spent.
+async fn is_spent(app: &App, ticket: TicketKey) -> bool {
+    app.store.is_spent(ticket).await.unwrap_or_else(|cause| {
+        tracing::warn!(error = %cause, "the store does not say whether a ticket is spent");
+        false
+    })
 }

@@ -31,6 +31,7 @@ statements! {
     KEYS_FORGET = "DELETE FROM idempotency WHERE at < ? ORDER BY at LIMIT ?";
     TICKET_SPEND = "INSERT INTO spent_ticket (queue, seq, ticket_id, payment_id, at) \
         VALUES (?, ?, ?, ?, ?)";
+    TICKET_SPENT = "SELECT 1 FROM spent_ticket WHERE queue = ? AND seq = ? AND ticket_id = ?";
     TICKET_GIVE_UP = "INSERT INTO spent_ticket (queue, seq, ticket_id, payment_id, at) \
         VALUES (?, ?, ?, NULL, ?) ON DUPLICATE KEY UPDATE at = at";
     LINE_LEAVE = "INSERT INTO queue_left (queue, seq) VALUES (?, ?) \
