@@ -140,7 +140,7 @@ pub(super) async fn seats(
         .ok_or_else(|| Problem::new(ErrorCode::SessionNotFound))?;
     let rendered = web.seat_lists.get(hall, presented.now).await;
 
-    let etag = rendered.etag();
+    let etag = rendered.etag(asked.coding);
     let mut response = Response::new(Body::empty());
     if asked.has(etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;

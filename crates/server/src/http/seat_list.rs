@@ -71,9 +71,24 @@ pub(super) enum Coding {
     Gzip,
 }
 
+/// The entity tags of one rendering. They are strong, so each form of it has its own: the same tag
+/// would say that the bytes are the same.
+#[derive(Clone)]
+struct Etags {
+    identity: String,
+    gzip: String,
+}
+
+impl Etags {
+    fn new(process: u32, count: u64) -> Self {
+        let name = format!("{process:08x}-{count}");
+        Self { identity: format!("\"{name}\""), gzip: format!("\"{name}-gzip\"") }
+    }
+}
+
 /// A rendered list.
 pub(super) struct Rendered {
-    etag: String,
+    etags: Etags,
     json: Bytes,
     gzip: OnceCell<Bytes>,
     version: u64,
@@ -122,9 +137,12 @@ impl Rendered {
                 && self.at.elapsed() < (self.cost * STALE_BUILDS).min(STALE_MAX))
     }
 
-    /// Names this very rendering.
-    pub(super) fn etag(&self) -> &str {
-        &self.etag
+    /// Names this very rendering, in this form.
+    pub(super) fn etag(&self, coding: Coding) -> &str {
+        match coding {
+            Coding::Identity => &self.etags.identity,
+            Coding::Gzip => &self.etags.gzip,
+        }
     }
 
     /// The JSON in this form.
@@ -163,15 +181,15 @@ impl SeatLists {
             return rendered;
         }
         let count = self.builds.fetch_add(1, Ordering::Relaxed);
-        let etag = format!("\"{:08x}-{count}\"", self.nonce);
+        let etags = Etags::new(self.nonce, count);
         let rendered = if hall.total() <= INLINE_MAX {
-            Arc::new(render(hall, now, etag))
+            Arc::new(render(hall, now, etags))
         } else {
-            let (hall, again) = (hall.clone(), etag.clone());
-            let built = tokio::task::spawn_blocking(move || render(&hall, now, etag)).await;
+            let (hall, again) = (hall.clone(), etags.clone());
+            let built = tokio::task::spawn_blocking(move || render(&hall, now, etags)).await;
             // The thread pool refuses only while the process ends.
             Arc::new(built.unwrap_or_else(|_| Rendered {
-                etag: again,
+                etags: again,
                 json: Bytes::from_static(b"{}"),
                 gzip: OnceCell::new(),
                 version: 0,
@@ -192,7 +210,7 @@ impl SeatLists {
     }
 }
 
-fn render(hall: &Hall, now: Timestamp, etag: String) -> Rendered {
+fn render(hall: &Hall, now: Timestamp, etags: Etags) -> Rendered {
     let at = Instant::now();
     let (version, seats) = hall.snapshot();
     let (free, taken): (Vec<&Seat>, Vec<&Seat>) =
@@ -205,7 +223,7 @@ fn render(hall: &Hall, now: Timestamp, etag: String) -> Rendered {
     // Strings and numbers always serialise.
     let json = serde_json::to_vec(&list).unwrap_or_default().into();
     Rendered {
-        etag,
+        etags,
         json,
         gzip: OnceCell::new(),
         version,
