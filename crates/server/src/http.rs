@@ -8,6 +8,7 @@ mod admin;
 mod auth;
 mod client;
 mod concerts;
+mod damper;
 mod describe;
 pub mod extract;
 mod front;

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use boxoffice_backends::Fault;
 use boxoffice_backends::events::{rfc3339, rfc3339_to};
 use boxoffice_backends::sequencer::Queue;
 use boxoffice_domain::ids::UserId;
@@ -229,14 +230,12 @@ async fn join_at(
     let WireId(user) = request.user_id;
     let name = request.queue.as_deref().unwrap_or(app.default_queue.as_str());
     let queue = app.sequencer.queue(name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
-    let seq = app.sequencer.join(&queue).await.map_err(|cause| {
-        match fault(&cause) {
-            // What is away is the store, but what the fan cannot have is a place in the queue.
-            problem if problem.code() == ErrorCode::StoreUnavailable => {
-                Problem::new(ErrorCode::QueueUnavailable).retry_after(1)
-            }
-            problem => problem,
+    let seq = app.sequencer.join(&queue).await.map_err(|cause| match &cause {
+        // What is away is the store, but what the fan cannot have is a place in the queue.
+        Fault::Unavailable(what) => {
+            Problem::new(ErrorCode::QueueUnavailable).retry_after(1).because(what)
         }
+        Fault::OutcomeUnknown(_) | Fault::Corrupt(_) => fault(&cause),
     })?;
     let now = app.clock.at(begun);
     let ticket =
