@@ -1,6 +1,6 @@
 //! The service, assembled: what handlers and workers can reach.
 //!
-//! What does not belong here: anything of HTTP; see `crate::http`.
+//! What does not belong here: anything of HTTP.
 
 use std::collections::HashSet;
 use std::sync::Arc;
