@@ -38,7 +38,6 @@ use self::pool::{Lease, Pool, PoolOptions};
 pub(super) use self::relay::Claim;
 use self::rows::{DEADLOCK, Failure};
 use self::tx::{Done, Made, Operation, Tx};
-use super::columns::column;
 use super::hall::{Catalog, Hall};
 use super::{
     AddedSeats, Advance, Alias, AliasExists, Answer, Charge, Checkpoint, Commit, CommitObserver,
@@ -378,9 +377,12 @@ impl MysqlStore {
         Ok(found.unwrap_or(0))
     }
 
-    pub(super) async fn is_spent(&self, ticket: TicketKey) -> Result<bool, Fault> {
-        let values =
-            vec![ticket.queue.as_str().into(), column(ticket.seq).into(), ticket.id.0[..].into()];
+    pub(super) async fn is_spent(&self, ticket: super::TicketKey) -> Result<bool, Fault> {
+        let values = vec![
+            ticket.queue.as_str().into(),
+            super::columns::column(ticket.seq).into(),
+            ticket.id.0[..].into(),
+        ];
         let found = self
             .read(&self.inner.sale, move |lease| {
                 let values = values.clone();

@@ -19,12 +19,11 @@ use boxoffice_domain::queue::Settings;
 use boxoffice_domain::sales::Reservation;
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use self::rows::Failure;
 use self::tx::{State, Tx};
 use self::writer::Writer;
-use super::columns::column;
 use super::hall::Catalog;
 use super::{
     AddedSeats, Advance, Alias, AliasExists, Answer, Charge, Checkpoint, CommitObserver,
@@ -236,13 +235,13 @@ impl SqliteStore {
         .await
     }
 
-    pub(super) async fn is_spent(&self, ticket: TicketKey) -> Result<bool, Fault> {
+    pub(super) async fn is_spent(&self, ticket: super::TicketKey) -> Result<bool, Fault> {
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT 1 FROM spent_ticket WHERE queue = ?1 AND seq = ?2 AND ticket_id = ?3",
             )?;
-            let key = params![ticket.queue.as_str(), column(ticket.seq), ticket.id.0];
-            Ok(statement.exists(key)?)
+            let seq = super::columns::column(ticket.seq);
+            Ok(statement.exists((ticket.queue.as_str(), seq, ticket.id.0))?)
         })
         .await
     }
