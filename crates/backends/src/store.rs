@@ -157,6 +157,11 @@ impl Store {
         forward!(self, store => store.balance(user).await)
     }
 
+    /// Whether a ticket has paid, or was given up.
+    pub async fn is_spent(&self, ticket: TicketKey) -> Result<bool, Fault> {
+        forward!(self, store => store.is_spent(ticket).await)
+    }
+
     /// A reservation, with the end of its hold (also once it is settled).
     pub async fn reservation(
         &self,

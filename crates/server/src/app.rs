@@ -1,26 +1,23 @@
-//! What every request handler can reach.
+//! The service, assembled: what handlers and workers can reach.
+//!
+//! What does not belong here: anything of HTTP.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::extract::FromRef;
 use boxoffice_backends::sequencer::Sequencer;
 use boxoffice_backends::store::Store;
 use boxoffice_domain::ids::{QueueName, TicketId, UserId};
 use boxoffice_domain::queue::Settings;
 use boxoffice_domain::sales::Limits;
 use boxoffice_domain::time::Timestamp;
-use ipnet::IpNet;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::http::extract::BodyLimits;
-use crate::http::rate_limit::ClientRateLimit;
-use crate::http::seat_list::SeatLists;
 use crate::metrics::Metrics;
 use crate::tickets::TicketKeys;
 
@@ -38,16 +35,8 @@ pub struct App {
     pub default_queue: QueueName,
     /// The keys of the tickets.
     pub tickets: TicketKeys,
-    /// What the admin API asks for.
-    pub admin_token: String,
     /// What Prometheus reads.
     pub metrics: Metrics,
-    /// The limit of joins for each client, where there is one.
-    pub join_rate: Option<ClientRateLimit>,
-    /// Proxies whose word is taken for where a request comes from.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Seat lists as they were rendered last.
-    pub seat_lists: SeatLists,
     /// How much one user may take.
     pub limits: Limits,
     /// Idempotency keys of requests in progress.
@@ -91,15 +80,6 @@ impl TicketIds {
 
 /// How handlers hold it.
 pub type AppState = Arc<App>;
-
-impl FromRef<AppState> for BodyLimits {
-    fn from_ref(app: &AppState) -> Self {
-        Self {
-            max_bytes: app.config.server.max_body_bytes,
-            timeout: app.config.server.body_timeout(),
-        }
-    }
-}
 
 impl App {
     /// Whether the service is about to end.

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
 use boxoffice_backends::store::{MysqlStore, SqliteStore, sqlite_backup};
+use boxoffice_domain::ids::UserId;
 use boxoffice_domain::time::Timestamp;
+use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -114,6 +116,10 @@ enum TokenCommand {
     Issue(IssueArgs),
 }
 
+fn user(id: i64) -> Result<UserId, &'static str> {
+    UserId::new(id).ok_or("a user is a positive number")
+}
+
 #[derive(Args)]
 struct IssueArgs {
     /// How many
@@ -129,8 +135,8 @@ struct IssueArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     first: u32,
     /// All for this user, instead of token n for user n
-    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
-    user: Option<i64>,
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..).try_map(user))]
+    user: Option<UserId>,
     /// The queue [default: the configured one]
     #[arg(long)]
     queue: Option<String>,
@@ -432,7 +438,7 @@ fn issue(config: &Config, args: IssueArgs) -> Result<ExitCode, Failure> {
             format: args.format.clone(),
             activated: args.activated,
             first_number: Whole(args.first.saturating_add(done)),
-            user_id: args.user.map(WireId::from_positive),
+            user_id: args.user.map(WireId),
             queue: args.queue.clone(),
             active_seconds: args.active_for.map(Whole),
         };

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 mod consume;
 mod demo;
+pub mod endpoints;
 pub mod http;
 pub mod metrics;
 pub mod service;

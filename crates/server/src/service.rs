@@ -28,10 +28,8 @@ use crate::app::{App, AppState, InFlight, TicketIds, limits, queue_settings};
 use crate::clock::Clock;
 use crate::config::{Config, EventsKind, QueueKind, RedisKind, StoreKind};
 use crate::demo;
-use crate::http::Front;
 use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
-use crate::http::rate_limit::ClientRateLimit;
-use crate::http::seat_list::SeatLists;
+use crate::http::{Front, HttpState};
 use crate::metrics::Metrics;
 use crate::tickets::{TicketKeys, key_id};
 use crate::workers::Workers;
@@ -90,7 +88,7 @@ pub enum Opening {
     Migrate,
 }
 
-/// Opens the store of a configuration. Also gives the schema version that it had; 0 if it is new.
+/// Opens the store of a configuration. Also returns the schema version that it had; 0 if it is new.
 ///
 /// # Errors
 /// Where the store is in use, is not ours, or cannot be reached or read.
@@ -237,14 +235,8 @@ impl Service {
         let note = address_file(&config.data_dir);
         fs::write(&note, address.to_string())
             .map_err(|error| StartError(format!("cannot write {}: {error}", note.display())))?;
-        let trusted_proxies = config.server.trusted_proxies().map_err(|text| {
-            StartError(format!("server.trusted_proxies: {text:?} is no address and no network"))
-        })?;
         let app = Arc::new(App {
-            join_rate: ClientRateLimit::new(&config.server.join_rate),
-            trusted_proxies,
             limits: limits(&config),
-            seat_lists: SeatLists::default(),
             in_flight: InFlight::default(),
             draining: AtomicBool::new(false),
             events_wait: AtomicBool::new(false),
@@ -255,12 +247,12 @@ impl Service {
             sequencer,
             default_queue,
             tickets,
-            admin_token,
             metrics,
         });
+        let http = HttpState::new(app.clone(), admin_token).map_err(StartError)?;
         let workers = Workers::start(&app, sink);
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(serve(app.clone(), listener, stopped));
+        let serving = tokio::spawn(serve(http, listener, stopped));
         Ok(Self { app, address, seeded, workers, stop, serving })
     }
 
@@ -274,13 +266,13 @@ impl Service {
         self.seeded
     }
 
-    /// What the handlers see.
+    /// What handlers and workers see.
     pub const fn app(&self) -> &AppState {
         &self.app
     }
 
     /// Ends in good order: no new connections, requests in progress finish, counters and events
-    /// are made durable. Gives how many connections had to be cut.
+    /// are made durable. Returns how many connections had to be cut.
     pub async fn stop(self) -> usize {
         let Self { app, workers, stop, serving, .. } = self;
         app.draining.store(true, Ordering::Relaxed);
@@ -297,7 +289,8 @@ impl Service {
     }
 }
 
-async fn serve(app: AppState, listener: TcpListener, stopped: oneshot::Receiver<()>) -> usize {
+async fn serve(http: HttpState, listener: TcpListener, stopped: oneshot::Receiver<()>) -> usize {
+    let app = http.app();
     let mut limits = ListenerLimits::from(&app.config.server);
     let open_files = listener::raise_open_files();
     limits.max_connections = listener::cap_connections(limits.max_connections, open_files);
@@ -305,7 +298,7 @@ async fn serve(app: AppState, listener: TcpListener, stopped: oneshot::Receiver<
     let shutdown = async {
         let _ = stopped.await;
     };
-    let front = Front::new(app);
+    let front = Front::new(http);
     listener::serve(listener, |peer| front.of(peer), limits, metrics, shutdown).await
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{
-    Changes, Ids, IdsNeeded, LiveSeats, ResultOf, ResultRow, Rows, Wants,
+    Changes, Ids, IdsNeeded, LiveSeats, ResultOf, ResultRow, Rows, TicketKey, Wants,
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
@@ -109,6 +109,10 @@ impl MemoryStore {
         id: ReservationId,
     ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
         Ok(self.with(|data| data.reservation(id)).map(|row| (row.reservation, row.until)))
+    }
+
+    pub(super) async fn is_spent(&self, ticket: TicketKey) -> Result<bool, Fault> {
+        Ok(self.with(|data| data.spent.contains_key(&ticket)))
     }
 
     pub(super) async fn due(&self, now: Timestamp, max: u32) -> Result<Vec<ReservationId>, Fault> {

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use boxoffice_domain::command::Ids;
+use boxoffice_domain::command::{Ids, TicketKey};
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{Settings, SettingsChange};
@@ -301,6 +301,15 @@ impl MysqlStore {
             })
             .await?;
         Ok(found.unwrap_or(0))
+    }
+
+    pub(super) async fn is_spent(&self, ticket: TicketKey) -> Result<bool, Fault> {
+        self.inner
+            .read(&self.inner.sale, move |lease| {
+                let ticket = ticket.clone();
+                Box::pin(async move { load::is_spent(lease, &ticket).await })
+            })
+            .await
     }
 
     pub(super) async fn reservation(

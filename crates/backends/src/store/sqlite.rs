@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use boxoffice_domain::command::TicketKey;
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::{Finding, Invariant};
 use boxoffice_domain::queue::{Settings, SettingsChange};
@@ -208,6 +209,10 @@ impl SqliteStore {
 
     pub(super) async fn balance(&self, user: UserId) -> Result<i64, Fault> {
         self.read(move |connection| sale::balance(connection, user)).await
+    }
+
+    pub(super) async fn is_spent(&self, ticket: TicketKey) -> Result<bool, Fault> {
+        self.read(move |connection| sale::is_spent(connection, &ticket)).await
     }
 
     pub(super) async fn reservation(

@@ -18,12 +18,12 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 
 use super::auth::Admin;
-use super::extract::{ApiJson, PathId, PathIds, PathQueue, Whole, WireId};
+use super::extract::{ApiJson, PathIds, PathQueue, Whole, WireId};
 use super::problem::{ErrorCode, Problem};
 use super::queue::{QueueState, state_of};
 use super::reply::{fault, json};
 use crate::app::{AppState, queue_settings};
-use crate::audit::{AuditReport, audit};
+use crate::audit::audit;
 use crate::config::RATES;
 use crate::tickets::looks_signed;
 
@@ -101,11 +101,6 @@ fn shown(queue: &Queue, now: Timestamp) -> AdminQueue {
     }
 }
 
-/// Lists all queues.
-#[utoipa::path(
-    get, path = "/admin/v1/queues", tag = "admin", security(("adminToken" = [])),
-    responses((status = 200, description = "All queues", body = AdminQueueList))
-)]
 pub(super) async fn queues(_: Admin, State(app): State<AppState>) -> Response {
     let now = app.clock.now();
     let queues = app.sequencer.queues().iter().map(|queue| shown(queue, now)).collect();
@@ -166,12 +161,6 @@ impl QueueChange {
     }
 }
 
-/// Makes a queue.
-#[utoipa::path(
-    post, path = "/admin/v1/queues", tag = "admin", security(("adminToken" = [])),
-    request_body = NewQueue,
-    responses((status = 201, description = "The queue", body = AdminQueue))
-)]
 pub(super) async fn create_queue(
     _: Admin,
     State(app): State<AppState>,
@@ -207,13 +196,6 @@ async fn change(
     Ok(json(StatusCode::OK, &shown(queue, app.clock.now())))
 }
 
-/// Changes how a queue admits.
-#[utoipa::path(
-    patch, path = "/admin/v1/queues/{queue}", tag = "admin", security(("adminToken" = [])),
-    params(("queue" = String, Path, description = "The queue's name", example = "main")),
-    request_body = QueueChange,
-    responses((status = 200, description = "The queue afterwards", body = AdminQueue))
-)]
 pub(super) async fn change_queue(
     _: Admin,
     State(app): State<AppState>,
@@ -224,12 +206,6 @@ pub(super) async fn change_queue(
     change(&app, &queue, asked.checked()?).await
 }
 
-/// Stops admission; joining and polling go on.
-#[utoipa::path(
-    post, path = "/admin/v1/queues/{queue}/pause", tag = "admin", security(("adminToken" = [])),
-    params(("queue" = String, Path, description = "The queue's name", example = "main")),
-    responses((status = 200, description = "The queue afterwards", body = AdminQueue))
-)]
 pub(super) async fn pause(
     _: Admin,
     State(app): State<AppState>,
@@ -238,12 +214,6 @@ pub(super) async fn pause(
     change(&app, &find(&app, &name)?, SettingsChange::pause(true)).await
 }
 
-/// Takes admission up again.
-#[utoipa::path(
-    post, path = "/admin/v1/queues/{queue}/resume", tag = "admin", security(("adminToken" = [])),
-    params(("queue" = String, Path, description = "The queue's name", example = "main")),
-    responses((status = 200, description = "The queue afterwards", body = AdminQueue))
-)]
 pub(super) async fn resume(
     _: Admin,
     State(app): State<AppState>,
@@ -272,7 +242,7 @@ pub struct TokenIssue {
     /// Whose they all are; token n is user n's where this is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i64>, minimum = 1)]
-    pub user_id: Option<WireId>,
+    pub user_id: Option<WireId<UserId>>,
     /// The queue; the default one where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
@@ -302,12 +272,6 @@ pub struct IssuedTokens {
     pub active_until: Option<String>,
 }
 
-/// Issues opaque tokens: all or none.
-#[utoipa::path(
-    post, path = "/admin/v1/tokens", tag = "admin", security(("adminToken" = [])),
-    request_body = TokenIssue,
-    responses((status = 201, description = "The tokens are valid", body = IssuedTokens))
-)]
 pub(super) async fn issue_tokens(
     _: Admin,
     State(app): State<AppState>,
@@ -343,10 +307,13 @@ pub(super) async fn issue_tokens(
     let numbers = (0..count).map(|offset| first_number + offset);
     let tokens: Vec<NewAlias> = numbers
         .filter_map(|number| {
-            let user = issue.user_id.map_or(i64::from(number), WireId::get);
+            let user = match issue.user_id {
+                Some(WireId(user)) => user,
+                None => UserId::new(number.into())?,
+            };
             Some(NewAlias {
                 token: issue.format.replace("{n}", &number.to_string()),
-                user: UserId::new(user)?,
+                user,
                 active_until,
                 id: app.ids.next(),
             })
@@ -396,7 +363,7 @@ pub(super) struct ConcertRequest {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ConcertCreated {
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     concert_id: i64,
 }
 
@@ -410,12 +377,6 @@ fn named(field: &str, text: &str) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-/// Makes a concert.
-#[utoipa::path(
-    post, path = "/admin/v1/concerts", tag = "admin", security(("adminToken" = [])),
-    request_body = ConcertRequest,
-    responses((status = 201, description = "The concert", body = ConcertCreated))
-)]
 pub(super) async fn create_concert(
     _: Admin,
     State(app): State<AppState>,
@@ -458,10 +419,10 @@ pub(super) struct SessionRequest {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SessionCreated {
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     session_id: i64,
     /// The first seat; the others follow without a gap.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     first_seat_id: i64,
     /// How many seats were made.
     seat_count: u32,
@@ -477,26 +438,18 @@ fn seats(count: u32, price: i64) -> Result<NewSeats, Problem> {
     Ok(NewSeats { count, price })
 }
 
-/// Makes a session with its first seats.
-#[utoipa::path(
-    post, path = "/admin/v1/concerts/{id}/sessions", tag = "admin", security(("adminToken" = [])),
-    params(("id" = String, Path, description = "The concert", pattern = "^[1-9][0-9]{0,17}$", example = "1")),
-    request_body = SessionRequest,
-    responses((status = 201, description = "The session", body = SessionCreated))
-)]
 pub(super) async fn create_session(
     _: Admin,
     State(app): State<AppState>,
-    id: PathId,
+    PathIds(concert): PathIds<ConcertId>,
     ApiJson(new): ApiJson<SessionRequest>,
 ) -> Result<Response, Problem> {
     let not_found = || Problem::new(ErrorCode::ConcertNotFound);
-    let concert = ConcertId::new(id.get()).ok_or_else(not_found)?;
     let starts_at = moment("concertAt", &new.concert_at)?;
     let group = seats(new.seat_count.0, new.price.0)?;
     let made = app.store.create_session(concert, starts_at, vec![group]).await;
     let (session, added) = made.map_err(|cause| fault(&cause))?.ok_or_else(not_found)?;
-    tracing::info!(concert.id = id.get(), session.id = session.get(), "session created");
+    tracing::info!(concert.id = concert.get(), session.id = session.get(), "session created");
     let added = added.first().copied();
     Ok(json(
         StatusCode::CREATED,
@@ -525,32 +478,19 @@ pub(super) struct SeatsRequest {
 #[serde(rename_all = "camelCase")]
 pub(super) struct SeatsCreated {
     /// The first seat; the others follow without a gap.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     first_seat_id: i64,
     /// How many.
     seat_count: u32,
 }
 
-/// Adds seats to a session, numbered on from its last.
-#[utoipa::path(
-    post, path = "/admin/v1/concerts/{id}/sessions/{sessionId}/seats", tag = "admin",
-    security(("adminToken" = [])),
-    params(
-        ("id" = String, Path, description = "The concert", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
-        ("sessionId" = String, Path, description = "The session", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
-    ),
-    request_body = SeatsRequest,
-    responses((status = 201, description = "The seats", body = SeatsCreated))
-)]
 pub(super) async fn create_seats(
     _: Admin,
     State(app): State<AppState>,
-    PathIds([concert, session]): PathIds<2>,
+    PathIds((concert, session)): PathIds<(ConcertId, SessionId)>,
     ApiJson(new): ApiJson<SeatsRequest>,
 ) -> Result<Response, Problem> {
     let not_found = || Problem::new(ErrorCode::SessionNotFound);
-    let concert = ConcertId::new(concert).ok_or_else(not_found)?;
-    let session = SessionId::new(session).ok_or_else(not_found)?;
     let group = seats(new.seat_count.0, new.price.0)?;
     let added = app.store.add_seats(concert, session, group).await;
     let AddedSeats { first, count } =
@@ -558,11 +498,6 @@ pub(super) async fn create_seats(
     Ok(json(StatusCode::CREATED, &SeatsCreated { first_seat_id: first.get(), seat_count: count }))
 }
 
-/// Checks the numbered invariants on the live store.
-#[utoipa::path(
-    get, path = "/admin/v1/audit", tag = "admin", security(("adminToken" = [])),
-    responses((status = 200, description = "What the audit found; `clean` sums it up", body = AuditReport))
-)]
 pub(super) async fn run_audit(_: Admin, State(app): State<AppState>) -> Result<Response, Problem> {
     let report = audit(&app).await.map_err(|cause| fault(&cause))?;
     Ok(json(StatusCode::OK, &report))

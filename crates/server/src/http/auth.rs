@@ -13,10 +13,17 @@ use boxoffice_domain::queue::{Ending, Place};
 use boxoffice_domain::time::Timestamp;
 use sha2::{Digest, Sha256};
 
+use super::describe::{Described, Description};
 use super::extract::single_header;
 use super::problem::{ErrorCode, Problem};
-use crate::app::AppState;
+use super::state::HttpState;
+use crate::app::App;
 use crate::tickets::looks_signed;
+
+/// What tickets are called among the security schemes of the API's description.
+pub(super) const TICKET_SCHEME: &str = "queueToken";
+/// What the admin token is called there.
+pub(super) const ADMIN_SCHEME: &str = "adminToken";
 
 /// The header that carries a ticket.
 pub(super) const QUEUE_TOKEN: HeaderName = HeaderName::from_static("queue-token");
@@ -33,22 +40,33 @@ pub(super) struct Presented {
     pub now: Timestamp,
 }
 
-impl FromRequestParts<AppState> for Presented {
+impl FromRequestParts<HttpState> for Presented {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        Self::from_headers(&parts.headers, app)
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
+        Self::from_headers(&parts.headers, state.app())
+    }
+}
+
+impl Described for Presented {
+    fn describe(description: &mut Description) {
+        description.secured(TICKET_SCHEME);
+        description.errors(&[
+            ErrorCode::DuplicateHeader,
+            ErrorCode::TokenMissing,
+            ErrorCode::TokenInvalid,
+        ]);
     }
 }
 
 impl Presented {
     /// The ticket of a request. Reads memory only.
-    pub(crate) fn from_headers(headers: &HeaderMap, app: &AppState) -> Result<Self, Problem> {
+    pub(crate) fn from_headers(headers: &HeaderMap, app: &App) -> Result<Self, Problem> {
         Self::at(headers, app, Instant::now())
     }
 
     /// The same for a request that has begun at `begun`, a moment ago.
-    pub(crate) fn at(headers: &HeaderMap, app: &AppState, begun: Instant) -> Result<Self, Problem> {
+    pub(crate) fn at(headers: &HeaderMap, app: &App, begun: Instant) -> Result<Self, Problem> {
         let Some(token) = single_header(headers, &QUEUE_TOKEN)? else {
             return Err(Problem::new(ErrorCode::TokenMissing));
         };
@@ -120,10 +138,10 @@ pub(super) fn ended(ending: Ending) -> Problem {
 /// Somebody who knows the admin token.
 pub(super) struct Admin;
 
-impl FromRequestParts<AppState> for Admin {
+impl FromRequestParts<HttpState> for Admin {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
         let Some(value) = single_header(&parts.headers, &AUTHORIZATION)? else {
             return Err(Problem::new(ErrorCode::AdminTokenMissing));
         };
@@ -133,10 +151,21 @@ impl FromRequestParts<AppState> for Admin {
             .map(|(_, token)| token.trim())
             .ok_or_else(|| Problem::new(ErrorCode::AdminTokenMissing))?;
         // Digests, so that the time of the comparison tells nothing about the token.
-        if Sha256::digest(token) == Sha256::digest(&app.admin_token) {
+        if Sha256::digest(token) == Sha256::digest(&state.web.admin_token) {
             Ok(Self)
         } else {
             Err(Problem::new(ErrorCode::AdminTokenInvalid))
         }
+    }
+}
+
+impl Described for Admin {
+    fn describe(description: &mut Description) {
+        description.secured(ADMIN_SCHEME);
+        description.errors(&[
+            ErrorCode::DuplicateHeader,
+            ErrorCode::AdminTokenMissing,
+            ErrorCode::AdminTokenInvalid,
+        ]);
     }
 }

@@ -1,14 +1,14 @@
 //! Which address a request comes from: the peer's, or the one that a proxy of ours vouches for.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
-use crate::app::{App, AppState};
+use super::describe::{Described, Description};
+use super::state::HttpState;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -17,24 +17,30 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) struct ClientAddress(pub IpAddr);
 
 impl ClientAddress {
-    /// The client of a request with these headers, which came from `peer`.
-    pub(super) fn of(peer: SocketAddr, headers: &HeaderMap, app: &App) -> Self {
-        Self(behind(peer.ip(), headers, &app.trusted_proxies))
+    /// The client of a request with these headers, which came from `peer`, where these proxies are
+    /// trusted.
+    pub(super) fn of(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+        Self(behind(peer.ip(), headers, trusted))
     }
 }
 
-impl FromRequestParts<AppState> for ClientAddress {
+impl FromRequestParts<HttpState> for ClientAddress {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(
         parts: &mut Parts,
-        app: &Arc<App>,
+        state: &HttpState,
     ) -> Result<Self, std::convert::Infallible> {
         let peer = parts.extensions.get().map(|ConnectInfo(peer)| *peer);
         // What stands before the router puts it into every request.
         let peer = peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-        Ok(Self::of(peer, &parts.headers, app))
+        Ok(Self::of(peer, &parts.headers, &state.web.trusted_proxies))
     }
+}
+
+/// The peer's address comes with every connection.
+impl Described for ClientAddress {
+    fn describe(_: &mut Description) {}
 }
 
 /// Each proxy appends the address that it was called from, so the list is read from its end, and

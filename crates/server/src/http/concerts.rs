@@ -1,10 +1,11 @@
 //! What is for sale.
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use boxoffice_backends::events::rfc3339;
@@ -12,14 +13,17 @@ use boxoffice_backends::store::Catalog;
 use boxoffice_domain::ids::{ConcertId, SessionId};
 use boxoffice_domain::sales::Concert;
 use serde::Serialize;
+use std::convert::Infallible;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
 use super::auth::Presented;
-use super::extract::{PathId, PathIds};
+use super::describe::{Described, Description};
+use super::extract::PathIds;
 use super::problem::{ErrorCode, Problem};
 use super::reply::json;
-use super::seat_list::SeatList;
+use super::seat_list::Coding;
+use super::state::HttpState;
 use crate::app::AppState;
 
 /// Every concert.
@@ -33,7 +37,7 @@ pub(super) struct ConcertList {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListedConcert {
     /// The concert.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     concert_id: i64,
     /// Its name.
     name: String,
@@ -60,7 +64,7 @@ pub(super) struct SessionList {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListedSession {
     /// The session.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     session_id: i64,
     /// When it begins.
     #[schema(format = DateTime)]
@@ -71,11 +75,6 @@ pub(super) struct ListedSession {
     available_seat_count: u64,
 }
 
-/// Lists all concerts.
-#[utoipa::path(
-    get, path = "/api/v1/concerts", tag = "concerts",
-    responses((status = 200, description = "All concerts", body = ConcertList))
-)]
 pub(super) async fn list(State(app): State<AppState>) -> Response {
     let catalog = app.store.catalog();
     let concerts = catalog
@@ -96,29 +95,21 @@ pub(super) async fn list(State(app): State<AppState>) -> Response {
 pub(super) fn open_concert<'a>(
     catalog: &'a Catalog,
     presented: &Presented,
-    id: i64,
+    id: ConcertId,
 ) -> Result<&'a Arc<Concert>, Problem> {
     presented.must_be_active()?;
-    let concert = ConcertId::new(id)
-        .and_then(|id| catalog.concert(id))
-        .ok_or_else(|| Problem::new(ErrorCode::ConcertNotFound))?;
+    let concert = catalog.concert(id).ok_or_else(|| Problem::new(ErrorCode::ConcertNotFound))?;
     presented.must_be_of(&concert.queue)?;
     Ok(concert)
 }
 
-/// Lists the sessions of a concert that can still be booked.
-#[utoipa::path(
-    get, path = "/api/v1/concerts/{id}/sessions", tag = "concerts", security(("queueToken" = [])),
-    params(("id" = String, Path, description = "The concert", pattern = "^[1-9][0-9]{0,17}$", example = "1")),
-    responses((status = 200, description = "Sessions that can still be booked", body = SessionList))
-)]
 pub(super) async fn sessions(
     State(app): State<AppState>,
     presented: Presented,
-    id: PathId,
+    PathIds(id): PathIds<ConcertId>,
 ) -> Result<Response, Problem> {
     let catalog = app.store.catalog();
-    let concert = open_concert(&catalog, &presented, id.get())?;
+    let concert = open_concert(&catalog, &presented, id)?;
     let now = presented.now;
     let sessions = catalog
         .halls(concert.id)
@@ -136,56 +127,71 @@ pub(super) async fn sessions(
     Ok(json(StatusCode::OK, &SessionList { sessions }))
 }
 
-/// Lists the seats of a session.
-#[utoipa::path(
-    get, path = "/api/v1/concerts/{id}/sessions/{sessionId}/seats", tag = "concerts",
-    security(("queueToken" = [])),
-    params(
-        ("id" = String, Path, description = "The concert", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
-        ("sessionId" = String, Path, description = "The session", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
-        ("If-None-Match" = Option<String>, Header, description = "The ETag of the list that the client has"),
-    ),
-    responses(
-        (status = 200, description = "The seats; a hold decides who gets them", body = SeatList),
-        (status = 304, description = "The client's list is current"),
-    )
-)]
 pub(super) async fn seats(
-    State(app): State<AppState>,
+    State(HttpState { app, web }): State<HttpState>,
     presented: Presented,
-    PathIds([id, session]): PathIds<2>,
-    headers: HeaderMap,
+    PathIds((id, session)): PathIds<(ConcertId, SessionId)>,
+    asked: Asked,
 ) -> Result<Response, Problem> {
     let catalog = app.store.catalog();
     let concert = open_concert(&catalog, &presented, id)?;
-    let hall = SessionId::new(session)
-        .and_then(|session| catalog.hall(concert.id, session))
+    let hall = catalog
+        .hall(concert.id, session)
         .ok_or_else(|| Problem::new(ErrorCode::SessionNotFound))?;
-    let rendered = app.seat_lists.get(hall, presented.now).await;
+    let rendered = web.seat_lists.get(hall, presented.now).await;
 
+    let etag = rendered.etag(asked.coding);
     let mut response = Response::new(Body::empty());
-    let has_current = headers.get_all(IF_NONE_MATCH).iter().any(|value| {
-        let tags = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        tags.map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag))
-            .any(|tag| tag == b"*" || tag == rendered.etag.as_bytes())
-    });
-    if has_current {
+    if asked.has(etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-    } else if accepts_gzip(&headers) {
-        *response.body_mut() = Body::from(rendered.gzip().await);
-        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     } else {
-        *response.body_mut() = Body::from(rendered.json.clone());
+        *response.body_mut() = Body::from(rendered.bytes(asked.coding).await);
+        if let Coding::Gzip = asked.coding {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
     }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     // Whoever has a ticket may keep it, and must ask whether it is still right.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    if let Ok(etag) = HeaderValue::from_str(&rendered.etag) {
+    if let Ok(etag) = HeaderValue::from_str(etag) {
         headers.insert(ETAG, etag);
     }
     Ok(response)
+}
+
+/// Which of the forms of a list a client asks for, and which lists it has.
+pub(super) struct Asked {
+    coding: Coding,
+    known: Vec<HeaderValue>,
+}
+
+impl Asked {
+    /// Whether the client has the list of this tag. A proxy that compresses makes a tag weak.
+    fn has(&self, etag: &str) -> bool {
+        self.known.iter().any(|value| {
+            let tags = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            tags.map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag))
+                .any(|tag| tag == b"*" || tag == etag.as_bytes())
+        })
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let headers = &parts.headers;
+        let coding = if accepts_gzip(headers) { Coding::Gzip } else { Coding::Identity };
+        Ok(Self { coding, known: headers.get_all(IF_NONE_MATCH).iter().cloned().collect() })
+    }
+}
+
+impl Described for Asked {
+    fn describe(description: &mut Description) {
+        description.header("If-None-Match", "The ETag of the list that the client has", None);
+    }
 }
 
 /// Whether the client names gzip without refusing it (`q=0`).

@@ -1,11 +1,12 @@
 //! Reading requests: JSON bodies, ids, amounts and headers, strictly, with errors that name the
-//! place.
+//! place. Each extractor also describes itself, for the API's description.
 //!
 //! What does not belong here: what a value means. An amount below one is read, and refused by
 //! whoever knows the rule.
 
 use std::fmt;
 use std::future::poll_fn;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -15,57 +16,69 @@ use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, RawPathParams,
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
+use boxoffice_domain::ids::{ConcertId, ReservationId, SeatId, SessionId, UserId};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
+use super::describe::{Described, Description};
 use super::problem::{ErrorCode, Problem};
 
 /// `Idempotency-Key`, of the IETF draft of that name.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// The same as it is written in documents.
+const IDEMPOTENCY_KEY_HEADER: &str = "Idempotency-Key";
+
 /// Longest idempotency key, in characters.
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
-/// Reads a positive decimal 64-bit number without sign, space or leading zero.
-///
-/// One form per id, so that an id in a log, a path and an idempotency record is always the same
-/// text.
-fn parse_positive(text: &str) -> Option<i64> {
-    let canonical = !text.is_empty()
-        && !text.starts_with('0')
-        && text.bytes().all(|byte| byte.is_ascii_digit());
-    if canonical { text.parse().ok() } else { None }
+/// A type of ids, for paths and bodies.
+pub trait Id: Sized {
+    /// What such an id names, for the description.
+    const NAMES: &'static str;
+
+    /// The id with this value; `None` unless it is positive.
+    fn from_value(value: i64) -> Option<Self>;
+
+    /// The id in a positive decimal 64-bit number without sign, space or leading zero.
+    ///
+    /// One form per id, so that an id in a log, a path and an idempotency record is always the same
+    /// text.
+    fn parse(text: &str) -> Option<Self> {
+        let canonical = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+        if canonical { text.parse().ok().and_then(Self::from_value) } else { None }
+    }
+}
+
+macro_rules! ids {
+    ($($id:ident $names:literal,)+) => {
+        $(impl Id for $id {
+            const NAMES: &'static str = $names;
+
+            fn from_value(value: i64) -> Option<Self> {
+                Self::new(value)
+            }
+        })+
+    };
+}
+
+ids! {
+    UserId "The user",
+    ConcertId "The concert",
+    SessionId "The session",
+    SeatId "The seat",
+    ReservationId "The reservation",
 }
 
 /// An id in a request body: a JSON number or a decimal string, 1 to 2⁶³−1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct WireId(i64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WireId<T>(pub T);
 
-impl WireId {
-    /// The id; always positive.
-    pub const fn get(self) -> i64 {
-        self.0
-    }
-}
-
-impl WireId {
-    /// An id from a number that is known to be positive; others become 1.
-    pub const fn from_positive(value: i64) -> Self {
-        Self(if value < 1 { 1 } else { value })
-    }
-}
-
-impl From<WireId> for i64 {
-    fn from(id: WireId) -> Self {
-        id.0
-    }
-}
-
-impl<'de> Deserialize<'de> for WireId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        de_id(deserializer).map(Self)
+impl Serialize for WireId<UserId> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(self.0.get())
     }
 }
 
@@ -117,52 +130,44 @@ impl<'de, T: TryFrom<i64>> Deserialize<'de> for Whole<T> {
     }
 }
 
-/// For `#[serde(deserialize_with = "de_id")]` on a field of type `i64`; see [`WireId`].
-///
-/// # Errors
-/// The deserialiser's, where the value is anything else.
-pub fn de_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    struct IdVisitor;
+impl<'de, T: Id> Deserialize<'de> for WireId<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct IdVisitor<T>(PhantomData<T>);
 
-    impl Visitor<'_> for IdVisitor {
-        type Value = i64;
+        impl<T: Id> Visitor<'_> for IdVisitor<T> {
+            type Value = T;
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(
-                "an id: a whole number from 1 to 9223372036854775807, or such a number as a string",
-            )
-        }
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "an id: a whole number from 1 to 9223372036854775807, or such a number as a \
+                     string",
+                )
+            }
 
-        fn visit_i64<E: de::Error>(self, value: i64) -> Result<i64, E> {
-            if value >= 1 {
-                Ok(value)
-            } else {
-                Err(E::invalid_value(de::Unexpected::Signed(value), &self))
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<T, E> {
+                T::from_value(value)
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Signed(value), &self))
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<T, E> {
+                let id = i64::try_from(value).ok().and_then(T::from_value);
+                id.ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(value), &self))
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<T, E> {
+                let id = integral(value).and_then(T::from_value);
+                id.ok_or_else(|| E::invalid_value(de::Unexpected::Float(value), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<T, E> {
+                // The text itself is not repeated: it may be long.
+                T::parse(value)
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Other("another string"), &self))
             }
         }
 
-        fn visit_u64<E: de::Error>(self, value: u64) -> Result<i64, E> {
-            match i64::try_from(value) {
-                Ok(value) if value >= 1 => Ok(value),
-                _ => Err(E::invalid_value(de::Unexpected::Unsigned(value), &self)),
-            }
-        }
-
-        fn visit_f64<E: de::Error>(self, value: f64) -> Result<i64, E> {
-            match integral(value) {
-                Some(value) if value >= 1 => Ok(value),
-                _ => Err(E::invalid_value(de::Unexpected::Float(value), &self)),
-            }
-        }
-
-        fn visit_str<E: de::Error>(self, value: &str) -> Result<i64, E> {
-            // The text itself is not repeated: it may be long.
-            parse_positive(value)
-                .ok_or_else(|| E::invalid_value(de::Unexpected::Other("another string"), &self))
-        }
+        deserializer.deserialize_any(IdVisitor(PhantomData)).map(Self)
     }
-
-    deserializer.deserialize_any(IdVisitor)
 }
 
 /// An amount of points in a request body: a JSON integer or a decimal string of any size, never a
@@ -262,6 +267,20 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         Self::read(&parts.headers, body, BodyLimits::from_ref(state)).await
+    }
+}
+
+impl<T: ToSchema> Described for ApiJson<T> {
+    fn describe(description: &mut Description) {
+        description.json_body::<T>();
+        description.errors(&[
+            ErrorCode::MalformedJson,
+            ErrorCode::InvalidField,
+            ErrorCode::DuplicateHeader,
+            ErrorCode::RequestTimeout,
+            ErrorCode::BodyTooLarge,
+            ErrorCode::UnsupportedMediaType,
+        ]);
     }
 }
 
@@ -403,59 +422,85 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     }
 }
 
-/// The path parameters of a route, all of them ids, in order.
+/// The path parameters of a route, all of them ids, in order: one id, or a pair of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PathIds<const N: usize>(pub [i64; N]);
+pub struct PathIds<T>(pub T);
 
-/// The only path parameter of a route, an id.
-pub type PathId = PathIds<1>;
+/// One id, or a pair of ids.
+pub trait Ids: Sized {
+    /// What each of them names, for the description.
+    const NAMES: &'static [&'static str];
 
-impl PathIds<1> {
-    /// The id; always positive.
-    pub const fn get(self) -> i64 {
-        self.0[0]
+    /// The ids in parameters, each a name and a text.
+    ///
+    /// # Errors
+    /// The name of the first parameter that is no such id, or that there is none.
+    fn read<'a>(params: &mut impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self, &'a str>;
+}
+
+impl<T: Id> Ids for T {
+    const NAMES: &'static [&'static str] = &[T::NAMES];
+
+    fn read<'a>(params: &mut impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self, &'a str> {
+        let (name, text) = params.next().ok_or("the path")?;
+        T::parse(text).ok_or(name)
     }
 }
 
-impl<const N: usize> PathIds<N> {
+impl<A: Id, B: Id> Ids for (A, B) {
+    const NAMES: &'static [&'static str] = &[A::NAMES, B::NAMES];
+
+    fn read<'a>(params: &mut impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self, &'a str> {
+        Ok((A::read(params)?, B::read(params)?))
+    }
+}
+
+impl<T: Ids> PathIds<T> {
     /// The ids in a path that fits the template of a route, where each is written as ids are.
     /// `None` is for the router to look at.
     pub(crate) fn of(path: &str, template: &str) -> Option<Self> {
-        let mut ids = [0; N];
-        let mut slots = ids.iter_mut();
-        let mut segments = path.split('/');
-        for wanted in template.split('/') {
-            let segment = segments.next()?;
-            if wanted.starts_with('{') {
-                *slots.next()? = parse_positive(segment)?;
-            } else if wanted != segment {
-                return None;
+        let (mut wanted, mut given) = (template.split('/'), path.split('/'));
+        let mut fits = true;
+        let mut params = std::iter::from_fn(|| {
+            loop {
+                match (wanted.next(), given.next()) {
+                    (None, None) => return None,
+                    (Some(name), Some(text)) if name.starts_with('{') => return Some((name, text)),
+                    (Some(wanted), Some(given)) if wanted == given => {}
+                    _ => {
+                        fits = false;
+                        return None;
+                    }
+                }
             }
-        }
-        (segments.next().is_none() && slots.next().is_none()).then_some(Self(ids))
+        });
+        let ids = T::read(&mut params).ok()?;
+        // Looks at what stands behind the last id, too.
+        let all_read = params.next().is_none();
+        (all_read && fits).then_some(Self(ids))
     }
 }
 
-impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathIds<N> {
+impl<S: Send + Sync, T: Ids> FromRequestParts<S> for PathIds<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let params = RawPathParams::from_request_parts(parts, state)
             .await
             .map_err(|_| invalid_id("the path"))?;
-        let mut ids = [0; N];
-        let mut found = 0;
-        for (name, value) in &params {
-            if let Some(slot) = ids.get_mut(found) {
-                *slot = parse_positive(value).ok_or_else(|| invalid_id(name))?;
-            }
-            found += 1;
+        let (found, wanted) = (params.iter().count(), T::NAMES.len());
+        if found != wanted {
+            let cause = format!("a route with {found} path parameters takes {wanted} ids");
+            return Err(Problem::internal(cause));
         }
-        if found == N {
-            Ok(Self(ids))
-        } else {
-            Err(Problem::internal(format!("a route with {found} path parameters takes {N} ids")))
-        }
+        T::read(&mut params.iter()).map(Self).map_err(invalid_id)
+    }
+}
+
+impl<T: Ids> Described for PathIds<T> {
+    fn describe(description: &mut Description) {
+        T::NAMES.iter().for_each(|names| description.path_id(names));
+        description.errors(&[ErrorCode::InvalidId]);
     }
 }
 
@@ -474,17 +519,16 @@ impl<S: Send + Sync> FromRequestParts<S> for PathQueue {
     }
 }
 
+impl Described for PathQueue {
+    fn describe(description: &mut Description) {
+        description.path_queue();
+        description.errors(&[ErrorCode::QueueNotFound]);
+    }
+}
+
 fn invalid_id(name: &str) -> Problem {
     Problem::new(ErrorCode::InvalidId)
         .detail(format!("{name} must be a whole number from 1 to 9223372036854775807"))
-}
-
-/// Parses an id from a path or query.
-///
-/// # Errors
-/// 400 `INVALID_ID` naming `name`, where it is not a positive decimal 64-bit number.
-pub fn parse_id(name: &str, text: &str) -> Result<i64, Problem> {
-    parse_positive(text).ok_or_else(|| invalid_id(name))
 }
 
 /// A header that may come once.
@@ -570,6 +614,21 @@ impl<S: Send + Sync> FromRequestParts<S> for MaybeIdempotencyKey {
     }
 }
 
+impl Described for MaybeIdempotencyKey {
+    fn describe(description: &mut Description) {
+        description.header(
+            IDEMPOTENCY_KEY_HEADER,
+            "Same key and body: the first answer again",
+            Some("^[!#-~][!-~]{0,254}$"),
+        );
+        description.errors(&[
+            ErrorCode::DuplicateHeader,
+            ErrorCode::IdempotencyInFlight,
+            ErrorCode::IdempotencyKeyReused,
+        ]);
+    }
+}
+
 /// Extractor for a request that may carry an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaybeIdempotencyKey(pub Option<IdempotencyKey>);
@@ -584,13 +643,13 @@ mod tests {
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Sample {
-        user_id: WireId,
+        user_id: WireId<UserId>,
         #[serde(default)]
-        seat_ids: Vec<WireId>,
+        seat_ids: Vec<WireId<SeatId>>,
     }
 
     fn id(json: &str) -> Option<i64> {
-        serde_json::from_str::<WireId>(json).ok().map(WireId::get)
+        serde_json::from_str::<WireId<UserId>>(json).ok().map(|id| id.0.get())
     }
 
     fn amount(json: &str) -> Option<WireAmount> {
@@ -604,8 +663,12 @@ mod tests {
 
     #[test]
     fn ids_in_a_path_are_read_where_it_fits_the_template() {
-        let of = |path| PathIds::<2>::of(path, "/a/{id}/b/{other}/c").map(|ids| ids.0);
-        assert_eq!(of("/a/7/b/9223372036854775807/c"), Some([7, i64::MAX]));
+        type Pair = PathIds<(ConcertId, SessionId)>;
+        let of = |path| {
+            let PathIds((concert, session)) = Pair::of(path, "/a/{id}/b/{other}/c")?;
+            Some((concert.get(), session.get()))
+        };
+        assert_eq!(of("/a/7/b/9223372036854775807/c"), Some((7, i64::MAX)));
         for path in [
             "/a/7/b/8",
             "/a/7/b/8/c/",
@@ -614,12 +677,16 @@ mod tests {
             "/a//b/8/c",
             "/a/%37/b/8/c",
             "/a/7/b/9223372036854775808/c",
+            "/a/7/b/8",
+            "/a/7/b",
+            "/x/7/b/8/c",
             "a/7/b/8/c",
             "",
         ] {
             assert_eq!(of(path), None, "{path}");
         }
-        assert_eq!(PathIds::<1>::of("/a/7/b/8/c", "/a/{id}/b/{other}/c"), None);
+        assert_eq!(PathIds::<ConcertId>::of("/a/7/b/8/c", "/a/{id}/b/{other}/c"), None);
+        assert_eq!(Pair::of("/a/7", "/a/{id}"), None);
     }
 
     #[test]
@@ -692,7 +759,7 @@ mod tests {
     fn wrong_fields_are_named() {
         let parsed =
             sample(br#"{"userId": "17", "seatIds": [1, "2"], "more": {"x": [1]}}"#).unwrap();
-        assert_eq!((parsed.user_id.get(), parsed.seat_ids.len()), (17, 2));
+        assert_eq!((parsed.user_id.0.get(), parsed.seat_ids.len()), (17, 2));
         for (body, start) in [
             (r#"{"userId": 1, "seatIds": [1, 0]}"#, "seatIds[1]: "),
             (r#"{"userId": null}"#, "userId: "),

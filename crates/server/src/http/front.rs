@@ -27,24 +27,26 @@ use super::client::ClientAddress;
 use super::extract::PathIds;
 use super::observe::{Finished, Observed, Observer};
 use super::problem::Problem;
-use super::route::Route;
+use super::router::router;
+use super::state::HttpState;
 use super::{queue, reservations};
-use crate::app::AppState;
+use crate::endpoints::Route;
 
 /// The service of a listener: what serves a connection comes from [`Front::of`].
 #[derive(Clone)]
 pub struct Front {
-    app: AppState,
+    state: HttpState,
     observer: Observer,
     router: Router,
 }
 
 impl Front {
-    /// The service that answers with the handlers of `router`.
-    pub fn new(app: AppState) -> Self {
+    /// The service that answers with the handlers of the router.
+    pub fn new(state: HttpState) -> Self {
+        let app = state.app();
         let observer = Observer::new(&app.config.server.concurrency, &app.metrics);
-        let router = super::router(app.clone(), &observer);
-        Self { app, observer, router }
+        let router = router(state.clone(), &observer);
+        Self { state, observer, router }
     }
 
     /// The service for the connection of a peer.
@@ -122,7 +124,7 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
     type Future = FrontFuture;
 
     fn call(&self, request: hyper::Request<Incoming>) -> FrontFuture {
-        let Front { app, observer, router } = &self.front;
+        let Front { state: HttpState { app, web }, observer, router } = &self.front;
         let path = request.uri().path();
         if path == Route::QueueStatus.template() {
             if *request.method() == Method::GET {
@@ -134,24 +136,26 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
                 return FrontFuture::Answered(Some(response));
             }
             if *request.method() == Method::POST {
-                let client = ClientAddress::of(self.peer, request.headers(), app);
+                let client = ClientAddress::of(self.peer, request.headers(), &web.trusted_proxies);
+                let (rate, limits) = (web.join_rate.clone(), web.body);
                 return FrontFuture::Boxed(observer.start(
                     Route::QueueJoin,
                     request,
                     |request, begun| -> Boxed {
-                        let joined = queue::join_from(app.clone(), begun, client, request);
+                        let joined =
+                            queue::join_from(app.clone(), rate, limits, begun, client, request);
                         Box::pin(async move { whole(joined.await) })
                     },
                 ));
             }
         } else if *request.method() == Method::POST
-            && let Some(ids) = PathIds::<2>::of(path, Route::ReservationCreate.template())
+            && let Some(ids) = PathIds::of(path, Route::ReservationCreate.template())
         {
             return FrontFuture::Boxed(observer.start(
                 Route::ReservationCreate,
                 request,
                 |request, _| -> Boxed {
-                    let created = reservations::create_from(app.clone(), ids, request);
+                    let created = reservations::create_from(app.clone(), web.body, ids, request);
                     Box::pin(async move { created.await.map(Either::Right) })
                 },
             ));

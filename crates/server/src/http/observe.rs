@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -28,10 +28,11 @@ use axum::response::{IntoResponse, Response};
 use prometheus_client::metrics::counter::Counter;
 use tower::{Layer, Service};
 
-use super::problem::{ErrorCode, Problem};
+use super::damper::Damper;
+use super::problem::{Cause, ErrorCode, Problem};
 use super::request_id::{RequestId, RequestIds, X_REQUEST_ID};
-use super::route::{Class, Route};
 use crate::config::ConcurrencyConfig;
+use crate::endpoints::{Class, Route};
 use crate::metrics::{ClassLabel, HttpDurations, Metrics};
 
 /// Longest path and query that is served, in bytes. hyper would let through what fits its buffer.
@@ -39,6 +40,9 @@ const URI_MAX: usize = 8 * 1024;
 
 /// Whole seconds that a shed request is asked to wait.
 const SHED_RETRY_AFTER_SECONDS: u32 = 1;
+
+/// How often the log is told at the most why the store is unavailable.
+const UNAVAILABLE_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shared by all wrapped routes; cloning shares.
 #[derive(Debug, Clone)]
@@ -49,6 +53,8 @@ struct Inner {
     durations: HttpDurations,
     classes: [ClassLimit; Class::ALL.len()],
     ids: RequestIds,
+    /// Bounds how often the log is told why a 503 was answered.
+    unavailable: Damper,
 }
 
 /// On a cache line of its own: the classes are counted by different requests on different cores.
@@ -77,7 +83,8 @@ impl Observer {
             shed: metrics.http_server_requests_shed.get_or_create(&ClassLabel { class }).clone(),
         });
         let durations = metrics.http_server_request_duration.clone();
-        Self(Arc::new(Inner { durations, classes, ids: RequestIds::new() }))
+        let unavailable = Damper::new(UNAVAILABLE_LOG_INTERVAL);
+        Self(Arc::new(Inner { durations, classes, ids: RequestIds::new(), unavailable }))
     }
 
     /// Wraps a handler: `get(observer.handler(Route::QueueStatus, queue_status))`.
@@ -117,7 +124,7 @@ impl Observer {
         R::from_inner(self.0.finish(response, route, id, started))
     }
 
-    /// Begins to observe a request. `call` gives the future that answers it, and is told when the
+    /// Begins to observe a request. `call` returns the future that answers it, and is told when the
     /// request began.
     pub(crate) fn start<F, B>(
         &self,
@@ -138,7 +145,8 @@ impl Observer {
 }
 
 impl Inner {
-    /// Counts a request in, and gives why it is refused, if it is. It is to be counted out either way.
+    /// Counts a request in, and returns why it is refused, if it is. The caller counts it out in
+    /// either case.
     fn enter<B>(&self, class: Class, request: &axum::http::Request<B>) -> Option<Problem> {
         let limit = &self.classes[class.index()];
         // Counted first and compared afterwards: two arrivals cannot both take the last place.
@@ -167,27 +175,8 @@ impl Inner {
         let status = response.status().as_u16();
         self.durations.observe(route, status, took);
         if let Some(id) = id {
-            // A 503 is an answer, given by the thousand under load, and counted; the other 5xx are
-            // faults.
-            if status >= 500 && status != 503 {
-                tracing::error!(
-                    request.id = %id,
-                    http.method = route.method(),
-                    http.route = route.template(),
-                    http.status = status,
-                    duration.us = took.as_micros() as u64,
-                    "request failed"
-                );
-            } else {
-                tracing::debug!(
-                    request.id = %id,
-                    http.method = route.method(),
-                    http.route = route.template(),
-                    http.status = status,
-                    duration.us = took.as_micros() as u64,
-                    "request served"
-                );
-            }
+            let cause = if status >= 500 { response.extensions_mut().remove() } else { None };
+            self.log(route, status, &id, took, cause);
             response.headers_mut().insert(X_REQUEST_ID, id.header_value());
         }
         // Their bodies may not have been read; hyper would read them to their end to keep the
@@ -196,6 +185,37 @@ impl Inner {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+    /// Writes a request down, once.
+    fn log(&self, route: Route, status: u16, id: &RequestId, took: Duration, cause: Option<Cause>) {
+        /// All of them have these fields.
+        macro_rules! line {
+            ($level:ident, $message:literal $(, $($more:tt)+)?) => {
+                tracing::$level!(
+                    request.id = %id,
+                    http.method = route.method(),
+                    http.route = route.template(),
+                    http.status = status,
+                    duration.us = took.as_micros() as u64,
+                    $($($more)+,)?
+                    $message
+                )
+            };
+        }
+        match (status, cause) {
+            // A 503 is an answer, given by the thousand under load, and counted. Where it has a
+            // cause that somebody should know, a line now and then tells of all of them.
+            (503, Some(Cause(cause))) => match self.unavailable.pass(Instant::now()) {
+                Some(left_out) => {
+                    line!(warn, "request refused", error = %cause, log.left_out = left_out);
+                }
+                None => line!(debug, "request refused", error = %cause),
+            },
+            (503, None) => line!(debug, "request refused"),
+            (500.., Some(Cause(cause))) => line!(error, "request failed", error = %cause),
+            (500.., None) => line!(error, "request failed"),
+            _ => line!(debug, "request served"),
+        }
     }
 }
 
@@ -393,16 +413,19 @@ pub async fn method_not_allowed() -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::http::extract::{ApiJson, BodyLimits, PathIds};
+    use crate::http::reply::fault;
     use axum::Router;
     use axum::body::Body;
     use axum::extract::FromRef;
     use axum::routing::{get, post};
+    use boxoffice_backends::Fault;
+    use boxoffice_domain::ids::{ConcertId, SessionId};
     use http_body_util::BodyExt;
     use tower::ServiceExt;
+
+    type Pair = PathIds<(ConcertId, SessionId)>;
 
     #[derive(Clone)]
     struct State(BodyLimits);
@@ -410,6 +433,75 @@ mod tests {
     impl FromRef<State> for BodyLimits {
         fn from_ref(state: &State) -> Self {
             state.0
+        }
+    }
+
+    /// What is logged while the returned guard lives, in this thread.
+    fn logged() -> (Log, tracing::subscriber::DefaultGuard) {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn lines(&self) -> Vec<String> {
+            String::from_utf8(self.0.lock().clone()).unwrap().lines().map(str::to_owned).collect()
+        }
+    }
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn why_the_store_is_unavailable_is_for_the_log_and_not_by_the_thousand() {
+        let (router, ..) = app();
+        let (log, _guard) = logged();
+        let begun = Instant::now();
+        for n in 0..200 {
+            let mut asked = request("GET", "/unavailable");
+            let id = HeaderValue::from_str(&format!("request-{n}")).unwrap();
+            asked.headers_mut().insert(X_REQUEST_ID, id);
+            let (response, body) = send(&router, asked).await;
+            assert_eq!(response.status(), 503);
+            assert_eq!(code(&body), "STORE_UNAVAILABLE");
+            assert!(!body.contains("disk"), "{body}");
+            assert!(response.extensions().get::<Cause>().is_none());
+        }
+        let lines = log.lines();
+        assert!(lines[0].contains("error=the disk is full"), "{lines:?}");
+        assert!(lines[0].contains("request.id=request-0 "), "{lines:?}");
+        assert!(lines.len() as u64 <= 1 + begun.elapsed().as_secs(), "{lines:?}");
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_logged_once_with_its_cause() {
+        let (router, ..) = app();
+        let (log, _guard) = logged();
+        for (path, cause) in [("/unknown", "no answer to COMMIT"), ("/panic", "secret cause")] {
+            let (response, body) = send(&router, request("GET", path)).await;
+            assert!(response.status().as_u16() >= 500);
+            assert!(!body.contains(cause), "{body}");
+            let id = response.headers()[X_REQUEST_ID].to_str().unwrap();
+            let lines = log.lines();
+            let about: Vec<&String> = lines.iter().filter(|line| line.contains(id)).collect();
+            assert_eq!(about.len(), 1, "{lines:?}");
+            assert!(about[0].contains(cause), "{lines:?}");
         }
     }
 
@@ -423,6 +515,18 @@ mod tests {
                 "/panic",
                 get(observer
                     .handler(Route::SeatList, async || -> &'static str { panic!("secret cause") })),
+            )
+            .route(
+                "/unavailable",
+                get(observer.handler(Route::PointsBalance, async || {
+                    fault(&Fault::Unavailable("the disk is full".into()))
+                })),
+            )
+            .route(
+                "/unknown",
+                get(observer.handler(Route::PaymentCreate, async || {
+                    fault(&Fault::OutcomeUnknown("no answer to COMMIT".into()))
+                })),
             )
             .route(
                 "/forever",
@@ -447,9 +551,8 @@ mod tests {
             )
             .route(
                 "/a/{a}/b/{b}",
-                get(observer.handler(Route::SeatList, async |PathIds([a, b]): PathIds<2>| {
-                    format!("{a},{b}")
-                })),
+                get(observer
+                    .handler(Route::SeatList, async |PathIds((a, b)): Pair| format!("{a},{b}"))),
             )
             .fallback(observer.handler(Route::NotFound, not_found))
             .method_not_allowed_fallback(

@@ -1,68 +1,24 @@
-//! The API's description, generated from the handlers.
+//! The API's description: the list of endpoints, and what their handlers take.
 
-use serde_json::json;
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use std::sync::OnceLock;
+
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OneOfBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToSchema};
 
+use super::auth::{ADMIN_SCHEME, TICKET_SCHEME};
+use super::describe::Description;
 use super::problem::{ErrorCode, PROBLEM_JSON};
-use super::{admin, concerts, ops, payments, points, queue, reservations};
-
-/// An id in a request: a whole number, or such a number as a string.
-pub(super) fn id_schema() -> Schema {
-    let text = ObjectBuilder::new()
-        .schema_type(SchemaType::Type(Type::String))
-        .pattern(Some("^[1-9][0-9]{0,17}$"));
-    OneOfBuilder::new().item(whole(1)).item(text).examples([json!(17), json!("17")]).build().into()
-}
-
-/// A list of such ids.
-pub(super) fn ids_schema() -> Schema {
-    ArrayBuilder::new().items(RefOr::T(id_schema())).min_items(Some(1)).build().into()
-}
-
-/// An id in an answer.
-pub(super) fn id_out_schema() -> Schema {
-    whole(1).build().into()
-}
-
-/// An amount in a request.
-pub(super) fn amount_schema() -> Schema {
-    let text = ObjectBuilder::new()
-        .schema_type(SchemaType::Type(Type::String))
-        .pattern(Some("^[1-9][0-9]{0,15}$"));
-    OneOfBuilder::new().item(whole(1)).item(text).examples([json!(1000)]).build().into()
-}
-
-fn whole(minimum: i64) -> ObjectBuilder {
-    ObjectBuilder::new()
-        .schema_type(SchemaType::Type(Type::Integer))
-        .minimum(Some(minimum))
-        .maximum(Some(i64::MAX))
-}
-
-/// An error, as RFC 9457 has it.
-#[derive(ToSchema)]
-#[allow(dead_code)]
-#[schema(rename_all = "camelCase")]
-pub(super) struct ProblemDocument {
-    /// Where the code is explained.
-    r#type: String,
-    /// A short summary that does not vary.
-    title: String,
-    /// The status code.
-    status: u16,
-    /// What is wrong with this very request.
-    detail: String,
-    /// The stable code.
-    code: String,
-    /// The same as `detail`.
-    message: String,
-    /// The id of the request, as in `X-Request-Id`.
-    request_id: String,
-}
+use super::schema::ProblemDocument;
+use super::{admin, concerts, ops, payments, points, queue, reservations, seat_list};
+use crate::audit::AuditReport;
+use crate::endpoints::{Route, endpoints};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -75,24 +31,23 @@ pub(super) struct ProblemDocument {
         (name = "operations", description = "Health and metrics"),
         (name = "admin", description = "For operators"),
     ),
-    paths(
-        queue::join, queue::status, queue::leave, queue::document,
-        concerts::list, concerts::sessions, concerts::seats,
-        reservations::create, reservations::show, reservations::cancel,
-        payments::create, points::charge, points::charge_by_post, points::balance,
-        ops::live, ops::ready, ops::metrics, ops::metrics_actuator, ops::errors,
-        admin::queues, admin::create_queue, admin::change_queue, admin::pause, admin::resume,
-        admin::issue_tokens, admin::create_concert, admin::create_session, admin::create_seats,
-        admin::run_audit,
-    ),
     components(schemas(ProblemDocument)),
-    modifiers(&Security, &Problems),
+    modifiers(&Security, &Endpoints),
 )]
 struct Api;
 
 /// The description.
 pub fn document() -> utoipa::openapi::OpenApi {
     Api::openapi()
+}
+
+/// The description as JSON, which does not change while the service runs.
+pub(super) async fn show() -> Response {
+    static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
+    // Only maps with text keys are in it, so it always serialises.
+    let document =
+        DOCUMENT.get_or_init(|| serde_json::to_vec(&document()).unwrap_or_default().into());
+    ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()
 }
 
 struct Security;
@@ -102,83 +57,182 @@ impl Modify for Security {
         let components = openapi.components.get_or_insert_default();
         let ticket = ApiKeyValue::with_description("QUEUE-TOKEN", "The ticket that joining gave");
         components
-            .add_security_scheme("queueToken", SecurityScheme::ApiKey(ApiKey::Header(ticket)));
+            .add_security_scheme(TICKET_SCHEME, SecurityScheme::ApiKey(ApiKey::Header(ticket)));
         let admin = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .description(Some("From the configuration, or `admin.token` in the data directory"));
-        components.add_security_scheme("adminToken", SecurityScheme::Http(admin.build()));
+        components.add_security_scheme(ADMIN_SCHEME, SecurityScheme::Http(admin.build()));
     }
 }
 
-/// Gives every operation the errors that it can answer with.
-struct Problems;
+/// How every endpoint may refuse: before its handler is asked, for want of room, or at fault.
+const ANY_ENDPOINT: [ErrorCode; 5] = [
+    ErrorCode::InvalidHeader,
+    ErrorCode::UriTooLong,
+    ErrorCode::HeadersTooLarge,
+    ErrorCode::Internal,
+    ErrorCode::Overloaded,
+];
 
-impl Modify for Problems {
+/// An endpoint, as the list has it.
+struct Endpoint {
+    route: Route,
+    summary: &'static str,
+    tag: &'static str,
+    id: &'static str,
+    answers: Vec<(u16, &'static str, Option<Body>)>,
+    errors: &'static [ErrorCode],
+}
+
+/// The body of an answer, with what headers come along.
+struct Body {
+    media_type: &'static str,
+    schema: RefOr<Schema>,
+    schemas: Vec<(String, RefOr<Schema>)>,
+    headers: Vec<(&'static str, &'static str)>,
+}
+
+/// A JSON document.
+fn json<T: ToSchema>() -> Body {
+    let mut schemas = vec![(T::name().into_owned(), T::schema())];
+    T::schemas(&mut schemas);
+    let schema = Ref::from_schema_name(T::name()).into();
+    Body { media_type: "application/json", schema, schemas, headers: Vec::new() }
+}
+
+/// A text of some type.
+fn text(media_type: &'static str) -> Body {
+    let schema = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).into();
+    Body { media_type, schema, schemas: Vec::new(), headers: Vec::new() }
+}
+
+impl Body {
+    fn header(mut self, name: &'static str, description: &'static str) -> Self {
+        self.headers.push((name, description));
+        self
+    }
+}
+
+macro_rules! http_method {
+    (GET) => {
+        HttpMethod::Get
+    };
+    (POST) => {
+        HttpMethod::Post
+    };
+    (PATCH) => {
+        HttpMethod::Patch
+    };
+    (DELETE) => {
+        HttpMethod::Delete
+    };
+}
+
+macro_rules! body {
+    () => {
+        None
+    };
+    ($body:expr) => {
+        Some($body)
+    };
+}
+
+macro_rules! describe_all {
+    ($(
+        #[doc = $summary:literal]
+        $name:ident = $method:ident $template:literal $class:ident {
+            $(handler: $handler:path,
+            $(operation: $tag:literal $id:literal,
+            answers: [$($status:literal $meaning:literal $(=> $body:expr)?),+ $(,)?],
+            errors: [$($code:ident),* $(,)?],)?)?
+        }
+    )+) => {
+        /// Adds every endpoint that has an operation.
+        fn describe_all(openapi: &mut utoipa::openapi::OpenApi) {
+            $($($(
+                let endpoint = Endpoint {
+                    route: Route::$name,
+                    summary: $summary.trim(),
+                    tag: $tag,
+                    id: $id,
+                    answers: vec![$(($status, $meaning, body!($($body)?))),+],
+                    errors: &[$(ErrorCode::$code),*],
+                };
+                let asked = Description::of($handler, $template);
+                endpoint.add_to(openapi, http_method!($method), asked);
+            )?)?)+
+        }
+    };
+}
+
+endpoints!(describe_all);
+
+struct Endpoints;
+
+impl Modify for Endpoints {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        for (path, item) in &mut openapi.paths.paths {
-            let methods = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
-            for operation in methods.into_iter().flatten() {
-                describe_problems(path, operation);
-            }
-        }
+        describe_all(openapi);
     }
 }
 
-fn describe_problems(path: &str, operation: &mut Operation) {
-    let body = operation.request_body.is_some();
-    let secured = operation.security.is_some();
-    let sells = path.starts_with("/api/v1/concerts/")
-        || path.starts_with("/api/v1/reservations")
-        || path.starts_with("/api/v1/payments");
-    // 400 and 414 come before any handler, 405 never for a documented method; 503 is the answer of
-    // an overloaded service anywhere.
-    let mut statuses = vec![400, 414, 431, 500, 503];
-    if body {
-        statuses.extend([408, 413, 415, 422]);
-    }
-    if secured {
-        statuses.push(401);
-    }
-    if secured && sells {
-        statuses.push(403);
-    }
-    if path.contains('{')
-        || path.contains("/waiting-queues")
-        || path.ends_with("/payments")
-        || path.starts_with("/admin")
-    {
-        statuses.push(404);
-    }
-    if path.contains("/reservations")
-        || path.ends_with("/payments")
-        || path.starts_with("/admin")
-        || path.ends_with("/charge")
-    {
-        statuses.extend([409, 504]);
-    }
-    if path.ends_with("/payments") {
-        statuses.push(402);
-    }
-    if path == "/api/v1/waiting-queues" {
-        statuses.push(429);
-    }
-    let described = &mut operation.responses.responses;
-    for status in statuses {
-        let key = status.to_string();
-        if described.contains_key(&key) {
-            continue;
+impl Endpoint {
+    fn add_to(
+        self,
+        openapi: &mut utoipa::openapi::OpenApi,
+        method: HttpMethod,
+        asked: Description,
+    ) {
+        let schemas = &mut openapi.components.get_or_insert_default().schemas;
+        schemas.extend(asked.schemas);
+        let mut operation = OperationBuilder::new()
+            .operation_id(Some(self.id))
+            .tag(self.tag)
+            .summary(Some(self.summary))
+            .request_body(asked.body);
+        if !asked.parameters.is_empty() {
+            operation = operation.parameters(Some(asked.parameters));
         }
-        let codes: Vec<&str> = ErrorCode::ALL
-            .iter()
-            .filter(|code| code.status().as_u16() == status)
-            .map(|code| code.as_str())
-            .collect();
-        let content =
-            ContentBuilder::new().schema(Some(Ref::from_schema_name("ProblemDocument"))).build();
-        let response = ResponseBuilder::new()
-            .description(codes.join(", "))
-            .content(PROBLEM_JSON, content)
-            .build();
-        described.insert(key, RefOr::T(response));
+        if let Some(security) = asked.security {
+            operation = operation.security(security);
+        }
+        let mut listed = Vec::new();
+        for (status, meaning, body) in self.answers {
+            let mut response = ResponseBuilder::new().description(meaning);
+            if let Some(body) = body {
+                schemas.extend(body.schemas);
+                response = response.content(body.media_type, Content::new(Some(body.schema)));
+                for (name, description) in body.headers {
+                    let header = HeaderBuilder::new()
+                        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+                        .description(Some(description));
+                    response = response.header(name, header.build());
+                }
+            }
+            listed.push(status);
+            operation = operation.response(status.to_string(), response.build());
+        }
+        let refuses = |code: &ErrorCode| {
+            ANY_ENDPOINT.contains(code) || self.errors.contains(code) || asked.errors.contains(code)
+        };
+        // In the order of the table, so that codes of one status stand together.
+        let codes: Vec<ErrorCode> = ErrorCode::ALL.iter().copied().filter(refuses).collect();
+        for same in codes.chunk_by(|a, b| a.status() == b.status()) {
+            let status = same[0].status().as_u16();
+            // The health document tells of a service that is down in its own words.
+            if listed.contains(&status) {
+                continue;
+            }
+            let names: Vec<&str> = same.iter().map(|code| code.as_str()).collect();
+            let problem = Content::new(Some(Ref::from_schema_name("ProblemDocument")));
+            let response =
+                ResponseBuilder::new().description(names.join(", ")).content(PROBLEM_JSON, problem);
+            operation = operation.response(status.to_string(), response.build());
+        }
+        let path = self.route.template();
+        let item = PathItem::new(method, operation);
+        match openapi.paths.paths.get_mut(path) {
+            Some(others) => others.merge_operations(item),
+            None => drop(openapi.paths.paths.insert(path.to_owned(), item)),
+        }
     }
 }

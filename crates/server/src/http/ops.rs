@@ -1,6 +1,5 @@
 //! Health, metrics, and the documents that the service carries.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
@@ -8,13 +7,13 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use boxoffice_backends::store::Store;
-use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::problem::errors_markdown;
 use super::queue::{QueueState, state_of};
 use super::reply::json;
+use super::state::HttpState;
 use crate::app::AppState;
 use crate::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, RedisCallLabel};
 use prometheus_client::metrics::counter::Counter;
@@ -52,11 +51,6 @@ pub(super) struct Dependency {
     detail: Option<&'static str>,
 }
 
-/// Tells that the process answers.
-#[utoipa::path(
-    get, path = "/health/live", tag = "operations",
-    responses((status = 200, description = "The process answers", body = Health))
-)]
 pub(super) async fn live() -> Response {
     const BODY: &[u8] = br#"{"status":"UP","dependencies":[]}"#;
     let mut response = Response::new(axum::body::Body::from(BODY));
@@ -64,14 +58,6 @@ pub(super) async fn live() -> Response {
     response
 }
 
-/// Tells whether the service can sell.
-#[utoipa::path(
-    get, path = "/health/ready", tag = "operations",
-    responses(
-        (status = 200, description = "It can", body = Health),
-        (status = 503, description = "It cannot", body = Health),
-    )
-)]
 pub(super) async fn ready(State(app): State<AppState>) -> Response {
     let part = |name, fault: Option<&'static str>| Dependency {
         name,
@@ -110,12 +96,7 @@ pub(super) async fn ready(State(app): State<AppState>) -> Response {
     json(code, &Health { status, dependencies })
 }
 
-/// Gives the metrics to Prometheus.
-#[utoipa::path(
-    get, path = "/metrics", tag = "operations",
-    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"))
-)]
-pub(super) async fn metrics(State(app): State<AppState>) -> Response {
+pub(super) async fn metrics(State(HttpState { app, web }): State<HttpState>) -> Response {
     let now = app.clock.now();
     let level = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let m = &app.metrics;
@@ -163,33 +144,10 @@ pub(super) async fn metrics(State(app): State<AppState>) -> Response {
     }
     m.store_up.set(app.store.stats().fault().is_none().into());
     m.store_pending_commands.set(level(app.store.stats().pending.load(Ordering::Relaxed)));
-    m.seat_list_builds.inner().store(app.seat_lists.builds(), Ordering::Relaxed);
+    m.seat_list_builds.inner().store(web.seat_lists.builds(), Ordering::Relaxed);
     ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], m.render()).into_response()
 }
 
-/// Gives the metrics where existing scrape configurations look.
-#[utoipa::path(
-    get, path = "/actuator/prometheus", tag = "operations",
-    responses((status = 200, description = "OpenMetrics text, where existing configurations look", body = String, content_type = "application/openmetrics-text"))
-)]
-pub(super) async fn metrics_actuator(state: State<AppState>) -> Response {
-    metrics(state).await
-}
-
-/// Gives the API's description, which does not change while the service runs.
-pub(super) async fn openapi() -> Response {
-    static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
-    // Only maps with text keys are in it, so it always serialises.
-    let document = DOCUMENT
-        .get_or_init(|| serde_json::to_vec(&super::openapi::document()).unwrap_or_default().into());
-    ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()
-}
-
-/// Lists the error codes.
-#[utoipa::path(
-    get, path = "/docs/errors", tag = "operations",
-    responses((status = 200, description = "Every error code, as Markdown", body = String, content_type = "text/markdown"))
-)]
 pub(super) async fn errors() -> Response {
     ([(CONTENT_TYPE, "text/markdown; charset=utf-8")], errors_markdown()).into_response()
 }

@@ -5,18 +5,18 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::rfc3339;
+use boxoffice_backends::sequencer::Queue;
 use boxoffice_backends::store::{Pay, TicketKey};
-use boxoffice_domain::ids::ReservationId;
+use boxoffice_domain::ids::{ReservationId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::Presented;
 use super::extract::{ApiJson, IdempotencyKey, MaybeIdempotencyKey, WireId};
 use super::idempotency;
-use super::problem::{ErrorCode, Problem};
-use super::queue::user_id;
+use super::problem::Problem;
 use super::reply::{json, reservation_error};
-use crate::app::AppState;
+use crate::app::{App, AppState};
 use crate::metrics::{Outcome, OutcomeLabel};
 
 /// A reservation to be paid.
@@ -24,11 +24,11 @@ use crate::metrics::{Outcome, OutcomeLabel};
 #[serde(rename_all = "camelCase")]
 pub(super) struct PaymentRequest {
     /// Who pays; the ticket's user.
-    #[schema(schema_with = super::openapi::id_schema)]
-    user_id: WireId,
+    #[schema(schema_with = super::schema::id)]
+    user_id: WireId<UserId>,
     /// Which reservation.
-    #[schema(schema_with = super::openapi::id_schema)]
-    reservation_id: WireId,
+    #[schema(schema_with = super::schema::id)]
+    reservation_id: WireId<ReservationId>,
 }
 
 /// A payment made.
@@ -36,10 +36,10 @@ pub(super) struct PaymentRequest {
 #[serde(rename_all = "camelCase")]
 pub(super) struct PaymentResponse {
     /// The payment.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     payment_id: i64,
     /// What it paid.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     reservation_id: i64,
     /// How much, in points.
     payment_amount: i64,
@@ -58,13 +58,6 @@ pub(super) enum PaymentStatus {
     Completed,
 }
 
-/// Pays for a reservation and spends the ticket.
-#[utoipa::path(
-    post, path = "/api/v1/payments", operation_id = "pay", tag = "sales", security(("queueToken" = [])),
-    request_body = PaymentRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", pattern = "^[!#-~][!-~]{0,254}$")),
-    responses((status = 201, description = "Paid", body = PaymentResponse))
-)]
 pub(super) async fn create(
     State(app): State<AppState>,
     presented: Presented,
@@ -91,11 +84,9 @@ async fn pay(
     request: PaymentRequest,
 ) -> Result<(Response, Outcome), (Problem, Outcome)> {
     let forbidden = |problem| (problem, Outcome::Forbidden);
-    let user = user_id(request.user_id).map_err(|problem| (problem, Outcome::Invalid))?;
+    let PaymentRequest { user_id: WireId(user), reservation_id: WireId(reservation) } = request;
     presented.must_be(user).map_err(forbidden)?;
     presented.must_have_been_admitted().map_err(forbidden)?;
-    let reservation = ReservationId::new(request.reservation_id.get())
-        .ok_or_else(|| (Problem::new(ErrorCode::InvalidId), Outcome::Invalid))?;
     let entered = idempotency::enter(app, user, key, "pay", [user.get(), reservation.get()])
         .map_err(|problem| (problem, Outcome::KeyConflict))?;
 
@@ -103,13 +94,22 @@ async fn pay(
     // progress must follow its answer, whether the client is still there or not.
     let task = {
         let app = app.clone();
+        let over = Queue::is_spent(presented.place);
         let Presented { pass, queue, now, .. } = presented;
         tokio::spawn(async move {
             let (key, guard) = entered.map_or((None, None), |e| (Some(e.key), Some(e.guard)));
             let ticket = TicketKey::from(&pass.ticket);
+            let again = ticket.clone();
             let answer =
                 app.store.pay(Pay { user, ticket, reservation, idempotency: key, now }).await;
-            if answer.is_ok() {
+            let spent = match &answer {
+                // The ticket need not be the one that paid: then it stays good. Where it is, the
+                // answer that would have told so may have been lost, between here and the store.
+                Ok(answer) if answer.replayed => !over && is_spent(&app, again).await,
+                Ok(_) => true,
+                Err(_) => false,
+            };
+            if spent {
                 app.sequencer.finish(&queue, &pass);
             }
             drop(guard);
@@ -132,4 +132,13 @@ async fn pay(
         },
     );
     Ok((response, outcome))
+}
+
+/// Whether the store knows that a ticket is spent. While it cannot be asked, memory stays as it is;
+/// the store itself refuses what is spent.
+async fn is_spent(app: &App, ticket: TicketKey) -> bool {
+    app.store.is_spent(ticket).await.unwrap_or_else(|cause| {
+        tracing::warn!(error = %cause, "the store does not say whether a ticket is spent");
+        false
+    })
 }

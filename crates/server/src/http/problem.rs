@@ -238,7 +238,13 @@ pub struct Problem {
     code: ErrorCode,
     detail: Option<Cow<'static, str>>,
     retry_after_seconds: Option<u32>,
+    cause: Option<Cause>,
 }
+
+/// What is at the bottom of a problem. It travels in the extensions of a response, which no client
+/// sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cause(pub String);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -256,19 +262,20 @@ struct Document<'a> {
 impl Problem {
     /// A problem whose detail is the code's meaning.
     pub fn new(code: ErrorCode) -> Self {
-        Self { code, detail: None, retry_after_seconds: None }
+        Self { code, detail: None, retry_after_seconds: None, cause: None }
     }
 
-    /// A 500. The cause is logged once, here, under the current request's id; the client gets none
-    /// of it.
+    /// A 500 with its cause.
     pub fn internal(cause: impl Display) -> Self {
-        let id = RequestId::current();
-        tracing::error!(
-            request.id = id.as_ref().map(tracing::field::display),
-            error = %cause,
-            "request failed"
-        );
-        Self::new(ErrorCode::Internal)
+        Self::new(ErrorCode::Internal).because(cause)
+    }
+
+    /// Says why, for the log: whatever observes the request writes it down under the request's id.
+    /// The client gets none of it.
+    #[must_use]
+    pub fn because(mut self, cause: impl Display) -> Self {
+        self.cause = Some(Cause(cause.to_string()));
+        self
     }
 
     /// Says what is wrong with this very request. Must not repeat a secret. Ignored for
@@ -330,6 +337,9 @@ impl IntoResponse for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(cause);
         }
         response
     }

@@ -2,13 +2,15 @@
 
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRef, State};
+use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use boxoffice_backends::Fault;
 use boxoffice_backends::events::{rfc3339, rfc3339_to};
 use boxoffice_backends::sequencer::Queue;
 use boxoffice_domain::ids::UserId;
@@ -23,8 +25,10 @@ use super::auth::Presented;
 use super::client::ClientAddress;
 use super::extract::{ApiJson, BodyLimits, PathQueue, WireId};
 use super::problem::{ErrorCode, Problem};
+use super::rate_limit::ClientRateLimit;
 use super::reply::{PlainObject, fault, field, json, json_bytes};
-use crate::app::AppState;
+use super::state::HttpState;
+use crate::app::{App, AppState};
 use crate::tickets::Signed;
 
 /// A fan who wants to join.
@@ -32,8 +36,8 @@ use crate::tickets::Signed;
 #[serde(rename_all = "camelCase")]
 pub(super) struct JoinRequest {
     /// Who joins.
-    #[schema(schema_with = super::openapi::id_schema)]
-    user_id: WireId,
+    #[schema(schema_with = super::schema::id)]
+    user_id: WireId<UserId>,
     /// Which queue; the default one where it is left out.
     #[schema(example = "main")]
     queue: Option<String>,
@@ -113,7 +117,7 @@ impl JoinResponse<'_> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusResponse<'a> {
     /// Whose ticket it is.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     user_id: i64,
     /// Its queue.
     queue: &'a str,
@@ -200,22 +204,19 @@ fn pace(number: u64, settings: &Settings, now: Timestamp, jitter: u64) -> (Optio
     (eta.map(|eta| eta.as_secs()), poll_after(eta, jitter).as_millis() as u64)
 }
 
-/// Joins a queue.
-#[utoipa::path(
-    post, path = "/api/v1/waiting-queues", tag = "queue", request_body = JoinRequest,
-    responses((status = 201, description = "A ticket at the end of the line", body = JoinResponse))
-)]
 pub(super) async fn join(
-    State(app): State<AppState>,
+    State(HttpState { app, web }): State<HttpState>,
     ClientAddress(client): ClientAddress,
     ApiJson(request): ApiJson<JoinRequest>,
 ) -> Result<Response, Problem> {
-    join_at(&app, Instant::now(), client, request).await.map(|joined| joined.map(Body::new))
+    let rate = web.join_rate.as_deref();
+    join_at(&app, rate, Instant::now(), client, request).await.map(|joined| joined.map(Body::new))
 }
 
 /// The answer to a join that came at `begun`.
 async fn join_at(
-    app: &AppState,
+    app: &App,
+    rate: Option<&ClientRateLimit>,
     begun: Instant,
     client: IpAddr,
     request: JoinRequest,
@@ -223,20 +224,18 @@ async fn join_at(
     if app.is_draining() {
         return Err(Problem::new(ErrorCode::ShuttingDown).retry_after(1));
     }
-    if let Some(rate) = &app.join_rate {
+    if let Some(rate) = rate {
         rate.check(client)?;
     }
-    let user = user_id(request.user_id)?;
+    let WireId(user) = request.user_id;
     let name = request.queue.as_deref().unwrap_or(app.default_queue.as_str());
     let queue = app.sequencer.queue(name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
-    let seq = app.sequencer.join(&queue).await.map_err(|cause| {
-        match fault(&cause) {
-            // What is away is the store, but what the fan cannot have is a place in the queue.
-            problem if problem.code() == ErrorCode::StoreUnavailable => {
-                Problem::new(ErrorCode::QueueUnavailable).retry_after(1)
-            }
-            problem => problem,
+    let seq = app.sequencer.join(&queue).await.map_err(|cause| match &cause {
+        // What is away is the store, but what the fan cannot have is a place in the queue.
+        Fault::Unavailable(what) => {
+            Problem::new(ErrorCode::QueueUnavailable).retry_after(1).because(what)
         }
+        Fault::OutcomeUnknown(_) | Fault::Corrupt(_) => fault(&cause),
     })?;
     let now = app.clock.at(begun);
     let ticket =
@@ -264,21 +263,17 @@ async fn join_at(
 /// See [`join`]; for requests that have not been through the router.
 pub(super) async fn join_from(
     app: AppState,
+    rate: Option<Arc<ClientRateLimit>>,
+    limits: BodyLimits,
     begun: Instant,
     ClientAddress(client): ClientAddress,
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let (parts, body) = request.into_parts();
-    let limits = BodyLimits::from_ref(&app);
     let ApiJson(request) = ApiJson::read(&parts.headers, body, limits).await?;
-    join_at(&app, begun, client, request).await
+    join_at(&app, rate.as_deref(), begun, client, request).await
 }
 
-/// Tells where a ticket stands.
-#[utoipa::path(
-    get, path = "/api/v1/waiting-queues", tag = "queue", security(("queueToken" = [])),
-    responses((status = 200, description = "Where the ticket stands", body = StatusResponse))
-)]
 pub(super) async fn status(presented: Presented) -> Response {
     place_of(&presented).map(Body::new)
 }
@@ -326,11 +321,6 @@ pub(super) fn place_of(presented: &Presented) -> Response<Full<Bytes>> {
     json_bytes(StatusCode::OK, answer.to_json())
 }
 
-/// Gives a ticket up.
-#[utoipa::path(
-    delete, path = "/api/v1/waiting-queues", tag = "queue", security(("queueToken" = [])),
-    responses((status = 204, description = "The place is given up, for good"))
-)]
 pub(super) async fn leave(
     State(app): State<AppState>,
     presented: Presented,
@@ -347,12 +337,6 @@ pub(super) async fn leave(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Tells anybody how a queue is doing.
-#[utoipa::path(
-    get, path = "/api/v1/waiting-queues/{queue}", tag = "queue",
-    params(("queue" = String, Path, description = "The queue's name", example = "main")),
-    responses((status = 200, description = "How the queue is doing; may be cached for a second", body = QueueDocument))
-)]
 pub(super) async fn document(
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
@@ -376,11 +360,6 @@ pub(super) async fn document(
     );
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=1"));
     Ok(response)
-}
-
-/// The user with the id of a request.
-pub(super) fn user_id(id: WireId) -> Result<UserId, Problem> {
-    UserId::new(id.get()).ok_or_else(|| Problem::new(ErrorCode::InvalidId))
 }
 
 #[cfg(test)]

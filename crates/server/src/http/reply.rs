@@ -95,10 +95,10 @@ impl PlainObject {
 /// What a store that could not becomes.
 pub(super) fn fault(fault: &Fault) -> Problem {
     match fault {
-        Fault::Unavailable(_) => {
-            Problem::new(ErrorCode::StoreUnavailable).retry_after(STORE_RETRY_AFTER_SECONDS)
-        }
-        Fault::OutcomeUnknown(_) => Problem::new(ErrorCode::OutcomeUnknown),
+        Fault::Unavailable(what) => Problem::new(ErrorCode::StoreUnavailable)
+            .retry_after(STORE_RETRY_AFTER_SECONDS)
+            .because(what),
+        Fault::OutcomeUnknown(what) => Problem::new(ErrorCode::OutcomeUnknown).because(what),
         Fault::Corrupt(what) => Problem::internal(what),
     }
 }

@@ -1,6 +1,6 @@
 //! Reservations: hold seats, look, give back.
 
-use axum::extract::{FromRef, State};
+use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -8,7 +8,7 @@ use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::store::{Reserve, ReserveRejected, TicketKey};
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::command::refusal_from_memory;
-use boxoffice_domain::ids::{ReservationId, SeatId, SessionId};
+use boxoffice_domain::ids::{ConcertId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::queue::Place;
 use boxoffice_domain::sales::{HoldRejected, Item, Reservation, ReservationState, check_seat_list};
 use boxoffice_domain::time::Timestamp;
@@ -17,12 +17,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::{Presented, ended};
-use super::extract::{
-    ApiJson, BodyLimits, IdempotencyKey, MaybeIdempotencyKey, PathId, PathIds, WireId,
-};
+use super::extract::{ApiJson, BodyLimits, IdempotencyKey, MaybeIdempotencyKey, PathIds, WireId};
 use super::idempotency;
 use super::problem::{ErrorCode, Problem};
-use super::queue::user_id;
 use super::reply::{fault, hold_rejected, json, reservation_error, reserve_error};
 use crate::app::{App, AppState};
 use crate::metrics::{Outcome, OutcomeLabel};
@@ -32,11 +29,11 @@ use crate::metrics::{Outcome, OutcomeLabel};
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReserveRequest {
     /// Who reserves; the ticket's user.
-    #[schema(schema_with = super::openapi::id_schema)]
-    user_id: WireId,
+    #[schema(schema_with = super::schema::id)]
+    user_id: WireId<UserId>,
     /// Which seats: all are held, or none.
-    #[schema(schema_with = super::openapi::ids_schema)]
-    seat_ids: Vec<WireId>,
+    #[schema(schema_with = super::schema::ids)]
+    seat_ids: Vec<WireId<SeatId>>,
 }
 
 /// A seat of a reservation.
@@ -44,7 +41,7 @@ pub(super) struct ReserveRequest {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReservedSeat {
     /// The seat.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     seat_id: i64,
     /// The number printed on it.
     number: u32,
@@ -63,7 +60,7 @@ impl From<&Item> for ReservedSeat {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReserveResponse {
     /// The reservation, to be paid.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     reservation_id: i64,
     /// What it costs, in points.
     total_price: i64,
@@ -93,16 +90,16 @@ pub(super) enum ReservationStatus {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReservationResponse {
     /// The reservation.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     reservation_id: i64,
     /// Whose it is.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     user_id: i64,
     /// The concert.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     concert_id: i64,
     /// The session.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     session_id: i64,
     /// What has become of it.
     status: ReservationStatus,
@@ -125,27 +122,14 @@ fn count(app: &App, outcome: Outcome) {
     app.metrics.reservations.get_or_create(&OutcomeLabel { outcome }).inc();
 }
 
-/// Holds seats.
-#[utoipa::path(
-    post, path = "/api/v1/concerts/{id}/sessions/{sessionId}/reservations",
-    operation_id = "reserve", tag = "sales",
-    security(("queueToken" = [])), request_body = ReserveRequest,
-    params(
-        ("id" = String, Path, description = "The concert", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
-        ("sessionId" = String, Path, description = "The session", pattern = "^[1-9][0-9]{0,17}$", example = "1"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: the first answer again", pattern = "^[!#-~][!-~]{0,254}$"),
-    ),
-    responses((status = 201, description = "All seats are held", body = ReserveResponse,
-        headers(("Location" = String, description = "The reservation"))))
-)]
 pub(super) async fn create(
     State(app): State<AppState>,
     presented: Presented,
-    PathIds([concert, session]): PathIds<2>,
+    ids: PathIds<(ConcertId, SessionId)>,
     MaybeIdempotencyKey(key): MaybeIdempotencyKey,
     ApiJson(request): ApiJson<ReserveRequest>,
 ) -> Result<Response, Problem> {
-    let answer = reserve(&app, presented, concert, session, key, request).await;
+    let answer = reserve(&app, presented, ids, key, request).await;
     match answer {
         Ok((response, outcome)) => {
             count(&app, outcome);
@@ -161,7 +145,8 @@ pub(super) async fn create(
 /// See [`create`]; for requests that have not been through the router.
 pub(super) async fn create_from(
     app: AppState,
-    ids: PathIds<2>,
+    limits: BodyLimits,
+    ids: PathIds<(ConcertId, SessionId)>,
     request: hyper::Request<Incoming>,
 ) -> Response {
     let (parts, body) = request.into_parts();
@@ -169,7 +154,7 @@ pub(super) async fn create_from(
     let read = async {
         let presented = Presented::from_headers(&parts.headers, &app)?;
         let key = IdempotencyKey::from_headers(&parts.headers)?;
-        let body = ApiJson::read(&parts.headers, body, BodyLimits::from_ref(&app)).await?;
+        let body = ApiJson::read(&parts.headers, body, limits).await?;
         create(State(app), presented, ids, MaybeIdempotencyKey(key), body).await
     };
     read.await.into_response()
@@ -180,14 +165,13 @@ type Refused = (Problem, Outcome);
 async fn reserve(
     app: &AppState,
     presented: Presented,
-    concert: i64,
-    session: i64,
+    PathIds((concert, session)): PathIds<(ConcertId, SessionId)>,
     key: Option<IdempotencyKey>,
     request: ReserveRequest,
 ) -> Result<(Response, Outcome), Refused> {
     let forbidden = |problem| (problem, Outcome::Forbidden);
     let not_found = |code| (Problem::new(code), Outcome::NotFound);
-    let user = user_id(request.user_id).map_err(|problem| (problem, Outcome::Invalid))?;
+    let WireId(user) = request.user_id;
     presented.must_be(user).map_err(forbidden)?;
     // A ticket that is over makes no new hold, but may still ask for the answer it got before.
     let over = match presented.place {
@@ -197,17 +181,13 @@ async fn reserve(
             None
         }
     };
-    let seats: Vec<SeatId> =
-        request.seat_ids.iter().filter_map(|id| SeatId::new(id.get())).collect();
+    let seats: Vec<SeatId> = request.seat_ids.iter().map(|id| id.0).collect();
     check_seat_list(&seats, &app.limits).map_err(hold_rejected)?;
 
     let catalog = app.store.catalog();
-    let concert = boxoffice_domain::ids::ConcertId::new(concert)
-        .and_then(|id| catalog.concert(id))
-        .ok_or_else(|| not_found(ErrorCode::ConcertNotFound))?;
-    let hall = SessionId::new(session)
-        .and_then(|session| catalog.hall(concert.id, session))
-        .ok_or_else(|| not_found(ErrorCode::SessionNotFound))?;
+    let concert = catalog.concert(concert).ok_or_else(|| not_found(ErrorCode::ConcertNotFound))?;
+    let hall =
+        catalog.hall(concert.id, session).ok_or_else(|| not_found(ErrorCode::SessionNotFound))?;
     presented.must_be_of(&concert.queue).map_err(forbidden)?;
 
     let mut request = Reserve {
@@ -227,7 +207,7 @@ async fn reserve(
     {
         return Err(hold_rejected(why));
     }
-    let ids = [user.get(), concert.id.get(), session];
+    let ids = [user.get(), concert.id.get(), session.get()];
     let values = ids.into_iter().chain(request.seats.iter().map(|seat| seat.get()));
     let entered = idempotency::enter(app, user, key, "reserve", values)
         .map_err(|problem| (problem, Outcome::KeyConflict))?;
@@ -275,19 +255,12 @@ async fn reserve(
     Ok((response, outcome))
 }
 
-/// Shows a reservation.
-#[utoipa::path(
-    get, path = "/api/v1/reservations/{id}", tag = "sales", security(("queueToken" = [])),
-    params(("id" = String, Path, description = "The reservation", pattern = "^[1-9][0-9]{0,17}$", example = "1")),
-    responses((status = 200, description = "The reservation", body = ReservationResponse))
-)]
 pub(super) async fn show(
     State(app): State<AppState>,
     presented: Presented,
-    id: PathId,
+    PathIds(id): PathIds<ReservationId>,
 ) -> Result<Response, Problem> {
     presented.must_have_been_admitted()?;
-    let id = reservation_id(id)?;
     let found = app.store.reservation(id).await.map_err(|cause| fault(&cause))?;
     let (reservation, until) = found.ok_or_else(|| Problem::new(ErrorCode::ReservationNotFound))?;
     if reservation.user != presented.user() {
@@ -317,19 +290,12 @@ fn shown(reservation: &Reservation, until: Timestamp, now: Timestamp) -> Reserva
     }
 }
 
-/// Gives a hold back.
-#[utoipa::path(
-    delete, path = "/api/v1/reservations/{id}", tag = "sales", security(("queueToken" = [])),
-    params(("id" = String, Path, description = "The reservation", pattern = "^[1-9][0-9]{0,17}$", example = "1")),
-    responses((status = 204, description = "The seats are free again"))
-)]
 pub(super) async fn cancel(
     State(app): State<AppState>,
     presented: Presented,
-    id: PathId,
+    PathIds(id): PathIds<ReservationId>,
 ) -> Result<StatusCode, Problem> {
     presented.must_have_been_admitted()?;
-    let id = reservation_id(id)?;
     match app.store.cancel(id, presented.user(), presented.now).await {
         Ok(()) => {
             count(&app, Outcome::Cancelled);
@@ -341,8 +307,4 @@ pub(super) async fn cancel(
             Err(problem)
         }
     }
-}
-
-fn reservation_id(id: PathId) -> Result<ReservationId, Problem> {
-    ReservationId::new(id.get()).ok_or_else(|| Problem::new(ErrorCode::InvalidId))
 }

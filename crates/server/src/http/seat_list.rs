@@ -26,7 +26,7 @@ use utoipa::ToSchema;
 /// A seat list.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SeatList {
+pub(super) struct SeatList {
     /// How many seats there are.
     total_seat_count: usize,
     /// Seats that can be taken.
@@ -38,9 +38,9 @@ pub struct SeatList {
 /// A seat in a list.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ListedSeat {
+pub(super) struct ListedSeat {
     /// The seat.
-    #[schema(schema_with = super::openapi::id_out_schema)]
+    #[schema(schema_with = super::schema::id_out)]
     seat_id: i64,
     /// The number printed on it.
     number: u32,
@@ -53,7 +53,7 @@ pub struct ListedSeat {
 /// Who has a seat.
 #[derive(Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum SeatStatus {
+pub(super) enum SeatStatus {
     /// Nobody.
     Available,
     /// Somebody who has not paid yet.
@@ -62,12 +62,34 @@ pub enum SeatStatus {
     Confirmed,
 }
 
+/// How the bytes of a list are coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coding {
+    /// Not at all.
+    Identity,
+    /// Compressed.
+    Gzip,
+}
+
+/// The entity tags of one rendering. They are strong, so each form of it has its own: the same tag
+/// would say that the bytes are the same.
+#[derive(Clone)]
+struct Etags {
+    identity: String,
+    gzip: String,
+}
+
+impl Etags {
+    fn new(process: u32, count: u64) -> Self {
+        let name = format!("{process:08x}-{count}");
+        Self { identity: format!("\"{name}\""), gzip: format!("\"{name}-gzip\"") }
+    }
+}
+
 /// A rendered list.
-pub struct Rendered {
-    /// Names this very rendering.
-    pub etag: String,
-    /// The JSON.
-    pub json: Bytes,
+pub(super) struct Rendered {
+    etags: Etags,
+    json: Bytes,
     gzip: OnceCell<Bytes>,
     version: u64,
     /// When a hold in it runs out, which no version counts.
@@ -84,7 +106,7 @@ struct Slot {
 }
 
 /// All lists that were asked for.
-pub struct SeatLists {
+pub(super) struct SeatLists {
     slots: RwLock<HashMap<SessionId, Arc<Slot>>>,
     builds: AtomicU64,
     /// Different in every process, because versions start anew in each.
@@ -115,8 +137,24 @@ impl Rendered {
                 && self.at.elapsed() < (self.cost * STALE_BUILDS).min(STALE_MAX))
     }
 
+    /// Names this very rendering, in this form.
+    pub(super) fn etag(&self, coding: Coding) -> &str {
+        match coding {
+            Coding::Identity => &self.etags.identity,
+            Coding::Gzip => &self.etags.gzip,
+        }
+    }
+
+    /// The JSON in this form.
+    pub(super) async fn bytes(&self, coding: Coding) -> Bytes {
+        match coding {
+            Coding::Identity => self.json.clone(),
+            Coding::Gzip => self.compressed().await,
+        }
+    }
+
     /// The list compressed, once.
-    pub async fn gzip(&self) -> Bytes {
+    async fn compressed(&self) -> Bytes {
         let compress = || async {
             let json = self.json.clone();
             let compressed = tokio::task::spawn_blocking(move || gzip(&json)).await;
@@ -128,12 +166,12 @@ impl Rendered {
 
 impl SeatLists {
     /// How many lists were built since the start.
-    pub fn builds(&self) -> u64 {
+    pub(super) fn builds(&self) -> u64 {
         self.builds.load(Ordering::Relaxed)
     }
 
     /// The list of a session.
-    pub async fn get(&self, hall: &Arc<Hall>, now: Timestamp) -> Arc<Rendered> {
+    pub(super) async fn get(&self, hall: &Arc<Hall>, now: Timestamp) -> Arc<Rendered> {
         let slot = self.slot(hall.session().id);
         if let Some(rendered) = slot.current.load_full().filter(|list| list.serves(hall, now)) {
             return rendered;
@@ -143,15 +181,15 @@ impl SeatLists {
             return rendered;
         }
         let count = self.builds.fetch_add(1, Ordering::Relaxed);
-        let etag = format!("\"{:08x}-{count}\"", self.nonce);
+        let etags = Etags::new(self.nonce, count);
         let rendered = if hall.total() <= INLINE_MAX {
-            Arc::new(render(hall, now, etag))
+            Arc::new(render(hall, now, etags))
         } else {
-            let (hall, again) = (hall.clone(), etag.clone());
-            let built = tokio::task::spawn_blocking(move || render(&hall, now, etag)).await;
+            let (hall, again) = (hall.clone(), etags.clone());
+            let built = tokio::task::spawn_blocking(move || render(&hall, now, etags)).await;
             // The thread pool refuses only while the process ends.
             Arc::new(built.unwrap_or_else(|_| Rendered {
-                etag: again,
+                etags: again,
                 json: Bytes::from_static(b"{}"),
                 gzip: OnceCell::new(),
                 version: 0,
@@ -172,7 +210,7 @@ impl SeatLists {
     }
 }
 
-fn render(hall: &Hall, now: Timestamp, etag: String) -> Rendered {
+fn render(hall: &Hall, now: Timestamp, etags: Etags) -> Rendered {
     let at = Instant::now();
     let (version, seats) = hall.snapshot();
     let (free, taken): (Vec<&Seat>, Vec<&Seat>) =
@@ -185,7 +223,7 @@ fn render(hall: &Hall, now: Timestamp, etag: String) -> Rendered {
     // Strings and numbers always serialise.
     let json = serde_json::to_vec(&list).unwrap_or_default().into();
     Rendered {
-        etag,
+        etags,
         json,
         gzip: OnceCell::new(),
         version,

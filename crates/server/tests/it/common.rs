@@ -291,26 +291,34 @@ impl std::fmt::Display for Reply {
     }
 }
 
-/// The statuses that the API description lists, for each method and path template.
-fn described() -> &'static HashMap<(String, String), Vec<u16>> {
-    static DESCRIBED: OnceLock<HashMap<(String, String), Vec<u16>>> = OnceLock::new();
+/// The answers that the API description lists, for each method and path template: what it says of
+/// each status, and whether it is a problem.
+type Described = HashMap<(String, String), HashMap<u16, (String, bool)>>;
+
+fn described() -> &'static Described {
+    static DESCRIBED: OnceLock<Described> = OnceLock::new();
     DESCRIBED.get_or_init(|| {
         let document = serde_json::to_value(boxoffice::http::openapi::document()).unwrap();
         let mut described = HashMap::new();
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
-                let statuses = operation["responses"].as_object().unwrap().keys();
-                let statuses = statuses.map(|status| status.parse().unwrap()).collect();
-                described.insert((method.to_ascii_uppercase(), path.clone()), statuses);
+                let answers = operation["responses"].as_object().unwrap().iter();
+                let answers = answers.map(|(status, answer)| {
+                    let text = answer["description"].as_str().unwrap().to_owned();
+                    let problem = answer["content"].get("application/problem+json").is_some();
+                    (status.parse().unwrap(), (text, problem))
+                });
+                let endpoint = (method.to_ascii_uppercase(), path.clone());
+                described.insert(endpoint, answers.collect());
             }
         }
         described
     })
 }
 
-/// Whether an answer is one that the API description promises; none where the description does not
-/// know the endpoint.
-fn is_described(method: &str, path: &str, status: u16) -> Option<bool> {
+/// Whether an answer is one that the API description promises, a refusal by its very code; none
+/// where the description does not know the endpoint.
+fn is_described(method: &str, path: &str, reply: &Reply) -> Option<bool> {
     let method = if method == "HEAD" { "GET" } else { method };
     let path = path.split('?').next().unwrap_or(path);
     let fits = |template: &str| {
@@ -318,15 +326,19 @@ fn is_described(method: &str, path: &str, status: u16) -> Option<bool> {
         loop {
             match (wanted.next(), given.next()) {
                 (None, None) => return true,
-                (Some(wanted), Some(given)) if wanted == given || wanted.starts_with('{') => {}
+                (Some(wanted), Some(given)) if wanted == given => {}
+                (Some(wanted), Some(given)) if wanted.starts_with('{') && !given.is_empty() => {}
                 _ => return false,
             }
         }
     };
-    let (_, statuses) = described()
+    let (_, answers) = described()
         .iter()
         .find(|((described, template), _)| described == method && fits(template))?;
-    Some(statuses.contains(&status))
+    Some(match (answers.get(&reply.status), reply.code()) {
+        (Some((codes, true)), Some(code)) => codes.split(", ").any(|listed| listed == code),
+        (answer, _) => answer.is_some(),
+    })
 }
 
 /// A client with one connection, kept alive.
@@ -420,7 +432,7 @@ impl Client {
         if let Some(flaw) = reply.flaw(to_head) {
             panic!("{}: {flaw}: {reply}", asked());
         }
-        if is_described(&call.method, &call.path, reply.status) == Some(false) {
+        if is_described(&call.method, &call.path, &reply) == Some(false) {
             panic!("{}: the API description does not know of {reply}", asked());
         }
         reply

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use boxoffice_domain::command::TicketKey;
 use boxoffice_domain::ids::{ConcertId, ReservationId, SessionId, TicketId, UserId};
 use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
 use boxoffice_domain::sales::{Concert, Reservation, Seat, Session};
@@ -218,6 +219,13 @@ pub(super) async fn reservation(
     let text = sql::listed(sql::RESERVATIONS, 1);
     let row = lease.rows(&text, vec![id.get().into()]).await?.pop();
     row.map(|mut row| rows::reservation(id, &mut row, 1)).transpose()
+}
+
+/// Whether a ticket is spent.
+pub(super) async fn is_spent(lease: &mut Lease, ticket: &TicketKey) -> Load<bool> {
+    let values =
+        vec![ticket.queue.as_str().into(), rows::column(ticket.seq).into(), ticket.id.0[..].into()];
+    Ok(!lease.rows(sql::TICKET_SPENT, values).await?.is_empty())
 }
 
 /// The holds that ran out by `now`, at most `max` of them, oldest first.

@@ -93,6 +93,7 @@ statements! {
         FROM queue ORDER BY name";
     QUEUE_ADMISSIONS = "SELECT upto, at FROM admission WHERE queue = ? AND upto > ? ORDER BY upto";
     QUEUE_LEFT = "SELECT seq FROM queue_left WHERE queue = ? AND seq > ?";
+    TICKET_SPENT = "SELECT 1 FROM spent_ticket WHERE queue = ? AND seq = ? AND ticket_id = ?";
     QUEUE_SPENT = "SELECT DISTINCT seq FROM spent_ticket WHERE queue = ? AND seq > ?";
     QUEUE_ADD = "INSERT INTO queue (name, next, watermark, serving, floor, admit_per_second, \
         max_active, active_ttl_ms, claim_window_ms, opens_at, paused) \

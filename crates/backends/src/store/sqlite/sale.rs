@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use boxoffice_domain::command::{
     Changes, EntryKind, KeyRow, LiveSeats, Payment, ReservationRow, ResultOf, ResultRow, Rows,
-    Wants,
+    TicketKey, Wants,
 };
 use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::sales::{Reservation, Seat, SeatState};
@@ -71,14 +71,8 @@ pub(super) fn load(
             rows.put_live_seats((*user, *session), live);
         }
     }
-    if !wants.tickets.is_empty() {
-        let mut find = connection.prepare_cached(
-            "SELECT 1 FROM spent_ticket WHERE queue = ?1 AND seq = ?2 AND ticket_id = ?3",
-        )?;
-        for ticket in &wants.tickets {
-            let of = params![ticket.queue.as_str(), column(ticket.seq), ticket.id.0];
-            rows.put_ticket(ticket.clone(), find.exists(of)?);
-        }
+    for ticket in &wants.tickets {
+        rows.put_ticket(ticket.clone(), is_spent(connection, ticket)?);
     }
     if !wants.keys.is_empty() {
         let mut find = connection.prepare_cached(
@@ -141,6 +135,14 @@ fn payment(connection: &Connection, id: PaymentId) -> Op<Option<Payment>> {
             })
         })
         .transpose()
+}
+
+/// Whether a ticket is spent.
+pub(super) fn is_spent(connection: &Connection, ticket: &TicketKey) -> Op<bool> {
+    let mut find = connection.prepare_cached(
+        "SELECT 1 FROM spent_ticket WHERE queue = ?1 AND seq = ?2 AND ticket_id = ?3",
+    )?;
+    Ok(find.exists(params![ticket.queue.as_str(), column(ticket.seq), ticket.id.0])?)
 }
 
 /// Returns the balance of a user; 0 for one never heard of.

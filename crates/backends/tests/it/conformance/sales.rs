@@ -479,6 +479,8 @@ pub(crate) async fn a_spent_ticket_neither_reserves_nor_pays(subject: Subject) {
     let store = &subject.store;
     let answer = store.reserve(sale.reserve(1, &[2], at(1))).await;
     assert_eq!(answer, no_hold(HoldRejected::TicketSpent));
+    assert_eq!(store.is_spent(ticket(1)).await, Ok(true));
+    assert_eq!(store.is_spent(ticket(77)).await, Ok(false));
     // The hold of before can be paid with another ticket, or given back.
     store.pay(Pay { ticket: ticket(77), ..pay(1, before.id, at(2)) }).await.unwrap();
     assert_clean(store, at(2)).await;

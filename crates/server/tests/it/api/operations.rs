@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
+use boxoffice::endpoints::Route;
 use boxoffice::http::problem::{ErrorCode, errors_markdown};
-use boxoffice::http::route::Route;
 use boxoffice_domain::invariant::Invariant;
 use serde_json::{Value, json};
 

@@ -1,8 +1,10 @@
 //! Points, and the keys that make a repeated request the same request.
 
 use boxoffice::http::problem::ErrorCode;
-use boxoffice_domain::ids::UserId;
+use boxoffice_backends::store::{IdempotencyKey, Pay, TicketKey};
+use boxoffice_domain::ids::{QueueName, ReservationId, UserId};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::common::{
     BALANCE_MAX, Call, TestService, charge, delete, get, patch, pay, post, status,
@@ -164,6 +166,53 @@ async fn a_key_answers_again_whatever_has_become_of_the_ticket() {
     assert_eq!(fan.send(reserve).await.ok(201), held);
     assert_eq!(fan.send(charge(1, 5).key("charge")).await.ok(200), charged);
     assert_eq!(service.balance(1).await, 85);
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn a_payment_that_is_told_again_spends_no_other_ticket() {
+    let service = TestService::start().await;
+    let hall = service.concert(10, 10).await;
+    service.charge(1, 100).await;
+    let mut fan = service.client();
+    let first = service.admitted(1).await;
+    let held = fan.send(hall.reserve(&first, 1, &[1])).await.ok(201);
+    let id = held["reservationId"].as_i64().unwrap();
+    let paid = fan.send(pay(&first, 1, id).key("k")).await.ok(201);
+    assert_eq!(fan.send(status(&first)).await.ok(200)["status"], "EXPIRED");
+    // One from the line, and one past it.
+    let others = [service.admitted(1).await, service.token(1).await];
+    for (seat, other) in [2, 3].into_iter().zip(&others) {
+        assert_eq!(fan.send(pay(other, 1, id).key("k")).await.ok(201), paid);
+        assert_eq!(fan.send(status(other)).await.ok(200)["status"], "ACTIVATED");
+        fan.send(hall.reserve(other, 1, &[seat])).await.ok(201);
+    }
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn a_payment_whose_answer_was_lost_spends_its_ticket_when_it_is_told_again() {
+    let service = TestService::start().await;
+    let hall = service.concert(10, 10).await;
+    service.charge(1, 100).await;
+    let mut fan = service.client();
+    let token = service.admitted(1).await;
+    let held = fan.send(hall.reserve(&token, 1, &[1])).await.ok(201);
+    let id = held["reservationId"].as_i64().unwrap();
+    // The store has paid, and nobody heard of it.
+    let app = service.running().app();
+    let find = |name: &str| Some((QueueName::new(name)?, ()));
+    let (ticket, ()) = app.tickets.verify(&token, find).unwrap();
+    let asked = [1_i64, id].map(i64::to_be_bytes).concat();
+    let fingerprint = Sha256::new().chain_update("pay").chain_update(asked).finalize().into();
+    let idempotency = Some(IdempotencyKey { key: "k".into(), fingerprint });
+    let (user, reservation) = (UserId::new(1).unwrap(), ReservationId::new(id).unwrap());
+    let ticket = TicketKey::from(&ticket);
+    let now = app.clock.now();
+    app.store.pay(Pay { user, ticket, reservation, idempotency, now }).await.unwrap();
+    assert_eq!(fan.send(status(&token)).await.ok(200)["status"], "ACTIVATED");
+    fan.send(pay(&token, 1, id).key("k")).await.ok(201);
+    assert_eq!(fan.send(status(&token)).await.ok(200)["status"], "EXPIRED");
     service.finish().await;
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use boxoffice::endpoints::Route;
 use boxoffice::http::problem::ErrorCode;
-use boxoffice::http::route::Route;
 use serde_json::json;
 
 use crate::common::{Call, Client, TestService, charge, get, join, patch, post};

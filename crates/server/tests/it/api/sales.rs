@@ -48,6 +48,27 @@ async fn seat_lists_can_be_kept_and_compressed() {
     let plain = fan.send(hall.seats(&token).header("Accept-Encoding", "gzip;q=0")).await;
     assert_eq!(plain.ok(200), list);
 
+    // A strong tag says that the bytes are the same, so each form of the list has its own; a client
+    // that has one form asks for it and is told that it is current.
+    let compressed = reply.header("etag").unwrap().to_owned();
+    assert_ne!(compressed, etag);
+    assert_eq!(plain.header("etag"), Some(etag.as_str()));
+    for (coding, known, current) in [
+        ("gzip", &compressed, true),
+        ("gzip", &etag, false),
+        ("identity", &etag, true),
+        ("identity", &compressed, false),
+        ("gzip", &format!("{etag}, {compressed}"), true),
+        ("identity", &format!("{etag}, {compressed}"), true),
+    ] {
+        let asked = hall.seats(&token).header("Accept-Encoding", coding);
+        let reply = fan.send(asked.header("If-None-Match", known)).await;
+        assert_eq!(reply.status, if current { 304 } else { 200 }, "{coding} {known}");
+        let wanted = if coding == "gzip" { &compressed } else { &etag };
+        assert_eq!(reply.header("etag"), Some(wanted.as_str()), "{coding} {known}");
+        assert_eq!(reply.header("vary"), Some("accept-encoding"));
+    }
+
     // A change makes the list another one.
     fan.send(hall.reserve(&token, 1, &[1])).await.ok(201);
     let reply = until("another list", async || {

@@ -259,7 +259,7 @@ async fn the_admin_api_asks_for_its_token() {
     let service = TestService::start().await;
     let mut client = service.client();
     let calls = || {
-        use boxoffice::http::route::{Class, Route};
+        use boxoffice::endpoints::{Class, Route};
         let admin = Route::ALL.iter().filter(|route| route.class() == Class::Admin);
         admin.map(|route| {
             let path = route

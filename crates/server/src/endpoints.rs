@@ -1,0 +1,460 @@
+//! The one list of endpoints, and the classes of work that they are sorted into.
+//!
+//! Whoever makes something of endpoints expands [`endpoints!`]: this module into [`Route`], with its
+//! metric labels; `http` into the router; `http::openapi` into the API's description.
+//!
+//! What does not belong here: anything of HTTP beyond the words. What a request must bring along is
+//! not listed either. The description reads it off the extractors that the handler takes.
+
+use std::fmt::Write;
+
+use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
+
+/// Hands every endpoint to the macro `$expand`:
+///
+/// ```text
+/// /// What it does: the summary in the description.
+/// Name = METHOD "path template" Class {
+///     handler: the handler, in a module of `http`,
+///     operation: "tag" "operation id",
+///     answers: [status "what it means" => what its body is, …],
+///     errors: [codes of the handler itself; extractors bring along their own],
+/// }
+/// ```
+///
+/// An endpoint without an operation is not described. One without a handler is served by somebody
+/// else's routes, or stands for requests that have no endpoint; `ANY` is its method.
+macro_rules! endpoints {
+    ($expand:ident) => {
+        $expand! {
+            /// Joins a queue.
+            QueueJoin = POST "/api/v1/waiting-queues" Join {
+                handler: queue::join,
+                operation: "queue" "join",
+                answers: [201 "A ticket at the end of the line" => json::<queue::JoinResponse>()],
+                errors: [
+                    QueueNotFound, RateLimited, QueueUnavailable, ShuttingDown, OutcomeUnknown,
+                ],
+            }
+
+            /// Returns where a ticket stands.
+            QueueStatus = GET "/api/v1/waiting-queues" Poll {
+                handler: queue::status,
+                operation: "queue" "status",
+                answers: [200 "Where the ticket stands" => json::<queue::StatusResponse>()],
+                errors: [],
+            }
+
+            /// Gives up a ticket.
+            QueueLeave = DELETE "/api/v1/waiting-queues" Join {
+                handler: queue::leave,
+                operation: "queue" "leave",
+                answers: [204 "The place is given up, for good"],
+                errors: [StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Returns the public state of a queue.
+            QueuePublic = GET "/api/v1/waiting-queues/{queue}" Poll {
+                handler: queue::document,
+                operation: "queue" "document",
+                answers: [
+                    200 "How the queue is doing; may be cached for a second" => json::<queue::QueueDocument>(),
+                ],
+                errors: [],
+            }
+
+            /// Lists all concerts.
+            ConcertList = GET "/api/v1/concerts" Browse {
+                handler: concerts::list,
+                operation: "concerts" "list",
+                answers: [200 "All concerts" => json::<concerts::ConcertList>()],
+                errors: [],
+            }
+
+            /// Lists the sessions of a concert that can still be booked.
+            SessionList = GET "/api/v1/concerts/{id}/sessions" Browse {
+                handler: concerts::sessions,
+                operation: "concerts" "sessions",
+                answers: [200 "Sessions that can still be booked" => json::<concerts::SessionList>()],
+                errors: [
+                    TokenNotActivated, TokenExpired, TokenSpent, WrongQueue, ConcertNotFound,
+                ],
+            }
+
+            /// Lists the seats of a session.
+            SeatList = GET "/api/v1/concerts/{id}/sessions/{sessionId}/seats" Browse {
+                handler: concerts::seats,
+                operation: "concerts" "seats",
+                answers: [
+                    200 "The seats; a hold decides who gets them" => json::<seat_list::SeatList>(),
+                    304 "The client's list is current",
+                ],
+                errors: [
+                    TokenNotActivated, TokenExpired, TokenSpent, WrongQueue, ConcertNotFound,
+                    SessionNotFound,
+                ],
+            }
+
+            /// Holds seats.
+            ReservationCreate = POST "/api/v1/concerts/{id}/sessions/{sessionId}/reservations" Reservation {
+                handler: reservations::create,
+                operation: "sales" "reserve",
+                answers: [
+                    201 "All seats are held" => json::<reservations::ReserveResponse>().header("Location", "The reservation"),
+                ],
+                errors: [
+                    UserMismatch, TokenNotActivated, TokenExpired, TokenSpent, WrongQueue,
+                    ConcertNotFound, SessionNotFound, SeatNotFound, SeatTaken,
+                    ReservationNotOpen, ReservationClosed, SessionStarted, SeatLimitReached,
+                    NoSeats, DuplicateSeats, TooManySeats, StoreUnavailable, OutcomeUnknown,
+                ],
+            }
+
+            /// Shows a reservation.
+            ReservationGet = GET "/api/v1/reservations/{id}" Browse {
+                handler: reservations::show,
+                operation: "sales" "show",
+                answers: [200 "The reservation" => json::<reservations::ReservationResponse>()],
+                errors: [
+                    TokenNotActivated, ReservationNotYours, ReservationNotFound,
+                    StoreUnavailable,
+                ],
+            }
+
+            /// Gives back a hold.
+            ReservationCancel = DELETE "/api/v1/reservations/{id}" Reservation {
+                handler: reservations::cancel,
+                operation: "sales" "cancel",
+                answers: [204 "The seats are free again"],
+                errors: [
+                    TokenNotActivated, ReservationNotYours, ReservationNotFound, AlreadyPaid,
+                    HoldExpired, HoldCancelled, StoreUnavailable, OutcomeUnknown,
+                ],
+            }
+
+            /// Pays for a reservation and spends the ticket.
+            PaymentCreate = POST "/api/v1/payments" Payment {
+                handler: payments::create,
+                operation: "sales" "pay",
+                answers: [201 "Paid" => json::<payments::PaymentResponse>()],
+                errors: [
+                    NotEnoughPoints, UserMismatch, TokenNotActivated, TokenSpent,
+                    ReservationNotYours, ReservationNotFound, AlreadyPaid, HoldExpired,
+                    HoldCancelled, StoreUnavailable, OutcomeUnknown,
+                ],
+            }
+
+            /// Charges points onto a balance. `POST` does the same.
+            PointsCharge = PATCH "/api/v1/users/{id}/points/charge" Payment {
+                handler: points::charge,
+                operation: "points" "charge",
+                answers: [200 "The balance afterwards" => json::<points::PointsResponse>()],
+                errors: [InvalidAmount, PointsOverflow, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Charges points, for clients that cannot send `PATCH`.
+            PointsChargeByPost = POST "/api/v1/users/{id}/points/charge" Payment {
+                handler: points::charge,
+                operation: "points" "charge_by_post",
+                answers: [200 "The balance afterwards" => json::<points::PointsResponse>()],
+                errors: [InvalidAmount, PointsOverflow, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Returns a user's balance.
+            PointsBalance = GET "/api/v1/users/{id}/points" Browse {
+                handler: points::balance,
+                operation: "points" "balance",
+                answers: [
+                    200 "The balance; 0 for a user never heard of" => json::<points::PointsResponse>(),
+                ],
+                errors: [StoreUnavailable],
+            }
+
+            /// Reports that the process answers.
+            HealthLive = GET "/health/live" Ops {
+                handler: ops::live,
+                operation: "operations" "live",
+                answers: [200 "The process answers" => json::<ops::Health>()],
+                errors: [],
+            }
+
+            /// Reports whether the service can sell.
+            HealthReady = GET "/health/ready" Ops {
+                handler: ops::ready,
+                operation: "operations" "ready",
+                answers: [
+                    200 "It can" => json::<ops::Health>(),
+                    503 "It cannot" => json::<ops::Health>(),
+                ],
+                errors: [],
+            }
+
+            /// Returns the metrics to Prometheus.
+            Metrics = GET "/metrics" Ops {
+                handler: ops::metrics,
+                operation: "operations" "metrics",
+                answers: [200 "OpenMetrics text" => text("application/openmetrics-text")],
+                errors: [],
+            }
+
+            /// Returns the metrics where existing scrape configurations look.
+            MetricsActuator = GET "/actuator/prometheus" Ops {
+                handler: ops::metrics,
+                operation: "operations" "metrics_actuator",
+                answers: [
+                    200 "OpenMetrics text, where existing configurations look"
+                        => text("application/openmetrics-text"),
+                ],
+                errors: [],
+            }
+
+            /// The OpenAPI document.
+            OpenApi = GET "/openapi.json" Ops {
+                handler: openapi::show,
+            }
+
+            /// The OpenAPI document for people.
+            SwaggerUi = GET "/swagger-ui/" Ops {}
+
+            /// Lists the error codes.
+            ErrorList = GET "/docs/errors" Ops {
+                handler: ops::errors,
+                operation: "operations" "errors",
+                answers: [200 "Every error code, as Markdown" => text("text/markdown")],
+                errors: [],
+            }
+
+            /// Lists all queues.
+            AdminQueueList = GET "/admin/v1/queues" Admin {
+                handler: admin::queues,
+                operation: "admin" "queues",
+                answers: [200 "All queues" => json::<admin::AdminQueueList>()],
+                errors: [],
+            }
+
+            /// Makes a queue.
+            AdminQueueCreate = POST "/admin/v1/queues" Admin {
+                handler: admin::create_queue,
+                operation: "admin" "create_queue",
+                answers: [201 "The queue" => json::<admin::AdminQueue>()],
+                errors: [InvalidSetting, AlreadyExists, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Changes how a queue admits.
+            AdminQueueChange = PATCH "/admin/v1/queues/{queue}" Admin {
+                handler: admin::change_queue,
+                operation: "admin" "change_queue",
+                answers: [200 "The queue afterwards" => json::<admin::AdminQueue>()],
+                errors: [InvalidSetting, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Stops admission; joining and polling go on.
+            AdminQueuePause = POST "/admin/v1/queues/{queue}/pause" Admin {
+                handler: admin::pause,
+                operation: "admin" "pause",
+                answers: [200 "The queue afterwards" => json::<admin::AdminQueue>()],
+                errors: [StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Takes admission up again.
+            AdminQueueResume = POST "/admin/v1/queues/{queue}/resume" Admin {
+                handler: admin::resume,
+                operation: "admin" "resume",
+                answers: [200 "The queue afterwards" => json::<admin::AdminQueue>()],
+                errors: [StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Issues opaque tokens: all or none.
+            AdminTokenIssue = POST "/admin/v1/tokens" Admin {
+                handler: admin::issue_tokens,
+                operation: "admin" "issue_tokens",
+                answers: [201 "The tokens are valid" => json::<admin::IssuedTokens>()],
+                errors: [
+                    InvalidSetting, QueueNotFound, AlreadyExists, StoreUnavailable,
+                    OutcomeUnknown,
+                ],
+            }
+
+            /// Makes a concert.
+            AdminConcertCreate = POST "/admin/v1/concerts" Admin {
+                handler: admin::create_concert,
+                operation: "admin" "create_concert",
+                answers: [201 "The concert" => json::<admin::ConcertCreated>()],
+                errors: [InvalidSetting, QueueNotFound, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Makes a session with its first seats.
+            AdminSessionCreate = POST "/admin/v1/concerts/{id}/sessions" Admin {
+                handler: admin::create_session,
+                operation: "admin" "create_session",
+                answers: [201 "The session" => json::<admin::SessionCreated>()],
+                errors: [InvalidSetting, ConcertNotFound, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Adds seats to a session, numbered on from its last.
+            AdminSeatCreate = POST "/admin/v1/concerts/{id}/sessions/{sessionId}/seats" Admin {
+                handler: admin::create_seats,
+                operation: "admin" "create_seats",
+                answers: [201 "The seats" => json::<admin::SeatsCreated>()],
+                errors: [InvalidSetting, SessionNotFound, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Checks the numbered invariants on the live store.
+            AdminAudit = GET "/admin/v1/audit" Admin {
+                handler: admin::run_audit,
+                operation: "admin" "run_audit",
+                answers: [200 "What the audit found; `clean` sums it up" => json::<AuditReport>()],
+                errors: [StoreUnavailable],
+            }
+
+            /// No endpoint has this path.
+            NotFound = ANY "(not found)" Ops {}
+
+            /// The path exists, but not with this method.
+            MethodNotAllowed = ANY "(method not allowed)" Ops {}
+        }
+    };
+}
+pub(crate) use endpoints;
+
+/// The text of a method.
+macro_rules! method_text {
+    (ANY) => {
+        "*"
+    };
+    ($method:ident) => {
+        stringify!($method)
+    };
+}
+
+macro_rules! routes {
+    ($(
+        $(#[$meta:meta])*
+        $name:ident = $method:ident $template:literal $class:ident { $($details:tt)* }
+    )+) => {
+        /// An endpoint. One variant per method and path template, so that a metric label and an
+        /// array index can be had without looking at the request.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Route {
+            $($(#[$meta])* $name,)+
+        }
+
+        impl Route {
+            /// Every endpoint, in declaration order; `Route::X as usize` is its index.
+            pub const ALL: &[Route] = &[$(Route::$name,)+];
+
+            /// The method it is registered under; `*` where it takes any.
+            pub const fn method(self) -> &'static str {
+                match self { $(Route::$name => method_text!($method),)+ }
+            }
+
+            /// The path template, with `{…}` for parameters.
+            pub const fn template(self) -> &'static str {
+                match self { $(Route::$name => $template,)+ }
+            }
+
+            /// The class whose limit it counts against.
+            pub const fn class(self) -> Class {
+                match self { $(Route::$name => Class::$class,)+ }
+            }
+        }
+    };
+}
+
+endpoints!(routes);
+
+impl Route {
+    /// How many endpoints there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The endpoint's index, for arrays of [`Route::COUNT`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl EncodeLabelValue for Route {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(self.template())
+    }
+}
+
+/// What a request competes with. Each class has a limit of its own, so that a crowd that browses
+/// cannot keep a buyer from paying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Payments and point charges.
+    Payment,
+    /// Reservations made and given back.
+    Reservation,
+    /// Queue status.
+    Poll,
+    /// Queue joins and leaves.
+    Join,
+    /// Concerts, sessions, seats, balances.
+    Browse,
+    /// The admin API.
+    Admin,
+    /// Health, metrics, documents: never shed, because that is when they are needed.
+    Ops,
+}
+
+impl Class {
+    /// Every class; `Class::X as usize` is its index.
+    pub const ALL: [Class; 7] = [
+        Class::Payment,
+        Class::Reservation,
+        Class::Poll,
+        Class::Join,
+        Class::Browse,
+        Class::Admin,
+        Class::Ops,
+    ];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Class::Payment => "payment",
+            Class::Reservation => "reservation",
+            Class::Poll => "poll",
+            Class::Join => "join",
+            Class::Browse => "browse",
+            Class::Admin => "admin",
+            Class::Ops => "ops",
+        }
+    }
+
+    /// The class's index in [`Class::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl EncodeLabelValue for Class {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_follow_the_lists() {
+        for (index, route) in Route::ALL.iter().enumerate() {
+            assert_eq!(route.index(), index);
+        }
+        for (index, class) in Class::ALL.iter().enumerate() {
+            assert_eq!(class.index(), index);
+        }
+    }
+
+    #[test]
+    fn no_two_endpoints_share_their_labels() {
+        let mut labels: Vec<_> = Route::ALL.iter().map(|r| (r.method(), r.template())).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), Route::COUNT);
+    }
+}

@@ -1,0 +1,77 @@
+//! What the HTTP side keeps beside the service.
+//!
+//! What does not belong here: anything that has effects outlasting a request; see `crate::app`.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use ipnet::IpNet;
+
+use super::extract::BodyLimits;
+use super::rate_limit::ClientRateLimit;
+use super::seat_list::SeatLists;
+use crate::app::AppState;
+
+/// What handlers and extractors can reach: the service, and what only HTTP needs. Cloning shares.
+///
+/// Two handles side by side, so that who needs the service only follows one pointer to it.
+#[derive(Clone)]
+pub struct HttpState {
+    /// The service.
+    pub(super) app: AppState,
+    /// What only HTTP needs.
+    pub(super) web: Arc<Web>,
+}
+
+/// What only HTTP needs.
+pub(super) struct Web {
+    /// What the admin API asks for.
+    pub admin_token: String,
+    /// The limits of bodies.
+    pub body: BodyLimits,
+    /// The limit of joins for each client, where there is one.
+    pub join_rate: Option<Arc<ClientRateLimit>>,
+    /// Proxies whose word is taken for where a request comes from.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Seat lists as they were rendered last.
+    pub seat_lists: SeatLists,
+}
+
+impl HttpState {
+    /// The state for a service, as it is configured.
+    ///
+    /// # Errors
+    /// A sentence that names the trusted proxy that is no address and no network.
+    pub fn new(app: AppState, admin_token: String) -> Result<Self, String> {
+        let server = &app.config.server;
+        let trusted_proxies = server.trusted_proxies().map_err(|text| {
+            format!("server.trusted_proxies: {text:?} is no address and no network")
+        })?;
+        let body = BodyLimits { max_bytes: server.max_body_bytes, timeout: server.body_timeout() };
+        let web = Web {
+            admin_token,
+            body,
+            join_rate: ClientRateLimit::new(&server.join_rate).map(Arc::new),
+            trusted_proxies,
+            seat_lists: SeatLists::default(),
+        };
+        Ok(Self { app, web: Arc::new(web) })
+    }
+
+    /// The service.
+    pub const fn app(&self) -> &AppState {
+        &self.app
+    }
+}
+
+impl FromRef<HttpState> for AppState {
+    fn from_ref(state: &HttpState) -> Self {
+        state.app.clone()
+    }
+}
+
+impl FromRef<HttpState> for BodyLimits {
+    fn from_ref(state: &HttpState) -> Self {
+        state.web.body
+    }
+}
