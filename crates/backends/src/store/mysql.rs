@@ -248,7 +248,7 @@ impl MysqlStore {
             batch_max: batch_max.clamp(1, BATCH_MAX),
             queue_max,
             patience: Some(SALE_BUDGET),
-            gathers: false,
+            gathers: true,
             observe,
         };
         let engine = MysqlEngine::new(inner.clone());
