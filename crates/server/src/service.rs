@@ -110,12 +110,18 @@ pub async fn open_store(
     });
     match config.store.kind {
         StoreKind::Sqlite => {
-            let (store, version) = SqliteStore::open(SqliteOptions {
+            let options = SqliteOptions {
                 directory: config.data_dir.clone(),
                 batch_max: config.store.batch_max,
                 queue_max: config.store.queue_max,
                 observe,
-            })?;
+            };
+            let (store, version) = match opening {
+                Opening::Serve | Opening::Migrate => SqliteStore::open(options)?,
+                Opening::Look => {
+                    (SqliteStore::open_read_only(options)?, SqliteStore::SCHEMA_VERSION)
+                }
+            };
             Ok((Store::Sqlite(store), version))
         }
         StoreKind::Mysql => {

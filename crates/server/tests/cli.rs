@@ -400,6 +400,39 @@ fn an_audit_finds_a_store_that_was_changed_behind_the_service() {
 }
 
 #[test]
+fn an_audit_at_rest_writes_nothing() {
+    let (_directory, data) = sold();
+    let before = content(&data);
+    run(&data, &["audit"]).ok();
+    assert!(content(&data) == before, "an audit wrote");
+
+    // What a kill left in the log is looked at, and stays there.
+    let mut server = Server::start(&data, &[]);
+    charge(&mut server.client(), 3, 5).expect(200);
+    server.kill();
+    let store = |(name, _): &(String, Vec<u8>)| name.ends_with("3") || name.ends_with("-wal");
+    let stored = || content(&data).into_iter().filter(store).collect::<Vec<_>>();
+    let before = stored();
+    assert!(before.len() == 2 && !before[1].1.is_empty(), "the kill left no log");
+    run(&data, &["audit"]).ok();
+    assert!(stored() == before, "an audit wrote");
+    Server::start(&data, &[]).stop();
+
+    // A store of the first version is not brought up on the way.
+    sql(
+        &data,
+        "ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
+         PRAGMA user_version = 1",
+    );
+    let before = content(&data);
+    run(&data, &["audit"]).fails_with(&["schema version 1", "`boxoffice migrate`"]);
+    assert!(content(&data) == before, "an audit wrote");
+    let said = run(&data, &["migrate"]).ok();
+    assert!(said.contains("schema version 1 -> 2"), "{said}");
+    run(&data, &["audit"]).ok();
+}
+
+#[test]
 fn counters_that_contradict_each_other_stop_the_start_and_the_audit() {
     let (_directory, data) = sold();
     sql(&data, "UPDATE queue SET serving = watermark + 5");
@@ -607,6 +640,23 @@ fn a_damaged_store_is_told_and_left_for_the_backup() {
     fs::write(&file, &whole).unwrap();
     sql(&data, "UPDATE seat SET state = 7 WHERE id = 4");
     serve(&data, &[]).fails_with(&["boxoffice.sqlite3", "seat with state", "Restore a backup"]);
+    // A value that no version of the schema allows.
+    fs::write(&file, &whole).unwrap();
+    let schema = |from: &str, to: &str| {
+        sql(
+            &data,
+            &format!(
+                "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET \
+                 sql = replace(sql, '{from}', '{to}') WHERE name = 'seat'"
+            ),
+        );
+    };
+    schema("price INTEGER NOT NULL", "price INTEGER");
+    sql(&data, "UPDATE seat SET price = NULL WHERE id = 4");
+    schema("price INTEGER", "price INTEGER NOT NULL");
+    for ended in [serve(&data, &[]), run(&data, &["audit"])] {
+        ended.fails_with(&["boxoffice.sqlite3", "in its column price", "Restore a backup"]);
+    }
     fs::write(&file, &whole).unwrap();
     Server::start(&data, &[]).stop();
     drop(directory);
@@ -792,4 +842,31 @@ fn sigint_ends_it_too_and_slow_peers_are_cut_with_a_code_of_their_own() {
     assert_eq!(ended.code, Some(1), "{}", ended.err);
     assert!(ended.err.contains("second signal"), "{}", ended.err);
     run(&data, &["audit"]).ok();
+}
+
+// ---- Modes.
+
+#[test]
+fn whatever_is_written_is_for_its_owner_only() {
+    let (directory, data) = place();
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    // By a shell, which sets what most systems begin with.
+    let mut shell = Command::new("sh");
+    program::shield(&mut shell, directory.path());
+    let program = command(directory.path()).get_program().to_owned();
+    shell.args(["-c", "umask 022; exec \"$0\" \"$@\""]).arg(program);
+    let server = Server::start_by(shell, &data, &[]);
+    charge(&mut server.client(), 3, 5).expect(200);
+    let files = [
+        "boxoffice.sqlite3",
+        "boxoffice.sqlite3-wal",
+        "boxoffice.sqlite3-shm",
+        "events.jsonl",
+        "admin.token",
+    ];
+    for file in files {
+        assert_eq!(mode(&data.join(file)), 0o600, "{file}");
+    }
+    server.stop();
 }

@@ -8,6 +8,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::Fault;
@@ -44,9 +45,22 @@ impl JsonlSink {
         let failed = |error: std::io::Error| {
             Fault::Unavailable(format!("cannot open the events file {shown}: {error}"))
         };
-        let mut file =
-            OpenOptions::new().create(true).read(true).append(true).open(path).map_err(failed)?;
-        let size = file.metadata().map_err(failed)?.len();
+        // For its owner only: the events tell who bought what.
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        // An older version left the mode to the umask. Whoever lets a group read does so on purpose.
+        if found.permissions().mode() & 0o007 != 0
+            && let Err(error) = file.set_permissions(PermissionsExt::from_mode(0o600))
+        {
+            tracing::warn!(path = %shown, %error, "everybody can read the events");
+        }
+        let size = found.len();
         let start = size.saturating_sub(TAIL_BYTES);
         file.seek(SeekFrom::Start(start)).map_err(failed)?;
         let mut tail = Vec::new();
@@ -178,6 +192,21 @@ mod tests {
         let mut again = JsonlSink::open(&path).unwrap();
         again.publish(&[row(1), row(2), row(5), row(6)]).unwrap();
         assert_eq!(ids(&path), [1, 3, 4, 2, 5, 6]);
+    }
+
+    #[test]
+    fn only_the_owner_can_read_the_events() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        drop(JsonlSink::open(&path).unwrap());
+        assert_eq!(mode(), 0o600);
+        // As an older version made it, and as somebody set it who has a reader in his group.
+        for (found, left) in [(0o644, 0o600), (0o640, 0o640)] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(found)).unwrap();
+            drop(JsonlSink::open(&path).unwrap());
+            assert_eq!(mode(), left);
+        }
     }
 
     #[test]
