@@ -21,8 +21,8 @@ const SOLD_OUT_TICKS: u32 = 10;
 const SWEEP: Duration = Duration::from_millis(500);
 /// Holds that one transaction tidies up, so that buyers are not kept waiting by it.
 const SWEEP_MAX: u32 = 500;
-/// Sweeps between two looks for idempotency keys to forget.
-const FORGET_SWEEPS: u32 = 120;
+/// Idempotency keys that are old enough are looked for this often.
+const FORGET: Duration = Duration::from_secs(5);
 /// Events are looked for this often.
 const RELAY: Duration = Duration::from_millis(200);
 /// Events that are handed over at once.
@@ -41,6 +41,7 @@ impl Workers {
         let tasks = vec![
             tokio::spawn(admit(app.clone(), stopped.clone())),
             tokio::spawn(sweep(app.clone(), stopped.clone())),
+            tokio::spawn(forget(app.clone(), stopped.clone())),
             tokio::spawn(relay(app.clone(), sink, stopped)),
         ];
         Self { stop, tasks }
@@ -137,16 +138,8 @@ fn note_sold_out(app: &AppState) {
 async fn sweep(app: AppState, mut stopped: watch::Receiver<bool>) {
     let mut sweeps = every(SWEEP);
     let mut complaint = Complaint::default();
-    let keep = Duration::from_secs(app.config.sales.idempotency_hours * 3_600);
-    let mut count = 0_u32;
     while beat(&mut sweeps, &mut stopped).await {
-        let swept = sweep_once(&app).await;
-        complaint.note("tidying up", swept);
-        if count.is_multiple_of(FORGET_SWEEPS) {
-            let forgotten = app.store.forget_keys(app.clock.now(), keep, SWEEP_MAX).await;
-            complaint.note("tidying up", forgotten.map(|_| ()));
-        }
-        count = count.wrapping_add(1);
+        complaint.note("tidying up", sweep_once(&app).await);
     }
 }
 
@@ -159,6 +152,29 @@ async fn sweep_once(app: &AppState) -> Result<(), Fault> {
             return Ok(());
         }
     }
+}
+
+async fn forget(app: AppState, mut stopped: watch::Receiver<bool>) {
+    let mut looks = every(FORGET);
+    let mut complaint = Complaint::default();
+    while beat(&mut looks, &mut stopped).await {
+        complaint.note("forgetting idempotency keys", forget_all(&app, &stopped).await);
+    }
+}
+
+/// Forgets every key that is old enough, however many came in a second.
+async fn forget_all(app: &AppState, stopped: &watch::Receiver<bool>) -> Result<(), Fault> {
+    let keep = Duration::from_secs(app.config.sales.idempotency_hours * 3_600);
+    while !*stopped.borrow() {
+        let began = Instant::now();
+        let forgotten = app.store.forget_keys(app.clock.now(), keep, SWEEP_MAX).await?;
+        if forgotten < SWEEP_MAX {
+            break;
+        }
+        // The store is the buyers' for as long as it was ours.
+        tokio::time::sleep(began.elapsed()).await;
+    }
+    Ok(())
 }
 
 async fn relay(app: AppState, sink: EventSink, mut stopped: watch::Receiver<bool>) {

@@ -844,6 +844,33 @@ fn sigint_ends_it_too_and_slow_peers_are_cut_with_a_code_of_their_own() {
     run(&data, &["audit"]).ok();
 }
 
+// ---- Tidying up.
+
+#[test]
+fn idempotency_keys_are_forgotten_as_fast_as_they_come() {
+    let (_directory, data) = sold();
+    sql(
+        &data,
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000) \
+         INSERT INTO idempotency (user_id, key, fingerprint, result_id, at) \
+         SELECT 1, 'old ' || n, x'00', 1, 1000 FROM n",
+    );
+    let server = Server::start(&data, &[]);
+    let key = [("Idempotency-Key", "young")];
+    let path = "/api/v1/users/3/points/charge";
+    let body = json!({ "amount": 5 });
+    server.client().send("PATCH", path, &key, Some(&body)).unwrap().expect(200);
+    let connection = Connection::open(SqliteStore::file(&data)).unwrap();
+    let keys = |which: &str| -> i64 {
+        let query = format!("SELECT count(*) FROM idempotency WHERE key {which}");
+        connection.query_row(&query, [], |row| row.get(0)).unwrap()
+    };
+    wait_until("all that are old enough are forgotten", || keys("LIKE 'old %'") == 0);
+    assert_eq!(keys("= 'young'"), 1);
+    drop(connection);
+    server.stop();
+}
+
 // ---- Modes.
 
 #[test]
