@@ -5,6 +5,8 @@ mod jsonl;
 mod kafka;
 
 use std::cell::RefCell;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use boxoffice_domain::event::{EndReason, Event};
 use boxoffice_domain::time::Timestamp;
@@ -25,7 +27,40 @@ pub enum EventSink {
     Kafka(KafkaSink),
 }
 
+/// Tells a sink that works on another thread by when it has to be done, because the service ends.
+#[derive(Clone, Debug, Default)]
+pub struct StopBy(Arc<OnceLock<Instant>>);
+
+impl StopBy {
+    /// From now on nothing begins that does not matter, and what is under way ends by `deadline`.
+    /// The first call counts.
+    pub fn set(&self, deadline: Instant) {
+        let _ = self.0.set(deadline);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.get().is_some_and(|deadline| Instant::now() >= *deadline)
+    }
+
+    /// The sooner of the two.
+    fn or(&self, own: Instant) -> Instant {
+        self.0.get().map_or(own, |deadline| own.min(*deadline))
+    }
+}
+
 impl EventSink {
+    /// With what the sink is told that the service ends. A file needs no telling.
+    pub fn stop_by(&self) -> StopBy {
+        match self {
+            Self::Jsonl(_) => StopBy::default(),
+            Self::Kafka(sink) => sink.stop_by(),
+        }
+    }
+
     /// Whether the sink holds events that the store has never written: it belongs to another store,
     /// or the store is an older copy of itself. Events to come would be taken for old ones.
     ///
@@ -47,7 +82,7 @@ impl EventSink {
     pub fn connect(&mut self) -> Result<(), Fault> {
         match self {
             Self::Jsonl(_) => Ok(()),
-            Self::Kafka(sink) => sink.connect(),
+            Self::Kafka(sink) => sink.look(),
         }
     }
 

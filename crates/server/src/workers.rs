@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use boxoffice_backends::Fault;
-use boxoffice_backends::events::EventSink;
+use boxoffice_backends::events::{EventSink, StopBy};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -27,10 +27,13 @@ const FORGET: Duration = Duration::from_secs(5);
 const RELAY: Duration = Duration::from_millis(200);
 /// Events that are handed over at once.
 const RELAY_MAX: u32 = 2_000;
+/// The time for the last hand-over of events when the service ends. The docs promise 5 s for all of it.
+const LAST_RELAY: Duration = Duration::from_secs(4);
 
 /// The background work of a service.
 pub(crate) struct Workers {
     stop: watch::Sender<bool>,
+    stop_by: StopBy,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -38,17 +41,19 @@ impl Workers {
     /// Starts all of it.
     pub(crate) fn start(app: &AppState, sink: EventSink) -> Self {
         let (stop, stopped) = watch::channel(false);
+        let stop_by = sink.stop_by();
         let tasks = vec![
             tokio::spawn(admit(app.clone(), stopped.clone())),
             tokio::spawn(sweep(app.clone(), stopped.clone())),
             tokio::spawn(forget(app.clone(), stopped.clone())),
             tokio::spawn(relay(app.clone(), sink, stopped)),
         ];
-        Self { stop, tasks }
+        Self { stop, stop_by, tasks }
     }
 
     /// Ends all of it, after one last round of the relay.
     pub(crate) async fn stop(self) {
+        self.stop_by.set(Instant::now() + LAST_RELAY);
         let _ = self.stop.send(true);
         for task in self.tasks {
             if let Err(error) = task.await {
@@ -184,7 +189,7 @@ async fn relay(app: AppState, sink: EventSink, mut stopped: watch::Receiver<bool
     loop {
         let last = !beat(&mut rounds, &mut stopped).await;
         let mut published = relay_all(&app, &mut sink).await;
-        if published.is_ok() {
+        if published.is_ok() && !last {
             // A sink without a connection is not well, even while there is nothing to publish.
             published = with_sink(&mut sink, EventSink::connect).await.flatten();
         }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use boxoffice_backends::store::SqliteStore;
 use program::{Client, Ended, Server, command, finish, run, wait_until};
@@ -842,6 +842,29 @@ fn sigint_ends_it_too_and_slow_peers_are_cut_with_a_code_of_their_own() {
     assert_eq!(ended.code, Some(1), "{}", ended.err);
     assert!(ended.err.contains("second signal"), "{}", ended.err);
     run(&data, &["audit"]).ok();
+}
+
+// ---- Stopping without brokers.
+
+/// Nobody listens at the port, so every connection is refused.
+#[test]
+fn brokers_that_are_away_hold_up_no_stop() {
+    let (_directory, data) = place();
+    let kafka = ["--set", "events.kind=kafka", "--set", "events.kafka.brokers=127.0.0.1:1"];
+    // With an event that waits, and with none.
+    for waits in [true, false] {
+        let mut server = Server::start(&data.join(waits.to_string()), &kafka);
+        if waits {
+            charge(&mut server.client(), 3, 5).expect(200);
+        }
+        wait_until("the events wait", || server.log().contains("publishing events has stopped"));
+        let began = Instant::now();
+        server.signal(Signal::TERM);
+        let ended = server.wait();
+        println!("{waits}: {:?}", began.elapsed());
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}: {}", began.elapsed(), ended.err);
+    }
 }
 
 // ---- Tidying up.
