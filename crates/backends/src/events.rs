@@ -78,10 +78,11 @@ impl EventSink {
     /// there is anything to publish. Blocks for 15 s at most; costs nothing once connected.
     ///
     /// # Errors
-    /// [`Fault::Unavailable`], which says what to do.
+    /// [`Fault::Unavailable`], which says what to do. [`Fault::Corrupt`]: the sink is lost, and only
+    /// opening it anew helps.
     pub fn connect(&mut self) -> Result<(), Fault> {
         match self {
-            Self::Jsonl(_) => Ok(()),
+            Self::Jsonl(sink) => sink.check(),
             Self::Kafka(sink) => sink.look(),
         }
     }
@@ -90,6 +91,7 @@ impl EventSink {
     ///
     /// # Errors
     /// [`Fault::Unavailable`]: none of them counts as published; handing them over again is safe.
+    /// [`Fault::Corrupt`]: likewise, but the sink is lost, and only opening it anew helps.
     pub fn publish(&mut self, rows: &[OutboxRow]) -> Result<(), Fault> {
         match self {
             Self::Jsonl(sink) => sink.publish(rows),

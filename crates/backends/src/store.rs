@@ -30,7 +30,7 @@ pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
 pub use sqlite::{SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
 
-use crate::{Error, Fault};
+use crate::{Error, Fault, Tasks};
 
 /// What makes a repeated request the same request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -337,6 +337,14 @@ pub enum Store {
 pub type StoreResult<T, R> = Result<T, Error<R>>;
 
 impl Store {
+    /// The background work on this store. Whoever runs the service ends it where any of it is lost.
+    pub fn tasks(&self) -> &Tasks {
+        match self {
+            Self::Sqlite(store) => store.tasks(),
+            Self::Mysql(store) => store.tasks(),
+        }
+    }
+
     /// The concerts, sessions and seats as of the last commit.
     pub fn catalog(&self) -> Arc<Catalog> {
         match self {

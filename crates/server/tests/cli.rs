@@ -844,7 +844,62 @@ fn sigint_ends_it_too_and_slow_peers_are_cut_with_a_code_of_their_own() {
     run(&data, &["audit"]).ok();
 }
 
-// ---- Stopping without brokers.
+// ---- Not being whole.
+
+fn spawn_with(data: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Server {
+    let mut command = command(data.parent().unwrap());
+    command.envs(variables.iter().copied());
+    Server::start_by(command, data, arguments)
+}
+
+/// Insists that the service ended by itself, and said once which worker it lost.
+#[track_caller]
+fn assert_lost(server: &mut Server, worker: &str, why: &str) {
+    let ended = server.wait();
+    assert_eq!(ended.code, Some(1), "{worker}: {}", ended.err);
+    let lines = ended.err.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let errors: Vec<Value> = lines.filter(|line| line["level"] == "ERROR").collect();
+    assert_eq!(errors.len(), 1, "{worker}: {}", ended.err);
+    assert_eq!(errors[0]["worker"], worker, "{}", ended.err);
+    assert!(errors[0]["error"].as_str().unwrap().contains(why), "{}", ended.err);
+}
+
+/// The switch is part of debug builds only, which tests are.
+#[test]
+fn a_worker_that_panics_ends_the_service_with_an_error() {
+    for worker in
+        ["admission", "expiry of holds", "expiry of keys", "event relay", "joins", "listener"]
+    {
+        let (_directory, data) = place();
+        let mut server = spawn_with(&data, &[("BOXOFFICE_TEST_PANIC", worker)], &[]);
+        // What was begun is finished, and what was promised is kept.
+        charge(&mut server.client(), 3, 5).expect(200);
+        assert_lost(&mut server, worker, "panicked: a planted panic");
+        let server = Server::start(&data, &[]);
+        let path = "/api/v1/users/3/points";
+        let body = server.client().send("GET", path, &[], None).unwrap().expect(200).json();
+        assert_eq!(body["totalAmount"], 1_000_005, "{worker}");
+        server.stop();
+        run(&data, &["audit"]).ok();
+    }
+}
+
+#[test]
+fn a_deleted_events_file_ends_the_service_with_an_error() {
+    let (_directory, data) = place();
+    let mut server = Server::start(&data, &[]);
+    let events = data.join("events.jsonl");
+    charge(&mut server.client(), 3, 5).expect(200);
+    wait_until("the event is written", || fs::read_to_string(&events).unwrap().contains("charged"));
+    fs::remove_file(&events).unwrap();
+    assert_lost(&mut server, "event relay", "events.jsonl was deleted");
+    let server = Server::start(&data, &[]);
+    charge(&mut server.client(), 3, 6).expect(200);
+    wait_until("the event is written", || {
+        fs::read_to_string(&events).unwrap().contains("\"amount\":6")
+    });
+    server.stop();
+}
 
 /// Nobody listens at the port, so every connection is refused.
 #[test]

@@ -218,9 +218,10 @@ impl RedisSequencer {
     ) -> Result<Arc<Self>, Fault> {
         let now = store.clock().await?;
         let aliases = store.aliases(now).await?;
+        let link = Link::new(options, store.tasks().clone());
         let sequencer = Arc::new_cyclic(|this| Self {
             store,
-            link: Link::new(options),
+            link,
             scripts: Scripts {
                 join: Script::new(concat!(
                     include_str!("redis/state.lua"),
@@ -619,7 +620,8 @@ impl RedisSequencer {
             members
         });
         if !known {
-            tokio::spawn(number_joins(self.this.clone(), Arc::downgrade(&queue), receiver));
+            let joins = number_joins(self.this.clone(), Arc::downgrade(&queue), receiver);
+            self.store.tasks().spawn("joins", joins);
         }
         Ok(())
     }

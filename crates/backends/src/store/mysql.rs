@@ -44,7 +44,7 @@ use super::{
     NewConcert, NewSeats, Outbox, Pay, Payment, PointsRejected, Progress, ReservationRejected,
     Reserve, ReserveRejected, Seed, StoreResult, StoreStats, StoredQueue, TicketKey,
 };
-use crate::{Error, Fault};
+use crate::{Error, Fault, Tasks};
 
 /// Whether a connection is encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,6 +169,7 @@ enum Lane {
 /// The store in one MySQL or MariaDB database.
 pub struct MysqlStore {
     inner: Arc<Inner>,
+    tasks: Tasks,
     refresher: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -239,12 +240,13 @@ impl MysqlStore {
                 setup.max_connections
             )));
         }
+        let tasks = Tasks::default();
         let mut lease = bulk.acquire().await?;
         let before = schema::prepare(&mut lease, &primary.database, migrate).await?;
         let fence = match exclusive {
             true => {
                 let opts = setup.opts(&at_primary, SALE_BUDGET, SILENCE);
-                Some(Fence::take(opts, &primary.database).await?)
+                Some(Fence::take(opts, &primary.database, &tasks).await?)
             }
             false => None,
         };
@@ -266,8 +268,13 @@ impl MysqlStore {
             fence,
             relay: Arc::new(Semaphore::new(1)),
         });
-        let refresher = tokio::spawn(fresh::keep_fresh(Arc::downgrade(&inner)));
-        Ok((Arc::new(Self { inner, refresher: Mutex::new(Some(refresher)) }), before))
+        let refresher = tasks.spawn("seat refresher", fresh::keep_fresh(Arc::downgrade(&inner)));
+        let refresher = Mutex::new(Some(refresher));
+        Ok((Arc::new(Self { inner, tasks, refresher }), before))
+    }
+
+    pub(super) const fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     pub(super) fn catalog(&self) -> Arc<Catalog> {

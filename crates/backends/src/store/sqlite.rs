@@ -35,7 +35,7 @@ use super::{
     NewConcert, NewSeats, OutboxRow, Pay, Payment, PointsRejected, Progress, ReservationRejected,
     Reserve, ReserveRejected, Seed, StoreResult, StoreStats, StoredQueue, TicketKey,
 };
-use crate::{Error, Fault};
+use crate::{Error, Fault, Tasks};
 
 /// How to open the store.
 pub struct SqliteOptions {
@@ -52,6 +52,7 @@ pub struct SqliteOptions {
 /// The store in one SQLite file.
 pub struct SqliteStore {
     place: Place,
+    tasks: Tasks,
     catalog: Arc<ArcSwap<Catalog>>,
     writer: Writer,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -194,6 +195,7 @@ impl SqliteStore {
         .map_err(|error| Fault::Unavailable(format!("cannot start a thread: {error}")))?;
         let store = Self {
             place,
+            tasks: Tasks::default(),
             catalog,
             writer,
             thread: Mutex::new(Some(thread)),
@@ -202,6 +204,10 @@ impl SqliteStore {
             _lock: lock,
         };
         Ok(Arc::new(store))
+    }
+
+    pub(super) const fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     pub(super) fn catalog(&self) -> Arc<Catalog> {
