@@ -12,5 +12,7 @@ mod error;
 pub mod events;
 pub mod sequencer;
 pub mod store;
+mod tasks;
 
 pub use error::{Error, Fault};
+pub use tasks::{Lost, Tasks};

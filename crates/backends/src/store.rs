@@ -40,7 +40,7 @@ pub use types::{
 };
 
 pub use crate::cloud_event::OutboxRow;
-use crate::{Error, Fault};
+use crate::{Error, Fault, Tasks};
 
 /// Events on their way out, and whatever keeps others from carrying the same ones. Dropped without
 /// having been marked as published, they are there for the next one who asks.
@@ -92,6 +92,11 @@ macro_rules! answer_of {
 const EXPIRE_STEP: u32 = 100;
 
 impl Store {
+    /// The background work on this store. Whoever runs the service ends it where any of it is lost.
+    pub fn tasks(&self) -> &Tasks {
+        forward!(self, store => store.tasks())
+    }
+
     /// The concerts, sessions and seats as of the last commit.
     pub fn catalog(&self) -> Arc<Catalog> {
         forward!(self, store => store.catalog())

@@ -290,20 +290,55 @@ fn runtime(config: &Config) -> Result<tokio::runtime::Runtime, Failure> {
 
 fn serve(config: Config) -> Result<ExitCode, Failure> {
     telemetry::init(&config.log);
-    runtime(&config)?.block_on(async {
+    let runtime = runtime(&config)?;
+    let grace = config.server.drain_timeout();
+    let ended = runtime.block_on(async {
         let mut ends = Signals::new()?;
         let data_dir = config.data_dir.clone();
         let service = Service::start(config).await.map_err(|error| error.to_string())?;
         if std::io::stderr().is_terminal() {
             welcome(&service, &data_dir);
         }
-        ends.next().await;
-        tracing::info!("stopping: finishing requests in progress");
+        let is_whole = tokio::select! {
+            () = ends.next() => {
+                tracing::info!("stopping: finishing requests in progress");
+                true
+            }
+            lost = service.lost() => {
+                tracing::error!(
+                    worker = lost.worker,
+                    error = lost.why,
+                    "a worker is lost, and nobody does its work; stopping for a restart"
+                );
+                false
+            }
+        };
+        let patience = if is_whole { None } else { Some(grace + LOST_STOP) };
         tokio::select! {
-            cut = service.stop() => Ok(if cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(3) }),
+            cut = service.stop() => Ok(match (is_whole, cut) {
+                (true, 0) => ExitCode::SUCCESS,
+                (true, _) => ExitCode::from(3),
+                (false, _) => ExitCode::FAILURE,
+            }),
             () = ends.next() => Err("stopped by a second signal; a restart recovers".to_owned()),
+            () = passed(patience) => Err("the rest did not stop in time; a restart recovers".to_owned()),
         }
-    })
+    });
+    // Where the end had to be cut short, a thread that is at work must not hold it up.
+    runtime.shutdown_background();
+    ended
+}
+
+/// How much longer than its requests in progress may take a service takes to stop that has lost a
+/// worker, and maybe with it what would have let it stop in good order.
+const LOST_STOP: Duration = Duration::from_secs(15);
+
+/// Waits for so long; for ever where there is no bound.
+async fn passed(patience: Option<Duration>) {
+    match patience {
+        Some(patience) => tokio::time::sleep(patience).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// SIGINT and SIGTERM.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use boxoffice_backends::Fault;
 use boxoffice_backends::events::{EventSink, JsonlSink, KafkaSink};
 use boxoffice_backends::sequencer::{
     LocalSequencer, RedisMode, RedisOptions, RedisSequencer, Sequencer,
@@ -18,6 +17,7 @@ use boxoffice_backends::sequencer::{
 use boxoffice_backends::store::{
     CommitObserver, MysqlOptions, MysqlStore, SqliteOptions, SqliteStore, Store,
 };
+use boxoffice_backends::{Fault, Lost};
 use boxoffice_domain::ids::QueueName;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -108,12 +108,18 @@ pub async fn open_store(
     });
     match config.store.kind {
         StoreKind::Sqlite => {
-            let (store, version) = SqliteStore::open(SqliteOptions {
+            let options = SqliteOptions {
                 directory: config.data_dir.clone(),
                 batch_max: config.store.batch_max,
                 queue_max: config.store.queue_max,
                 observe,
-            })?;
+            };
+            let (store, version) = match opening {
+                Opening::Serve | Opening::Migrate => SqliteStore::open(options)?,
+                Opening::Look => {
+                    (SqliteStore::open_read_only(options)?, SqliteStore::SCHEMA_VERSION)
+                }
+            };
             Ok((Store::Sqlite(store), version))
         }
         StoreKind::Mysql => {
@@ -252,7 +258,8 @@ impl Service {
         let http = HttpState::new(app.clone(), admin_token).map_err(StartError)?;
         let workers = Workers::start(&app, sink);
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(serve(http, listener, stopped));
+        let listening = serve(http, listener, stopped);
+        let serving = app.store.tasks().spawn("listener", listening);
         Ok(Self { app, address, seeded, workers, stop, serving })
     }
 
@@ -271,6 +278,12 @@ impl Service {
         &self.app
     }
 
+    /// Waits until a part of the service is lost that works for as long as the service does. The
+    /// service is no longer whole then; a restart makes it so.
+    pub async fn lost(&self) -> Lost {
+        self.app.store.tasks().lost().await
+    }
+
     /// Ends in good order: no new connections, requests in progress finish, counters and events
     /// are made durable. Returns how many connections had to be cut.
     pub async fn stop(self) -> usize {
@@ -279,7 +292,10 @@ impl Service {
         let _ = stop.send(());
         let cut = serving.await.unwrap_or(0);
         workers.stop().await;
-        if let Err(error) = app.sequencer.close(app.clock.now()).await {
+        if app.store.tasks().any_lost() {
+            // Who knows what it left half done in memory. The store is right, as after a crash.
+            tracing::warn!("the queue's last numbers are not recorded, because a worker was lost");
+        } else if let Err(error) = app.sequencer.close(app.clock.now()).await {
             tracing::warn!(%error, "the queue's last numbers were not recorded");
         }
         app.store.close().await;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use boxoffice_backends::Fault;
-use boxoffice_backends::events::EventSink;
+use boxoffice_backends::events::{EventSink, StopBy};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -21,38 +21,46 @@ const SOLD_OUT_TICKS: u32 = 10;
 const SWEEP: Duration = Duration::from_millis(500);
 /// Holds that one transaction tidies up, so that buyers are not kept waiting by it.
 const SWEEP_MAX: u32 = 500;
-/// Sweeps between two looks for idempotency keys to forget.
-const FORGET_SWEEPS: u32 = 120;
+/// Idempotency keys that are old enough are looked for this often.
+const FORGET: Duration = Duration::from_secs(5);
 /// Events are looked for this often.
 const RELAY: Duration = Duration::from_millis(200);
 /// Events that are handed over at once.
 const RELAY_MAX: u32 = 2_000;
+/// The time for the last hand-over of events when the service ends. The docs promise 5 s for all of it.
+const LAST_RELAY: Duration = Duration::from_secs(4);
+/// What the relay is called where it is lost.
+const EVENT_RELAY: &str = "event relay";
 
 /// The background work of a service.
 pub(crate) struct Workers {
     stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    stop_by: StopBy,
+    running: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
     /// Starts all of it.
     pub(crate) fn start(app: &AppState, sink: EventSink) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let tasks = vec![
-            tokio::spawn(admit(app.clone(), stopped.clone())),
-            tokio::spawn(sweep(app.clone(), stopped.clone())),
-            tokio::spawn(relay(app.clone(), sink, stopped)),
+        let stop_by = sink.stop_by();
+        let tasks = app.store.tasks();
+        let running = vec![
+            tasks.spawn("admission", admit(app.clone(), stopped.clone())),
+            tasks.spawn("expiry of holds", sweep(app.clone(), stopped.clone())),
+            tasks.spawn("expiry of keys", forget(app.clone(), stopped.clone())),
+            tasks.spawn(EVENT_RELAY, relay(app.clone(), sink, stopped)),
         ];
-        Self { stop, tasks }
+        Self { stop, stop_by, running }
     }
 
     /// Ends all of it, after one last round of the relay.
     pub(crate) async fn stop(self) {
+        self.stop_by.set(Instant::now() + LAST_RELAY);
         let _ = self.stop.send(true);
-        for task in self.tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "background work did not end in good order");
-            }
+        for task in self.running {
+            // One that panicked has been reported as lost.
+            let _ = task.await;
         }
     }
 }
@@ -137,16 +145,8 @@ fn note_sold_out(app: &AppState) {
 async fn sweep(app: AppState, mut stopped: watch::Receiver<bool>) {
     let mut sweeps = every(SWEEP);
     let mut complaint = Complaint::default();
-    let keep = Duration::from_secs(app.config.sales.idempotency_hours * 3_600);
-    let mut count = 0_u32;
     while beat(&mut sweeps, &mut stopped).await {
-        let swept = sweep_once(&app).await;
-        complaint.note("tidying up", swept);
-        if count.is_multiple_of(FORGET_SWEEPS) {
-            let forgotten = app.store.forget_keys(app.clock.now(), keep, SWEEP_MAX).await;
-            complaint.note("tidying up", forgotten.map(|_| ()));
-        }
-        count = count.wrapping_add(1);
+        complaint.note("tidying up", sweep_once(&app).await);
     }
 }
 
@@ -161,6 +161,53 @@ async fn sweep_once(app: &AppState) -> Result<(), Fault> {
     }
 }
 
+async fn forget(app: AppState, mut stopped: watch::Receiver<bool>) {
+    let mut looks = every(FORGET);
+    let mut complaint = Complaint::default();
+    while beat(&mut looks, &mut stopped).await {
+        complaint.note("forgetting idempotency keys", forget_all(&app, &stopped).await);
+    }
+}
+
+/// Forgets every key that is old enough, however many came in a second.
+async fn forget_all(app: &AppState, stopped: &watch::Receiver<bool>) -> Result<(), Fault> {
+    let keep = Duration::from_secs(app.config.sales.idempotency_hours * 3_600);
+    while !*stopped.borrow() {
+        let began = Instant::now();
+        let forgotten = app.store.forget_keys(app.clock.now(), keep, SWEEP_MAX).await?;
+        if forgotten < SWEEP_MAX {
+            break;
+        }
+        // The store is the buyers' for as long as it was ours.
+        tokio::time::sleep(began.elapsed()).await;
+    }
+    Ok(())
+}
+
+/// Why a round of the relay did not hand everything over.
+enum Unrelayed {
+    /// The next round may.
+    Fault(Fault),
+    /// The sink is lost.
+    Lost(String),
+}
+
+impl From<Fault> for Unrelayed {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Unrelayed {
+    /// What a sink says about itself.
+    fn by_sink(fault: Fault) -> Self {
+        match fault {
+            Fault::Corrupt(why) => Self::Lost(why),
+            fault => Self::Fault(fault),
+        }
+    }
+}
+
 async fn relay(app: AppState, sink: EventSink, mut stopped: watch::Receiver<bool>) {
     let mut rounds = every(RELAY);
     let mut complaint = Complaint::default();
@@ -168,12 +215,17 @@ async fn relay(app: AppState, sink: EventSink, mut stopped: watch::Receiver<bool
     loop {
         let last = !beat(&mut rounds, &mut stopped).await;
         let mut published = relay_all(&app, &mut sink).await;
-        if published.is_ok() {
+        if published.is_ok() && !last {
             // A sink without a connection is not well, even while there is nothing to publish.
-            published = with_sink(&mut sink, EventSink::connect).await.flatten();
+            let connected = with_sink(&mut sink, EventSink::connect).await;
+            published = connected.and_then(|connected| connected.map_err(Unrelayed::by_sink));
         }
         app.events_wait.store(published.is_err(), Ordering::Relaxed);
-        complaint.note("publishing events", published);
+        match published {
+            Ok(()) => complaint.note("publishing events", Ok(())),
+            Err(Unrelayed::Fault(fault)) => complaint.note("publishing events", Err(fault)),
+            Err(Unrelayed::Lost(why)) => return app.store.tasks().lose(EVENT_RELAY, why),
+        }
         if last {
             return;
         }
@@ -184,22 +236,23 @@ async fn relay(app: AppState, sink: EventSink, mut stopped: watch::Receiver<bool
 async fn with_sink<T: Send + 'static>(
     sink: &mut Option<EventSink>,
     work: impl FnOnce(&mut EventSink) -> T + Send + 'static,
-) -> Result<T, Fault> {
+) -> Result<T, Unrelayed> {
     let Some(mut working) = sink.take() else {
-        return Err(Fault::Unavailable("the event sink is gone".into()));
+        return Err(Unrelayed::Lost("the event sink is gone".to_owned()));
     };
     let task = tokio::task::spawn_blocking(move || {
         let result = work(&mut working);
         (working, result)
     });
+    // Whoever panicked has dropped the sink.
     let (back, result) =
-        task.await.map_err(|error| Fault::Unavailable(format!("the event sink: {error}")))?;
+        task.await.map_err(|error| Unrelayed::Lost(format!("the event sink is gone: {error}")))?;
     *sink = Some(back);
     Ok(result)
 }
 
 /// Hands over everything that waits.
-async fn relay_all(app: &AppState, sink: &mut Option<EventSink>) -> Result<(), Fault> {
+async fn relay_all(app: &AppState, sink: &mut Option<EventSink>) -> Result<(), Unrelayed> {
     loop {
         let outbox = app.store.take_outbox(RELAY_MAX).await?;
         app.metrics.events_pending.set(outbox.rows.len() as i64);
@@ -216,7 +269,7 @@ async fn relay_all(app: &AppState, sink: &mut Option<EventSink>) -> Result<(), F
         if published.is_err() {
             app.metrics.events_failures.inc();
         }
-        published?;
+        published.map_err(Unrelayed::by_sink)?;
         let count = outbox.rows.len();
         app.store.mark_published(outbox).await?;
         app.metrics.events_published.inc_by(count as u64);
@@ -224,5 +277,25 @@ async fn relay_all(app: &AppState, sink: &mut Option<EventSink>) -> Result<(), F
             app.metrics.events_pending.set(0);
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use boxoffice_backends::events::JsonlSink;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sink_whose_work_panics_is_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || JsonlSink::open(&directory.path().join("events.jsonl")).unwrap();
+        let mut sink = Some(EventSink::Jsonl(open()));
+        assert!(matches!(with_sink(&mut sink, |_| 7).await, Ok(7)));
+        let panicked = with_sink(&mut sink, |_| assert_eq!(1, 2, "on purpose")).await;
+        let Err(Unrelayed::Lost(why)) = panicked else { panic!("it goes on without a sink") };
+        assert!(why.contains("the event sink is gone") && why.contains("on purpose"), "{why}");
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::Fault;
@@ -17,6 +18,8 @@ use crate::cloud_event::OutboxRow;
 pub struct JsonlSink {
     path: PathBuf,
     file: File,
+    /// Whether the file system tells how many names the file has.
+    counts_names: bool,
     /// How much of the file is known to be whole lines.
     length: u64,
     /// The highest outbox id in the last lines.
@@ -44,9 +47,22 @@ impl JsonlSink {
         let failed = |error: std::io::Error| {
             Fault::Unavailable(format!("cannot open the events file {shown}: {error}"))
         };
-        let mut file =
-            OpenOptions::new().create(true).read(true).append(true).open(path).map_err(failed)?;
-        let size = file.metadata().map_err(failed)?.len();
+        // For its owner only: the events tell who bought what.
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        // An older version left the mode to the umask. Whoever lets a group read does so on purpose.
+        if found.permissions().mode() & 0o007 != 0
+            && let Err(error) = file.set_permissions(PermissionsExt::from_mode(0o600))
+        {
+            tracing::warn!(path = %shown, %error, "everybody can read the events");
+        }
+        let size = found.len();
         let start = size.saturating_sub(TAIL_BYTES);
         file.seek(SeekFrom::Start(start)).map_err(failed)?;
         let mut tail = Vec::new();
@@ -70,6 +86,7 @@ impl JsonlSink {
         let mut sink = Self {
             path: path.to_owned(),
             file,
+            counts_names: found.nlink() > 0,
             length,
             last_id: 0,
             order: VecDeque::new(),
@@ -103,6 +120,24 @@ impl JsonlSink {
         self.last_id
     }
 
+    /// Whether the file can still be found by anybody but us.
+    ///
+    /// # Errors
+    /// [`Fault::Corrupt`] where it was deleted.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        let shown = self.path.display();
+        let found = self.file.metadata().map_err(|error| {
+            Fault::Unavailable(format!("cannot look at the events file {shown}: {error}"))
+        })?;
+        if self.counts_names && found.nlink() == 0 {
+            return Err(Fault::Corrupt(format!(
+                "the events file {shown} was deleted while it was open, so nobody can read what is \
+                 written into it. A start makes a new one"
+            )));
+        }
+        Ok(())
+    }
+
     pub(super) fn publish(&mut self, rows: &[OutboxRow]) -> Result<(), Fault> {
         use std::fmt::Write as _;
         let mut lines = String::new();
@@ -117,6 +152,8 @@ impl JsonlSink {
         if lines.is_empty() {
             return Ok(());
         }
+        // Before and after: what was written into a deleted file is not to count as published.
+        self.check()?;
         let written = self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // Back to whole lines, so that the next try does not write behind half a one.
@@ -124,6 +161,7 @@ impl JsonlSink {
             let shown = self.path.display();
             return Err(Fault::Unavailable(format!("cannot write events to {shown}: {error}")));
         }
+        self.check()?;
         self.length += lines.len() as u64;
         rows.iter().for_each(|row| self.remember(row.id));
         Ok(())
@@ -178,6 +216,43 @@ mod tests {
         let mut again = JsonlSink::open(&path).unwrap();
         again.publish(&[row(1), row(2), row(5), row(6)]).unwrap();
         assert_eq!(ids(&path), [1, 3, 4, 2, 5, 6]);
+    }
+
+    #[test]
+    fn a_deleted_file_takes_no_events() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        let mut sink = JsonlSink::open(&path).unwrap();
+        sink.publish(&[row(1)]).unwrap();
+        // Renamed it still has a name, and gets what comes.
+        let kept = directory.path().join("events.1.jsonl");
+        std::fs::rename(&path, &kept).unwrap();
+        sink.publish(&[row(2)]).unwrap();
+        assert_eq!((ids(&kept), sink.check()), (vec![1, 2], Ok(())));
+        std::fs::remove_file(&kept).unwrap();
+        for lost in [sink.check(), sink.publish(&[row(3)])] {
+            let Err(Fault::Corrupt(why)) = lost else { panic!("{lost:?}") };
+            assert!(why.contains("events.jsonl was deleted"), "{why}");
+        }
+        // The event is written by whoever opens the file anew.
+        let mut again = JsonlSink::open(&path).unwrap();
+        again.publish(&[row(3)]).unwrap();
+        assert_eq!(ids(&path), [3]);
+    }
+
+    #[test]
+    fn only_the_owner_can_read_the_events() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        drop(JsonlSink::open(&path).unwrap());
+        assert_eq!(mode(), 0o600);
+        // As an older version made it, and as somebody set it who has a reader in his group.
+        for (found, left) in [(0o644, 0o600), (0o640, 0o640)] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(found)).unwrap();
+            drop(JsonlSink::open(&path).unwrap());
+            assert_eq!(mode(), left);
+        }
     }
 
     #[test]

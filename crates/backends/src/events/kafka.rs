@@ -26,6 +26,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 pub use source::{KafkaSource, Received, SourceEvent};
 
+use super::StopBy;
 use crate::Fault;
 use crate::cloud_event::OutboxRow;
 
@@ -34,6 +35,9 @@ pub const KAFKA_TLS: bool = cfg!(feature = "kafka-tls");
 
 /// How long a connection may take until the broker has answered the first question.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How often a connection in the making is asked whether it stands, and what waits for Kafka whether
+/// the service ends.
+const STEP: Duration = Duration::from_millis(250);
 /// How long the making of topics may take.
 const CREATE: Duration = Duration::from_secs(10);
 /// How long the producer's callbacks are served between two looks at what they said; the client
@@ -224,6 +228,7 @@ pub struct KafkaSink {
     connection: KafkaConnection,
     plan: TopicPlan,
     delivery_timeout: Duration,
+    stop_by: StopBy,
     /// None until the first connection, and after a failure.
     producer: Option<BaseProducer<Deliveries>>,
 }
@@ -231,12 +236,17 @@ pub struct KafkaSink {
 impl KafkaSink {
     /// A sink that connects when it is first used. `delivery_timeout` bounds how long a hand-over
     /// waits for the brokers' acknowledgement.
-    pub const fn new(
-        connection: KafkaConnection,
-        plan: TopicPlan,
-        delivery_timeout: Duration,
-    ) -> Self {
-        Self { connection, plan, delivery_timeout, producer: None }
+    pub fn new(connection: KafkaConnection, plan: TopicPlan, delivery_timeout: Duration) -> Self {
+        Self { connection, plan, delivery_timeout, stop_by: StopBy::default(), producer: None }
+    }
+
+    pub(super) fn stop_by(&self) -> StopBy {
+        self.stop_by.clone()
+    }
+
+    /// Connects while nothing waits to be published. Given up at once when the service ends.
+    pub(super) fn look(&mut self) -> Result<(), Fault> {
+        self.connect(true)
     }
 
     /// Connects, where it is not connected, and makes the topics that do not exist. Blocks for 15 s
@@ -244,7 +254,7 @@ impl KafkaSink {
     ///
     /// # Errors
     /// [`Fault::Unavailable`], which says what to do.
-    pub(super) fn connect(&mut self) -> Result<(), Fault> {
+    fn connect(&mut self, only_looks: bool) -> Result<(), Fault> {
         if let Some(producer) = &self.producer {
             producer.poll(Duration::ZERO);
             match producer.client().fatal_error() {
@@ -270,7 +280,7 @@ impl KafkaSink {
         let deliveries = Deliveries::default();
         let producer: BaseProducer<Deliveries> =
             self.connection.create(&config, deliveries.clone())?;
-        let missing = self.missing_topics(&producer, &deliveries.trouble)?;
+        let missing = self.missing_topics(&producer, &deliveries.trouble, only_looks)?;
         if !missing.is_empty() {
             self.create_topics(&missing)?;
         }
@@ -282,18 +292,43 @@ impl KafkaSink {
         &self,
         producer: &BaseProducer<Deliveries>,
         trouble: &Trouble,
+        only_looks: bool,
     ) -> Result<Vec<String>, Fault> {
+        let own = Instant::now() + CONNECT;
+        let mut step = STEP;
         // All topics: a broker may take a question for one by its name as the wish to have it made,
         // with a shape that nobody chose.
-        let metadata = producer.client().fetch_metadata(None, CONNECT).map_err(|error| {
-            // Its complaints have waited to be heard.
-            producer.poll(10 * SERVE);
-            tracing::debug!(%error, "no metadata from Kafka");
-            self.connection.unreachable(trouble)
-        })?;
+        let metadata = loop {
+            let left = match only_looks && self.stop_by.is_set() {
+                true => Duration::ZERO,
+                false => self.stop_by.or(own).saturating_duration_since(Instant::now()),
+            };
+            let fault = match producer.client().fetch_metadata(None, left.min(step)) {
+                Ok(metadata) => break metadata,
+                Err(error) => error,
+            };
+            if left <= step {
+                // Its complaints have waited to be heard.
+                producer.poll(10 * SERVE);
+                tracing::debug!(error = %fault, "no metadata from Kafka");
+                return Err(self.connection.unreachable(trouble));
+            }
+            // A broker that has been asked is given all the time for its answer. Otherwise there was
+            // none to ask so far.
+            if fault.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut) {
+                step = CONNECT;
+            }
+        };
         let mut missing = self.connection.topics();
         missing.retain(|name| !metadata.topics().iter().any(|topic| topic.name() == name));
         Ok(missing)
+    }
+
+    /// Waits until the sink has to be done.
+    async fn ended(&self) {
+        while !self.stop_by.is_over() {
+            tokio::time::sleep(STEP).await;
+        }
     }
 
     fn create_topics(&self, missing: &[String]) -> Result<(), Fault> {
@@ -319,10 +354,17 @@ impl KafkaSink {
             ))
         };
         let results = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
             .build()
             .map_err(|error| Fault::Unavailable(format!("cannot start a runtime: {error}")))?
-            .block_on(admin.create_topics(&topics, &options))
-            .map_err(|error| refused(&missing.join(", "), &error))?;
+            .block_on(async {
+                tokio::select! {
+                    made = admin.create_topics(&topics, &options) => {
+                        made.map_err(|error| refused(&missing.join(", "), &error))
+                    }
+                    () = self.ended() => Err(ending()),
+                }
+            })?;
         for result in results {
             match result {
                 Ok(name) => tracing::info!(kafka.topic = name, partitions, "made a Kafka topic"),
@@ -336,7 +378,10 @@ impl KafkaSink {
 
     /// Hands the events over and waits until all in-sync replicas have them.
     pub(super) fn publish(&mut self, rows: &[OutboxRow]) -> Result<(), Fault> {
-        self.connect()?;
+        if self.stop_by.is_over() {
+            return Err(ending());
+        }
+        self.connect(false)?;
         let Some(producer) = self.producer.take() else {
             return Err(Fault::Unavailable("there is no Kafka producer".to_owned()));
         };
@@ -353,7 +398,9 @@ impl KafkaSink {
     ) -> Result<(), Fault> {
         let deliveries = producer.context();
         deliveries.acknowledged.store(0, Ordering::Relaxed);
-        let deadline = Instant::now() + self.delivery_timeout;
+        let began = Instant::now();
+        let own = began + self.delivery_timeout;
+        let is_late = || Instant::now() >= self.stop_by.or(own);
         for row in rows {
             let (topic, key) = (self.connection.topic(&row.topic), row.key.to_string());
             let content_type = Header { key: "content-type", value: Some(CONTENT_TYPE) };
@@ -365,7 +412,7 @@ impl KafkaSink {
                 match producer.send(record) {
                     Ok(()) => break,
                     Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                        if Instant::now() < deadline =>
+                        if !is_late() =>
                     {
                         producer.poll(SERVE);
                         record = back;
@@ -383,20 +430,24 @@ impl KafkaSink {
             if acknowledged >= rows.len() {
                 return Ok(());
             }
-            if Instant::now() >= deadline {
+            if is_late() {
                 let last = deliveries.trouble.last();
                 let last = last.map_or(String::new(), |(_, reason)| format!(" ({reason})"));
                 return Err(Fault::Unavailable(format!(
-                    "Kafka at {} has acknowledged {acknowledged} of {} events within {} s{last}; \
+                    "Kafka at {} has acknowledged {acknowledged} of {} events within {:.1} s{last}; \
                      check that its brokers run and that enough replicas are in sync \
                      (min.insync.replicas)",
                     self.connection.brokers,
                     rows.len(),
-                    self.delivery_timeout.as_secs_f32(),
+                    began.elapsed().as_secs_f32(),
                 )));
             }
         }
     }
+}
+
+fn ending() -> Fault {
+    Fault::Unavailable("the service ends; the events wait in the store".to_owned())
 }
 
 /// Why a topic does not take an event, and what to do.

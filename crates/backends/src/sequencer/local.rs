@@ -68,7 +68,8 @@ impl LocalSequencer {
         let (sender, receiver) = mpsc::unbounded_channel();
         let queue = Arc::new(Queue::new(stored, false, sender)?);
         // Weak on both sides: the task ends when the queue is dropped.
-        tokio::spawn(number_joins(self.this.clone(), Arc::downgrade(&queue), receiver));
+        let joins = number_joins(self.this.clone(), Arc::downgrade(&queue), receiver);
+        self.store.tasks().spawn("joins", joins);
         Ok(queue)
     }
 

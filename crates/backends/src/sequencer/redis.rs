@@ -62,7 +62,7 @@ impl RedisSequencer {
     ) -> Result<Arc<Self>, Fault> {
         let now = store.clock().await?;
         let aliases = store.aliases(now).await?;
-        let protocol = Arc::new(Protocol::new(options));
+        let protocol = Arc::new(Protocol::new(options, store.tasks().clone()));
         let members = Arc::new(Members::default());
         let blocks = Blocks::new(store.clone(), protocol.clone(), members.clone());
         let mirror =

@@ -28,7 +28,7 @@ use super::types::{
     StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
-use crate::{Error, Fault};
+use crate::{Error, Fault, Tasks};
 
 /// What a store has committed. A store that is opened on it goes on from there, as another does
 /// from its file.
@@ -40,6 +40,7 @@ pub struct MemoryStore {
     /// The way to the batches.
     pub(super) sales: Sales<NoJob>,
     batches: Mutex<Option<JoinHandle<()>>>,
+    tasks: Tasks,
     shared: Arc<Shared>,
 }
 
@@ -72,8 +73,13 @@ impl MemoryStore {
             observe: Arc::new(|_| {}),
         };
         let (sales, run) = batches(MemoryEngine(shared.clone()), ids, latest, options);
-        let batches = Mutex::new(Some(tokio::spawn(run)));
-        Arc::new(Self { sales, batches, shared })
+        let tasks = Tasks::default();
+        let batches = Mutex::new(Some(tasks.spawn("sale", run)));
+        Arc::new(Self { sales, batches, tasks, shared })
+    }
+
+    pub(super) const fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     pub(super) fn catalog(&self) -> Arc<Catalog> {

@@ -51,7 +51,7 @@ use super::types::{
     StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
-use crate::{Error, Fault};
+use crate::{Error, Fault, Tasks};
 
 /// Whether a connection is encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +165,7 @@ pub struct MysqlStore {
     pub(super) sales: Sales<NoJob>,
     batches: Mutex<Option<JoinHandle<()>>>,
     inner: Arc<Inner>,
+    tasks: Tasks,
     refresher: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -192,22 +193,23 @@ impl MysqlStore {
             observe,
         } = options;
         let pool_size = pool_size.max(1);
-        let setup = Setup::find(&primary).await?;
-        let pool_for = |server: &MysqlServer, size, wait, budget, silence| {
-            let opts = setup.opts(server, budget, silence);
+        // Before anything is sent, so that no connection is ever made without all that was set.
+        let at_primary = Login::new(&primary)?;
+        let at_replica = replica.as_ref().map(Login::new).transpose()?;
+        let setup = Setup::find(&primary, &at_primary).await?;
+        let pool_for = |login: &Login, size, wait, budget, silence| {
+            let opts = setup.opts(login, budget, silence);
             Pool::new(PoolOptions { opts, size, wait, budget })
         };
-        let pool = |server: &MysqlServer, size, wait, budget| {
-            pool_for(server, size, wait, budget, SILENCE)
-        };
-        let sale = pool(&primary, pool_size, acquire, SALE_BUDGET);
-        let work = pool(&primary, WORK_CONNECTIONS, WORK_WAIT, WORK_BUDGET);
+        let pool = |login: &Login, size, wait, budget| pool_for(login, size, wait, budget, SILENCE);
+        let sale = pool(&at_primary, pool_size, acquire, SALE_BUDGET);
+        let work = pool(&at_primary, WORK_CONNECTIONS, WORK_WAIT, WORK_BUDGET);
         let patient = publishing + SILENCE;
-        let relaying = pool_for(&primary, RELAY_CONNECTIONS, WORK_WAIT, WORK_BUDGET, patient);
-        let bulk = pool(&primary, BULK_CONNECTIONS, WORK_WAIT, BULK_BUDGET);
-        let look = pool(&primary, LOOK_CONNECTIONS, WORK_WAIT, SALE_BUDGET);
+        let relaying = pool_for(&at_primary, RELAY_CONNECTIONS, WORK_WAIT, WORK_BUDGET, patient);
+        let bulk = pool(&at_primary, BULK_CONNECTIONS, WORK_WAIT, BULK_BUDGET);
+        let look = pool(&at_primary, LOOK_CONNECTIONS, WORK_WAIT, SALE_BUDGET);
         let replica =
-            replica.map(|replica| pool(&replica, LOOK_CONNECTIONS, WORK_WAIT, SALE_BUDGET));
+            at_replica.map(|login| pool(&login, LOOK_CONNECTIONS, WORK_WAIT, SALE_BUDGET));
         let others = WORK_CONNECTIONS + RELAY_CONNECTIONS + BULK_CONNECTIONS + LOOK_CONNECTIONS;
         let wanted = pool_size + others + usize::from(exclusive);
         if wanted as i64 >= setup.max_connections {
@@ -217,12 +219,13 @@ impl MysqlStore {
                 setup.max_connections
             )));
         }
+        let tasks = Tasks::default();
         let mut lease = bulk.acquire().await?;
         let before = schema::prepare(&mut lease, &primary.database, migrate).await?;
         let fence = match exclusive {
             true => {
-                let opts = setup.opts(&primary, SALE_BUDGET, SILENCE);
-                Some(Fence::take(opts, &primary.database).await?)
+                let opts = setup.opts(&at_primary, SALE_BUDGET, SILENCE);
+                Some(Fence::take(opts, &primary.database, &tasks).await?)
             }
             false => None,
         };
@@ -243,7 +246,7 @@ impl MysqlStore {
             fence,
             relay: Arc::new(Semaphore::new(1)),
         });
-        let refresher = tokio::spawn(fresh::keep_fresh(Arc::downgrade(&inner)));
+        let refresher = tasks.spawn("seat refresher", fresh::keep_fresh(Arc::downgrade(&inner)));
         let batch = BatchOptions {
             batch_max: batch_max.clamp(1, BATCH_MAX),
             queue_max,
@@ -253,9 +256,13 @@ impl MysqlStore {
         };
         let engine = MysqlEngine::new(inner.clone());
         let (sales, run) = batches(engine, Ids::default(), Timestamp(latest), batch);
-        let batches = Mutex::new(Some(tokio::spawn(run)));
+        let batches = Mutex::new(Some(tasks.spawn("sale", run)));
         let refresher = Mutex::new(Some(refresher));
-        Ok((Arc::new(Self { sales, batches, inner, refresher }), before))
+        Ok((Arc::new(Self { sales, batches, inner, tasks, refresher }), before))
+    }
+
+    pub(super) const fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     pub(super) fn catalog(&self) -> Arc<Catalog> {
@@ -486,8 +493,8 @@ struct Setup {
 }
 
 impl Setup {
-    async fn find(server: &MysqlServer) -> Result<Self, Fault> {
-        let opts = plain_opts(server)?;
+    async fn find(server: &MysqlServer, Login(opts): &Login) -> Result<Self, Fault> {
+        let opts = opts.clone();
         let wait = Duration::from_secs(5);
         let pool = Pool::new(PoolOptions { opts, size: 1, wait, budget: wait });
         let mut lease = pool.acquire().await.map_err(|failure| explain(server, failure))?;
@@ -528,7 +535,7 @@ impl Setup {
     }
 
     /// The options of every connection that is used for work.
-    fn opts(&self, server: &MysqlServer, budget: Duration, silence: Duration) -> Opts {
+    fn opts(&self, Login(opts): &Login, budget: Duration, silence: Duration) -> Opts {
         let seconds = budget.as_secs().max(1);
         let silence = silence.as_secs().max(1);
         // The server gives up by itself, a little after the client has.
@@ -545,11 +552,7 @@ impl Setup {
             ),
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
         ];
-        match plain_opts(server) {
-            Ok(opts) => OptsBuilder::from_opts(opts).init(init).into(),
-            // It was made before, to find the server.
-            Err(_) => Opts::default(),
-        }
+        OptsBuilder::from_opts(opts.clone()).init(init).into()
     }
 }
 
@@ -557,40 +560,45 @@ impl Setup {
 /// 16,382 of them in all by default.
 const STATEMENTS: usize = 64;
 
-fn plain_opts(server: &MysqlServer) -> Result<Opts, Fault> {
-    let ssl = match &server.tls {
-        MysqlTls::Off => None,
-        MysqlTls::Required => Some(
-            SslOpts::default()
-                .with_danger_accept_invalid_certs(true)
-                .with_danger_skip_domain_validation(true),
-        ),
-        MysqlTls::Verify { ca_file } => {
-            if let Some(path) = ca_file
-                && let Err(error) = std::fs::metadata(path)
-            {
-                return Err(Fault::Unavailable(format!(
-                    "cannot read store.mysql.tls_ca_file {}: {error}",
-                    path.display()
-                )));
+/// Where a server is and as whom to log in, with whatever that needs found and read.
+struct Login(Opts);
+
+impl Login {
+    fn new(server: &MysqlServer) -> Result<Self, Fault> {
+        let ssl = match &server.tls {
+            MysqlTls::Off => None,
+            MysqlTls::Required => Some(
+                SslOpts::default()
+                    .with_danger_accept_invalid_certs(true)
+                    .with_danger_skip_domain_validation(true),
+            ),
+            MysqlTls::Verify { ca_file } => {
+                if let Some(path) = ca_file
+                    && let Err(error) = std::fs::metadata(path)
+                {
+                    return Err(Fault::Unavailable(format!(
+                        "cannot read store.mysql.tls_ca_file {}: {error}",
+                        path.display()
+                    )));
+                }
+                let roots = ca_file.clone().map(Into::into).into_iter().collect();
+                Some(SslOpts::default().with_root_certs(roots))
             }
-            let roots = ca_file.clone().map(Into::into).into_iter().collect();
-            Some(SslOpts::default().with_root_certs(roots))
-        }
-    };
-    Ok(OptsBuilder::default()
-        .ip_or_hostname(server.host.clone())
-        .tcp_port(server.port)
-        .user(Some(server.user.clone()))
-        .pass(Some(server.password.clone()))
-        .db_name(Some(server.database.clone()))
-        .prefer_socket(false)
-        .tcp_keepalive(Some(Duration::from_secs(10)))
-        // Rows found, not rows changed: an update that changes nothing is not a missing row.
-        .client_found_rows(true)
-        .stmt_cache_size(STATEMENTS)
-        .ssl_opts(ssl)
-        .into())
+        };
+        let opts = OptsBuilder::default()
+            .ip_or_hostname(server.host.clone())
+            .tcp_port(server.port)
+            .user(Some(server.user.clone()))
+            .pass(Some(server.password.clone()))
+            .db_name(Some(server.database.clone()))
+            .prefer_socket(false)
+            .tcp_keepalive(Some(Duration::from_secs(10)))
+            // Rows found, not rows changed: an update that changes nothing is not a missing row.
+            .client_found_rows(true)
+            .stmt_cache_size(STATEMENTS)
+            .ssl_opts(ssl);
+        Ok(Self(opts.into()))
+    }
 }
 
 /// Says what a person can do about an error of the first connection.
@@ -622,4 +630,39 @@ fn explain(server: &MysqlServer, failure: Failure) -> Fault {
         ),
         other => format!("the database server {host}:{port}: {other:?}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pools are made of a [`Login`], so there is none that lacks what was set: not even for a
+    /// replica, which nobody asks before seats are read.
+    #[tokio::test]
+    async fn a_replica_without_its_certificates_stops_the_start() {
+        let server = |tls| MysqlServer {
+            host: "127.0.0.1".to_owned(),
+            // Nobody listens here, so what is wrong with the replica must be seen before.
+            port: 1,
+            user: "boxoffice".to_owned(),
+            password: "secret".to_owned(),
+            database: "boxoffice".to_owned(),
+            tls,
+        };
+        let ca_file = Some("/nowhere/ca.pem".into());
+        let opened = MysqlStore::open(MysqlOptions {
+            batch_max: 1,
+            queue_max: 1,
+            primary: server(MysqlTls::Off),
+            replica: Some(server(MysqlTls::Verify { ca_file })),
+            pool_size: 1,
+            acquire: Duration::from_millis(100),
+            migrate: false,
+            exclusive: false,
+            publishing: Duration::ZERO,
+            observe: Arc::new(|_| {}),
+        });
+        let fault = opened.await.err().map(|fault| fault.to_string()).unwrap_or_default();
+        assert!(fault.contains("store.mysql.tls_ca_file /nowhere/ca.pem"), "{fault}");
+    }
 }

@@ -8,7 +8,11 @@ mod schema;
 mod tx;
 mod writer;
 
-use std::fs::{File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +26,7 @@ use boxoffice_domain::queue::{Settings, SettingsChange};
 use boxoffice_domain::sales::Reservation;
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use self::rows::Failure;
@@ -35,7 +40,7 @@ use super::types::{
     StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
-use crate::{Error, Fault};
+use crate::{Error, Fault, Tasks};
 
 /// How to open the store.
 pub struct SqliteOptions {
@@ -51,7 +56,8 @@ pub struct SqliteOptions {
 
 /// The store in one SQLite file.
 pub struct SqliteStore {
-    path: PathBuf,
+    place: Place,
+    tasks: Tasks,
     catalog: Arc<ArcSwap<Catalog>>,
     /// The way to the writer.
     pub(super) sales: Sales<Work>,
@@ -62,6 +68,23 @@ pub struct SqliteStore {
     /// own who has which seat. The writer has it too: dropped without having been closed, the store
     /// is not free before the last operation is done.
     _lock: Arc<File>,
+}
+
+/// The file, and what connections to it may do.
+#[derive(Clone)]
+struct Place {
+    path: PathBuf,
+    access: Access,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Read and write.
+    Write,
+    /// Read, with the log that a crash left.
+    Read,
+    /// Read a file that has no log: nothing is made beside it.
+    ReadAlone,
 }
 
 const FILE: &str = "boxoffice.sqlite3";
@@ -104,29 +127,64 @@ impl SqliteStore {
         })?;
         let lock = Arc::new(lock(directory).map_err(|problem| problem.into_fault(directory))?);
         let path = Self::file(directory);
-        let explain = |failure: Failure| explain(&path, failure);
-        let mut connection =
-            connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
-                .map_err(|error| explain(error.into()))?;
+        make_private(&path)?;
+        let place = Place { path, access: Access::Write };
+        let explain = |error: rusqlite::Error| explain(&place.path, error.into());
+        let mut connection = place.connect().map_err(explain)?;
         // Before WAL mode, which writes: a file of another program is not to be touched.
         let version = schema::migrate(&mut connection)
-            .map_err(|error| explain(error.into()))?
-            .map_err(|problem| Fault::Unavailable(match problem {
-                schema::SchemaProblem::Foreign => format!(
-                    "{} is a database of another program; nothing was changed. Choose another \
-                     data directory with --data-dir",
-                    path.display()
-                ),
-                schema::SchemaProblem::Newer(found) => format!(
-                    "{} has schema version {found}, this binary knows {}. A newer boxoffice wrote \
-                     it: use that one, or restore a backup",
-                    path.display(),
-                    schema::VERSION
-                ),
-            }))?;
-        prepare_writer(&connection).map_err(|error| explain(error.into()))?;
-        let other = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
-            .map_err(|error| explain(error.into()))?;
+            .map_err(explain)?
+            .map_err(|problem| problem.into_fault(&place.path))?;
+        keep_private(&place.path);
+        prepare_writer(&connection).map_err(explain)?;
+        Ok((Self::start(place, connection, options, lock)?, version))
+    }
+
+    /// Opens the store of a directory to look at it, and writes neither the file nor its log. Nobody
+    /// else can open it meanwhile.
+    ///
+    /// # Errors
+    /// As for [`SqliteStore::open`], and [`Fault::Unavailable`] where there is no store or one of an
+    /// older schema version.
+    pub fn open_read_only(options: SqliteOptions) -> Result<Arc<Self>, Fault> {
+        let directory = &options.directory;
+        let lock = match lock(directory) {
+            Err(LockProblem::Io(error)) if is_unwritable(&error) => lock_unwritable(directory),
+            locked => locked,
+        };
+        let lock = Arc::new(lock.map_err(|problem| problem.into_fault(directory))?);
+        let path = Self::file(directory);
+        // What a crash left in a log, or in the journal of the very first start, belongs to the file.
+        let has_log = ["-wal", "-journal"]
+            .iter()
+            .any(|suffix| std::fs::metadata(beside(&path, suffix)).is_ok_and(|log| log.len() > 0));
+        let access = if has_log { Access::Read } else { Access::ReadAlone };
+        let place = Place { path, access };
+        let explain = |error: rusqlite::Error| explain(&place.path, error.into());
+        let connection = place.connect().map_err(explain)?;
+        let version = schema::version(&connection)
+            .map_err(explain)?
+            .map_err(|problem| problem.into_fault(&place.path))?;
+        if version < schema::VERSION {
+            return Err(Fault::Unavailable(format!(
+                "{} has schema version {version}, this binary reads {}; nothing was changed. Make \
+                 a backup and bring it up with `boxoffice migrate`, or use the boxoffice that wrote \
+                 it",
+                place.path.display(),
+                schema::VERSION
+            )));
+        }
+        Self::start(place, connection, options, lock)
+    }
+
+    fn start(
+        place: Place,
+        connection: Connection,
+        options: SqliteOptions,
+        lock: Arc<File>,
+    ) -> Result<Arc<Self>, Fault> {
+        let explain = |failure: Failure| explain(&place.path, failure);
+        let other = place.connect().map_err(|error| explain(error.into()))?;
         let (catalog, last, ids) = load::everything(&connection, other).map_err(explain)?;
         let latest = load::clock(&connection).map_err(explain)?;
         let catalog = Arc::new(ArcSwap::from_pointee(catalog));
@@ -143,7 +201,8 @@ impl SqliteStore {
             writer::start(connection, state, stats.clone(), (ids, latest), batch, lock.clone())
                 .map_err(|error| Fault::Unavailable(format!("cannot start a thread: {error}")))?;
         let store = Self {
-            path,
+            place,
+            tasks: Tasks::default(),
             catalog,
             sales,
             thread: Mutex::new(Some(thread)),
@@ -151,7 +210,11 @@ impl SqliteStore {
             stats,
             _lock: lock,
         };
-        Ok((Arc::new(store), version))
+        Ok(Arc::new(store))
+    }
+
+    pub(super) const fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     pub(super) fn catalog(&self) -> Arc<Catalog> {
@@ -187,12 +250,12 @@ impl SqliteStore {
         query: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Fault> {
         let readers = self.readers.clone();
-        let path = self.path.clone();
+        let place = self.place.clone();
         let run = move || -> Result<T, Failure> {
             let free = readers.lock().pop();
             let connection = match free {
                 Some(connection) => connection,
-                None => connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?,
+                None => place.connect()?,
             };
             let result = query(&connection);
             let mut readers = readers.lock();
@@ -204,7 +267,7 @@ impl SqliteStore {
         tokio::task::spawn_blocking(run)
             .await
             .map_err(|error| Fault::Unavailable(format!("a read did not end: {error}")))?
-            .map_err(Fault::from)
+            .map_err(|failure| explain(&self.place.path, failure))
     }
 
     pub(super) async fn balance(&self, user: UserId) -> Result<i64, Fault> {
@@ -397,18 +460,19 @@ pub fn backup(
     if !source.exists() {
         return Err(unavailable(&format!("there is no store at {}", source.display())));
     }
-    if target.exists() {
-        return Err(unavailable(&format!(
-            "{} exists already; choose another name",
-            target.display()
-        )));
-    }
     let expected = std::fs::metadata(&source).map_err(|error| unavailable(&error))?.len();
+    // SQLite fills an empty file and leaves its mode: nobody else can read along while it grows.
+    create_private(target).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            unavailable(&format!("{} exists already; choose another name", target.display()))
+        }
+        _ => unavailable(&format!("cannot make {}: {error}", target.display())),
+    })?;
     let text = target.to_string_lossy().into_owned();
     let copy_source = source.clone();
     // `VACUUM INTO` copies one consistent snapshot while the service goes on writing.
     let copy = std::thread::spawn(move || -> Result<(), Failure> {
-        let connection = connect(&copy_source, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let connection = Place { path: copy_source, access: Access::Write }.connect()?;
         connection.execute("VACUUM INTO ?1", [text])?;
         Ok(())
     });
@@ -423,21 +487,91 @@ pub fn backup(
         let _ = std::fs::remove_file(target);
         return Err(explain(&source, failure));
     }
-    let sync = File::open(target).and_then(|file| {
-        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        file.set_permissions(owner_only)?;
-        file.sync_all()
-    });
+    let sync = File::open(target).and_then(|file| file.sync_all());
     sync.map_err(|error| unavailable(&format!("cannot sync {}: {error}", target.display())))?;
     Ok(size())
 }
 
-fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    // Only a backup or an audit from another process, or the end of one, is ever in the way.
-    connection.busy_timeout(Duration::from_secs(5))?;
-    Ok(connection)
+impl Place {
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = match self.access {
+            Access::Write => {
+                let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE;
+                Connection::open_with_flags(&self.path, flags)?
+            }
+            Access::Read | Access::ReadAlone => {
+                let flags = flags | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+                let is_alone = self.access == Access::ReadAlone;
+                let connection = Connection::open_with_flags(uri(&self.path, is_alone), flags)?;
+                // What the log holds stays in the log.
+                connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+                connection
+            }
+        };
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        // Only a backup from another process, or the end of one, is ever in the way.
+        connection.busy_timeout(Duration::from_secs(5))?;
+        Ok(connection)
+    }
+}
+
+/// The file as SQLite takes it with options. `immutable`: nobody writes it, so that SQLite needs
+/// neither locks nor files beside it.
+fn uri(path: &Path, immutable: bool) -> OsString {
+    let mut uri = b"file:".to_vec();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => uri.push(*byte),
+            _ => uri.extend(format!("%{byte:02X}").bytes()),
+        }
+    }
+    if immutable {
+        uri.extend(b"?immutable=1");
+    }
+    OsString::from_vec(uri)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// For its owner only: the store holds everybody's points, and the key that signs the tickets.
+const PRIVATE: u32 = 0o600;
+
+/// Makes an empty file that only its owner can read.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path).map(drop)
+}
+
+/// Makes the file of the store before SQLite does, which would leave its mode to the umask. The log
+/// and its index get the mode of the file.
+fn make_private(path: &Path) -> Result<(), Fault> {
+    match create_private(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(Fault::Unavailable(format!(
+            "cannot make {}: {error}; check the owner and the mode of its directory, and the \
+                 disk",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the files of the store from everybody but their owner, where an older version or a copy
+/// left them readable.
+fn keep_private(path: &Path) {
+    for path in ["", "-wal", "-shm"].map(|suffix| beside(path, suffix)) {
+        let Ok(found) = std::fs::metadata(&path) else { continue };
+        if found.permissions().mode() & 0o077 == 0 {
+            continue;
+        }
+        if let Err(error) = std::fs::set_permissions(&path, Permissions::from_mode(PRIVATE)) {
+            let path = path.display();
+            tracing::warn!(%path, %error, "others can read the store; its owner should set mode 600");
+        }
+    }
 }
 
 fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
@@ -474,14 +608,46 @@ impl LockProblem {
     }
 }
 
+impl schema::SchemaProblem {
+    fn into_fault(self, path: &Path) -> Fault {
+        let shown = path.display();
+        Fault::Unavailable(match self {
+            Self::Foreign => format!(
+                "{shown} is a database of another program; nothing was changed. Choose another \
+                 data directory with --data-dir"
+            ),
+            Self::Newer(found) => format!(
+                "{shown} has schema version {found}, this binary knows {}. A newer boxoffice wrote \
+                 it: use that one, or restore a backup",
+                schema::VERSION
+            ),
+        })
+    }
+}
+
 fn lock(directory: &Path) -> Result<File, LockProblem> {
-    use rustix::fs::{FlockOperation, flock};
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .open(directory.join(LOCK))
         .map_err(LockProblem::Io)?;
+    hold(file)
+}
+
+fn is_unwritable(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+}
+
+/// The lock in a directory that cannot be written. Where there is none, no service runs there, and
+/// none can begin to; the directory stands in for it.
+fn lock_unwritable(directory: &Path) -> Result<File, LockProblem> {
+    let file = File::open(directory.join(LOCK)).or_else(|_| File::open(directory));
+    hold(file.map_err(LockProblem::Io)?)
+}
+
+fn hold(file: File) -> Result<File, LockProblem> {
+    use rustix::fs::{FlockOperation, flock};
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(LockProblem::Held),

@@ -1,6 +1,8 @@
 //! What only a SQLite file can suffer: other programs, other versions, damage, crashes, copies.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -243,6 +245,140 @@ async fn a_damaged_page_is_an_error_and_never_a_wrong_answer() {
         }
     }
     assert!(refused > 3 && audited > 3, "{refused} refused, {audited} found by the audit");
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_is_told_in_a_sentence() {
+    for (table, column, value) in
+        [("seat", "price", "NULL"), ("concert", "name", "x'ff'"), ("queue", "serving", "NULL")]
+    {
+        let directory = closed().await;
+        // As a damaged page may read: the schema forbids it, and nobody asks the schema.
+        let connection = raw(directory.path());
+        let schema = |from: &str, to: &str| {
+            connection
+                .execute_batch(&format!(
+                    "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET \
+                     sql = replace(sql, '{from}', '{to}') WHERE name = '{table}'; \
+                     PRAGMA writable_schema = RESET"
+                ))
+                .unwrap();
+        };
+        let kind = if value == "NULL" { "INTEGER" } else { "TEXT" };
+        schema(&format!("{column} {kind} NOT NULL"), &format!("{column} ANY"));
+        let count =
+            connection.execute(&format!("UPDATE {table} SET {column} = {value}"), []).unwrap();
+        assert!(count > 0, "{table}.{column}");
+        schema(&format!("{column} ANY"), &format!("{column} {kind} NOT NULL"));
+        drop(connection);
+        let fault = match try_open(directory.path()) {
+            Err(fault) => fault,
+            Ok((store, _)) => Store::Sqlite(store).queues().await.unwrap_err(),
+        };
+        assert!(matches!(fault, Fault::Corrupt(_)), "{fault}");
+        assert_says(&fault, &["boxoffice.sqlite3", column, "where that cannot be", "a backup"]);
+    }
+}
+
+/// The files of a directory and what is in them.
+fn content(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+#[tokio::test]
+async fn a_look_finds_what_is_there_and_writes_nothing() {
+    // Closed, and as a crash leaves it: then all is in the log.
+    let (store, running) = fresh().await;
+    store.charge(charge(1, 5, START)).await.unwrap();
+    let crash = crashed(running.path());
+    let rest = closed().await;
+    for (directory, points) in [(&rest, 2 * PRICE), (&crash, 5)] {
+        let file = SqliteStore::file(directory.path());
+        let log = file.with_extension("sqlite3-wal");
+        let before = (std::fs::read(&file).unwrap(), std::fs::read(&log).ok());
+        let store = Store::Sqlite(SqliteStore::open_read_only(options(directory.path())).unwrap());
+        assert_says(&refusal(directory.path()), &["another process"]);
+        let user = if points == 5 { user(1) } else { user(2) };
+        assert_eq!(store.balance(user).await, Ok(points));
+        assert_clean(&store, START).await;
+        assert!(store.charge(charge(1, 5, START)).await.is_err(), "it writes");
+        store.close().await;
+        drop(store);
+        assert_eq!((std::fs::read(&file).unwrap(), std::fs::read(&log).ok()), before);
+    }
+    assert!(content(rest.path()).len() == 2, "the file and its lock only");
+    assert_eq!(open(crash.path()).balance(user(1)).await, Ok(5));
+}
+
+#[tokio::test]
+async fn a_look_leaves_what_it_cannot_read_as_it_is() {
+    let empty = tempfile::tempdir().unwrap();
+    raw(empty.path()).execute_batch("VACUUM").unwrap();
+    let older = closed().await;
+    raw(older.path())
+        .execute_batch(
+            "ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
+             PRAGMA user_version = 1",
+        )
+        .unwrap();
+    let newer = closed().await;
+    let version = SqliteStore::SCHEMA_VERSION + 1;
+    raw(newer.path()).pragma_update(None, "user_version", version).unwrap();
+    let foreign = tempfile::tempdir().unwrap();
+    raw(foreign.path()).execute_batch("CREATE TABLE theirs (x)").unwrap();
+    for (directory, texts) in [
+        (&older, &["schema version 1", "nothing was changed", "`boxoffice migrate`"][..]),
+        (&newer, &["newer boxoffice"]),
+        (&foreign, &["another program"]),
+        (&empty, &["schema version 0"]),
+    ] {
+        // The lock is there, as after any start.
+        drop(std::fs::File::create(directory.path().join("boxoffice.lock")).unwrap());
+        let before = content(directory.path());
+        let looked = SqliteStore::open_read_only(options(directory.path()));
+        assert_says(&looked.err().expect("it opens"), texts);
+        assert!(content(directory.path()) == before, "{texts:?}: something was written");
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn only_the_owner_can_read_the_store_and_its_copies() {
+    // What most systems begin with; files are readable by all then, unless somebody sees to it.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let (store, directory) = fresh().await;
+    let file = SqliteStore::file(directory.path());
+    let files = ["", "-wal", "-shm"].map(|suffix| {
+        let mut name = file.clone().into_os_string();
+        name.push(suffix);
+        PathBuf::from(name)
+    });
+    store.charge(charge(1, 5, START)).await.unwrap();
+    assert_eq!(files.each_ref().map(|path| mode(path)), [0o600; 3]);
+
+    // As an older version left them, log and index from a crash among them.
+    let crash = crashed(directory.path());
+    let old = ["boxoffice.sqlite3", "boxoffice.sqlite3-wal", "boxoffice.sqlite3-shm"];
+    let old = old.map(|name| crash.path().join(name));
+    for path in &old {
+        drop(std::fs::File::options().create(true).append(true).open(path).unwrap());
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let again = open(crash.path());
+    assert_eq!(again.balance(user(1)).await, Ok(5));
+    assert_eq!(old.each_ref().map(|path| mode(path)), [0o600; 3]);
+
+    let target = crash.path().join("copy.sqlite3");
+    let mut modes = Vec::new();
+    backup(directory.path(), &target, |_, _| modes.push(target.exists().then(|| mode(&target))))
+        .unwrap();
+    assert!(!modes.is_empty(), "nobody looked while it was written");
+    assert!(modes.iter().all(|mode| *mode == Some(0o600)), "{modes:?}");
+    assert_eq!(mode(&target), 0o600);
 }
 
 /// A store whose writer stops after each commit until it is let on, so that what is sent meanwhile

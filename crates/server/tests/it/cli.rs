@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::program::{self, Client, Ended, Server, command, finish, run, wait_until};
 use boxoffice_backends::store::SqliteStore;
@@ -412,6 +412,39 @@ fn an_audit_finds_a_store_that_was_changed_behind_the_service() {
 }
 
 #[test]
+fn an_audit_at_rest_writes_nothing() {
+    let (_directory, data) = sold();
+    let before = content(&data);
+    run(&data, &["audit"]).ok();
+    assert!(content(&data) == before, "an audit wrote");
+
+    // What a kill left in the log is looked at, and stays there.
+    let mut server = Server::start(&data, &[]);
+    charge(&mut server.client(), 3, 5).expect(200);
+    server.kill();
+    let store = |(name, _): &(String, Vec<u8>)| name.ends_with("3") || name.ends_with("-wal");
+    let stored = || content(&data).into_iter().filter(store).collect::<Vec<_>>();
+    let before = stored();
+    assert!(before.len() == 2 && !before[1].1.is_empty(), "the kill left no log");
+    run(&data, &["audit"]).ok();
+    assert!(stored() == before, "an audit wrote");
+    Server::start(&data, &[]).stop();
+
+    // A store of the first version is not brought up on the way.
+    sql(
+        &data,
+        "ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
+         PRAGMA user_version = 1",
+    );
+    let before = content(&data);
+    run(&data, &["audit"]).fails_with(&["schema version 1", "`boxoffice migrate`"]);
+    assert!(content(&data) == before, "an audit wrote");
+    let said = run(&data, &["migrate"]).ok();
+    assert!(said.contains("schema version 1 -> 2"), "{said}");
+    run(&data, &["audit"]).ok();
+}
+
+#[test]
 fn counters_that_contradict_each_other_stop_the_start_and_the_audit() {
     let (_directory, data) = sold();
     sql(&data, "UPDATE queue SET serving = watermark + 5");
@@ -619,6 +652,23 @@ fn a_damaged_store_is_told_and_left_for_the_backup() {
     fs::write(&file, &whole).unwrap();
     sql(&data, "UPDATE seat SET state = 7 WHERE id = 4");
     serve(&data, &[]).fails_with(&["boxoffice.sqlite3", "seat with state", "Restore a backup"]);
+    // A value that no version of the schema allows.
+    fs::write(&file, &whole).unwrap();
+    let schema = |from: &str, to: &str| {
+        sql(
+            &data,
+            &format!(
+                "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET \
+                 sql = replace(sql, '{from}', '{to}') WHERE name = 'seat'"
+            ),
+        );
+    };
+    schema("price INTEGER NOT NULL", "price INTEGER");
+    sql(&data, "UPDATE seat SET price = NULL WHERE id = 4");
+    schema("price INTEGER", "price INTEGER NOT NULL");
+    for ended in [serve(&data, &[]), run(&data, &["audit"])] {
+        ended.fails_with(&["boxoffice.sqlite3", "in its column price", "Restore a backup"]);
+    }
     fs::write(&file, &whole).unwrap();
     Server::start(&data, &[]).stop();
     drop(directory);
@@ -804,4 +854,136 @@ fn sigint_ends_it_too_and_slow_peers_are_cut_with_a_code_of_their_own() {
     assert_eq!(ended.code, Some(1), "{}", ended.err);
     assert!(ended.err.contains("second signal"), "{}", ended.err);
     run(&data, &["audit"]).ok();
+}
+
+// ---- Not being whole.
+
+fn spawn_with(data: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Server {
+    let mut command = command(data.parent().unwrap());
+    command.envs(variables.iter().copied());
+    Server::start_by(command, data, arguments)
+}
+
+/// Insists that the service ended by itself, and said once which worker it lost.
+#[track_caller]
+fn assert_lost(server: &mut Server, worker: &str, why: &str) {
+    let ended = server.wait();
+    assert_eq!(ended.code, Some(1), "{worker}: {}", ended.err);
+    let lines = ended.err.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let errors: Vec<Value> = lines.filter(|line| line["level"] == "ERROR").collect();
+    assert_eq!(errors.len(), 1, "{worker}: {}", ended.err);
+    assert_eq!(errors[0]["worker"], worker, "{}", ended.err);
+    assert!(errors[0]["error"].as_str().unwrap().contains(why), "{}", ended.err);
+}
+
+/// The switch is part of debug builds only, which tests are.
+#[test]
+fn a_worker_that_panics_ends_the_service_with_an_error() {
+    for worker in
+        ["admission", "expiry of holds", "expiry of keys", "event relay", "joins", "listener"]
+    {
+        let (_directory, data) = place();
+        let mut server = spawn_with(&data, &[("BOXOFFICE_TEST_PANIC", worker)], &[]);
+        // What was begun is finished, and what was promised is kept.
+        charge(&mut server.client(), 3, 5).expect(200);
+        assert_lost(&mut server, worker, "panicked: a planted panic");
+        let server = Server::start(&data, &[]);
+        let path = "/api/v1/users/3/points";
+        let body = server.client().send("GET", path, &[], None).unwrap().expect(200).json();
+        assert_eq!(body["totalAmount"], 1_000_005, "{worker}");
+        server.stop();
+        run(&data, &["audit"]).ok();
+    }
+}
+
+#[test]
+fn a_deleted_events_file_ends_the_service_with_an_error() {
+    let (_directory, data) = place();
+    let mut server = Server::start(&data, &[]);
+    let events = data.join("events.jsonl");
+    charge(&mut server.client(), 3, 5).expect(200);
+    wait_until("the event is written", || fs::read_to_string(&events).unwrap().contains("charged"));
+    fs::remove_file(&events).unwrap();
+    assert_lost(&mut server, "event relay", "events.jsonl was deleted");
+    let server = Server::start(&data, &[]);
+    charge(&mut server.client(), 3, 6).expect(200);
+    wait_until("the event is written", || {
+        fs::read_to_string(&events).unwrap().contains("\"amount\":6")
+    });
+    server.stop();
+}
+
+/// Nobody listens at the port, so every connection is refused.
+#[test]
+fn brokers_that_are_away_hold_up_no_stop() {
+    let (_directory, data) = place();
+    let kafka = ["--set", "events.kind=kafka", "--set", "events.kafka.brokers=127.0.0.1:1"];
+    // With an event that waits, and with none.
+    for waits in [true, false] {
+        let mut server = Server::start(&data.join(waits.to_string()), &kafka);
+        if waits {
+            charge(&mut server.client(), 3, 5).expect(200);
+        }
+        wait_until("the events wait", || server.log().contains("publishing events has stopped"));
+        let began = Instant::now();
+        server.signal(Signal::TERM);
+        let ended = server.wait();
+        println!("{waits}: {:?}", began.elapsed());
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}: {}", began.elapsed(), ended.err);
+    }
+}
+
+// ---- Tidying up.
+
+#[test]
+fn idempotency_keys_are_forgotten_as_fast_as_they_come() {
+    let (_directory, data) = sold();
+    sql(
+        &data,
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000) \
+         INSERT INTO idempotency (user_id, key, fingerprint, result_id, at) \
+         SELECT 1, 'old ' || n, x'00', 1, 1000 FROM n",
+    );
+    let server = Server::start(&data, &[]);
+    let key = [("Idempotency-Key", "young")];
+    let path = "/api/v1/users/3/points/charge";
+    let body = json!({ "amount": 5 });
+    server.client().send("PATCH", path, &key, Some(&body)).unwrap().expect(200);
+    let connection = Connection::open(SqliteStore::file(&data)).unwrap();
+    let keys = |which: &str| -> i64 {
+        let query = format!("SELECT count(*) FROM idempotency WHERE key {which}");
+        connection.query_row(&query, [], |row| row.get(0)).unwrap()
+    };
+    wait_until("all that are old enough are forgotten", || keys("LIKE 'old %'") == 0);
+    assert_eq!(keys("= 'young'"), 1);
+    drop(connection);
+    server.stop();
+}
+
+// ---- Modes.
+
+#[test]
+fn whatever_is_written_is_for_its_owner_only() {
+    let (directory, data) = place();
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    // By a shell, which sets what most systems begin with.
+    let mut shell = Command::new("sh");
+    program::shield(&mut shell, directory.path());
+    let program = command(directory.path()).get_program().to_owned();
+    shell.args(["-c", "umask 022; exec \"$0\" \"$@\""]).arg(program);
+    let server = Server::start_by(shell, &data, &[]);
+    charge(&mut server.client(), 3, 5).expect(200);
+    let files = [
+        "boxoffice.sqlite3",
+        "boxoffice.sqlite3-wal",
+        "boxoffice.sqlite3-shm",
+        "events.jsonl",
+        "admin.token",
+    ];
+    for file in files {
+        assert_eq!(mode(&data.join(file)), 0o600, "{file}");
+    }
+    server.stop();
 }

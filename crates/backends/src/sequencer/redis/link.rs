@@ -15,6 +15,8 @@ use redis::{
 };
 use tokio::time::{sleep, timeout};
 
+use crate::Tasks;
+
 /// How the Redis servers are arranged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisMode {
@@ -181,11 +183,12 @@ pub(super) struct Link {
     connection: Mutex<Option<Connection>>,
     dialing: AtomicBool,
     pub(super) stats: RedisStats,
+    tasks: Tasks,
     this: Weak<Self>,
 }
 
 impl Link {
-    pub(super) fn new(options: RedisOptions) -> Arc<Self> {
+    pub(super) fn new(options: RedisOptions, tasks: Tasks) -> Arc<Self> {
         // TLS asks the process which cryptography to use; somebody else may have said so already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Arc::new_cyclic(|this| Self {
@@ -193,6 +196,7 @@ impl Link {
             connection: Mutex::default(),
             dialing: AtomicBool::new(false),
             stats: RedisStats::default(),
+            tasks,
             this: this.clone(),
         })
     }
@@ -270,7 +274,7 @@ impl Link {
             return;
         }
         let this = self.this.clone();
-        tokio::spawn(async move {
+        self.tasks.spawn("redis redial", async move {
             while let Some(link) = this.upgrade() {
                 match link.dial().await {
                     Ok(()) => {

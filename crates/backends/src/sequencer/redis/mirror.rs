@@ -108,7 +108,8 @@ impl Mirror {
         let queue = Arc::new(Queue::new(stored, true, sender)?);
         if self.members.add(&Arc::new(Member::new(queue.clone()))) {
             let numbers = Arc::downgrade(&self.blocks);
-            tokio::spawn(number_joins(numbers, Arc::downgrade(&queue), receiver));
+            let joins = number_joins(numbers, Arc::downgrade(&queue), receiver);
+            self.store.tasks().spawn("joins", joins);
         }
         Ok(())
     }

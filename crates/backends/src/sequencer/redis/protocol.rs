@@ -8,6 +8,7 @@ use boxoffice_domain::time::Timestamp;
 use redis::{FromRedisValue, Value};
 
 use super::link::{Away, Link, RedisOptions, RedisStats, Script};
+use crate::Tasks;
 use crate::sequencer::news::News;
 
 /// The calls of Redis.
@@ -96,9 +97,9 @@ pub(super) struct Head {
 }
 
 impl Protocol {
-    pub(super) fn new(options: RedisOptions) -> Self {
+    pub(super) fn new(options: RedisOptions, tasks: Tasks) -> Self {
         Self {
-            link: Link::new(options),
+            link: Link::new(options, tasks),
             join: Script::new(concat!(include_str!("state.lua"), include_str!("join.lua"))),
             install: Script::new(concat!(include_str!("state.lua"), include_str!("install.lua"))),
             tick: Script::new(concat!(include_str!("state.lua"), include_str!("tick.lua"))),

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::schema::lock_name;
-use crate::Fault;
+use crate::{Fault, Tasks};
 
 use super::rows::Failure;
 
@@ -40,7 +40,11 @@ pub(super) struct Fence {
 
 impl Fence {
     /// Takes the lock.
-    pub(super) async fn take(opts: Opts, database: &str) -> Result<Arc<Self>, Fault> {
+    pub(super) async fn take(
+        opts: Opts,
+        database: &str,
+        tasks: &Tasks,
+    ) -> Result<Arc<Self>, Fault> {
         let name = lock_name("instance", database);
         let conn = match lock(&opts, &name).await {
             Ok(Some(conn)) => conn,
@@ -55,7 +59,7 @@ impl Fence {
             Err(failure) => return Err(failure.into()),
         };
         let fence = Arc::new(Self { state: AtomicU8::new(HELD), keeper: Mutex::new(None) });
-        let keeper = tokio::spawn(keep(Arc::downgrade(&fence), conn, opts, name));
+        let keeper = tasks.spawn("store lock", keep(Arc::downgrade(&fence), conn, opts, name));
         *fence.keeper.lock() = Some(keeper);
         Ok(fence)
     }

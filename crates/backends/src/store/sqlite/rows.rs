@@ -21,7 +21,19 @@ pub(super) enum Failure {
 
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
+        use rusqlite::Error::{
+            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+        };
+        match error {
+            // No statement of ours writes such a value, and the schema forbids it.
+            InvalidColumnType(_, name, found) => Self::Corrupt(format!(
+                "a row has a value of type {found} in its column {name}, where that cannot be"
+            )),
+            FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | Utf8Error(..) => {
+                Self::Corrupt(format!("a row has a value that cannot be ({error})"))
+            }
+            error => Self::Sqlite(error),
+        }
     }
 }
 

@@ -20,8 +20,8 @@ pub(super) enum SchemaProblem {
     Newer(i64),
 }
 
-/// Brings the file to the current version. Gives the version that it had; 0 for an empty one.
-pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Result<i64, SchemaProblem>> {
+/// The version of a file that is ours or empty (0). Only reads.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<Result<i64, SchemaProblem>> {
     let application: i64 = connection.pragma_query_value(None, "application_id", |r| r.get(0))?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
     let tables: i64 =
@@ -32,6 +32,15 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Result<i6
     if version > VERSION {
         return Ok(Err(SchemaProblem::Newer(version)));
     }
+    Ok(Ok(version))
+}
+
+/// Brings the file to the current version. Returns the version that it had; 0 for an empty one.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Result<i64, SchemaProblem>> {
+    let version = match version(connection)? {
+        Ok(version) => version,
+        Err(problem) => return Ok(Err(problem)),
+    };
     for (index, step) in MIGRATIONS.iter().enumerate().skip(usize::try_from(version).unwrap_or(0)) {
         // One transaction a step: a crash in between leaves the file at a whole version.
         let tx = connection.transaction()?;

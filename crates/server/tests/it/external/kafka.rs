@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::broker::Broker;
 use crate::program::{Client, Ended, Killed, Server, command, finish, wait_until};
@@ -175,6 +175,36 @@ fn a_sale_goes_on_without_kafka_and_its_events_follow() {
     assert!(log.contains(&broker.address()), "{log}");
     consume_all(directory.path(), &broker, &["--output", "events.jsonl"]);
     check_charges(&events_of(&directory.path().join("events.jsonl")), 10, 5);
+}
+
+#[test]
+fn brokers_that_hang_hold_up_no_stop() {
+    let broker = Broker::start(&[]);
+    let directory = tempfile::tempdir().unwrap();
+    // Longer than a stop may take.
+    let brokers = format!("events.kafka.brokers={}", broker.address());
+    let settings = ["--set", "events.kind=kafka", "--set", &brokers];
+    let timeout = ["--set", "events.kafka.delivery_timeout_ms=20000"];
+    let data = directory.path().join("data");
+    let mut server = Server::start(&data, &[&settings[..], &timeout].concat());
+    charge(&mut server.client(), 10, 1);
+    wait_published(&server, 10.0);
+    broker.freeze();
+    charge(&mut server.client(), 10, 2);
+    // So that a hand-over is under way.
+    std::thread::sleep(Duration::from_millis(500));
+    let began = Instant::now();
+    server.signal(Signal::TERM);
+    let ended = server.wait();
+    println!("{:?}", began.elapsed());
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}: {}", began.elapsed(), ended.err);
+    broker.thaw();
+    let server = with_kafka(&data, &broker.address());
+    wait_published(&server, 20.0);
+    server.stop();
+    consume_all(directory.path(), &broker, &["--output", "events.jsonl"]);
+    check_charges(&events_of(&directory.path().join("events.jsonl")), 10, 3);
 }
 
 /// The requests that came, and how they were answered.

@@ -146,3 +146,21 @@ fn purchases_are_refused_fast_while_the_database_is_away() {
     server.stop();
     audit(&data, &settings);
 }
+
+#[test]
+fn a_worker_of_the_store_that_panics_ends_the_service_with_an_error() {
+    for worker in ["seat refresher", "store lock"] {
+        let database = Database::new(&worker.replace(' ', "_"));
+        let settings = database.settings();
+        let (directory, data) = place();
+        let mut command = program::command(directory.path());
+        command.env("BOXOFFICE_TEST_PANIC", worker);
+        let mut server = Server::start_by(command, &data, &with(&settings, &[]));
+        let ended = server.wait();
+        assert_eq!(ended.code, Some(1), "{}", ended.err);
+        assert!(ended.err.contains(&format!("\"worker\":\"{worker}\"")), "{}", ended.err);
+        // The lock is free for the next start.
+        Server::start(&data, &with(&settings, &[])).stop();
+        audit(&data, &settings);
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::servers::Server;
 use crate::common::{TestService, get, join, status, until};
+use crate::program;
 use boxoffice::config::{Config, QueueKind, RedisConfig};
 use serde_json::Value;
 
@@ -71,4 +72,23 @@ async fn instances_of_two_stores_do_not_share_a_redis() {
     assert!(why.contains("queue.redis.prefix"), "{why}");
     other.finish().await;
     service.finish().await;
+}
+
+#[test]
+fn a_redial_that_panics_ends_the_service_with_an_error() {
+    let mut server = Server::start();
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = program::command(directory.path());
+    command.env("BOXOFFICE_TEST_PANIC", "redis redial");
+    let nodes = format!("queue.redis.nodes=127.0.0.1:{}", server.port);
+    let settings = ["--set", "queue.kind=redis", "--set", &nodes];
+    let data = directory.path().join("data");
+    let mut service = program::Server::start_by(command, &data, &settings);
+    // Nobody redials while Redis is there.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(service.is_running(), "{}", service.log());
+    server.kill();
+    let ended = service.wait();
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    assert!(ended.err.contains("\"worker\":\"redis redial\""), "{}", ended.err);
 }
