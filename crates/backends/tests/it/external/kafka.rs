@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::broker::Broker;
@@ -169,9 +170,45 @@ fn every_event_arrives_once_and_in_order_and_topics_are_made() {
     assert_eq!(message.payload, row(20_100).body.as_bytes());
 }
 
+/// How a relay gets on.
+#[derive(Default)]
+struct Progress {
+    published: AtomicUsize,
+    failures: AtomicUsize,
+}
+
+impl Progress {
+    fn failures(&self) -> usize {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a hand-over fails so many times from now on.
+    fn wait_for_failures(&self, count: usize) {
+        wait_for_more(&self.failures, count);
+    }
+
+    /// Waits until so many hand-overs more have succeeded.
+    fn wait_for_published(&self, count: usize) {
+        wait_for_more(&self.published, count);
+    }
+}
+
+#[track_caller]
+fn wait_for_more(counter: &AtomicUsize, count: usize) {
+    let (began, before) = (Instant::now(), counter.load(Ordering::Relaxed));
+    while counter.load(Ordering::Relaxed) < before + count {
+        assert!(began.elapsed() < Duration::from_secs(40), "it does not get on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Publishes as the relay does: the same rows again until they are through.
-fn relay(sink: &mut EventSink, ids: std::ops::Range<i64>, longest: &mut Duration) -> usize {
-    let mut failures = 0;
+fn relay(
+    sink: &mut EventSink,
+    ids: std::ops::Range<i64>,
+    progress: &Progress,
+    longest: &mut Duration,
+) {
     for start in ids.clone().step_by(100) {
         let rows = rows(start..(start + 100).min(ids.end));
         loop {
@@ -182,37 +219,40 @@ fn relay(sink: &mut EventSink, ids: std::ops::Range<i64>, longest: &mut Duration
                 Ok(()) => break,
                 Err(fault) => {
                     println!("{fault}");
-                    failures += 1;
+                    progress.failures.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(50));
                 }
             }
         }
+        progress.published.fetch_add(1, Ordering::Relaxed);
     }
-    failures
 }
 
 #[test]
 fn a_broker_that_is_killed_loses_nothing_and_keeps_the_order() {
     let mut broker = Broker::start(&[]);
     let address = broker.address();
-    let publishing = std::thread::spawn(move || {
-        let mut sink = sink(&address, Duration::from_secs(3));
-        sink.connect().unwrap();
-        let mut longest = Duration::ZERO;
-        let failures = relay(&mut sink, 0..60_000, &mut longest);
-        (failures, longest)
+    let progress = Progress::default();
+    let longest = std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| {
+            let mut sink = sink(&address, Duration::from_secs(3));
+            sink.connect().unwrap();
+            let mut longest = Duration::ZERO;
+            relay(&mut sink, 0..60_000, &progress, &mut longest);
+            longest
+        });
+        for _ in 0..2 {
+            progress.wait_for_published(20);
+            broker.kill();
+            // It was missed, each time.
+            progress.wait_for_failures(1);
+            broker.restart();
+        }
+        publishing.join().unwrap()
     });
-    for _ in 0..2 {
-        std::thread::sleep(Duration::from_millis(400));
-        broker.kill();
-        std::thread::sleep(Duration::from_secs(4));
-        broker.restart();
-        std::thread::sleep(Duration::from_millis(1_500));
-    }
-    let (failures, longest) = publishing.join().unwrap();
     let repeated = check_complete_and_in_order(&everything(&broker.address()), 0..60_000);
+    let failures = progress.failures();
     println!("{failures} failed hand-overs, the longest took {longest:?}; {repeated} repeated");
-    assert!(failures > 0, "the broker was not missed");
     assert!(longest < Duration::from_secs(17), "{longest:?}");
 }
 
@@ -221,15 +261,17 @@ fn a_broker_that_hangs_holds_nobody_up_for_long() {
     let broker = Broker::start(&[]);
     let mut sink = sink(&broker.address(), Duration::from_secs(3));
     let mut longest = Duration::ZERO;
-    assert_eq!(relay(&mut sink, 0..1_000, &mut longest), 0);
+    let progress = Progress::default();
+    relay(&mut sink, 0..1_000, &progress, &mut longest);
+    assert_eq!(progress.failures(), 0);
     broker.freeze();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            std::thread::sleep(Duration::from_secs(15));
+            // Of a client that was connected, and of two that never are.
+            progress.wait_for_failures(3);
             broker.thaw();
         });
-        let failures = relay(&mut sink, 1_000..3_000, &mut longest);
-        assert!(failures > 0, "the broker was not missed");
+        relay(&mut sink, 1_000..3_000, &progress, &mut longest);
     });
     // 3 s for the acknowledgement, or 5 s for the first answer, and throwing the client away.
     assert!(longest < Duration::from_secs(8), "{longest:?}");

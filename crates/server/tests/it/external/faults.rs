@@ -1,14 +1,15 @@
 //! What the machine can do to the program: a clock that jumps, a disk that is full, slow, read-only
 //! or fails. Needs root and tools, and fails where one is missing.
 //!
-//! The tests run one after another, because most of them measure time.
+//! The tests run one after another, because most of them measure time. Those of the clock mostly wait,
+//! and so they may run at the same time.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use crate::program::{self, Answer, Client, Killed, PATIENCE, Server, finish, run, wait_until};
@@ -22,10 +23,16 @@ use tempfile::TempDir;
 const POINTS: i64 = 1_000_000;
 const QUEUE: &str = "/api/v1/waiting-queues";
 
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
+static TURN: RwLock<()> = RwLock::new(());
+
+fn alone() -> RwLockWriteGuard<'static, ()> {
     assert!(rustix::process::geteuid().is_root(), "these tests must run as root");
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    TURN.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn beside_others_that_wait() -> RwLockReadGuard<'static, ()> {
+    assert!(rustix::process::geteuid().is_root(), "these tests must run as root");
+    TURN.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn place() -> (TempDir, PathBuf) {
@@ -238,72 +245,78 @@ fn the_wall_clock_jumps_by(ahead: i64) {
 
 #[test]
 fn the_wall_clock_jumps_an_hour_forward() {
-    let _alone = alone();
+    let _turn = beside_others_that_wait();
     the_wall_clock_jumps_by(3_600);
 }
 
 #[test]
 fn the_wall_clock_jumps_an_hour_back() {
-    let _alone = alone();
+    let _turn = beside_others_that_wait();
     the_wall_clock_jumps_by(-3_600);
 }
 
-/// A restart with the clock an hour back: what was left of tickets and holds is left of them.
-#[test]
-fn a_restart_with_the_clock_an_hour_back_gives_nobody_time() {
-    let _alone = alone();
-    // A store that was closed knows the time to the moment, one that was killed the time of its
-    // last commit, which the tick after a join makes.
-    for (kill, known) in [(false, Duration::ZERO), (true, Duration::from_secs(1))] {
-        let (directory, data) = place();
-        let clock = WallClock::new(directory.path());
-        let settings = ["--set", "sales.hold_seconds=8", "--set", "queue.active_ttl_seconds=30"];
-        let start = || Server::start_by(clock.command(directory.path()), &data, &settings);
-        let mut server = start();
-        let mut client = server.client();
-        let token = joined(&mut client, 1);
-        wait_until("the ticket is let in", || poll(&mut client, &token)["status"] == "ACTIVATED");
-        let until = time_of(&poll(&mut client, &token), "activeUntil");
-        let hold = reserve(&mut client, &token, 1, &[1]).expect(201).json();
-        let reservation = hold["reservationId"].as_i64().unwrap();
-        std::thread::sleep(Duration::from_millis(2_500));
-        let before = time_of(&join(&mut client, 2).expect(201).json(), "joinedAt");
-        let stopped = Instant::now();
-        if kill {
-            std::thread::sleep(Duration::from_millis(300));
-            server.kill();
-        } else {
-            server.stop();
-        }
-        clock.set(-3_600);
-        server = start();
-        assert!(server.log().contains("the wall clock is behind the store"), "{}", server.log());
-        let mut client = server.client();
-        let after = time_of(&join(&mut client, 3).expect(201).json(), "joinedAt");
-        let (since, second) = (after.duration_since(before).as_secs_f64(), 1.0);
-        let elapsed = stopped.elapsed().as_secs_f64();
-        assert!(since >= -known.as_secs_f64(), "the time went back by {since} s");
-        assert!(since <= elapsed + second, "{since} s passed in {elapsed} s");
-        let status = poll(&mut client, &token);
-        assert_eq!(status["status"], "ACTIVATED");
-        assert_eq!(time_of(&status, "activeUntil"), until);
-        let shown = show(&mut client, &token, reservation);
-        assert_eq!(shown["status"], "HELD");
-        assert_eq!(shown["expiresAt"], hold["expiresAt"]);
-        // And what is left runs out by the true passing of time.
-        let left = time_of(&hold, "expiresAt").duration_since(after).as_secs_f64();
-        let at = Instant::now();
-        wait_until("the hold runs out", || {
-            show(&mut client, &token, reservation)["status"] == "EXPIRED"
-        });
-        let took = at.elapsed().as_secs_f64();
-        assert!((took - left).abs() < second, "{left} s were left, and took {took} s");
-        println!(
-            "killed {kill}: {since:.3} s passed over the restart, {left:.3} s of the hold left"
-        );
-        run(&data, &["audit"]).ok();
+/// A restart with the clock an hour back: what was left of tickets and holds is left of them. A store
+/// that was closed knows the time to the moment, one that was killed the time of its last commit, which
+/// the tick after a join makes.
+fn a_restart_with_the_clock_an_hour_back(kill: bool, known: Duration) {
+    let (directory, data) = place();
+    let clock = WallClock::new(directory.path());
+    let settings = ["--set", "sales.hold_seconds=8", "--set", "queue.active_ttl_seconds=30"];
+    let start = || Server::start_by(clock.command(directory.path()), &data, &settings);
+    let mut server = start();
+    let mut client = server.client();
+    let token = joined(&mut client, 1);
+    wait_until("the ticket is let in", || poll(&mut client, &token)["status"] == "ACTIVATED");
+    let until = time_of(&poll(&mut client, &token), "activeUntil");
+    let hold = reserve(&mut client, &token, 1, &[1]).expect(201).json();
+    let reservation = hold["reservationId"].as_i64().unwrap();
+    std::thread::sleep(Duration::from_millis(2_500));
+    let before = time_of(&join(&mut client, 2).expect(201).json(), "joinedAt");
+    let stopped = Instant::now();
+    if kill {
+        std::thread::sleep(Duration::from_millis(300));
+        server.kill();
+    } else {
         server.stop();
     }
+    clock.set(-3_600);
+    server = start();
+    assert!(server.log().contains("the wall clock is behind the store"), "{}", server.log());
+    let mut client = server.client();
+    let after = time_of(&join(&mut client, 3).expect(201).json(), "joinedAt");
+    let (since, second) = (after.duration_since(before).as_secs_f64(), 1.0);
+    let elapsed = stopped.elapsed().as_secs_f64();
+    assert!(since >= -known.as_secs_f64(), "the time went back by {since} s");
+    assert!(since <= elapsed + second, "{since} s passed in {elapsed} s");
+    let status = poll(&mut client, &token);
+    assert_eq!(status["status"], "ACTIVATED");
+    assert_eq!(time_of(&status, "activeUntil"), until);
+    let shown = show(&mut client, &token, reservation);
+    assert_eq!(shown["status"], "HELD");
+    assert_eq!(shown["expiresAt"], hold["expiresAt"]);
+    // And what is left runs out by the true passing of time.
+    let left = time_of(&hold, "expiresAt").duration_since(after).as_secs_f64();
+    let at = Instant::now();
+    wait_until("the hold runs out", || {
+        show(&mut client, &token, reservation)["status"] == "EXPIRED"
+    });
+    let took = at.elapsed().as_secs_f64();
+    assert!((took - left).abs() < second, "{left} s were left, and took {took} s");
+    println!("killed {kill}: {since:.3} s passed over the restart, {left:.3} s of the hold left");
+    run(&data, &["audit"]).ok();
+    server.stop();
+}
+
+#[test]
+fn a_restart_with_the_clock_an_hour_back_gives_nobody_time() {
+    let _turn = beside_others_that_wait();
+    a_restart_with_the_clock_an_hour_back(false, Duration::ZERO);
+}
+
+#[test]
+fn a_restart_after_a_kill_with_the_clock_an_hour_back_gives_nobody_time() {
+    let _turn = beside_others_that_wait();
+    a_restart_with_the_clock_an_hour_back(true, Duration::from_secs(1));
 }
 
 // ---- Disks.

@@ -1,8 +1,7 @@
 //! The program as it is used: real k6, the real service, and what goes wrong with them.
 //!
-//! Needs k6 (`scripts/tools k6`), the release binary of the service, strace, and root for fractions of a CPU.
-#![cfg(feature = "external")]
-#![allow(clippy::unwrap_used, reason = "a helper of a test may fail like the test")]
+//! Needs k6 (`scripts/tools k6`), the service and the example `hello` as release builds, the service as a debug
+//! build, strace, and root for fractions of a CPU. `scripts/test loadtest` has them all.
 
 use std::fs;
 use std::net::TcpListener;
@@ -449,11 +448,6 @@ fn a_planted_regression_is_flagged() {
     let _alone = alone();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     // The switch is in debug builds alone.
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "-q", "-p", "boxoffice"])
-        .current_dir(&root)
-        .status();
-    assert!(built.unwrap().success());
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let holds = |path: PathBuf| {

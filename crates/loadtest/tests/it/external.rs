@@ -1,0 +1,3 @@
+//! Tests that need tools beside cargo, which `scripts/test` installs.
+
+mod runs;
