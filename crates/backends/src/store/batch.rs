@@ -128,10 +128,24 @@ pub(super) struct BatchOptions {
     pub(super) queue_max: usize,
     /// The time from asking to the last try; none where nobody else can be in the way.
     pub(super) patience: Option<Duration>,
-    /// Whether the commands of a rush are given a moment to come together.
-    pub(super) gathers: bool,
+    /// How the commands of a rush come together.
+    pub(super) gather: Gather,
     /// Called after each commit.
     pub(super) observe: CommitObserver,
+}
+
+/// How the commands of a rush come together. A commit costs about the same for two as for two hundred,
+/// so after a batch of many a moment is given to those who were just answered to come again. Whoever
+/// comes alone never waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gather {
+    /// Not at all.
+    Never,
+    /// On a thread of its own, which sleeps and looks: whoever answers requests works through them
+    /// faster when not interrupted for each few.
+    Looking,
+    /// Beside other tasks, woken as commands come, until there are as many as last time.
+    Listening,
 }
 
 enum Message<J> {
@@ -215,11 +229,12 @@ pub(super) async fn answered(
 
 /// A batch of so many commands says that there is a rush.
 const RUSH_COMMANDS: usize = 8;
-/// In a rush it is looked this often whether more commands have come, and they are taken when none
-/// have, ...
+/// Looking for more, this is the time between two looks. They are taken when none have come, ...
 const GATHER_STEP: Duration = Duration::from_millis(1);
 /// ... or when it was looked so many times.
 const GATHER_STEPS: u32 = 5;
+/// Listening for more, this is the longest wait.
+const GATHER_MAX: Duration = Duration::from_millis(2);
 /// How often a batch is tried before its commands are tried alone, and one of them alone.
 const TRIES: u32 = 4;
 /// A store that needs so long to fail will not do better for those who wait.
@@ -290,8 +305,14 @@ impl<E: Engine> Runner<E> {
                     () = sleep(pause) => {}
                 }
             }
-            if last_commands >= RUSH_COMMANDS && self.options.gathers {
-                self.gather().await;
+            if last_commands >= RUSH_COMMANDS {
+                match self.options.gather {
+                    Gather::Never => {}
+                    Gather::Looking => self.look_for_more(),
+                    Gather::Listening => {
+                        self.listen_for_more(&mut inbox, last_commands.min(room)).await;
+                    }
+                }
             }
             while inbox.len() < room
                 && let Ok(message) = self.receiver.try_recv()
@@ -316,18 +337,32 @@ impl<E: Engine> Runner<E> {
         }
     }
 
-    /// Lets the commands of a rush come together. A commit costs about the same for two as for two
-    /// hundred, and whoever answers requests works through them faster when not interrupted for
-    /// each few.
-    async fn gather(&mut self) {
+    fn look_for_more(&self) {
         let mut waiting = 0;
         for _ in 0..GATHER_STEPS {
-            sleep(GATHER_STEP).await;
+            std::thread::sleep(GATHER_STEP);
             let now = self.receiver.len();
             if now == waiting || now >= self.options.batch_max {
                 return;
             }
             waiting = now;
+        }
+    }
+
+    async fn listen_for_more(&mut self, inbox: &mut Vec<Message<E::Job>>, enough: usize) {
+        let end = sleep(GATHER_MAX);
+        tokio::pin!(end);
+        while inbox.len() < enough && self.open {
+            let room = enough - inbox.len();
+            tokio::select! {
+                biased;
+                came = self.receiver.recv_many(inbox, room) => {
+                    if came == 0 {
+                        return;
+                    }
+                }
+                () = &mut end => return,
+            }
         }
     }
 

@@ -89,7 +89,7 @@ pub struct Hall {
     available: AtomicU64,
     /// Seats that are sold.
     sold: AtomicU64,
-    /// Whether anybody has asked since it was last asked whether anybody has.
+    /// Whether anybody has looked at the list or the count since that was last asked.
     looked_at: AtomicBool,
 }
 
@@ -144,17 +144,8 @@ impl Hall {
 
     /// The seats with these ids, `None` for each that this session does not have.
     pub fn find(&self, ids: &[SeatId]) -> Vec<Option<Seat>> {
-        self.looked_at.store(true, Ordering::Relaxed);
         let seats = self.seats.read();
         ids.iter().map(|id| index_of(&seats, *id).map(|index| seats[index])).collect()
-    }
-
-    /// The first of these seats that somebody has at `now`.
-    pub fn first_taken(&self, ids: &[SeatId], now: Timestamp) -> Option<SeatId> {
-        let seats = self.seats.read();
-        ids.iter()
-            .copied()
-            .find(|id| index_of(&seats, *id).is_some_and(|index| !seats[index].state.is_free(now)))
     }
 
     /// When the earliest hold that is live at `now` runs out.

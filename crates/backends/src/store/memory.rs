@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use self::data::Data;
-use super::batch::{BatchOptions, Engine, NoJob, Sales, Trouble, batches};
+use super::batch::{BatchOptions, Engine, Gather, NoJob, Sales, Trouble, batches};
 use super::hall::{Catalog, Hall};
 use super::stats::StoreStats;
 use super::types::{
@@ -69,7 +69,7 @@ impl MemoryStore {
             batch_max: BATCH_MAX,
             queue_max: QUEUE_MAX,
             patience: None,
-            gathers: false,
+            gather: Gather::Never,
             observe: Arc::new(|_| {}),
         };
         let (sales, run) = batches(MemoryEngine(shared.clone()), ids, latest, options);

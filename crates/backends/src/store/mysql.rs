@@ -43,7 +43,7 @@ use self::pool::{Pool, PoolOptions};
 use self::publication::Publication;
 pub(super) use self::relay::Claim;
 use self::rows::Failure;
-use super::batch::{BatchOptions, NoJob, Sales, batches};
+use super::batch::{BatchOptions, Gather, NoJob, Sales, batches};
 use super::hall::{Catalog, Hall};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
@@ -251,7 +251,7 @@ impl MysqlStore {
             batch_max: batch_max.clamp(1, BATCH_MAX),
             queue_max,
             patience: Some(SALE_BUDGET),
-            gathers: true,
+            gather: Gather::Listening,
             observe,
         };
         let engine = MysqlEngine::new(inner.clone());

@@ -32,7 +32,7 @@ use rusqlite::{Connection, OpenFlags};
 use self::rows::Failure;
 use self::tx::{State, Tx};
 use self::writer::Work;
-use super::batch::{BatchOptions, Sales};
+use super::batch::{BatchOptions, Gather, Sales};
 use super::hall::Catalog;
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
@@ -193,7 +193,7 @@ impl SqliteStore {
             batch_max: options.batch_max.max(1),
             queue_max: options.queue_max,
             patience: None,
-            gathers: true,
+            gather: Gather::Looking,
             observe: options.observe,
         };
         let state = State::new(catalog.clone(), last);

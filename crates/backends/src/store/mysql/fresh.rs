@@ -20,14 +20,14 @@ use crate::store::hall::Hall;
 const LOOK: Duration = Duration::from_millis(250);
 /// Looks between two searches for new concerts, sessions and seats.
 const DISCOVER_LOOKS: u32 = 3;
-/// Seats that one look reads of sessions that nobody looks at: 10,000 a second, or one session.
-const BESIDE_SEATS: usize = 2_500;
+/// Seats that one look reads of sessions that nobody looks at: 10,000 a second.
+const BESIDE_SEATS: i64 = 2_500;
 /// Looks for what other instances have done, for as long as the store is open.
 pub(super) async fn keep_fresh(store: Weak<Inner>) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut count = 0_u32;
-    let mut next = 0_usize;
+    let mut next = Turn::default();
     let failing = AtomicBool::new(false);
     loop {
         looks.tick().await;
@@ -55,7 +55,7 @@ pub(super) async fn keep_fresh(store: Weak<Inner>) {
     }
 }
 
-async fn look(store: &Arc<Inner>, discover: bool, next: &mut usize) -> Result<(), Failure> {
+async fn look(store: &Arc<Inner>, discover: bool, next: &mut Turn) -> Result<(), Failure> {
     if let Some(replica) = &store.replica {
         match look_at(store, replica, REPLICA_LAG, discover, next).await {
             Ok(()) if !store.replica_failed.swap(false, Ordering::Relaxed) => {}
@@ -85,7 +85,7 @@ async fn look_at(
     pool: &Arc<Pool>,
     lag: Duration,
     discover: bool,
-    next: &mut usize,
+    next: &mut Turn,
 ) -> Result<(), Failure> {
     let mut lease = match pool.acquire().await {
         Err(Failure::Lost(_)) => pool.acquire().await?,
@@ -104,7 +104,7 @@ async fn look_with(
     lease: &mut Lease,
     lag: Duration,
     discover: bool,
-    next: &mut usize,
+    next: &mut Turn,
 ) -> Result<(), Failure> {
     let publication = &store.publication;
     let mut wanted: Vec<Arc<Hall>> = Vec::new();
@@ -115,17 +115,6 @@ async fn look_with(
     let halls: Vec<Arc<Hall>> =
         catalog.concerts().flat_map(|concert| catalog.halls(concert.id)).cloned().collect();
     wanted.extend(halls.iter().filter(|hall| hall.was_looked_at()).cloned());
-    // The others in turn, so that nobody's first look is at something old.
-    let mut seats = 0;
-    for _ in 0..halls.len() {
-        let hall = &halls[*next % halls.len()];
-        if seats > 0 && seats + hall.total() > BESIDE_SEATS {
-            break;
-        }
-        seats += hall.total();
-        wanted.push(hall.clone());
-        *next = (*next + 1) % halls.len();
-    }
     let mut done: HashSet<SessionId> = HashSet::new();
     for hall in wanted {
         if done.insert(hall.session().id) {
@@ -135,7 +124,35 @@ async fn look_with(
             publication.take_over(&hall, seats, begun, lag);
         }
     }
+    // The others in turn and piece by piece, so that nobody's first look is at something old.
+    let mut left = BESIDE_SEATS;
+    for _ in 0..halls.len() {
+        let Some(hall) = halls.get(next.hall % halls.len()) else { break };
+        lease.restart();
+        let begun = Instant::now();
+        let seats = load::some_seats_of(lease, hall.session().id, next.after, left).await?;
+        let read = seats.len() as i64;
+        let last = seats.last().map(|seat| seat.id.get());
+        publication.take_over(hall, seats, begun, lag);
+        *next = match last {
+            Some(last) if read == left => Turn { hall: next.hall, after: last },
+            _ => Turn { hall: (next.hall + 1) % halls.len(), after: 0 },
+        };
+        left -= read;
+        if left <= 0 {
+            break;
+        }
+    }
     Ok(())
+}
+
+/// How far the reading of sessions that nobody looks at has come.
+#[derive(Default)]
+struct Turn {
+    /// The session, among all of them.
+    hall: usize,
+    /// The last seat that was read of it.
+    after: i64,
 }
 
 /// Finds concerts and sessions that were made elsewhere; gives the sessions that have got seats.

@@ -92,7 +92,18 @@ pub(super) async fn sessions(lease: &mut Lease) -> Load<Vec<(Session, u32)>> {
 
 /// The seats of a session, by id.
 pub(super) async fn seats_of(lease: &mut Lease, session: SessionId) -> Load<Vec<Seat>> {
-    let found = lease.rows(sql::SEATS_OF, vec![session.get().into()]).await?;
+    some_seats_of(lease, session, 0, i64::MAX).await
+}
+
+/// The first `max` seats of a session behind a seat, by id.
+pub(super) async fn some_seats_of(
+    lease: &mut Lease,
+    session: SessionId,
+    after: i64,
+    max: i64,
+) -> Load<Vec<Seat>> {
+    let values = vec![session.get().into(), after.into(), max.into()];
+    let found = lease.rows(sql::SEATS_OF, values).await?;
     found.into_iter().map(|mut row| rows::seat(&mut row)).collect()
 }
 

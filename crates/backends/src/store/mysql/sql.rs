@@ -153,7 +153,7 @@ statements! {
     SEAT_IDS_TAKE = "UPDATE counter SET value = value + ? WHERE name = 'seat'";
     SEAT_IDS_LAST = "SELECT value FROM counter WHERE name = 'seat'";
     SEATS_OF = "SELECT id, number, price, state, reservation_id, held_until FROM seat \
-        FORCE INDEX (seat_by_session) WHERE session_id = ? ORDER BY id";
+        FORCE INDEX (seat_by_session) WHERE session_id = ? AND id > ? ORDER BY id LIMIT ?";
     SEATS_PAGE = "SELECT id, number, price, state, reservation_id, held_until, session_id \
         FROM seat FORCE INDEX (PRIMARY) WHERE id > ? ORDER BY id LIMIT ?";
 
