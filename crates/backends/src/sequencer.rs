@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::{Finding, Invariant};
-use boxoffice_domain::queue::{Place, Settings, SettingsChange};
+use boxoffice_domain::queue::{Place, QueueSettings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 
 use self::aliases::Aliases;
-pub use self::aliases::{Bypass, NewAlias, Pass};
+pub use self::aliases::{Bypass, NewAlias, PresentedTicket};
 use self::joins::Numbers;
 pub use self::local::LocalSequencer;
 use self::news::News;
@@ -51,7 +51,7 @@ impl Sequencer {
     }
 
     /// Makes a queue. Returns whether it is new.
-    pub async fn create(&self, name: QueueName, settings: Settings) -> Result<bool, Fault> {
+    pub async fn create(&self, name: QueueName, settings: QueueSettings) -> Result<bool, Fault> {
         match self {
             Self::Local(local) => local.create(name, settings).await,
             Self::Redis(redis) => redis.create(name, settings).await,
@@ -64,7 +64,7 @@ impl Sequencer {
         &self,
         queue: &Arc<Queue>,
         change: SettingsChange,
-    ) -> Result<Settings, Fault> {
+    ) -> Result<QueueSettings, Fault> {
         let (sequencer, queue) = (self.clone(), queue.clone());
         // In a task of its own: what the store has carried out must be seen here, even where whoever
         // asked for it has hung up.
@@ -86,7 +86,7 @@ impl Sequencer {
     }
 
     /// What stands behind an opaque token.
-    pub fn alias(&self, token: &str) -> Option<Pass> {
+    pub fn alias(&self, token: &str) -> Option<PresentedTicket> {
         self.aliases().get(token)
     }
 
@@ -110,15 +110,20 @@ impl Sequencer {
     }
 
     /// Where a ticket stands. Reads memory only; also notes that its owner has been seen.
-    pub fn place(&self, queue: &Queue, pass: &Pass, now: Timestamp) -> Place {
+    pub fn place(&self, queue: &Queue, pass: &PresentedTicket, now: Timestamp) -> Place {
         pass.place(queue, now)
     }
 
     /// The owner gives the ticket up; durable when this returns.
-    pub async fn leave(&self, queue: &Queue, pass: &Pass, now: Timestamp) -> Result<(), Fault> {
+    pub async fn leave(
+        &self,
+        queue: &Queue,
+        pass: &PresentedTicket,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
         let seq = pass.ticket.seq;
         let waiting = pass.bypass.is_none() && queue.is_waiting(seq);
-        self.store().give_up((&pass.ticket).into(), waiting, now).await?;
+        self.store().leave_queue((&pass.ticket).into(), waiting, now).await?;
         match &pass.bypass {
             Some(bypass) => self.spend(bypass, pass),
             None => {
@@ -130,7 +135,7 @@ impl Sequencer {
     }
 
     /// The ticket has paid. The store knows already; this is for those who ask where it stands.
-    pub fn finish(&self, queue: &Queue, pass: &Pass) {
+    pub fn finish(&self, queue: &Queue, pass: &PresentedTicket) {
         let seq = pass.ticket.seq;
         match &pass.bypass {
             Some(bypass) => self.spend(bypass, pass),
@@ -141,7 +146,7 @@ impl Sequencer {
         }
     }
 
-    fn spend(&self, bypass: &Bypass, pass: &Pass) {
+    fn spend(&self, bypass: &Bypass, pass: &PresentedTicket) {
         bypass.spend();
         self.tell(|| News::Spent(pass.ticket.id));
     }

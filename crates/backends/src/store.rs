@@ -8,8 +8,8 @@
 //! decided before it is decided at that later time.
 
 mod batch;
+mod catalog;
 mod columns;
-mod hall;
 mod memory;
 mod mysql;
 mod sqlite;
@@ -21,19 +21,20 @@ use std::time::Duration;
 
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::{Settings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Reservation, Seat};
 use boxoffice_domain::time::Timestamp;
 
 pub use boxoffice_domain::command::{
-    Answer, Cancel, Charge, Command, Expire, GiveUp, IdempotencyKey, Outcome, Pay, Payment,
-    PointsRejected, ReservationRejected, Reserve, ReserveRejected, TicketKey,
+    Answer, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue, Outcome, Pay, Payment,
+    PointsRejected, ReservationRejected, Reserve, ReserveRejected, TicketRef,
 };
-pub use hall::{Catalog, Hall};
+pub use catalog::{Catalog, Inventory};
 pub use memory::{Kept, MemoryStore};
 pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
 pub use sqlite::{SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
+pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
     StoredQueue,
@@ -48,7 +49,7 @@ pub struct Outbox {
     /// The events, oldest first.
     pub rows: Vec<OutboxRow>,
     /// What the store holds for them meanwhile; a store with one instance needs nothing.
-    claim: Option<mysql::Claim>,
+    shards: Option<mysql::HeldShards>,
 }
 
 /// The store in use.
@@ -105,10 +106,14 @@ impl Store {
     /// The seats with these ids, as far as it is certain what has become of them: a seat that may
     /// have come free without our knowing counts as free. So what is refused on them is refused
     /// rightly. `None` where there may be seats that this instance has not heard of yet.
-    pub fn certain(&self, hall: &Hall, seats: &[SeatId]) -> Option<Vec<Option<Seat>>> {
+    pub fn seats_for_refusal(
+        &self,
+        inventory: &Inventory,
+        seats: &[SeatId],
+    ) -> Option<Vec<Option<Seat>>> {
         match self {
-            Self::Sqlite(_) | Self::Memory(_) => Some(hall.find(seats)),
-            Self::Mysql(store) => store.certain(hall, seats),
+            Self::Sqlite(_) | Self::Memory(_) => Some(inventory.find(seats)),
+            Self::Mysql(store) => store.seats_for_refusal(inventory, seats),
         }
     }
 
@@ -147,13 +152,13 @@ impl Store {
     }
 
     /// Records that a ticket was given up: in the line (`waiting`), or after its admission.
-    pub async fn give_up(
+    pub async fn leave_queue(
         &self,
-        ticket: TicketKey,
+        ticket: TicketRef,
         waiting: bool,
         now: Timestamp,
     ) -> Result<(), Fault> {
-        let command = Command::GiveUp(GiveUp { ticket, waiting, now });
+        let command = Command::LeaveQueue(LeaveQueue { ticket, waiting, now });
         self.execute(command).await.map(|_| ())
     }
 
@@ -163,7 +168,7 @@ impl Store {
     }
 
     /// Whether a ticket has paid, or was given up.
-    pub async fn is_spent(&self, ticket: TicketKey) -> Result<bool, Fault> {
+    pub async fn is_spent(&self, ticket: TicketRef) -> Result<bool, Fault> {
         forward!(self, store => store.is_spent(ticket).await)
     }
 
@@ -205,7 +210,7 @@ impl Store {
         Ok(ended)
     }
 
-    /// Forgets idempotency keys older than `keep`, at most `max` of them; gives how many.
+    /// Forgets idempotency keys older than `keep`, at most `max` of them; returns how many.
     pub async fn forget_keys(
         &self,
         now: Timestamp,
@@ -222,8 +227,12 @@ impl Store {
         forward!(self, store => store.queues().await)
     }
 
-    /// Makes a queue; does nothing where it exists. Gives whether it is new.
-    pub async fn create_queue(&self, name: QueueName, settings: Settings) -> Result<bool, Fault> {
+    /// Makes a queue; does nothing where it exists. Returns whether it is new.
+    pub async fn create_queue(
+        &self,
+        name: QueueName,
+        settings: QueueSettings,
+    ) -> Result<bool, Fault> {
         forward!(self, store => store.create_queue(name, settings).await)
     }
 
@@ -233,7 +242,7 @@ impl Store {
         &self,
         name: QueueName,
         change: SettingsChange,
-    ) -> Result<Settings, Fault> {
+    ) -> Result<QueueSettings, Fault> {
         forward!(self, store => store.change_queue(name, change).await)
     }
 
@@ -244,18 +253,18 @@ impl Store {
     }
 
     /// Hands out the next `count` numbers of a queue, all above `at_least` and above every number
-    /// that was handed out before; gives the first. They are gone, whether the caller uses them or
+    /// that was handed out before; returns the first. They are gone, whether the caller uses them or
     /// not. With a `count` of 0 the watermark rises to `at_least` and nothing else happens.
-    pub async fn take_numbers(
+    pub async fn allocate_numbers(
         &self,
         queue: QueueName,
         count: u64,
         at_least: u64,
     ) -> Result<u64, Fault> {
-        forward!(self, store => store.take_numbers(queue, count, at_least).await)
+        forward!(self, store => store.allocate_numbers(queue, count, at_least).await)
     }
 
-    /// Makes a step of admission durable, and the time with it. Gives false, and does nothing,
+    /// Makes a step of admission durable, and the time with it. Returns false, and does nothing,
     /// where somebody has admitted since the step was planned, or the queue is paused: the planner
     /// is to look again.
     pub async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
@@ -316,14 +325,14 @@ impl Store {
     /// The oldest events that have not been published, at most `max`. Where several instances
     /// share the store, no two have events of the same key at a time, and the answer may be empty
     /// because another has them all.
-    pub async fn take_outbox(&self, max: u32) -> Result<Outbox, Fault> {
+    pub async fn next_events(&self, max: u32) -> Result<Outbox, Fault> {
         match self {
-            Self::Sqlite(store) => Ok(Outbox { rows: store.take_outbox(max).await?, claim: None }),
+            Self::Sqlite(store) => Ok(Outbox { rows: store.next_events(max).await?, shards: None }),
             Self::Mysql(store) => {
-                let (rows, claim) = store.take_outbox(max).await?;
-                Ok(Outbox { rows, claim: Some(claim) })
+                let (rows, shards) = store.next_events(max).await?;
+                Ok(Outbox { rows, shards: Some(shards) })
             }
-            Self::Memory(store) => Ok(Outbox { rows: store.take_outbox(max), claim: None }),
+            Self::Memory(store) => Ok(Outbox { rows: store.next_events(max), shards: None }),
         }
     }
 
@@ -338,7 +347,7 @@ impl Store {
             Self::Sqlite(store) => {
                 store.mark_published(outbox.rows.iter().map(|row| row.id).collect()).await
             }
-            Self::Mysql(store) => store.mark_published(outbox.rows, outbox.claim).await,
+            Self::Mysql(store) => store.mark_published(outbox.rows, outbox.shards).await,
             Self::Memory(store) => {
                 store.mark_published(outbox.rows.iter().map(|row| row.id).collect());
                 Ok(())

@@ -56,7 +56,7 @@ impl<T> Answer<T> {
 
 /// Which ticket an operation is done with.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TicketKey {
+pub struct TicketRef {
     /// The queue.
     pub queue: QueueName,
     /// The number; 0 for a ticket that an operator issued past the line.
@@ -65,7 +65,7 @@ pub struct TicketKey {
     pub id: TicketId,
 }
 
-impl From<&Ticket> for TicketKey {
+impl From<&Ticket> for TicketRef {
     fn from(ticket: &Ticket) -> Self {
         Self { queue: ticket.queue.clone(), seq: ticket.seq, id: ticket.id }
     }
@@ -77,7 +77,7 @@ pub struct Reserve {
     /// Who asks.
     pub user: UserId,
     /// With which ticket.
-    pub ticket: TicketKey,
+    pub ticket: TicketRef,
     /// Whether the ticket is known to be over; then only the answer to an earlier request with the
     /// same idempotency key is given.
     pub ticket_over: bool,
@@ -114,7 +114,7 @@ pub struct Pay {
     /// Who pays.
     pub user: UserId,
     /// With which ticket; the payment spends it.
-    pub ticket: TicketKey,
+    pub ticket: TicketRef,
     /// For which reservation.
     pub reservation: ReservationId,
     /// The client's idempotency key.
@@ -191,9 +191,9 @@ pub struct Expire {
 
 /// Tells that a ticket was given up.
 #[derive(Clone, Debug)]
-pub struct GiveUp {
+pub struct LeaveQueue {
     /// Which ticket.
-    pub ticket: TicketKey,
+    pub ticket: TicketRef,
     /// Whether it was still waiting; else it had been admitted.
     pub waiting: bool,
     /// The time.
@@ -214,7 +214,7 @@ pub enum Command {
     /// Tidies up a hold that has run out.
     Expire(Expire),
     /// Gives a ticket up.
-    GiveUp(GiveUp),
+    LeaveQueue(LeaveQueue),
 }
 
 /// The answer to a [`Command`], of the same kind.
@@ -231,7 +231,7 @@ pub enum Outcome {
     /// Whether the hold had run out and was ended.
     Expire(bool),
     /// Done.
-    GiveUp,
+    LeaveQueue,
 }
 
 impl Command {
@@ -243,13 +243,13 @@ impl Command {
             Self::Cancel(cancel) => cancel.now,
             Self::Charge(charge) => charge.now,
             Self::Expire(expire) => expire.now,
-            Self::GiveUp(give_up) => give_up.now,
+            Self::LeaveQueue(leave_queue) => leave_queue.now,
         }
     }
 
     /// Whether doing it twice is the same as doing it once.
     pub const fn is_repeatable(&self) -> bool {
-        matches!(self, Self::Expire(_) | Self::GiveUp(_))
+        matches!(self, Self::Expire(_) | Self::LeaveQueue(_))
     }
 
     /// Returns the user and the idempotency key, where the command has one.
@@ -258,7 +258,7 @@ impl Command {
             Self::Reserve(reserve) => (reserve.user, &reserve.idempotency),
             Self::Pay(pay) => (pay.user, &pay.idempotency),
             Self::Charge(charge) => (charge.user, &charge.idempotency),
-            Self::Cancel(_) | Self::Expire(_) | Self::GiveUp(_) => return None,
+            Self::Cancel(_) | Self::Expire(_) | Self::LeaveQueue(_) => return None,
         };
         match key {
             Some(key) => Some((user, key)),

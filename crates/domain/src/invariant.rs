@@ -96,7 +96,7 @@ impl Finding {
     }
 
     /// Counts `checked` things that were looked at.
-    pub const fn looked_at(&mut self, checked: u64) {
+    pub const fn add_checked(&mut self, checked: u64) {
         self.checked += checked;
     }
 

@@ -12,7 +12,7 @@ pub enum ChargeRejected {
     Overflow,
 }
 
-/// Decides a charge of `amount` points onto `balance`; gives the new balance.
+/// Decides a charge of `amount` points onto `balance`; returns the new balance.
 pub fn decide_charge(balance: i64, amount: i64) -> Result<i64, ChargeRejected> {
     if amount <= 0 {
         return Err(ChargeRejected::NotPositive);

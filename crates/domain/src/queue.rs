@@ -41,7 +41,7 @@ pub struct Ticket {
 
 /// How a queue admits.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct QueueSettings {
     /// Admissions a second; finite and above zero.
     pub admit_per_second: f64,
     /// How many may be active at once, where that is bounded.
@@ -67,7 +67,7 @@ pub enum Gate {
     Scheduled(Timestamp),
 }
 
-impl Settings {
+impl QueueSettings {
     /// Whether the queue admits at `now`. A pause outweighs a schedule.
     pub fn gate(&self, now: Timestamp) -> Gate {
         match self.opens_at {
@@ -228,7 +228,7 @@ impl Line {
 
     /// How many count as active at `now`: admitted within the claim window, or seen since, and in
     /// both cases neither finished nor out of time.
-    pub fn active(&self, settings: &Settings, now: Timestamp) -> u64 {
+    pub fn active(&self, settings: &QueueSettings, now: Timestamp) -> u64 {
         let floor = self.passed(settings.active_ttl, now);
         let recent = self.passed(settings.claim_window.min(settings.active_ttl), now).max(floor);
         let gone = |set: &RoaringTreemap| set.range_cardinality(recent + 1..=self.serving);
@@ -239,13 +239,13 @@ impl Line {
     /// Decides whom to admit at `now`, at most `credit` of them: the next numbers in order, passing
     /// over those who left. `None` where the gate is shut, nobody waits, or no place is free.
     ///
-    /// `active_beside` counts active tickets that are not of this line (issued by an operator).
+    /// `active_bypass` counts active tickets that are not of this line (issued by an operator).
     pub fn plan(
         &self,
-        settings: &Settings,
+        settings: &QueueSettings,
         next: u64,
         credit: u64,
-        active_beside: u64,
+        active_bypass: u64,
         now: Timestamp,
     ) -> Option<Admission> {
         if settings.gate(now) != Gate::Open || next <= self.serving {
@@ -253,7 +253,7 @@ impl Line {
         }
         let room = match settings.max_active {
             None => credit,
-            Some(max) => credit.min(max.saturating_sub(self.active(settings, now) + active_beside)),
+            Some(max) => credit.min(max.saturating_sub(self.active(settings, now) + active_bypass)),
         };
         let wanted = room.min(self.waiting(next));
         if wanted == 0 {
@@ -274,7 +274,7 @@ impl Line {
         Some(Admission { upto, at })
     }
 
-    /// Carries out an admission that [`Line::plan`] decided. Gives how many it admitted.
+    /// Carries out an admission that [`Line::plan`] decided. Returns how many it admitted.
     pub fn admit(&mut self, admission: Admission) -> u64 {
         debug_assert!(admission.upto > self.serving, "an admission moves forward");
         let left = self.left_in(self.serving, admission.upto);

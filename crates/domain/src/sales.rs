@@ -312,7 +312,7 @@ pub enum SettleRejected {
     },
 }
 
-/// Decides a payment; gives the amount. The balance afterwards is `balance` less the amount.
+/// Decides a payment; returns the amount. The balance afterwards is `balance` less the amount.
 pub fn decide_payment(
     reservation: &Reservation,
     user: UserId,

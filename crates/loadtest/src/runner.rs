@@ -99,7 +99,7 @@ struct Measured {
     interrupted: bool,
 }
 
-/// Runs it and keeps the results; gives the run. The report is written even where the run was stopped.
+/// Runs it and keeps the results; returns the run. The report is written even where the run was stopped.
 pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
     let users = check(k6, plan)?;
     let machine = machine();

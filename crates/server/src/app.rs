@@ -10,7 +10,7 @@ use std::time::Duration;
 use boxoffice_backends::sequencer::Sequencer;
 use boxoffice_backends::store::Store;
 use boxoffice_domain::ids::{QueueName, TicketId, UserId};
-use boxoffice_domain::queue::Settings;
+use boxoffice_domain::queue::QueueSettings;
 use boxoffice_domain::sales::Limits;
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::tickets::TicketKeys;
+use crate::tickets::SigningKeys;
 
 /// The service, assembled.
 pub struct App {
@@ -34,7 +34,7 @@ pub struct App {
     /// The default queue, for joins that name none.
     pub default_queue: QueueName,
     /// The keys of the tickets.
-    pub tickets: TicketKeys,
+    pub tickets: SigningKeys,
     /// What Prometheus reads.
     pub metrics: Metrics,
     /// How much one user may take.
@@ -99,8 +99,8 @@ pub fn limits(config: &Config) -> Limits {
 }
 
 /// The settings that the configuration gives to a new queue.
-pub fn queue_settings(config: &Config) -> Settings {
-    Settings {
+pub fn queue_settings(config: &Config) -> QueueSettings {
+    QueueSettings {
         admit_per_second: config.queue.admit_per_second,
         max_active: config.queue.max_active,
         active_ttl: Duration::from_secs(config.queue.active_ttl_seconds),

@@ -90,8 +90,8 @@ pub(crate) fn run(
     progress: &ProgressBar,
 ) -> Result<Sums, String> {
     let text = |fault| StartError::from(fault).to_string();
-    let mut known = Known::new(wanted.remember);
-    let mut target = Target::open(&wanted.destination, &mut known)?;
+    let mut recent_ids = RecentIds::new(wanted.remember);
+    let mut target = Target::open(&wanted.destination, &mut recent_ids)?;
     let mut dead_letters = DeadLetters { path: wanted.dead_letters, file: None };
     let mut source =
         KafkaSource::open(wanted.connection, &wanted.group, wanted.from_beginning).map_err(text)?;
@@ -107,7 +107,7 @@ pub(crate) fn run(
                 SourceEvent::Idle => idle = true,
                 SourceEvent::Revoked => {
                     // Whoever has the partitions now gets these again.
-                    known.forget(batch.drain(..));
+                    recent_ids.forget(batch.drain(..));
                     last = Instant::now();
                 }
                 SourceEvent::Message(received) => {
@@ -117,7 +117,7 @@ pub(crate) fn run(
                         began = last;
                     }
                     let event = read(&received);
-                    if event.as_ref().is_ok_and(|(id, _)| !known.is_new(id)) {
+                    if event.as_ref().is_ok_and(|(id, _)| !recent_ids.is_new(id)) {
                         sums.repeated += 1;
                     } else {
                         batch.push(Pending { received, event });
@@ -126,12 +126,18 @@ pub(crate) fn run(
             }
         }
         if !batch.is_empty() && (idle || batch.len() >= BATCH_MAX || began.elapsed() >= BATCH_AGE) {
-            let handed =
-                target.take(&batch, &mut source, &mut dead_letters, stop, progress, &mut sums)?;
+            let handed = target.deliver(
+                &batch,
+                &mut source,
+                &mut dead_letters,
+                stop,
+                progress,
+                &mut sums,
+            )?;
             match handed {
                 Handed::All => batch.clear(),
                 Handed::Interrupted(done) => {
-                    known.forget(batch.drain(done..));
+                    recent_ids.forget(batch.drain(done..));
                     batch.clear();
                 }
             }
@@ -203,13 +209,13 @@ fn read(received: &Received) -> Result<(Arc<str>, String), String> {
 }
 
 /// The ids of the latest events.
-struct Known {
+struct RecentIds {
     max: usize,
     order: VecDeque<Arc<str>>,
     ids: HashSet<Arc<str>>,
 }
 
-impl Known {
+impl RecentIds {
     fn new(max: usize) -> Self {
         // What is in one batch has to be remembered in any case.
         Self { max: max.max(BATCH_MAX), order: VecDeque::new(), ids: HashSet::new() }
@@ -246,9 +252,9 @@ enum Target {
 }
 
 impl Target {
-    fn open(destination: &Destination, known: &mut Known) -> Result<Self, String> {
+    fn open(destination: &Destination, recent_ids: &mut RecentIds) -> Result<Self, String> {
         match destination {
-            Destination::File(path) => Ok(Self::File(EventFile::open(path, known)?)),
+            Destination::File(path) => Ok(Self::File(EventFile::open(path, recent_ids)?)),
             Destination::StandardOutput => Ok(Self::StandardOutput),
             Destination::Url(url) => {
                 if !url.starts_with("http://") {
@@ -270,7 +276,7 @@ impl Target {
 
     /// Hands the events over; when this returns [`Handed::All`] they are as safe as the target can
     /// make them.
-    fn take(
+    fn deliver(
         &mut self,
         batch: &[Pending],
         source: &mut KafkaSource,
@@ -381,7 +387,7 @@ struct EventFile {
 impl EventFile {
     /// Opens the file or makes it, cuts off half a line at its end that a crash left, and learns
     /// the ids of its last lines.
-    fn open(path: &Path, known: &mut Known) -> Result<Self, String> {
+    fn open(path: &Path, recent_ids: &mut RecentIds) -> Result<Self, String> {
         let failed = |error: io::Error| format!("cannot open {}: {error}", path.display());
         let mut file =
             OpenOptions::new().create(true).read(true).append(true).open(path).map_err(failed)?;
@@ -404,7 +410,7 @@ impl EventFile {
             tail.clear();
             file.read_to_end(&mut tail).map_err(failed)?;
             let lines = tail.iter().filter(|byte| **byte == b'\n').count();
-            if start == 0 || lines > known.max {
+            if start == 0 || lines > recent_ids.max {
                 break;
             }
             span *= 2;
@@ -416,13 +422,13 @@ impl EventFile {
             return Err(not_ours());
         }
         let lines: Vec<&[u8]> = tail[..whole].split_inclusive(|byte| *byte == b'\n').collect();
-        for (n, line) in lines.iter().enumerate().skip(lines.len().saturating_sub(known.max)) {
+        for (n, line) in lines.iter().enumerate().skip(lines.len().saturating_sub(recent_ids.max)) {
             let id = serde_json::from_slice::<serde_json::Value>(line)
                 .ok()
                 .and_then(|event| event.get("id")?.as_str().map(Arc::from));
             match id {
                 Some(id) => {
-                    known.is_new(&id);
+                    recent_ids.is_new(&id);
                 }
                 None if n + 1 == lines.len() => return Err(not_ours()),
                 None => {}
@@ -480,9 +486,9 @@ impl DeadLetters {
 mod tests {
     use super::*;
 
-    fn open(path: &Path, max: usize) -> Result<(EventFile, Known), String> {
-        let mut known = Known::new(max);
-        EventFile::open(path, &mut known).map(|file| (file, known))
+    fn open(path: &Path, max: usize) -> Result<(EventFile, RecentIds), String> {
+        let mut recent_ids = RecentIds::new(max);
+        EventFile::open(path, &mut recent_ids).map(|file| (file, recent_ids))
     }
 
     #[test]
@@ -490,17 +496,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.jsonl");
         let line = |n: usize| format!("{{\"id\":\"e-{n}\"}}\n");
-        let (mut file, known) = open(&path, 1_000).unwrap();
-        assert!(known.ids.is_empty());
+        let (mut file, recent_ids) = open(&path, 1_000).unwrap();
+        assert!(recent_ids.ids.is_empty());
         assert!(open(&path, 1_000).is_err_and(|error| error.contains("another process")));
         let lines: String = (0..100_000).map(line).collect();
         file.append(&lines).unwrap();
         file.append("{\"id\":\"e-1000").unwrap();
         drop(file);
-        let (file, mut known) = open(&path, 1_000).unwrap();
-        assert_eq!(known.order.len(), 1_000);
-        assert!(!known.is_new(&"e-99999".into()) && !known.is_new(&"e-99000".into()));
-        assert!(known.is_new(&"e-98999".into()) && known.is_new(&"e-100000".into()));
+        let (file, mut recent_ids) = open(&path, 1_000).unwrap();
+        assert_eq!(recent_ids.order.len(), 1_000);
+        assert!(!recent_ids.is_new(&"e-99999".into()) && !recent_ids.is_new(&"e-99000".into()));
+        assert!(recent_ids.is_new(&"e-98999".into()) && recent_ids.is_new(&"e-100000".into()));
         assert_eq!(file.length, lines.len() as u64);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), lines);
     }

@@ -13,7 +13,7 @@ const POINTS: i64 = 1_000_000;
 /// In points. Every demo user can pay for four seats many times over.
 const PRICE: i64 = 1_000;
 
-/// Fills the store if there is nothing for sale in it. Gives whether it did.
+/// Fills the store if there is nothing for sale in it. Returns whether it did.
 ///
 /// # Errors
 /// Where the store cannot be written.

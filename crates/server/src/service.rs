@@ -31,7 +31,7 @@ use crate::demo;
 use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
 use crate::http::{Front, HttpState};
 use crate::metrics::Metrics;
-use crate::tickets::{TicketKeys, key_id};
+use crate::tickets::{SigningKeys, key_id};
 use crate::workers::Workers;
 
 /// The longest that a sink takes to connect to Kafka, before it hands anything over.
@@ -321,7 +321,7 @@ async fn serve(http: HttpState, listener: TcpListener, stopped: oneshot::Receive
 async fn redis_options(
     config: &Config,
     store: &Store,
-    tickets: &TicketKeys,
+    tickets: &SigningKeys,
 ) -> Result<RedisOptions, StartError> {
     let redis = &config.queue.redis;
     // Two stores that share one Redis by mistake are told apart by this.
@@ -364,7 +364,7 @@ async fn redis_options(
 async fn warn_of_stored_settings(
     store: &Store,
     queue: &QueueName,
-    configured: &boxoffice_domain::queue::Settings,
+    configured: &boxoffice_domain::queue::QueueSettings,
 ) -> Result<(), Fault> {
     let stored = store.queues().await?.into_iter().find(|stored| stored.name == *queue);
     if let Some(stored) = stored.map(|stored| stored.settings)
@@ -383,7 +383,7 @@ async fn warn_of_stored_settings(
 
 /// The keys, and the check that they are the ones which this store's tickets were signed with.
 /// Tickets under a key that nobody knows any more would throw everybody out of the line.
-async fn ticket_keys(config: &Config, store: &Store) -> Result<TicketKeys, StartError> {
+async fn ticket_keys(config: &Config, store: &Store) -> Result<SigningKeys, StartError> {
     let known_id = store.setting("ticket.key_id", None).await?;
     let previous: Vec<&[u8]> =
         config.ticket.previous_signing_keys.iter().map(|key| key.expose().as_bytes()).collect();
@@ -398,7 +398,7 @@ async fn ticket_keys(config: &Config, store: &Store) -> Result<TicketKeys, Start
             None => String::new(),
         },
     };
-    let keys = TicketKeys::new(secret.as_bytes(), previous);
+    let keys = SigningKeys::new(secret.as_bytes(), previous);
     if let Some(known_id) = &known_id
         && !keys.knows(known_id)
     {

@@ -33,7 +33,7 @@ pub fn looks_signed(token: &str) -> bool {
 }
 
 /// The keys that tickets are signed and checked with.
-pub struct TicketKeys {
+pub struct SigningKeys {
     signing: Key,
     previous: Vec<Key>,
 }
@@ -70,7 +70,7 @@ pub fn key_id(secret: &[u8]) -> String {
     BASE64.encode_to_string(&digest[..8])
 }
 
-impl TicketKeys {
+impl SigningKeys {
     /// Signs with `signing` and also accepts what was signed with any of `previous`.
     pub fn new<'a>(signing: &[u8], previous: impl IntoIterator<Item = &'a [u8]>) -> Self {
         Self { signing: Key::new(signing), previous: previous.into_iter().map(Key::new).collect() }
@@ -127,7 +127,7 @@ impl TicketKeys {
     /// The ticket in a token, and its queue, which `find` knows by its name.
     ///
     /// # Errors
-    /// [`Forged`] for anything that [`TicketKeys::sign`] has not made under a known key for a queue
+    /// [`Forged`] for anything that [`SigningKeys::sign`] has not made under a known key for a queue
     /// that `find` knows.
     pub fn verify<Q>(
         &self,
@@ -161,7 +161,7 @@ impl TicketKeys {
 
 /// A ticket as a token.
 pub struct Signed<'a> {
-    keys: &'a TicketKeys,
+    keys: &'a SigningKeys,
     ticket: &'a Ticket,
 }
 
@@ -248,13 +248,13 @@ mod tests {
         }
     }
 
-    fn read(keys: &TicketKeys, token: &str) -> Result<Ticket, Forged> {
+    fn read(keys: &SigningKeys, token: &str) -> Result<Ticket, Forged> {
         let any = |name: &str| Some((QueueName::new(name)?, ()));
         keys.verify(token, any).map(|(ticket, ())| ticket)
     }
 
-    fn keys() -> TicketKeys {
-        TicketKeys::new(b"0123456789abcdef0123456789abcdef", [])
+    fn keys() -> SigningKeys {
+        SigningKeys::new(b"0123456789abcdef0123456789abcdef", [])
     }
 
     proptest! {
@@ -337,7 +337,7 @@ mod tests {
         let old = keys();
         let token = old.signed(&ticket(1, 1, 1)).to_string();
         let secret: &[u8] = b"0123456789abcdef0123456789abcdef";
-        let new = TicketKeys::new(b"another key of thirty-two bytes!", [secret]);
+        let new = SigningKeys::new(b"another key of thirty-two bytes!", [secret]);
         assert!(read(&new, &token).is_ok());
         assert!(new.knows(old.signing_id()));
         assert_ne!(new.signing_id(), old.signing_id());

@@ -130,15 +130,17 @@ async fn admit(app: AppState, mut stopped: watch::Receiver<bool>) {
 fn note_sold_out(app: &AppState) {
     let (catalog, now) = (app.store.catalog(), app.clock.now());
     for queue in app.sequencer.queues() {
-        let mut halls = catalog
+        let mut inventories = catalog
             .concerts()
             .filter(|concert| concert.queue == *queue.name() && now < concert.closes_at)
-            .flat_map(|concert| catalog.halls(concert.id))
-            .filter(|hall| now < hall.session().starts_at)
+            .flat_map(|concert| catalog.inventories(concert.id))
+            .filter(|inventory| now < inventory.session().starts_at)
             .peekable();
         // A queue with nothing to sell behind it has not sold anything out.
-        let any = halls.peek().is_some();
-        queue.set_sold_out(any && halls.all(|hall| hall.sold() == hall.total() as u64));
+        let any = inventories.peek().is_some();
+        queue.set_sold_out(
+            any && inventories.all(|inventory| inventory.sold() == inventory.total() as u64),
+        );
     }
 }
 
@@ -254,7 +256,7 @@ async fn with_sink<T: Send + 'static>(
 /// Hands over everything that waits.
 async fn relay_all(app: &AppState, sink: &mut Option<EventSink>) -> Result<(), Unrelayed> {
     loop {
-        let outbox = app.store.take_outbox(RELAY_MAX).await?;
+        let outbox = app.store.next_events(RELAY_MAX).await?;
         app.metrics.events_pending.set(outbox.rows.len() as i64);
         if outbox.rows.is_empty() {
             return Ok(());

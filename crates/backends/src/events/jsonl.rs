@@ -26,7 +26,7 @@ pub struct JsonlSink {
     last_id: i64,
     /// The outbox ids in the last lines, oldest first, and the same to be asked.
     order: VecDeque<i64>,
-    known: HashSet<i64>,
+    recent_ids: HashSet<i64>,
 }
 
 /// Lines that are remembered. Events are handed over again only as long as they have not been
@@ -90,7 +90,7 @@ impl JsonlSink {
             length,
             last_id: 0,
             order: VecDeque::new(),
-            known: HashSet::new(),
+            recent_ids: HashSet::new(),
         };
         let lines: Vec<&[u8]> = lines[from..].split(|b| *b == b'\n').collect();
         let lines = lines.strip_suffix(&[b"".as_slice()]).unwrap_or(&lines);
@@ -105,13 +105,13 @@ impl JsonlSink {
 
     fn remember(&mut self, id: i64) {
         self.last_id = self.last_id.max(id);
-        if self.known.insert(id) {
+        if self.recent_ids.insert(id) {
             self.order.push_back(id);
         }
         if self.order.len() > KNOWN_MAX
             && let Some(oldest) = self.order.pop_front()
         {
-            self.known.remove(&oldest);
+            self.recent_ids.remove(&oldest);
         }
     }
 
@@ -141,7 +141,7 @@ impl JsonlSink {
     pub(super) fn publish(&mut self, rows: &[OutboxRow]) -> Result<(), Fault> {
         use std::fmt::Write as _;
         let mut lines = String::new();
-        for row in rows.iter().filter(|row| !self.known.contains(&row.id)) {
+        for row in rows.iter().filter(|row| !self.recent_ids.contains(&row.id)) {
             // The topic is one of ours and the body is JSON already.
             let _ = writeln!(
                 lines,
@@ -263,7 +263,7 @@ mod tests {
         let rows: Vec<OutboxRow> = (1..=count).map(row).collect();
         JsonlSink::open(&path).unwrap().publish(&rows).unwrap();
         let sink = JsonlSink::open(&path).unwrap();
-        assert_eq!((sink.known.len(), sink.order.len()), (KNOWN_MAX, KNOWN_MAX));
+        assert_eq!((sink.recent_ids.len(), sink.order.len()), (KNOWN_MAX, KNOWN_MAX));
         assert_eq!((sink.last_id(), sink.order.front()), (count, Some(&501)));
     }
 

@@ -10,16 +10,13 @@ use boxoffice_domain::time::Timestamp;
 use parking_lot::RwLock;
 
 use super::queue::Queue;
-use crate::store::{Alias, AliasExists};
+use crate::store::{ALIAS_KEPT_MS, Alias, AliasExists};
 
 /// Tickets that bypass the line are counted this often, in milliseconds: they may be many, and
 /// their count is needed roughly.
 const COUNT_INTERVAL_MS: i64 = 1_000;
 /// Tokens that are over are looked for this often, in milliseconds.
 const FORGET_INTERVAL_MS: i64 = 60_000;
-/// For a day a token that is over is still known as such; then it is any unknown token. A store
-/// leaves out those that are older when it is read.
-const KEPT_MS: i64 = 24 * 3_600_000;
 /// The most tokens that are kept after they are over; past this the oldest of them go sooner.
 const KEPT_MAX: usize = 100_000;
 /// So many tokens are forgotten under one lock.
@@ -27,7 +24,7 @@ const FORGET_PART: usize = 1_000;
 
 /// A ticket as presented: signed, or by an opaque token that an operator issued for it.
 #[derive(Clone, Debug)]
-pub struct Pass {
+pub struct PresentedTicket {
     /// What the ticket says.
     pub ticket: Ticket,
     /// Set where it was let in without ever having been in the line.
@@ -56,13 +53,13 @@ impl Bypass {
     }
 }
 
-impl From<Ticket> for Pass {
+impl From<Ticket> for PresentedTicket {
     fn from(ticket: Ticket) -> Self {
         Self { ticket, bypass: None }
     }
 }
 
-impl Pass {
+impl PresentedTicket {
     /// Where the ticket stands, in the line or past it. Its owner is marked as seen.
     pub(super) fn place(&self, queue: &Queue, now: Timestamp) -> Place {
         let Some(bypass) = &self.bypass else {
@@ -107,7 +104,7 @@ struct Tokens {
 }
 
 struct Token {
-    pass: Pass,
+    pass: PresentedTicket,
     /// When it was over, or was found to be, in milliseconds since 1970; [`NOT_OVER`] until then.
     over_at: AtomicI64,
 }
@@ -145,7 +142,7 @@ struct Forgetting {
 
 impl Forgetting {
     fn new(mut over: Vec<Timestamp>, now: Timestamp) -> Self {
-        let too_old = Timestamp(now.0.saturating_sub(KEPT_MS));
+        let too_old = Timestamp(now.0.saturating_sub(ALIAS_KEPT_MS));
         let Some(last) = over.len().checked_sub(KEPT_MAX + 1) else {
             return Self { too_old, newest_beyond: Timestamp(i64::MIN), same_time: 0 };
         };
@@ -165,7 +162,7 @@ impl Forgetting {
 }
 
 impl Aliases {
-    pub(super) fn get(&self, token: &str) -> Option<Pass> {
+    pub(super) fn get(&self, token: &str) -> Option<PresentedTicket> {
         self.tokens.read().by_token.get(token).map(|token| token.pass.clone())
     }
 
@@ -222,7 +219,7 @@ impl Aliases {
             if let Some(bypass) = &bypass {
                 bypasses.insert(alias.ticket.id, bypass.clone());
             }
-            let pass = Pass { ticket: alias.ticket.clone(), bypass };
+            let pass = PresentedTicket { ticket: alias.ticket.clone(), bypass };
             by_token.insert(alias.token.clone(), Token { pass, over_at: AtomicI64::new(NOT_OVER) });
         }
     }
@@ -300,7 +297,7 @@ impl Aliases {
 #[cfg(test)]
 mod tests {
     use boxoffice_domain::ids::{QueueName, UserId};
-    use boxoffice_domain::queue::{Admission, Bucket, Settings};
+    use boxoffice_domain::queue::{Admission, Bucket, QueueSettings};
     use roaring::RoaringTreemap;
     use tokio::sync::mpsc;
 
@@ -314,7 +311,7 @@ mod tests {
         let Some(name) = QueueName::new("main") else { panic!("a name") };
         let stored = StoredQueue {
             name,
-            settings: Settings {
+            settings: QueueSettings {
                 admit_per_second: 1.0,
                 max_active: None,
                 active_ttl: std::time::Duration::from_millis(TTL_MS as u64),
@@ -369,7 +366,7 @@ mod tests {
             alias(&queue, 5, 15, None),
         ]);
         let places = |now: i64| -> Vec<Option<Place>> {
-            let place = |pass: Pass| pass.place(&queue, Timestamp(now));
+            let place = |pass: PresentedTicket| pass.place(&queue, Timestamp(now));
             ["1", "2", "3", "4", "5"].map(|token| aliases.get(token).map(place)).to_vec()
         };
         // One has run out, two is spent; four ran out after its admission, and five waits.
@@ -383,7 +380,7 @@ mod tests {
         assert!(matches!(before[4], Some(Place::Waiting { .. })));
         assert_eq!((queue.bypassing.load(Ordering::Relaxed), sizes(&aliases)), (1, (5, 3)));
         // For a day from its end each is known.
-        let end = 1_000 + KEPT_MS;
+        let end = 1_000 + ALIAS_KEPT_MS;
         aliases.forget_over(&queues, Timestamp(end - 1));
         assert_eq!(places(end - 1), before);
         aliases.forget_over(&queues, Timestamp(end));
@@ -421,7 +418,7 @@ mod tests {
         let mut last = live + 1..=live + late;
         assert!(last.all(|number| aliases.get(&number.to_string()).is_some()));
         // What is left does not hold the memory of what is gone.
-        aliases.forget_over(&queues, Timestamp(10 + KEPT_MS));
+        aliases.forget_over(&queues, Timestamp(10 + ALIAS_KEPT_MS));
         assert_eq!(sizes(&aliases), (live as usize, live as usize));
         assert!(aliases.tokens.read().by_token.capacity() < 100);
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{Settings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::mpsc;
 
@@ -40,7 +40,7 @@ impl LocalSequencer {
     ///
     /// # Errors
     /// Where the store cannot be read, or what it says of a queue makes no sense.
-    pub async fn open(store: Store, defaults: &Settings) -> Result<Arc<Self>, Fault> {
+    pub async fn open(store: Store, defaults: &QueueSettings) -> Result<Arc<Self>, Fault> {
         let stored = store.queues().await?;
         let now = store.clock().await?;
         let aliases = store.aliases(now).await?;
@@ -81,7 +81,11 @@ impl LocalSequencer {
         self.queues.load().values().cloned().collect()
     }
 
-    pub(super) async fn create(&self, name: QueueName, settings: Settings) -> Result<bool, Fault> {
+    pub(super) async fn create(
+        &self,
+        name: QueueName,
+        settings: QueueSettings,
+    ) -> Result<bool, Fault> {
         let _saving = self.saving.lock().await;
         if !self.store.create_queue(name.clone(), settings).await? {
             return Ok(false);
@@ -100,7 +104,7 @@ impl LocalSequencer {
         &self,
         queue: &Queue,
         change: SettingsChange,
-    ) -> Result<Settings, Fault> {
+    ) -> Result<QueueSettings, Fault> {
         // Changes reach memory in the order in which they reach the store.
         let _saving = self.saving.lock().await;
         let settings = self.store.change_queue(queue.name().clone(), change).await?;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::{Admission, Bucket, Ending, Gate, Line, Place, Pruned, Settings};
+use boxoffice_domain::queue::{
+    Admission, Bucket, Ending, Gate, Line, Place, Pruned, QueueSettings,
+};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
 use roaring::RoaringTreemap;
@@ -19,7 +21,7 @@ use crate::store::{Advance, Checkpoint, Progress, StoredQueue};
 /// What a poll reads: a snapshot, replaced as a whole.
 #[derive(Debug)]
 struct View {
-    settings: Settings,
+    settings: QueueSettings,
     line: Line,
 }
 
@@ -168,7 +170,7 @@ impl Queue {
     }
 
     /// How it admits.
-    pub fn settings(&self) -> Settings {
+    pub fn settings(&self) -> QueueSettings {
         self.view.load().settings.clone()
     }
 
@@ -329,7 +331,12 @@ impl Queue {
 
     /// Marks who was seen, and forgets who is out of time. Returns the numbers that were seen for the
     /// first time.
-    fn mark_and_prune(&self, work: &mut Work, settings: &Settings, now: Timestamp) -> Vec<u64> {
+    fn mark_and_prune(
+        &self,
+        work: &mut Work,
+        settings: &QueueSettings,
+        now: Timestamp,
+    ) -> Vec<u64> {
         let seen = std::mem::take(&mut *self.seen.lock());
         let claimed = mark_claimed(work, seen, settings, now);
         let before = work.line.floor();
@@ -376,7 +383,7 @@ impl Queue {
         }
         if let Some(admission) = point.admission {
             let admitted = self.admit(work, admission, &settings, now);
-            work.bucket.take(admitted);
+            work.bucket.spend(admitted);
             add(&self.counters.admitted, admitted);
         }
     }
@@ -386,7 +393,7 @@ impl Queue {
         &self,
         work: &mut Work,
         admission: Admission,
-        settings: &Settings,
+        settings: &QueueSettings,
         now: Timestamp,
     ) -> u64 {
         let admitted = work.line.admit(admission);
@@ -421,11 +428,11 @@ impl Queue {
 
     /// The store has changed how the queue admits, and answered with all of it. Returns the settings
     /// in force; the times are those of the configuration, not those in the store.
-    pub(super) fn configure(&self, stored: Settings) -> Settings {
+    pub(super) fn configure(&self, stored: QueueSettings) -> QueueSettings {
         let mut work = self.work.lock();
         work.changes += 1;
-        let Settings { active_ttl, claim_window, .. } = self.settings();
-        let settings = Settings { active_ttl, claim_window, ..stored };
+        let QueueSettings { active_ttl, claim_window, .. } = self.settings();
+        let settings = QueueSettings { active_ttl, claim_window, ..stored };
         self.publish(&work, &settings);
         settings
     }
@@ -491,7 +498,7 @@ impl Queue {
         // Those who left are passed over and cost nothing.
         let mut after = work.line.clone();
         let mut bucket = work.bucket.clone();
-        bucket.take(after.admit(admission));
+        bucket.spend(after.admit(admission));
         Some(Advance { queue: self.name.clone(), from: work.line.serving(), admission, bucket })
     }
 
@@ -560,7 +567,7 @@ impl Queue {
     }
 
     /// Other instances have seen these.
-    pub(super) fn hear_claimed(&self, seqs: Vec<u64>, now: Timestamp) {
+    pub(super) fn apply_claimed(&self, seqs: Vec<u64>, now: Timestamp) {
         let mut work = self.work.lock();
         let settings = self.settings();
         if !mark_claimed(&mut work, seqs, &settings, now).is_empty() {
@@ -569,7 +576,7 @@ impl Queue {
     }
 
     /// Other instances know that these gave up, or (`finished`) have paid.
-    pub(super) fn hear_over(&self, seqs: Vec<u64>, finished: bool) {
+    pub(super) fn apply_over(&self, seqs: Vec<u64>, finished: bool) {
         let mut work = self.work.lock();
         for seq in seqs {
             if finished {
@@ -604,7 +611,7 @@ impl Queue {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
         let name = &self.name;
-        overtaken.looked_at(count(&counters.published));
+        overtaken.add_checked(count(&counters.published));
         let went_back = count(&counters.went_back);
         overtaken.expect(went_back == 0, || {
             format!("a counter of queue {name} went back {went_back} times")
@@ -616,7 +623,7 @@ impl Queue {
         overtaken.expect(view.line.serving() <= next, || {
             format!("queue {name} serves {} of {next}", view.line.serving())
         });
-        bounded.looked_at(count(&counters.bound_checked));
+        bounded.add_checked(count(&counters.bound_checked));
         let broken = count(&counters.bound_broken);
         bounded.expect(broken == 0, || {
             format!("queue {name} admitted past max_active {broken} times")
@@ -628,7 +635,7 @@ impl Queue {
         });
     }
 
-    fn publish(&self, work: &Work, settings: &Settings) {
+    fn publish(&self, work: &Work, settings: &QueueSettings) {
         let before = self.view.load();
         let (old, new) = (&before.line, &work.line);
         add(&self.counters.published, 1);
@@ -646,7 +653,12 @@ impl Queue {
 }
 
 /// Marks numbers as seen. Returns those that were not before.
-fn mark_claimed(work: &mut Work, seen: Vec<u64>, settings: &Settings, now: Timestamp) -> Vec<u64> {
+fn mark_claimed(
+    work: &mut Work,
+    seen: Vec<u64>,
+    settings: &QueueSettings,
+    now: Timestamp,
+) -> Vec<u64> {
     let mut fresh = Vec::new();
     for seq in seen {
         let Place::Active { until, .. } = work.line.place(seq, settings.active_ttl, now) else {
@@ -681,7 +693,7 @@ mod tests {
         let Some(name) = QueueName::new("main") else { panic!("a name") };
         StoredQueue {
             name,
-            settings: Settings {
+            settings: QueueSettings {
                 admit_per_second: 100_000.0,
                 max_active: None,
                 active_ttl: TTL,
@@ -753,7 +765,7 @@ mod tests {
             while !polls.is_finished() {
                 changes += 1;
                 let paused = changes.is_multiple_of(2);
-                queue.configure(Settings { paused, ..queue.settings() });
+                queue.configure(QueueSettings { paused, ..queue.settings() });
                 for _ in 0..20 {
                     assert_eq!(queue.settings().paused, paused, "change {changes}");
                 }
@@ -768,7 +780,7 @@ mod tests {
         let queue = queue(stored(0));
         let read = stored(0);
         let before = queue.changes();
-        let paused = queue.configure(Settings { paused: true, ..queue.settings() });
+        let paused = queue.configure(QueueSettings { paused: true, ..queue.settings() });
         assert!(queue.absorb(read.clone(), before).is_ok());
         assert_eq!(queue.settings(), paused);
         // What was read since is as new, or newer: another instance may have ended the pause.
@@ -780,13 +792,13 @@ mod tests {
     fn the_times_of_a_queue_are_not_changed_with_its_settings() {
         let queue = queue(stored(0));
         let day = Duration::from_secs(86_400);
-        let answer = Settings {
+        let answer = QueueSettings {
             admit_per_second: 2.0,
             active_ttl: day,
             claim_window: day,
             ..stored(0).settings
         };
-        let expected = Settings { admit_per_second: 2.0, ..stored(0).settings };
+        let expected = QueueSettings { admit_per_second: 2.0, ..stored(0).settings };
         assert_eq!(queue.configure(answer), expected);
         assert_eq!(queue.settings(), expected);
     }

@@ -20,7 +20,7 @@ mod tick;
 use std::sync::Arc;
 
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{Settings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 
 use self::blocks::Blocks;
@@ -57,7 +57,7 @@ impl RedisSequencer {
     /// to instances of another store.
     pub async fn open(
         store: Store,
-        defaults: &Settings,
+        defaults: &QueueSettings,
         options: RedisOptions,
     ) -> Result<Arc<Self>, Fault> {
         let now = store.clock().await?;
@@ -107,7 +107,11 @@ impl RedisSequencer {
         self.mirror.queues()
     }
 
-    pub(super) async fn create(&self, name: QueueName, settings: Settings) -> Result<bool, Fault> {
+    pub(super) async fn create(
+        &self,
+        name: QueueName,
+        settings: QueueSettings,
+    ) -> Result<bool, Fault> {
         if !self.store.create_queue(name, settings).await? {
             return Ok(false);
         }
@@ -120,7 +124,7 @@ impl RedisSequencer {
         &self,
         queue: &Queue,
         change: SettingsChange,
-    ) -> Result<Settings, Fault> {
+    ) -> Result<QueueSettings, Fault> {
         let _changing = self.changing.lock().await;
         let settings = self.store.change_queue(queue.name().clone(), change).await?;
         let settings = queue.configure(settings);

@@ -20,7 +20,7 @@ use boxoffice_domain::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
-use super::hall::Catalog;
+use super::catalog::Catalog;
 use super::stats::{Commit, CommitObserver};
 use crate::Fault;
 
@@ -532,8 +532,11 @@ impl<E: Engine> Runner<E> {
         }
         let catalog = self.engine.catalog();
         for (concert, session) in &wants.sessions {
-            let hall = catalog.hall(*concert, *session);
-            let found = (catalog.concert(*concert).cloned(), hall.map(|hall| *hall.session()));
+            let inventory = catalog.inventory(*concert, *session);
+            let found = (
+                catalog.concert(*concert).cloned(),
+                inventory.map(|inventory| *inventory.session()),
+            );
             rows.put_session((*concert, *session), found);
         }
         self.engine.peek(wants, rows).await?;

@@ -9,11 +9,11 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{
-    Changes, Ids, IdsNeeded, LiveSeats, ResultOf, ResultRow, Rows, TicketKey, Wants,
+    Changes, Ids, IdsNeeded, LiveSeats, ResultOf, ResultRow, Rows, TicketRef, Wants,
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::{Settings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Concert, Reservation, ReservationState, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use self::data::Data;
 use super::batch::{BatchOptions, Engine, Gather, NoJob, Sales, Trouble, batches};
-use super::hall::{Catalog, Hall};
+use super::catalog::{Catalog, Inventory};
 use super::stats::StoreStats;
 use super::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
@@ -117,7 +117,7 @@ impl MemoryStore {
         Ok(self.with(|data| data.reservation(id)).map(|row| (row.reservation, row.until)))
     }
 
-    pub(super) async fn is_spent(&self, ticket: TicketKey) -> Result<bool, Fault> {
+    pub(super) async fn is_spent(&self, ticket: TicketRef) -> Result<bool, Fault> {
         Ok(self.with(|data| data.spent.contains_key(&ticket)))
     }
 
@@ -136,7 +136,7 @@ impl MemoryStore {
     pub(super) async fn create_queue(
         &self,
         name: QueueName,
-        settings: Settings,
+        settings: QueueSettings,
     ) -> Result<bool, Fault> {
         Ok(self.with(|data| data.create_queue(name, settings)))
     }
@@ -145,7 +145,7 @@ impl MemoryStore {
         &self,
         name: QueueName,
         change: SettingsChange,
-    ) -> Result<Settings, Fault> {
+    ) -> Result<QueueSettings, Fault> {
         self.with(|data| data.change_queue(&name, &change))
     }
 
@@ -157,13 +157,13 @@ impl MemoryStore {
         self.with(|data| data.checkpoint(&queues, now))
     }
 
-    pub(super) async fn take_numbers(
+    pub(super) async fn allocate_numbers(
         &self,
         queue: QueueName,
         count: u64,
         at_least: u64,
     ) -> Result<u64, Fault> {
-        self.with(|data| data.take_numbers(&queue, count, at_least))
+        self.with(|data| data.allocate_numbers(&queue, count, at_least))
     }
 
     pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
@@ -224,8 +224,8 @@ impl MemoryStore {
             let Some((seats, added)) = data.add_seats(concert, session, group)? else {
                 return Ok(None);
             };
-            if let Some(hall) = self.shared.catalog.load().hall_of(session) {
-                hall.append(seats);
+            if let Some(inventory) = self.shared.catalog.load().inventory_of(session) {
+                inventory.append(seats);
             }
             Ok(added)
         })
@@ -257,12 +257,12 @@ impl MemoryStore {
     }
 
     fn show_session(&self, session: Session, seats: Vec<Seat>) {
-        let hall = Arc::new(Hall::new(session, seats));
-        let catalog = self.shared.catalog.load().with_hall(hall);
+        let inventory = Arc::new(Inventory::new(session, seats));
+        let catalog = self.shared.catalog.load().with_inventory(inventory);
         self.shared.catalog.store(Arc::new(catalog));
     }
 
-    pub(super) fn take_outbox(&self, max: u32) -> Vec<OutboxRow> {
+    pub(super) fn next_events(&self, max: u32) -> Vec<OutboxRow> {
         self.with(|data| data.outbox.values().take(max as usize).cloned().collect())
     }
 
@@ -391,8 +391,8 @@ impl Engine for MemoryEngine {
     fn publish(&mut self, changes: &Changes) {
         let catalog = self.0.catalog.load();
         for (seat, (session, state)) in &changes.seats {
-            if let Some(hall) = catalog.hall_of(*session) {
-                hall.publish(&[(*seat, *state)] as &[(_, SeatState)]);
+            if let Some(inventory) = catalog.inventory_of(*session) {
+                inventory.publish(&[(*seat, *state)] as &[(_, SeatState)]);
             }
         }
     }

@@ -25,10 +25,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use boxoffice_domain::command::{Ids, TicketKey};
+use boxoffice_domain::command::{Ids, TicketRef};
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::{Settings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Reservation, Seat};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::{Opts, OptsBuilder, SslOpts};
@@ -41,10 +41,10 @@ use self::fence::Fence;
 use self::inner::Inner;
 use self::pool::{Pool, PoolOptions};
 use self::publication::Publication;
-pub(super) use self::relay::Claim;
+pub(super) use self::relay::HeldShards;
 use self::rows::Failure;
 use super::batch::{BatchOptions, Gather, NoJob, Sales, batches};
-use super::hall::{Catalog, Hall};
+use super::catalog::{Catalog, Inventory};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
@@ -225,13 +225,13 @@ impl MysqlStore {
         let fence = match exclusive {
             true => {
                 let opts = setup.opts(&at_primary, SALE_BUDGET, SILENCE);
-                Some(Fence::take(opts, &primary.database, &tasks).await?)
+                Some(Fence::acquire(opts, &primary.database, &tasks).await?)
             }
             false => None,
         };
         let catalog = load::catalog(&mut lease).await?;
         let latest = load::number(&mut lease, sql::CLOCK).await?;
-        lease.give_back();
+        lease.release();
         let inner = Arc::new(Inner {
             sale,
             work,
@@ -275,8 +275,12 @@ impl MysqlStore {
         stats
     }
 
-    pub(super) fn certain(&self, hall: &Hall, seats: &[SeatId]) -> Option<Vec<Option<Seat>>> {
-        self.inner.certain(hall, seats)
+    pub(super) fn seats_for_refusal(
+        &self,
+        inventory: &Inventory,
+        seats: &[SeatId],
+    ) -> Option<Vec<Option<Seat>>> {
+        self.inner.seats_for_refusal(inventory, seats)
     }
 
     pub(super) async fn close(&self) {
@@ -293,7 +297,7 @@ impl MysqlStore {
             pool.close().await;
         }
         if let Some(fence) = &self.inner.fence {
-            fence.leave().await;
+            fence.release().await;
         }
     }
 
@@ -310,7 +314,7 @@ impl MysqlStore {
         Ok(found.unwrap_or(0))
     }
 
-    pub(super) async fn is_spent(&self, ticket: TicketKey) -> Result<bool, Fault> {
+    pub(super) async fn is_spent(&self, ticket: TicketRef) -> Result<bool, Fault> {
         self.inner
             .read(&self.inner.sale, move |lease| {
                 let ticket = ticket.clone();
@@ -341,7 +345,7 @@ impl MysqlStore {
     pub(super) async fn create_queue(
         &self,
         name: QueueName,
-        settings: Settings,
+        settings: QueueSettings,
     ) -> Result<bool, Fault> {
         self.inner.call(tx::CreateQueue(name.as_str().to_owned(), settings)).await
     }
@@ -350,7 +354,7 @@ impl MysqlStore {
         &self,
         name: QueueName,
         change: SettingsChange,
-    ) -> Result<Settings, Fault> {
+    ) -> Result<QueueSettings, Fault> {
         self.inner.call(tx::ChangeQueue(name.as_str().to_owned(), change)).await
     }
 
@@ -362,13 +366,13 @@ impl MysqlStore {
         self.inner.call(tx::Checkpoints(queues, now)).await
     }
 
-    pub(super) async fn take_numbers(
+    pub(super) async fn allocate_numbers(
         &self,
         queue: QueueName,
         count: u64,
         at_least: u64,
     ) -> Result<u64, Fault> {
-        self.inner.call(tx::TakeNumbers { queue, count, at_least }).await
+        self.inner.call(tx::AllocateNumbers { queue, count, at_least }).await
     }
 
     pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
@@ -425,16 +429,19 @@ impl MysqlStore {
         self.inner.call(tx::Fill(seed, now)).await
     }
 
-    pub(super) async fn take_outbox(&self, max: u32) -> Result<(Vec<OutboxRow>, Claim), Fault> {
+    pub(super) async fn next_events(
+        &self,
+        max: u32,
+    ) -> Result<(Vec<OutboxRow>, HeldShards), Fault> {
         relay::take(&self.inner, max).await
     }
 
     pub(super) async fn mark_published(
         &self,
         rows: Vec<OutboxRow>,
-        claim: Option<Claim>,
+        shards: Option<HeldShards>,
     ) -> Result<(), Fault> {
-        relay::mark(&self.inner, rows, claim).await
+        relay::mark(&self.inner, rows, shards).await
     }
 
     pub(super) async fn last_event(&self) -> Result<i64, Fault> {
@@ -529,7 +536,7 @@ impl Setup {
                 "a crash of the database server may lose what was answered; set it to 1"
             );
         }
-        lease.give_back();
+        lease.release();
         pool.close().await;
         Ok(setup)
     }

@@ -19,10 +19,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use boxoffice_domain::command::TicketKey;
+use boxoffice_domain::command::TicketRef;
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::{Finding, Invariant};
-use boxoffice_domain::queue::{Settings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::Reservation;
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -33,7 +33,7 @@ use self::rows::Failure;
 use self::tx::{State, Tx};
 use self::writer::Work;
 use super::batch::{BatchOptions, Gather, Sales};
-use super::hall::Catalog;
+use super::catalog::Catalog;
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
@@ -274,7 +274,7 @@ impl SqliteStore {
         self.read(move |connection| sale::balance(connection, user)).await
     }
 
-    pub(super) async fn is_spent(&self, ticket: TicketKey) -> Result<bool, Fault> {
+    pub(super) async fn is_spent(&self, ticket: TicketRef) -> Result<bool, Fault> {
         self.read(move |connection| sale::is_spent(connection, &ticket)).await
     }
 
@@ -300,7 +300,7 @@ impl SqliteStore {
     pub(super) async fn create_queue(
         &self,
         name: QueueName,
-        settings: Settings,
+        settings: QueueSettings,
     ) -> Result<bool, Fault> {
         self.call(move |tx| tx.create_queue(name.as_str(), &settings)).await
     }
@@ -309,7 +309,7 @@ impl SqliteStore {
         &self,
         name: QueueName,
         change: SettingsChange,
-    ) -> Result<Settings, Fault> {
+    ) -> Result<QueueSettings, Fault> {
         self.call(move |tx| tx.change_queue(name.as_str(), &change)).await
     }
 
@@ -321,13 +321,13 @@ impl SqliteStore {
         self.call(move |tx| tx.checkpoint(&queues, now)).await
     }
 
-    pub(super) async fn take_numbers(
+    pub(super) async fn allocate_numbers(
         &self,
         queue: QueueName,
         count: u64,
         at_least: u64,
     ) -> Result<u64, Fault> {
-        self.call(move |tx| tx.take_numbers(queue.as_str(), count, at_least)).await
+        self.call(move |tx| tx.allocate_numbers(queue.as_str(), count, at_least)).await
     }
 
     pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
@@ -380,7 +380,7 @@ impl SqliteStore {
         self.call(move |tx| tx.seed(&seed, now)).await
     }
 
-    pub(super) async fn take_outbox(&self, max: u32) -> Result<Vec<OutboxRow>, Fault> {
+    pub(super) async fn next_events(&self, max: u32) -> Result<Vec<OutboxRow>, Fault> {
         self.read(move |connection| {
             let mut statement = connection
                 .prepare_cached("SELECT id, topic, key, body FROM outbox ORDER BY id LIMIT ?1")?;
@@ -427,14 +427,14 @@ impl SqliteStore {
             let catalog = self.catalog();
             catalog
                 .concerts()
-                .flat_map(|concert| catalog.halls(concert.id).to_vec())
-                .map(|hall| hall.session().id)
+                .flat_map(|concert| catalog.inventories(concert.id).to_vec())
+                .map(|inventory| inventory.session().id)
                 .collect()
         };
         for session in sessions {
             // In the writer, between two transactions, because only there memory and file must be
             // the same; a session at a time, so that nobody waits long.
-            let part = self.call(move |tx| audit::hall(tx, session)).await?;
+            let part = self.call(move |tx| audit::inventory(tx, session)).await?;
             memory.checked += part.checked;
             memory.violations += part.violations;
             memory.examples.extend(part.examples);

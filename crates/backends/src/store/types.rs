@@ -1,7 +1,7 @@
 //! What is asked of a store beside the sale, and what it answers.
 
 use boxoffice_domain::ids::{QueueName, SeatId};
-use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
+use boxoffice_domain::queue::{Admission, Bucket, QueueSettings, Ticket};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
@@ -11,7 +11,7 @@ pub struct StoredQueue {
     /// Its name.
     pub name: QueueName,
     /// How it admits.
-    pub settings: Settings,
+    pub settings: QueueSettings,
     /// The last number known to have been given; some up to the watermark may have been, too.
     pub next: u64,
     /// No number above this was given: where the counter goes on after a restart.
@@ -76,6 +76,10 @@ pub struct Progress {
     /// Numbers that were seen since their admission, where there are new ones.
     pub claimed: Option<RoaringTreemap>,
 }
+
+/// For a day an opaque token that ran out is still known as such, in memory and in the store; then it
+/// is any unknown token.
+pub(crate) const ALIAS_KEPT_MS: i64 = 24 * 3_600_000;
 
 /// An opaque token that an operator issued.
 #[derive(Clone, Debug, PartialEq, Eq)]

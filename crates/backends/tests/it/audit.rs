@@ -40,7 +40,7 @@ async fn full() -> TempDir {
     let points = Charge { idempotency: key("k", 1), ..charge(3, 70, at(12)) };
     store.charge(points).await.unwrap();
     // Some events have left, of each kind but one.
-    let some = store.take_outbox(6).await.unwrap();
+    let some = store.next_events(6).await.unwrap();
     store.mark_published(some).await.unwrap();
 
     store.create_queue(main_queue(), settings()).await.unwrap();
@@ -50,7 +50,7 @@ async fn full() -> TempDir {
         let point = Checkpoint { queue, next: 50, watermark: 60, floor, admission, claimed: None };
         store.checkpoint(vec![point], at(50)).await.unwrap();
     }
-    store.give_up(ticket(15), true, at(51)).await.unwrap();
+    store.leave_queue(ticket(15), true, at(51)).await.unwrap();
     assert_clean(&store, at(NOW)).await;
     store.close().await;
     directory

@@ -29,13 +29,13 @@ use boxoffice_domain::ids::{
     ConcertId, QueueName, ReservationId, SeatId, SessionId, TicketId, UserId,
 };
 use boxoffice_domain::invariant::Invariant;
-use boxoffice_domain::queue::Settings;
+use boxoffice_domain::queue::QueueSettings;
 use boxoffice_domain::sales::{Limits, Reservation, SeatState};
 use boxoffice_domain::time::Timestamp;
 
 use boxoffice_backends::store::{
     Charge, IdempotencyKey, NewConcert, NewSeats, OutboxRow, Pay, Payment, Reserve, Store,
-    TicketKey,
+    TicketRef,
 };
 
 type Reopen = Box<dyn Fn(Store) -> Pin<Box<dyn Future<Output = Store> + Send>> + Send + Sync>;
@@ -174,10 +174,10 @@ pub(crate) fn main_queue() -> QueueName {
 }
 
 /// The ticket with this number, of the main queue.
-pub(crate) fn ticket(seq: u64) -> TicketKey {
+pub(crate) fn ticket(seq: u64) -> TicketRef {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&seq.to_be_bytes());
-    TicketKey { queue: main_queue(), seq, id: TicketId(id) }
+    TicketRef { queue: main_queue(), seq, id: TicketId(id) }
 }
 
 /// At most 4 seats in a reservation and 6 for a user.
@@ -195,8 +195,8 @@ pub(crate) fn key(key: &str, fingerprint: u8) -> Option<IdempotencyKey> {
 }
 
 /// Settings of a queue, each different from what a store might fill in by itself.
-pub(crate) fn settings() -> Settings {
-    Settings {
+pub(crate) fn settings() -> QueueSettings {
+    QueueSettings {
         admit_per_second: 12.5,
         max_active: Some(77),
         active_ttl: Duration::from_millis(300_001),
@@ -266,8 +266,8 @@ impl Sale {
     /// Who has the seat with this place in the list, as far as the catalogue knows.
     pub(crate) fn owner(&self, store: &Store, seat: usize) -> SeatState {
         let catalog = store.catalog();
-        let hall = catalog.hall(self.concert, self.session).unwrap();
-        hall.find(&[self.seats[seat]])[0].unwrap().state
+        let inventory = catalog.inventory(self.concert, self.session).unwrap();
+        inventory.find(&[self.seats[seat]])[0].unwrap().state
     }
 
     /// Reserves, and expects it to succeed.
@@ -301,12 +301,12 @@ pub(crate) fn charge(by: i64, amount: i64, now: Timestamp) -> Charge {
 
 /// The oldest rows of the outbox, at most `max`. Nothing is claimed when this returns.
 pub(crate) async fn waiting_rows(store: &Store, max: u32) -> Vec<OutboxRow> {
-    store.take_outbox(max).await.unwrap().rows
+    store.next_events(max).await.unwrap().rows
 }
 
 /// Marks rows as published that were taken before.
 pub(crate) async fn mark_rows(store: &Store, rows: &[OutboxRow]) {
-    let mut outbox = store.take_outbox(1).await.unwrap();
+    let mut outbox = store.next_events(1).await.unwrap();
     outbox.rows = rows.to_vec();
     store.mark_published(outbox).await.unwrap();
 }

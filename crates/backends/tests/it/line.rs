@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::conformance::{START, assert_clean, at, sale, user};
 use boxoffice_backends::Error;
-use boxoffice_backends::sequencer::{NewAlias, Pass, Queue, Sequencer};
-use boxoffice_backends::store::{Reserve, ReserveRejected, Store, TicketKey};
+use boxoffice_backends::sequencer::{NewAlias, PresentedTicket, Queue, Sequencer};
+use boxoffice_backends::store::{Reserve, ReserveRejected, Store, TicketRef};
 use boxoffice_domain::ids::{QueueName, TicketId};
-use boxoffice_domain::queue::{Ending, Place, Settings, SettingsChange, Ticket};
+use boxoffice_domain::queue::{Ending, Place, QueueSettings, SettingsChange, Ticket};
 use boxoffice_domain::sales::HoldRejected;
 use boxoffice_domain::time::Timestamp;
 
@@ -45,8 +45,8 @@ pub(crate) const CLAIM_MS: i64 = 5_000;
 pub(crate) const TICK_MS: i64 = 100;
 
 /// Ten a second, one in a tick, without a bound.
-pub(crate) fn slow() -> Settings {
-    Settings {
+pub(crate) fn slow() -> QueueSettings {
+    QueueSettings {
         admit_per_second: 10.0,
         max_active: None,
         active_ttl: Duration::from_millis(TTL_MS as u64),
@@ -57,8 +57,8 @@ pub(crate) fn slow() -> Settings {
 }
 
 /// As many as there is room for.
-pub(crate) fn fast(max_active: Option<u64>) -> Settings {
-    Settings { admit_per_second: 100_000.0, max_active, ..slow() }
+pub(crate) fn fast(max_active: Option<u64>) -> QueueSettings {
+    QueueSettings { admit_per_second: 100_000.0, max_active, ..slow() }
 }
 
 pub(crate) fn name(text: &str) -> QueueName {
@@ -83,7 +83,10 @@ pub(crate) struct Line {
 
 impl Line {
     /// A queue named `main` on an empty store.
-    pub(crate) async fn on((store, sequencer): (Store, Sequencer), settings: Settings) -> Self {
+    pub(crate) async fn on(
+        (store, sequencer): (Store, Sequencer),
+        settings: QueueSettings,
+    ) -> Self {
         assert!(sequencer.create(name("main"), settings).await.unwrap());
         let queue = sequencer.queue("main").unwrap();
         Self { sequencer, queue, store, now: 0 }
@@ -155,12 +158,12 @@ impl Line {
 }
 
 /// The ticket that a client with this number shows.
-pub(crate) fn pass(queue: &Queue, seq: u64) -> Pass {
+pub(crate) fn pass(queue: &Queue, seq: u64) -> PresentedTicket {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&seq.to_be_bytes());
     let queue = queue.name().clone();
     let by = user(seq as i64 + 1);
-    Pass::from(Ticket { queue, seq, user: by, issued_at: START, id: TicketId(id) })
+    PresentedTicket::from(Ticket { queue, seq, user: by, issued_at: START, id: TicketId(id) })
 }
 
 pub(crate) fn opaque(token: &str, active_until: Option<Timestamp>) -> NewAlias {
@@ -172,7 +175,7 @@ pub(crate) fn opaque(token: &str, active_until: Option<Timestamp>) -> NewAlias {
 pub(crate) async fn admission_is_at_the_rate_and_smooth<G>(ground: impl AsyncFn() -> Ground<G>) {
     for (rate, joined) in [(300.0, 1_000), (10.0, 100), (2.5, 30), (0.5, 10)] {
         let (place, _guard) = ground().await;
-        let settings = Settings { admit_per_second: rate, ..slow() };
+        let settings = QueueSettings { admit_per_second: rate, ..slow() };
         let mut line = Line::on(place, settings).await;
         line.joined(joined).await;
         line.tick(0).await;
@@ -329,7 +332,7 @@ pub(crate) async fn whoever_leaves_after_admission_makes_room_and_buys_nothing<G
     assert_eq!(line.place(1), Place::Over(Ending::Finished));
     assert!(Queue::is_spent(line.place(1)) && Queue::is_spent(line.place(4)));
     for seq in [1, 4] {
-        let ticket = TicketKey::from(&pass(&line.queue, seq).ticket);
+        let ticket = TicketRef::from(&pass(&line.queue, seq).ticket);
         let request = Reserve { ticket, ..sale.reserve(seq as i64, &[0], at(line.now)) };
         let spent = Error::Rejected(ReserveRejected::Hold(HoldRejected::TicketSpent));
         assert_eq!(line.store.reserve(request).await, Err(spent));

@@ -15,9 +15,9 @@ use crate::line::{
     self, CLAIM_MS, Line, TICK_MS, TTL_MS, active, fast, name, opaque, pass, slow, waiting,
 };
 use boxoffice_backends::sequencer::{LocalSequencer, Queue, Sequencer};
-use boxoffice_backends::store::{AliasExists, Pay, ReservationRejected, Reserve, Store, TicketKey};
+use boxoffice_backends::store::{AliasExists, Pay, ReservationRejected, Reserve, Store, TicketRef};
 use boxoffice_backends::{Error, Fault};
-use boxoffice_domain::queue::{Ending, Gate, Place, Settings, SettingsChange};
+use boxoffice_domain::queue::{Ending, Gate, Place, QueueSettings, SettingsChange};
 use boxoffice_domain::sales::SettleRejected;
 
 /// An empty store, and the sequencer of a single process.
@@ -33,7 +33,7 @@ async fn open_local(store: &Store) -> Sequencer {
 line::line_cases!(ground);
 
 impl Line {
-    async fn new(store: Store, settings: Settings) -> Self {
+    async fn new(store: Store, settings: QueueSettings) -> Self {
         let sequencer = open_local(&store).await;
         Self::on((store, sequencer), settings).await
     }
@@ -152,7 +152,7 @@ async fn a_ticket_that_paid_is_finished_and_stays_so() {
     let sale = sale(&line.store, 2).await;
     line.joined(3).await;
     line.ticks(2).await;
-    let key = TicketKey::from(&pass(&line.queue, 1).ticket);
+    let key = TicketRef::from(&pass(&line.queue, 1).ticket);
     let request = Reserve { ticket: key.clone(), ..sale.reserve(1, &[0], at(line.now)) };
     let held = line.store.reserve(request.clone()).await.unwrap().value;
     line.store.charge(charge(1, 1_000, at(line.now))).await.unwrap();
@@ -188,8 +188,8 @@ async fn an_orderly_restart_keeps_every_place_and_every_number() {
     line.leave(3).await;
     line.finish(4);
     // What the payment would have told the store.
-    let paid = TicketKey::from(&pass(&line.queue, 4).ticket);
-    line.store.give_up(paid, false, at(line.now)).await.unwrap();
+    let paid = TicketRef::from(&pass(&line.queue, 4).ticket);
+    line.store.leave_queue(paid, false, at(line.now)).await.unwrap();
     line.leave(30).await;
     line.tick(TICK_MS).await;
     let before = line.places(1..=50);
@@ -284,7 +284,7 @@ async fn crashes_without_joins_skip_nothing_more() {
 async fn nobody_is_overtaken_while_everything_moves() {
     const FANS: u64 = 300;
     let (store, _guard) = fresh().await;
-    let settings = Settings { admit_per_second: 400.0, max_active: Some(50), ..slow() };
+    let settings = QueueSettings { admit_per_second: 400.0, max_active: Some(50), ..slow() };
     let line = Arc::new(Line::new(store, settings).await);
     let clock = Arc::new(AtomicU64::new(0));
     let fans: Vec<_> = (0..FANS)
@@ -344,7 +344,7 @@ async fn a_paused_queue_takes_joins_and_admits_nobody() {
     line.ticks(4).await;
     assert_eq!(line.queue.serving(), 3);
     let settings = line.sequencer.change(&line.queue, SettingsChange::pause(true)).await;
-    assert_eq!(settings, Ok(Settings { paused: true, ..slow() }));
+    assert_eq!(settings, Ok(QueueSettings { paused: true, ..slow() }));
     assert_eq!(line.queue.gate(at(line.now)), Gate::Paused);
     line.ticks(50).await;
     assert_eq!(line.queue.serving(), 3);
@@ -394,7 +394,7 @@ async fn a_change_is_seen_even_where_nobody_waits_for_its_answer() {
 async fn a_queue_opens_at_its_time_to_the_millisecond_and_without_a_burst() {
     let (store, guard) = fresh().await;
     let opens_at = Some(at(1_000));
-    let mut line = Line::new(store, Settings { opens_at, ..slow() }).await;
+    let mut line = Line::new(store, QueueSettings { opens_at, ..slow() }).await;
     line.joined(20).await;
     assert_eq!(line.queue.gate(START), Gate::Scheduled(at(1_000)));
     line.ticks(9).await;
@@ -763,14 +763,14 @@ async fn times_come_from_the_defaults_and_the_rest_from_the_store() {
     let line = Line::new(store, fast(Some(9))).await;
     line.close().await;
     let store = open(guard.path());
-    let defaults = Settings {
+    let defaults = QueueSettings {
         admit_per_second: 1.0,
         active_ttl: Duration::from_secs(7),
         claim_window: Duration::from_secs(3),
         ..slow()
     };
     let local = LocalSequencer::open(store, &defaults).await.unwrap();
-    let expected = Settings {
+    let expected = QueueSettings {
         active_ttl: defaults.active_ttl,
         claim_window: defaults.claim_window,
         ..fast(Some(9))

@@ -144,7 +144,7 @@ async fn a_file_of_another_program_is_left_alone() {
 async fn a_file_of_the_first_version_is_brought_up_to_date() {
     let (store, directory) = fresh().await;
     store.create_queue(main_queue(), settings()).await.unwrap();
-    store.take_numbers(main_queue(), 7, 0).await.unwrap();
+    store.allocate_numbers(main_queue(), 7, 0).await.unwrap();
     store.close().await;
     drop(store);
     raw(directory.path())
@@ -498,7 +498,7 @@ async fn an_operation_that_fails_does_not_hurt_its_neighbours() {
     for n in 1..=10 {
         assert_eq!(store.balance(user(n)).await, Ok(n));
     }
-    assert_eq!(store.take_outbox(100).await.unwrap().rows.len(), 10);
+    assert_eq!(store.next_events(100).await.unwrap().rows.len(), 10);
     assert_eq!(store.stats().fault(), None, "the last write succeeded");
     assert_clean(&store, START).await;
 }
@@ -531,7 +531,7 @@ async fn seats_and_ids_are_right_after_a_rolled_back_batch() {
     assert_ne!(first.id, third.id);
     assert!(second.await.unwrap().is_err() && fourth.await.unwrap().is_err());
     failing.await.unwrap().unwrap_err();
-    assert_eq!(store.take_outbox(100).await.unwrap().rows.len(), 2);
+    assert_eq!(store.next_events(100).await.unwrap().rows.len(), 2);
     assert_clean(&store, START).await;
 }
 
@@ -554,7 +554,7 @@ async fn a_commit_that_fails_did_not_happen() {
         );
         other.execute_batch(&trigger).unwrap();
     }
-    let version = store.catalog().hall(sale.concert, sale.session).unwrap().version();
+    let version = store.catalog().inventory(sale.concert, sale.session).unwrap().version();
     let request = sale.reserve(2, &[1, 2], START);
     for _ in 0..2 {
         let answer = store.reserve(request.clone()).await;
@@ -568,7 +568,7 @@ async fn a_commit_that_fails_did_not_happen() {
     assert_eq!(sale.owner(&store, 1), SeatState::Available);
     assert!(matches!(sale.owner(&store, 0), SeatState::Held { .. }));
     let catalog = store.catalog();
-    assert_eq!(catalog.hall(sale.concert, sale.session).unwrap().version(), version);
+    assert_eq!(catalog.inventory(sale.concert, sale.session).unwrap().version(), version);
     assert_eq!(catalog.concerts().count(), 1);
     assert_eq!(store.balance(user(1)).await, Ok(PRICE));
     assert_clean(&store, START).await;
@@ -579,7 +579,7 @@ async fn a_commit_that_fails_did_not_happen() {
     store.reserve(request).await.unwrap();
     assert_eq!(store.stats().fault(), None);
     store.pay(pay(1, held.id, START)).await.unwrap();
-    assert_eq!(store.take_outbox(100).await.unwrap().rows.len(), 4);
+    assert_eq!(store.next_events(100).await.unwrap().rows.len(), 4);
     assert_clean(&store, START).await;
 }
 
@@ -789,7 +789,7 @@ async fn a_torn_log_is_a_shorter_past() {
         torn.set_len(cut).unwrap();
         let survivor = open(copy.path());
         assert_clean(&survivor, START).await;
-        let sold = survivor.catalog().hall(sale.concert, sale.session).unwrap().sold();
+        let sold = survivor.catalog().inventory(sale.concert, sale.session).unwrap().sold();
         let whole_ones = ends.iter().filter(|end| **end <= cut).count() as u64;
         assert_eq!(sold, whole_ones, "cut at {cut} of {ends:?}");
     }

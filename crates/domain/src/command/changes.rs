@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Command, Payment, TicketKey};
+use super::{Command, Payment, TicketRef};
 use crate::event::Event;
 use crate::ids::{PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use crate::sales::{Reservation, SeatState};
@@ -41,7 +41,7 @@ pub struct PointsEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpentTicket {
     /// Which one.
-    pub ticket: TicketKey,
+    pub ticket: TicketRef,
     /// The payment that spent it; none where it was given up.
     pub payment: Option<PaymentId>,
     /// When.
@@ -172,7 +172,7 @@ impl IdsNeeded {
                 self.entries += 1;
             }
             Command::Charge(_) => self.entries += 1,
-            Command::Cancel(_) | Command::Expire(_) | Command::GiveUp(_) => {}
+            Command::Cancel(_) | Command::Expire(_) | Command::LeaveQueue(_) => {}
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use super::rows::{Earlier, Looked, ReservationRow, ResultOf, ResultRow, RowId, Rows};
 use super::{
-    Answer, Cancel, Charge, Command, EntryKind, Expire, GiveUp, Outcome, Pay, Payment, PointsEntry,
-    PointsRejected, ReservationRejected, Reserve, ReserveRejected, SpentTicket, Unwanted,
+    Answer, Cancel, Charge, Command, EntryKind, Expire, LeaveQueue, Outcome, Pay, Payment,
+    PointsEntry, PointsRejected, ReservationRejected, Reserve, ReserveRejected, SpentTicket,
+    Unwanted,
 };
 use crate::event::{EndReason, Event};
 use crate::ids::{PaymentId, ReservationId};
@@ -26,9 +27,9 @@ pub fn execute(rows: &mut Rows, command: &Command, now: Timestamp) -> Result<Out
         Command::Cancel(command) => Outcome::Cancel(cancel(rows, command, now)?),
         Command::Charge(command) => Outcome::Charge(charge(rows, command, now)?),
         Command::Expire(command) => Outcome::Expire(expire(rows, command, now)?),
-        Command::GiveUp(command) => {
-            give_up(rows, command, now)?;
-            Outcome::GiveUp
+        Command::LeaveQueue(command) => {
+            leave_queue(rows, command, now)?;
+            Outcome::LeaveQueue
         }
     })
 }
@@ -59,7 +60,7 @@ pub fn answer_while_locked(rows: &mut Rows, command: &Command, now: Timestamp) -
     let (user, key) = match command {
         Command::Reserve(reserve) => (reserve.user, &reserve.idempotency),
         Command::Pay(pay) => (pay.user, &pay.idempotency),
-        Command::Charge(_) | Command::Cancel(_) | Command::Expire(_) | Command::GiveUp(_) => {
+        Command::Charge(_) | Command::Cancel(_) | Command::Expire(_) | Command::LeaveQueue(_) => {
             return None;
         }
     };
@@ -327,8 +328,8 @@ fn charge(
     Ok(Ok(Answer::new(balance)))
 }
 
-fn give_up(rows: &mut Rows, request: &GiveUp, now: Timestamp) -> Looked<()> {
-    let GiveUp { ticket, waiting, .. } = request;
+fn leave_queue(rows: &mut Rows, request: &LeaveQueue, now: Timestamp) -> Looked<()> {
+    let LeaveQueue { ticket, waiting, .. } = request;
     if *waiting {
         rows.changes.left.push((ticket.queue.clone(), ticket.seq));
     }

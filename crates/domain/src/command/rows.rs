@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::changes::{Changes, Ids};
-use super::{Command, IdempotencyKey, Payment, TicketKey};
+use super::{Command, IdempotencyKey, Payment, TicketRef};
 use crate::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
 use crate::sales::{Concert, Reservation, Seat, Session};
 use crate::time::Timestamp;
@@ -24,7 +24,7 @@ pub struct Wants {
     /// What users have in sessions, held and bought.
     pub live_seats: BTreeSet<(UserId, SessionId)>,
     /// Whether tickets are spent.
-    pub tickets: BTreeSet<TicketKey>,
+    pub tickets: BTreeSet<TicketRef>,
     /// Idempotency keys.
     pub keys: BTreeSet<(UserId, String)>,
 }
@@ -61,8 +61,8 @@ impl Wants {
             Command::Expire(expire) => {
                 self.reservations.insert(expire.reservation);
             }
-            Command::GiveUp(give_up) => {
-                self.tickets.insert(give_up.ticket.clone());
+            Command::LeaveQueue(leave_queue) => {
+                self.tickets.insert(leave_queue.ticket.clone());
             }
         }
     }
@@ -155,7 +155,7 @@ pub struct Rows {
     seats: HashMap<SeatId, Option<(SessionId, Seat)>>,
     reservations: HashMap<ReservationId, Option<ReservationRow>>,
     live_seats: HashMap<(UserId, SessionId), Vec<LiveSeats>>,
-    tickets: HashMap<TicketKey, bool>,
+    tickets: HashMap<TicketRef, bool>,
     keys: HashMap<UserId, Vec<(String, Option<KeyRow>)>>,
     results: HashMap<ResultOf, ResultRow>,
     locked: HashSet<RowId>,
@@ -202,7 +202,7 @@ impl Rows {
     }
 
     /// Whether a wanted ticket is spent.
-    pub fn put_ticket(&mut self, ticket: TicketKey, is_spent: bool) {
+    pub fn put_ticket(&mut self, ticket: TicketRef, is_spent: bool) {
         self.tickets.insert(ticket, is_spent);
     }
 
@@ -269,7 +269,7 @@ impl Rows {
             Command::Cancel(cancel) => settles(cancel.reservation),
             Command::Expire(expire) => settles(expire.reservation),
             Command::Charge(charge) => vec![RowId::Account(charge.user)],
-            Command::GiveUp(_) => Vec::new(),
+            Command::LeaveQueue(_) => Vec::new(),
         }
     }
 
@@ -309,7 +309,7 @@ impl Rows {
         Ok(live.iter().filter(is_live).map(|live| live.seats).sum())
     }
 
-    pub(super) fn is_spent(&self, ticket: &TicketKey) -> Looked<bool> {
+    pub(super) fn is_spent(&self, ticket: &TicketRef) -> Looked<bool> {
         wanted(self.tickets.get(ticket).copied(), "a ticket")
     }
 
@@ -420,7 +420,7 @@ fn result_of(command: &Command, result: i64) -> Option<ResultOf> {
         Command::Reserve(_) => ReservationId::new(result).map(ResultOf::Reserve),
         Command::Pay(_) => PaymentId::new(result).map(ResultOf::Pay),
         Command::Charge(_) => Some(ResultOf::Charge(result)),
-        Command::Cancel(_) | Command::Expire(_) | Command::GiveUp(_) => None,
+        Command::Cancel(_) | Command::Expire(_) | Command::LeaveQueue(_) => None,
     }
 }
 

@@ -26,9 +26,9 @@ fn concert() -> ConcertId {
     ConcertId::new(3).unwrap()
 }
 
-fn ticket(seq: u64) -> TicketKey {
+fn ticket(seq: u64) -> TicketRef {
     let queue = QueueName::new("main").unwrap();
-    TicketKey { queue, seq, id: TicketId([seq as u8; 16]) }
+    TicketRef { queue, seq, id: TicketId([seq as u8; 16]) }
 }
 
 fn key(name: &str) -> Option<IdempotencyKey> {
@@ -221,7 +221,7 @@ fn a_hold_made_in_a_batch_can_be_paid_in_it_and_spends_its_ticket() {
         Command::Pay(pay(1, 50)),
         Command::Pay(pay(1, 50)),
         Command::Reserve(reserve(1, &[3])),
-        Command::GiveUp(GiveUp { ticket: ticket(1), waiting: false, now: NOW }),
+        Command::LeaveQueue(LeaveQueue { ticket: ticket(1), waiting: false, now: NOW }),
     ];
     let (outcomes, changes, _) = run(&commands);
     let Outcome::Pay(Ok(paid)) = &outcomes[1] else { panic!("{outcomes:?}") };
@@ -370,7 +370,7 @@ fn as_many_ids_are_asked_for_as_could_be_used() {
         Command::Reserve(reserve(1, &[1])),
         Command::Pay(pay(1, 9)),
         Command::Charge(charge(1, 1)),
-        Command::GiveUp(GiveUp { ticket: ticket(1), waiting: true, now: NOW }),
+        Command::LeaveQueue(LeaveQueue { ticket: ticket(1), waiting: true, now: NOW }),
     ] {
         needed.add(&command);
     }

@@ -33,7 +33,7 @@ impl Bucket {
         (self.credit_micro, self.filled_at)
     }
 
-    /// Adds the credit of the time since the last call; gives how many whole admissions it covers.
+    /// Adds the credit of the time since the last call; returns how many whole admissions it covers.
     /// Rates count to the thousandth of an admission a second.
     pub fn fill(&mut self, admit_per_second: f64, now: Timestamp) -> u64 {
         // A float turns into the nearest integer that fits, so a hostile rate cannot overflow.
@@ -53,7 +53,7 @@ impl Bucket {
     }
 
     /// Takes the credit of `admitted` admissions.
-    pub fn take(&mut self, admitted: u64) {
+    pub fn spend(&mut self, admitted: u64) {
         self.credit_micro = self.credit_micro.saturating_sub(admitted.saturating_mul(ONE_MICRO));
     }
 
@@ -75,7 +75,7 @@ mod tests {
             let (mut total, mut largest) = (0, 0);
             for tick in 0..=1000 {
                 let admitted = bucket.fill(rate, Timestamp(tick * 100));
-                bucket.take(admitted);
+                bucket.spend(admitted);
                 total += admitted;
                 largest = largest.max(admitted);
             }

@@ -1,6 +1,6 @@
 //! A change of how a queue admits, which names nothing but what it changes.
 
-use super::Settings;
+use super::QueueSettings;
 use crate::time::Timestamp;
 
 /// What to change about how a queue admits. What is `None` stays as it is, whoever changes it
@@ -24,7 +24,7 @@ impl SettingsChange {
     }
 
     /// Carries the change out.
-    pub fn apply(&self, settings: &mut Settings) {
+    pub fn apply(&self, settings: &mut QueueSettings) {
         let Self { admit_per_second, max_active, opens_at, paused } = self;
         settings.admit_per_second = admit_per_second.unwrap_or(settings.admit_per_second);
         settings.max_active = max_active.unwrap_or(settings.max_active);
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn a_change_touches_what_it_names() {
-        let before = Settings {
+        let before = QueueSettings {
             admit_per_second: 2.0,
             max_active: Some(3),
             active_ttl: Duration::from_secs(4),
@@ -55,31 +55,31 @@ mod tests {
             (none(), same()),
             (
                 SettingsChange { admit_per_second: Some(7.5), ..none() },
-                Settings { admit_per_second: 7.5, ..same() },
+                QueueSettings { admit_per_second: 7.5, ..same() },
             ),
             (
                 SettingsChange { max_active: Some(Some(8)), ..none() },
-                Settings { max_active: Some(8), ..same() },
+                QueueSettings { max_active: Some(8), ..same() },
             ),
             (
                 SettingsChange { max_active: Some(None), ..none() },
-                Settings { max_active: None, ..same() },
+                QueueSettings { max_active: None, ..same() },
             ),
             (
                 SettingsChange { opens_at: Some(Some(Timestamp(9))), ..none() },
-                Settings { opens_at: Some(Timestamp(9)), ..same() },
+                QueueSettings { opens_at: Some(Timestamp(9)), ..same() },
             ),
             (
                 SettingsChange { opens_at: Some(None), ..none() },
-                Settings { opens_at: None, ..same() },
+                QueueSettings { opens_at: None, ..same() },
             ),
-            (SettingsChange::pause(true), Settings { paused: true, ..same() }),
+            (SettingsChange::pause(true), QueueSettings { paused: true, ..same() }),
         ] {
             let mut settings = before.clone();
             change.apply(&mut settings);
             assert_eq!(settings, after, "{change:?}");
         }
-        let mut settings = Settings { paused: true, ..before.clone() };
+        let mut settings = QueueSettings { paused: true, ..before.clone() };
         SettingsChange::pause(false).apply(&mut settings);
         assert_eq!(settings, before);
     }

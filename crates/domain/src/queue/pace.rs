@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Gate, Settings};
+use super::{Gate, QueueSettings};
 use crate::time::Timestamp;
 
 /// The shortest interval between two polls.
@@ -15,7 +15,7 @@ const POLL_PART: u32 = 10;
 
 /// How long the ticket with waiting number `number` is likely to wait, in whole seconds rounded
 /// up; `None` while the queue is paused, because nobody knows.
-pub fn eta(number: u64, settings: &Settings, now: Timestamp) -> Option<Duration> {
+pub fn eta(number: u64, settings: &QueueSettings, now: Timestamp) -> Option<Duration> {
     let opens_in = match settings.gate(now) {
         Gate::Open => Duration::ZERO,
         Gate::Scheduled(at) => at.since(now),
@@ -42,8 +42,8 @@ pub fn poll_after(eta: Option<Duration>, jitter: u64) -> Duration {
 mod tests {
     use super::*;
 
-    fn settings(admit_per_second: f64) -> Settings {
-        Settings {
+    fn settings(admit_per_second: f64) -> QueueSettings {
+        QueueSettings {
             admit_per_second,
             max_active: None,
             active_ttl: Duration::from_secs(300),

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use boxoffice_domain::queue::{Bucket, Ending, Line, Place, Pruned, Settings};
+use boxoffice_domain::queue::{Bucket, Ending, Line, Place, Pruned, QueueSettings};
 use boxoffice_domain::time::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -92,12 +92,12 @@ struct Fan {
 }
 
 impl Fan {
-    fn in_time(&self, settings: &Settings, now: Timestamp) -> bool {
+    fn in_time(&self, settings: &QueueSettings, now: Timestamp) -> bool {
         let until = self.passed_at.map(|at| at.plus(settings.active_ttl));
         self.state == State::Admitted && !self.forgotten && until.is_some_and(|until| now < until)
     }
 
-    fn counts_as_active(&self, settings: &Settings, now: Timestamp) -> bool {
+    fn counts_as_active(&self, settings: &QueueSettings, now: Timestamp) -> bool {
         let claim_until = self.passed_at.map(|at| at.plus(settings.claim_window));
         self.in_time(settings, now)
             && (self.claimed || claim_until.is_some_and(|until| now < until))
@@ -154,8 +154,13 @@ impl Model {
         (!fitting.is_empty()).then(|| fitting[usize::from(nth) % fitting.len()])
     }
 
-    /// Admits as many as may be, in order; gives how many and the last one's number.
-    fn admit(&mut self, settings: &Settings, credit: u64, now: Timestamp) -> Option<(u64, u64)> {
+    /// Admits as many as may be, in order; returns how many and the last one's number.
+    fn admit(
+        &mut self,
+        settings: &QueueSettings,
+        credit: u64,
+        now: Timestamp,
+    ) -> Option<(u64, u64)> {
         for fan in &mut self.fans {
             if fan.state == State::Admitted && !fan.counts_as_active(settings, now) {
                 fan.lapsed = true;
@@ -184,7 +189,7 @@ impl Model {
         Some((admitted, self.seq(last)))
     }
 
-    fn prune(&mut self, settings: &Settings, now: Timestamp) -> Pruned {
+    fn prune(&mut self, settings: &QueueSettings, now: Timestamp) -> Pruned {
         let mut pruned = Pruned::default();
         for fan in &mut self.fans {
             let over = fan.passed_at.is_some_and(|at| at.plus(settings.active_ttl) <= now);
@@ -201,7 +206,7 @@ impl Model {
         pruned
     }
 
-    fn claim(&mut self, index: usize, settings: &Settings, now: Timestamp) -> bool {
+    fn claim(&mut self, index: usize, settings: &QueueSettings, now: Timestamp) -> bool {
         let fan = &mut self.fans[index];
         let first = fan.in_time(settings, now) && !fan.claimed;
         fan.claimed |= first;
@@ -258,7 +263,7 @@ struct World {
     bucket: Bucket,
     model: Model,
     earnings: Earnings,
-    settings: Settings,
+    settings: QueueSettings,
     rate_milli: u64,
     /// What `max_active` promises: its value, or what was taken already when it was lowered.
     ceiling: Option<u64>,
@@ -275,7 +280,7 @@ impl World {
             bucket: Bucket::default(),
             model: Model { base, fans: Vec::new() },
             earnings: Earnings::default(),
-            settings: Settings {
+            settings: QueueSettings {
                 admit_per_second: 20.0,
                 max_active,
                 active_ttl: Duration::from_millis(active_ttl_ms),
@@ -299,7 +304,7 @@ impl World {
         let mut admitted = None;
         if let Some(admission) = self.line.plan(settings, self.model.next(), credit, 0, now) {
             let count = self.line.admit(admission);
-            self.bucket.take(count);
+            self.bucket.spend(count);
             self.earnings.admit(count)?;
             admitted = Some((count, admission.upto));
         }
@@ -404,7 +409,12 @@ impl World {
 }
 
 /// Compares every ticket and every count of the line with those of the model.
-fn check(line: &Line, model: &mut Model, settings: &Settings, now: Timestamp) -> TestCaseResult {
+fn check(
+    line: &Line,
+    model: &mut Model,
+    settings: &QueueSettings,
+    now: Timestamp,
+) -> TestCaseResult {
     let mut number = 0;
     let mut anybody_waits = false;
     let mut until_max = Timestamp(i64::MIN);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use boxoffice_domain::queue::{Admission, Bucket, Line, Place, Settings, eta, poll_after};
+use boxoffice_domain::queue::{Admission, Bucket, Line, Place, QueueSettings, eta, poll_after};
 use boxoffice_domain::time::Timestamp;
 use proptest::prelude::*;
 use roaring::RoaringTreemap;
@@ -10,8 +10,8 @@ use roaring::RoaringTreemap;
 const NOW: Timestamp = Timestamp(1_000_000_000);
 const ONE_MICRO: u64 = 1_000_000;
 
-fn settings(admit_per_second: f64) -> Settings {
-    Settings {
+fn settings(admit_per_second: f64) -> QueueSettings {
+    QueueSettings {
         admit_per_second,
         max_active: None,
         active_ttl: Duration::from_secs(300),
@@ -108,7 +108,7 @@ proptest! {
         for ms in ticks {
             now.0 += ms as i64;
             let credit = bucket.fill(rate, now);
-            bucket.take(credit);
+            bucket.spend(credit);
             earned += rate_milli * ms;
             given += credit * ONE_MICRO;
             // Less than one admission is left from the last tick, and all that still fits is kept.
@@ -138,7 +138,7 @@ proptest! {
         for (ms, back_ms) in ticks {
             now.0 += ms as i64;
             let credit = bucket.fill(rate, now);
-            bucket.take(credit);
+            bucket.spend(credit);
             earned += rate_milli * ms;
             given += credit;
             prop_assert_eq!(given, earned / ONE_MICRO);
@@ -185,7 +185,7 @@ proptest! {
             last = now;
             ahead_max = ahead_max.min(given + i128::from(capacity_micro(rate)) - earned);
             let taken = credit * demand_percent / 100;
-            bucket.take(taken);
+            bucket.spend(taken);
             prop_assert!(
                 given + i128::from(credit * ONE_MICRO) - earned <= ahead_max,
                 "a credit of {credit} is more than time has earned"
@@ -205,7 +205,7 @@ proptest! {
         ],
         credit in prop_oneof![0..20_u64, 0..400_u64, Just(u64::MAX)],
         max_active in proptest::option::of(0..300_u64),
-        active_beside in 0..50_u64,
+        active_bypass in 0..50_u64,
     ) {
         let none = RoaringTreemap::new;
         let mut line =
@@ -217,10 +217,10 @@ proptest! {
         }
         let mut settings = settings(1.0);
         settings.max_active = max_active;
-        let room = max_active.map_or(u64::MAX, |max| max.saturating_sub(active_beside));
+        let room = max_active.map_or(u64::MAX, |max| max.saturating_sub(active_bypass));
         let wanted = credit.min(room).min(staying.len() as u64);
 
-        let planned = line.plan(&settings, next, credit, active_beside, NOW);
+        let planned = line.plan(&settings, next, credit, active_bypass, NOW);
         if wanted == 0 {
             prop_assert_eq!(planned, None);
             return Ok(());
@@ -333,7 +333,7 @@ proptest! {
         let (one, now_one) = view(&steps, ends.0, heard.0);
         let (two, now_two) = view(&steps, ends.1, heard.1);
         let now = now_one.max(now_two);
-        let settings = Settings { active_ttl: VIEW_TTL, ..settings(1.0) };
+        let settings = QueueSettings { active_ttl: VIEW_TTL, ..settings(1.0) };
         let mut both = one.clone();
         both.absorb(&two);
         prop_assert_eq!(both.serving(), one.serving().max(two.serving()));

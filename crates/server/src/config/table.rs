@@ -329,9 +329,9 @@ settings! {
     StoreConfig [store] {
         /// Which store.
         kind: StoreKind = StoreKind::Sqlite;
-        /// Commands that one transaction takes at most.
+        /// Commands that one transaction takes at most; with MySQL 256 at most.
         batch_max: usize = 512, 1..=65_536;
-        /// Commands that may wait for the writer; one more is answered 503. Not below `store.batch_max`.
+        /// Commands that may wait for a transaction; one more is answered 503. Not below `store.batch_max`.
         queue_max: usize = 16_384, 1..=1_000_000;
         sections {
             mysql: MysqlConfig,
@@ -360,9 +360,10 @@ settings! {
         tls: MysqlTlsMode = MysqlTlsMode::Off;
         /// PEM file of the authorities that `verify` trusts; none means the well-known ones.
         tls_ca_file: Option<PathBuf> = None;
-        /// Connections of this instance for purchases; up to 10 more are used for everything else.
-        pool_size: usize = 32, 1..=1_000;
-        /// Time that a purchase waits for a connection; then 503.
+        /// Connections of this instance for the sale: one for purchases, the others for balances and reservations
+        /// that are looked at. Up to 10 more are used for everything else.
+        pool_size: usize = 8, 1..=1_000;
+        /// Time that a purchase or a look waits for a connection; then 503.
         acquire_timeout_ms: u64 = 250, 1..=60_000;
         /// A replica from which seat lists may be read, as a URL like `url`.
         replica_url: Option<Secret> = None;

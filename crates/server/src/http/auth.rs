@@ -7,7 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
-use boxoffice_backends::sequencer::{Pass, Queue};
+use boxoffice_backends::sequencer::{PresentedTicket, Queue};
 use boxoffice_domain::ids::{QueueName, UserId};
 use boxoffice_domain::queue::{Ending, Place};
 use boxoffice_domain::time::Timestamp;
@@ -31,7 +31,7 @@ pub(super) const QUEUE_TOKEN: HeaderName = HeaderName::from_static("queue-token"
 /// A ticket of ours, whatever has become of it.
 pub(super) struct Presented {
     /// The ticket.
-    pub pass: Pass,
+    pub pass: PresentedTicket,
     /// Its queue.
     pub queue: Arc<Queue>,
     /// Where it stands.

@@ -112,16 +112,16 @@ pub(super) async fn sessions(
     let concert = open_concert(&catalog, &presented, id)?;
     let now = presented.now;
     let sessions = catalog
-        .halls(concert.id)
+        .inventories(concert.id)
         .iter()
-        .filter(|hall| now < concert.closes_at && now < hall.session().starts_at)
+        .filter(|inventory| now < concert.closes_at && now < inventory.session().starts_at)
         // Held seats may come back; sold ones do not.
-        .filter(|hall| hall.sold() < hall.total() as u64)
-        .map(|hall| ListedSession {
-            session_id: hall.session().id.get(),
-            concert_at: rfc3339(hall.session().starts_at),
-            total_seat_count: hall.total(),
-            available_seat_count: hall.available(),
+        .filter(|inventory| inventory.sold() < inventory.total() as u64)
+        .map(|inventory| ListedSession {
+            session_id: inventory.session().id.get(),
+            concert_at: rfc3339(inventory.session().starts_at),
+            total_seat_count: inventory.total(),
+            available_seat_count: inventory.available(),
         })
         .collect();
     Ok(json(StatusCode::OK, &SessionList { sessions }))
@@ -135,10 +135,10 @@ pub(super) async fn seats(
 ) -> Result<Response, Problem> {
     let catalog = app.store.catalog();
     let concert = open_concert(&catalog, &presented, id)?;
-    let hall = catalog
-        .hall(concert.id, session)
+    let inventory = catalog
+        .inventory(concert.id, session)
         .ok_or_else(|| Problem::new(ErrorCode::SessionNotFound))?;
-    let rendered = web.seat_lists.get(hall, presented.now).await;
+    let rendered = web.seat_lists.get(inventory, presented.now).await;
 
     let etag = rendered.etag(asked.coding);
     let mut response = Response::new(Body::empty());

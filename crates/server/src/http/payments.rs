@@ -6,7 +6,7 @@ use axum::response::Response;
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::sequencer::Queue;
-use boxoffice_backends::store::{Pay, TicketKey};
+use boxoffice_backends::store::{Pay, TicketRef};
 use boxoffice_domain::ids::{ReservationId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -98,7 +98,7 @@ async fn pay(
         let Presented { pass, queue, now, .. } = presented;
         tokio::spawn(async move {
             let (key, guard) = entered.map_or((None, None), |e| (Some(e.key), Some(e.guard)));
-            let ticket = TicketKey::from(&pass.ticket);
+            let ticket = TicketRef::from(&pass.ticket);
             let again = ticket.clone();
             let answer =
                 app.store.pay(Pay { user, ticket, reservation, idempotency: key, now }).await;
@@ -136,7 +136,7 @@ async fn pay(
 
 /// Whether the store knows that a ticket is spent. While it cannot be asked, memory stays as it is;
 /// the store itself refuses what is spent.
-async fn is_spent(app: &App, ticket: TicketKey) -> bool {
+async fn is_spent(app: &App, ticket: TicketRef) -> bool {
     app.store.is_spent(ticket).await.unwrap_or_else(|cause| {
         tracing::warn!(error = %cause, "the store does not say whether a ticket is spent");
         false

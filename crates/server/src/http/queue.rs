@@ -14,7 +14,7 @@ use boxoffice_backends::Fault;
 use boxoffice_backends::events::{rfc3339, rfc3339_to};
 use boxoffice_backends::sequencer::Queue;
 use boxoffice_domain::ids::UserId;
-use boxoffice_domain::queue::{Gate, Place, Settings, Ticket, eta, poll_after};
+use boxoffice_domain::queue::{Gate, Place, QueueSettings, Ticket, eta, poll_after};
 use boxoffice_domain::time::Timestamp;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -199,7 +199,7 @@ pub(super) fn state_of(queue: &Queue, now: Timestamp) -> QueueState {
 }
 
 /// Seconds to wait, and milliseconds until the next poll.
-fn pace(number: u64, settings: &Settings, now: Timestamp, jitter: u64) -> (Option<u64>, u64) {
+fn pace(number: u64, settings: &QueueSettings, now: Timestamp, jitter: u64) -> (Option<u64>, u64) {
     let eta = eta(number, settings, now);
     (eta.map(|eta| eta.as_secs()), poll_after(eta, jitter).as_millis() as u64)
 }
@@ -367,12 +367,12 @@ mod tests {
     use boxoffice_domain::ids::{QueueName, TicketId};
 
     use super::*;
-    use crate::tickets::TicketKeys;
+    use crate::tickets::SigningKeys;
 
     #[test]
     fn answers_written_by_hand_are_what_serde_would_write() {
         use TicketStatus::{Activated, Expired, Waiting};
-        let keys = TicketKeys::new(b"0123456789abcdef0123456789abcdef", []);
+        let keys = SigningKeys::new(b"0123456789abcdef0123456789abcdef", []);
         let ticket = Ticket {
             queue: QueueName::new("main-1_a").unwrap(),
             seq: 7,

@@ -5,7 +5,7 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use boxoffice_backends::events::rfc3339;
-use boxoffice_backends::store::{Reserve, ReserveRejected, TicketKey};
+use boxoffice_backends::store::{Reserve, ReserveRejected, TicketRef};
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::command::refusal_from_memory;
 use boxoffice_domain::ids::{ConcertId, ReservationId, SeatId, SessionId, UserId};
@@ -186,24 +186,25 @@ async fn reserve(
 
     let catalog = app.store.catalog();
     let concert = catalog.concert(concert).ok_or_else(|| not_found(ErrorCode::ConcertNotFound))?;
-    let hall =
-        catalog.hall(concert.id, session).ok_or_else(|| not_found(ErrorCode::SessionNotFound))?;
+    let inventory = catalog
+        .inventory(concert.id, session)
+        .ok_or_else(|| not_found(ErrorCode::SessionNotFound))?;
     presented.must_be_of(&concert.queue).map_err(forbidden)?;
 
     let mut request = Reserve {
         user,
-        ticket: TicketKey::from(&presented.pass.ticket),
+        ticket: TicketRef::from(&presented.pass.ticket),
         ticket_over: over.is_some(),
         concert: concert.id,
-        session: hall.session().id,
+        session: inventory.session().id,
         seats,
         limits: app.limits,
         idempotency: None,
         now: presented.now,
     };
     if key.is_none()
-        && let Some(known) = app.store.certain(hall, &request.seats)
-        && let Some(why) = refusal_from_memory(&request, concert, hall.session(), &known)
+        && let Some(known) = app.store.seats_for_refusal(inventory, &request.seats)
+        && let Some(why) = refusal_from_memory(&request, concert, inventory.session(), &known)
     {
         return Err(hold_rejected(why));
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use boxoffice_backends::store::Hall;
+use boxoffice_backends::store::Inventory;
 use boxoffice_domain::ids::SessionId;
 use boxoffice_domain::sales::{Seat, SeatState};
 use boxoffice_domain::time::Timestamp;
@@ -130,8 +130,8 @@ const STALE_MAX: Duration = Duration::from_millis(500);
 const INLINE_MAX: usize = 4_096;
 
 impl Rendered {
-    fn serves(&self, hall: &Hall, now: Timestamp) -> bool {
-        let fresh = self.version == hall.version() && self.stale_at.is_none_or(|at| now < at);
+    fn serves(&self, inventory: &Inventory, now: Timestamp) -> bool {
+        let fresh = self.version == inventory.version() && self.stale_at.is_none_or(|at| now < at);
         fresh
             || (self.cost > COST_FREE
                 && self.at.elapsed() < (self.cost * STALE_BUILDS).min(STALE_MAX))
@@ -171,22 +171,24 @@ impl SeatLists {
     }
 
     /// The list of a session.
-    pub(super) async fn get(&self, hall: &Arc<Hall>, now: Timestamp) -> Arc<Rendered> {
-        let slot = self.slot(hall.session().id);
-        if let Some(rendered) = slot.current.load_full().filter(|list| list.serves(hall, now)) {
+    pub(super) async fn get(&self, inventory: &Arc<Inventory>, now: Timestamp) -> Arc<Rendered> {
+        let slot = self.slot(inventory.session().id);
+        if let Some(rendered) = slot.current.load_full().filter(|list| list.serves(inventory, now))
+        {
             return rendered;
         }
         let _building = slot.building.lock().await;
-        if let Some(rendered) = slot.current.load_full().filter(|list| list.serves(hall, now)) {
+        if let Some(rendered) = slot.current.load_full().filter(|list| list.serves(inventory, now))
+        {
             return rendered;
         }
         let count = self.builds.fetch_add(1, Ordering::Relaxed);
         let etags = Etags::new(self.nonce, count);
-        let rendered = if hall.total() <= INLINE_MAX {
-            Arc::new(render(hall, now, etags))
+        let rendered = if inventory.total() <= INLINE_MAX {
+            Arc::new(render(inventory, now, etags))
         } else {
-            let (hall, again) = (hall.clone(), etags.clone());
-            let built = tokio::task::spawn_blocking(move || render(&hall, now, etags)).await;
+            let (inventory, again) = (inventory.clone(), etags.clone());
+            let built = tokio::task::spawn_blocking(move || render(&inventory, now, etags)).await;
             // The thread pool refuses only while the process ends.
             Arc::new(built.unwrap_or_else(|_| Rendered {
                 etags: again,
@@ -210,9 +212,9 @@ impl SeatLists {
     }
 }
 
-fn render(hall: &Hall, now: Timestamp, etags: Etags) -> Rendered {
+fn render(inventory: &Inventory, now: Timestamp, etags: Etags) -> Rendered {
     let at = Instant::now();
-    let (version, seats) = hall.snapshot();
+    let (version, seats) = inventory.snapshot();
     let (free, taken): (Vec<&Seat>, Vec<&Seat>) =
         seats.iter().partition(|seat| seat.state.is_free(now));
     let list = SeatList {
@@ -227,7 +229,7 @@ fn render(hall: &Hall, now: Timestamp, etags: Etags) -> Rendered {
         json,
         gzip: OnceCell::new(),
         version,
-        stale_at: Hall::next_expiry(&seats, now),
+        stale_at: Inventory::next_expiry(&seats, now),
         cost: at.elapsed(),
         at: Instant::now(),
     }

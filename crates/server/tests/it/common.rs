@@ -441,13 +441,13 @@ impl Client {
 
 /// A session that a test sells.
 #[derive(Clone, Debug)]
-pub(crate) struct Hall {
+pub(crate) struct OnSale {
     pub(crate) concert: i64,
     pub(crate) session: i64,
     pub(crate) first_seat: i64,
 }
 
-impl Hall {
+impl OnSale {
     /// The id of the seat with this number.
     pub(crate) fn seat(&self, number: i64) -> i64 {
         self.first_seat + number - 1
@@ -583,7 +583,7 @@ impl TestService {
         Self::start_in(directory, self.config.clone()).await.map_err(|(_, error)| error).unwrap()
     }
 
-    /// Audits, stops, and tries to start again where that cannot be. Gives the error, and the
+    /// Audits, stops, and tries to start again where that cannot be. Returns the error, and the
     /// service started anew with the configuration from before.
     pub(crate) async fn restart_in_vain(
         mut self,
@@ -628,7 +628,7 @@ impl TestService {
     }
 
     /// A concert on sale behind a queue, with one session.
-    pub(crate) async fn concert_in(&self, queue: &str, seats: u32, price: i64) -> Hall {
+    pub(crate) async fn concert_in(&self, queue: &str, seats: u32, price: i64) -> OnSale {
         let concert = json!({
             "name": "A concert", "venue": "A hall", "queue": queue,
             "reservationOpensAt": PAST, "reservationClosesAt": FUTURE,
@@ -638,16 +638,16 @@ impl TestService {
         self.session(concert, seats, price, FUTURE).await
     }
 
-    pub(crate) async fn concert(&self, seats: u32, price: i64) -> Hall {
+    pub(crate) async fn concert(&self, seats: u32, price: i64) -> OnSale {
         self.concert_in("main", seats, price).await
     }
 
     /// One more session of a concert.
-    pub(crate) async fn session(&self, concert: i64, seats: u32, price: i64, at: &str) -> Hall {
+    pub(crate) async fn session(&self, concert: i64, seats: u32, price: i64, at: &str) -> OnSale {
         let path = format!("/admin/v1/concerts/{concert}/sessions");
         let session = json!({"concertAt": at, "seatCount": seats, "price": price});
         let made = self.send(post(path).admin().json(session)).await.ok(201);
-        Hall {
+        OnSale {
             concert,
             session: made["sessionId"].as_i64().unwrap(),
             first_seat: made["firstSeatId"].as_i64().unwrap(),

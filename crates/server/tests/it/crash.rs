@@ -141,7 +141,7 @@ struct World {
     seats_from: AtomicU64,
     acknowledged: AtomicU64,
     compared: AtomicU64,
-    settled: AtomicU64,
+    outcomes_found: AtomicU64,
 }
 
 impl World {
@@ -501,9 +501,9 @@ impl Fan {
     }
 
     /// Finds out what became of the operation that was not answered.
-    fn settle(&mut self, client: &mut Client, world: &World, store: &Connection) {
+    fn find_outcome(&mut self, client: &mut Client, world: &World, store: &Connection) {
         let Some((sent, operation)) = self.pending.take() else { return };
-        world.settled.fetch_add(1, Ordering::Relaxed);
+        world.outcomes_found.fetch_add(1, Ordering::Relaxed);
         let mut again = |sent: &Sent| send(client, sent).unwrap();
         let odd = |answer: &Answer| format!("{sent:?}, retried, was answered {answer:?}");
         match operation {
@@ -826,7 +826,7 @@ fn whatever_was_acknowledged_outlives_kill_9() {
         seats_from: AtomicU64::new(0),
         acknowledged: AtomicU64::new(0),
         compared: AtomicU64::new(0),
-        settled: AtomicU64::new(0),
+        outcomes_found: AtomicU64::new(0),
     };
     let mut fans: Vec<Fan> = (0..CLIENTS).map(|number| Fan::new(number, rng.next())).collect();
     for fan in &mut fans {
@@ -880,7 +880,7 @@ fn whatever_was_acknowledged_outlives_kill_9() {
             for fan in &mut fans {
                 scope.spawn(|| {
                     let mut client = Client::new(address);
-                    fan.settle(&mut client, &world, &open(data));
+                    fan.find_outcome(&mut client, &world, &open(data));
                     fan.compare(&mut client, &world);
                 });
             }
@@ -945,7 +945,7 @@ fn whatever_was_acknowledged_outlives_kill_9() {
         began.elapsed().as_secs_f64(),
         count(&world.acknowledged),
         count(&world.compared),
-        count(&world.settled),
+        count(&world.outcomes_found),
         reservations.len(),
         fans.iter().flat_map(|fan| fan.charges.values()).map(Vec::len).sum::<usize>(),
         world.numbers.lock().unwrap().len(),

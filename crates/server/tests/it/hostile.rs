@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::common::{
-    self, ADMIN, Call, Client, ENDS_EARLY, Hall, Parsed, Reply, TestService, get, join, pay, post,
-    shown, status,
+    self, ADMIN, Call, Client, ENDS_EARLY, OnSale, Parsed, Reply, TestService, get, join, pay,
+    post, shown, status,
 };
 
 /// Requests with a head that is HTTP, sent over connections that are kept.
@@ -95,7 +95,7 @@ impl Dice {
 
 /// What a hostile client knows of the service: enough to get far.
 struct Target {
-    hall: Hall,
+    hall: OnSale,
     /// Whose, and the token: one that opens doors for each of the first [`USERS`] users, replaced
     /// now and then because payments spend them, and behind these tokens in every other state.
     tokens: RwLock<Vec<(i64, String)>>,
@@ -749,11 +749,11 @@ async fn slow_connection(target: &Target, tally: &Tally, seed: u64) {
     }
 }
 
-/// A fan who behaves: joins, waits, holds, pays. Gives the number of journeys.
+/// A fan who behaves: joins, waits, holds, pays. Returns the number of journeys.
 async fn honest_fan(
     address: std::net::SocketAddr,
     tally: Arc<Tally>,
-    hall: Hall,
+    hall: OnSale,
     user: i64,
 ) -> u64 {
     let mut client = Client::new(address);
@@ -822,7 +822,7 @@ async fn keep_tokens_open(target: Arc<Target>, tally: Arc<Tally>) {
 
 /// Tokens of every kind: open ones, waiting ones, and signed ones that were let in, have paid, left,
 /// ran out, or are of another queue.
-async fn tokens(service: &TestService, hall: &Hall) -> Vec<(i64, String)> {
+async fn tokens(service: &TestService, hall: &OnSale) -> Vec<(i64, String)> {
     let mut client = service.client();
     client.send(post("/admin/v1/queues").admin().json(json!({"queue": "closed"}))).await.ok(201);
     service.pause("closed").await;

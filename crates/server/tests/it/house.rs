@@ -76,6 +76,31 @@ fn rules_of_the_business_are_decided_in_the_domain_only() {
 }
 
 #[test]
+fn each_decider_is_called_in_one_place() {
+    let mut calls = std::collections::BTreeMap::new();
+    for krate in ["domain", "backends", "server"] {
+        let mut files = Vec::new();
+        sources(&root().join("crates").join(krate).join("src"), &mut files);
+        for file in files.into_iter().filter(|file| !file.ends_with("tests.rs")) {
+            let text = fs::read_to_string(&file).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            for decider in ["decide_hold", "decide_payment", "decide_cancel", "decide_charge"] {
+                let called = code.matches(&format!("{decider}(")).count();
+                let defined = code.matches(&format!("fn {decider}(")).count();
+                if called > defined {
+                    calls.entry(decider).or_insert_with(Vec::new).push((file.clone(), called));
+                }
+            }
+        }
+    }
+    let home = root().join("crates/domain/src/command/execute.rs");
+    assert_eq!(calls.len(), 4, "{calls:?}");
+    for (decider, places) in calls {
+        assert_eq!(places, [(home.clone(), 1)], "{decider}");
+    }
+}
+
+#[test]
 fn modules_are_files_beside_their_folders() {
     let mut files = Vec::new();
     sources(&root().join("crates"), &mut files);

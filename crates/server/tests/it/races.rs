@@ -12,7 +12,8 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use crate::common::{
-    self, Call, Hall, Reply, TestService, charge, get, join, pay, post, seat_states, status, until,
+    self, Call, OnSale, Reply, TestService, charge, get, join, pay, post, seat_states, status,
+    until,
 };
 
 /// Sends all calls at the same moment, each over a connection of its own that is open before.
@@ -47,7 +48,7 @@ async fn issue(service: &TestService, count: u32, format: &str) {
     service.send(post("/admin/v1/tokens").admin().json(ask)).await.ok(201);
 }
 
-async fn held(service: &TestService, hall: &Hall, token: &str, user: i64, seats: &[i64]) -> i64 {
+async fn held(service: &TestService, hall: &OnSale, token: &str, user: i64, seats: &[i64]) -> i64 {
     let held = service.send(hall.reserve(token, user, seats)).await.ok(201);
     held["reservationId"].as_i64().unwrap()
 }
@@ -194,7 +195,7 @@ async fn one_key_at_once_is_one_reservation_and_one_payment() {
     let hall = service.concert(10, 10).await;
     service.charge(1, 1_000).await;
     let token = service.token(1).await;
-    let settle = async |call: Call, what: &str| {
+    let agreed_answer = async |call: Call, what: &str| {
         let replies = at_once(&service, vec![call.clone(); 8]).await;
         let mut answers: Vec<serde_json::Value> = Vec::new();
         for reply in &replies {
@@ -207,9 +208,9 @@ async fn one_key_at_once_is_one_reservation_and_one_payment() {
         assert!(answers.iter().all(|answer| *answer == answers[0]), "{what}: {answers:?}");
         answers.swap_remove(0)
     };
-    let answer = settle(hall.reserve(&token, 1, &[1, 2]).key("reserve"), "reserve").await;
+    let answer = agreed_answer(hall.reserve(&token, 1, &[1, 2]).key("reserve"), "reserve").await;
     let reservation = answer["reservationId"].as_i64().unwrap();
-    settle(pay(&token, 1, reservation).key("pay"), "pay").await;
+    agreed_answer(pay(&token, 1, reservation).key("pay"), "pay").await;
     assert_eq!(service.balance(1).await, 980);
     service.finish().await;
 }

@@ -117,7 +117,7 @@ impl Blocks {
         let size = member.block_for(count);
         let name = member.queue.name();
         let began = Instant::now();
-        let handed_out = self.store.take_numbers(name.clone(), size, member.highest_given());
+        let handed_out = self.store.allocate_numbers(name.clone(), size, member.highest_given());
         let handed_out = in_time(NUMBERS_TIMEOUT, handed_out).await;
         member.fetched(began.elapsed());
         self.store_away.store(handed_out.is_err(), Ordering::Relaxed);
@@ -154,7 +154,7 @@ impl Blocks {
         };
         let asked = if failed { 0 } else { count };
         let name = member.queue.name().clone();
-        let handed_out = self.store.take_numbers(name, asked, member.highest_given());
+        let handed_out = self.store.allocate_numbers(name, asked, member.highest_given());
         let handed_out = in_time(NUMBERS_TIMEOUT, handed_out).await;
         let mut direct = self.direct.lock();
         direct.store_failed = handed_out.is_err();

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::Settings;
+use boxoffice_domain::queue::QueueSettings;
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::mpsc;
 
@@ -53,7 +53,7 @@ impl Mirror {
         protocol: Arc<Protocol>,
         members: Arc<Members>,
         blocks: Arc<Blocks>,
-        defaults: &Settings,
+        defaults: &QueueSettings,
     ) -> Self {
         Self {
             store,
@@ -142,7 +142,7 @@ impl Mirror {
                 }
                 News::Claimed(queue, seqs) => {
                     if let Some(member) = members.get(&queue) {
-                        member.queue.hear_claimed(seqs, now);
+                        member.queue.apply_claimed(seqs, now);
                     }
                 }
                 News::Left(queue, seqs) => over.entry((queue, false)).or_default().extend(seqs),
@@ -163,7 +163,7 @@ type Over = HashMap<(QueueName, bool), Vec<u64>>;
 fn end(members: &ByName, over: &mut Over) {
     for ((queue, finished), seqs) in over.drain() {
         if let Some(member) = members.get(&queue) {
-            member.queue.hear_over(seqs, finished);
+            member.queue.apply_over(seqs, finished);
         }
     }
 }

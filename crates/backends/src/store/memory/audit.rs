@@ -10,7 +10,7 @@ use boxoffice_domain::sales::{ReservationState, SeatState};
 use boxoffice_domain::time::Timestamp;
 
 use super::data::Data;
-use crate::store::hall::Catalog;
+use crate::store::catalog::Catalog;
 
 /// Checks all that can be seen.
 pub(super) fn findings(data: &Data, catalog: &Catalog, now: Timestamp) -> Vec<Finding> {
@@ -107,11 +107,14 @@ fn line(data: &Data) -> Finding {
 fn memory(data: &Data, catalog: &Catalog) -> Finding {
     let mut finding = Finding::new(Invariant::AcknowledgedIsDurable);
     for session in data.sessions.keys() {
-        let shown = catalog.hall_of(*session).map(|hall| hall.snapshot().1).unwrap_or_default();
+        let shown = catalog
+            .inventory_of(*session)
+            .map(|inventory| inventory.snapshot().1)
+            .unwrap_or_default();
         let stored: Vec<_> =
             data.seats.values().filter(|(of, _)| of == session).map(|(_, seat)| *seat).collect();
         finding.expect(shown == stored, || format!("session {session} is not shown as it is"));
-        finding.looked_at(stored.len() as u64);
+        finding.add_checked(stored.len() as u64);
     }
     finding
 }
@@ -133,7 +136,7 @@ fn one_event(data: &Data) -> Finding {
         } as u64;
         let waiting = data.outbox.values().filter(|row| row.topic == topic.name()).count() as u64;
         let sent = data.published.get(topic.name()).copied().unwrap_or(0);
-        finding.looked_at(effects);
+        finding.add_checked(effects);
         finding.expect(effects == waiting + sent, || {
             format!("{}: {effects} effects, {sent} events sent, {waiting} waiting", topic.name())
         });

@@ -3,26 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use boxoffice_domain::command::{
-    Changes, EntryKind, Ids, KeyRow, NewKey, Payment, PointsEntry, ReservationRow, TicketKey,
+    Changes, EntryKind, Ids, KeyRow, NewKey, Payment, PointsEntry, ReservationRow, TicketRef,
 };
 use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
 };
-use boxoffice_domain::queue::{Admission, Bucket, Settings, SettingsChange};
+use boxoffice_domain::queue::{Admission, Bucket, QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Concert, ReservationState, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
 use crate::Fault;
 use crate::cloud_event::{OutboxRow, cloud_event};
-use crate::store::hall::{Catalog, Hall};
+use crate::store::catalog::{Catalog, Inventory};
 use crate::store::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
-    StoredQueue,
+    ALIAS_KEPT_MS, AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats,
+    Progress, Seed, StoredQueue,
 };
-
-/// For a day an opaque token that ran out is still known as such; then it is any unknown token.
-const ALIAS_KEPT_MS: i64 = 24 * 3_600_000;
 
 /// All tables.
 #[derive(Default)]
@@ -38,7 +35,7 @@ pub(super) struct Data {
     pub(super) accounts: BTreeMap<UserId, i64>,
     pub(super) entries: BTreeMap<i64, PointsEntry>,
     pub(super) payments: BTreeMap<PaymentId, (Payment, UserId)>,
-    pub(super) spent: BTreeMap<TicketKey, Option<PaymentId>>,
+    pub(super) spent: BTreeMap<TicketRef, Option<PaymentId>>,
     pub(super) left: BTreeSet<(QueueName, u64)>,
     pub(super) keys: BTreeMap<(UserId, String), NewKey>,
     pub(super) outbox: BTreeMap<i64, OutboxRow>,
@@ -56,7 +53,7 @@ pub(super) struct Data {
 
 /// A queue.
 pub(super) struct Queue {
-    settings: Settings,
+    settings: QueueSettings,
     pub(super) next: u64,
     pub(super) watermark: u64,
     pub(super) serving: u64,
@@ -209,12 +206,12 @@ impl Data {
     // ---- what is for sale ----
 
     pub(super) fn catalog(&self) -> Catalog {
-        let hall = |session: &Session| {
+        let inventory = |session: &Session| {
             let seats = self.seats.values().filter(|(of, _)| *of == session.id);
-            Hall::new(*session, seats.map(|(_, seat)| *seat).collect())
+            Inventory::new(*session, seats.map(|(_, seat)| *seat).collect())
         };
-        let halls = self.sessions.values().map(hall).collect();
-        Catalog::from_parts(self.concerts.values().cloned().collect(), halls)
+        let inventories = self.sessions.values().map(inventory).collect();
+        Catalog::from_parts(self.concerts.values().cloned().collect(), inventories)
     }
 
     pub(super) fn create_concert(&mut self, new: NewConcert) -> Result<Concert, Fault> {
@@ -286,7 +283,7 @@ impl Data {
 
     // ---- queues ----
 
-    pub(super) fn create_queue(&mut self, name: QueueName, settings: Settings) -> bool {
+    pub(super) fn create_queue(&mut self, name: QueueName, settings: QueueSettings) -> bool {
         let is_new = !self.queues.contains_key(&name);
         if is_new {
             let queue = Queue {
@@ -312,7 +309,7 @@ impl Data {
         &mut self,
         name: &QueueName,
         change: &SettingsChange,
-    ) -> Result<Settings, Fault> {
+    ) -> Result<QueueSettings, Fault> {
         let queue = self.queue(name)?;
         change.apply(&mut queue.settings);
         // The credit was earned under the old settings.
@@ -353,7 +350,7 @@ impl Data {
         Ok(())
     }
 
-    pub(super) fn take_numbers(
+    pub(super) fn allocate_numbers(
         &mut self,
         name: &QueueName,
         count: u64,
@@ -460,7 +457,7 @@ impl Data {
     pub(super) fn aliases(&self, now: Timestamp) -> Vec<Alias> {
         let since = Timestamp(now.0.saturating_sub(ALIAS_KEPT_MS));
         let is_kept = |alias: &&Alias| alias.active_until.is_none_or(|until| until > since);
-        let is_spent = |alias: &Alias| self.spent.contains_key(&TicketKey::from(&alias.ticket));
+        let is_spent = |alias: &Alias| self.spent.contains_key(&TicketRef::from(&alias.ticket));
         self.aliases
             .values()
             .filter(is_kept)

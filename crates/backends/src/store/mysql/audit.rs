@@ -41,18 +41,18 @@ pub(super) async fn stored(lease: &mut Lease, now: Timestamp) -> Audit<Vec<Findi
 pub(super) async fn memory(store: &Arc<Inner>) -> Result<Finding, Fault> {
     let mut finding = Finding::new(Invariant::AcknowledgedIsDurable);
     let catalog = store.catalog();
-    let halls: Vec<_> =
-        catalog.concerts().flat_map(|concert| catalog.halls(concert.id)).cloned().collect();
-    for hall in halls {
-        let differing = differences(store, &hall).await?;
-        finding.looked_at(hall.total() as u64 + 1);
+    let inventories: Vec<_> =
+        catalog.concerts().flat_map(|concert| catalog.inventories(concert.id)).cloned().collect();
+    for inventory in inventories {
+        let differing = differences(store, &inventory).await?;
+        finding.add_checked(inventory.total() as u64 + 1);
         if differing.is_empty() {
             continue;
         }
         // Being looked at, it is read again soon.
-        let _ = hall.version();
+        let _ = inventory.version();
         tokio::time::sleep(KEPT_UP).await;
-        for (seat, stored, memory) in differences(store, &hall).await? {
+        for (seat, stored, memory) in differences(store, &inventory).await? {
             if differing.contains(&(seat, stored, memory)) {
                 finding.violated(format!("seat {seat}: stored {stored:?}, in memory {memory:?}"));
             }
@@ -65,20 +65,20 @@ type Difference = (SeatId, Option<SeatState>, Option<SeatState>);
 
 async fn differences(
     store: &Arc<Inner>,
-    hall: &crate::store::hall::Hall,
+    inventory: &crate::store::catalog::Inventory,
 ) -> Result<Vec<Difference>, Fault> {
     let begun = Instant::now();
     let mut lease = store.bulk.acquire().await?;
-    let stored = load::seats_of(&mut lease, hall.session().id).await;
+    let stored = load::seats_of(&mut lease, inventory.session().id).await;
     match stored {
-        Ok(_) => lease.give_back(),
+        Ok(_) => lease.release(),
         Err(_) => lease.roll_back().await,
     }
     let ids = match &stored {
         Ok(stored) => stored.iter().map(|seat| seat.id).collect::<Vec<_>>(),
         Err(_) => Vec::new(),
     };
-    let known = hall.find(&ids);
+    let known = inventory.find(&ids);
     let mut differences = Vec::new();
     for (stored, known) in stored?.into_iter().zip(known) {
         let known = known.map(|seat| seat.state);
@@ -121,7 +121,7 @@ const ITEMS: &str = "JSON_TABLE(r.items, '$[*]' COLUMNS (seat BIGINT PATH '$[0]'
 async fn one_owner(lease: &mut Lease, now: Timestamp) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::OneOwner);
     let taken = "SELECT COUNT(*) FROM seat WHERE state <> 0";
-    finding.looked_at(number(lease, taken, vec![]).await?);
+    finding.add_checked(number(lease, taken, vec![]).await?);
     let own = format!(
         "SELECT CONCAT('reservation ', r.id, ' lists seat ', j.seat, ', which is not its own') \
          FROM reservation r JOIN {ITEMS} LEFT JOIN seat s ON s.id = j.seat \
@@ -149,8 +149,8 @@ async fn one_owner(lease: &mut Lease, now: Timestamp) -> Audit<Finding> {
 
 async fn points(lease: &mut Lease) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::PointsConserved);
-    finding.looked_at(number(lease, "SELECT COUNT(*) FROM points_entry", vec![]).await?);
-    finding.looked_at(number(lease, "SELECT COUNT(*) FROM account", vec![]).await?);
+    finding.add_checked(number(lease, "SELECT COUNT(*) FROM points_entry", vec![]).await?);
+    finding.add_checked(number(lease, "SELECT COUNT(*) FROM account", vec![]).await?);
     none_of(
         lease,
         &mut finding,
@@ -208,8 +208,8 @@ async fn points(lease: &mut Lease) -> Audit<Finding> {
 
 async fn line(lease: &mut Lease) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::NobodyOvertaken);
-    finding.looked_at(number(lease, "SELECT COUNT(*) FROM queue", vec![]).await?);
-    finding.looked_at(number(lease, "SELECT COUNT(*) FROM admission", vec![]).await?);
+    finding.add_checked(number(lease, "SELECT COUNT(*) FROM queue", vec![]).await?);
+    finding.add_checked(number(lease, "SELECT COUNT(*) FROM admission", vec![]).await?);
     none_of(
         lease,
         &mut finding,
@@ -258,7 +258,7 @@ async fn one_event(lease: &mut Lease) -> Audit<Finding> {
         let effects = number(lease, &effects, vec![]).await?;
         let waiting = number(lease, "SELECT COUNT(*) FROM outbox WHERE topic = ?", name()).await?;
         let sent = number(lease, "SELECT sent FROM published WHERE topic = ?", name()).await?;
-        finding.looked_at(effects);
+        finding.add_checked(effects);
         finding.expect(effects == waiting + sent, || {
             format!("{}: {effects} effects, {sent} events sent, {waiting} waiting", topic.name())
         });
@@ -277,8 +277,8 @@ async fn one_event(lease: &mut Lease) -> Audit<Finding> {
 
 async fn paid_once(lease: &mut Lease) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::PaidOnce);
-    finding.looked_at(number(lease, "SELECT COUNT(*) FROM payment", vec![]).await?);
-    finding.looked_at(number(lease, "SELECT COUNT(*) FROM reservation", vec![]).await?);
+    finding.add_checked(number(lease, "SELECT COUNT(*) FROM payment", vec![]).await?);
+    finding.add_checked(number(lease, "SELECT COUNT(*) FROM reservation", vec![]).await?);
     none_of(
         lease,
         &mut finding,
@@ -309,7 +309,7 @@ async fn paid_once(lease: &mut Lease) -> Audit<Finding> {
 
 async fn spent(lease: &mut Lease) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::SpentIsSpent);
-    finding.looked_at(number(lease, "SELECT COUNT(*) FROM payment", vec![]).await?);
+    finding.add_checked(number(lease, "SELECT COUNT(*) FROM payment", vec![]).await?);
     none_of(
         lease,
         &mut finding,

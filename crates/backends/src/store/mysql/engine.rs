@@ -13,7 +13,7 @@ use super::rows::{DEADLOCK, DUPLICATE, Failure};
 use super::{sale, sql};
 use crate::Fault;
 use crate::store::batch::{Engine, NoJob, Trouble};
-use crate::store::hall::Catalog;
+use crate::store::catalog::Catalog;
 
 /// Ids that are taken at a time. What is left of them is lost with the process.
 const ID_BLOCK: i64 = 1_000;
@@ -89,7 +89,7 @@ impl MysqlEngine {
         let fresh = lease.fresh;
         match lease.insert(sql::IDS_TAKE, vec![count.into(), name.into()]).await {
             Ok(last) => {
-                lease.give_back();
+                lease.release();
                 ids.add(last - count + 1..last + 1);
                 Ok(())
             }
@@ -100,7 +100,7 @@ impl MysqlEngine {
         }
     }
 
-    fn known(&self, user: UserId) -> bool {
+    fn has_account(&self, user: UserId) -> bool {
         self.with_account.contains(user.get().unsigned_abs())
     }
 }
@@ -138,12 +138,12 @@ impl Engine for MysqlEngine {
 
     async fn peek(&mut self, wants: &mut Wants, rows: &mut Rows) -> Result<(), Trouble> {
         let unknown: Vec<UserId> =
-            wants.accounts.iter().copied().filter(|user| !self.known(*user)).collect();
+            wants.accounts.iter().copied().filter(|user| !self.has_account(*user)).collect();
         let peek = sale::peek(&unknown, wants);
         let found = self.send(&peek.packet).await?;
         let have_accounts = peek.read(found, wants, rows).map_err(corrupt)?;
         self.with_account.extend(have_accounts.iter().map(|user| user.get().unsigned_abs()));
-        self.absent = unknown.into_iter().filter(|user| !self.known(*user)).collect();
+        self.absent = unknown.into_iter().filter(|user| !self.has_account(*user)).collect();
         Ok(())
     }
 
@@ -171,7 +171,7 @@ impl Engine for MysqlEngine {
         };
         match lease.packet(&saving.packet, None).await {
             Ok(ran) => {
-                lease.give_back();
+                lease.release();
                 if let Err(failure) = saving.check(&ran) {
                     let fault = Fault::from(failure);
                     tracing::error!(error = %fault, "what was saved is not what was loaded");

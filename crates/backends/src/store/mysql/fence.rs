@@ -40,7 +40,7 @@ pub(super) struct Fence {
 
 impl Fence {
     /// Takes the lock.
-    pub(super) async fn take(
+    pub(super) async fn acquire(
         opts: Opts,
         database: &str,
         tasks: &Tasks,
@@ -76,7 +76,7 @@ impl Fence {
     }
 
     /// Gives the lock back.
-    pub(super) async fn leave(&self) {
+    pub(super) async fn release(&self) {
         self.state.store(AWAY, Ordering::SeqCst);
         let keeper = self.keeper.lock().take();
         if let Some(keeper) = keeper {

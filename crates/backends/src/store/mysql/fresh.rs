@@ -14,7 +14,7 @@ use super::load;
 use super::pool::{Lease, Pool};
 use super::publication::{Publication, REPLICA_LAG};
 use super::rows::Failure;
-use crate::store::hall::Hall;
+use crate::store::catalog::Inventory;
 
 /// Sessions that somebody looks at are read this often.
 const LOOK: Duration = Duration::from_millis(250);
@@ -34,7 +34,7 @@ pub(super) async fn keep_fresh(store: Weak<Inner>) {
         let Some(store) = store.upgrade() else { return };
         let discover = count.is_multiple_of(DISCOVER_LOOKS);
         count = count.wrapping_add(1);
-        match look(&store, discover, &mut next).await {
+        match refresh(&store, discover, &mut next).await {
             Ok(()) => {
                 if failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("seats are kept fresh again");
@@ -55,9 +55,9 @@ pub(super) async fn keep_fresh(store: Weak<Inner>) {
     }
 }
 
-async fn look(store: &Arc<Inner>, discover: bool, next: &mut Turn) -> Result<(), Failure> {
+async fn refresh(store: &Arc<Inner>, discover: bool, next: &mut Turn) -> Result<(), Failure> {
     if let Some(replica) = &store.replica {
-        match look_at(store, replica, REPLICA_LAG, discover, next).await {
+        match refresh_sessions(store, replica, REPLICA_LAG, discover, next).await {
             Ok(()) if !store.replica_failed.swap(false, Ordering::Relaxed) => {}
             Ok(()) => tracing::info!("the replica can be read again"),
             Err(failure) => {
@@ -66,21 +66,21 @@ async fn look(store: &Arc<Inner>, discover: bool, next: &mut Turn) -> Result<(),
                     tracing::warn!(error = %fault, "the replica cannot be read; reading the primary");
                 }
                 replica.purge();
-                return look_at(store, &store.look, Duration::ZERO, discover, next).await;
+                return refresh_sessions(store, &store.look, Duration::ZERO, discover, next).await;
             }
         }
         // Whether the primary can be reached is asked of the primary.
         if discover {
             let mut lease = store.look.acquire().await?;
             lease.text("DO 1").await?;
-            lease.give_back();
+            lease.release();
         }
         return Ok(());
     }
-    look_at(store, &store.look, Duration::ZERO, discover, next).await
+    refresh_sessions(store, &store.look, Duration::ZERO, discover, next).await
 }
 
-async fn look_at(
+async fn refresh_sessions(
     store: &Arc<Inner>,
     pool: &Arc<Pool>,
     lag: Duration,
@@ -91,15 +91,15 @@ async fn look_at(
         Err(Failure::Lost(_)) => pool.acquire().await?,
         lease => lease?,
     };
-    let looked = look_with(store, &mut lease, lag, discover, next).await;
+    let looked = refresh_with(store, &mut lease, lag, discover, next).await;
     match looked {
-        Ok(()) => lease.give_back(),
+        Ok(()) => lease.release(),
         Err(_) => pool.purge(),
     }
     looked
 }
 
-async fn look_with(
+async fn refresh_with(
     store: &Arc<Inner>,
     lease: &mut Lease,
     lag: Duration,
@@ -107,36 +107,36 @@ async fn look_with(
     next: &mut Turn,
 ) -> Result<(), Failure> {
     let publication = &store.publication;
-    let mut wanted: Vec<Arc<Hall>> = Vec::new();
+    let mut wanted: Vec<Arc<Inventory>> = Vec::new();
     if discover {
         wanted.extend(discover_new(publication, lease).await?);
     }
     let catalog = publication.catalog();
-    let halls: Vec<Arc<Hall>> =
-        catalog.concerts().flat_map(|concert| catalog.halls(concert.id)).cloned().collect();
-    wanted.extend(halls.iter().filter(|hall| hall.was_looked_at()).cloned());
+    let inventories: Vec<Arc<Inventory>> =
+        catalog.concerts().flat_map(|concert| catalog.inventories(concert.id)).cloned().collect();
+    wanted.extend(inventories.iter().filter(|inventory| inventory.was_asked_for()).cloned());
     let mut done: HashSet<SessionId> = HashSet::new();
-    for hall in wanted {
-        if done.insert(hall.session().id) {
+    for inventory in wanted {
+        if done.insert(inventory.session().id) {
             lease.restart();
             let begun = Instant::now();
-            let seats = load::seats_of(lease, hall.session().id).await?;
-            publication.take_over(&hall, seats, begun, lag);
+            let seats = load::seats_of(lease, inventory.session().id).await?;
+            publication.merge_read(&inventory, seats, begun, lag);
         }
     }
     // The others in turn and piece by piece, so that nobody's first look is at something old.
     let mut left = BESIDE_SEATS;
-    for _ in 0..halls.len() {
-        let Some(hall) = halls.get(next.hall % halls.len()) else { break };
+    for _ in 0..inventories.len() {
+        let Some(inventory) = inventories.get(next.inventory % inventories.len()) else { break };
         lease.restart();
         let begun = Instant::now();
-        let seats = load::some_seats_of(lease, hall.session().id, next.after, left).await?;
+        let seats = load::some_seats_of(lease, inventory.session().id, next.after, left).await?;
         let read = seats.len() as i64;
         let last = seats.last().map(|seat| seat.id.get());
-        publication.take_over(hall, seats, begun, lag);
+        publication.merge_read(inventory, seats, begun, lag);
         *next = match last {
-            Some(last) if read == left => Turn { hall: next.hall, after: last },
-            _ => Turn { hall: (next.hall + 1) % halls.len(), after: 0 },
+            Some(last) if read == left => Turn { inventory: next.inventory, after: last },
+            _ => Turn { inventory: (next.inventory + 1) % inventories.len(), after: 0 },
         };
         left -= read;
         if left <= 0 {
@@ -150,16 +150,16 @@ async fn look_with(
 #[derive(Default)]
 struct Turn {
     /// The session, among all of them.
-    hall: usize,
+    inventory: usize,
     /// The last seat that was read of it.
     after: i64,
 }
 
-/// Finds concerts and sessions that were made elsewhere; gives the sessions that have got seats.
+/// Finds concerts and sessions that were made elsewhere; returns the sessions that have got seats.
 async fn discover_new(
     publication: &Publication,
     lease: &mut Lease,
-) -> Result<Vec<Arc<Hall>>, Failure> {
+) -> Result<Vec<Arc<Inventory>>, Failure> {
     let sessions = load::sessions(lease).await?;
     let known = publication.catalog();
     // Ids come in order, but commits do not: a lower one may show up after a higher one.
@@ -174,17 +174,17 @@ async fn discover_new(
     }
     let concerts = if after < i64::MAX { load::concerts(lease, after).await? } else { Vec::new() };
     let mut grown = Vec::new();
-    let mut halls = Vec::new();
+    let mut inventories = Vec::new();
     for (session, seats) in sessions {
-        match known.hall_of(session.id) {
+        match known.inventory_of(session.id) {
             None => {
                 lease.restart();
-                halls.push((session, load::seats_of(lease, session.id).await?));
+                inventories.push((session, load::seats_of(lease, session.id).await?));
             }
-            Some(hall) if hall.total() < seats as usize => grown.push(hall.clone()),
+            Some(inventory) if inventory.total() < seats as usize => grown.push(inventory.clone()),
             Some(_) => {}
         }
     }
-    publication.show_found(concerts, halls);
+    publication.show_found(concerts, inventories);
     Ok(grown)
 }

@@ -16,7 +16,7 @@ use super::publication::Publication;
 use super::rows::{DEADLOCK, Failure};
 use super::tx::{Done, Operation, Tx};
 use crate::Fault;
-use crate::store::hall::{Catalog, Hall};
+use crate::store::catalog::{Catalog, Inventory};
 use crate::store::stats::{Commit, CommitObserver, StoreStats};
 
 /// How often an operation is tried when the database asks to try again.
@@ -56,11 +56,15 @@ impl Inner {
         }
     }
 
-    pub(super) fn certain(&self, hall: &Hall, seats: &[SeatId]) -> Option<Vec<Option<Seat>>> {
+    pub(super) fn seats_for_refusal(
+        &self,
+        inventory: &Inventory,
+        seats: &[SeatId],
+    ) -> Option<Vec<Option<Seat>>> {
         match &self.fence {
             // Nobody else sells.
-            Some(_) => Some(hall.find(seats)),
-            None => Publication::certain(hall, seats),
+            Some(_) => Some(inventory.find(seats)),
+            None => Publication::seats_for_refusal(inventory, seats),
         }
     }
 
@@ -118,7 +122,7 @@ impl Inner {
             Ok(Done::Commit(answer)) => {
                 tx.lease.commit().await?;
                 self.publication.publish(&[], tx.made);
-                tx.lease.give_back();
+                tx.lease.release();
                 self.stats.recovered();
                 (self.observe)(Commit { commands: 1, took: began.elapsed() });
                 Ok(answer)
@@ -198,7 +202,7 @@ impl Inner {
             let mut lease = pool.acquire().await?;
             match query(&mut lease).await {
                 Ok(value) => {
-                    lease.give_back();
+                    lease.release();
                     return Ok(value);
                 }
                 Err(Failure::Lost(_)) if !lease.fresh && !tried => {

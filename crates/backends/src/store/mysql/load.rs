@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use boxoffice_domain::command::TicketKey;
+use boxoffice_domain::command::TicketRef;
 use boxoffice_domain::ids::{ConcertId, ReservationId, SessionId, TicketId, UserId};
-use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
+use boxoffice_domain::queue::{Admission, Bucket, QueueSettings, Ticket};
 use boxoffice_domain::sales::{Concert, Reservation, Seat, Session};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::Row;
@@ -14,8 +14,8 @@ use roaring::RoaringTreemap;
 use super::pool::Lease;
 use super::rows::{self, Failure, take};
 use super::sql;
-use crate::store::hall::{Catalog, Hall};
-use crate::store::types::{Alias, StoredQueue};
+use crate::store::catalog::{Catalog, Inventory};
+use crate::store::types::{ALIAS_KEPT_MS, Alias, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
 
@@ -49,15 +49,15 @@ pub(super) async fn catalog(lease: &mut Lease) -> Load<Catalog> {
             break;
         }
     }
-    let mut halls = Vec::new();
+    let mut inventories = Vec::new();
     for (session, _) in sessions(lease).await? {
-        halls.push(Hall::new(session, seats.remove(&session.id).unwrap_or_default()));
+        inventories.push(Inventory::new(session, seats.remove(&session.id).unwrap_or_default()));
     }
     if let Some(session) = seats.keys().next() {
         return Err(Failure::Corrupt(format!("seats of session {session}, which does not exist")));
     }
     lease.text("COMMIT").await?;
-    Ok(Catalog::from_parts(concerts, halls))
+    Ok(Catalog::from_parts(concerts, inventories))
 }
 
 /// The concerts with an id above this.
@@ -146,13 +146,13 @@ pub(super) async fn queues(lease: &mut Lease) -> Load<Vec<StoredQueue>> {
 }
 
 /// How a queue admits: six columns from `first` on.
-pub(super) fn settings(row: &mut Row, first: usize) -> Load<Settings> {
+pub(super) fn settings(row: &mut Row, first: usize) -> Load<QueueSettings> {
     let max_active: Option<i64> = take(row, first + 1)?;
     let mut ms = |column| -> Load<Duration> {
         Ok(Duration::from_millis(rows::count(take(row, column)?, "a duration")?))
     };
     let (active_ttl, claim_window) = (ms(first + 2)?, ms(first + 3)?);
-    Ok(Settings {
+    Ok(QueueSettings {
         admit_per_second: take(row, first)?,
         max_active: max_active.map(|max| rows::count(max, "max_active")).transpose()?,
         active_ttl,
@@ -179,9 +179,6 @@ async fn admissions(lease: &mut Lease, queue: &str, floor: u64) -> Load<Vec<Admi
     }
     Ok(log)
 }
-
-/// For a day an opaque token that ran out is still known as such; then it is any unknown token.
-const ALIAS_KEPT_MS: i64 = 24 * 3_600_000;
 
 pub(super) async fn aliases(lease: &mut Lease, now: Timestamp) -> Load<Vec<Alias>> {
     let mut spent: HashSet<TicketId> = HashSet::new();
@@ -233,7 +230,7 @@ pub(super) async fn reservation(
 }
 
 /// Whether a ticket is spent.
-pub(super) async fn is_spent(lease: &mut Lease, ticket: &TicketKey) -> Load<bool> {
+pub(super) async fn is_spent(lease: &mut Lease, ticket: &TicketRef) -> Load<bool> {
     let values =
         vec![ticket.queue.as_str().into(), rows::column(ticket.seq).into(), ticket.id.0[..].into()];
     Ok(!lease.rows(sql::TICKET_SPENT, values).await?.is_empty())

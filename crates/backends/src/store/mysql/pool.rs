@@ -207,7 +207,7 @@ impl Lease {
         .await
     }
 
-    /// Inserts a row; gives its id.
+    /// Inserts a row; returns its id.
     pub(super) async fn insert(&mut self, sql: &str, values: Vec<Value>) -> Result<i64, Failure> {
         let sql = sql.to_owned();
         let id = self
@@ -288,13 +288,13 @@ impl Lease {
         if !self.broken {
             let undo = async |conn: &mut Conn| conn.query_drop("ROLLBACK").await;
             if self.bounded(Some(ROLLBACK), undo).await.is_ok() {
-                self.give_back();
+                self.release();
             }
         }
     }
 
     /// Gives the connection back, with no transaction open.
-    pub(super) fn give_back(mut self) {
+    pub(super) fn release(mut self) {
         if !self.broken
             && let Some(conn) = self.conn.take()
         {

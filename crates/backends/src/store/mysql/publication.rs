@@ -14,7 +14,7 @@ use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use parking_lot::Mutex;
 
 use super::tx::Made;
-use crate::store::hall::{Catalog, Hall};
+use crate::store::catalog::{Catalog, Inventory};
 
 /// A replica that is further behind than this is not fit for use.
 pub(super) const REPLICA_LAG: Duration = Duration::from_secs(30);
@@ -70,8 +70,8 @@ impl Publication {
         }
         let catalog = self.catalog.load();
         for (session, changes) in by_session {
-            if let Some(hall) = catalog.hall_of(session) {
-                hall.publish(&changes);
+            if let Some(inventory) = catalog.inventory_of(session) {
+                inventory.publish(&changes);
             }
         }
     }
@@ -85,32 +85,44 @@ impl Publication {
                     self.catalog.store(Arc::new(catalog.with_concert(concert)));
                 }
             }
-            Made::Hall(session, seats) => match catalog.hall_of(session.id) {
+            Made::Inventory(session, seats) => match catalog.inventory_of(session.id) {
                 None => {
-                    let hall = Arc::new(Hall::new(session, seats));
-                    self.catalog.store(Arc::new(catalog.with_hall(hall)));
+                    let inventory = Arc::new(Inventory::new(session, seats));
+                    self.catalog.store(Arc::new(catalog.with_inventory(inventory)));
                 }
-                Some(hall) => hall.merge(seats, |_| true),
+                Some(inventory) => inventory.merge(seats, |_| true),
             },
             Made::Seats(session, seats) => {
-                if let Some(hall) = catalog.hall_of(session) {
-                    hall.merge(seats, |_| true);
+                if let Some(inventory) = catalog.inventory_of(session) {
+                    inventory.merge(seats, |_| true);
                 }
             }
         }
     }
 
-    pub(super) fn show_found(&self, concerts: Vec<Concert>, halls: Vec<(Session, Vec<Seat>)>) {
+    pub(super) fn show_found(
+        &self,
+        concerts: Vec<Concert>,
+        inventories: Vec<(Session, Vec<Seat>)>,
+    ) {
         let _own = self.own.lock();
         concerts.into_iter().for_each(|concert| self.show(Made::Concert(concert)));
-        halls.into_iter().for_each(|(session, seats)| self.show(Made::Hall(session, seats)));
+        inventories
+            .into_iter()
+            .for_each(|(session, seats)| self.show(Made::Inventory(session, seats)));
     }
 
     /// Takes over the seats of a session that were read at `begun`; `lag` is how far the server
     /// that they were read from may have been behind.
-    pub(super) fn take_over(&self, hall: &Hall, seats: Vec<Seat>, begun: Instant, lag: Duration) {
+    pub(super) fn merge_read(
+        &self,
+        inventory: &Inventory,
+        seats: Vec<Seat>,
+        begun: Instant,
+        lag: Duration,
+    ) {
         let own = self.own.lock();
-        hall.merge(seats, |id| own.seats.get(&id).is_some_and(|at| *at + lag >= begun));
+        inventory.merge(seats, |id| own.seats.get(&id).is_some_and(|at| *at + lag >= begun));
     }
 
     /// Whether seats were published since `begun`.
@@ -121,8 +133,11 @@ impl Publication {
     /// The seats, as far as it is certain what they are. A sold seat stays sold. A hold may have
     /// been given back through another instance, so its seat is shown as free, for the store to
     /// decide. `None` where the session may have seats that this instance has not heard of.
-    pub(super) fn certain(hall: &Hall, ids: &[SeatId]) -> Option<Vec<Option<Seat>>> {
-        let mut seats = hall.find(ids);
+    pub(super) fn seats_for_refusal(
+        inventory: &Inventory,
+        ids: &[SeatId],
+    ) -> Option<Vec<Option<Seat>>> {
+        let mut seats = inventory.find(ids);
         for seat in &mut seats {
             let seat = seat.as_mut()?;
             if matches!(seat.state, SeatState::Held { .. }) {

@@ -23,11 +23,11 @@ const BEFORE: Duration = Duration::from_secs(5);
 
 /// The transaction that has the shards of some events. Dropped, it gives them up: the events are
 /// still there for whoever comes next.
-pub(in crate::store) struct Claim {
+pub(in crate::store) struct HeldShards {
     held: Option<(Lease, OwnedSemaphorePermit)>,
 }
 
-impl Drop for Claim {
+impl Drop for HeldShards {
     fn drop(&mut self) {
         if let Some((lease, turn)) = self.held.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
@@ -41,15 +41,18 @@ impl Drop for Claim {
 }
 
 /// Takes some events, and what keeps other relays from them.
-pub(super) async fn take(store: &Arc<Inner>, max: u32) -> Result<(Vec<OutboxRow>, Claim), Fault> {
+pub(super) async fn take(
+    store: &Arc<Inner>,
+    max: u32,
+) -> Result<(Vec<OutboxRow>, HeldShards), Fault> {
     let turn = match timeout(BEFORE, store.relay.clone().acquire_owned()).await {
         Ok(Ok(turn)) => turn,
         _ => return Err(Fault::Unavailable("events are being published already".into())),
     };
     let mut lease = store.begin(Lane::Relay).await?;
-    let found = claim(&mut lease, max).await;
+    let found = lock_shards(&mut lease, max).await;
     match found {
-        Ok(rows) => Ok((rows, Claim { held: Some((lease, turn)) })),
+        Ok(rows) => Ok((rows, HeldShards { held: Some((lease, turn)) })),
         Err(failure) => {
             lease.roll_back().await;
             if matches!(failure, Failure::Late(_)) {
@@ -60,15 +63,15 @@ pub(super) async fn take(store: &Arc<Inner>, max: u32) -> Result<(Vec<OutboxRow>
     }
 }
 
-async fn claim(lease: &mut Lease, max: u32) -> Result<Vec<OutboxRow>, Failure> {
+async fn lock_shards(lease: &mut Lease, max: u32) -> Result<Vec<OutboxRow>, Failure> {
     let mut values: Vec<Value> = Vec::new();
-    for mut row in lease.rows(sql::SHARDS_CLAIM, vec![]).await? {
+    for mut row in lease.rows(sql::SHARDS_LOCK, vec![]).await? {
         values.push(column::<i64>(&mut row, 0)?.into());
     }
     if values.is_empty() {
         return Ok(Vec::new());
     }
-    let text = sql::listed(sql::EVENTS_TAKE, values.len());
+    let text = sql::listed(sql::EVENTS_OF_SHARDS, values.len());
     values.push(max.into());
     let mut rows = Vec::new();
     for mut row in lease.rows(&text, values).await? {
@@ -86,9 +89,9 @@ async fn claim(lease: &mut Lease, max: u32) -> Result<Vec<OutboxRow>, Failure> {
 pub(super) async fn mark(
     store: &Arc<Inner>,
     rows: Vec<OutboxRow>,
-    claim: Option<Claim>,
+    shards: Option<HeldShards>,
 ) -> Result<(), Fault> {
-    let claimed = claim.and_then(|mut claim| claim.held.take());
+    let claimed = shards.and_then(|mut shards| shards.held.take());
     let Some((mut lease, turn)) = claimed else {
         return Err(Fault::Unavailable("these events were not taken from this store".into()));
     };
@@ -99,7 +102,7 @@ pub(super) async fn mark(
         Err(failure) => Err(failure),
     };
     match done {
-        Ok(()) => lease.give_back(),
+        Ok(()) => lease.release(),
         Err(failure) => {
             lease.roll_back().await;
             // Marked or not: whoever publishes them once more does no harm.

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use boxoffice_domain::command::{
     Changes, EntryKind, KeyRow, LiveSeats, Payment, ReservationRow, ResultOf, ResultRow, RowId,
-    Rows, TicketKey, Wants,
+    Rows, TicketRef, Wants,
 };
 use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::sales::{ReservationState, Seat, SeatState};
@@ -256,7 +256,7 @@ pub(super) fn load(wants: &Wants, absent: &[UserId], rows: &Rows) -> Load {
         load.push(&filled(sql::LIVE_SEATS, &[&of]), Asked::LiveSeats);
     }
     for part in parts(wants.tickets.iter()) {
-        let of = rows_text(part, |row, ticket: &TicketKey| {
+        let of = rows_text(part, |row, ticket: &TicketRef| {
             row.text(ticket.queue.as_str()).int(column(ticket.seq)).bytes(&ticket.id.0);
         });
         load.push(&filled(sql::TICKETS_SPENT, &[&of]), Asked::Tickets);
@@ -344,7 +344,7 @@ impl Load {
                 }
                 Asked::Tickets => {
                     for row in &mut ran {
-                        let ticket = TicketKey {
+                        let ticket = TicketRef {
                             queue: rows::queue_name(&take::<String>(row, 0)?)?,
                             seq: rows::count(take(row, 1)?, "seq")?,
                             id: rows::ticket_id(&take::<Vec<u8>>(row, 2)?)?,

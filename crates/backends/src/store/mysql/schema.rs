@@ -31,7 +31,7 @@ pub(super) fn lock_name(purpose: &str, database: &str) -> String {
 }
 
 /// Checks the version, and brings the database to the current one where it is empty or `migrate`
-/// asks for it. Gives the version that it had; 0 for an empty one.
+/// asks for it. Returns the version that it had; 0 for an empty one.
 pub(super) async fn prepare(
     lease: &mut Lease,
     database: &str,

@@ -75,8 +75,8 @@ statements! {
     KEYS_FORGET = "DELETE FROM idempotency WHERE at < ? ORDER BY at LIMIT ?";
 
     // ---- events ----
-    SHARDS_CLAIM = "SELECT shard FROM outbox_shard ORDER BY shard FOR UPDATE SKIP LOCKED";
-    EVENTS_TAKE = "SELECT id, topic, event_key, body FROM outbox FORCE INDEX (PRIMARY) \
+    SHARDS_LOCK = "SELECT shard FROM outbox_shard ORDER BY shard FOR UPDATE SKIP LOCKED";
+    EVENTS_OF_SHARDS = "SELECT id, topic, event_key, body FROM outbox FORCE INDEX (PRIMARY) \
         WHERE shard IN ({list}) ORDER BY id LIMIT ?";
     EVENTS_COUNT = "SELECT topic, COUNT(*), MAX(id) FROM outbox FORCE INDEX (PRIMARY) \
         WHERE id IN ({list}) GROUP BY topic ORDER BY topic";

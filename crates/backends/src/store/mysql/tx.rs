@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use boxoffice_domain::command::{Changes, EntryKind, PointsEntry};
 use boxoffice_domain::ids::{ConcertId, QueueName, SeatId, SessionId, UserId};
-use boxoffice_domain::queue::{Admission, Settings, SettingsChange};
+use boxoffice_domain::queue::{Admission, QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::Value;
@@ -14,7 +14,7 @@ use mysql_async::Value;
 use super::pool::{Lane, Lease};
 use super::rows::{self, DUPLICATE, Failure, column, seat_state, take};
 use super::{load, sale, sql};
-use crate::store::hall::Catalog;
+use crate::store::catalog::Catalog;
 use crate::store::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
 };
@@ -35,7 +35,7 @@ pub(super) struct Tx {
 /// What a transaction has made.
 pub(super) enum Made {
     Concert(Concert),
-    Hall(Session, Vec<Seat>),
+    Inventory(Session, Vec<Seat>),
     Seats(SessionId, Vec<Seat>),
 }
 
@@ -145,7 +145,7 @@ fn rows_of(columns: usize, rows: usize) -> String {
 
 // ---- queues ----
 
-fn settings_values(settings: &Settings) -> Vec<Value> {
+fn settings_values(settings: &QueueSettings) -> Vec<Value> {
     vec![
         settings.admit_per_second.into(),
         settings.max_active.map(column).into(),
@@ -157,7 +157,7 @@ fn settings_values(settings: &Settings) -> Vec<Value> {
 }
 
 /// Makes a queue.
-pub(super) struct CreateQueue(pub(super) String, pub(super) Settings);
+pub(super) struct CreateQueue(pub(super) String, pub(super) QueueSettings);
 
 impl Operation for CreateQueue {
     type Answer = bool;
@@ -178,11 +178,11 @@ impl Operation for CreateQueue {
 pub(super) struct ChangeQueue(pub(super) String, pub(super) SettingsChange);
 
 impl Operation for ChangeQueue {
-    type Answer = Settings;
+    type Answer = QueueSettings;
     const LANE: Lane = Lane::Work;
     const REPEATABLE: bool = true;
 
-    async fn run(&self, tx: &mut Tx) -> Op<Done<Settings>> {
+    async fn run(&self, tx: &mut Tx) -> Op<Done<QueueSettings>> {
         let Self(name, change) = self;
         let values = vec![
             change.admit_per_second.into(),
@@ -248,13 +248,13 @@ impl Operation for Checkpoints {
 }
 
 /// Hands out numbers.
-pub(super) struct TakeNumbers {
+pub(super) struct AllocateNumbers {
     pub(super) queue: QueueName,
     pub(super) count: u64,
     pub(super) at_least: u64,
 }
 
-impl Operation for TakeNumbers {
+impl Operation for AllocateNumbers {
     type Answer = u64;
     const LANE: Lane = Lane::Work;
     // Numbers that were taken and not given to anybody are empty places, as after any failure.
@@ -439,7 +439,7 @@ async fn create_session(
         seats.append(&mut more);
         added.extend(range);
     }
-    tx.made.push(Made::Hall(Session { id, concert, starts_at }, seats));
+    tx.made.push(Made::Inventory(Session { id, concert, starts_at }, seats));
     Ok((id, added))
 }
 

@@ -31,9 +31,9 @@ pub(super) fn stored(connection: &Connection, now: Timestamp) -> Audit<Vec<Findi
 }
 
 /// Compares the seats in memory with those in the file, inside the writer.
-pub(super) fn hall(tx: &Tx<'_>, session: SessionId) -> Audit<Finding> {
+pub(super) fn inventory(tx: &Tx<'_>, session: SessionId) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::AcknowledgedIsDurable);
-    if let Some(hall) = tx.catalog().hall_of(session) {
+    if let Some(inventory) = tx.catalog().inventory_of(session) {
         let stored = match load::seats_of(tx.connection(), session) {
             // A row that makes no sense is what an audit is to tell of, not a reason to stop.
             Err(Failure::Corrupt(what)) => {
@@ -42,7 +42,7 @@ pub(super) fn hall(tx: &Tx<'_>, session: SessionId) -> Audit<Finding> {
             }
             seats => seats?,
         };
-        let (_, memory) = hall.snapshot();
+        let (_, memory) = inventory.snapshot();
         // What this very batch has added is not in memory yet, rightly.
         finding.expect(stored.len() == memory.len() + tx.has_added(session), || {
             format!(
@@ -81,7 +81,7 @@ fn none_of(
 
 fn one_owner(connection: &Connection, now: Timestamp) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::OneOwner);
-    finding.looked_at(number(connection, "SELECT count(*) FROM seat WHERE state <> 0", [])?);
+    finding.add_checked(number(connection, "SELECT count(*) FROM seat WHERE state <> 0", [])?);
     none_of(
         connection,
         &mut finding,
@@ -117,8 +117,8 @@ fn one_owner(connection: &Connection, now: Timestamp) -> Audit<Finding> {
 
 fn points(connection: &Connection) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::PointsConserved);
-    finding.looked_at(number(connection, "SELECT count(*) FROM points_entry", [])?);
-    finding.looked_at(number(connection, "SELECT count(*) FROM account", [])?);
+    finding.add_checked(number(connection, "SELECT count(*) FROM points_entry", [])?);
+    finding.add_checked(number(connection, "SELECT count(*) FROM account", [])?);
     none_of(
         connection,
         &mut finding,
@@ -165,8 +165,8 @@ fn points(connection: &Connection) -> Audit<Finding> {
 
 fn line(connection: &Connection) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::NobodyOvertaken);
-    finding.looked_at(number(connection, "SELECT count(*) FROM queue", [])?);
-    finding.looked_at(number(connection, "SELECT count(*) FROM admission", [])?);
+    finding.add_checked(number(connection, "SELECT count(*) FROM queue", [])?);
+    finding.add_checked(number(connection, "SELECT count(*) FROM admission", [])?);
     none_of(
         connection,
         &mut finding,
@@ -215,7 +215,7 @@ fn one_event(connection: &Connection) -> Audit<Finding> {
             "SELECT SUM(count) FROM published WHERE topic = ?1",
             [topic.name()],
         )?;
-        finding.looked_at(effects);
+        finding.add_checked(effects);
         finding.expect(effects == waiting + sent, || {
             format!("{}: {effects} effects, {sent} events sent, {waiting} waiting", topic.name())
         });
@@ -232,8 +232,8 @@ fn one_event(connection: &Connection) -> Audit<Finding> {
 
 fn paid_once(connection: &Connection) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::PaidOnce);
-    finding.looked_at(number(connection, "SELECT count(*) FROM payment", [])?);
-    finding.looked_at(number(connection, "SELECT count(*) FROM reservation", [])?);
+    finding.add_checked(number(connection, "SELECT count(*) FROM payment", [])?);
+    finding.add_checked(number(connection, "SELECT count(*) FROM reservation", [])?);
     none_of(
         connection,
         &mut finding,
@@ -263,7 +263,7 @@ fn paid_once(connection: &Connection) -> Audit<Finding> {
 
 fn spent(connection: &Connection) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::SpentIsSpent);
-    finding.looked_at(number(connection, "SELECT count(*) FROM payment", [])?);
+    finding.add_checked(number(connection, "SELECT count(*) FROM payment", [])?);
     none_of(
         connection,
         &mut finding,

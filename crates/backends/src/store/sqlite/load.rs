@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use boxoffice_domain::command::Ids;
 use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, TicketId, UserId};
-use boxoffice_domain::queue::{Admission, Bucket, Settings, Ticket};
+use boxoffice_domain::queue::{Admission, Bucket, QueueSettings, Ticket};
 use boxoffice_domain::sales::{Concert, Seat, Session};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -13,8 +13,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{self, Failure, column};
 use super::tx::LastIds;
-use crate::store::hall::{Catalog, Hall};
-use crate::store::types::{Alias, StoredQueue};
+use crate::store::catalog::{Catalog, Inventory};
+use crate::store::types::{ALIAS_KEPT_MS, Alias, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
 
@@ -25,7 +25,7 @@ pub(super) fn everything(
 ) -> Load<(Catalog, LastIds, Ids)> {
     let concerts = concerts(connection)?;
     let mut seats = seats(connection, other)?;
-    let mut halls = Vec::new();
+    let mut inventories = Vec::new();
     let mut statement =
         connection.prepare("SELECT id, concert_id, starts_at FROM session ORDER BY id")?;
     let mut found = statement.query([])?;
@@ -35,7 +35,7 @@ pub(super) fn everything(
             concert: rows::id(ConcertId::new, row.get(1)?, "concert")?,
             starts_at: Timestamp(row.get(2)?),
         };
-        halls.push(Hall::new(session, seats.remove(&session.id).unwrap_or_default()));
+        inventories.push(Inventory::new(session, seats.remove(&session.id).unwrap_or_default()));
     }
     if let Some(session) = seats.keys().next() {
         return Err(Failure::Corrupt(format!("seats of session {session}, which does not exist")));
@@ -54,7 +54,7 @@ pub(super) fn everything(
     ids.reservations.add(after(highest(connection, "SELECT MAX(id) FROM reservation")?));
     ids.payments.add(after(highest(connection, "SELECT MAX(id) FROM payment")?));
     ids.entries.add(after(last.entry));
-    Ok((Catalog::from_parts(concerts, halls), last, ids))
+    Ok((Catalog::from_parts(concerts, inventories), last, ids))
 }
 
 /// The highest outbox id ever used.
@@ -207,12 +207,12 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
 }
 
 /// How a queue admits: six columns from `first` on.
-pub(super) fn settings(row: &Row<'_>, first: usize) -> Load<Settings> {
+pub(super) fn settings(row: &Row<'_>, first: usize) -> Load<QueueSettings> {
     let max_active: Option<i64> = row.get(first + 1)?;
     let ms = |column| -> Load<Duration> {
         Ok(Duration::from_millis(rows::count(row.get(column)?, "a duration")?))
     };
-    Ok(Settings {
+    Ok(QueueSettings {
         admit_per_second: row.get(first)?,
         max_active: max_active.map(|max| rows::count(max, "max_active")).transpose()?,
         active_ttl: ms(first + 2)?,
@@ -243,9 +243,6 @@ fn admissions(connection: &Connection, queue: &str, floor: u64) -> Load<Vec<Admi
     }
     Ok(log)
 }
-
-/// For a day an opaque token that ran out is still known as such; then it is any unknown token.
-const ALIAS_KEPT_MS: i64 = 24 * 3_600_000;
 
 pub(super) fn aliases(connection: &Connection, now: Timestamp) -> Load<Vec<Alias>> {
     let spent = spent_aliases(connection)?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use boxoffice_domain::command::{
     Changes, EntryKind, KeyRow, LiveSeats, Payment, ReservationRow, ResultOf, ResultRow, Rows,
-    TicketKey, Wants,
+    TicketRef, Wants,
 };
 use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::sales::{Reservation, Seat, SeatState};
@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, Failure, column, entry_kind, items_to_text, seat_columns};
 use crate::cloud_event::cloud_event;
-use crate::store::hall::Catalog;
+use crate::store::catalog::Catalog;
 
 type Op<T> = Result<T, Failure>;
 
@@ -45,8 +45,9 @@ pub(super) fn load(
         by_session.entry(*session).or_default().push(*seat);
     }
     for (session, ids) in by_session {
-        let found: Vec<Option<Seat>> =
-            catalog.hall_of(session).map_or_else(|| vec![None; ids.len()], |hall| hall.find(&ids));
+        let found: Vec<Option<Seat>> = catalog
+            .inventory_of(session)
+            .map_or_else(|| vec![None; ids.len()], |inventory| inventory.find(&ids));
         for (id, seat) in ids.into_iter().zip(found) {
             rows.put_seat(id, seat.map(|seat| (session, seat)));
         }
@@ -138,7 +139,7 @@ fn payment(connection: &Connection, id: PaymentId) -> Op<Option<Payment>> {
 }
 
 /// Whether a ticket is spent.
-pub(super) fn is_spent(connection: &Connection, ticket: &TicketKey) -> Op<bool> {
+pub(super) fn is_spent(connection: &Connection, ticket: &TicketRef) -> Op<bool> {
     let mut find = connection.prepare_cached(
         "SELECT 1 FROM spent_ticket WHERE queue = ?1 AND seq = ?2 AND ticket_id = ?3",
     )?;
@@ -308,8 +309,8 @@ pub(super) fn publish(catalog: &Catalog, changes: &Changes) {
         by_session.entry(*session).or_default().push((*seat, *state));
     }
     for (session, changes) in by_session {
-        if let Some(hall) = catalog.hall_of(session) {
-            hall.publish(&changes);
+        if let Some(inventory) = catalog.inventory_of(session) {
+            inventory.publish(&changes);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{Changes, EntryKind, PointsEntry};
 use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, UserId};
-use boxoffice_domain::queue::{Admission, Settings, SettingsChange};
+use boxoffice_domain::queue::{Admission, QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Params, params};
@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Params, params};
 use super::load;
 use super::rows::{self, Failure, column, seat_state};
 use super::sale;
-use crate::store::hall::{Catalog, Hall};
+use crate::store::catalog::{Catalog, Inventory};
 use crate::store::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
 };
@@ -41,7 +41,7 @@ pub(super) struct LastIds {
 
 enum Made {
     Concert(Concert),
-    Hall(Session, Vec<Seat>),
+    Inventory(Session, Vec<Seat>),
     Seats(SessionId, Vec<Seat>),
 }
 
@@ -58,13 +58,13 @@ impl State {
                 Made::Concert(concert) => {
                     self.catalog.store(Arc::new(catalog.with_concert(concert)))
                 }
-                Made::Hall(session, seats) => {
-                    let hall = Arc::new(Hall::new(session, seats));
-                    self.catalog.store(Arc::new(catalog.with_hall(hall)));
+                Made::Inventory(session, seats) => {
+                    let inventory = Arc::new(Inventory::new(session, seats));
+                    self.catalog.store(Arc::new(catalog.with_inventory(inventory)));
                 }
                 Made::Seats(session, seats) => {
-                    if let Some(hall) = catalog.hall_of(session) {
-                        hall.append(seats);
+                    if let Some(inventory) = catalog.inventory_of(session) {
+                        inventory.append(seats);
                     }
                 }
             }
@@ -183,7 +183,7 @@ impl<'a> Tx<'a> {
 
     // ---- queues ----
 
-    pub(super) fn create_queue(&self, name: &str, settings: &Settings) -> Op<bool> {
+    pub(super) fn create_queue(&self, name: &str, settings: &QueueSettings) -> Op<bool> {
         let made = self.execute(
             "INSERT OR IGNORE INTO queue (name, next, watermark, serving, floor, \
              admit_per_second, max_active, active_ttl_ms, claim_window_ms, opens_at, paused) \
@@ -193,7 +193,7 @@ impl<'a> Tx<'a> {
         Ok(made == 1)
     }
 
-    pub(super) fn change_queue(&self, name: &str, change: &SettingsChange) -> Op<Settings> {
+    pub(super) fn change_queue(&self, name: &str, change: &SettingsChange) -> Op<QueueSettings> {
         // The credit was earned under the old settings.
         let mut update = self.connection.prepare_cached(
             "UPDATE queue SET admit_per_second = COALESCE(?2, admit_per_second), \
@@ -216,7 +216,7 @@ impl<'a> Tx<'a> {
     }
 
     /// The parameters 1 to 7 of a new queue.
-    fn settings_of<'s>(name: &'s str, settings: &Settings) -> impl rusqlite::Params + use<'s> {
+    fn settings_of<'s>(name: &'s str, settings: &QueueSettings) -> impl rusqlite::Params + use<'s> {
         (
             name,
             settings.admit_per_second,
@@ -262,7 +262,7 @@ impl<'a> Tx<'a> {
         self.set_clock(now)
     }
 
-    pub(super) fn take_numbers(&self, name: &str, count: u64, at_least: u64) -> Op<u64> {
+    pub(super) fn allocate_numbers(&self, name: &str, count: u64, at_least: u64) -> Op<u64> {
         let mut take = self.connection.prepare_cached(
             "UPDATE queue SET watermark = MAX(watermark, ?2) + ?3 WHERE name = ?1 \
              RETURNING watermark",
@@ -410,7 +410,7 @@ impl<'a> Tx<'a> {
             seats.append(&mut more);
             added.extend(range);
         }
-        self.state.made.push(Made::Hall(Session { id, concert, starts_at }, seats));
+        self.state.made.push(Made::Inventory(Session { id, concert, starts_at }, seats));
         Ok(Some((id, added)))
     }
 
@@ -421,7 +421,7 @@ impl<'a> Tx<'a> {
         group: NewSeats,
     ) -> Op<Option<AddedSeats>> {
         let catalog = self.state.catalog.load_full();
-        if catalog.hall(concert, session).is_none() {
+        if catalog.inventory(concert, session).is_none() {
             return Ok(None);
         }
         let numbered = self

@@ -16,7 +16,7 @@ use super::sale;
 use super::tx::{State, Tx};
 use crate::Fault;
 use crate::store::batch::{BatchOptions, Engine, Job, Sales, Trouble, batches};
-use crate::store::hall::Catalog;
+use crate::store::catalog::Catalog;
 use crate::store::stats::StoreStats;
 
 /// Other work, with the types of its request and its answer forgotten.

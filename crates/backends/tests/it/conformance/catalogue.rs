@@ -15,11 +15,11 @@ type ConcertWithSeats = (Concert, Vec<(Session, Vec<Seat>)>);
 
 /// All of a catalogue, in a form that can be compared.
 fn content(catalog: &Catalog) -> Vec<ConcertWithSeats> {
-    let halls = |concert| {
-        let halls = catalog.halls(concert).iter();
-        halls.map(|hall| (*hall.session(), hall.snapshot().1)).collect()
+    let inventories = |concert| {
+        let inventories = catalog.inventories(concert).iter();
+        inventories.map(|inventory| (*inventory.session(), inventory.snapshot().1)).collect()
     };
-    catalog.concerts().map(|concert| (Concert::clone(concert), halls(concert.id))).collect()
+    catalog.concerts().map(|concert| (Concert::clone(concert), inventories(concert.id))).collect()
 }
 
 /// Concerts, sessions and seats show as they were made, before and after a restart.
@@ -48,10 +48,10 @@ pub(crate) async fn what_was_made_is_there_at_once_and_after_a_reopen(subject: S
         closes_at: concert().closes_at,
     };
     assert_eq!(**catalog.concert(first).unwrap(), made);
-    let hall = catalog.hall(first, session).unwrap();
+    let inventory = catalog.inventory(first, session).unwrap();
     let expected = Session { id: session, concert: first, starts_at: at(1_000) };
-    assert_eq!(*hall.session(), expected);
-    let (_, seats) = hall.snapshot();
+    assert_eq!(*inventory.session(), expected);
+    let (_, seats) = inventory.snapshot();
     let numbers: Vec<_> = seats.iter().map(|seat| (seat.number, seat.price)).collect();
     assert_eq!(numbers, [(1, 500), (2, 500), (3, 70), (4, 70), (5, 70)]);
     assert!(seats.iter().all(|seat| seat.state == SeatState::Available));
@@ -61,11 +61,12 @@ pub(crate) async fn what_was_made_is_there_at_once_and_after_a_reopen(subject: S
     let ranges =
         [AddedSeats { first: first_of(0), count: 2 }, AddedSeats { first: first_of(2), count: 3 }];
     assert_eq!(added, ranges);
-    assert_eq!((hall.total(), hall.available(), hall.sold()), (5, 5, 0));
-    let sessions: Vec<_> = catalog.halls(first).iter().map(|hall| hall.session().id).collect();
+    assert_eq!((inventory.total(), inventory.available(), inventory.sold()), (5, 5, 0));
+    let sessions: Vec<_> =
+        catalog.inventories(first).iter().map(|inventory| inventory.session().id).collect();
     assert_eq!(sessions, [session, empty]);
-    assert!(catalog.halls(second).is_empty());
-    assert!(catalog.hall(second, session).is_none(), "a session of another concert");
+    assert!(catalog.inventories(second).is_empty());
+    assert!(catalog.inventory(second, session).is_none(), "a session of another concert");
 
     let before = content(&catalog);
     drop(catalog);
@@ -89,7 +90,7 @@ pub(crate) async fn nothing_is_added_where_it_does_not_belong(Subject { store, .
     assert_eq!(store.add_seats(sale_a.concert, sale_b.session, one).await, Ok(None));
     let nowhere = SessionId::new(999).unwrap();
     assert_eq!(store.add_seats(sale_a.concert, nowhere, one).await, Ok(None));
-    assert_eq!(store.catalog().hall(sale_b.concert, sale_b.session).unwrap().total(), 1);
+    assert_eq!(store.catalog().inventory(sale_b.concert, sale_b.session).unwrap().total(), 1);
     assert_clean(&store, START).await;
 }
 
@@ -100,17 +101,17 @@ pub(crate) async fn added_seats_are_numbered_on_and_can_be_bought(subject: Subje
     let mut first = sale(store, 3).await;
     let second = session_of(store, first.concert, 2).await;
     let more = NewSeats { count: 2, price: 40 };
-    let hall = store.catalog().hall(first.concert, first.session).unwrap().clone();
-    let version = hall.version();
+    let inventory = store.catalog().inventory(first.concert, first.session).unwrap().clone();
+    let version = inventory.version();
     let added = store.add_seats(first.concert, first.session, more).await.unwrap().unwrap();
     assert!(added.first > second.seats[1]);
-    assert!(hall.version() > version, "lists made before are stale");
+    assert!(inventory.version() > version, "lists made before are stale");
     let nothing = NewSeats { count: 0, price: 40 };
     let none = store.add_seats(first.concert, first.session, nothing).await.unwrap();
     assert_eq!(none, None);
     let ids = [added.first.get(), added.first.get() + 1].map(|id| SeatId::new(id).unwrap());
     first.seats.extend(ids);
-    drop(hall);
+    drop(inventory);
 
     let (bought, _) = first.bought(store, 1, &[0, 3]).await;
     assert_eq!(bought.items.iter().map(|item| item.number).collect::<Vec<_>>(), [1, 4]);
@@ -123,7 +124,7 @@ pub(crate) async fn added_seats_are_numbered_on_and_can_be_bought(subject: Subje
     assert_eq!(held.total(), PRICE + 40);
     let again = subject.store.add_seats(first.concert, first.session, more).await.unwrap();
     assert!(again.unwrap().first > first.seats[4]);
-    let numbers: Vec<_> = subject.store.catalog().halls(first.concert)[0].snapshot().1;
+    let numbers: Vec<_> = subject.store.catalog().inventories(first.concert)[0].snapshot().1;
     let numbers: Vec<_> = numbers.iter().map(|seat| seat.number).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
     assert_clean(&subject.store, START).await;
@@ -144,24 +145,24 @@ pub(crate) async fn sessions_made_at_once_do_not_share_a_seat(Subject { store, .
     let sessions: BTreeSet<_> = made.iter().map(|sale| sale.session).collect();
     let seats: BTreeSet<_> = made.iter().flat_map(|sale| sale.seats.clone()).collect();
     assert_eq!((sessions.len(), seats.len()), (20, 60));
-    let (_, seats) = store.catalog().hall(first.concert, first.session).unwrap().snapshot();
+    let (_, seats) = store.catalog().inventory(first.concert, first.session).unwrap().snapshot();
     let numbers: Vec<_> = seats.iter().map(|seat| seat.number).collect();
     assert_eq!(numbers, (1..=41).collect::<Vec<_>>());
-    assert_eq!(store.catalog().halls(first.concert).len(), 21);
+    assert_eq!(store.catalog().inventories(first.concert).len(), 21);
     assert_clean(&store, START).await;
 }
 
 /// What was acknowledged is in the catalogue, the counts and the version with it.
 pub(crate) async fn whoever_was_told_of_a_change_sees_it(Subject { store, .. }: Subject) {
     let sale = sale(&store, 5).await;
-    let hall = store.catalog().hall(sale.concert, sale.session).unwrap().clone();
-    let mut version = hall.version();
+    let inventory = store.catalog().inventory(sale.concert, sale.session).unwrap().clone();
+    let mut version = inventory.version();
     let mut changed = |what: &str| {
-        let after = hall.version();
+        let after = inventory.version();
         assert!(after > version, "{what} did not raise the version");
         version = after;
     };
-    let counts = || (hall.total(), hall.available(), hall.sold());
+    let counts = || (inventory.total(), inventory.available(), inventory.sold());
     let held = sale.held(&store, 1, &[0, 1]).await;
     changed("a hold");
     assert_eq!(counts(), (5, 3, 0));
@@ -180,10 +181,10 @@ pub(crate) async fn whoever_was_told_of_a_change_sees_it(Subject { store, .. }: 
     changed("an expiry");
     assert_eq!(counts(), (5, 3, 2));
     // Nothing changes nothing.
-    let before = hall.version();
+    let before = inventory.version();
     assert!(store.reserve(sale.reserve(4, &[0], START)).await.is_err());
     store.charge(charge(4, 1, START)).await.unwrap();
-    assert_eq!(hall.version(), before);
+    assert_eq!(inventory.version(), before);
     assert_clean(&store, at(HOLD_MS)).await;
 }
 

@@ -50,13 +50,13 @@ pub(crate) async fn what_was_taken_and_dropped_is_there_again(Subject { store, .
     for n in 1..=40 {
         store.charge(charge(n, n, START)).await.unwrap();
     }
-    let taken = store.take_outbox(100).await.unwrap();
+    let taken = store.next_events(100).await.unwrap();
     let rows = taken.rows.clone();
     assert_eq!(rows.len(), 40);
     // What happens meanwhile is for the next time.
     store.charge(charge(41, 1, START)).await.unwrap();
     drop(taken);
-    let taken = store.take_outbox(40).await.unwrap();
+    let taken = store.next_events(40).await.unwrap();
     assert_eq!(taken.rows, rows);
     store.mark_published(taken).await.unwrap();
     assert_eq!(waiting_rows(&store, 100).await.iter().map(|row| row.key).collect::<Vec<_>>(), [41]);

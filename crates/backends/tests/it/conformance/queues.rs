@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{Admission, Bucket, Settings, SettingsChange, Ticket};
+use boxoffice_domain::queue::{Admission, Bucket, QueueSettings, SettingsChange, Ticket};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
@@ -12,7 +12,7 @@ use super::{
     user,
 };
 use boxoffice_backends::store::{
-    Advance, Alias, AliasExists, Checkpoint, Pay, Progress, Store, StoredQueue, TicketKey,
+    Advance, Alias, AliasExists, Checkpoint, Pay, Progress, Store, StoredQueue, TicketRef,
 };
 use boxoffice_backends::{Error, Fault};
 
@@ -43,7 +43,7 @@ fn counters(queue: &StoredQueue) -> (u64, u64, u64, Vec<Admission>, RoaringTreem
 /// A queue is made once, keeps its settings, and takes new ones.
 pub(crate) async fn a_queue_is_made_once_and_configured(subject: Subject) {
     let store = &subject.store;
-    let open = Settings {
+    let open = QueueSettings {
         admit_per_second: 300.0,
         max_active: None,
         opens_at: None,
@@ -75,7 +75,7 @@ pub(crate) async fn a_queue_is_made_once_and_configured(subject: Subject) {
 }
 
 /// A change that names every setting that can be changed.
-fn all(settings: &Settings) -> SettingsChange {
+fn all(settings: &QueueSettings) -> SettingsChange {
     SettingsChange {
         admit_per_second: Some(settings.admit_per_second),
         max_active: Some(settings.max_active),
@@ -217,14 +217,14 @@ pub(crate) async fn a_line_survives_a_reopen(subject: Subject) {
     }
     // 5 and 15 gave up in the line, 12 after its admission, 13 paid, 14 and 13 have been seen.
     for (seq, waiting) in [(5, true), (15, true), (big + 50, true), (12, false), (3, false)] {
-        store.give_up(ticket(seq), waiting, at(301)).await.unwrap();
+        store.leave_queue(ticket(seq), waiting, at(301)).await.unwrap();
     }
     let held = sale.held(store, 1, &[0]).await;
     store.charge(charge(1, 1_000, START)).await.unwrap();
     store.pay(Pay { ticket: ticket(13), ..pay(1, held.id, at(302)) }).await.unwrap();
     // A ticket issued past the line has no number, and takes nobody's place in the line.
-    let beside = TicketKey { seq: 0, ..ticket(4) };
-    store.give_up(beside, false, at(303)).await.unwrap();
+    let beside = TicketRef { seq: 0, ..ticket(4) };
+    store.leave_queue(beside, false, at(303)).await.unwrap();
     let claimed = RoaringTreemap::from_iter([11, 13, 14, big]);
     let point = Checkpoint {
         claimed: Some(claimed.clone()),
@@ -285,7 +285,7 @@ pub(crate) async fn the_clock_never_goes_back(subject: Subject) {
 }
 
 fn alias(token: &str, seq: u64, active_until: Option<Timestamp>) -> Alias {
-    let TicketKey { queue, id, .. } = ticket(token.bytes().map(u64::from).sum());
+    let TicketRef { queue, id, .. } = ticket(token.bytes().map(u64::from).sum());
     let ticket = Ticket { queue, seq, user: user(seq as i64 + 1), issued_at: at(3), id };
     Alias { token: token.into(), ticket, active_until, spent: false }
 }
@@ -332,14 +332,14 @@ pub(crate) async fn aliases_know_whether_they_are_spent_and_run_out(subject: Sub
     store.add_aliases(aliases.clone()).await.unwrap();
     let held = sale.held(store, 1, &[0]).await;
     store.charge(charge(1, 1_000, START)).await.unwrap();
-    let bought = TicketKey::from(&aliases[0].ticket);
+    let bought = TicketRef::from(&aliases[0].ticket);
     store.pay(Pay { ticket: bought, ..pay(1, held.id, at(1)) }).await.unwrap();
-    store.give_up((&aliases[1].ticket).into(), false, at(1)).await.unwrap();
+    store.leave_queue((&aliases[1].ticket).into(), false, at(1)).await.unwrap();
     let subject = subject.reopened().await;
     let store = &subject.store;
     let spent: Vec<_> = sorted_aliases(store, at(2)).await.iter().map(|a| a.spent).collect();
     assert_eq!(spent, [true, true, false, false]);
-    store.give_up((&in_line.ticket).into(), true, at(3)).await.unwrap();
+    store.leave_queue((&in_line.ticket).into(), true, at(3)).await.unwrap();
     let spent: Vec<_> = sorted_aliases(store, at(3)).await.iter().map(|a| a.spent).collect();
     assert_eq!(spent, [true, true, true, false]);
     let day = Duration::from_secs(86_400).as_millis() as i64;
@@ -361,7 +361,7 @@ pub(crate) async fn numbers_taken_at_once_are_disjoint(subject: Subject) {
             let mut ranges = Vec::new();
             for round in 0..4 {
                 let count = 1 + (task + round) % 7;
-                let first = store.take_numbers(main_queue(), count, 0).await.unwrap();
+                let first = store.allocate_numbers(main_queue(), count, 0).await.unwrap();
                 ranges.push((first, count));
             }
             ranges
@@ -377,29 +377,29 @@ pub(crate) async fn numbers_taken_at_once_are_disjoint(subject: Subject) {
     numbers.sort_unstable();
     let all = numbers.len() as u64;
     assert_eq!(numbers, (1..=all).collect::<Vec<_>>());
-    assert_eq!(store.take_numbers(name("vip"), 3, 0).await, Ok(1));
+    assert_eq!(store.allocate_numbers(name("vip"), 3, 0).await, Ok(1));
     let subject = subject.reopened().await;
     let store = &subject.store;
     assert_eq!(stored(store, "main").await.watermark, all);
-    assert_eq!(store.take_numbers(main_queue(), 1, 0).await, Ok(all + 1));
+    assert_eq!(store.allocate_numbers(main_queue(), 1, 0).await, Ok(all + 1));
     assert_clean(store, START).await;
 }
 
 /// Numbers that were given without the store are not given again by it.
 pub(crate) async fn numbers_are_taken_above_what_the_caller_knows(Subject { store, .. }: Subject) {
     store.create_queue(main_queue(), settings()).await.unwrap();
-    assert_eq!(store.take_numbers(main_queue(), 10, 0).await, Ok(1));
-    assert_eq!(store.take_numbers(main_queue(), 10, 7).await, Ok(11));
-    assert_eq!(store.take_numbers(main_queue(), 10, 100).await, Ok(101));
+    assert_eq!(store.allocate_numbers(main_queue(), 10, 0).await, Ok(1));
+    assert_eq!(store.allocate_numbers(main_queue(), 10, 7).await, Ok(11));
+    assert_eq!(store.allocate_numbers(main_queue(), 10, 100).await, Ok(101));
     assert_eq!(stored(&store, "main").await.watermark, 110);
     // None: the watermark rises, or stays.
-    assert_eq!(store.take_numbers(main_queue(), 0, 200).await, Ok(201));
-    assert_eq!(store.take_numbers(main_queue(), 0, 150).await, Ok(201));
+    assert_eq!(store.allocate_numbers(main_queue(), 0, 200).await, Ok(201));
+    assert_eq!(store.allocate_numbers(main_queue(), 0, 150).await, Ok(201));
     assert_eq!(stored(&store, "main").await.watermark, 200);
     assert_eq!(stored(&store, "main").await.next, 0);
     let far = u64::from(u32::MAX) * 4;
-    assert_eq!(store.take_numbers(main_queue(), 1, far).await, Ok(far + 1));
-    let answer = store.take_numbers(name("none"), 1, 0).await;
+    assert_eq!(store.allocate_numbers(main_queue(), 1, far).await, Ok(far + 1));
+    let answer = store.allocate_numbers(name("none"), 1, 0).await;
     assert!(matches!(answer, Err(Fault::Corrupt(_))), "{answer:?}");
     assert_clean(&store, START).await;
 }
@@ -409,15 +409,15 @@ fn step(from: u64, upto: u64, at: Timestamp) -> Advance {
     Advance { queue: main_queue(), from, admission: Admission { upto, at }, bucket }
 }
 
-fn open() -> Settings {
-    Settings { opens_at: None, paused: false, ..settings() }
+fn open() -> QueueSettings {
+    QueueSettings { opens_at: None, paused: false, ..settings() }
 }
 
 /// Many instances plan on the same state, again and again; each time one of them admits.
 pub(crate) async fn one_of_several_admits(subject: Subject) {
     let store = &subject.store;
     store.create_queue(main_queue(), open()).await.unwrap();
-    store.take_numbers(main_queue(), 1_000, 0).await.unwrap();
+    store.allocate_numbers(main_queue(), 1_000, 0).await.unwrap();
     let mut serving = 0;
     for round in 1..=10_u64 {
         let now = at(round as i64 * 100);
@@ -480,13 +480,13 @@ fn progress(next: u64, floor: u64, claimed: Option<&[u64]>) -> Vec<Progress> {
 pub(crate) async fn what_is_recorded_never_goes_back(subject: Subject) {
     let store = &subject.store;
     store.create_queue(main_queue(), open()).await.unwrap();
-    store.take_numbers(main_queue(), 100, 0).await.unwrap();
+    store.allocate_numbers(main_queue(), 100, 0).await.unwrap();
     for (from, upto) in [(0, 10), (10, 20), (20, 30)] {
         let now = at(upto as i64);
         assert_eq!(store.advance(step(from, upto, now), now).await, Ok(true));
     }
-    store.give_up(ticket(5), true, at(31)).await.unwrap();
-    store.give_up(ticket(80), true, at(31)).await.unwrap();
+    store.leave_queue(ticket(5), true, at(31)).await.unwrap();
+    store.leave_queue(ticket(80), true, at(31)).await.unwrap();
     store.record(progress(60, 10, Some(&[3, 12, 14])), at(40)).await.unwrap();
     store.record(progress(50, 0, Some(&[13, 25])), at(39)).await.unwrap();
     store.record(progress(0, 0, None), at(38)).await.unwrap();
@@ -504,7 +504,7 @@ pub(crate) async fn what_is_recorded_never_goes_back(subject: Subject) {
     let main = stored(store, "main").await;
     assert_eq!((main.next, main.watermark), (140, 140));
     assert_eq!((main.serving, main.floor, main.log), (30, 30, vec![]));
-    assert_eq!(store.take_numbers(main_queue(), 1, 0).await, Ok(141));
+    assert_eq!(store.allocate_numbers(main_queue(), 1, 0).await, Ok(141));
     let unknown = Progress { queue: name("none"), next: 1, floor: 0, claimed: None };
     let two = [progress(500, 0, None), vec![unknown]].concat();
     let answer = store.record(two, at(42)).await;

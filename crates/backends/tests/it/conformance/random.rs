@@ -23,7 +23,7 @@ use super::{
 };
 use boxoffice_backends::Error;
 use boxoffice_backends::store::{
-    Answer, Charge, Pay, ReservationRejected, Reserve, ReserveRejected, Store, TicketKey,
+    Answer, Charge, Pay, ReservationRejected, Reserve, ReserveRejected, Store, TicketRef,
 };
 
 const BUYERS: i64 = 12;
@@ -58,7 +58,7 @@ impl Random {
 
 /// What a buyer knows of a reservation of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
+enum Expected {
     /// Not settled yet; it may have run out.
     Held,
     Paid(PaymentId),
@@ -74,7 +74,7 @@ struct Buyer {
     clock: Arc<AtomicI64>,
     balance: i64,
     ticket: u64,
-    made: BTreeMap<ReservationId, (Reservation, Timestamp, Known)>,
+    made: BTreeMap<ReservationId, (Reservation, Timestamp, Expected)>,
     charges: usize,
     keys: usize,
     expired: u32,
@@ -86,7 +86,7 @@ impl Buyer {
     }
 
     /// Numbers of this buyer's tickets, none of which another buyer has.
-    fn ticket(&self, number: u64) -> TicketKey {
+    fn ticket(&self, number: u64) -> TicketRef {
         ticket(self.id as u64 * 1_000 + number)
     }
 
@@ -167,7 +167,7 @@ impl Buyer {
                 assert!((earliest..=latest).contains(&until), "{earliest:?} {until:?} {latest:?}");
                 let items: Vec<SeatId> = reservation.items.iter().map(|item| item.seat).collect();
                 assert_eq!(items, request.seats);
-                let known = (reservation.clone(), until, Known::Held);
+                let known = (reservation.clone(), until, Expected::Held);
                 assert!(self.made.insert(reservation.id, known).is_none());
             }
             Err(Error::Rejected(ReserveRejected::Hold(why))) => match why {
@@ -216,18 +216,18 @@ impl Buyer {
         let due = reservation.total();
         match answer {
             Ok(payment) => {
-                assert!(!spent && known == Known::Held && self.balance >= due);
+                assert!(!spent && known == Expected::Held && self.balance >= due);
                 assert!(request.now < until, "paid at {:?}, held until {until:?}", request.now);
                 assert_eq!((payment.reservation, payment.amount), (id, due));
                 self.balance -= due;
                 self.ticket += 1;
-                self.settle(id, Known::Paid(payment.id));
+                self.record(id, Expected::Paid(payment.id));
             }
             Err(Error::Rejected(ReservationRejected::Settle(why))) => match why {
-                SettleRejected::TicketSpent => assert!(spent && known == Known::Held),
+                SettleRejected::TicketSpent => assert!(spent && known == Expected::Held),
                 SettleRejected::NotEnoughPoints { balance, due: asked } => {
                     assert_eq!((balance, asked), (self.balance, due));
-                    assert!(balance < due && known == Known::Held);
+                    assert!(balance < due && known == Expected::Held);
                 }
                 why => self.ended(id, why),
             },
@@ -242,8 +242,8 @@ impl Buyer {
         self.on_the_way(until).await;
         match self.store.cancel(id, user(self.id), now).await {
             Ok(()) => {
-                assert!(known == Known::Held && now < until);
-                self.settle(id, Known::Cancelled);
+                assert!(known == Expected::Held && now < until);
+                self.record(id, Expected::Cancelled);
             }
             Err(Error::Rejected(ReservationRejected::Settle(why))) => self.ended(id, why),
             Err(other) => panic!("{other}"),
@@ -254,18 +254,18 @@ impl Buyer {
     fn ended(&mut self, id: ReservationId, why: SettleRejected) {
         let (_, until, known) = self.made[&id].clone();
         match why {
-            SettleRejected::AlreadyPaid => assert!(matches!(known, Known::Paid(_))),
-            SettleRejected::Cancelled => assert_eq!(known, Known::Cancelled),
+            SettleRejected::AlreadyPaid => assert!(matches!(known, Expected::Paid(_))),
+            SettleRejected::Cancelled => assert_eq!(known, Expected::Cancelled),
             SettleRejected::Expired => {
-                assert!(matches!(known, Known::Held | Known::Expired), "{known:?}");
+                assert!(matches!(known, Expected::Held | Expected::Expired), "{known:?}");
                 assert!(self.now() >= until, "expired before {until:?}");
-                self.settle(id, Known::Expired);
+                self.record(id, Expected::Expired);
             }
             other => panic!("{other:?}"),
         }
     }
 
-    fn settle(&mut self, id: ReservationId, known: Known) {
+    fn record(&mut self, id: ReservationId, known: Expected) {
         self.made.get_mut(&id).unwrap().2 = known;
     }
 
@@ -293,13 +293,15 @@ impl Buyer {
         assert_eq!(stored_until, until);
         assert_eq!(stored.items, reservation.items);
         match (known, stored.state) {
-            (Known::Held, ReservationState::Held { .. }) => {}
+            (Expected::Held, ReservationState::Held { .. }) => {}
             // A sweep may have been faster than the buyer.
-            (Known::Held | Known::Expired, ReservationState::Expired) => {}
+            (Expected::Held | Expected::Expired, ReservationState::Expired) => {}
             // Expired to whoever asks, though nobody has swept yet.
-            (Known::Expired, ReservationState::Held { until }) => assert!(self.now() >= until),
-            (Known::Paid(payment), state) => assert_eq!(state, ReservationState::Paid { payment }),
-            (Known::Cancelled, state) => assert_eq!(state, ReservationState::Cancelled),
+            (Expected::Expired, ReservationState::Held { until }) => assert!(self.now() >= until),
+            (Expected::Paid(payment), state) => {
+                assert_eq!(state, ReservationState::Paid { payment })
+            }
+            (Expected::Cancelled, state) => assert_eq!(state, ReservationState::Cancelled),
             other => panic!("{other:?}"),
         }
     }
@@ -374,8 +376,8 @@ pub(crate) async fn buyers_at_once_agree_with_a_model(subject: Subject) {
         swept += expired;
         made += reservations.len();
         for (id, (reservation, _, known)) in reservations {
-            cancelled += usize::from(*known == Known::Cancelled);
-            if let Known::Paid(_) = known {
+            cancelled += usize::from(*known == Expected::Cancelled);
+            if let Expected::Paid(_) = known {
                 paid += 1;
                 for item in &reservation.items {
                     let before = owners.insert(item.seat, *id);
@@ -401,7 +403,7 @@ pub(crate) async fn buyers_at_once_agree_with_a_model(subject: Subject) {
             assert_eq!(store.balance(user(*id)).await, Ok(*balance), "user {id}");
         }
         let catalog = store.catalog();
-        let (_, seats) = catalog.hall(sale.concert, sale.session).unwrap().snapshot();
+        let (_, seats) = catalog.inventory(sale.concert, sale.session).unwrap().snapshot();
         for seat in seats {
             let owner = owners.get(&seat.id);
             let state =

@@ -8,7 +8,7 @@ use super::{
     sale, session_of, ticket, user, waiting_rows,
 };
 use boxoffice_backends::Error;
-use boxoffice_backends::store::{Pay, ReservationRejected, Reserve, ReserveRejected, TicketKey};
+use boxoffice_backends::store::{Pay, ReservationRejected, Reserve, ReserveRejected, TicketRef};
 
 const RESERVED: &str = "concert.concert-reserved";
 const ENDED: &str = "concert.reservation-cancelled";
@@ -494,9 +494,9 @@ pub(crate) async fn a_ticket_given_up_neither_reserves_nor_pays(subject: Subject
     for (by, waiting) in [(1, true), (2, false)] {
         let held = sale.held(store, by, &[by as usize]).await;
         store.charge(charge(by, PRICE, START)).await.unwrap();
-        store.give_up(ticket(by as u64), waiting, at(1)).await.unwrap();
+        store.leave_queue(ticket(by as u64), waiting, at(1)).await.unwrap();
         // Once more changes nothing.
-        store.give_up(ticket(by as u64), waiting, at(2)).await.unwrap();
+        store.leave_queue(ticket(by as u64), waiting, at(2)).await.unwrap();
         let answer = store.reserve(sale.reserve(by, &[0], at(2))).await;
         assert_eq!(answer, no_hold(HoldRejected::TicketSpent));
         let answer = store.pay(pay(by, held.id, at(2))).await;
@@ -505,9 +505,9 @@ pub(crate) async fn a_ticket_given_up_neither_reserves_nor_pays(subject: Subject
         store.cancel(held.id, user(by), at(3)).await.unwrap();
     }
     let others = [
-        TicketKey { queue: QueueName::new("vip").unwrap(), ..ticket(1) },
-        TicketKey { seq: 0, ..ticket(1) },
-        TicketKey { id: TicketId([9; 16]), ..ticket(1) },
+        TicketRef { queue: QueueName::new("vip").unwrap(), ..ticket(1) },
+        TicketRef { seq: 0, ..ticket(1) },
+        TicketRef { id: TicketId([9; 16]), ..ticket(1) },
     ];
     let subject = subject.reopened().await;
     for (n, other) in others.into_iter().enumerate() {
@@ -604,7 +604,7 @@ pub(crate) async fn everything_survives_a_reopen(subject: Subject) {
     for id in ids {
         before.push(store.reservation(id).await.unwrap());
     }
-    let seats = store.catalog().hall(sale.concert, sale.session).unwrap().snapshot().1;
+    let seats = store.catalog().inventory(sale.concert, sale.session).unwrap().snapshot().1;
     let events = waiting_rows(store, 100).await;
     assert_clean(store, at(1)).await;
 
@@ -613,7 +613,7 @@ pub(crate) async fn everything_survives_a_reopen(subject: Subject) {
     for (id, before) in ids.into_iter().zip(before) {
         assert_eq!(store.reservation(id).await.unwrap(), before);
     }
-    assert_eq!(store.catalog().hall(sale.concert, sale.session).unwrap().snapshot().1, seats);
+    assert_eq!(store.catalog().inventory(sale.concert, sale.session).unwrap().snapshot().1, seats);
     assert_eq!(waiting_rows(store, 100).await, events);
     assert_eq!(store.balance(user(2)).await, Ok(3 * PRICE));
     assert_clean(store, at(1)).await;

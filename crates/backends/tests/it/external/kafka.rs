@@ -107,7 +107,7 @@ fn everything(address: &str) -> Vec<Seen> {
     seen
 }
 
-/// Each event is there, under its key; without repetitions they are in order. Gives how many were
+/// Each event is there, under its key; without repetitions they are in order. Returns how many were
 /// repeated.
 #[track_caller]
 fn check_complete_and_in_order(seen: &[Seen], ids: std::ops::Range<i64>) -> usize {

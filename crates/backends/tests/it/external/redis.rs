@@ -12,11 +12,11 @@ use crate::conformance::{assert_clean, user};
 use crate::line;
 use boxoffice_backends::Fault;
 use boxoffice_backends::sequencer::{
-    NewAlias, Pass, Queue, RedisMode, RedisOptions, RedisSequencer, Sequencer,
+    NewAlias, PresentedTicket, Queue, RedisMode, RedisOptions, RedisSequencer, Sequencer,
 };
 use boxoffice_backends::store::Store;
 use boxoffice_domain::ids::{QueueName, TicketId};
-use boxoffice_domain::queue::{Ending, Place, Settings, SettingsChange, Ticket};
+use boxoffice_domain::queue::{Ending, Place, QueueSettings, SettingsChange, Ticket};
 use boxoffice_domain::time::Timestamp;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -39,8 +39,8 @@ fn now() -> Timestamp {
     Timestamp(since.as_millis() as i64)
 }
 
-fn settings(rate: f64, max_active: Option<u64>) -> Settings {
-    Settings {
+fn settings(rate: f64, max_active: Option<u64>) -> QueueSettings {
+    QueueSettings {
         admit_per_second: rate,
         max_active,
         active_ttl: Duration::from_secs(60),
@@ -131,7 +131,7 @@ impl Drop for Instance {
     }
 }
 
-fn pass(seq: u64) -> Pass {
+fn pass(seq: u64) -> PresentedTicket {
     let id = TicketId(u128::from(seq).to_be_bytes());
     Ticket { queue: name("main"), seq, user: user(1), issued_at: now(), id }.into()
 }
@@ -144,7 +144,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn start(count: usize, settings: Settings, options: &RedisOptions) -> Self {
+    async fn start(count: usize, settings: QueueSettings, options: &RedisOptions) -> Self {
         let (store, directory) = fresh().await;
         store.create_queue(name("main"), settings).await.unwrap();
         let mut instances = Vec::new();
@@ -288,14 +288,14 @@ async fn joins_go_on_where_others_know_of_numbers_beyond_both_blocks() {
     let keys: Vec<String> = server.ask(&["KEYS", "*:queue:*"]);
     let field = |name| server.ask::<u64>(&["HGET", &keys[0], name]);
     // Numbers that the store gave to somebody else lie between this block and the next.
-    cluster.store.take_numbers(name("main"), 5, 0).await.unwrap();
+    cluster.store.allocate_numbers(name("main"), 5, 0).await.unwrap();
     let mut last = 0;
     while field("limit2") == 0 {
         last = join().await;
         assert!(last < 1_000, "there is no second block");
     }
     // What a tick tells of an instance that took numbers from the store.
-    let beyond = cluster.store.take_numbers(name("main"), 10, 0).await.unwrap() + 9;
+    let beyond = cluster.store.allocate_numbers(name("main"), 10, 0).await.unwrap() + 9;
     assert!(beyond > field("limit2") && field("limit2") > last);
     server.ask::<u64>(&["HSET", &keys[0], "next", &beyond.to_string()]);
     for _ in 0..200 {
@@ -356,7 +356,7 @@ async fn the_bound_of_active_holds_for_all_together() {
             if seq.is_multiple_of(2) {
                 at.sequencer.leave(&at.queue, &pass(seq), now()).await.unwrap();
             } else {
-                cluster.store.give_up((&pass(seq).ticket).into(), false, now()).await.unwrap();
+                cluster.store.leave_queue((&pass(seq).ticket).into(), false, now()).await.unwrap();
                 at.sequencer.finish(&at.queue, &pass(seq));
             }
         }
@@ -409,7 +409,7 @@ async fn news_reach_every_instance() {
     b.sequencer.change(&b.queue, SettingsChange::pause(true)).await.unwrap();
     // Whoever changes something else at once does so on top of it.
     let faster = SettingsChange { admit_per_second: Some(2_000.0), ..SettingsChange::default() };
-    let both = Settings { paused: true, ..settings(2_000.0, None) };
+    let both = QueueSettings { paused: true, ..settings(2_000.0, None) };
     assert_eq!(c.sequencer.change(&c.queue, faster).await, Ok(both));
     let took = until("a pause is not known", || a.queue.settings().paused).await;
     assert!(took < Duration::from_secs(1), "{took:?}");
@@ -457,7 +457,7 @@ async fn a_pause_and_a_change_at_two_instances_both_stand() {
         );
         assert!(paused.unwrap().paused, "round {round}");
         assert_eq!(changed.unwrap().admit_per_second, rate, "round {round}");
-        let both = Settings { paused: true, ..settings(rate, None) };
+        let both = QueueSettings { paused: true, ..settings(rate, None) };
         let stored = cluster.store.queues().await.unwrap().remove(0).settings;
         assert_eq!((stored.paused, stored.admit_per_second), (true, rate), "round {round}");
         until("an instance has missed a change", || {

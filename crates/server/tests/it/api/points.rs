@@ -1,7 +1,7 @@
 //! Points, and the keys that make a repeated request the same request.
 
 use boxoffice::http::problem::ErrorCode;
-use boxoffice_backends::store::{IdempotencyKey, Pay, TicketKey};
+use boxoffice_backends::store::{IdempotencyKey, Pay, TicketRef};
 use boxoffice_domain::ids::{QueueName, ReservationId, UserId};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -207,7 +207,7 @@ async fn a_payment_whose_answer_was_lost_spends_its_ticket_when_it_is_told_again
     let fingerprint = Sha256::new().chain_update("pay").chain_update(asked).finalize().into();
     let idempotency = Some(IdempotencyKey { key: "k".into(), fingerprint });
     let (user, reservation) = (UserId::new(1).unwrap(), ReservationId::new(id).unwrap());
-    let ticket = TicketKey::from(&ticket);
+    let ticket = TicketRef::from(&ticket);
     let now = app.clock.now();
     app.store.pay(Pay { user, ticket, reservation, idempotency, now }).await.unwrap();
     assert_eq!(fan.send(status(&token)).await.ok(200)["status"], "ACTIVATED");

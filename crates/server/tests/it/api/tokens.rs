@@ -1,16 +1,16 @@
 //! Who asks: forged tickets, opaque tokens, and whose doors a ticket opens.
 
 use boxoffice::http::problem::ErrorCode;
-use boxoffice::tickets::TicketKeys;
+use boxoffice::tickets::SigningKeys;
 use boxoffice_domain::ids::{QueueName, TicketId, UserId};
 use boxoffice_domain::queue::Ticket;
 use boxoffice_domain::time::Timestamp;
 use serde_json::{Value, json};
 
-use crate::common::{Call, Hall, TestService, delete, get, join, pay, post, status, until};
+use crate::common::{Call, OnSale, TestService, delete, get, join, pay, post, status, until};
 
 /// Everything behind the queue, as asked with this token; none leaves the header out.
-fn doors(hall: &Hall, token: Option<&str>) -> Vec<Call> {
+fn doors(hall: &OnSale, token: Option<&str>) -> Vec<Call> {
     let calls = vec![
         get("/api/v1/waiting-queues"),
         delete("/api/v1/waiting-queues"),
@@ -47,7 +47,7 @@ async fn without_a_token_of_ours_no_door_opens() {
         issued_at: Timestamp(1_763_800_000_123),
         id: TicketId([7; 16]),
     };
-    let others = TicketKeys::new(b"another key of thirty-two bytes!", []);
+    let others = SigningKeys::new(b"another key of thirty-two bytes!", []);
     let foreign = others.signed(&ticket).to_string();
     let mut flipped = genuine.clone().into_bytes();
     let last = flipped.len() - 10;

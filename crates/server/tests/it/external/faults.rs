@@ -421,7 +421,7 @@ impl Scene {
         Self { buyer, holder, reservation, waiting, acknowledged: 0 }
     }
 
-    /// Charges until the store cannot any more; gives that answer.
+    /// Charges until the store cannot any more; returns that answer.
     fn charge_until_it_fails(&mut self, client: &mut Client) -> Answer {
         for _ in 0..20_000 {
             let answer = charge(client, Self::CHARGED).unwrap();
@@ -486,10 +486,10 @@ impl Scene {
         reserve(&mut client, &self.buyer, Self::BUYER, &[20]).expect(201);
         pay(&mut client, &self.holder, Self::HOLDER, self.reservation).expect(201);
         run(server.data(), &["audit"]).ok();
-        self.settled(&mut client);
+        self.assert_books(&mut client);
     }
 
-    fn settled(&self, client: &mut Client) {
+    fn assert_books(&self, client: &mut Client) {
         assert_eq!(balance(client, Self::CHARGED), POINTS + self.acknowledged);
         assert_eq!(show(client, &self.holder, self.reservation)["status"], "PAID");
         assert_eq!(poll(client, &self.holder)["status"], "EXPIRED");
@@ -501,7 +501,7 @@ impl Scene {
         server.stop();
         run(&data, &["audit"]).ok();
         let server = Server::start(&data, &[]);
-        self.settled(&mut server.client());
+        self.assert_books(&mut server.client());
         server.stop();
         let events = fs::read_to_string(data.join("events.jsonl")).unwrap();
         let mut ids: Vec<String> = events

@@ -9,7 +9,7 @@ use mysql_async::prelude::Queryable;
 use serde_json::json;
 use tempfile::TempDir;
 
-/// Makes an empty database; gives its URL, and sends statements to it.
+/// Makes an empty database; returns its URL, and sends statements to it.
 struct Database {
     name: String,
     server: String,

@@ -226,13 +226,13 @@ async fn locks_of_a_client_that_vanished_do_not_outlive_its_silence() {
     direct.charge(charge(1, 1_000, START)).await.unwrap();
     let proxy = Proxy::start(server.port).await;
     let store = open(&through(&server, &proxy)).await;
-    let claimed = store.take_outbox(10).await.unwrap();
+    let claimed = store.next_events(10).await.unwrap();
     assert_eq!(claimed.rows.len(), 1);
     proxy.set(Mode::Gone);
     // The server hears neither of the rollback nor of the end of the connection.
     drop(claimed);
     let began = Instant::now();
-    while direct.take_outbox(10).await.unwrap().rows.is_empty() {
+    while direct.next_events(10).await.unwrap().rows.is_empty() {
         assert!(began.elapsed() < Duration::from_secs(30), "the events are locked for good");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

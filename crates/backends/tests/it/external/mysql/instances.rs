@@ -26,7 +26,7 @@ async fn instances(count: usize) -> (Vec<Store>, MysqlServer) {
     (stores, server)
 }
 
-/// Waits until something shows; gives how long that took.
+/// Waits until something shows; returns how long that took.
 async fn shows(mut what: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !what() {
@@ -37,7 +37,7 @@ async fn shows(mut what: impl FnMut() -> bool) -> Duration {
 }
 
 async fn known(store: &Store, sale: &Sale) {
-    shows(|| store.catalog().hall(sale.concert, sale.session).is_some()).await;
+    shows(|| store.catalog().inventory(sale.concert, sale.session).is_some()).await;
 }
 
 async fn close(stores: Vec<Store>) {
@@ -262,10 +262,10 @@ async fn a_seat_given_back_is_to_be_had_everywhere_at_once() {
         let store = &stores[round as usize % 2];
         let held = store.reserve(sale.reserve(1, &[0], now)).await.unwrap().value;
         let other = &stores[(round as usize + 1) % 2];
-        let hall = other.catalog().hall(sale.concert, sale.session).unwrap().clone();
+        let inventory = other.catalog().inventory(sale.concert, sale.session).unwrap().clone();
         // Nothing that may have changed is held against a buyer.
-        let certain = other.certain(&hall, &[sale.seats[0]]).unwrap();
-        assert_eq!(certain[0].unwrap().state, SeatState::Available);
+        let seats_for_refusal = other.seats_for_refusal(&inventory, &[sale.seats[0]]).unwrap();
+        assert_eq!(seats_for_refusal[0].unwrap().state, SeatState::Available);
         assert!(other.reserve(sale.reserve(2, &[0], now)).await.is_err());
         other.cancel(held.id, user(1), now).await.unwrap();
     }
@@ -282,29 +282,29 @@ async fn what_others_do_shows_within_the_time_that_is_promised() {
     let began = Instant::now();
     known(here, &sale).await;
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    let hall = here.catalog().hall(sale.concert, sale.session).unwrap().clone();
+    let inventory = here.catalog().inventory(sale.concert, sale.session).unwrap().clone();
     let held = sale.held(there, 1, &[0, 1]).await;
-    let took = shows(|| hall.available() == 3).await;
+    let took = shows(|| inventory.available() == 3).await;
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(sale.owner(here, 0), SeatState::Held { reservation: held.id, until: at(HOLD_MS) });
     // Nothing changes nothing, however often it is looked at.
-    let version = hall.version();
+    let version = inventory.version();
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        assert_eq!(hall.version(), version);
+        assert_eq!(inventory.version(), version);
     }
     there.cancel(held.id, user(1), at(1)).await.unwrap();
-    shows(|| hall.available() == 5).await;
-    assert!(hall.version() > version);
+    shows(|| inventory.available() == 5).await;
+    assert!(inventory.version() > version);
     // More seats, another session, another concert.
     let more = NewSeats { count: 2, price: 9 };
     there.add_seats(sale.concert, sale.session, more).await.unwrap().unwrap();
-    shows(|| hall.total() == 7).await;
+    shows(|| inventory.total() == 7).await;
     let second = session_of(there, sale.concert, 1).await;
     known(here, &second).await;
-    assert_eq!(here.catalog().halls(sale.concert).len(), 2);
+    assert_eq!(here.catalog().inventories(sale.concert).len(), 2);
     here.add_seats(sale.concert, sale.session, more).await.unwrap().unwrap();
-    let numbers: Vec<u32> = hall.snapshot().1.iter().map(|seat| seat.number).collect();
+    let numbers: Vec<u32> = inventory.snapshot().1.iter().map(|seat| seat.number).collect();
     assert_eq!(numbers, (1..=9).collect::<Vec<_>>());
     assert_clean(here, at(1)).await;
     close(stores).await;
@@ -324,7 +324,7 @@ async fn relays_share_the_events_and_keep_the_order_of_each_key() {
                 let mut got: Vec<(Instant, i64, String)> = Vec::new();
                 let mut idle = 0;
                 while idle < 40 {
-                    let taken = store.take_outbox(17).await.unwrap();
+                    let taken = store.next_events(17).await.unwrap();
                     idle = if taken.rows.is_empty() { idle + 1 } else { 0 };
                     // Some are given up half-way, as when the sink fails.
                     if taken.rows.first().is_some_and(|row| row.id % 5 == 0) && idle == 0 {

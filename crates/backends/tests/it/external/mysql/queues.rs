@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::conformance::{assert_clean, at, main_queue};
 use boxoffice_backends::sequencer::{Queue, RedisMode, RedisOptions, RedisSequencer, Sequencer};
 use boxoffice_backends::store::Store;
-use boxoffice_domain::queue::{Settings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 
 use super::server::{open, shared};
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> QueueSettings {
+    QueueSettings {
         admit_per_second: 1_000.0,
         max_active: Some(5),
         active_ttl: Duration::from_secs(60),

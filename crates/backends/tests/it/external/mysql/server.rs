@@ -41,7 +41,7 @@ impl Server {
         Self::start_in(tempfile::tempdir().unwrap(), String::new())
     }
 
-    /// Starts a server with a certificate for 127.0.0.1; gives the authority that has signed it.
+    /// Starts a server with a certificate for 127.0.0.1; returns the authority that has signed it.
     pub(crate) fn start_with_tls() -> (Self, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path().display();

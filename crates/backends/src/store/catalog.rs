@@ -17,8 +17,8 @@ use parking_lot::RwLock;
 #[derive(Default)]
 pub struct Catalog {
     concerts: BTreeMap<ConcertId, Arc<Concert>>,
-    halls: HashMap<SessionId, Arc<Hall>>,
-    by_concert: HashMap<ConcertId, Vec<Arc<Hall>>>,
+    inventories: HashMap<SessionId, Arc<Inventory>>,
+    by_concert: HashMap<ConcertId, Vec<Arc<Inventory>>>,
 }
 
 impl Catalog {
@@ -33,52 +33,60 @@ impl Catalog {
     }
 
     /// The session with this id, if it is of this concert.
-    pub fn hall(&self, concert: ConcertId, session: SessionId) -> Option<&Arc<Hall>> {
-        self.halls.get(&session).filter(|hall| hall.session.concert == concert)
+    pub fn inventory(&self, concert: ConcertId, session: SessionId) -> Option<&Arc<Inventory>> {
+        self.inventories.get(&session).filter(|inventory| inventory.session.concert == concert)
     }
 
     /// The session with this id, of whichever concert.
-    pub fn hall_of(&self, session: SessionId) -> Option<&Arc<Hall>> {
-        self.halls.get(&session)
+    pub fn inventory_of(&self, session: SessionId) -> Option<&Arc<Inventory>> {
+        self.inventories.get(&session)
     }
 
     /// The sessions of a concert, in the order in which they were made.
-    pub fn halls(&self, concert: ConcertId) -> &[Arc<Hall>] {
+    pub fn inventories(&self, concert: ConcertId) -> &[Arc<Inventory>] {
         self.by_concert.get(&concert).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn with_concert(&self, concert: Concert) -> Self {
         let mut concerts = self.concerts.clone();
         concerts.insert(concert.id, Arc::new(concert));
-        Self { concerts, halls: self.halls.clone(), by_concert: self.by_concert.clone() }
+        Self {
+            concerts,
+            inventories: self.inventories.clone(),
+            by_concert: self.by_concert.clone(),
+        }
     }
 
-    pub(super) fn with_hall(&self, hall: Arc<Hall>) -> Self {
-        let mut halls = self.halls.clone();
+    pub(super) fn with_inventory(&self, inventory: Arc<Inventory>) -> Self {
+        let mut inventories = self.inventories.clone();
         let mut by_concert = self.by_concert.clone();
-        let siblings = by_concert.entry(hall.session.concert).or_default();
-        let place = siblings.partition_point(|sibling| sibling.session.id < hall.session.id);
-        siblings.insert(place, hall.clone());
-        halls.insert(hall.session.id, hall);
-        Self { concerts: self.concerts.clone(), halls, by_concert }
+        let siblings = by_concert.entry(inventory.session.concert).or_default();
+        let place = siblings.partition_point(|sibling| sibling.session.id < inventory.session.id);
+        siblings.insert(place, inventory.clone());
+        inventories.insert(inventory.session.id, inventory);
+        Self { concerts: self.concerts.clone(), inventories, by_concert }
     }
 
-    pub(super) fn from_parts(concerts: Vec<Concert>, halls: Vec<Hall>) -> Self {
+    pub(super) fn from_parts(concerts: Vec<Concert>, inventories: Vec<Inventory>) -> Self {
         let mut catalog = Self::default();
         for concert in concerts {
             catalog.concerts.insert(concert.id, Arc::new(concert));
         }
-        for hall in halls {
-            let hall = Arc::new(hall);
-            catalog.by_concert.entry(hall.session.concert).or_default().push(hall.clone());
-            catalog.halls.insert(hall.session.id, hall);
+        for inventory in inventories {
+            let inventory = Arc::new(inventory);
+            catalog
+                .by_concert
+                .entry(inventory.session.concert)
+                .or_default()
+                .push(inventory.clone());
+            catalog.inventories.insert(inventory.session.id, inventory);
         }
         catalog
     }
 }
 
 /// A session with its seats.
-pub struct Hall {
+pub struct Inventory {
     session: Session,
     /// Sorted by id. A seat is never removed, and a change of state is a store of one word under
     /// the lock, so readers hold up the writer for no longer than a copy of the list.
@@ -90,22 +98,22 @@ pub struct Hall {
     /// Seats that are sold.
     sold: AtomicU64,
     /// Whether anybody has looked at the list or the count since that was last asked.
-    looked_at: AtomicBool,
+    asked_for: AtomicBool,
 }
 
-impl Hall {
+impl Inventory {
     pub(super) fn new(session: Session, seats: Vec<Seat>) -> Self {
         debug_assert!(seats.windows(2).all(|w| w[0].id < w[1].id), "seats come sorted by id");
-        let hall = Self {
+        let inventory = Self {
             session,
             seats: RwLock::new(seats),
             version: AtomicU64::new(1),
             available: AtomicU64::new(0),
             sold: AtomicU64::new(0),
-            looked_at: AtomicBool::new(false),
+            asked_for: AtomicBool::new(false),
         };
-        hall.recount(&hall.seats.read());
-        hall
+        inventory.recount(&inventory.seats.read());
+        inventory
     }
 
     /// The session.
@@ -115,7 +123,7 @@ impl Hall {
 
     /// Rises with every change of any seat.
     pub fn version(&self) -> u64 {
-        self.looked_at.store(true, Ordering::Relaxed);
+        self.asked_for.store(true, Ordering::Relaxed);
         self.version.load(Ordering::Acquire)
     }
 
@@ -127,7 +135,7 @@ impl Hall {
     /// How many seats were free when something changed last. Holds that ran out since then count
     /// once they are tidied up.
     pub fn available(&self) -> u64 {
-        self.looked_at.store(true, Ordering::Relaxed);
+        self.asked_for.store(true, Ordering::Relaxed);
         self.available.load(Ordering::Relaxed)
     }
 
@@ -211,8 +219,8 @@ impl Hall {
     }
 
     /// Whether anybody has looked at the seats since this was last called.
-    pub(super) fn was_looked_at(&self) -> bool {
-        self.looked_at.swap(false, Ordering::Relaxed)
+    pub(super) fn was_asked_for(&self) -> bool {
+        self.asked_for.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn append(&self, mut more: Vec<Seat>) {
