@@ -5,6 +5,7 @@
 
 mod chart;
 mod comparison;
+mod escape;
 mod html;
 mod markdown;
 mod number;

@@ -85,6 +85,16 @@ impl Catalog {
     }
 }
 
+/// What a transaction has made, to be shown once it is durable.
+pub(super) enum Made {
+    /// A concert.
+    Concert(Concert),
+    /// A session with its first seats.
+    Inventory(Session, Vec<Seat>),
+    /// More seats of a session.
+    Seats(SessionId, Vec<Seat>),
+}
+
 /// A session with its seats.
 pub struct Inventory {
     session: Session,

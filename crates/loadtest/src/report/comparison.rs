@@ -65,7 +65,7 @@ fn head_len(lines: &[[String; 6]]) -> usize {
 
 /// Text from a run for a terminal: nothing that moves the cursor or turns the line round.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if super::html::is_trick(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if super::escape::is_trick(c) { '\u{fffd}' } else { c }).collect()
 }
 
 fn name(row: &Row) -> String {

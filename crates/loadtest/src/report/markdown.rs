@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::html::is_trick;
+use super::escape::is_trick;
 use super::{Block, Inline, Lang, Section, Table, Tone, text};
 use crate::model::Run;
 
@@ -163,7 +163,7 @@ pub(super) fn blocks(out: &mut String, blocks: &[Block], level: usize) {
                 let _ = writeln!(
                     out,
                     "<details>\n<summary>{}</summary>\n",
-                    super::html::escape(summary)
+                    super::escape::escape(summary)
                 );
                 self::blocks(out, inner, level + 1);
                 out.push_str("</details>\n\n");

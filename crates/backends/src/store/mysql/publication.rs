@@ -13,8 +13,7 @@ use boxoffice_domain::ids::{SeatId, SessionId};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use parking_lot::Mutex;
 
-use super::tx::Made;
-use crate::store::catalog::{Catalog, Inventory};
+use crate::store::catalog::{Catalog, Inventory, Made};
 
 /// A replica that is further behind than this is not fit for use.
 pub(super) const REPLICA_LAG: Duration = Duration::from_secs(30);

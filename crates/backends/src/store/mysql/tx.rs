@@ -14,7 +14,7 @@ use mysql_async::Value;
 use super::pool::{Lane, Lease};
 use super::rows::{self, DUPLICATE, Failure, column, seat_state, take};
 use super::{load, sale, sql};
-use crate::store::catalog::Catalog;
+use crate::store::catalog::{Catalog, Made};
 use crate::store::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
 };
@@ -30,13 +30,6 @@ pub(super) struct Tx {
     pub(super) catalog: Arc<Catalog>,
     /// Concerts, sessions and seats that it has made.
     pub(super) made: Vec<Made>,
-}
-
-/// What a transaction has made.
-pub(super) enum Made {
-    Concert(Concert),
-    Inventory(Session, Vec<Seat>),
-    Seats(SessionId, Vec<Seat>),
 }
 
 /// How an operation ends.

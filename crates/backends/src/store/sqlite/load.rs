@@ -12,11 +12,20 @@ use roaring::RoaringTreemap;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{self, Failure, column};
-use super::tx::LastIds;
 use crate::store::catalog::{Catalog, Inventory};
 use crate::store::types::{ALIAS_KEPT_MS, Alias, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
+
+/// The highest ids in use. They only rise; a rolled-back transaction leaves a gap.
+#[derive(Debug, Default)]
+pub(super) struct LastIds {
+    pub(super) concert: i64,
+    pub(super) session: i64,
+    pub(super) seat: i64,
+    pub(super) entry: i64,
+    pub(super) outbox: i64,
+}
 
 /// All that the writer keeps in memory. `other` is a second connection to the same file.
 pub(super) fn everything(

@@ -12,10 +12,10 @@ use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
-use super::load;
+use super::load::{self, LastIds};
 use super::rows::{self, Failure, column, seat_state};
 use super::sale;
-use crate::store::catalog::{Catalog, Inventory};
+use crate::store::catalog::{Catalog, Inventory, Made};
 use crate::store::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
 };
@@ -27,22 +27,6 @@ pub(super) struct State {
     pub(super) last: LastIds,
     /// Concerts, sessions and seats that it has made.
     made: Vec<Made>,
-}
-
-/// The highest ids in use. They only rise; a rolled-back transaction leaves a gap.
-#[derive(Debug, Default)]
-pub(super) struct LastIds {
-    pub(super) concert: i64,
-    pub(super) session: i64,
-    pub(super) seat: i64,
-    pub(super) entry: i64,
-    pub(super) outbox: i64,
-}
-
-enum Made {
-    Concert(Concert),
-    Inventory(Session, Vec<Seat>),
-    Seats(SessionId, Vec<Seat>),
 }
 
 impl State {
