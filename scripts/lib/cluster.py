@@ -311,12 +311,13 @@ class Cluster:
 
     `redis` makes another arrangement of Redis than one server, `database_proxy` puts a `FaultProxy` before
     the database, `spare` is how many more instances haproxy knows than run, `proxy_lines` go into its
-    frontend, `build` is another build of the service than the one here.
+    frontend, `build` is another build of the service than the one here. `engine_cpus` are those of the engines,
+    `beside_cpus` those of all engines but the database where they are others.
     """
 
     def __init__(self, work_dir, *, instances, port=None, cpus=None, settings=None, label="cluster", redis=Redis,
                  database_proxy=False, database_options=(), spare=0, proxy_lines=(), engine_cpus=None,
-                 build=None):
+                 beside_cpus=None, build=None):
         self.kind, self.label, self.build = "boxoffice", label, build
         self.port = port or harness.free_port()
         harness.require_free_port(self.port)
@@ -327,8 +328,9 @@ class Cluster:
         self.exit_code = None
         self.database = MariaDb(work / "mariadb", cpus=engine_cpus, options=database_options)
         self.database_proxy = FaultProxy(self.database.port) if database_proxy else None
-        self.redis = redis(work / "redis", cpus=engine_cpus)
-        self.kafka = kafka.Kafka(work / "kafka", cpus=engine_cpus)
+        beside_cpus = beside_cpus or engine_cpus
+        self.redis = redis(work / "redis", cpus=beside_cpus)
+        self.kafka = kafka.Kafka(work / "kafka", cpus=beside_cpus)
         self.settings = {
             "store.kind": "mysql",
             "store.mysql.url": f"mysql://root@127.0.0.1:{(self.database_proxy or self.database).port}/boxoffice",
@@ -353,7 +355,7 @@ class Cluster:
         text = text.replace("frontend front\n", "frontend front\n" + "".join(f"    {line}\n" for line in proxy_lines))
         configuration.write_text(text)
         self.proxy = Engine("haproxy", [program("haproxy", "haproxy"), "-db", "-f", configuration],
-                            work / "haproxy.log", lambda: listens(self.port), engine_cpus)
+                            work / "haproxy.log", lambda: listens(self.port), beside_cpus)
         self.child = self.instances[0].child
 
     def start_instance(self, name):

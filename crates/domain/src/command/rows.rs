@@ -17,6 +17,9 @@ pub struct Wants {
     pub sessions: BTreeSet<(ConcertId, SessionId)>,
     /// Balances.
     pub accounts: BTreeSet<UserId>,
+    /// Users without whose account nothing may be decided about them, where others decide too. Those
+    /// whose balance is wanted are among them.
+    pub users: BTreeSet<UserId>,
     /// Seats, and the session that each is thought to be of.
     pub seats: BTreeMap<SeatId, SessionId>,
     /// Reservations. Their seats are wanted too, once it is known which they are.
@@ -38,7 +41,7 @@ impl Wants {
         match command {
             Command::Reserve(reserve) => {
                 self.sessions.insert((reserve.concert, reserve.session));
-                self.accounts.insert(reserve.user);
+                self.users.insert(reserve.user);
                 // A longer list is refused for its length.
                 let most = reserve.limits.seats_per_reservation_max as usize;
                 for seat in reserve.seats.iter().take(most) {
@@ -49,6 +52,7 @@ impl Wants {
             }
             Command::Pay(pay) => {
                 self.accounts.insert(pay.user);
+                self.users.insert(pay.user);
                 self.reservations.insert(pay.reservation);
                 self.tickets.insert(pay.ticket.clone());
             }
@@ -57,6 +61,7 @@ impl Wants {
             }
             Command::Charge(charge) => {
                 self.accounts.insert(charge.user);
+                self.users.insert(charge.user);
             }
             Command::Expire(expire) => {
                 self.reservations.insert(expire.reservation);

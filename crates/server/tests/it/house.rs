@@ -100,6 +100,145 @@ fn each_decider_is_called_in_one_place() {
     }
 }
 
+/// The paths that the `use` declarations of a file name, from the root of its crate.
+fn imports(code: &str, module: &[String]) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for declaration in code.split(';') {
+        let Some((_, tree)) = declaration.rsplit_once("use ") else { continue };
+        let is_start = |line: &str| {
+            let line = line.trim_start();
+            let line = line.trim_start_matches("pub").trim_start();
+            line.starts_with("use ") || (line.starts_with('(') && line.contains(") use "))
+        };
+        if !declaration.lines().any(is_start) {
+            continue;
+        }
+        let mut leaves = Vec::new();
+        spread(&tree.split_whitespace().collect::<Vec<_>>().join(" "), String::new(), &mut leaves);
+        for leaf in leaves {
+            let mut parts: Vec<String> =
+                leaf.split("::").map(|part| part.trim().to_owned()).collect();
+            if let Some(last) = parts.last_mut() {
+                *last = last.split(" as ").next().unwrap().to_owned();
+            }
+            let mut at: Vec<String> = match parts.first().map(String::as_str) {
+                Some("crate") => Vec::new(),
+                Some("self" | "super") => module.to_vec(),
+                _ => continue,
+            };
+            for part in parts {
+                match part.as_str() {
+                    "crate" | "self" => {}
+                    "super" => {
+                        at.pop();
+                    }
+                    _ => at.push(part),
+                }
+            }
+            found.push(at);
+        }
+    }
+    found
+}
+
+/// `a::{b, c::{d, e}}` as `a::b`, `a::c::d`, `a::c::e`.
+fn spread(tree: &str, before: String, leaves: &mut Vec<String>) {
+    let Some(open) = tree.find('{') else {
+        leaves.push(before + tree.trim());
+        return;
+    };
+    let (head, rest) = tree.split_at(open);
+    let before = before + head.trim();
+    let inner = &rest[1..rest.rfind('}').unwrap_or(rest.len())];
+    let (mut depth, mut from) = (0, 0);
+    for (at, c) in inner.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                spread(&inner[from..at], before.clone(), leaves);
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    if !inner[from..].trim().is_empty() {
+        spread(&inner[from..], before, leaves);
+    }
+}
+
+#[test]
+fn no_module_imports_itself_in_a_circle() {
+    assert_eq!(
+        imports(
+            "use crate::a::{self, b::{C, d}};\npub(super) use super::x::Y as Z;\n",
+            &["m".into(), "n".into()]
+        ),
+        [vec!["a"], vec!["a", "b", "C"], vec!["a", "b", "d"], vec!["m", "x", "Y"]]
+            .map(|path| path.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    );
+    for krate in ["domain", "backends", "server", "loadtest"] {
+        let home = root().join("crates").join(krate).join("src");
+        let mut files = Vec::new();
+        sources(&home, &mut files);
+        let is_test = |file: &PathBuf| {
+            let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+            ["tests", "fixture", "browser"].contains(&name.as_str())
+        };
+        let modules: std::collections::BTreeMap<Vec<String>, String> = files
+            .into_iter()
+            .filter(|file| !is_test(file))
+            .map(|file| {
+                let inside = file.strip_prefix(&home).unwrap().with_extension("");
+                let parts =
+                    inside.components().map(|part| part.as_os_str().to_string_lossy().into());
+                let module: Vec<String> = match inside.to_str().unwrap() {
+                    "lib" | "main" => Vec::new(),
+                    _ => parts.collect(),
+                };
+                let text = fs::read_to_string(&file).unwrap();
+                let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+                let code = code.collect::<Vec<_>>().join("\n");
+                (module, code.split("#[cfg(test)]\nmod").next().unwrap().to_owned())
+            })
+            .collect();
+        let arrows: std::collections::BTreeMap<&Vec<String>, Vec<&Vec<String>>> = modules
+            .iter()
+            .map(|(module, code)| {
+                let file_of = |path: Vec<String>| {
+                    let lengths = (1..=path.len()).rev();
+                    let mut prefixes =
+                        lengths.filter_map(|length| modules.get_key_value(&path[..length]));
+                    prefixes.next().map(|(file, _)| file)
+                };
+                let to = imports(code, module).into_iter().filter_map(file_of);
+                (module, to.filter(|to| *to != module).collect())
+            })
+            .collect();
+        assert!(arrows.values().map(Vec::len).sum::<usize>() > 10, "{krate}: imports were found");
+        // Whoever imports nothing that is left is on no circle.
+        let mut left: Vec<&Vec<String>> = arrows.keys().copied().collect();
+        loop {
+            let before = left.len();
+            let still = left.clone();
+            left.retain(|module| arrows[*module].iter().any(|to| still.contains(to)));
+            if left.len() == before {
+                break;
+            }
+        }
+        // What only leads to a circle is not on one.
+        loop {
+            let before = left.len();
+            let still = left.clone();
+            left.retain(|module| still.iter().any(|from| arrows[*from].contains(module)));
+            if left.len() == before {
+                break;
+            }
+        }
+        assert!(left.is_empty(), "{krate}: in a circle: {left:?}");
+    }
+}
+
 #[test]
 fn modules_are_files_beside_their_folders() {
     let mut files = Vec::new();

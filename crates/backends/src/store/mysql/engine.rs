@@ -138,7 +138,7 @@ impl Engine for MysqlEngine {
 
     async fn peek(&mut self, wants: &mut Wants, rows: &mut Rows) -> Result<(), Trouble> {
         let unknown: Vec<UserId> =
-            wants.accounts.iter().copied().filter(|user| !self.has_account(*user)).collect();
+            wants.users.iter().copied().filter(|user| !self.has_account(*user)).collect();
         let peek = sale::peek(&unknown, wants);
         let found = self.send(&peek.packet).await?;
         let have_accounts = peek.read(found, wants, rows).map_err(corrupt)?;

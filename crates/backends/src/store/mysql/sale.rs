@@ -235,7 +235,7 @@ pub(super) fn load(wants: &Wants, absent: &[UserId], rows: &Rows) -> Load {
         });
         load.push(&filled(sql::ACCOUNTS_MAKE, &[&made]), Asked::Nothing);
     }
-    for part in parts(wants.accounts.iter().copied()) {
+    for part in parts(wants.users.iter().copied()) {
         let text = filled(sql::ACCOUNTS_LOCK, &[&list(part.iter().map(|user| user.get()))]);
         load.push(&text, Asked::Accounts(part));
     }

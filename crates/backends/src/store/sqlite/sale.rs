@@ -9,7 +9,7 @@ use boxoffice_domain::command::{
 use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::sales::{Reservation, Seat, SeatState};
 use boxoffice_domain::time::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::rows::{self, Failure, column, entry_kind, items_to_text, seat_columns};
 use crate::cloud_event::cloud_event;
@@ -37,8 +37,11 @@ pub(super) fn load(
     wants: &Wants,
     rows: &mut Rows,
 ) -> Op<()> {
-    for user in &wants.accounts {
-        rows.put_account(*user, balance(connection, *user)?);
+    if !wants.accounts.is_empty() {
+        let mut find = connection.prepare_cached(BALANCE)?;
+        for user in &wants.accounts {
+            rows.put_account(*user, balance_by(&mut find, *user)?);
+        }
     }
     let mut by_session: HashMap<SessionId, Vec<SeatId>> = HashMap::new();
     for (seat, session) in &wants.seats {
@@ -72,8 +75,11 @@ pub(super) fn load(
             rows.put_live_seats((*user, *session), live);
         }
     }
-    for ticket in &wants.tickets {
-        rows.put_ticket(ticket.clone(), is_spent(connection, ticket)?);
+    if !wants.tickets.is_empty() {
+        let mut find = connection.prepare_cached(SPENT)?;
+        for ticket in &wants.tickets {
+            rows.put_ticket(ticket.clone(), is_spent_by(&mut find, ticket)?);
+        }
     }
     if !wants.keys.is_empty() {
         let mut find = connection.prepare_cached(
@@ -138,17 +144,24 @@ fn payment(connection: &Connection, id: PaymentId) -> Op<Option<Payment>> {
         .transpose()
 }
 
+const SPENT: &str = "SELECT 1 FROM spent_ticket WHERE queue = ?1 AND seq = ?2 AND ticket_id = ?3";
+const BALANCE: &str = "SELECT balance FROM account WHERE user_id = ?1";
+
 /// Whether a ticket is spent.
 pub(super) fn is_spent(connection: &Connection, ticket: &TicketRef) -> Op<bool> {
-    let mut find = connection.prepare_cached(
-        "SELECT 1 FROM spent_ticket WHERE queue = ?1 AND seq = ?2 AND ticket_id = ?3",
-    )?;
+    is_spent_by(&mut *connection.prepare_cached(SPENT)?, ticket)
+}
+
+fn is_spent_by(find: &mut Statement<'_>, ticket: &TicketRef) -> Op<bool> {
     Ok(find.exists(params![ticket.queue.as_str(), column(ticket.seq), ticket.id.0])?)
 }
 
 /// Returns the balance of a user; 0 for one never heard of.
 pub(super) fn balance(connection: &Connection, user: UserId) -> Op<i64> {
-    let mut find = connection.prepare_cached("SELECT balance FROM account WHERE user_id = ?1")?;
+    balance_by(&mut *connection.prepare_cached(BALANCE)?, user)
+}
+
+fn balance_by(find: &mut Statement<'_>, user: UserId) -> Op<i64> {
     Ok(find.query_row([user.get()], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
