@@ -148,6 +148,7 @@ pub(super) enum Gather {
     Listening,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are sales")]
 enum Message<J> {
     Sale(Sale),
     Job(J),
@@ -271,6 +272,7 @@ struct Runner<E: Engine> {
 }
 
 /// What is done in one transaction.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are sales")]
 enum Entry<J> {
     Sale(Sale),
     Job(J),

@@ -4,6 +4,7 @@
 //! shards by their key, and a relay works on the shards whose rows in `outbox_shard` it has locked;
 //! the lock ends with the transaction in which its events are marked as published.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::inner::Inner;
-use super::pool::{Lane, Lease};
+use super::pool::{Lane, Lease, Packet};
 use super::rows::{Failure, take as column};
 use super::sql;
 use crate::Fault;
@@ -118,14 +119,32 @@ async fn forget(lease: &mut Lease, rows: &[OutboxRow]) -> Result<(), Failure> {
     if rows.is_empty() {
         return Ok(());
     }
-    let ids = || rows.iter().map(|row| Value::from(row.id)).collect::<Vec<_>>();
-    // What is there, not what we were given: an event is counted once.
-    let counts = lease.rows(&sql::listed(sql::EVENTS_COUNT, rows.len()), ids()).await?;
-    lease.exec(&sql::listed(sql::EVENTS_FORGET, rows.len()), ids()).await?;
-    for mut row in counts {
-        let row = &mut row;
-        let (topic, count, last): (String, i64, i64) =
-            (column(row, 0)?, column(row, 1)?, column(row, 2)?);
+    // Ids follow each other nearly always, and a run of them is one look-up.
+    let mut packet = Packet::default();
+    for run in rows.chunk_by(|row, next| next.id == row.id + 1) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        packet
+            .push(&sql::filled(sql::EVENTS_FORGET, &[&first.id.to_string(), &last.id.to_string()]));
+    }
+    let ran = lease.packet(&packet, None).await.map_err(|(_, failure)| failure)?;
+    // What was there, not what we were given: an event is counted once.
+    let forgotten: u64 = ran.iter().map(|ran| ran.found).sum();
+    let mut sums: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    for row in rows {
+        let (count, last) = sums.entry(&row.topic).or_default();
+        *count += 1;
+        *last = (*last).max(row.id);
+    }
+    if forgotten == 0 {
+        return Ok(());
+    }
+    if forgotten != rows.len() as u64 {
+        return Err(Failure::Corrupt(format!(
+            "of {} events that were published only {forgotten} were there",
+            rows.len()
+        )));
+    }
+    for (topic, (count, last)) in sums {
         lease.exec(sql::PUBLISHED_ADD, vec![topic.into(), count.into(), last.into()]).await?;
     }
     Ok(())

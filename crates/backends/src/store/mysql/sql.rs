@@ -1,6 +1,7 @@
 //! Every statement that the store sends while it runs, in one list: a test asks the server how it
 //! would carry out each of them on a million rows. `{list}` stands for values, `{rows}` for rows in
-//! brackets, `{cases}` for the branches of a CASE.
+//! brackets, `{cases}` for the branches of a CASE,
+//! `{first}` and `{last}` for ids.
 //!
 //! Only what MySQL 8 and MariaDB 10.6 both understand. Rows are locked by primary key and in its
 //! order; `FORCE INDEX` keeps the server from locking its way through a table that is small.
@@ -78,9 +79,7 @@ statements! {
     SHARDS_LOCK = "SELECT shard FROM outbox_shard ORDER BY shard FOR UPDATE SKIP LOCKED";
     EVENTS_OF_SHARDS = "SELECT id, topic, event_key, body FROM outbox FORCE INDEX (PRIMARY) \
         WHERE shard IN ({list}) ORDER BY id LIMIT ?";
-    EVENTS_COUNT = "SELECT topic, COUNT(*), MAX(id) FROM outbox FORCE INDEX (PRIMARY) \
-        WHERE id IN ({list}) GROUP BY topic ORDER BY topic";
-    EVENTS_FORGET = "DELETE FROM outbox WHERE id IN ({list})";
+    EVENTS_FORGET = "DELETE FROM outbox WHERE id BETWEEN {first} AND {last}";
     PUBLISHED_ADD = "INSERT INTO published (topic, sent, last_id) VALUES (?, ?, ?) \
         ON DUPLICATE KEY UPDATE sent = sent + VALUES(sent), \
         last_id = GREATEST(last_id, VALUES(last_id))";
