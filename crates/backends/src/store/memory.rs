@@ -306,12 +306,8 @@ impl Engine for MemoryEngine {
     }
 
     async fn add_ids(&mut self, ids: &mut Ids, _needed: IdsNeeded) -> Result<(), Trouble> {
-        // Opening entries of a seed are made beside the batches; what they used is gone.
-        let seeded = self.0.data.lock().seeded_entries();
-        if let Some(after) = seeded {
-            ids.entries = Default::default();
-            ids.entries.add(after + 1..i64::MAX);
-        }
+        // All that were left are there from the start; only a seed makes entries beside the sale.
+        ids.entries.skip_to(self.0.data.lock().seeded_entry);
         Ok(())
     }
 

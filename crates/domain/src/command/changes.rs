@@ -138,6 +138,13 @@ impl IdRange {
         }
     }
 
+    /// Drops the ids up to this one: something else has used them.
+    pub fn skip_to(&mut self, used: i64) {
+        for run in [&mut self.now, &mut self.then] {
+            run.start = run.start.max(used.saturating_add(1)).min(run.end.max(run.start));
+        }
+    }
+
     /// Returns the next id, which stays there until it is taken.
     pub(super) fn next(&self) -> Option<i64> {
         self.now.clone().next().or_else(|| self.then.clone().next())

@@ -361,6 +361,14 @@ fn ids_come_in_runs_and_none_comes_twice() {
     assert_eq!(taken, [5, 6, 20, 21]);
     ids.add(30..31);
     assert_eq!((ids.next(), ids.take(), ids.take()), (Some(30), Some(30), None));
+    ids.add(40..44);
+    ids.add(50..53);
+    ids.skip_to(41);
+    assert_eq!((ids.next(), ids.left()), (Some(42), 5));
+    ids.skip_to(50);
+    assert_eq!((ids.next(), ids.left()), (Some(51), 2));
+    ids.skip_to(99);
+    assert_eq!((ids.next(), ids.left()), (None, 0));
 }
 
 #[test]

@@ -47,8 +47,8 @@ pub(super) struct Data {
     pub(super) settings: BTreeMap<&'static str, String>,
     /// The latest time that was seen.
     latest: Timestamp,
-    /// The last entry that a seed has made since the batches were told.
-    seeded: Option<i64>,
+    /// The last entry that a seed has made.
+    pub(super) seeded_entry: i64,
 }
 
 /// A queue.
@@ -193,14 +193,9 @@ impl Data {
             let kind = EntryKind::Opening;
             self.entries.insert(id, PointsEntry { id, user, amount, balance, kind, at: now });
             self.accounts.insert(user, balance);
-            self.seeded = Some(id);
+            self.seeded_entry = id;
         }
         self.latest = self.latest.max(now);
-    }
-
-    /// Returns the last entry that a seed has made, once.
-    pub(super) fn seeded_entries(&mut self) -> Option<i64> {
-        self.seeded.take()
     }
 
     // ---- what is for sale ----

@@ -23,7 +23,8 @@ pub(super) struct LastIds {
     pub(super) concert: i64,
     pub(super) session: i64,
     pub(super) seat: i64,
-    pub(super) entry: i64,
+    /// The last entry of the ledger that a seed has made.
+    pub(super) seeded_entry: i64,
     pub(super) outbox: i64,
 }
 
@@ -53,7 +54,7 @@ pub(super) fn everything(
         concert: highest(connection, "SELECT MAX(id) FROM concert")?,
         session: highest(connection, "SELECT MAX(id) FROM session")?,
         seat: highest(connection, "SELECT MAX(id) FROM seat")?,
-        entry: highest(connection, "SELECT MAX(id) FROM points_entry")?,
+        seeded_entry: 0,
         // Rows leave the outbox, and an id must not come back: consumers saw it.
         outbox: last_event(connection)?,
     };
@@ -62,8 +63,13 @@ pub(super) fn everything(
     let after = |highest: i64| highest + 1..i64::MAX;
     ids.reservations.add(after(highest(connection, "SELECT MAX(id) FROM reservation")?));
     ids.payments.add(after(highest(connection, "SELECT MAX(id) FROM payment")?));
-    ids.entries.add(after(last.entry));
+    ids.entries.add(after(last_entry(connection)?));
     Ok((Catalog::from_parts(concerts, inventories), last, ids))
+}
+
+/// The highest id of an entry in the ledger.
+pub(super) fn last_entry(connection: &Connection) -> Load<i64> {
+    highest(connection, "SELECT MAX(id) FROM points_entry")
 }
 
 /// The highest outbox id ever used.

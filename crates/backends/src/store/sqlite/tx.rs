@@ -445,14 +445,17 @@ impl<'a> Tx<'a> {
 
     pub(super) fn seed(&mut self, seed: &Seed, now: Timestamp) -> Op<()> {
         let mut changes = Changes::default();
+        // The sale has ids of its own; it is told what was used here.
+        let mut last = load::last_entry(self.connection)?;
         for user in seed.users.clone().filter_map(UserId::new) {
             let amount = seed.points;
             let balance = sale::balance(self.connection, user)? + amount;
-            let (id, kind) = (next(&mut self.state.last.entry), EntryKind::Opening);
+            let (id, kind) = (next(&mut last), EntryKind::Opening);
             changes.accounts.insert(user, balance);
             changes.entries.push(PointsEntry { id, user, amount, balance, kind, at: now });
         }
         sale::save(self.connection, &changes, &mut self.state.last.outbox)?;
+        self.state.last.seeded_entry = last;
         for (concert, sessions) in &seed.concerts {
             let id = self.create_concert(concert)?;
             for (starts_at, seats) in sessions {

@@ -110,8 +110,9 @@ impl Engine for SqliteWriter {
         self.state.catalog.load_full()
     }
 
-    async fn add_ids(&mut self, _ids: &mut Ids, _needed: IdsNeeded) -> Result<(), Trouble> {
-        // The writer had all that are left from the start.
+    async fn add_ids(&mut self, ids: &mut Ids, _needed: IdsNeeded) -> Result<(), Trouble> {
+        // All that were left are there from the start; only a seed makes entries beside the sale.
+        ids.entries.skip_to(self.state.last.seeded_entry);
         Ok(())
     }
 
