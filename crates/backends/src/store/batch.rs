@@ -144,7 +144,7 @@ pub(super) enum Gather {
     /// On a thread of its own, which sleeps and looks: whoever answers requests works through them
     /// faster when not interrupted for each few.
     Looking,
-    /// Beside other tasks, woken as commands come, until there are as many as last time.
+    /// Beside other tasks, woken as commands come, until there are as many as can be expected.
     Listening,
 }
 
@@ -293,6 +293,7 @@ impl<E: Engine> Runner<E> {
         let mut locked: Vec<Entry<E::Job>> = Vec::new();
         let mut pause = LOCKED_PAUSE;
         let mut last_commands = 0;
+        let mut expected = 0;
         while self.open || !locked.is_empty() {
             let room = self.options.batch_max.saturating_sub(locked.len()).max(1);
             if locked.is_empty() {
@@ -312,7 +313,7 @@ impl<E: Engine> Runner<E> {
                     Gather::Never => {}
                     Gather::Looking => self.look_for_more(),
                     Gather::Listening => {
-                        self.listen_for_more(&mut inbox, last_commands.min(room)).await;
+                        self.listen_for_more(&mut inbox, expected.min(room)).await;
                     }
                 }
             }
@@ -335,6 +336,8 @@ impl<E: Engine> Runner<E> {
             }
             last_commands = batch.len();
             locked = self.work_off(batch).await;
+            // Those who have just been answered come again, and others have come meanwhile.
+            expected = last_commands + self.receiver.len();
             pause = if waited_only { (pause * 2).min(LOCKED_PAUSE_MAX) } else { LOCKED_PAUSE };
         }
     }

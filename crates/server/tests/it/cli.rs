@@ -628,7 +628,7 @@ fn a_file_that_is_not_our_store_is_left_as_it_is() {
     run(&data, &["migrate"]).ok();
     sql(&data, "PRAGMA user_version = 99");
     refused(&["schema version 99", "knows 3", "newer boxoffice"]);
-    sql(&data, "PRAGMA user_version = 2");
+    sql(&data, "PRAGMA user_version = 3");
     run(&data, &["audit"]).ok();
 }
 
