@@ -304,7 +304,9 @@ impl<E: Engine> Runner<E> {
                 // Whoever comes meanwhile does not wait for those that are locked.
                 tokio::select! {
                     biased;
-                    _ = self.receiver.recv_many(&mut inbox, 1), if self.open => {}
+                    came = self.receiver.recv_many(&mut inbox, 1), if self.open => {
+                        self.open = came > 0;
+                    }
                     () = sleep(pause) => {}
                 }
             }
@@ -334,9 +336,11 @@ impl<E: Engine> Runner<E> {
                     }
                 }
             }
-            last_commands = batch.len();
+            let commands = batch.len();
             locked = self.work_off(batch).await;
-            // Those who have just been answered come again, and others have come meanwhile.
+            // Those who have just been answered come again, and others have come meanwhile. Whoever
+            // waits for a lock does neither.
+            last_commands = commands - locked.len();
             expected = last_commands + self.receiver.len();
             pause = if waited_only { (pause * 2).min(LOCKED_PAUSE_MAX) } else { LOCKED_PAUSE };
         }

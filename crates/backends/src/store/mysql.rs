@@ -1,8 +1,8 @@
 //! The store in a MySQL or MariaDB database, which several instances may share.
 //!
-//! Every operation is one transaction at READ COMMITTED whose locks, taken in one order, decide
-//! what happens one after another: no rule depends on what this process remembers. Purchases have
-//! connections of their own, so that neither a sweep nor an audit keeps a buyer waiting. Every wait
+//! Batches of the sale, and other operations one by one, are transactions at READ COMMITTED whose
+//! locks, taken in one order, decide what happens one after another: no rule depends on what this
+//! process remembers. Purchases have connections of their own, so that neither a sweep nor an audit keeps a buyer waiting. Every wait
 //! has an end, after which the answer is that nothing happened, or that nobody knows.
 
 mod audit;

@@ -5,7 +5,6 @@
 //! away is bounded too, so that a server that swallows everything costs no more than the time-outs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
@@ -59,21 +58,17 @@ pub(super) struct Pool {
     options: PoolOptions,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<(Conn, Instant)>>,
-    /// Who waits for a connection.
-    pub(super) waiting: AtomicU64,
 }
 
 impl Pool {
     pub(super) fn new(options: PoolOptions) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(options.size));
-        Arc::new(Self { options, permits, idle: Mutex::default(), waiting: AtomicU64::new(0) })
+        Arc::new(Self { options, permits, idle: Mutex::default() })
     }
 
     /// A connection for one operation, whose time begins now.
     pub(super) async fn acquire(self: &Arc<Self>) -> Result<Lease, Failure> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
         let permit = timeout(self.options.wait, self.permits.clone().acquire_owned()).await;
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
         let permit = match permit {
             Ok(Ok(permit)) => permit,
             Ok(Err(_)) => return Err(Failure::Unavailable("the store is closed".into())),
