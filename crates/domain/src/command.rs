@@ -234,6 +234,24 @@ pub enum Outcome {
     LeaveQueue,
 }
 
+impl Outcome {
+    /// Whether it says that something was done before, which must then be certain to last.
+    pub const fn confirms_earlier(&self) -> bool {
+        use ReservationRejected::Settle;
+        match self {
+            Self::Reserve(Ok(answer)) => answer.replayed,
+            Self::Pay(Ok(answer)) => answer.replayed,
+            Self::Charge(Ok(answer)) => answer.replayed,
+            Self::Pay(Err(Settle(SettleRejected::AlreadyPaid)))
+            | Self::Cancel(Err(Settle(SettleRejected::AlreadyPaid | SettleRejected::Cancelled))) => {
+                true
+            }
+            Self::Reserve(Err(_)) | Self::Pay(Err(_)) | Self::Charge(Err(_)) => false,
+            Self::Cancel(_) | Self::Expire(_) | Self::LeaveQueue => false,
+        }
+    }
+}
+
 impl Command {
     /// Returns the time at which the command was asked for.
     pub const fn now(&self) -> Timestamp {
@@ -244,6 +262,22 @@ impl Command {
             Self::Charge(charge) => charge.now,
             Self::Expire(expire) => expire.now,
             Self::LeaveQueue(leave_queue) => leave_queue.now,
+        }
+    }
+
+    /// Returns the rows that the command is known to decide on. The seats of a reservation are not
+    /// among them: they show once it is loaded.
+    pub fn rows(&self) -> Vec<RowId> {
+        match self {
+            Self::Reserve(reserve) => {
+                let seats = reserve.seats.iter().map(|seat| RowId::Seat(*seat));
+                seats.chain([RowId::Account(reserve.user)]).collect()
+            }
+            Self::Pay(pay) => vec![RowId::Reservation(pay.reservation), RowId::Account(pay.user)],
+            Self::Cancel(cancel) => vec![RowId::Reservation(cancel.reservation)],
+            Self::Expire(expire) => vec![RowId::Reservation(expire.reservation)],
+            Self::Charge(charge) => vec![RowId::Account(charge.user)],
+            Self::LeaveQueue(_) => Vec::new(),
         }
     }
 

@@ -2,12 +2,14 @@
 //! another, save what has changed, commit, publish, answer.
 //!
 //! There is no waiting window for whoever comes alone; a batch is what came while the one before it
-//! was under way. An [`Engine`] knows how its store does each step, and no order of steps.
+//! was under way. A store that can do several transactions at a time has as many engines: where
+//! enough commands wait whose rows nobody under way wants, they are a batch beside it. An [`Engine`]
+//! knows how its store does each step, and no order of steps.
 //!
 //! A command whose rows another transaction has locked holds up nobody: it goes into the next batch,
 //! with all that come behind it for one of its rows, until its time is up.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -18,7 +20,8 @@ use boxoffice_domain::command::{
 };
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::catalog::Catalog;
 use super::stats::{Commit, CommitObserver};
@@ -50,7 +53,7 @@ impl Trouble {
 }
 
 /// Other work in a transaction of the store, which knows whom to answer.
-pub(super) trait Job: Send {
+pub(super) trait Job: Send + 'static {
     /// Answers whoever asked.
     fn answer(self, committed: Result<(), Fault>);
 }
@@ -66,7 +69,7 @@ impl Job for NoJob {
 
 /// How a store does the steps of a batch. They are called in the order in which they stand here;
 /// after an error only [`Engine::roll_back`].
-pub(super) trait Engine: Send {
+pub(super) trait Engine: Send + 'static {
     /// Other work that shares the transactions of the sale.
     type Job: Job;
 
@@ -109,6 +112,10 @@ pub(super) trait Engine: Send {
 
     /// Saves the changes and makes the transaction durable.
     fn commit(&mut self, changes: &Changes) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Ends a transaction that has changed nothing, once all that it has seen is durable: others may
+    /// see a commit that is still on its way to the disk.
+    fn await_durable(&mut self) -> impl Future<Output = Result<(), Trouble>> + Send;
 
     /// Undoes the transaction, if there is one.
     fn roll_back(&mut self) -> impl Future<Output = ()> + Send;
@@ -230,6 +237,11 @@ pub(super) async fn answered(
 
 /// A batch of so many commands says that there is a rush.
 const RUSH_COMMANDS: usize = 8;
+/// So many commands are worth a batch beside one that is under way; fewer would cost more in
+/// statements than they gain in time, ...
+const BESIDE_MIN: usize = 64;
+/// ... unless that one takes so long: something holds it up, and nobody else is to wait for it.
+const BESIDE_AFTER: Duration = Duration::from_millis(25);
 /// Looking for more, this is the time between two looks. They are taken when none have come, ...
 const GATHER_STEP: Duration = Duration::from_millis(1);
 /// ... or when it was looked so many times.
@@ -246,29 +258,41 @@ const LOCKED_PAUSE: Duration = Duration::from_millis(2);
 const LOCKED_PAUSE_MAX: Duration = Duration::from_millis(32);
 
 /// Makes the way to the batches, and what works them off until it is told to close or nobody can
-/// reach it any more.
+/// reach it any more. The first engine begins with the ids.
 pub(super) fn batches<E: Engine>(
-    engine: E,
+    engines: Vec<E>,
     ids: Ids,
     latest: Timestamp,
     options: BatchOptions,
 ) -> (Sales<E::Job>, impl Future<Output = ()> + Send) {
     let (sender, receiver) = mpsc::channel(options.queue_max.max(1));
     let latest = Arc::new(AtomicI64::new(latest.0));
-    let sales = Sales { sender, latest: latest.clone() };
-    (sales, Runner { engine, options, ids, latest, receiver, open: true }.run())
-}
-
-struct Runner<E: Engine> {
-    engine: E,
-    options: BatchOptions,
-    ids: Ids,
-    /// The latest time at which anything was decided. Requests do not get here in the order of
-    /// their times (a slow body, a busy thread), and deciding one of them in the past of another
-    /// would give the same seat to a hold that is over and to the one that came after it.
-    latest: Arc<AtomicI64>,
-    receiver: mpsc::Receiver<Message<E::Job>>,
-    open: bool,
+    let options = Arc::new(options);
+    let mut ids = Some(ids);
+    let sellers = engines.into_iter().map(|engine| Seller {
+        engine,
+        options: options.clone(),
+        ids: ids.take().unwrap_or_default(),
+        latest: latest.clone(),
+    });
+    let idle: Vec<Seller<E>> = sellers.collect();
+    let runner = Runner {
+        does_several: idle.len() > 1,
+        idle,
+        under_way: JoinSet::new(),
+        known: Vec::new(),
+        waiting: VecDeque::new(),
+        options,
+        receiver,
+        open: true,
+        begun: 0,
+        last_done: 0,
+        expected: 0,
+        pause: LOCKED_PAUSE,
+        looked_at: 0,
+        is_slow: false,
+    };
+    (Sales { sender, latest }, runner.run())
 }
 
 /// What is done in one transaction.
@@ -286,71 +310,252 @@ enum Done {
     Locked,
 }
 
+/// Makes batches of what comes, and has them done.
+struct Runner<E: Engine> {
+    /// Those who do batches and have none.
+    idle: Vec<Seller<E>>,
+    /// Whether there was ever more than one of them.
+    does_several: bool,
+    under_way: JoinSet<Ended<E>>,
+    /// What is known of each batch under way. Empty where none is ever done beside another.
+    known: Vec<UnderWay>,
+    /// What has come and is in no batch yet, in its order.
+    waiting: VecDeque<Entry<E::Job>>,
+    options: Arc<BatchOptions>,
+    receiver: mpsc::Receiver<Message<E::Job>>,
+    open: bool,
+    /// How many batches were begun.
+    begun: u64,
+    /// How many commands the last batch has done, ...
+    last_done: usize,
+    /// ... and how many are to be expected after it.
+    expected: usize,
+    /// Before those that wait for a lock are tried again.
+    pause: Duration,
+    /// Of those who wait, how many were not enough for a batch beside the one under way.
+    looked_at: usize,
+    /// Whether the batch under way takes so long that one is.
+    is_slow: bool,
+}
+
+/// A batch that is being done.
+struct UnderWay {
+    number: u64,
+    commands: usize,
+    /// The rows that it wants, as far as its commands tell.
+    rows: HashSet<RowId>,
+    began: Instant,
+}
+
+/// A batch that is over.
+struct Ended<E: Engine> {
+    number: u64,
+    seller: Seller<E>,
+    /// How many commands it had.
+    commands: usize,
+    /// Those whose rows were locked.
+    locked: Vec<Entry<E::Job>>,
+    /// Why whoever waits for the store is not to wait any longer.
+    away: Option<Fault>,
+}
+
 impl<E: Engine> Runner<E> {
     async fn run(mut self) {
         let _guard = StopOnPanic;
-        let mut inbox: Vec<Message<E::Job>> = Vec::new();
-        let mut locked: Vec<Entry<E::Job>> = Vec::new();
-        let mut pause = LOCKED_PAUSE;
-        let mut last_commands = 0;
-        let mut expected = 0;
-        while self.open || !locked.is_empty() {
-            let room = self.options.batch_max.saturating_sub(locked.len()).max(1);
-            if locked.is_empty() {
-                if self.receiver.recv_many(&mut inbox, 1).await == 0 {
-                    break;
-                }
-            } else {
-                // Whoever comes meanwhile does not wait for those that are locked.
-                tokio::select! {
-                    biased;
-                    came = self.receiver.recv_many(&mut inbox, 1), if self.open => {
-                        self.open = came > 0;
-                    }
-                    () = sleep(pause) => {}
-                }
+        loop {
+            if !self.under_way.is_empty() {
+                self.go_on().await;
+            } else if !self.start().await {
+                return;
             }
-            if last_commands >= RUSH_COMMANDS {
-                match self.options.gather {
-                    Gather::Never => {}
-                    Gather::Looking => self.look_for_more(),
-                    Gather::Listening => {
-                        self.listen_for_more(&mut inbox, expected.min(room)).await;
-                    }
-                }
-            }
-            while inbox.len() < room
-                && let Ok(message) = self.receiver.try_recv()
-            {
-                inbox.push(message);
-            }
-            let mut batch = std::mem::take(&mut locked);
-            let waited_only = inbox.is_empty();
-            for message in inbox.drain(..) {
-                match message {
-                    Message::Sale(sale) => batch.push(Entry::Sale(sale)),
-                    Message::Job(job) => batch.push(Entry::Job(job)),
-                    Message::Close => {
-                        self.open = false;
-                        self.receiver.close();
-                    }
-                }
-            }
-            let commands = batch.len();
-            locked = self.work_off(batch).await;
-            // Those who have just been answered come again, and others have come meanwhile. Whoever
-            // waits for a lock does neither.
-            last_commands = commands - locked.len();
-            expected = last_commands + self.receiver.len();
-            pause = if waited_only { (pause * 2).min(LOCKED_PAUSE_MAX) } else { LOCKED_PAUSE };
         }
     }
 
+    /// Begins a batch of what comes, where none is under way. Returns false when nothing will come.
+    async fn start(&mut self) -> bool {
+        let all_locked = self.waiting.iter().all(Entry::was_locked);
+        if self.waiting.is_empty() {
+            if !self.open || !self.receive(1).await {
+                return false;
+            }
+        } else if all_locked {
+            // Whoever comes meanwhile does not wait for those that are locked.
+            let pause = self.pause;
+            tokio::select! {
+                biased;
+                _ = self.receive(1), if self.open => {}
+                () = sleep(pause) => {}
+            }
+        }
+        if self.last_done >= RUSH_COMMANDS {
+            match self.options.gather {
+                Gather::Never => {}
+                Gather::Looking => self.look_for_more(),
+                Gather::Listening => self.listen_for_more().await,
+            }
+        }
+        self.take_more();
+        let only_locked = all_locked && self.waiting.iter().all(Entry::was_locked);
+        self.pause =
+            if only_locked { (self.pause * 2).min(LOCKED_PAUSE_MAX) } else { LOCKED_PAUSE };
+        let count = self.waiting.len().min(self.options.batch_max);
+        let batch = self.waiting.drain(..count).collect();
+        self.begin(batch);
+        true
+    }
+
+    /// Waits for the end of a batch under way, and begins another one beside it if that is worth it.
+    async fn go_on(&mut self) {
+        // Where nobody is there to do it, what comes is left where it is.
+        let idle = !self.idle.is_empty();
+        let receives = idle && self.open && self.waiting.len() < 2 * self.options.batch_max;
+        let slow_at = self.known.iter().map(|batch| batch.began + BESIDE_AFTER).min();
+        let slow_at = slow_at.filter(|_| idle && !self.is_slow && !self.waiting.is_empty());
+        let mut came = Vec::new();
+        let ended = tokio::select! {
+            biased;
+            ended = self.under_way.join_next() => ended,
+            count = self.receiver.recv_many(&mut came, self.options.batch_max), if receives => {
+                self.open &= count > 0;
+                None
+            }
+            () = sleep_until(slow_at.unwrap_or_else(Instant::now)), if slow_at.is_some() => None,
+        };
+        came.into_iter().for_each(|message| self.put(message));
+        if let Some(ended) = ended {
+            self.end(ended);
+        }
+        if self.known.is_empty() || self.idle.is_empty() {
+            return;
+        }
+        if !self.is_slow && self.known.iter().any(|batch| batch.began.elapsed() >= BESIDE_AFTER) {
+            (self.looked_at, self.is_slow) = (0, true);
+        }
+        let under_way: usize = self.known.iter().map(|batch| batch.commands).sum();
+        let enough = if self.is_slow { 1 } else { BESIDE_MIN.max(under_way * 3 / 4) };
+        if self.waiting.len() >= self.looked_at + enough {
+            self.begin_beside(enough);
+            self.looked_at = self.waiting.len();
+        }
+    }
+
+    /// Waits until something comes, and takes it, at most so many at once. Returns whether anything
+    /// did.
+    async fn receive(&mut self, most: usize) -> bool {
+        let mut came = Vec::new();
+        let any = self.receiver.recv_many(&mut came, most).await > 0;
+        self.open &= any;
+        came.into_iter().for_each(|message| self.put(message));
+        any
+    }
+
+    /// Takes what is there without waiting, as far as there is room in a batch.
+    fn take_more(&mut self) {
+        while self.open
+            && self.waiting.len() < self.options.batch_max
+            && let Ok(message) = self.receiver.try_recv()
+        {
+            self.put(message);
+        }
+    }
+
+    fn put(&mut self, message: Message<E::Job>) {
+        match message {
+            // Who comes after the end is told so by nobody's answering.
+            _ if !self.open => {}
+            Message::Sale(sale) => self.waiting.push_back(Entry::Sale(sale)),
+            Message::Job(job) => self.waiting.push_back(Entry::Job(job)),
+            Message::Close => {
+                self.open = false;
+                self.receiver.close();
+            }
+        }
+    }
+
+    /// Has a batch done by somebody who has none.
+    fn begin(&mut self, batch: Vec<Entry<E::Job>>) {
+        let Some(mut seller) = self.idle.pop() else { return };
+        self.begun += 1;
+        let number = self.begun;
+        (self.looked_at, self.is_slow) = (0, false);
+        if self.does_several {
+            let rows = commands(&batch).flat_map(Command::rows).collect();
+            let (commands, began) = (batch.len(), Instant::now());
+            self.known.push(UnderWay { number, commands, rows, began });
+        }
+        self.under_way.spawn(async move {
+            let _guard = StopOnPanic;
+            let commands = batch.len();
+            let (locked, away) = seller.work_off(batch).await;
+            Ended { number, seller, commands, locked, away }
+        });
+    }
+
+    /// Has those done beside the batch under way who want none of its rows, if they are enough.
+    /// Whoever waits behind it is not overtaken at a row either.
+    fn begin_beside(&mut self, enough: usize) {
+        let mut behind: HashSet<RowId> = HashSet::new();
+        // Those that wait for a lock have been tried, and are no reason to try again.
+        let (mut free, mut reasons) = (0, 0);
+        let is_free: Vec<bool> = self
+            .waiting
+            .iter()
+            .map(|entry| {
+                let Entry::Sale(sale) = entry else { return false };
+                let rows = sale.command.rows();
+                let wanted = |row: &RowId| self.known.iter().any(|batch| batch.rows.contains(row));
+                if free == self.options.batch_max
+                    || rows.iter().any(|row| wanted(row) || behind.contains(row))
+                {
+                    behind.extend(rows);
+                    return false;
+                }
+                free += 1;
+                reasons += usize::from(!sale.was_locked);
+                true
+            })
+            .collect();
+        if reasons < enough {
+            return;
+        }
+        let mut batch = Vec::with_capacity(free);
+        for (entry, is_free) in std::mem::take(&mut self.waiting).into_iter().zip(is_free) {
+            if is_free {
+                batch.push(entry);
+            } else {
+                self.waiting.push_back(entry);
+            }
+        }
+        self.begin(batch);
+    }
+
+    /// Takes note of a batch that is over.
+    fn end(&mut self, ended: Result<Ended<E>, JoinError>) {
+        let Ended { number, seller, commands, locked, away } = match ended {
+            Ok(ended) => ended,
+            // Who panicked has stopped the process, and a runtime that ends takes all along.
+            Err(_) => return,
+        };
+        self.idle.push(seller);
+        self.known.retain(|batch| batch.number != number);
+        if let Some(fault) = away {
+            self.refuse_waiting(&fault);
+        }
+        (self.looked_at, self.is_slow) = (0, false);
+        // Those who have just been answered come again, and others have come meanwhile. Whoever waits
+        // for a lock does neither.
+        self.last_done = commands - locked.len();
+        let came = self.waiting.iter().filter(|entry| !entry.was_locked()).count();
+        self.expected = self.last_done + came + self.receiver.len();
+        locked.into_iter().rev().for_each(|entry| self.waiting.push_front(entry));
+    }
+
     fn look_for_more(&self) {
+        // The one that is taken already has come too: where nobody else has yet, others may.
         let mut waiting = 0;
         for _ in 0..GATHER_STEPS {
             std::thread::sleep(GATHER_STEP);
-            let now = self.receiver.len();
+            let now = self.waiting.len() + self.receiver.len();
             if now == waiting || now >= self.options.batch_max {
                 return;
             }
@@ -358,15 +563,15 @@ impl<E: Engine> Runner<E> {
         }
     }
 
-    async fn listen_for_more(&mut self, inbox: &mut Vec<Message<E::Job>>, enough: usize) {
+    async fn listen_for_more(&mut self) {
+        let enough = self.expected.min(self.options.batch_max);
         let end = sleep(GATHER_MAX);
         tokio::pin!(end);
-        while inbox.len() < enough && self.open {
-            let room = enough - inbox.len();
+        while self.waiting.len() < enough && self.open {
             tokio::select! {
                 biased;
-                came = self.receiver.recv_many(inbox, room) => {
-                    if came == 0 {
+                came = self.receive(enough - self.waiting.len()) => {
+                    if !came {
                         return;
                     }
                 }
@@ -375,9 +580,39 @@ impl<E: Engine> Runner<E> {
         }
     }
 
-    /// Does a batch, and answers all of it but those whose rows are locked, which it returns.
-    async fn work_off(&mut self, batch: Vec<Entry<E::Job>>) -> Vec<Entry<E::Job>> {
-        let mut locked = Vec::new();
+    /// Whoever has waited for a store that did not answer is not to wait for the next try as well.
+    fn refuse_waiting(&mut self, fault: &Fault) {
+        while self.open
+            && let Ok(message) = self.receiver.try_recv()
+        {
+            self.put(message);
+        }
+        for entry in std::mem::take(&mut self.waiting) {
+            if entry.was_locked() {
+                self.waiting.push_back(entry);
+            } else {
+                refuse(entry, fault);
+            }
+        }
+    }
+}
+
+/// Does one batch at a time.
+struct Seller<E> {
+    engine: E,
+    options: Arc<BatchOptions>,
+    ids: Ids,
+    /// The latest time at which anything was decided. Requests do not get here in the order of
+    /// their times (a slow body, a busy thread), and deciding one of them in the past of another
+    /// would give the same seat to a hold that is over and to the one that came after it.
+    latest: Arc<AtomicI64>,
+}
+
+impl<E: Engine> Seller<E> {
+    /// Does a batch, and answers all of it but those whose rows are locked, which it returns. Also
+    /// returns why nobody is to wait for the next one, if that is so.
+    async fn work_off(&mut self, batch: Vec<Entry<E::Job>>) -> (Vec<Entry<E::Job>>, Option<Fault>) {
+        let (mut locked, mut given_up) = (Vec::new(), None);
         // Rows of commands that wait: who comes behind one of them waits as well.
         let mut blocked: HashSet<RowId> = HashSet::new();
         let batch = self.without_late(batch);
@@ -409,7 +644,7 @@ impl<E: Engine> Runner<E> {
                         let away = matches!(trouble, Trouble::Away(_));
                         let fault = trouble.into_fault();
                         if away && began.elapsed() >= GIVEN_UP {
-                            self.refuse_waiting(&fault);
+                            given_up = Some(fault.clone());
                         }
                         for entry in group {
                             match entry {
@@ -425,21 +660,7 @@ impl<E: Engine> Runner<E> {
                 }
             }
         }
-        locked
-    }
-
-    /// Whoever has waited for a store that did not answer is not to wait for the next try as well.
-    fn refuse_waiting(&mut self, fault: &Fault) {
-        while let Ok(message) = self.receiver.try_recv() {
-            match message {
-                Message::Sale(sale) => refuse(Entry::<E::Job>::Sale(sale), fault),
-                Message::Job(job) => job.answer(Err(fault.clone())),
-                Message::Close => {
-                    self.open = false;
-                    self.receiver.close();
-                }
-            }
-        }
+        (locked, given_up)
     }
 
     /// Refuses those whose time was up before anybody looked at them.
@@ -512,7 +733,13 @@ impl<E: Engine> Runner<E> {
         if changes.is_empty() && !has_jobs {
             // What was found under the locks is as good as what a commit leaves.
             self.engine.publish(&changes);
-            self.engine.roll_back().await;
+            let confirms =
+                |done: &Done| matches!(done, Done::Answer(Ok(it)) if it.confirms_earlier());
+            if !done.iter().any(confirms) {
+                self.engine.roll_back().await;
+            } else if let Err(trouble) = self.engine.await_durable().await {
+                return (Err(trouble), ids);
+            }
             return (Ok(done), ids);
         }
         if let Err(trouble) = self.engine.commit(&changes).await {
@@ -598,6 +825,12 @@ impl<E: Engine> Runner<E> {
             })));
         }
         done
+    }
+}
+
+impl<J> Entry<J> {
+    const fn was_locked(&self) -> bool {
+        matches!(self, Self::Sale(Sale { was_locked: true, .. }))
     }
 }
 

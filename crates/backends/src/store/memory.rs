@@ -72,7 +72,7 @@ impl MemoryStore {
             gather: Gather::Never,
             observe: Arc::new(|_| {}),
         };
-        let (sales, run) = batches(MemoryEngine(shared.clone()), ids, latest, options);
+        let (sales, run) = batches(vec![MemoryEngine(shared.clone())], ids, latest, options);
         let tasks = Tasks::default();
         let batches = Mutex::new(Some(tasks.spawn("sale", run)));
         Arc::new(Self { sales, batches, tasks, shared })
@@ -379,6 +379,11 @@ impl Engine for MemoryEngine {
 
     async fn commit(&mut self, changes: &Changes) -> Result<(), Trouble> {
         self.0.data.lock().save(changes);
+        Ok(())
+    }
+
+    async fn await_durable(&mut self) -> Result<(), Trouble> {
+        self.roll_back().await;
         Ok(())
     }
 

@@ -255,27 +255,15 @@ impl Rows {
 
     /// Returns the rows that a command decides on and changes, and so has locked.
     pub fn rows_of(&self, command: &Command) -> Vec<RowId> {
-        let settles = |id: ReservationId| {
-            let listed = self.reservations.get(&id).and_then(Option::as_ref);
-            let items = listed.map_or(&[][..], |row| &row.reservation.items);
-            let seats = items.iter().map(|item| RowId::Seat(item.seat));
-            seats.chain([RowId::Reservation(id)]).collect::<Vec<_>>()
-        };
-        match command {
-            Command::Reserve(reserve) => {
-                let seats = reserve.seats.iter().map(|seat| RowId::Seat(*seat));
-                seats.chain([RowId::Account(reserve.user)]).collect()
-            }
-            Command::Pay(pay) => {
-                let mut rows = settles(pay.reservation);
-                rows.push(RowId::Account(pay.user));
-                rows
-            }
-            Command::Cancel(cancel) => settles(cancel.reservation),
-            Command::Expire(expire) => settles(expire.reservation),
-            Command::Charge(charge) => vec![RowId::Account(charge.user)],
-            Command::LeaveQueue(_) => Vec::new(),
+        let mut rows = command.rows();
+        let settled = rows.iter().find_map(|row| match row {
+            RowId::Reservation(id) => self.reservations.get(id)?.as_ref(),
+            RowId::Account(_) | RowId::Seat(_) => None,
+        });
+        if let Some(row) = settled {
+            rows.extend(row.reservation.items.iter().map(|item| RowId::Seat(item.seat)));
         }
+        rows
     }
 
     /// Returns what has changed, and the ids that are left.

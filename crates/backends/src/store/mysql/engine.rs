@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use boxoffice_domain::command::{Changes, IdRange, Ids, IdsNeeded, ResultOf, Rows, Wants};
 use boxoffice_domain::ids::UserId;
-use roaring::RoaringTreemap;
 
 use super::inner::Inner;
 use super::pool::{Lane, Lease, Packet, Ran};
-use super::publication::SeatShown;
+use super::publication::{SeatShown, Turn};
 use super::rows::{DEADLOCK, DUPLICATE, Failure};
 use super::{sale, sql};
 use crate::Fault;
@@ -22,8 +21,8 @@ const ID_BLOCK: i64 = 1_000;
 pub(super) struct MysqlEngine {
     inner: Arc<Inner>,
     lease: Option<Lease>,
-    /// Users who are known to have an account. Accounts are never taken away.
-    with_account: RoaringTreemap,
+    /// When the transaction under way had its locks.
+    turn: Turn,
     /// Users to whom the transaction under way gives one.
     absent: Vec<UserId>,
     /// Seats as the transaction under way has found them, under its locks.
@@ -32,13 +31,7 @@ pub(super) struct MysqlEngine {
 
 impl MysqlEngine {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
-        Self {
-            inner,
-            lease: None,
-            with_account: RoaringTreemap::new(),
-            absent: Vec::new(),
-            seen: Vec::new(),
-        }
+        Self { inner, lease: None, turn: Turn::default(), absent: Vec::new(), seen: Vec::new() }
     }
 
     async fn send(&mut self, packet: &Packet) -> Result<Vec<Ran>, Trouble> {
@@ -99,10 +92,6 @@ impl MysqlEngine {
             }
         }
     }
-
-    fn has_account(&self, user: UserId) -> bool {
-        self.with_account.contains(user.get().unsigned_abs())
-    }
 }
 
 fn corrupt(failure: Failure) -> Trouble {
@@ -137,13 +126,27 @@ impl Engine for MysqlEngine {
     }
 
     async fn peek(&mut self, wants: &mut Wants, rows: &mut Rows) -> Result<(), Trouble> {
-        let unknown: Vec<UserId> =
-            wants.users.iter().copied().filter(|user| !self.has_account(*user)).collect();
-        let peek = sale::peek(&unknown, wants);
+        let (mut users, mut reservations, mut holds) = (Vec::new(), Vec::new(), Vec::new());
+        {
+            let familiar = self.inner.familiar.lock();
+            users.extend(wants.users.iter().filter(|user| !familiar.has_account(**user)));
+            for id in &wants.reservations {
+                match familiar.hold(*id) {
+                    Some(row) => holds.push(row.clone()),
+                    None => reservations.push(*id),
+                }
+            }
+        }
+        for row in holds {
+            wants.add_seats_of(&row.reservation);
+            rows.put_reservation(row.reservation.id, Some(row));
+        }
+        let peek = sale::peek(&users, reservations);
         let found = self.send(&peek.packet).await?;
         let have_accounts = peek.read(found, wants, rows).map_err(corrupt)?;
-        self.with_account.extend(have_accounts.iter().map(|user| user.get().unsigned_abs()));
-        self.absent = unknown.into_iter().filter(|user| !self.has_account(*user)).collect();
+        let mut familiar = self.inner.familiar.lock();
+        familiar.update(&Changes::default(), have_accounts.into_iter());
+        self.absent = users.into_iter().filter(|user| !familiar.has_account(*user)).collect();
         Ok(())
     }
 
@@ -152,6 +155,7 @@ impl Engine for MysqlEngine {
         let found = self.send(&load.packet).await?;
         let (missing, seen) = load.read(found, wants, rows).map_err(corrupt)?;
         self.seen = seen;
+        self.turn = self.inner.publication.turn();
         // Seldom: a seat that is locked, or that nobody has made.
         let looked = self.send(&sale::look_at(&missing)).await?;
         sale::read_locked(looked, rows).map_err(corrupt)
@@ -194,9 +198,18 @@ impl Engine for MysqlEngine {
                 return Err(Trouble::Unknown(Fault::OutcomeUnknown(text)));
             }
         }
-        let made = self.absent.drain(..).map(|user| user.get().unsigned_abs());
-        self.with_account.extend(made);
+        self.inner.familiar.lock().update(changes, self.absent.drain(..));
         self.inner.stats.recovered();
+        Ok(())
+    }
+
+    async fn await_durable(&mut self) -> Result<(), Trouble> {
+        let mut packet = Packet::default();
+        packet.push(sql::LOG_FLUSH);
+        packet.push("COMMIT");
+        // It is nobody's purchase, so it does not matter whether it was done.
+        self.send(&packet).await?;
+        self.roll_back().await;
         Ok(())
     }
 
@@ -214,7 +227,7 @@ impl Engine for MysqlEngine {
         shown.retain(|(seat, ..)| !changes.seats.contains_key(seat));
         let changed = changes.seats.iter();
         shown.extend(changed.map(|(seat, (session, state))| (*seat, *session, *state)));
-        self.inner.publication.publish(&shown, Vec::new());
+        self.inner.publication.publish(self.turn, &shown, Vec::new());
     }
 
     fn gave_up(&self, trouble: &Trouble) {

@@ -1,11 +1,13 @@
 //! What is for sale, as everybody here sees it. What this instance commits is published at once; what
 //! other instances commit is found by looking.
 //!
-//! A commit that was published must not be overwritten by what was read before it. So it is kept for
-//! a while which seats were published and when.
+//! A commit that was published must not be overwritten by what was read before it, nor by an earlier
+//! commit of this instance that gets here later. So it is kept for a while which seats were published,
+//! when, and in which turn.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -27,10 +29,16 @@ pub(super) struct Publication {
     /// Seats that commits of this instance have changed, and when that was published. Also what
     /// makes publishing one step.
     own: Mutex<Own>,
+    turns: AtomicU64,
 }
 
+/// When a transaction had its locks, among others of this instance. Two that lock the same seat have
+/// it one after the other, so the later turn is the later commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn(u64);
+
 struct Own {
-    seats: HashMap<SeatId, Instant>,
+    seats: HashMap<SeatId, (Instant, Turn)>,
     pruned: Instant,
 }
 
@@ -40,6 +48,7 @@ impl Publication {
         Self {
             catalog: ArcSwap::from_pointee(catalog),
             own: Mutex::new(Own { seats: HashMap::new(), pruned: now }),
+            turns: AtomicU64::new(0),
         }
     }
 
@@ -47,9 +56,15 @@ impl Publication {
         self.catalog.load_full()
     }
 
-    /// Lets everybody see what was committed. One batch of the sale is under way at a time, so what
-    /// comes later here was committed later.
-    pub(super) fn publish(&self, seats: &[SeatShown], made: Vec<Made>) {
+    /// Returns the turn of a transaction that has its locks, and gives none of them up before this
+    /// returns.
+    pub(super) fn turn(&self) -> Turn {
+        Turn(self.turns.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// Lets everybody see what was committed, but for seats that somebody in a later turn has
+    /// published already.
+    pub(super) fn publish(&self, turn: Turn, seats: &[SeatShown], made: Vec<Made>) {
         if seats.is_empty() && made.is_empty() {
             return;
         }
@@ -57,14 +72,18 @@ impl Publication {
         let mut own = self.own.lock();
         if now - own.pruned > REPLICA_LAG {
             own.pruned = now;
-            own.seats.retain(|_, at| now - *at <= REPLICA_LAG);
+            own.seats.retain(|_, (at, _)| now - *at <= REPLICA_LAG);
         }
         for made in made {
             self.show(made);
         }
         let mut by_session: HashMap<SessionId, Vec<(SeatId, SeatState)>> = HashMap::new();
         for (seat, session, state) in seats {
-            own.seats.insert(*seat, now);
+            let last = own.seats.entry(*seat).or_insert((now, turn));
+            if last.1 > turn {
+                continue;
+            }
+            *last = (now, turn);
             by_session.entry(*session).or_default().push((*seat, *state));
         }
         let catalog = self.catalog.load();
@@ -121,12 +140,12 @@ impl Publication {
         lag: Duration,
     ) {
         let own = self.own.lock();
-        inventory.merge(seats, |id| own.seats.get(&id).is_some_and(|at| *at + lag >= begun));
+        inventory.merge(seats, |id| own.seats.get(&id).is_some_and(|(at, _)| *at + lag >= begun));
     }
 
     /// Whether seats were published since `begun`.
     pub(super) fn is_newer(&self, seat: SeatId, begun: Instant) -> bool {
-        self.own.lock().seats.get(&seat).is_some_and(|at| *at >= begun)
+        self.own.lock().seats.get(&seat).is_some_and(|(at, _)| *at >= begun)
     }
 
     /// The seats, as far as it is certain what they are. A sold seat stays sold. A hold may have

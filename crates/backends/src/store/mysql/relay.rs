@@ -3,6 +3,9 @@
 //! The events of one key must keep their order, whoever carries them. So they are divided into
 //! shards by their key, and a relay works on the shards whose rows in `outbox_shard` it has locked;
 //! the lock ends with the transaction in which its events are marked as published.
+//!
+//! A commit can be seen before it is on the disk, and a server that crashes then forgets it. An event
+//! that had left by then would tell of something that never happened. So the log is flushed first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,7 +54,10 @@ pub(super) async fn take(
         _ => return Err(Fault::Unavailable("events are being published already".into())),
     };
     let mut lease = store.begin(Lane::Relay).await?;
-    let found = lock_shards(&mut lease, max).await;
+    let found = match lock_shards(&mut lease, max).await {
+        Ok(rows) if !rows.is_empty() => flush_log(store).await.map(|()| rows),
+        found => found,
+    };
     match found {
         Ok(rows) => Ok((rows, HeldShards { held: Some((lease, turn)) })),
         Err(failure) => {
@@ -60,6 +66,25 @@ pub(super) async fn take(
                 store.relaying.purge();
             }
             Err(failure.into())
+        }
+    }
+}
+
+/// Returns when all that could be seen is on the disk.
+async fn flush_log(store: &Inner) -> Result<(), Failure> {
+    // Over another connection: the shards must stay locked.
+    let mut lease = store.acquire(Lane::Work).await?;
+    match lease.exec(sql::LOG_FLUSH, vec![]).await {
+        Ok(_) => {
+            lease.release();
+            Ok(())
+        }
+        Err(failure) => {
+            lease.roll_back().await;
+            if matches!(failure, Failure::Lost(_) | Failure::Late(_)) {
+                store.work.purge();
+            }
+            Err(failure)
         }
     }
 }

@@ -15,7 +15,9 @@ use mysql_async::{Row, Value};
 
 use super::pool::{Packet, Ran};
 use super::publication::SeatShown;
-use super::rows::{self, Failure, column, entry_kind, items_to_text, reservation_columns, take};
+use super::rows::{
+    self, Failure, column, entry_kind, items_to_text, reservation_columns, seat_columns, take,
+};
 use super::sql::{self, LIST_MAX, filled};
 use crate::cloud_event::cloud_event;
 
@@ -45,14 +47,15 @@ fn list(ids: impl IntoIterator<Item = i64>) -> String {
     text
 }
 
-/// `WHEN 1 THEN 2 WHEN 3 THEN 4`
-fn cases(pairs: impl IntoIterator<Item = (i64, i64)>) -> String {
-    let mut text = String::new();
-    for (when, then) in pairs {
-        // Writing into a String does not fail.
-        let _ = write!(text, " WHEN {when} THEN {then}");
+/// Adds a value to a list, or the column where there is none.
+fn value_or(text: &mut String, value: Option<i64>, column: &str) {
+    if !text.is_empty() {
+        text.push(',');
     }
-    text
+    match value {
+        Some(value) => text.push_str(itoa::Buffer::new().format(value)),
+        None => text.push_str(column),
+    }
 }
 
 /// Rows in brackets, built value by value.
@@ -139,15 +142,16 @@ enum Peeked {
 pub(super) struct Peek {
     pub(super) packet: Packet,
     asked: Vec<Peeked>,
+    reservations: Vec<ReservationId>,
 }
 
-pub(super) fn peek(unknown: &[UserId], wants: &Wants) -> Peek {
-    let mut peek = Peek { packet: Packet::default(), asked: Vec::new() };
-    for part in parts(unknown.iter().map(|user| user.get())) {
+pub(super) fn peek(users: &[UserId], reservations: Vec<ReservationId>) -> Peek {
+    let mut peek = Peek { packet: Packet::default(), asked: Vec::new(), reservations };
+    for part in parts(users.iter().map(|user| user.get())) {
         peek.packet.push(&filled(sql::ACCOUNTS_KNOWN, &[&list(part)]));
         peek.asked.push(Peeked::Accounts);
     }
-    for part in parts(wants.reservations.iter().map(|id| id.get())) {
+    for part in parts(peek.reservations.iter().map(|id| id.get())) {
         peek.packet.push(&filled(sql::RESERVATIONS, &[&list(part)]));
         peek.asked.push(Peeked::Reservations);
     }
@@ -163,8 +167,8 @@ impl Peek {
         into: &mut Rows,
     ) -> Op<Vec<UserId>> {
         let mut have_accounts = Vec::new();
-        for id in &wants.reservations {
-            into.put_reservation(*id, None);
+        for id in self.reservations {
+            into.put_reservation(id, None);
         }
         for (asked, ran) in self.asked.iter().zip(found) {
             for mut row in ran.rows {
@@ -533,8 +537,9 @@ fn save_reservations(changes: &Changes, saving: &mut Saving) {
     }
     for part in parts(paid) {
         let ids = list(part.iter().map(|(id, _)| *id));
-        let count = part.len();
-        saving.push(&filled(sql::RESERVATIONS_PAY, &[&cases(part), &ids]), Some(count));
+        let payments = list(part.iter().map(|(_, payment)| *payment));
+        let texts = [&ids, &payments, &ids].map(String::as_str);
+        saving.push(&filled(sql::RESERVATIONS_PAY, &texts), Some(part.len()));
     }
     for (text, ids) in [(sql::RESERVATIONS_CANCEL, cancelled), (sql::RESERVATIONS_EXPIRE, expired)]
     {
@@ -546,30 +551,21 @@ fn save_reservations(changes: &Changes, saving: &mut Saving) {
 }
 
 fn save_seats(changes: &Changes, saving: &mut Saving) {
-    let (mut held, mut sold, mut free) = (Vec::new(), Vec::new(), Vec::new());
-    for (seat, (_, state)) in &changes.seats {
-        match state {
-            SeatState::Held { reservation, until } => {
-                held.push((seat.get(), reservation.get(), until.0));
-            }
-            SeatState::Sold { reservation } => sold.push((seat.get(), reservation.get())),
-            SeatState::Available => free.push(seat.get()),
-        }
-    }
-    for part in parts(held) {
-        let owners = cases(part.iter().map(|(seat, owner, _)| (*seat, *owner)));
-        let ends = cases(part.iter().map(|(seat, _, until)| (*seat, *until)));
-        let ids = list(part.iter().map(|(seat, ..)| *seat));
-        saving.push(&filled(sql::SEATS_HOLD, &[&owners, &ends, &ids]), Some(part.len()));
-    }
-    for part in parts(sold) {
+    let seats: Vec<(i64, SeatState)> =
+        changes.seats.iter().map(|(seat, (_, state))| (seat.get(), *state)).collect();
+    // They stand in the order of their ids, so each finds its values by binary search.
+    for part in seats.chunks(LIST_MAX) {
         let ids = list(part.iter().map(|(seat, _)| *seat));
-        let count = part.len();
-        saving.push(&filled(sql::SEATS_SELL, &[&cases(part), &ids]), Some(count));
-    }
-    for part in parts(free) {
-        let count = part.len();
-        saving.push(&filled(sql::SEATS_FREE, &[&list(part)]), Some(count));
+        let (mut states, mut owners, mut ends) = (String::new(), String::new(), String::new());
+        for (_, state) in part {
+            let (state, owner, end) = seat_columns(*state);
+            value_or(&mut states, Some(state), "state");
+            // What no longer means anything stays as it was.
+            value_or(&mut owners, owner, "reservation_id");
+            value_or(&mut ends, end, "held_until");
+        }
+        let texts = [&ids, &states, &ids, &owners, &ids, &ends, &ids].map(String::as_str);
+        saving.push(&filled(sql::SEATS_SET, &texts), Some(part.len()));
     }
 }
 

@@ -85,7 +85,7 @@ pub(super) fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let changes_before = connection.total_changes();
     let writer = SqliteWriter { connection, state, stats, changes_before, is_full: false };
-    let (sales, run) = batches(writer, ids, latest, options);
+    let (sales, run) = batches(vec![writer], ids, latest, options);
     let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
         runtime.block_on(run);
         drop(lock);
@@ -151,6 +151,12 @@ impl Engine for SqliteWriter {
         if self.connection.total_changes() != self.changes_before {
             self.stats.recovered();
         }
+        Ok(())
+    }
+
+    async fn await_durable(&mut self) -> Result<(), Trouble> {
+        // There is one writer, and its commits return when they are durable.
+        self.roll_back().await;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use boxoffice_backends::store::{MysqlOptions, MysqlStore, Pay, Reserve, ReserveRejected, Store};
 use boxoffice_backends::{Error, Fault};
-use boxoffice_domain::sales::HoldRejected;
+use boxoffice_domain::sales::{HoldRejected, SeatState};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -84,6 +84,98 @@ async fn a_locked_row_holds_up_nobody_else() {
     store.reserve(sale.reserve(1, &[0, 1], START)).await.unwrap();
     store.pay(pay(31, locked_hold.id, START)).await.unwrap();
     assert_clean(&store, START).await;
+    store.close().await;
+}
+
+/// A batch that waits for a row which somebody else is adding holds up only those who want one of its
+/// own rows; they come after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_held_up_holds_up_nobody_else() {
+    let server = shared().database().await;
+    let store = open(&server).await;
+    let sale = sale(&store, 80).await;
+    for by in 1..=70 {
+        store.charge(charge(by, 1, START)).await.unwrap();
+    }
+    let mut console = shared().admin(Some(&server.database)).await;
+    console.query_drop("START TRANSACTION").await.unwrap();
+    console.query_drop("INSERT INTO account (user_id, balance) VALUES (500, 0)").await.unwrap();
+    let began = Instant::now();
+    let ask = |by: i64, amount: i64| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let balance = store.charge(charge(by, amount, START)).await.unwrap().value;
+            (balance, Instant::now() - began)
+        })
+    };
+    let held_up = ask(500, 1);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let behind = ask(500, 10);
+    let few = at_once((1..=3).map(|by| {
+        let (store, request) = (store.clone(), sale.reserve(by, &[by as usize], START));
+        async move { store.reserve(request).await.is_ok() }
+    }))
+    .await;
+    let took_few = began.elapsed();
+    let many = at_once((4..=70).map(|by: i64| {
+        let (store, request) = (store.clone(), sale.reserve(by, &[by as usize], START));
+        async move { store.reserve(request).await.is_ok() }
+    }))
+    .await;
+    let took_many = began.elapsed();
+    assert!(few.iter().chain(&many).all(|ok| *ok), "{few:?} {many:?}");
+    assert!(took_many < Duration::from_millis(600), "they waited: {took_few:?}, {took_many:?}");
+    assert!(!held_up.is_finished() && !behind.is_finished());
+    console.query_drop("ROLLBACK").await.unwrap();
+    let (first, first_at) = held_up.await.unwrap();
+    let (second, second_at) = behind.await.unwrap();
+    assert_eq!((first, second), (1, 11));
+    assert!(first_at <= second_at);
+    assert_clean(&store, START).await;
+    store.close().await;
+}
+
+/// Hundreds at a time, over two batches under way: each seat has one owner, and what everybody sees
+/// in memory is what the database has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_beside_each_other_agree() {
+    let server = shared().database().await;
+    let store = open(&server).await;
+    let sale = sale(&store, 300).await;
+    for round in 0..4_i64 {
+        // 900 buyers: some want the same seat, some pay, some give back, some come twice.
+        let answers = at_once((1..=900).map(|by: i64| {
+            let store = store.clone();
+            let seat = ((by * 7 + round * 13) % 300) as usize;
+            let request = sale.reserve(by + 1_000 * round, &[seat], at(round));
+            async move {
+                let Ok(held) = store.reserve(request).await else { return 0 };
+                let id = held.value.id;
+                match by % 3 {
+                    0 => store.cancel(id, user(by + 1_000 * round), at(round)).await.unwrap(),
+                    1 if round == 3 => {
+                        store.charge(charge(by + 3_000, PRICE, at(3))).await.unwrap();
+                        store.pay(pay(by + 3_000, id, at(3))).await.unwrap();
+                    }
+                    _ => {}
+                }
+                1
+            }
+        }))
+        .await;
+        assert!(answers.iter().sum::<i64>() > 0 || round > 0);
+    }
+    let mut conn = shared().admin(Some(&server.database)).await;
+    for seat in 0..300 {
+        let sql = format!("SELECT state FROM seat WHERE id = {}", sale.seats[seat]);
+        let state = match sale.owner(&store, seat) {
+            SeatState::Available => 0,
+            SeatState::Held { .. } => 1,
+            SeatState::Sold { .. } => 2,
+        };
+        assert_eq!(state, number(&mut conn, &sql).await, "seat {seat}");
+    }
+    assert_clean(&store, at(3)).await;
     store.close().await;
 }
 

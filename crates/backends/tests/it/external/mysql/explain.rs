@@ -132,7 +132,7 @@ async fn every_statement_finds_its_rows_by_an_index() {
             .replace("{list}", "?, ?, ?, ?")
             .replace("{first}", "4711")
             .replace("{last}", "4911")
-            .replace("{cases}", "WHEN 1 THEN 2 WHEN 3 THEN 4")
+            .replace("{values}", "2,4")
             .replace("{rows}", &rows_for(name, text));
         // An insert without a select finds nothing; EXPLAIN says so.
         let mut values: Vec<Value> = Vec::new();

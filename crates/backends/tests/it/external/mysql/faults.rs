@@ -3,10 +3,14 @@
 use std::time::{Duration, Instant};
 
 use crate::conformance::{
-    PRICE, START, assert_clean, at, at_once, charge, count_events, key, pay, sale, user,
+    PRICE, START, assert_clean, at, at_once, charge, count_events, key, mark_rows, pay, sale, user,
+    waiting_rows,
 };
-use boxoffice_backends::store::{MysqlServer, MysqlTls, Reserve, Store};
+use boxoffice_backends::store::{
+    Charge, MysqlServer, MysqlTls, ReservationRejected, Reserve, Store,
+};
 use boxoffice_backends::{Error, Fault};
+use boxoffice_domain::sales::SettleRejected;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -259,6 +263,42 @@ async fn a_read_that_was_given_up_is_not_followed_by_others() {
     let began = Instant::now();
     store.queues().await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    store.close().await;
+}
+
+/// A commit can be seen before it is on the disk, and a crash takes it back. So before an event
+/// leaves, and before a request is answered with what was done earlier, the log is flushed: by a
+/// commit, because the log is written in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_crash_could_take_back_is_told_to_nobody() {
+    let server = shared().database().await;
+    let store = open(&server).await;
+    let sale = sale(&store, 2).await;
+    let mut conn = shared().admin(Some(&server.database)).await;
+    let flushes = "SELECT COALESCE(SUM(value), 0) DIV 1 FROM setting WHERE name = 'log_flushes'";
+    let request = Charge { idempotency: key("once", 1), ..charge(1, PRICE, START) };
+    store.charge(request.clone()).await.unwrap();
+    let held = sale.held(&store, 1, &[0]).await;
+    store.pay(pay(1, held.id, START)).await.unwrap();
+    assert_eq!(number(&mut conn, flushes).await, 0, "a commit flushes the log by itself");
+    mark_rows(&store, &waiting_rows(&store, 10).await).await;
+    let before = number(&mut conn, flushes).await;
+    assert!(before > 0, "events have left");
+    assert!(waiting_rows(&store, 10).await.is_empty());
+    assert_eq!(number(&mut conn, flushes).await, before, "nothing was there to leave");
+    assert!(store.charge(request).await.unwrap().replayed);
+    assert_eq!(number(&mut conn, flushes).await, before + 1);
+    let paid = store.pay(pay(1, held.id, START)).await;
+    assert_eq!(
+        paid,
+        Err(Error::Rejected(ReservationRejected::Settle(SettleRejected::AlreadyPaid)))
+    );
+    assert_eq!(number(&mut conn, flushes).await, before + 2);
+    // That a seat is gone may turn out to be wrong; nobody has lost anything by it.
+    let reserved = store.reserve(sale.reserve(2, &[0], START)).await;
+    assert!(matches!(reserved, Err(Error::Rejected(_))), "{reserved:?}");
+    assert_eq!(number(&mut conn, flushes).await, before + 2);
+    assert_clean(&store, START).await;
     store.close().await;
 }
 
