@@ -199,8 +199,14 @@ impl Inventory {
     }
 
     /// Takes over what was read from the store, but for the seats that `is_ahead` says are newer
-    /// here. Sold is for ever: nothing that was read takes that back.
-    pub(super) fn merge(&self, stored: Vec<Seat>, is_ahead: impl Fn(SeatId) -> bool) {
+    /// here. What was read where it may be old does not take back that a seat is sold. What was read
+    /// where all is decided does: a sale that others saw before it was on the disk may be lost.
+    pub(super) fn merge(
+        &self,
+        stored: Vec<Seat>,
+        may_be_old: bool,
+        is_ahead: impl Fn(SeatId) -> bool,
+    ) {
         let mut seats = self.seats.write();
         let mut changed = false;
         let mut missing = Vec::new();
@@ -209,8 +215,8 @@ impl Inventory {
                 None => missing.push(seat),
                 Some(index) => {
                     let known = &mut seats[index].state;
-                    let sold = matches!(known, SeatState::Sold { .. });
-                    if *known != seat.state && !sold && !is_ahead(seat.id) {
+                    let stays = may_be_old && matches!(known, SeatState::Sold { .. });
+                    if *known != seat.state && !stays && !is_ahead(seat.id) {
                         *known = seat.state;
                         changed = true;
                     }

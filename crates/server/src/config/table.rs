@@ -360,7 +360,7 @@ settings! {
         tls: MysqlTlsMode = MysqlTlsMode::Off;
         /// PEM file of the authorities that `verify` trusts; none means the well-known ones.
         tls_ca_file: Option<PathBuf> = None;
-        /// Connections of this instance for the sale: one for purchases, the others for balances and reservations
+        /// Connections of this instance for the sale: two for purchases, the others for balances and reservations
         /// that are looked at. Up to 10 more are used for everything else.
         pool_size: usize = 8, 1..=1_000;
         /// Time that a purchase or a look waits for a connection; then 503.

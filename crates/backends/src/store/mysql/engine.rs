@@ -7,7 +7,7 @@ use boxoffice_domain::ids::UserId;
 
 use super::inner::Inner;
 use super::pool::{Lane, Lease, Packet, Ran};
-use super::publication::{SeatShown, Turn};
+use super::publication::{LockOrder, SeatShown};
 use super::rows::{DEADLOCK, DUPLICATE, Failure};
 use super::{sale, sql};
 use crate::Fault;
@@ -22,7 +22,7 @@ pub(super) struct MysqlEngine {
     inner: Arc<Inner>,
     lease: Option<Lease>,
     /// When the transaction under way had its locks.
-    turn: Turn,
+    order: LockOrder,
     /// Users to whom the transaction under way gives one.
     absent: Vec<UserId>,
     /// Seats as the transaction under way has found them, under its locks.
@@ -31,7 +31,13 @@ pub(super) struct MysqlEngine {
 
 impl MysqlEngine {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
-        Self { inner, lease: None, turn: Turn::default(), absent: Vec::new(), seen: Vec::new() }
+        Self {
+            inner,
+            lease: None,
+            order: LockOrder::default(),
+            absent: Vec::new(),
+            seen: Vec::new(),
+        }
     }
 
     async fn send(&mut self, packet: &Packet) -> Result<Vec<Ran>, Trouble> {
@@ -155,7 +161,7 @@ impl Engine for MysqlEngine {
         let found = self.send(&load.packet).await?;
         let (missing, seen) = load.read(found, wants, rows).map_err(corrupt)?;
         self.seen = seen;
-        self.turn = self.inner.publication.turn();
+        self.order = self.inner.publication.next_order();
         // Seldom: a seat that is locked, or that nobody has made.
         let looked = self.send(&sale::look_at(&missing)).await?;
         sale::read_locked(looked, rows).map_err(corrupt)
@@ -227,7 +233,7 @@ impl Engine for MysqlEngine {
         shown.retain(|(seat, ..)| !changes.seats.contains_key(seat));
         let changed = changes.seats.iter();
         shown.extend(changed.map(|(seat, (session, state))| (*seat, *session, *state)));
-        self.inner.publication.publish(self.turn, &shown, Vec::new());
+        self.inner.publication.publish(self.order, &shown, Vec::new());
     }
 
     fn gave_up(&self, trouble: &Trouble) {

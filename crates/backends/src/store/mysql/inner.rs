@@ -165,7 +165,7 @@ impl Inner {
         match operation.run(&mut tx).await {
             Ok(Done::Commit(answer)) => {
                 tx.lease.commit().await?;
-                self.publication.publish(self.publication.turn(), &[], tx.made);
+                self.publication.publish(self.publication.next_order(), &[], tx.made);
                 tx.lease.release();
                 self.stats.recovered();
                 (self.observe)(Commit { commands: 1, took: began.elapsed() });

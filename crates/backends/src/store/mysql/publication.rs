@@ -29,16 +29,16 @@ pub(super) struct Publication {
     /// Seats that commits of this instance have changed, and when that was published. Also what
     /// makes publishing one step.
     own: Mutex<Own>,
-    turns: AtomicU64,
+    orders: AtomicU64,
 }
 
 /// When a transaction had its locks, among others of this instance. Two that lock the same seat have
 /// it one after the other, so the later turn is the later commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Turn(u64);
+pub(super) struct LockOrder(u64);
 
 struct Own {
-    seats: HashMap<SeatId, (Instant, Turn)>,
+    seats: HashMap<SeatId, (Instant, LockOrder)>,
     pruned: Instant,
 }
 
@@ -48,7 +48,7 @@ impl Publication {
         Self {
             catalog: ArcSwap::from_pointee(catalog),
             own: Mutex::new(Own { seats: HashMap::new(), pruned: now }),
-            turns: AtomicU64::new(0),
+            orders: AtomicU64::new(0),
         }
     }
 
@@ -58,13 +58,13 @@ impl Publication {
 
     /// Returns the turn of a transaction that has its locks, and gives none of them up before this
     /// returns.
-    pub(super) fn turn(&self) -> Turn {
-        Turn(self.turns.fetch_add(1, Ordering::SeqCst))
+    pub(super) fn next_order(&self) -> LockOrder {
+        LockOrder(self.orders.fetch_add(1, Ordering::SeqCst))
     }
 
     /// Lets everybody see what was committed, but for seats that somebody in a later turn has
     /// published already.
-    pub(super) fn publish(&self, turn: Turn, seats: &[SeatShown], made: Vec<Made>) {
+    pub(super) fn publish(&self, order: LockOrder, seats: &[SeatShown], made: Vec<Made>) {
         if seats.is_empty() && made.is_empty() {
             return;
         }
@@ -79,11 +79,11 @@ impl Publication {
         }
         let mut by_session: HashMap<SessionId, Vec<(SeatId, SeatState)>> = HashMap::new();
         for (seat, session, state) in seats {
-            let last = own.seats.entry(*seat).or_insert((now, turn));
-            if last.1 > turn {
+            let last = own.seats.entry(*seat).or_insert((now, order));
+            if last.1 > order {
                 continue;
             }
-            *last = (now, turn);
+            *last = (now, order);
             by_session.entry(*session).or_default().push((*seat, *state));
         }
         let catalog = self.catalog.load();
@@ -108,11 +108,11 @@ impl Publication {
                     let inventory = Arc::new(Inventory::new(session, seats));
                     self.catalog.store(Arc::new(catalog.with_inventory(inventory)));
                 }
-                Some(inventory) => inventory.merge(seats, |_| true),
+                Some(inventory) => inventory.merge(seats, true, |_| true),
             },
             Made::Seats(session, seats) => {
                 if let Some(inventory) = catalog.inventory_of(session) {
-                    inventory.merge(seats, |_| true);
+                    inventory.merge(seats, true, |_| true);
                 }
             }
         }
@@ -140,7 +140,10 @@ impl Publication {
         lag: Duration,
     ) {
         let own = self.own.lock();
-        inventory.merge(seats, |id| own.seats.get(&id).is_some_and(|(at, _)| *at + lag >= begun));
+        let may_be_old = !lag.is_zero();
+        inventory.merge(seats, may_be_old, |id| {
+            own.seats.get(&id).is_some_and(|(at, _)| *at + lag >= begun)
+        });
     }
 
     /// Whether seats were published since `begun`.
@@ -148,7 +151,7 @@ impl Publication {
         self.own.lock().seats.get(&seat).is_some_and(|(at, _)| *at >= begun)
     }
 
-    /// The seats, as far as it is certain what they are. A sold seat stays sold. A hold may have
+    /// The seats, as far as it is certain what they are. A sold seat is not given back. A hold may have
     /// been given back through another instance, so its seat is shown as free, for the store to
     /// decide. `None` where the session may have seats that this instance has not heard of.
     pub(super) fn seats_for_refusal(

@@ -310,6 +310,29 @@ async fn what_others_do_shows_within_the_time_that_is_promised() {
     close(stores).await;
 }
 
+/// A sale that others saw before it was on the disk can be lost with a crash, and so can one with a
+/// failover. The seat is for sale again everywhere, without a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_that_a_crash_took_back_does_not_stay_in_memory() {
+    let (stores, server) = instances(2).await;
+    let (here, there) = (&stores[0], &stores[1]);
+    let sale = sale(there, 2).await;
+    known(here, &sale).await;
+    let inventory = here.catalog().inventory(sale.concert, sale.session).unwrap().clone();
+    let (held, _) = sale.bought(there, 1, &[0]).await;
+    shows(|| inventory.available() == 1).await;
+    let mut console = shared().admin(Some(&server.database)).await;
+    for lost in [
+        format!("UPDATE seat SET state = 0 WHERE id = {}", sale.seats[0]),
+        format!("DELETE FROM payment WHERE reservation_id = {}", held.id),
+    ] {
+        console.query_drop(lost).await.unwrap();
+    }
+    shows(|| inventory.available() == 2).await;
+    here.reserve(sale.reserve(2, &[0], START)).await.unwrap();
+    close(stores).await;
+}
+
 /// Two relays at once: nothing twice, nothing lost, and the events of one key in their order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relays_share_the_events_and_keep_the_order_of_each_key() {
