@@ -16,7 +16,7 @@ pub mod tickets;
 mod workers;
 
 /// A request makes dozens of small things that another thread frees, and a batch some long texts.
-/// The allocator of glibc spends a fifth of the server's time on that (decision 033). Here, so that
-/// tests and the baseline of the benchmarks have it too.
+/// In a rush on a cluster the allocator of glibc took a fifth of the server's CPU (decision 033). Here,
+/// so that tests and the baseline of the benchmarks have it too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -474,6 +474,7 @@ impl<E: Engine> Runner<E> {
 
     /// Has a batch done by somebody who has none.
     fn begin(&mut self, batch: Vec<Entry<E::Job>>) {
+        // Somebody is there, except where the runtime has ended their work.
         let Some(mut seller) = self.idle.pop() else { return };
         self.begun += 1;
         let number = self.begun;

@@ -198,15 +198,8 @@ impl Inventory {
         }
     }
 
-    /// Takes over what was read from the store, but for the seats that `is_ahead` says are newer
-    /// here. What was read where it may be old does not take back that a seat is sold. What was read
-    /// where all is decided does: a sale that others saw before it was on the disk may be lost.
-    pub(super) fn merge(
-        &self,
-        stored: Vec<Seat>,
-        may_be_old: bool,
-        is_ahead: impl Fn(SeatId) -> bool,
-    ) {
+    /// Takes over what was read from the store, but for the known seats that stay as they are.
+    pub(super) fn merge(&self, stored: Vec<Seat>, stays: impl Fn(&Seat) -> bool) {
         let mut seats = self.seats.write();
         let mut changed = false;
         let mut missing = Vec::new();
@@ -214,10 +207,9 @@ impl Inventory {
             match index_of(&seats, seat.id) {
                 None => missing.push(seat),
                 Some(index) => {
-                    let known = &mut seats[index].state;
-                    let stays = may_be_old && matches!(known, SeatState::Sold { .. });
-                    if *known != seat.state && !stays && !is_ahead(seat.id) {
-                        *known = seat.state;
+                    let known = &mut seats[index];
+                    if known.state != seat.state && !stays(known) {
+                        known.state = seat.state;
                         changed = true;
                     }
                 }

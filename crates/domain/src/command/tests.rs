@@ -334,6 +334,26 @@ fn a_lock_is_waited_for_where_it_may_bring_good_news() {
 }
 
 #[test]
+fn answers_that_say_that_something_was_done_before() {
+    let hold = reserve(1, &[1, 2]);
+    let again = Command::Reserve(Reserve { idempotency: key("a"), ..hold.clone() });
+    let commands = [again.clone(), again, Command::Reserve(reserve(3, &[1]))];
+    let mut rows = rows_for(&commands, |_, _| {});
+    let says: Vec<bool> = commands
+        .iter()
+        .map(|command| execute(&mut rows, command, NOW).unwrap().confirms_earlier())
+        .collect();
+    assert_eq!(says, [false, true, false]);
+    let paid = ReservationRejected::Settle(SettleRejected::AlreadyPaid);
+    let gone = ReservationRejected::Settle(SettleRejected::Cancelled);
+    assert!(Outcome::Pay(Err(paid)).confirms_earlier());
+    assert!(!Outcome::Pay(Err(gone)).confirms_earlier());
+    assert!(Outcome::Cancel(Err(paid)).confirms_earlier());
+    assert!(Outcome::Cancel(Err(gone)).confirms_earlier());
+    assert!(!Outcome::Cancel(Ok(())).confirms_earlier());
+}
+
+#[test]
 fn rows_that_a_command_locks() {
     let commands = [Command::Reserve(reserve(1, &[1, 2])), Command::Pay(pay(3, 9))];
     let rows = rows_for(&commands, with_hold(SeatState::Available));

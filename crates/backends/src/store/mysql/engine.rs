@@ -21,7 +21,7 @@ const ID_BLOCK: i64 = 1_000;
 pub(super) struct MysqlEngine {
     inner: Arc<Inner>,
     lease: Option<Lease>,
-    /// When the transaction under way had its locks.
+    /// Of the locks of the transaction under way.
     order: LockOrder,
     /// Users to whom the transaction under way gives one.
     absent: Vec<UserId>,
@@ -132,17 +132,9 @@ impl Engine for MysqlEngine {
     }
 
     async fn peek(&mut self, wants: &mut Wants, rows: &mut Rows) -> Result<(), Trouble> {
-        let (mut users, mut reservations, mut holds) = (Vec::new(), Vec::new(), Vec::new());
-        {
-            let familiar = self.inner.familiar.lock();
-            users.extend(wants.users.iter().filter(|user| !familiar.has_account(**user)));
-            for id in &wants.reservations {
-                match familiar.hold(*id) {
-                    Some(row) => holds.push(row.clone()),
-                    None => reservations.push(*id),
-                }
-            }
-        }
+        let familiar = &self.inner.familiar;
+        let users = familiar.without_account(wants.users.iter().copied());
+        let (holds, reservations) = familiar.holds(&wants.reservations);
         for row in holds {
             wants.add_seats_of(&row.reservation);
             rows.put_reservation(row.reservation.id, Some(row));
@@ -150,9 +142,8 @@ impl Engine for MysqlEngine {
         let peek = sale::peek(&users, reservations);
         let found = self.send(&peek.packet).await?;
         let have_accounts = peek.read(found, wants, rows).map_err(corrupt)?;
-        let mut familiar = self.inner.familiar.lock();
-        familiar.update(&Changes::default(), have_accounts.into_iter());
-        self.absent = users.into_iter().filter(|user| !familiar.has_account(*user)).collect();
+        self.inner.familiar.add_accounts(have_accounts);
+        self.absent = self.inner.familiar.without_account(users);
         Ok(())
     }
 
@@ -204,19 +195,16 @@ impl Engine for MysqlEngine {
                 return Err(Trouble::Unknown(Fault::OutcomeUnknown(text)));
             }
         }
-        self.inner.familiar.lock().update(changes, self.absent.drain(..));
+        self.inner.familiar.add_accounts(self.absent.drain(..));
+        self.inner.familiar.note(changes);
         self.inner.stats.recovered();
         Ok(())
     }
 
     async fn await_durable(&mut self) -> Result<(), Trouble> {
-        let mut packet = Packet::default();
-        packet.push(sql::LOG_FLUSH);
-        packet.push("COMMIT");
-        // It is nobody's purchase, so it does not matter whether it was done.
-        self.send(&packet).await?;
+        // Nobody waits for the locks of what has changed nothing.
         self.roll_back().await;
-        Ok(())
+        self.inner.flush_log(Lane::Sale).await.map_err(|failure| self.trouble(failure, true))
     }
 
     async fn roll_back(&mut self) {

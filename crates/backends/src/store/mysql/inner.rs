@@ -1,23 +1,21 @@
 //! What all parts of the store share: connections for each kind of work, what is published, and how
 //! an operation becomes a transaction.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use boxoffice_domain::command::{Changes, ReservationRow};
-use boxoffice_domain::ids::{ReservationId, SeatId, UserId};
-use boxoffice_domain::sales::{ReservationState, Seat};
-use parking_lot::Mutex;
-use roaring::RoaringTreemap;
+use boxoffice_domain::ids::SeatId;
+use boxoffice_domain::sales::Seat;
 use tokio::sync::Semaphore;
 
+use super::familiar::Familiar;
 use super::fence::Fence;
 use super::pool::{Lane, Lease, Pool};
 use super::publication::Publication;
 use super::rows::{DEADLOCK, Failure};
+use super::sql;
 use super::tx::{Done, Operation, Tx};
 use crate::Fault;
 use crate::store::catalog::{Catalog, Inventory};
@@ -27,45 +25,6 @@ use crate::store::stats::{Commit, CommitObserver, StoreStats};
 const TRIES: u32 = 6;
 /// What is read over a connection.
 pub(super) type Reading<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
-
-/// What this instance knows and nobody can change, so that it need not be looked up.
-#[derive(Default)]
-pub(super) struct Familiar {
-    /// Users who have an account. Accounts are never taken away.
-    pub(super) accounts: RoaringTreemap,
-    /// Holds that were made here: which seats they have never changes. Their states do.
-    holds: BTreeMap<ReservationId, ReservationRow>,
-}
-
-/// The most holds whose seats are kept; some 10 MB.
-const HOLDS_MAX: usize = 32_768;
-
-impl Familiar {
-    pub(super) fn has_account(&self, user: UserId) -> bool {
-        self.accounts.contains(user.get().unsigned_abs())
-    }
-
-    pub(super) fn hold(&self, id: ReservationId) -> Option<&ReservationRow> {
-        self.holds.get(&id)
-    }
-
-    /// Takes note of what a batch has made and settled.
-    pub(super) fn update(&mut self, changes: &Changes, with_account: impl Iterator<Item = UserId>) {
-        self.accounts.extend(with_account.map(|user| user.get().unsigned_abs()));
-        for (id, (reservation, until)) in &changes.reservations_made {
-            if matches!(reservation.state, ReservationState::Held { .. }) {
-                let row = ReservationRow { reservation: reservation.clone(), until: *until };
-                self.holds.insert(*id, row);
-            }
-        }
-        for id in changes.reservations_settled.keys() {
-            self.holds.remove(id);
-        }
-        while self.holds.len() > HOLDS_MAX {
-            self.holds.pop_first();
-        }
-    }
-}
 
 /// What the store and its parts share.
 pub(super) struct Inner {
@@ -77,7 +36,7 @@ pub(super) struct Inner {
     pub(super) replica: Option<Arc<Pool>>,
     pub(super) replica_failed: AtomicBool,
     pub(super) publication: Publication,
-    pub(super) familiar: Mutex<Familiar>,
+    pub(super) familiar: Familiar,
     pub(super) stats: StoreStats,
     pub(super) observe: CommitObserver,
     /// Where this must be the only instance: whether it is.
@@ -212,6 +171,22 @@ impl Inner {
             }
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Returns once everything is on the disk that anybody could see so far.
+    pub(super) async fn flush_log(&self, lane: Lane) -> Result<(), Failure> {
+        let mut lease = self.acquire(lane).await?;
+        let mut flushed = lease.text(sql::LOG_FLUSH).await;
+        if matches!(flushed, Err(Failure::Lost(_))) && !lease.fresh {
+            drop(lease);
+            lease = self.replace(lane).await?;
+            flushed = lease.text(sql::LOG_FLUSH).await;
+        }
+        match flushed {
+            Ok(()) => lease.release(),
+            Err(_) => lease.roll_back().await,
+        }
+        flushed
     }
 
     /// A new connection, because the old ones were cut off.

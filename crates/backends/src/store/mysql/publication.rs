@@ -3,7 +3,7 @@
 //!
 //! A commit that was published must not be overwritten by what was read before it, nor by an earlier
 //! commit of this instance that gets here later. So it is kept for a while which seats were published,
-//! when, and in which turn.
+//! when, and with locks of which order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,11 +29,11 @@ pub(super) struct Publication {
     /// Seats that commits of this instance have changed, and when that was published. Also what
     /// makes publishing one step.
     own: Mutex<Own>,
-    orders: AtomicU64,
+    next_order: AtomicU64,
 }
 
-/// When a transaction had its locks, among others of this instance. Two that lock the same seat have
-/// it one after the other, so the later turn is the later commit.
+/// The place of a transaction's locks among those of this instance. Two that lock the same seat have
+/// it one after the other, so the later locks are those of the later commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LockOrder(u64);
 
@@ -48,7 +48,7 @@ impl Publication {
         Self {
             catalog: ArcSwap::from_pointee(catalog),
             own: Mutex::new(Own { seats: HashMap::new(), pruned: now }),
-            orders: AtomicU64::new(0),
+            next_order: AtomicU64::new(0),
         }
     }
 
@@ -56,13 +56,13 @@ impl Publication {
         self.catalog.load_full()
     }
 
-    /// Returns the turn of a transaction that has its locks, and gives none of them up before this
+    /// Returns the order of a transaction's locks. It has them all, and gives none up before this
     /// returns.
     pub(super) fn next_order(&self) -> LockOrder {
-        LockOrder(self.orders.fetch_add(1, Ordering::SeqCst))
+        LockOrder(self.next_order.fetch_add(1, Ordering::SeqCst))
     }
 
-    /// Lets everybody see what was committed, but for seats that somebody in a later turn has
+    /// Lets everybody see what was committed, but for seats that somebody with later locks has
     /// published already.
     pub(super) fn publish(&self, order: LockOrder, seats: &[SeatShown], made: Vec<Made>) {
         if seats.is_empty() && made.is_empty() {
@@ -108,11 +108,11 @@ impl Publication {
                     let inventory = Arc::new(Inventory::new(session, seats));
                     self.catalog.store(Arc::new(catalog.with_inventory(inventory)));
                 }
-                Some(inventory) => inventory.merge(seats, true, |_| true),
+                Some(inventory) => inventory.merge(seats, |_| true),
             },
             Made::Seats(session, seats) => {
                 if let Some(inventory) = catalog.inventory_of(session) {
-                    inventory.merge(seats, true, |_| true);
+                    inventory.merge(seats, |_| true);
                 }
             }
         }
@@ -140,9 +140,12 @@ impl Publication {
         lag: Duration,
     ) {
         let own = self.own.lock();
+        // A sale that others saw before it was on the disk may be lost; then the primary, where all is
+        // decided, says so. A replica that says so may just be behind.
         let may_be_old = !lag.is_zero();
-        inventory.merge(seats, may_be_old, |id| {
-            own.seats.get(&id).is_some_and(|(at, _)| *at + lag >= begun)
+        inventory.merge(seats, |known| {
+            may_be_old && matches!(known.state, SeatState::Sold { .. })
+                || own.seats.get(&known.id).is_some_and(|(at, _)| *at + lag >= begun)
         });
     }
 
@@ -166,5 +169,69 @@ impl Publication {
             }
         }
         Some(seats)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use boxoffice_domain::ids::{ConcertId, ReservationId};
+    use boxoffice_domain::time::Timestamp;
+
+    use super::*;
+
+    const LATER: Timestamp = Timestamp(9);
+
+    fn publication() -> (Publication, Arc<Inventory>, SeatId) {
+        let (id, number) = (SeatId::new(5).unwrap(), 1);
+        let seat = Seat { id, number, price: 1, state: SeatState::Available };
+        let (id, concert) = (SessionId::new(2).unwrap(), ConcertId::new(1).unwrap());
+        let inventory = Inventory::new(Session { id, concert, starts_at: LATER }, vec![seat]);
+        let inventory = Arc::new(inventory);
+        let catalog = Catalog::default().with_inventory(inventory.clone());
+        (Publication::new(catalog), inventory, seat.id)
+    }
+
+    fn held_by(id: i64) -> SeatState {
+        SeatState::Held { reservation: ReservationId::new(id).unwrap(), until: LATER }
+    }
+
+    fn state(inventory: &Inventory, seat: SeatId) -> SeatState {
+        inventory.find(&[seat])[0].unwrap().state
+    }
+
+    #[test]
+    fn a_commit_that_gets_here_late_does_not_hide_the_one_after_it() {
+        let (publication, inventory, seat) = publication();
+        let (first, second) = (publication.next_order(), publication.next_order());
+        let session = inventory.session().id;
+        publication.publish(second, &[(seat, session, held_by(2))], Vec::new());
+        publication.publish(first, &[(seat, session, SeatState::Available)], Vec::new());
+        assert_eq!(state(&inventory, seat), held_by(2));
+        let third = publication.next_order();
+        publication.publish(third, &[(seat, session, SeatState::Available)], Vec::new());
+        assert_eq!(state(&inventory, seat), SeatState::Available);
+    }
+
+    #[test]
+    fn only_the_primary_takes_a_sale_back() {
+        let (publication, inventory, seat) = publication();
+        let sold = SeatState::Sold { reservation: ReservationId::new(1).unwrap() };
+        let read = |state, begun, lag| {
+            let seat = Seat { id: seat, number: 1, price: 1, state };
+            publication.merge_read(&inventory, vec![seat], begun, lag);
+        };
+        read(sold, Instant::now(), Duration::ZERO);
+        read(SeatState::Available, Instant::now(), REPLICA_LAG);
+        assert_eq!(state(&inventory, seat), sold);
+        read(SeatState::Available, Instant::now(), Duration::ZERO);
+        assert_eq!(state(&inventory, seat), SeatState::Available);
+        // Nor does it where the sale was committed here after the read began.
+        let begun = Instant::now();
+        let session = inventory.session().id;
+        publication.publish(publication.next_order(), &[(seat, session, sold)], Vec::new());
+        read(SeatState::Available, begun, Duration::ZERO);
+        assert_eq!(state(&inventory, seat), sold);
     }
 }

@@ -55,7 +55,8 @@ pub(super) async fn take(
     };
     let mut lease = store.begin(Lane::Relay).await?;
     let found = match lock_shards(&mut lease, max).await {
-        Ok(rows) if !rows.is_empty() => flush_log(store).await.map(|()| rows),
+        // Over another connection, because the shards must stay locked.
+        Ok(rows) if !rows.is_empty() => store.flush_log(Lane::Work).await.map(|()| rows),
         found => found,
     };
     match found {
@@ -66,25 +67,6 @@ pub(super) async fn take(
                 store.relaying.purge();
             }
             Err(failure.into())
-        }
-    }
-}
-
-/// Returns when all that could be seen is on the disk.
-async fn flush_log(store: &Inner) -> Result<(), Failure> {
-    // Over another connection: the shards must stay locked.
-    let mut lease = store.acquire(Lane::Work).await?;
-    match lease.exec(sql::LOG_FLUSH, vec![]).await {
-        Ok(_) => {
-            lease.release();
-            Ok(())
-        }
-        Err(failure) => {
-            lease.roll_back().await;
-            if matches!(failure, Failure::Lost(_) | Failure::Late(_)) {
-                store.work.purge();
-            }
-            Err(failure)
         }
     }
 }

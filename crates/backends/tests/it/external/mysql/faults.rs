@@ -11,11 +11,10 @@ use boxoffice_backends::store::{
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::sales::SettleRejected;
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::proxy::{Mode, Proxy};
-use super::server::{Server, open, options, shared, try_open};
+use super::server::{Server, number, open, options, shared, try_open};
 
 fn unavailable<T: std::fmt::Debug, R: std::fmt::Debug>(answer: &Result<T, Error<R>>) {
     assert!(matches!(answer, Err(Error::Fault(Fault::Unavailable(_)))), "{answer:?}");
@@ -23,10 +22,6 @@ fn unavailable<T: std::fmt::Debug, R: std::fmt::Debug>(answer: &Result<T, Error<
 
 fn through(server: &MysqlServer, proxy: &Proxy) -> MysqlServer {
     MysqlServer { port: proxy.port, ..server.clone() }
-}
-
-async fn number(conn: &mut Conn, sql: &str) -> i64 {
-    conn.query_first(sql).await.unwrap().unwrap()
 }
 
 /// Waits until some transaction of the shared server waits for a lock in this database.

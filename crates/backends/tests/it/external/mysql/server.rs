@@ -207,3 +207,8 @@ pub(crate) async fn reopen(store: Store, server: &MysqlServer) -> Store {
     drop(store);
     open(server).await
 }
+
+/// The one number that a statement gives.
+pub(crate) async fn number(conn: &mut Conn, sql: &str) -> i64 {
+    conn.query_first(sql).await.unwrap().unwrap()
+}
