@@ -2,8 +2,11 @@
 //!
 //! A ticket holds a number, `seq`, taken from a counter at the moment of joining. The queue itself
 //! keeps no record per waiting user: a [`Line`] is a few counters, a log of admissions no longer
-//! than the active time, and three sets of numbers that are small in practice. Everything that a
-//! poll wants to know follows by arithmetic from the number and the line.
+//! than the active time, and sets of numbers that are small in practice. Everything that a poll
+//! wants to know follows by arithmetic from the number and the line.
+//!
+//! Numbers whose owners are not there ([`Presence`]) are passed over when their turn comes. They
+//! wait on, ahead of everybody, and are admitted once their owners are back.
 //!
 //! `next`, the last number given, is not part of the line: it moves with every join, while a line
 //! is a snapshot that changes a few times a second and is shared by all polls.
@@ -11,7 +14,9 @@
 mod bucket;
 mod change;
 mod pace;
+mod presence;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +25,14 @@ use roaring::RoaringTreemap;
 pub use bucket::Bucket;
 pub use change::SettingsChange;
 pub use pace::{eta, poll_after};
+pub use presence::Presence;
 
 use crate::ids::{QueueName, TicketId, UserId};
 use crate::time::Timestamp;
+
+/// How long after the claim window the room of an unseen ticket is kept: somebody who first shows
+/// up within the window keeps it, even where another instance hears of that a little later.
+pub const CLAIM_GRACE: Duration = Duration::from_secs(2);
 
 /// What a ticket says. The signature that makes it true is the server's business.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +58,8 @@ pub struct QueueSettings {
     pub max_active: Option<u64>,
     /// How long an admitted ticket opens doors.
     pub active_ttl: Duration,
-    /// How long an admitted ticket counts as active before its owner has been seen.
+    /// How long an admitted ticket counts as active before its owner has been seen, but for
+    /// [`CLAIM_GRACE`].
     pub claim_window: Duration,
     /// Nobody is admitted before this moment, where one is set. Joining is possible all the same.
     pub opens_at: Option<Timestamp>,
@@ -78,13 +89,28 @@ impl QueueSettings {
     }
 }
 
-/// One step of admission: every number up to `upto` that was not admitted before, at `at`.
+/// An entry of the log of admissions: every number up to `upto` that is not in an entry before it
+/// had its turn at `at`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// The highest number admitted.
+    /// The highest number that had its turn.
     pub upto: u64,
     /// When.
     pub at: Timestamp,
+}
+
+/// One step of admission, as [`Line::plan`] decides it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// `serving` after the step: at least what it was before.
+    pub upto: u64,
+    /// When.
+    pub at: Timestamp,
+    /// The numbers above the old `serving` and up to `upto` that are passed over, because their
+    /// owners are absent. Those who left are not among them.
+    pub passed: RoaringTreemap,
+    /// The numbers that were passed over in an earlier step and are admitted now.
+    pub returned: RoaringTreemap,
 }
 
 /// Where a ticket stands.
@@ -126,53 +152,126 @@ pub struct Pruned {
     pub no_show: u64,
 }
 
+/// The parts of a [`Line`], as they are stored.
+#[derive(Clone, Debug, Default)]
+pub struct LineParts {
+    /// See [`Line::steps`].
+    pub steps: u64,
+    /// See [`Line::serving`].
+    pub serving: u64,
+    /// See [`Line::floor`].
+    pub floor: u64,
+    /// See [`Line::log`].
+    pub log: Vec<Admission>,
+    /// See [`Line::left`].
+    pub left: RoaringTreemap,
+    /// See [`Line::claimed`].
+    pub claimed: RoaringTreemap,
+    /// See [`Line::finished`].
+    pub finished: RoaringTreemap,
+    /// See [`Line::passed`].
+    pub passed: RoaringTreemap,
+    /// See [`Line::readmitted`]; in any order.
+    pub readmitted: Vec<(u64, Timestamp)>,
+}
+
 /// A queue but for its counter of joins. Cheap to clone: the parts are shared until one changes.
+///
+/// `passed` and `readmitted` change by steps alone. So a number that was passed over and then left
+/// is in `passed` and in `left`, and `left` outweighs; the same with `finished`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Line {
-    /// The highest number admitted.
+    /// How many steps and changes of settings there were.
+    steps: u64,
+    /// The highest number that had its turn.
     serving: u64,
-    /// Every number up to here has run out of active time; the log starts behind it.
+    /// Every number up to here that was admitted in its turn has run out of active time; the log
+    /// starts behind it.
     floor: u64,
     /// Admissions that may still be active, in order.
     log: Arc<Vec<Admission>>,
     /// Gave up while waiting.
     left: Arc<RoaringTreemap>,
-    /// Admitted, seen since, and not finished.
+    /// Admitted in their turn, seen since, and not finished.
     claimed: Arc<RoaringTreemap>,
     /// Admitted, then paid or left.
     finished: Arc<RoaringTreemap>,
+    /// Absent in their turn, and not admitted since.
+    passed: Arc<RoaringTreemap>,
+    /// Absent in their turn and admitted later, with the time of that.
+    readmitted: Arc<BTreeMap<u64, Timestamp>>,
 }
 
 impl Line {
     /// A line as it was stored. `None` where the parts contradict each other: a log that does not
-    /// rise, or that does not lead from `floor` to `serving`.
-    pub fn restore(
-        serving: u64,
-        floor: u64,
-        log: Vec<Admission>,
-        left: RoaringTreemap,
-        claimed: RoaringTreemap,
-        finished: RoaringTreemap,
-    ) -> Option<Self> {
+    /// rise, or that does not lead from `floor` to `serving`; numbers that were passed over or
+    /// readmitted before their turn, or that are both or twice the one.
+    pub fn restore(parts: LineParts) -> Option<Self> {
+        let LineParts {
+            steps,
+            serving,
+            floor,
+            log,
+            left,
+            claimed,
+            finished,
+            passed,
+            readmitted: admitted_late,
+        } = parts;
         let rises = log.windows(2).all(|w| w[0].upto < w[1].upto && w[0].at <= w[1].at);
         let leads = log.last().map_or(floor, |last| last.upto) == serving
             && log.first().is_none_or(|first| first.upto > floor);
-        (rises && leads).then(|| Self {
+        let count = admitted_late.len();
+        let readmitted: BTreeMap<u64, Timestamp> = admitted_late.into_iter().collect();
+        let had_turn = passed.max().is_none_or(|max| max <= serving)
+            && readmitted.last_key_value().is_none_or(|(last, _)| *last <= serving);
+        let apart =
+            readmitted.len() == count && readmitted.keys().all(|seq| !passed.contains(*seq));
+        (rises && leads && had_turn && apart).then(|| Self {
+            steps,
             serving,
             floor,
             log: Arc::new(log),
             left: Arc::new(left),
             claimed: Arc::new(claimed),
             finished: Arc::new(finished),
+            passed: Arc::new(passed),
+            readmitted: Arc::new(readmitted),
         })
     }
 
-    /// The highest number admitted.
+    /// Returns the parts to store; [`Line::restore`] makes the same line of them.
+    pub fn parts(&self) -> LineParts {
+        LineParts {
+            steps: self.steps,
+            serving: self.serving,
+            floor: self.floor,
+            log: (*self.log).clone(),
+            left: (*self.left).clone(),
+            claimed: (*self.claimed).clone(),
+            finished: (*self.finished).clone(),
+            passed: (*self.passed).clone(),
+            readmitted: self.readmitted.iter().map(|(seq, at)| (*seq, *at)).collect(),
+        }
+    }
+
+    /// How many steps of admission and changes of settings the line has seen. A step counts only
+    /// from the `steps` that it was planned on.
+    pub const fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Notes a change of settings, after which the line has seen so many steps.
+    pub const fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
+    }
+
+    /// The highest number that had its turn.
     pub const fn serving(&self) -> u64 {
         self.serving
     }
 
-    /// Every number up to here has run out of active time.
+    /// Every number up to here that was admitted in its turn has run out of active time.
     pub const fn floor(&self) -> u64 {
         self.floor
     }
@@ -187,7 +286,7 @@ impl Line {
         &self.claimed
     }
 
-    /// The numbers given up while waiting.
+    /// The numbers given up while waiting. Those that had been passed over stay here for good.
     pub fn left(&self) -> &RoaringTreemap {
         &self.left
     }
@@ -195,6 +294,17 @@ impl Line {
     /// The numbers that paid, or left after their admission.
     pub fn finished(&self) -> &RoaringTreemap {
         &self.finished
+    }
+
+    /// The numbers whose owners were absent in their turn, and that were not admitted since; also
+    /// those of them that left.
+    pub fn passed(&self) -> &RoaringTreemap {
+        &self.passed
+    }
+
+    /// The numbers that were passed over and then admitted, and when; until their time is over.
+    pub fn readmitted(&self) -> &BTreeMap<u64, Timestamp> {
+        &self.readmitted
     }
 
     /// Where the ticket with number `seq` stands at `now`.
@@ -212,32 +322,50 @@ impl Line {
         if self.left.contains(seq) {
             return Place::Over(Ending::Left);
         }
-        match self.admitted_at(seq).map(|at| at.plus(active_ttl)) {
-            Some(until) if now < until => {
-                Place::Active { until, claimed: self.claimed.contains(seq) }
-            }
+        if self.passed.contains(seq) {
+            return Place::Waiting { number: 1 };
+        }
+        // Who comes back is seen by that.
+        let (at, seen) = match self.readmitted.get(&seq) {
+            Some(at) => (Some(*at), true),
+            None => (self.admitted_at(seq), self.claimed.contains(seq)),
+        };
+        match at.map(|at| at.plus(active_ttl)) {
+            Some(until) if now < until => Place::Active { until, claimed: seen },
             _ => Place::Over(Ending::TimedOut),
         }
     }
 
-    /// How many wait, where `next` is the last number given.
+    /// How many wait for their turn, where `next` is the last number given.
     pub fn waiting(&self, next: u64) -> u64 {
         let given = next.saturating_sub(self.serving);
         given - self.left_in(self.serving, next.max(self.serving))
     }
 
-    /// How many count as active at `now`: admitted within the claim window, or seen since, and in
-    /// both cases neither finished nor out of time.
+    /// How many count as active at `now`: admitted within the claim window and [`CLAIM_GRACE`], or
+    /// seen since, and in both cases neither finished nor out of time.
     pub fn active(&self, settings: &QueueSettings, now: Timestamp) -> u64 {
-        let floor = self.passed(settings.active_ttl, now);
-        let recent = self.passed(settings.claim_window.min(settings.active_ttl), now).max(floor);
-        let gone = |set: &RoaringTreemap| set.range_cardinality(recent + 1..=self.serving);
-        self.serving - recent - gone(&self.left) - gone(&self.finished)
-            + self.claimed.range_cardinality(floor + 1..=recent)
+        let ttl = settings.active_ttl;
+        let floor = self.turned(ttl, now);
+        let recent = self.turned(claim_kept(settings).min(ttl), now).max(floor);
+        let readmitted = self.readmitted.iter().filter(|(seq, at)| {
+            now < at.plus(ttl) && !self.finished.contains(**seq) && !self.left.contains(**seq)
+        });
+        (self.serving - recent).saturating_sub(self.gone_in(recent, self.serving))
+            + count_in(&self.claimed, floor, recent)
+            + readmitted.count() as u64
     }
 
-    /// Decides whom to admit at `now`, at most `credit` of them: the next numbers in order, passing
-    /// over those who left. `None` where the gate is shut, nobody waits, or no place is free.
+    /// Whether somebody who is first seen at `now` comes too late for the room that was kept, and so
+    /// counts on top of `max_active`.
+    pub fn is_late(&self, seq: u64, settings: &QueueSettings, now: Timestamp) -> bool {
+        !self.readmitted.contains_key(&seq)
+            && self.admitted_at(seq).is_some_and(|at| at.plus(claim_kept(settings)) <= now)
+    }
+
+    /// Decides whom to admit at `now`, at most `credit` of them: first those who were passed over and
+    /// are back, then the next numbers in order, passing over those who left or are absent. `None`
+    /// where the gate is shut, no place is free, or nobody is there to admit or to pass over.
     ///
     /// `active_bypass` counts active tickets that are not of this line (issued by an operator).
     pub fn plan(
@@ -246,41 +374,93 @@ impl Line {
         next: u64,
         credit: u64,
         active_bypass: u64,
+        presence: &Presence,
         now: Timestamp,
-    ) -> Option<Admission> {
-        if settings.gate(now) != Gate::Open || next <= self.serving {
+    ) -> Option<Step> {
+        if settings.gate(now) != Gate::Open {
             return None;
         }
-        let room = match settings.max_active {
+        let mut room = match settings.max_active {
             None => credit,
             Some(max) => credit.min(max.saturating_sub(self.active(settings, now) + active_bypass)),
         };
-        let wanted = room.min(self.waiting(next));
-        if wanted == 0 {
+        if room == 0 {
             return None;
         }
-        let mut upto = self.serving + wanted;
-        // Each round passes over those who left in the stretch that the last round added; it ends
-        // because at least `wanted` numbers up to `next` have not left.
-        loop {
-            let staying = upto - self.serving - self.left_in(self.serving, upto);
-            if staying == wanted {
+        let mut returned = RoaringTreemap::new();
+        for seq in presence.returned(self, now) {
+            returned.insert(seq);
+            room -= 1;
+            if room == 0 {
                 break;
             }
-            upto += wanted - staying;
+        }
+
+        let mut upto = self.serving;
+        let mut passed = RoaringTreemap::new();
+        let judged = presence.judged(self.serving).min(next).max(self.serving);
+        let anybody_left = self.left_in(self.serving, judged) > 0;
+        // Absent numbers come in long runs, and are put into the set run by run.
+        let mut run_begins = None;
+        let mut end_run = |begins: &mut Option<u64>, end: u64| {
+            if let Some(first) = begins.take() {
+                passed.insert_range(first..end);
+            }
+        };
+        for seq in self.serving + 1..=judged {
+            if room == 0 {
+                break;
+            }
+            if anybody_left && self.left.contains(seq) {
+                end_run(&mut run_begins, seq);
+                continue;
+            }
+            if presence.is_absent(seq, now) {
+                run_begins.get_or_insert(seq);
+            } else {
+                end_run(&mut run_begins, seq);
+                room -= 1;
+            }
+            upto = seq;
+        }
+        end_run(&mut run_begins, upto + 1);
+        if room > 0 && presence.is_full() {
+            // Those behind wait to be judged, until the stretch has followed.
+            upto = judged;
+        } else if room > 0 {
+            upto = self.next_waiting(judged, room, next).unwrap_or(upto);
+        }
+        if upto == self.serving && returned.is_empty() {
+            return None;
         }
         // The log must not run backwards even where the clock did.
         let at = self.log.last().map_or(now, |last| last.at.max(now));
-        Some(Admission { upto, at })
+        Some(Step { upto, at, passed, returned })
     }
 
-    /// Carries out an admission that [`Line::plan`] decided. Returns how many it admitted.
-    pub fn admit(&mut self, admission: Admission) -> u64 {
-        debug_assert!(admission.upto > self.serving, "an admission moves forward");
-        let left = self.left_in(self.serving, admission.upto);
-        let admitted = admission.upto - self.serving - left;
-        self.serving = admission.upto;
-        Arc::make_mut(&mut self.log).push(admission);
+    /// Carries out a step that [`Line::plan`] decided. Returns how many it admitted.
+    pub fn admit(&mut self, step: &Step) -> u64 {
+        debug_assert!(step.upto >= self.serving, "an admission moves forward");
+        self.steps += 1;
+        let mut admitted = 0;
+        if !step.returned.is_empty() {
+            let passed = Arc::make_mut(&mut self.passed);
+            let readmitted = Arc::make_mut(&mut self.readmitted);
+            for seq in step.returned.iter().filter(|seq| passed.remove(*seq)) {
+                readmitted.insert(seq, step.at);
+                // Who left since the step was planned is readmitted all the same, so that all
+                // instances know the same of it; but `left` outweighs.
+                admitted += u64::from(!self.left.contains(seq) && !self.finished.contains(seq));
+            }
+        }
+        if !step.passed.is_empty() {
+            *Arc::make_mut(&mut self.passed) |= &step.passed;
+        }
+        if step.upto > self.serving {
+            let before = std::mem::replace(&mut self.serving, step.upto);
+            Arc::make_mut(&mut self.log).push(Admission { upto: step.upto, at: step.at });
+            admitted += (step.upto - before).saturating_sub(self.gone_in(before, step.upto));
+        }
         admitted
     }
 
@@ -296,17 +476,19 @@ impl Line {
 
     /// The owner of `seq` gives up: a place in the line, or an admission.
     pub fn leave(&mut self, seq: u64) {
-        if seq > self.serving {
-            Arc::make_mut(&mut self.left).insert(seq);
-        } else {
+        if seq <= self.serving && !self.passed.contains(seq) {
             self.finish(seq);
+        } else if !self.finished.contains(seq) {
+            Arc::make_mut(&mut self.left).insert(seq);
         }
     }
 
-    /// The ticket `seq` has done what it was for. Of a number that was never admitted nothing is
-    /// kept: the caller's view may be behind, never ahead.
+    /// The ticket `seq` has done what it was for. Of a number that had no turn nothing is kept: the
+    /// caller's view may be behind, never ahead. One that is passed over here was readmitted
+    /// meanwhile.
     pub fn finish(&mut self, seq: u64) {
-        if seq <= self.serving && seq > self.floor && !self.left.contains(seq) {
+        let known = seq <= self.serving && (seq > self.floor || self.is_apart(seq));
+        if known && !self.left.contains(seq) {
             Arc::make_mut(&mut self.finished).insert(seq);
             if self.claimed.contains(seq) {
                 Arc::make_mut(&mut self.claimed).remove(seq);
@@ -315,63 +497,168 @@ impl Line {
     }
 
     /// Forgets the admissions whose active time is over at `now`, and all that was kept of them.
+    /// Those who were passed over are kept for good.
     pub fn prune(&mut self, active_ttl: Duration, now: Timestamp) -> Pruned {
-        let floor = self.passed(active_ttl, now);
-        if floor == self.floor {
+        let floor = self.turned(active_ttl, now);
+        let is_over = |at: &Timestamp| at.plus(active_ttl) <= now;
+        let any_over = self.readmitted.values().any(is_over);
+        if floor == self.floor && !any_over {
             return Pruned::default();
         }
-        let count = |set: &RoaringTreemap| set.range_cardinality(self.floor + 1..=floor);
-        let expired = count(&self.claimed);
-        let gone = count(&self.left) + count(&self.finished);
-        let no_show = floor - self.floor - gone - expired;
-        for set in [&mut self.left, &mut self.claimed, &mut self.finished] {
-            if set.min().is_some_and(|min| min <= floor) {
-                Arc::make_mut(set).remove_range(..=floor);
-            }
+        let claimed = count_in(&self.claimed, self.floor, floor);
+        let no_show =
+            (floor - self.floor).saturating_sub(self.gone_in(self.floor, floor) + claimed);
+        let mut expired = claimed;
+        if any_over {
+            let (left, finished) = (&self.left, &self.finished);
+            Arc::make_mut(&mut self.readmitted).retain(|seq, at| {
+                let over = is_over(at);
+                expired += u64::from(over && !left.contains(*seq) && !finished.contains(*seq));
+                !over
+            });
         }
-        Arc::make_mut(&mut self.log).retain(|admission| admission.upto > floor);
-        self.floor = floor;
+        if floor != self.floor {
+            Arc::make_mut(&mut self.log).retain(|admission| admission.upto > floor);
+            self.floor = floor;
+        }
+        self.forget_past();
         Pruned { expired, no_show }
     }
 
-    /// Takes in what another view of the same queue knows. Nothing goes back: the further `serving`
-    /// counts, and whoever has left, been seen or finished in either of them has done so.
+    /// Takes in what another view of the same queue knows. Nothing goes back: what steps decide is
+    /// taken from who has seen more of them, and whoever has left, been seen or finished in either of
+    /// them has done so.
     pub fn absorb(&mut self, other: &Self) {
-        if other.serving > self.serving {
+        if other.steps > self.steps && other.serving >= self.serving {
+            // What is over here stays so, and is not counted again.
+            let fresh: Vec<_> = other
+                .readmitted
+                .iter()
+                .filter(|(seq, _)| **seq > self.serving || self.passed.contains(**seq))
+                .collect();
+            if !fresh.is_empty() {
+                Arc::make_mut(&mut self.readmitted).extend(fresh);
+            }
+            if self.passed != other.passed {
+                self.passed = other.passed.clone();
+            }
             if other.floor > self.serving {
                 // Everybody who was admitted here is out of time there.
                 self.floor = other.floor;
                 self.log = other.log.clone();
-                for set in [&mut self.left, &mut self.claimed, &mut self.finished] {
-                    Arc::make_mut(set).remove_range(..=other.floor);
-                }
-            } else {
+            } else if other.serving > self.serving {
                 let known = other.log.partition_point(|step| step.upto <= self.serving);
                 Arc::make_mut(&mut self.log).extend_from_slice(&other.log[known..]);
             }
             self.serving = other.serving;
+            self.steps = other.steps;
+            self.forget_past();
         }
-        let (floor, serving) = (self.floor, self.serving);
         let fresh = |theirs: &RoaringTreemap, ours: &RoaringTreemap, upto: u64| {
             let mut fresh = theirs - ours;
-            fresh.remove_range(..=floor);
+            let kept = self.apart_of(&fresh, self.floor);
+            fresh.remove_range(..=self.floor);
             fresh.remove_range(upto.saturating_add(1)..);
-            fresh
+            fresh | kept
         };
         // A number is in one of the three at the most: each counts it once.
         let left = fresh(&other.left, &self.left, u64::MAX - 1) - &*self.finished;
+        let finished = fresh(&other.finished, &self.finished, self.serving) - &*self.left - &left;
+        let mut claimed = fresh(&other.claimed, &self.claimed, self.serving);
         if !left.is_empty() {
             *Arc::make_mut(&mut self.claimed) -= &left;
             *Arc::make_mut(&mut self.left) |= left;
         }
-        let finished = fresh(&other.finished, &self.finished, serving) - &*self.left;
         if !finished.is_empty() {
             *Arc::make_mut(&mut self.claimed) -= &finished;
             *Arc::make_mut(&mut self.finished) |= finished;
         }
-        let claimed = fresh(&other.claimed, &self.claimed, serving) - &*self.left - &*self.finished;
+        claimed -= &*self.left;
+        claimed -= &*self.finished;
         if !claimed.is_empty() {
             *Arc::make_mut(&mut self.claimed) |= claimed;
+        }
+    }
+
+    /// Forgets what is kept of the numbers up to the floor, but for those that were passed over.
+    fn forget_past(&mut self) {
+        let floor = self.floor;
+        if self.claimed.min().is_some_and(|min| min <= floor) {
+            Arc::make_mut(&mut self.claimed).remove_range(..=floor);
+        }
+        let kept = [&self.left, &self.finished].map(|set| self.apart_of(set, floor));
+        for (set, kept) in [&mut self.left, &mut self.finished].into_iter().zip(kept) {
+            if set.range_cardinality(..=floor) != kept.len() {
+                let set = Arc::make_mut(set);
+                set.remove_range(..=floor);
+                *set |= kept;
+            }
+        }
+    }
+
+    /// Whether `seq` was passed over, and may come back.
+    fn waits_apart(&self, seq: u64) -> bool {
+        self.passed.contains(seq) && !self.left.contains(seq) && !self.finished.contains(seq)
+    }
+
+    /// Whether `seq` was passed over in its turn.
+    fn is_apart(&self, seq: u64) -> bool {
+        self.passed.contains(seq) || self.readmitted.contains_key(&seq)
+    }
+
+    /// Those of `set`, up to and with `upto`, that were passed over in their turn.
+    fn apart_of(&self, set: &RoaringTreemap, upto: u64) -> RoaringTreemap {
+        if set.min().is_none_or(|min| min > upto) {
+            return RoaringTreemap::new();
+        }
+        let mut apart = set & &*self.passed;
+        apart.remove_range(upto.saturating_add(1)..);
+        apart.extend(
+            self.readmitted.range(..=upto).map(|(seq, _)| *seq).filter(|s| set.contains(*s)),
+        );
+        apart
+    }
+
+    /// How many of the numbers above `from`, up to and with `upto`, left, finished, or were passed
+    /// over in their turn.
+    fn gone_in(&self, from: u64, upto: u64) -> u64 {
+        let over = |seq: &u64| self.left.contains(*seq) || self.finished.contains(*seq);
+        let mut gone = self.left_in(from, upto) + count_in(&self.finished, from, upto);
+        let passed = count_in(&self.passed, from, upto);
+        if passed > 0 {
+            let both = |set: &RoaringTreemap| {
+                if count_in(set, from, upto) == 0 {
+                    0
+                } else {
+                    count_in(&(set & &*self.passed), from, upto)
+                }
+            };
+            gone += passed - both(&self.left) - both(&self.finished);
+        }
+        if from < upto && !self.readmitted.is_empty() {
+            let readmitted = self.readmitted.range(from + 1..=upto);
+            gone += readmitted.filter(|(seq, _)| !over(seq)).count() as u64;
+        }
+        gone
+    }
+
+    /// The last of the first `count` numbers above `from` that wait, or of all up to `next` where
+    /// there are fewer.
+    fn next_waiting(&self, from: u64, count: u64, next: u64) -> Option<u64> {
+        let given = next.saturating_sub(from);
+        let wanted = count.min(given - self.left_in(from, next.max(from)));
+        if wanted == 0 {
+            return None;
+        }
+        let mut upto = from + wanted;
+        // Each round passes over those who left in the stretch that the last round added; it ends
+        // because at least `wanted` numbers up to `next` have not left.
+        loop {
+            let staying = upto - from - self.left_in(from, upto);
+            if staying == wanted {
+                return Some(upto);
+            }
+            upto += wanted - staying;
         }
     }
 
@@ -384,14 +671,24 @@ impl Line {
         self.log.get(index).map(|admission| admission.at)
     }
 
-    /// The highest number whose admission was at least `ago` before `now`.
-    fn passed(&self, ago: Duration, now: Timestamp) -> u64 {
+    /// The highest number whose turn was at least `ago` before `now`.
+    fn turned(&self, ago: Duration, now: Timestamp) -> u64 {
         let count = self.log.partition_point(|admission| admission.at.plus(ago) <= now);
         count.checked_sub(1).map_or(self.floor, |last| self.log[last].upto)
     }
 
     /// How many of the numbers above `from`, up to and with `upto`, gave up while waiting.
     fn left_in(&self, from: u64, upto: u64) -> u64 {
-        if self.left.is_empty() { 0 } else { self.left.range_cardinality(from + 1..=upto) }
+        count_in(&self.left, from, upto)
     }
+}
+
+/// How many numbers of `set` are above `from`, up to and with `upto`.
+fn count_in(set: &RoaringTreemap, from: u64, upto: u64) -> u64 {
+    if from >= upto || set.is_empty() { 0 } else { set.range_cardinality(from + 1..=upto) }
+}
+
+/// How long the room of an admission is kept for somebody who has not been seen.
+const fn claim_kept(settings: &QueueSettings) -> Duration {
+    settings.claim_window.saturating_add(CLAIM_GRACE)
 }

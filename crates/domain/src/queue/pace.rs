@@ -33,9 +33,20 @@ pub fn eta(number: u64, settings: &QueueSettings, now: Timestamp) -> Option<Dura
 /// When to poll again, for an expected wait of `eta`. `jitter`, any number, spreads the crowd over
 /// a tenth of the interval; the result is never below one second.
 pub fn poll_after(eta: Option<Duration>, jitter: u64) -> Duration {
-    let base = eta.map_or(POLL_MAX, |eta| (eta / POLL_PART).clamp(POLL_MIN, POLL_MAX));
-    let spread_ms = base.as_millis() as u64 / 10;
+    let (base, spread_ms) = interval(eta);
     base + Duration::from_millis(jitter % (spread_ms + 1))
+}
+
+/// The longest that [`poll_after`] tells anybody for an expected wait of `eta`.
+pub(super) fn poll_after_max(eta: Option<Duration>) -> Duration {
+    let (base, spread_ms) = interval(eta);
+    base + Duration::from_millis(spread_ms)
+}
+
+/// The interval for an expected wait of `eta`, and by how many milliseconds it is spread.
+fn interval(eta: Option<Duration>) -> (Duration, u64) {
+    let base = eta.map_or(POLL_MAX, |eta| (eta / POLL_PART).clamp(POLL_MIN, POLL_MAX));
+    (base, base.as_millis() as u64 / 10)
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use boxoffice_domain::queue::{Bucket, Ending, Line, Place, Pruned, QueueSettings};
+use boxoffice_domain::queue::{
+    Bucket, CLAIM_GRACE, Ending, Line, LineParts, Place, Presence, Pruned, QueueSettings,
+};
 use boxoffice_domain::time::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
-use roaring::RoaringTreemap;
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -20,6 +21,8 @@ const HOUR_MS: i64 = 3_600_000;
 enum Whom {
     Anybody,
     Waiting,
+    /// Was passed over, and has not come back.
+    Absent,
     Admitted,
     /// Left, or finished.
     Gone,
@@ -50,6 +53,12 @@ enum Op {
     },
     /// The clock of the machine is set, forward or back.
     SetClock(i64),
+    /// So many seconds pass, in which the sequencer works and everybody polls who is there.
+    Live(u8),
+    /// The owner of a ticket goes away, or comes back.
+    Away(Whom, u16, bool),
+    /// The owners of all tickets but every so manieth go away.
+    AllAway(usize),
     /// A ticket asks where it stands, and is marked as seen where it was admitted.
     Poll(Whom, u16),
     Leave(Whom, u16),
@@ -69,6 +78,8 @@ enum Op {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Waiting,
+    /// Passed over.
+    Absent,
     Left,
     Admitted,
     Finished,
@@ -81,9 +92,17 @@ struct Fan {
     /// When the line moved past the ticket. For one admitted that is its admission; one that left
     /// is passed over together with the next that is admitted.
     passed_at: Option<Timestamp>,
+    /// When it was admitted after it had been passed over.
+    back_at: Option<Timestamp>,
+    /// It was passed over at some time.
+    apart: bool,
+    /// Its owner does not poll.
+    away: bool,
     claimed: bool,
     /// A prune came by after the active time was over.
     forgotten: bool,
+    /// The same, of the step that moved the line past the ticket.
+    turn_forgotten: bool,
     /// The sequencer gave the place to somebody else, because the ticket was not claimed in time.
     /// If it is claimed after all, it counts on top of the bound.
     lapsed: bool,
@@ -92,13 +111,18 @@ struct Fan {
 }
 
 impl Fan {
+    fn admitted_at(&self) -> Option<Timestamp> {
+        self.back_at.or(self.passed_at)
+    }
+
     fn in_time(&self, settings: &QueueSettings, now: Timestamp) -> bool {
-        let until = self.passed_at.map(|at| at.plus(settings.active_ttl));
+        let until = self.admitted_at().map(|at| at.plus(settings.active_ttl));
         self.state == State::Admitted && !self.forgotten && until.is_some_and(|until| now < until)
     }
 
     fn counts_as_active(&self, settings: &QueueSettings, now: Timestamp) -> bool {
-        let claim_until = self.passed_at.map(|at| at.plus(settings.claim_window));
+        let claim_until =
+            self.admitted_at().map(|at| at.plus(settings.claim_window).plus(CLAIM_GRACE));
         self.in_time(settings, now)
             && (self.claimed || claim_until.is_some_and(|until| now < until))
     }
@@ -135,8 +159,12 @@ impl Model {
             self.fans.push(Fan {
                 state: State::Waiting,
                 passed_at: None,
+                back_at: None,
+                apart: false,
+                away: false,
                 claimed: false,
                 forgotten: false,
+                turn_forgotten: false,
                 lapsed: false,
                 number: u64::MAX,
             });
@@ -147,6 +175,7 @@ impl Model {
         let fits = |fan: &Fan| match whom {
             Whom::Anybody => true,
             Whom::Waiting => fan.state == State::Waiting,
+            Whom::Absent => fan.state == State::Absent,
             Whom::Gone => matches!(fan.state, State::Left | State::Finished) && !fan.forgotten,
             Whom::Admitted => fan.state == State::Admitted && !fan.forgotten,
         };
@@ -154,12 +183,15 @@ impl Model {
         (!fitting.is_empty()).then(|| fitting[usize::from(nth) % fitting.len()])
     }
 
-    /// Admits as many as may be, in order; returns how many and the last one's number.
+    /// Admits as many as may be, in order: first those who were passed over and are back, then those
+    /// who are not `absent`. Returns how many, and the number that the line has come to.
     fn admit(
         &mut self,
         settings: &QueueSettings,
         credit: u64,
         now: Timestamp,
+        back: &[u64],
+        absent: impl Fn(u64) -> bool,
     ) -> Option<(u64, u64)> {
         for fan in &mut self.fans {
             if fan.state == State::Admitted && !fan.counts_as_active(settings, now) {
@@ -171,18 +203,34 @@ impl Model {
         }
         let active = self.count(|fan| fan.counts_as_active(settings, now));
         let places = settings.max_active.map_or(u64::MAX, |max| max.saturating_sub(active));
-        let kept = self.fans.iter().filter(|fan| !fan.forgotten);
+        let room = credit.min(places);
+        let kept = self.fans.iter().filter(|fan| !fan.turn_forgotten);
         let at = kept.filter_map(|fan| fan.passed_at).fold(now, Timestamp::max);
-        let mut last = None;
-        let mut admitted = 0;
-        for (index, fan) in self.fans.iter_mut().enumerate() {
-            if fan.state == State::Waiting && admitted < credit.min(places) {
-                fan.state = State::Admitted;
+        let base = self.base;
+        let turned = self.fans.iter().rposition(|fan| fan.passed_at.is_some());
+        let (mut last, mut admitted) = (None, 0);
+        for (seq, fan) in (base + 1..).zip(&mut self.fans) {
+            if fan.state == State::Absent && back.contains(&seq) && admitted < room {
+                (fan.state, fan.back_at, fan.claimed) = (State::Admitted, Some(at), true);
                 admitted += 1;
-                last = Some(index);
             }
         }
-        let last = last?;
+        for (index, fan) in self.fans.iter_mut().enumerate() {
+            if fan.state != State::Waiting || admitted == room {
+                continue;
+            }
+            if absent(base + 1 + index as u64) {
+                (fan.state, fan.apart) = (State::Absent, true);
+            } else {
+                fan.state = State::Admitted;
+                admitted += 1;
+            }
+            last = Some(index);
+        }
+        if last.is_none() && admitted == 0 {
+            return None;
+        }
+        let last = last.or(turned)?;
         for fan in &mut self.fans[..=last] {
             fan.passed_at.get_or_insert(at);
         }
@@ -192,8 +240,10 @@ impl Model {
     fn prune(&mut self, settings: &QueueSettings, now: Timestamp) -> Pruned {
         let mut pruned = Pruned::default();
         for fan in &mut self.fans {
-            let over = fan.passed_at.is_some_and(|at| at.plus(settings.active_ttl) <= now);
-            if !over || fan.forgotten {
+            let is_over = |at: Timestamp| at.plus(settings.active_ttl) <= now;
+            fan.turn_forgotten |= fan.passed_at.is_some_and(is_over);
+            let waits = fan.apart && fan.back_at.is_none();
+            if waits || !fan.admitted_at().is_some_and(is_over) || fan.forgotten {
                 continue;
             }
             fan.forgotten = true;
@@ -215,13 +265,14 @@ impl Model {
 
     fn finish(&mut self, index: usize) {
         let fan = &mut self.fans[index];
-        if fan.state == State::Admitted && !fan.forgotten {
+        // Whoever says so of one that was passed over knows of an admission that is not known here.
+        if matches!(fan.state, State::Admitted | State::Absent) && !fan.forgotten {
             fan.state = State::Finished;
         }
     }
 
     fn leave(&mut self, index: usize) {
-        if self.fans[index].state == State::Waiting {
+        if matches!(self.fans[index].state, State::Waiting | State::Absent) {
             self.fans[index].state = State::Left;
         } else {
             self.finish(index);
@@ -260,6 +311,7 @@ impl Earnings {
 /// The queue under test beside its model.
 struct World {
     line: Line,
+    presence: Presence,
     bucket: Bucket,
     model: Model,
     earnings: Earnings,
@@ -273,10 +325,11 @@ struct World {
 
 impl World {
     fn new(base: u64, active_ttl_ms: u64, claim_window_ms: u64, max_active: Option<u64>) -> Self {
-        let none = RoaringTreemap::new;
-        let line = Line::restore(base, base, Vec::new(), none(), none(), none()).unwrap();
+        let parts = LineParts { serving: base, floor: base, ..LineParts::default() };
+        let line = Line::restore(parts).unwrap();
         Self {
             line: if base == 0 { Line::default() } else { line },
+            presence: Presence::default(),
             bucket: Bucket::default(),
             model: Model { base, fans: Vec::new() },
             earnings: Earnings::default(),
@@ -300,13 +353,20 @@ impl World {
         let (settings, now) = (&self.settings, self.now);
         let credit = self.bucket.fill(settings.admit_per_second, now);
         self.earnings.fill(self.rate_milli, now);
-        let expected = self.model.admit(settings, credit, now);
+        let next = self.model.next();
+        self.presence.follow(&self.line, settings, next, now);
+        let presence = &self.presence;
+        let back: Vec<u64> = presence.returned(&self.line, now).collect();
+        let expected =
+            self.model.admit(settings, credit, now, &back, |seq| presence.is_absent(seq, now));
         let mut admitted = None;
-        if let Some(admission) = self.line.plan(settings, self.model.next(), credit, 0, now) {
-            let count = self.line.admit(admission);
+        if let Some(step) = self.line.plan(settings, next, credit, 0, presence, now) {
+            let steps = self.line.steps();
+            let count = self.line.admit(&step);
             self.bucket.spend(count);
             self.earnings.admit(count)?;
-            admitted = Some((count, admission.upto));
+            prop_assert_eq!(self.line.steps(), steps + 1);
+            admitted = Some((count, step.upto));
         }
         prop_assert_eq!(admitted, expected, "how many were admitted, and up to whom");
         let pruned = self.line.prune(settings.active_ttl, now);
@@ -325,13 +385,39 @@ impl World {
                 self.now.0 += ms;
                 self.tick()?;
             }
+            Op::Live(seconds) => {
+                for _ in 0..seconds {
+                    self.now.0 += 1_000;
+                    let there = (self.model.base + 1..).zip(&self.model.fans);
+                    let polling = there.filter(|(_, fan)| {
+                        !fan.away && matches!(fan.state, State::Waiting | State::Absent)
+                    });
+                    let seqs: Vec<u64> = polling.map(|(seq, _)| seq).collect();
+                    self.presence.polled(seqs, &self.line, &self.settings, self.now);
+                    self.tick()?;
+                    for fan in self.model.fans.iter().filter(|fan| !fan.away) {
+                        let polls = fan.passed_at == Some(self.now) && fan.state == State::Absent;
+                        prop_assert!(!polls, "somebody who polls was passed over");
+                    }
+                }
+            }
+            Op::Away(whom, nth, away) => {
+                if let Some(index) = self.model.pick(whom, nth) {
+                    self.model.fans[index].away = away;
+                }
+            }
+            Op::AllAway(but) => {
+                for (index, fan) in self.model.fans.iter_mut().enumerate() {
+                    fan.away = index % but != 0;
+                }
+            }
             Op::PassTo { edge, nth, off_by, tick } => {
                 let admitted = self.model.pick(Whom::Admitted, nth);
-                let admitted_at = admitted.and_then(|index| self.model.fans[index].passed_at);
+                let admitted_at = admitted.and_then(|index| self.model.fans[index].admitted_at());
                 let at = match edge {
                     Edge::ActiveEnds => admitted_at.map(|at| at.plus(ttl)),
                     Edge::ClaimWindowEnds => {
-                        admitted_at.map(|at| at.plus(self.settings.claim_window))
+                        admitted_at.map(|at| at.plus(self.settings.claim_window).plus(CLAIM_GRACE))
                     }
                     Edge::Opens => self.settings.opens_at,
                 };
@@ -343,6 +429,8 @@ impl World {
             Op::Stall(ms) | Op::SetClock(ms) => self.now.0 += ms,
             Op::Poll(whom, nth) => {
                 if let Some(index) = self.model.pick(whom, nth) {
+                    let seq = self.model.seq(index);
+                    self.presence.polled([seq], &self.line, &self.settings, now);
                     let first = self.line.claim(self.model.seq(index), ttl, now);
                     prop_assert_eq!(first, self.model.claim(index, &self.settings, now));
                 }
@@ -372,14 +460,7 @@ impl World {
             Op::OpensIn(ms) => self.settings.opens_at = ms.map(|ms| Timestamp(now.0 + ms)),
             Op::Restart => {
                 let line = &self.line;
-                let restored = Line::restore(
-                    line.serving(),
-                    line.floor(),
-                    line.log().to_vec(),
-                    line.left().clone(),
-                    line.claimed().clone(),
-                    line.finished().clone(),
-                );
+                let restored = Line::restore(line.parts());
                 prop_assert_eq!(
                     restored.as_ref(),
                     Some(line),
@@ -387,6 +468,7 @@ impl World {
                 );
                 self.line = restored.unwrap();
                 self.bucket = Bucket::default();
+                self.presence = Presence::default();
             }
             Op::Snapshot => self.snapshot = Some((self.line.clone(), self.model.clone())),
         }
@@ -421,7 +503,7 @@ fn check(
     for index in 0..model.fans.len() {
         let seq = model.seq(index);
         let fan = &mut model.fans[index];
-        let expected = match (fan.state, fan.passed_at) {
+        let expected = match (fan.state, fan.admitted_at()) {
             _ if fan.forgotten => Place::Over(Ending::TimedOut),
             (State::Left, _) => Place::Over(Ending::Left),
             (State::Finished, _) => Place::Over(Ending::Finished),
@@ -429,6 +511,7 @@ fn check(
                 Place::Active { until: at.plus(settings.active_ttl), claimed: fan.claimed }
             }
             (State::Admitted, _) => Place::Over(Ending::TimedOut),
+            (State::Absent, _) => Place::Waiting { number: 1 },
             (State::Waiting, _) => {
                 number += 1;
                 Place::Waiting { number }
@@ -440,7 +523,10 @@ fn check(
             Place::Waiting { number } => {
                 prop_assert!(number >= 1 && number <= fan.number, "ticket {} fell back", index + 1);
                 fan.number = number;
-                anybody_waits = true;
+                anybody_waits |= fan.state == State::Waiting;
+            }
+            Place::Active { .. } if fan.apart => {
+                prop_assert!(!anybody_waits, "ticket {} overtook somebody", index + 1);
             }
             Place::Active { until, .. } => {
                 prop_assert!(!anybody_waits, "ticket {} overtook somebody", index + 1);
@@ -457,8 +543,14 @@ fn check(
     let active = model.count(|fan| fan.counts_as_active(settings, now));
     prop_assert_eq!(line.active(settings, now), active);
     let left = model.count(|fan| fan.state == State::Left && !fan.forgotten);
+    let passed = model.count(|fan| fan.apart && fan.back_at.is_none());
+    prop_assert_eq!(line.passed().len(), passed, "those who were passed over are kept for good");
+    let back = model.count(|fan| fan.back_at.is_some() && !fan.forgotten);
+    prop_assert_eq!(line.readmitted().len() as u64, back, "of the past nothing is kept");
     prop_assert_eq!(line.left().len(), left, "of the past nothing is kept");
-    let claimed = model.count(|f| f.state == State::Admitted && f.claimed && !f.forgotten);
+    let claimed = model.count(|fan| {
+        fan.state == State::Admitted && fan.claimed && fan.back_at.is_none() && !fan.forgotten
+    });
     prop_assert_eq!(line.claimed().len(), claimed, "of the past nothing is kept");
     let finished = model.count(|fan| fan.state == State::Finished && !fan.forgotten);
     prop_assert_eq!(line.finished().len(), finished, "of the past nothing is kept");
@@ -470,6 +562,7 @@ fn whom() -> impl Strategy<Value = Whom> {
     prop_oneof![
         2 => Just(Whom::Anybody),
         3 => Just(Whom::Waiting),
+        2 => Just(Whom::Absent),
         5 => Just(Whom::Admitted),
         1 => Just(Whom::Gone),
     ]
@@ -485,6 +578,10 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (edge, any::<u16>(), -1..=1_i64, any::<bool>())
             .prop_map(|(edge, nth, off_by, tick)| Op::PassTo { edge, nth, off_by, tick }),
         1 => prop_oneof![Just(HOUR_MS), Just(-HOUR_MS), -5_000..5_000_i64].prop_map(Op::SetClock),
+        4 => prop_oneof![1..15_u8, 1..120_u8].prop_map(Op::Live),
+        6 => (whom(), any::<u16>(), any::<bool>())
+            .prop_map(|(whom, nth, away)| Op::Away(whom, nth, away)),
+        1 => (2..8_usize).prop_map(Op::AllAway),
         12 => (whom(), any::<u16>()).prop_map(|(whom, nth)| Op::Poll(whom, nth)),
         8 => (whom(), any::<u16>()).prop_map(|(whom, nth)| Op::Leave(whom, nth)),
         5 => (whom(), any::<u16>()).prop_map(|(whom, nth)| Op::Finish(whom, nth)),

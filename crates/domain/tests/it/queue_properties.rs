@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use boxoffice_domain::queue::{Admission, Bucket, Line, Place, QueueSettings, eta, poll_after};
+use boxoffice_domain::queue::{
+    Admission, Bucket, Line, LineParts, Place, Presence, QueueSettings, Step, eta, poll_after,
+};
 use boxoffice_domain::time::Timestamp;
 use proptest::prelude::*;
 use roaring::RoaringTreemap;
@@ -30,6 +32,16 @@ fn rate_milli() -> impl Strategy<Value = u64> {
 /// What a bucket can hold at the most, in millionths of an admission.
 fn capacity_micro(rate_milli: u64) -> u64 {
     (rate_milli * 500).max(2 * ONE_MICRO)
+}
+
+/// A line of which everybody up to `serving` has come and gone.
+fn served(serving: u64) -> Line {
+    Line::restore(LineParts { serving, floor: serving, ..LineParts::default() }).unwrap()
+}
+
+/// A step that admits everybody up to `upto`.
+fn everybody(upto: u64, at: Timestamp) -> Step {
+    Step { upto, at, passed: RoaringTreemap::new(), returned: RoaringTreemap::new() }
 }
 
 proptest! {
@@ -207,9 +219,7 @@ proptest! {
         max_active in proptest::option::of(0..300_u64),
         active_bypass in 0..50_u64,
     ) {
-        let none = RoaringTreemap::new;
-        let mut line =
-            Line::restore(serving, serving, Vec::new(), none(), none(), none()).unwrap();
+        let mut line = served(serving);
         let next = serving + leaves.len() as u64;
         let mut staying = Vec::new();
         for (seq, leaves) in (serving + 1..).zip(&leaves) {
@@ -220,14 +230,15 @@ proptest! {
         let room = max_active.map_or(u64::MAX, |max| max.saturating_sub(active_bypass));
         let wanted = credit.min(room).min(staying.len() as u64);
 
-        let planned = line.plan(&settings, next, credit, active_bypass, NOW);
+        let planned = line.plan(&settings, next, credit, active_bypass, &Presence::default(), NOW);
         if wanted == 0 {
             prop_assert_eq!(planned, None);
             return Ok(());
         }
         let last = staying[wanted as usize - 1];
-        prop_assert_eq!(planned, Some(Admission { upto: last, at: NOW }));
-        prop_assert_eq!(line.admit(planned.unwrap()), wanted);
+        let planned = planned.unwrap();
+        prop_assert_eq!(&planned, &everybody(last, NOW));
+        prop_assert_eq!(line.admit(&planned), wanted);
         for (index, seq) in (1..).zip(&staying) {
             let place = line.place(*seq, settings.active_ttl, NOW);
             if index <= wanted {
@@ -254,8 +265,8 @@ proptest! {
             log.push(Admission { upto, at: Timestamp(at) });
         }
         let restore = |serving, floor, log: &[Admission]| {
-            let none = RoaringTreemap::new;
-            Line::restore(serving, floor, log.to_vec(), none(), none(), none()).is_some()
+            let log = log.to_vec();
+            Line::restore(LineParts { serving, floor, log, ..LineParts::default() }).is_some()
         };
         prop_assert!(restore(upto, floor, &log));
         prop_assert!(!restore(upto + 1, floor, &log), "the log does not reach the end");
@@ -272,50 +283,98 @@ proptest! {
             late[index - 1].at.0 = log[index].at.0 + 1;
             prop_assert!(!restore(upto, floor, &late), "time runs backwards");
         }
+
+        let parts = |passed: &[u64], readmitted: &[u64]| LineParts {
+            serving: upto,
+            floor,
+            log: log.clone(),
+            passed: passed.iter().collect(),
+            readmitted: readmitted.iter().map(|seq| (*seq, NOW)).collect(),
+            ..LineParts::default()
+        };
+        prop_assert!(Line::restore(parts(&[upto], &[upto - 1])).is_some());
+        prop_assert!(Line::restore(parts(&[upto + 1], &[])).is_none(), "passed over early");
+        prop_assert!(Line::restore(parts(&[], &[upto + 1])).is_none(), "readmitted early");
+        prop_assert!(Line::restore(parts(&[upto], &[upto])).is_none(), "both");
+        prop_assert!(Line::restore(parts(&[], &[upto, upto])).is_none(), "twice");
     }
 }
 
 /// What happens to a queue, in the order in which it happens.
 #[derive(Clone, Copy, Debug)]
-enum Step {
-    Admit { count: u64, later_ms: i64 },
+enum Event {
+    /// A step over the next `count`; of them and of those passed over earlier, those are absent
+    /// whose bit is set.
+    Admit {
+        count: u64,
+        absent: u64,
+        later_ms: i64,
+    },
     Leave(u64),
     Claim(u64),
     Finish(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn event() -> impl Strategy<Value = Event> {
+    let absent = prop_oneof![Just(0), any::<u64>(), Just(u64::MAX)];
     prop_oneof![
-        (1..8_u64, 0..40_000_i64).prop_map(|(count, later_ms)| Step::Admit { count, later_ms }),
-        (1..60_u64).prop_map(Step::Leave),
-        (1..60_u64).prop_map(Step::Claim),
-        (1..60_u64).prop_map(Step::Finish),
+        (0..8_u64, absent, 0..40_000_i64).prop_map(|(count, absent, later_ms)| Event::Admit {
+            count,
+            absent,
+            later_ms
+        }),
+        (1..60_u64).prop_map(Event::Leave),
+        (1..60_u64).prop_map(Event::Claim),
+        (1..60_u64).prop_map(Event::Finish),
     ]
 }
 
 const VIEW_TTL: Duration = Duration::from_secs(60);
 
-/// The queue as somebody knows it who has heard of all admissions up to some moment, and of some of
-/// the rest; and the time then.
-fn view(steps: &[Step], upto: usize, heard: u64) -> (Line, Timestamp) {
+/// The queue as somebody knows it who has heard of all steps up to some moment, and of some of the
+/// rest; and the time then.
+fn view(events: &[Event], upto: usize, heard: u64) -> (Line, Timestamp) {
     let mut line = Line::default();
+    // Who plans has heard of everything.
+    let mut planner = Line::default();
     let mut now = NOW;
-    for (index, step) in steps.iter().enumerate().take(upto) {
+    for (index, event) in events.iter().enumerate().take(upto) {
         let heard = heard >> (index % 64) & 1 == 1;
-        match *step {
-            Step::Admit { count, later_ms } => {
+        match *event {
+            Event::Admit { count, absent, later_ms } => {
                 now.0 += later_ms;
-                line.admit(Admission { upto: line.serving() + count, at: now });
+                let is_absent = |seq: &u64| absent >> (seq % 64) & 1 == 1;
+                let upto = planner.serving() + count;
+                let passed: RoaringTreemap = (planner.serving() + 1..=upto)
+                    .filter(|seq| is_absent(seq) && !planner.left().contains(*seq))
+                    .collect();
+                let returned: RoaringTreemap = (planner.passed() - planner.left())
+                    .iter()
+                    .filter(|seq| !is_absent(seq))
+                    .collect();
+                let step = Step { upto, at: now, passed, returned };
+                planner.admit(&step);
+                line.admit(&step);
                 if heard {
                     line.prune(VIEW_TTL, now);
                 }
             }
-            Step::Leave(seq) if heard => line.leave(seq),
-            Step::Claim(seq) if heard => {
+            Event::Leave(seq) => {
+                planner.leave(seq);
+                if heard {
+                    line.leave(seq);
+                }
+            }
+            Event::Claim(seq) if heard => {
                 line.claim(seq, VIEW_TTL, now);
             }
-            Step::Finish(seq) if heard => line.finish(seq),
-            _ => {}
+            Event::Finish(seq) => {
+                planner.finish(seq);
+                if heard {
+                    line.finish(seq);
+                }
+            }
+            Event::Claim(_) => {}
         }
     }
     (line, now)
@@ -326,24 +385,37 @@ proptest! {
 
     #[test]
     fn two_views_of_a_queue_become_one_and_nothing_goes_back(
-        steps in proptest::collection::vec(step(), 0..60),
+        events in proptest::collection::vec(event(), 0..60),
         ends in (0..60_usize, 0..60_usize),
         heard in (any::<u64>(), any::<u64>()),
     ) {
-        let (one, now_one) = view(&steps, ends.0, heard.0);
-        let (two, now_two) = view(&steps, ends.1, heard.1);
+        let (one, now_one) = view(&events, ends.0, heard.0);
+        let (two, now_two) = view(&events, ends.1, heard.1);
         let now = now_one.max(now_two);
         let settings = QueueSettings { active_ttl: VIEW_TTL, ..settings(1.0) };
         let mut both = one.clone();
         both.absorb(&two);
+        let mut other_way = two.clone();
+        other_way.absorb(&one);
+        prop_assert_eq!(both.steps(), one.steps().max(two.steps()));
+        prop_assert_eq!(both.passed(), other_way.passed());
+        prop_assert_eq!(both.serving(), other_way.serving());
         prop_assert_eq!(both.serving(), one.serving().max(two.serving()));
         prop_assert!(both.floor() >= one.floor());
+        prop_assert!((both.passed() & both.claimed()).is_empty());
         prop_assert!((both.left() & both.claimed()).is_empty());
         prop_assert!((both.left() & both.finished()).is_empty());
         prop_assert!((both.claimed() & both.finished()).is_empty());
-        prop_assert!(both.active(&settings, now) <= both.serving() - both.floor());
+        let admissions = both.serving() - both.floor() + both.readmitted().len() as u64;
+        prop_assert!(both.active(&settings, now) <= admissions);
         for seq in 1..80 {
             let place = both.place(seq, VIEW_TTL, now);
+            let same = match (place, other_way.place(seq, VIEW_TTL, now)) {
+                // Why it is over may be known in one order only.
+                (Place::Over(_), Place::Over(_)) => true,
+                (one, two) => one == two,
+            };
+            prop_assert!(same, "{seq} depends on the order");
             for before in [&one, &two].map(|line| line.place(seq, VIEW_TTL, now)) {
                 match (before, place) {
                     (Place::Waiting { number: before }, Place::Waiting { number }) => {
@@ -368,14 +440,7 @@ proptest! {
         let mut again = both.clone();
         again.absorb(&two);
         prop_assert_eq!(&again, &both);
-        let restored = Line::restore(
-            both.serving(),
-            both.floor(),
-            both.log().to_vec(),
-            both.left().clone(),
-            both.claimed().clone(),
-            both.finished().clone(),
-        );
+        let restored = Line::restore(both.parts());
         prop_assert_eq!(restored, Some(both));
     }
 }
