@@ -4,6 +4,7 @@ mod aliases;
 mod joins;
 mod local;
 mod news;
+mod polled;
 mod queue;
 mod redis;
 
@@ -22,7 +23,7 @@ use self::news::News;
 pub use self::queue::{Counters, Queue};
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
 use crate::store::{Alias, AliasExists, Store};
-use crate::{Error, Fault};
+use crate::{Error, Fault, tasks};
 
 /// The sequencer in use.
 #[derive(Clone)]
@@ -68,7 +69,7 @@ impl Sequencer {
         let (sequencer, queue) = (self.clone(), queue.clone());
         // In a task of its own: what the store has carried out must be seen here, even where whoever
         // asked for it has hung up.
-        let task = tokio::spawn(async move {
+        let task = tasks::detach(async move {
             match sequencer {
                 Self::Local(local) => local.change(&queue, change).await,
                 Self::Redis(redis) => redis.change(&queue, change).await,
@@ -156,6 +157,23 @@ impl Sequencer {
         match self {
             Self::Local(local) => local.tick(now).await,
             Self::Redis(redis) => redis.tick(now).await,
+        }
+    }
+
+    /// Tells the other instances, where there may be any, that this one is there, hears the same of
+    /// them, and compares the clocks. To be called every 500 ms.
+    pub async fn beat(&self, now: Timestamp) -> Result<(), Fault> {
+        match self {
+            Self::Local(local) => local.beat(now).await,
+            Self::Redis(redis) => redis.beat(now).await,
+        }
+    }
+
+    /// Whether this instance takes no joins, because it has no Redis and others have.
+    pub fn are_joins_elsewhere(&self) -> bool {
+        match self {
+            Self::Local(_) => false,
+            Self::Redis(redis) => redis.are_joins_elsewhere(),
         }
     }
 

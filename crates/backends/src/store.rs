@@ -8,13 +8,16 @@
 //! decided before it is decided at that later time.
 
 mod batch;
+mod beat;
 mod catalog;
 mod columns;
 mod memory;
 mod mysql;
+mod numbers;
 mod sqlite;
 mod stats;
 mod types;
+mod vouched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +28,7 @@ use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Reservation, Seat};
 use boxoffice_domain::time::Timestamp;
 
+pub use beat::{Beat, Beats, OtherBeat, Present};
 pub use boxoffice_domain::command::{
     Answer, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue, Outcome, Pay, Payment,
     PointsRejected, ReservationRejected, Reserve, ReserveRejected, TicketRef,
@@ -32,6 +36,7 @@ pub use boxoffice_domain::command::{
 pub use catalog::{Catalog, Inventory};
 pub use memory::{Kept, MemoryStore};
 pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
+pub use numbers::{Grant, GrantRequest, Taken};
 pub use sqlite::{SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
@@ -39,6 +44,8 @@ pub use types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
     StoredQueue,
 };
+
+pub use vouched::{CLOCK_BOUND_MS, DatabaseTime};
 
 pub use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -119,6 +126,7 @@ impl Store {
 
     /// Executes a command of the sale, together with whatever else waits.
     async fn execute(&self, command: Command) -> Result<Outcome, Fault> {
+        self.clock_correction_ms()?;
         batch::answered(forward!(self, store => store.sales.ask(command))?).await
     }
 
@@ -184,6 +192,7 @@ impl Store {
     /// when this runs but the event that tells of it. Holds that somebody has under a lock are left
     /// for the next time.
     pub async fn expire_due(&self, now: Timestamp, max: u32) -> Result<u32, Fault> {
+        self.clock_correction_ms()?;
         let now = forward!(self, store => store.sales.not_before(now));
         let mut ended = 0;
         let mut left = max;
@@ -252,21 +261,50 @@ impl Store {
         forward!(self, store => store.checkpoint(queues, now).await)
     }
 
-    /// Hands out the next `count` numbers of a queue, all above `at_least` and above every number
-    /// that was handed out before; returns the first. They are gone, whether the caller uses them or
-    /// not. With a `count` of 0 the watermark rises to `at_least` and nothing else happens.
-    pub async fn allocate_numbers(
-        &self,
-        queue: QueueName,
-        count: u64,
-        at_least: u64,
-    ) -> Result<u64, Fault> {
-        forward!(self, store => store.allocate_numbers(queue, count, at_least).await)
+    /// Grants a pool in Redis the numbers behind those that it has. Numbers are granted once, and only
+    /// a repeated request gets the same ones again.
+    pub async fn grant_numbers(&self, request: GrantRequest) -> Result<Grant, Fault> {
+        forward!(self, store => store.grant_numbers(request).await)
+    }
+
+    /// Takes the next `count` numbers of a queue for tickets of this moment, unless an instance has had
+    /// Redis within the last two seconds. They count as given.
+    pub async fn take_numbers(&self, queue: QueueName, count: u64) -> Result<Taken, Fault> {
+        forward!(self, store => store.take_numbers(queue, count).await)
+    }
+
+    /// Tells the other instances that this one is there, and hears what they have told.
+    pub async fn beat(&self, beat: Beat) -> Result<Beats, Fault> {
+        forward!(self, store => store.beat(beat).await)
+    }
+
+    /// The database's time; the earliest time there is where the store has no clock of its own.
+    pub async fn database_now(&self) -> Result<Timestamp, Fault> {
+        match self {
+            Self::Sqlite(_) | Self::Memory(_) => Ok(Timestamp::default()),
+            Self::Mysql(store) => store.database_now().await,
+        }
+    }
+
+    /// How the clock here compares with that of the database, where the store has one of its own.
+    pub fn database_time(&self) -> Option<&DatabaseTime> {
+        match self {
+            Self::Sqlite(_) | Self::Memory(_) => None,
+            Self::Mysql(store) => Some(store.database_time()),
+        }
+    }
+
+    /// How many milliseconds to take from the clock here to have the time that the database vouches for.
+    ///
+    /// # Errors
+    /// Where the two are too far apart for anything that depends on time; the text says by how much.
+    pub fn clock_correction_ms(&self) -> Result<i64, Fault> {
+        self.database_time().map_or(Ok(0), DatabaseTime::correction_ms)
     }
 
     /// Makes a step of admission durable, and the time with it. Returns false, and does nothing,
-    /// where somebody has admitted since the step was planned, or the queue is paused: the planner
-    /// is to look again.
+    /// where the queue has admitted or was changed since the step was planned, or its time is not the
+    /// database's: the planner is to look again.
     pub async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
         forward!(self, store => store.advance(step, now).await)
     }
@@ -290,6 +328,12 @@ impl Store {
     /// The latest time that the store has seen.
     pub async fn clock(&self) -> Result<Timestamp, Fault> {
         forward!(self, store => store.clock().await)
+    }
+
+    /// Takes back what was stored at times after `now`, because a clock was wrong: it happened now. Holds
+    /// that were made then end. Returns how many rows were changed.
+    pub async fn set_back(&self, now: Timestamp) -> Result<u64, Fault> {
+        forward!(self, store => store.set_back(now).await)
     }
 
     /// Makes a concert.

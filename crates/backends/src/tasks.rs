@@ -21,6 +21,13 @@ pub struct Lost {
     pub why: String,
 }
 
+/// Spawns work that ends by itself, and goes on whether or not anybody waits for it.
+pub(crate) fn detach<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    tokio::spawn(work)
+}
+
 /// The background work of one service.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {

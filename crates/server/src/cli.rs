@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
-use boxoffice_backends::store::{MysqlStore, SqliteStore, sqlite_backup};
+use boxoffice_backends::store::{Beat, MysqlStore, OtherBeat, SqliteStore, sqlite_backup};
 use boxoffice_domain::ids::UserId;
 use boxoffice_domain::time::Timestamp;
 use clap::builder::TypedValueParser;
@@ -89,6 +90,9 @@ enum Command {
     Audit(AuditArgs),
     /// Bring the store to this binary's schema version
     Migrate,
+    /// Mend the store after a clock was wrong
+    #[command(subcommand)]
+    Clock(ClockCommand),
     /// Read the events from Kafka into a file, to a URL or to standard output
     Consume(ConsumeArgs),
     /// Look at the settings
@@ -108,6 +112,13 @@ struct ServeArgs {
     /// Do not fill an empty store with demo data [sets demo.seed=false]
     #[arg(long)]
     no_demo: bool,
+}
+
+#[derive(Subcommand)]
+enum ClockCommand {
+    /// Take back what was stored at times to come: it happened now, and holds made then end. No instance
+    /// may run meanwhile
+    SetBack,
 }
 
 #[derive(Subcommand)]
@@ -274,6 +285,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Queue(command) => queue(&load()?.config, command),
         Command::Audit(args) => audit(&load()?.config, &args),
         Command::Migrate => migrate(&load()?.config),
+        Command::Clock(ClockCommand::SetBack) => set_clock_back(&load()?.config),
         Command::Consume(args) => consume(&load()?.config, args),
         Command::Config(command) => show_config(&command, load),
         Command::Backup { file } => backup(&load()?.config, &file),
@@ -659,6 +671,35 @@ fn consume(config: &Config, args: ConsumeArgs) -> Result<ExitCode, Failure> {
 }
 
 // ---- commands on the store and the settings ----
+
+/// An instance that has told so lately that it is there, is there.
+const INSTANCE_RUNS: Duration = Duration::from_secs(5);
+
+fn set_clock_back(config: &Config) -> Result<ExitCode, Failure> {
+    let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
+    runtime(config)?.block_on(async {
+        let (store, _) = open_store(config, None, Opening::Serve).await.map_err(text)?;
+        let beats = store.beat(Beat::default()).await.map_err(text)?;
+        let runs = |other: &&OtherBeat| beats.now.since(other.at) < INSTANCE_RUNS;
+        let running = beats.others.iter().filter(runs).count();
+        if running > 0 {
+            return Err(format!("{running} instances run on this store: stop all of them first"));
+        }
+        let seen = store.clock().await.map_err(text)?;
+        let now = match store.database_time() {
+            Some(_) => store.database_now().await.map_err(text)?,
+            None => wall_clock(),
+        };
+        let changed = store.set_back(now).await.map_err(text)?;
+        store.close().await;
+        println!(
+            "the store had seen {}; it is {} now, and {changed} rows were taken back to it",
+            rfc3339(seen.max(now)),
+            rfc3339(now)
+        );
+        Ok(ExitCode::SUCCESS)
+    })
+}
 
 fn migrate(config: &Config) -> Result<ExitCode, Failure> {
     let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();

@@ -374,6 +374,10 @@ metrics! {
     queue_expired: PerQueueCounter = "boxoffice_queue_expired" Family::default(),
     /// Admitted users who did not come within the claim window.
     queue_no_show: PerQueueCounter = "boxoffice_queue_no_show" Family::default(),
+    /// Numbers passed over because their owners were not there.
+    queue_passed: PerQueueCounter = "boxoffice_queue_passed_over" Family::default(),
+    /// Numbers passed over whose owners came back and were let in.
+    queue_returned: PerQueueCounter = "boxoffice_queue_returned" Family::default(),
     /// Reservation requests by how they ended.
     reservations: PerOutcomeCounter = "boxoffice_reservations" Family::default(),
     /// Payment requests by how they ended.
@@ -400,26 +404,28 @@ metrics! {
     events_publish_duration: AtomicHistogram = "boxoffice_events_publish_duration_seconds" AtomicHistogram::durations(),
     /// Invariants that the audit found broken.
     invariant_violations: Family<InvariantLabel, Counter> = "boxoffice_invariant_violations" Family::default(),
-    /// Calls of Redis by what they are for: numbers of joins, blocks of numbers, ticks.
+    /// Calls of Redis by what they are for: numbers of joins, topping the pool up, ticks.
     redis_calls: Family<RedisCallLabel, Counter> = "boxoffice_redis_calls" Family::default(),
     /// Calls of Redis that failed.
     redis_errors: Counter = "boxoffice_redis_errors" Counter::default(),
     /// Connections made to Redis.
     redis_connections: Counter = "boxoffice_redis_connections" Counter::default(),
-    /// Blocks of numbers taken from the store.
-    redis_blocks: Counter = "boxoffice_redis_blocks" Counter::default(),
-    /// Numbers that Redis passed over: left of a dropped block, or given by the store meanwhile.
+    /// Grants of numbers by the store.
+    redis_grants: Counter = "boxoffice_redis_grants" Counter::default(),
+    /// Numbers that are left in Redis for joins.
+    redis_pooled: IntGauge = "boxoffice_redis_pooled_numbers" Gauge::default(),
+    /// Numbers that Redis passed over, because the store had given numbers above them itself.
     redis_places_skipped: Counter = "boxoffice_redis_places_skipped" Counter::default(),
     /// Joins whose numbers came from the store because Redis was away.
     redis_direct_joins: Counter = "boxoffice_redis_direct_joins" Counter::default(),
+    /// Joins that were refused because Redis was away here and not elsewhere.
+    redis_elsewhere_joins: Counter = "boxoffice_redis_elsewhere_joins" Counter::default(),
     /// Times that the queues were read again from the store.
     redis_reloads: Counter = "boxoffice_redis_reloads" Counter::default(),
     /// Whether Redis answers; 0 also where there is none.
     redis_up: IntGauge = "boxoffice_redis_up" Gauge::default(),
-    /// Whether numbers are given that the store does not know of, because it is away.
-    redis_unsecured: IntGauge = "boxoffice_redis_unsecured" Gauge::default(),
-    /// How far the clock is ahead of that of Redis, in milliseconds.
-    redis_clock_ahead_ms: IntGauge = "boxoffice_redis_clock_ahead_milliseconds" Gauge::default(),
+    /// How far the clock is ahead of that of the database, in milliseconds.
+    database_clock_ahead_ms: IntGauge = "boxoffice_database_clock_ahead_milliseconds" Gauge::default(),
     /// Times that the wall clock was seen to jump.
     clock_jumps: Counter = "boxoffice_clock_jumps" Counter::default(),
 }

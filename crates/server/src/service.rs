@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use boxoffice_backends::events::{EventSink, JsonlSink, KafkaSink};
+use boxoffice_backends::events::{EventSink, JsonlSink, KafkaSink, rfc3339};
 use boxoffice_backends::sequencer::{
     LocalSequencer, RedisMode, RedisOptions, RedisSequencer, Sequencer,
 };
@@ -19,6 +19,7 @@ use boxoffice_backends::store::{
 };
 use boxoffice_backends::{Fault, Lost};
 use boxoffice_domain::ids::QueueName;
+use boxoffice_domain::time::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -191,7 +192,7 @@ impl Service {
         metrics: Metrics,
         store: Store,
     ) -> Result<Self, StartError> {
-        let clock = Clock::start(store.clock().await?);
+        let clock = start_clock(&store).await?;
         let default_queue = QueueName::new(&config.queue.default).ok_or_else(|| {
             StartError("queue.default must be 1 to 40 of a-z, 0-9, - and _".into())
         })?;
@@ -207,9 +208,14 @@ impl Service {
             }
             QueueKind::Redis => {
                 let options = redis_options(&config, &store, &tickets).await?;
-                Sequencer::Redis(RedisSequencer::open(store.clone(), &settings, options).await?)
+                let now = clock.now();
+                Sequencer::Redis(
+                    RedisSequencer::open(store.clone(), &settings, options, now).await?,
+                )
             }
         };
+        // Before anything is decided by a clock that nobody has compared with the database's.
+        sequencer.beat(clock.now()).await?;
         // Not before the other instances have been asked, where there are any.
         if store.setting("ticket.key_id", None).await?.as_deref() != Some(tickets.signing_id()) {
             store.set_setting("ticket.key_id", tickets.signing_id().to_owned()).await?;
@@ -355,8 +361,34 @@ async fn redis_options(
         turn: Duration::from_millis(90),
         instance: Uuid::new_v4().simple().to_string(),
         ticket_keys: tickets.ids(),
+        reserve: Duration::from_secs(config.queue.reserve_seconds),
         cluster,
     })
+}
+
+/// A stored time may be so far ahead of the clock; more is no clock that was set by NTP meanwhile.
+const STORED_AHEAD_MAX: Duration = Duration::from_secs(60);
+
+/// Starts the service's clock, where what the store has seen agrees with it.
+async fn start_clock(store: &Store) -> Result<Clock, StartError> {
+    let seen = store.clock().await?;
+    let (now, whose) = match store.database_time() {
+        Some(_) => (store.database_now().await?, "the database's"),
+        None => (Clock::start(Timestamp(0)).now(), "this machine's"),
+    };
+    let ahead = seen.since(now);
+    if ahead > STORED_AHEAD_MAX {
+        return Err(StartError(format!(
+            "the store has seen the time {}, which is {} s ahead of {whose} clock ({}): a clock was \
+             wrong then, or is wrong now. Set the clocks by NTP; if the stored time is the wrong one, \
+             run `boxoffice clock set-back`, which takes back what lies in the future",
+            rfc3339(seen),
+            ahead.as_secs(),
+            rfc3339(now),
+        )));
+    }
+    // Instances go by the database's clock. What one of them has seen does not bind the others.
+    Ok(Clock::start(if store.database_time().is_some() { Timestamp(0) } else { seen }))
 }
 
 /// A queue keeps its settings across restarts, because operators change them while it runs. Who

@@ -17,6 +17,8 @@ use crate::metrics::{Outcome, OutcomeLabel};
 const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two looks at whether everything is sold.
 const SOLD_OUT_TICKS: u32 = 10;
+/// The other instances are told this often that this one is there; see `Sequencer::beat`.
+const BEAT: Duration = Duration::from_millis(500);
 /// Holds that ran out are tidied up this often. Nothing waits for it but their events.
 const SWEEP: Duration = Duration::from_millis(500);
 /// Holds that one transaction tidies up, so that buyers are not kept waiting by it.
@@ -47,6 +49,7 @@ impl Workers {
         let tasks = app.store.tasks();
         let running = vec![
             tasks.spawn("admission", admit(app.clone(), stopped.clone())),
+            tasks.spawn("beats", beats(app.clone(), stopped.clone())),
             tasks.spawn("expiry of holds", sweep(app.clone(), stopped.clone())),
             tasks.spawn("expiry of keys", forget(app.clone(), stopped.clone())),
             tasks.spawn(EVENT_RELAY, relay(app.clone(), sink, stopped)),
@@ -123,6 +126,14 @@ async fn admit(app: AppState, mut stopped: watch::Receiver<bool>) {
             note_sold_out(&app);
         }
         count = count.wrapping_add(1);
+    }
+}
+
+async fn beats(app: AppState, mut stopped: watch::Receiver<bool>) {
+    let mut beats = every(BEAT);
+    let mut complaint = Complaint::default();
+    while beat(&mut beats, &mut stopped).await {
+        complaint.note("telling the other instances", app.sequencer.beat(app.clock.now()).await);
     }
 }
 

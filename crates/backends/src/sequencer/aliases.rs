@@ -297,8 +297,7 @@ impl Aliases {
 #[cfg(test)]
 mod tests {
     use boxoffice_domain::ids::{QueueName, UserId};
-    use boxoffice_domain::queue::{Admission, Bucket, QueueSettings};
-    use roaring::RoaringTreemap;
+    use boxoffice_domain::queue::{Admission, Bucket, LineParts, QueueSettings};
     use tokio::sync::mpsc;
 
     use super::*;
@@ -321,12 +320,11 @@ mod tests {
             },
             next: 20,
             watermark: 20,
-            serving: 10,
-            floor: 0,
-            log: vec![Admission { upto: 10, at: Timestamp(0) }],
-            left: RoaringTreemap::new(),
-            claimed: RoaringTreemap::new(),
-            finished: RoaringTreemap::new(),
+            line: LineParts {
+                serving: 10,
+                log: vec![Admission { upto: 10, at: Timestamp(0) }],
+                ..LineParts::default()
+            },
             bucket: Bucket::default(),
         };
         match Queue::new(stored, false, mpsc::unbounded_channel().0) {

@@ -13,6 +13,7 @@ use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::aliases::Aliases;
 use super::joins::{Numbers, number_joins};
@@ -143,7 +144,17 @@ impl LocalSequencer {
         &self.aliases
     }
 
+    /// Compares the clock here with that of the database, where it has one.
+    pub(super) async fn beat(&self, now: Timestamp) -> Result<(), Fault> {
+        let Some(time) = self.store.database_time() else { return Ok(()) };
+        let began = Instant::now();
+        let database = self.store.database_now().await?;
+        time.note(now, began.elapsed(), database);
+        Ok(())
+    }
+
     pub(super) async fn tick(&self, now: Timestamp) -> Result<(), Fault> {
+        let now = Timestamp(now.0.saturating_sub(self.store.clock_correction_ms()?));
         let mut saving = self.saving.lock().await;
         let queues = self.queues.load_full();
         let points: Vec<Checkpoint> =

@@ -1,10 +1,13 @@
 //! What instances tell each other: a line of the log in Redis. Whoever does not understand a line,
 //! as one of a newer version, reads the store instead.
 
+use std::fmt::Write as _;
+
 use boxoffice_domain::ids::{QueueName, TicketId};
-use boxoffice_domain::queue::{Admission, Bucket};
+use boxoffice_domain::queue::{Bucket, Step};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
+use roaring::RoaringTreemap;
 
 use crate::store::Advance;
 
@@ -15,6 +18,8 @@ pub(super) enum News {
     Admitted(Advance),
     /// These were seen for the first time since their admission.
     Claimed(QueueName, Vec<u64>),
+    /// These were passed over, and are there again.
+    Returned(QueueName, Vec<u64>),
     /// These gave up.
     Left(QueueName, Vec<u64>),
     /// These have paid.
@@ -34,13 +39,18 @@ impl News {
             format!("{kind} {queue} {}", seqs.join(","))
         };
         match self {
-            Self::Admitted(Advance { queue, from, admission, bucket }) => {
+            Self::Admitted(Advance { queue, steps, serving, step, bucket }) => {
                 let (credit, filled_at) = bucket.state();
                 let filled_at = filled_at.unwrap_or_default().0;
-                let Admission { upto, at } = admission;
-                format!("a {queue} {from} {upto} {} {credit} {filled_at}", at.0)
+                let Step { upto, at, passed, returned } = step;
+                let (passed, returned) = (ranges(passed), ranges(returned));
+                format!(
+                    "a {queue} {steps} {serving} {upto} {} {credit} {filled_at} {passed} {returned}",
+                    at.0
+                )
             }
             Self::Claimed(queue, seqs) => list('c', queue, seqs),
+            Self::Returned(queue, seqs) => list('p', queue, seqs),
             Self::Left(queue, seqs) => list('l', queue, seqs),
             Self::Finished(queue, seqs) => list('f', queue, seqs),
             Self::Spent(id) => format!("b {:032x}", u128::from_be_bytes(id.0)),
@@ -62,27 +72,62 @@ impl News {
                 return Some(Self::Spent(TicketId(id.to_be_bytes())));
             }
             "t" => return Some(Self::Issued),
-            "a" | "c" | "l" | "f" => {}
+            "a" | "c" | "p" | "l" | "f" => {}
             _ => return None,
         }
         let queue = QueueName::new(words.next()?)?;
         if kind == "a" {
             let mut number = || words.next()?.parse::<i64>().ok();
-            let from = u64::try_from(number()?).ok()?;
-            let upto = u64::try_from(number()?).ok()?;
+            let mut count = || u64::try_from(number()?).ok();
+            let (steps, serving, upto) = (count()?, count()?, count()?);
             let at = Timestamp(number()?);
             let credit = u64::try_from(number()?).ok()?;
             let bucket = Bucket::restore(credit, Some(Timestamp(number()?)));
-            let admission = Admission { upto, at };
-            return Some(Self::Admitted(Advance { queue, from, admission, bucket }));
+            let (passed, returned) = (numbers(words.next()?)?, numbers(words.next()?)?);
+            let step = Step { upto, at, passed, returned };
+            return Some(Self::Admitted(Advance { queue, steps, serving, step, bucket }));
         }
         let seqs = words.next()?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
         match kind {
             "c" => Some(Self::Claimed(queue, seqs)),
+            "p" => Some(Self::Returned(queue, seqs)),
             "l" => Some(Self::Left(queue, seqs)),
             _ => Some(Self::Finished(queue, seqs)),
         }
     }
+}
+
+/// A set of numbers as text: `1-4,7`, or `-` for none.
+fn ranges(seqs: &RoaringTreemap) -> String {
+    let mut text = String::new();
+    let mut left = seqs.iter().peekable();
+    while let Some(first) = left.next() {
+        let mut last = first;
+        while let Some(next) = left.next_if(|next| *next == last + 1) {
+            last = next;
+        }
+        let comma = if text.is_empty() { "" } else { "," };
+        // Writing to a text cannot fail.
+        let _ = match last - first {
+            0 => write!(text, "{comma}{first}"),
+            _ => write!(text, "{comma}{first}-{last}"),
+        };
+    }
+    if text.is_empty() { "-".into() } else { text }
+}
+
+/// The set of numbers that a text names.
+fn numbers(text: &str) -> Option<RoaringTreemap> {
+    let mut seqs = RoaringTreemap::new();
+    if text == "-" {
+        return Some(seqs);
+    }
+    for range in text.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+        seqs.insert_range(first..=last);
+    }
+    Some(seqs)
 }
 
 /// The most news that wait for Redis. Past this the others are told to read the store.
@@ -123,9 +168,24 @@ mod tests {
     fn news_are_heard_as_they_were_told() {
         let Some(queue) = QueueName::new("a-1_b") else { panic!("a name") };
         let bucket = Bucket::restore(1_500_000, Some(Timestamp(1_800_000_000_000)));
-        let admission = Admission { upto: 12, at: Timestamp(1_800_000_000_001) };
+        let at = Timestamp(1_800_000_000_001);
+        let step = |passed: &[u64], returned: &[u64]| Step {
+            upto: 12,
+            at,
+            passed: passed.iter().copied().collect(),
+            returned: returned.iter().copied().collect(),
+        };
+        let advance = |step| Advance {
+            queue: queue.clone(),
+            steps: 7,
+            serving: 10,
+            step,
+            bucket: bucket.clone(),
+        };
         for news in [
-            News::Admitted(Advance { queue: queue.clone(), from: 10, admission, bucket }),
+            News::Admitted(advance(step(&[], &[]))),
+            News::Admitted(advance(step(&[11], &[1, 2, 3, 7, 1 << 40]))),
+            News::Returned(queue.clone(), vec![3, 5]),
             News::Claimed(queue.clone(), vec![1]),
             News::Left(queue.clone(), vec![1, u64::MAX]),
             News::Finished(queue, vec![7, 8, 9]),
@@ -136,7 +196,16 @@ mod tests {
         ] {
             assert_eq!(News::read(&news.line()), news);
         }
-        for unknown in ["", "x", "a main 1", "c main", "c main 1,x", "b zz", "l ! 1"] {
+        for unknown in [
+            "",
+            "x",
+            "a main 1",
+            "a main 1 2 3 4 5 6 1-x -",
+            "c main",
+            "c main 1,x",
+            "b zz",
+            "l ! 1",
+        ] {
             assert_eq!(News::read(unknown), News::Reload, "{unknown}");
         }
     }

@@ -8,13 +8,15 @@ use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{
-    Admission, Bucket, Ending, Gate, Line, Place, Pruned, QueueSettings,
+    Bucket, Ending, Gate, Line, Place, Presence, Pruned, QueueSettings, Step,
 };
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
+use super::polled::Polled;
 use crate::Fault;
 use crate::store::{Advance, Checkpoint, Progress, StoredQueue};
 
@@ -23,6 +25,7 @@ use crate::store::{Advance, Checkpoint, Progress, StoredQueue};
 struct View {
     settings: QueueSettings,
     line: Line,
+    polled: Polled,
 }
 
 /// Sums since the start of the process, for metrics and the audit.
@@ -38,6 +41,10 @@ pub struct Counters {
     pub no_show: AtomicU64,
     /// Tickets given up, in the line or after.
     pub left: AtomicU64,
+    /// Numbers that were passed over, because their owners were not there.
+    pub passed: AtomicU64,
+    /// Those of them that were let in later.
+    pub returned: AtomicU64,
     /// Admissions that were checked against `max_active` (I5).
     pub bound_checked: AtomicU64,
     /// Admissions that went past it (I5).
@@ -64,6 +71,15 @@ struct Numbers {
 struct Work {
     line: Line,
     bucket: Bucket,
+    /// Who is there, as far as polls here and elsewhere tell.
+    presence: Presence,
+    polled: Polled,
+    /// Polls that the other instances have not been told of.
+    untold: RoaringTreemap,
+    /// When the line was looked at last.
+    looked_at: Option<Timestamp>,
+    /// When the other instances were heard last, where there may be any.
+    heard_at: Option<Instant>,
     /// Seen for the first time only after the claim window; they come on top of `max_active`.
     late: RoaringTreemap,
     saved: Saved,
@@ -86,10 +102,13 @@ pub(super) type JoinReply = oneshot::Sender<Result<u64, Fault>>;
 /// One queue.
 pub struct Queue {
     name: QueueName,
+    /// Whether other instances answer polls as well.
+    shared: bool,
     view: ArcSwap<View>,
     numbers: Mutex<Numbers>,
     work: Mutex<Work>,
-    /// Admitted tickets whose owners have shown up since the last tick.
+    /// Tickets whose owners have shown up since the last tick: admitted ones, and those that were passed
+    /// over.
     seen: Mutex<Vec<u64>>,
     joins: mpsc::UnboundedSender<JoinReply>,
     /// Joins that wait for numbers to be reserved.
@@ -107,6 +126,11 @@ const SEEN_MAX: usize = 100_000;
 /// Claimed numbers are made durable this often. A crash forgets the last ones; their owners are
 /// marked again when they poll.
 const CLAIMED_SAVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Where the line was not looked at for longer, the service stood still, or its clock did not: polls may
+/// have come that nobody has noted.
+const LOOKED_MAX: Duration = Duration::from_secs(5);
+/// Who has not heard the other instances for longer does not know who is there.
+const HEARD_MAX: Duration = Duration::from_secs(5);
 /// The fewest numbers that are reserved ahead of joins. After a crash as many places may be empty.
 const HEADROOM_MIN: u64 = 16;
 
@@ -117,39 +141,37 @@ impl Queue {
         shared: bool,
         joins: mpsc::UnboundedSender<JoinReply>,
     ) -> Result<Self, Fault> {
-        let StoredQueue {
-            name,
-            settings,
-            next,
-            watermark,
-            serving,
-            floor,
-            log,
-            left,
-            claimed,
-            finished,
-            ..
-        } = stored;
+        let StoredQueue { name, settings, next, watermark, line, .. } = stored;
         // Numbers up to the watermark may have been given before a crash; none is given twice.
         // Who shares the queue is told of the numbers that are given.
-        let next = if shared { next.max(serving) } else { watermark };
+        let next = if shared { next.max(line.serving) } else { watermark };
         let saved = Saved {
             next,
             watermark,
-            floor,
+            floor: line.floor,
             claimed_at: Timestamp(i64::MIN),
-            claimed: claimed.clone(),
+            claimed: line.claimed.clone(),
         };
-        let line = Line::restore(serving, floor, log, left, claimed, finished)
+        let line = Line::restore(line)
             .filter(|line| line.serving() <= watermark)
             .ok_or_else(|| Fault::Corrupt(format!("the stored counters of queue {name}")))?;
         Ok(Self {
             name,
-            view: ArcSwap::from_pointee(View { settings, line: line.clone() }),
+            shared,
+            view: ArcSwap::from_pointee(View {
+                settings,
+                line: line.clone(),
+                polled: Polled::default(),
+            }),
             numbers: Mutex::new(Numbers { next, watermark, closed: false }),
             work: Mutex::new(Work {
                 line,
                 bucket: Bucket::default(),
+                presence: Presence::default(),
+                polled: Polled::default(),
+                untold: RoaringTreemap::new(),
+                looked_at: None,
+                heard_at: None,
                 late: RoaringTreemap::new(),
                 saved,
                 joined_before: 0,
@@ -266,11 +288,15 @@ impl Queue {
     pub(super) fn place(&self, seq: u64, now: Timestamp) -> Place {
         let view = self.view.load();
         let place = view.line.place(seq, view.settings.active_ttl, now);
-        if matches!(place, Place::Active { claimed: false, .. }) {
-            let mut seen = self.seen.lock();
-            if seen.len() < SEEN_MAX {
-                seen.push(seq);
+        match place {
+            Place::Waiting { .. } if seq > view.line.serving() => view.polled.note(seq),
+            Place::Waiting { .. } | Place::Active { claimed: false, .. } => {
+                let mut seen = self.seen.lock();
+                if seen.len() < SEEN_MAX {
+                    seen.push(seq);
+                }
             }
+            Place::Active { .. } | Place::Over(_) => {}
         }
         place
     }
@@ -285,8 +311,9 @@ impl Queue {
             next,
             watermark: (next + count + ahead).max(work.saved.watermark),
             floor: work.saved.floor,
-            admission: None,
+            step: None,
             claimed: None,
+            over_before: Timestamp(i64::MIN),
         }
     }
 
@@ -297,12 +324,13 @@ impl Queue {
         let mut work = self.work.lock();
         let work = &mut *work;
         let settings = self.settings();
-        self.mark_and_prune(work, &settings, now);
+        self.look(work, &settings, now);
 
-        let admission = if settings.gate(now) == Gate::Open {
+        let step = if settings.gate(now) == Gate::Open {
             let credit = work.bucket.fill(settings.admit_per_second, now);
             let bypassing = self.bypassing.load(Ordering::Relaxed);
-            work.line.plan(&settings, next, credit, bypassing, now)
+            let step = work.line.plan(&settings, next, credit, bypassing, &work.presence, now);
+            step.map(|step| (work.line.serving(), step))
         } else {
             work.bucket.empty(now);
             None
@@ -315,7 +343,7 @@ impl Queue {
         let watermark = if short { next + headroom } else { next }.max(work.saved.watermark);
         let claimed_due = now.since(work.saved.claimed_at) >= CLAIMED_SAVE_INTERVAL
             && work.saved.claimed != *work.line.claimed();
-        let due = admission.is_some()
+        let due = step.is_some()
             || next != work.saved.next
             || work.line.floor() != work.saved.floor
             || claimed_due;
@@ -324,20 +352,19 @@ impl Queue {
             next,
             watermark,
             floor: work.line.floor(),
-            admission,
+            step,
             claimed: claimed_due.then(|| work.line.claimed().clone()),
+            over_before: over_before(&settings, now),
         })
     }
 
-    /// Marks who was seen, and forgets who is out of time. Returns the numbers that were seen for the
-    /// first time.
-    fn mark_and_prune(
-        &self,
-        work: &mut Work,
-        settings: &QueueSettings,
-        now: Timestamp,
-    ) -> Vec<u64> {
+    /// Marks who was seen, forgets who is out of time, and notes who is there. Returns what is new.
+    fn look(&self, work: &mut Work, settings: &QueueSettings, now: Timestamp) -> Refreshed {
         let seen = std::mem::take(&mut *self.seen.lock());
+        let (passed, seen) = seen.into_iter().partition(|seq| work.line.passed().contains(*seq));
+        let mut returned: Vec<u64> = passed;
+        returned.sort_unstable();
+        returned.dedup();
         let claimed = mark_claimed(work, seen, settings, now);
         let before = work.line.floor();
         let Pruned { expired, no_show } = work.line.prune(settings.active_ttl, now);
@@ -345,10 +372,27 @@ impl Queue {
         add(&self.counters.no_show, no_show);
         let floor = work.line.floor();
         work.late.remove_range(..=floor);
-        if !claimed.is_empty() || floor != before {
+
+        let stood_still = work.looked_at.is_none_or(|then| now.since(then) > LOOKED_MAX);
+        work.looked_at = Some(now);
+        let mut polled = work.polled.take();
+        polled.extend(&returned);
+        work.presence.polled(polled.iter().copied(), &work.line, settings, now);
+        if self.shared {
+            work.untold.extend(polled);
+        }
+        work.presence.follow(&work.line, settings, self.next(), now);
+        let unheard = self.shared && work.heard_at.is_none_or(|at| at.elapsed() > HEARD_MAX);
+        if stood_still || unheard {
+            work.presence.assume_all(&work.line, settings, now);
+        }
+        let (from, upto) = work.presence.stretch();
+        let moved = work.polled.moved(from, upto);
+        if !claimed.is_empty() || floor != before || moved.is_some() {
+            work.polled = moved.unwrap_or_else(|| work.polled.clone());
             self.publish(work, settings);
         }
-        claimed
+        Refreshed { claimed, returned }
     }
 
     /// The last checkpoint: exact, with nothing reserved ahead.
@@ -360,8 +404,9 @@ impl Queue {
             next,
             watermark: next,
             floor: work.line.floor(),
-            admission: None,
+            step: None,
             claimed: Some(work.line.claimed().clone()),
+            over_before: Timestamp(i64::MIN),
         }
     }
 
@@ -381,22 +426,18 @@ impl Queue {
             let mut numbers = self.numbers.lock();
             numbers.watermark = numbers.watermark.max(point.watermark);
         }
-        if let Some(admission) = point.admission {
-            let admitted = self.admit(work, admission, &settings, now);
+        if let Some((_, step)) = &point.step {
+            let admitted = self.admit(work, step, &settings, now);
             work.bucket.spend(admitted);
             add(&self.counters.admitted, admitted);
         }
     }
 
-    /// Carries out an admission. Returns how many it admitted.
-    fn admit(
-        &self,
-        work: &mut Work,
-        admission: Admission,
-        settings: &QueueSettings,
-        now: Timestamp,
-    ) -> u64 {
-        let admitted = work.line.admit(admission);
+    /// Carries out a step of admission. Returns how many it admitted.
+    fn admit(&self, work: &mut Work, step: &Step, settings: &QueueSettings, now: Timestamp) -> u64 {
+        let admitted = work.line.admit(step);
+        add(&self.counters.passed, step.passed.len());
+        add(&self.counters.returned, step.returned.len());
         if let Some(max) = settings.max_active {
             // `late` holds some who have finished; counting them makes the check milder by no more
             // than the late claims of one active time, which the rule allows on top anyway.
@@ -467,21 +508,46 @@ impl Queue {
         add(&self.counters.joined, count);
     }
 
-    /// Marks who was seen here, and forgets who is out of time. Returns the numbers that were seen for
-    /// the first time, for the other instances.
-    pub(super) fn refresh(&self, now: Timestamp) -> Vec<u64> {
+    /// Marks who was seen here, forgets who is out of time, and notes who is there. Returns what the other
+    /// instances are to know.
+    pub(super) fn refresh(&self, now: Timestamp) -> Refreshed {
         let mut work = self.work.lock();
-        self.mark_and_prune(&mut work, &self.settings(), now)
+        self.look(&mut work, &self.settings(), now)
+    }
+
+    /// Whose polls were answered here since the last call.
+    pub(super) fn take_polled(&self) -> RoaringTreemap {
+        std::mem::take(&mut self.work.lock().untold)
+    }
+
+    /// Other instances have answered polls of these.
+    pub(super) fn hear_polled(&self, seqs: impl IntoIterator<Item = u64>, now: Timestamp) {
+        let mut work = self.work.lock();
+        let work = &mut *work;
+        work.presence.polled(seqs, &work.line, &self.settings(), now);
+    }
+
+    /// Polls may have been answered elsewhere that nobody here has heard of.
+    pub(super) fn assume_all(&self, now: Timestamp) {
+        let mut work = self.work.lock();
+        let work = &mut *work;
+        work.presence.assume_all(&work.line, &self.settings(), now);
+    }
+
+    /// All that others have told was heard.
+    pub(super) fn has_heard(&self, at: Instant) {
+        self.work.lock().heard_at = Some(at);
     }
 
     /// Decides whom to admit, on what this instance has heard. Nothing changes but the credit.
     pub(super) fn plan(&self, now: Timestamp) -> Option<Advance> {
         let next = self.next();
         let mut work = self.work.lock();
+        let work = &mut *work;
         let settings = self.settings();
         let (_, filled_at) = work.bucket.state();
-        // Clocks of instances differ. Credit follows the one that is ahead: counted on from each
-        // in turn, the difference would be credit again and again.
+        // The clocks of instances differ by a little. Credit follows the one that is ahead: counted on
+        // from each in turn, the difference would be credit again and again.
         let now = filled_at.map_or(now, |then| then.max(now));
         if settings.gate(now) != Gate::Open {
             work.bucket.empty(now);
@@ -494,12 +560,18 @@ impl Queue {
         }
         let credit = work.bucket.fill(settings.admit_per_second, now);
         let bypassing = self.bypassing.load(Ordering::Relaxed);
-        let admission = work.line.plan(&settings, next, credit, bypassing, now)?;
-        // Those who left are passed over and cost nothing.
+        let step = work.line.plan(&settings, next, credit, bypassing, &work.presence, now)?;
+        // Those who left or were passed over cost nothing.
         let mut after = work.line.clone();
         let mut bucket = work.bucket.clone();
-        bucket.spend(after.admit(admission));
-        Some(Advance { queue: self.name.clone(), from: work.line.serving(), admission, bucket })
+        bucket.spend(after.admit(&step));
+        Some(Advance {
+            queue: self.name.clone(),
+            steps: work.line.steps(),
+            serving: work.line.serving(),
+            step,
+            bucket,
+        })
     }
 
     /// The step is durable. Returns false where a step before it is missing here.
@@ -507,14 +579,14 @@ impl Queue {
         let mut work = self.work.lock();
         let work = &mut *work;
         let settings = self.settings();
-        if step.admission.upto <= work.line.serving() {
+        if step.steps < work.line.steps() {
             return true;
         }
-        if step.from != work.line.serving() {
+        if step.steps > work.line.steps() || step.serving != work.line.serving() {
             return false;
         }
-        self.learn_next(step.admission.upto);
-        let admitted = self.admit(work, step.admission, &settings, now);
+        self.learn_next(step.step.upto);
+        let admitted = self.admit(work, &step.step, &settings, now);
         // It is counted where it was made, once for all instances.
         if here {
             add(&self.counters.admitted, admitted);
@@ -531,27 +603,15 @@ impl Queue {
     /// Takes over what the store has of it. `changes` was counted before the store was asked: what it
     /// says of the settings may be older than a change that was made here since, which stands then.
     pub(super) fn absorb(&self, stored: StoredQueue, changes: u64) -> Result<(), Fault> {
-        let StoredQueue {
-            name,
-            settings,
-            next,
-            serving,
-            floor,
-            log,
-            left,
-            claimed,
-            finished,
-            bucket,
-            ..
-        } = stored;
-        let line = Line::restore(serving, floor, log, left, claimed, finished)
+        let StoredQueue { name, settings, next, line, bucket, .. } = stored;
+        let line = Line::restore(line)
             .ok_or_else(|| Fault::Corrupt(format!("the stored counters of queue {name}")))?;
         let mut work = self.work.lock();
         let old_settings = self.settings();
         let settings = if work.changes == changes { settings } else { old_settings.clone() };
         if old_settings != settings {
             work.bucket = Bucket::default();
-        } else if serving > work.line.serving() {
+        } else if line.steps() > work.line.steps() {
             work.bucket = bucket;
         }
         let old_line = work.line.clone();
@@ -590,7 +650,7 @@ impl Queue {
 
     /// What to record of it; the floor only where this instance's clock can be trusted: what is below
     /// it is forgotten for all. The claimed numbers come with it where there are new ones.
-    pub(super) fn progress(&self, with_floor: bool) -> Progress {
+    pub(super) fn progress(&self, with_floor: bool, now: Timestamp) -> Progress {
         let next = self.next();
         let mut work = self.work.lock();
         let claimed = (work.saved.claimed != *work.line.claimed()).then(|| {
@@ -598,7 +658,11 @@ impl Queue {
             work.saved.claimed.clone()
         });
         let floor = if with_floor { work.line.floor() } else { 0 };
-        Progress { queue: self.name.clone(), next, floor, claimed }
+        let over_before = match with_floor {
+            true => over_before(&self.settings(), now),
+            false => Timestamp(i64::MIN),
+        };
+        Progress { queue: self.name.clone(), next, floor, claimed, over_before }
     }
 
     /// What was to be recorded was not.
@@ -643,13 +707,32 @@ impl Queue {
             add(&self.counters.went_back, 1);
             tracing::error!(queue = %self.name, "a counter went back");
         }
-        self.view.store(Arc::new(View { settings: settings.clone(), line: new.clone() }));
+        self.view.store(Arc::new(View {
+            settings: settings.clone(),
+            line: new.clone(),
+            polled: work.polled.clone(),
+        }));
     }
 
     /// Whether `place` means that the ticket is over for good because of what its owner did.
     pub fn is_spent(place: Place) -> bool {
         matches!(place, Place::Over(Ending::Finished | Ending::Left))
     }
+}
+
+/// What a look at the line has shown.
+#[derive(Debug)]
+pub(super) struct Refreshed {
+    /// Numbers that were seen for the first time since their admission.
+    pub(super) claimed: Vec<u64>,
+    /// Numbers that were passed over, and whose owners are there again.
+    pub(super) returned: Vec<u64>,
+}
+
+/// Who was let in before this is out of time.
+fn over_before(settings: &QueueSettings, now: Timestamp) -> Timestamp {
+    let ttl_ms = i64::try_from(settings.active_ttl.as_millis()).unwrap_or(i64::MAX);
+    Timestamp(now.0.saturating_sub(ttl_ms))
 }
 
 /// Marks numbers as seen. Returns those that were not before.
@@ -661,13 +744,9 @@ fn mark_claimed(
 ) -> Vec<u64> {
     let mut fresh = Vec::new();
     for seq in seen {
-        let Place::Active { until, .. } = work.line.place(seq, settings.active_ttl, now) else {
-            continue;
-        };
         if work.line.claim(seq, settings.active_ttl, now) {
             fresh.push(seq);
-            // `until` is the admission plus the active time.
-            if until.plus(settings.claim_window) <= now.plus(settings.active_ttl) {
+            if work.line.is_late(seq, settings, now) {
                 work.late.insert(seq);
             }
         }
@@ -684,6 +763,7 @@ mod tests {
     use std::thread;
 
     use boxoffice_domain::invariant::Invariant;
+    use boxoffice_domain::queue::{Admission, LineParts};
 
     use super::*;
 
@@ -703,15 +783,14 @@ mod tests {
             },
             next: serving,
             watermark: u64::MAX / 2,
-            serving,
-            floor: 0,
-            log: (serving > 0)
-                .then_some(Admission { upto: serving, at: Timestamp(0) })
-                .into_iter()
-                .collect(),
-            left: RoaringTreemap::new(),
-            claimed: RoaringTreemap::new(),
-            finished: RoaringTreemap::new(),
+            line: LineParts {
+                serving,
+                log: (serving > 0)
+                    .then_some(Admission { upto: serving, at: Timestamp(0) })
+                    .into_iter()
+                    .collect(),
+                ..LineParts::default()
+            },
             bucket: Bucket::default(),
         }
     }

@@ -1,19 +1,20 @@
 //! The sequencer of several instances.
 //!
-//! The store hands out blocks of numbers and decides, by compare-and-set, who admits. Redis passes
-//! the numbers of the current block to joins, and news between the instances. Each of them keeps a
-//! mirror of every queue, which is all that polls read. Nothing here rests on Redis keeping what it
-//! was told: without it numbers come from the store, and mirrors are read from there.
+//! The store grants numbers and decides, by compare-and-set, who admits. Redis keeps a pool of granted
+//! numbers and passes them to joins, and news between the instances. Each of them keeps a mirror of
+//! every queue, which is all that polls read. Nothing here rests on Redis keeping what it was told:
+//! without it numbers come from the store, and mirrors are read from there.
 //!
 //! Time-outs and pauses of calls are measured here, with the runtime's own clock; what the rules
 //! call `now` comes in as everywhere.
 
-mod blocks;
+mod beats;
 mod deadline;
 mod link;
 mod member;
 mod mirror;
 mod mode;
+mod pools;
 mod protocol;
 mod tick;
 
@@ -23,10 +24,11 @@ use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 
-use self::blocks::Blocks;
+use self::beats::Beats;
 pub use self::link::{RedisMode, RedisOptions, RedisStats};
 use self::member::Members;
 use self::mirror::Mirror;
+use self::pools::Pools;
 use self::protocol::Protocol;
 use self::tick::Ticker;
 use super::aliases::Aliases;
@@ -40,7 +42,8 @@ use crate::store::Store;
 pub struct RedisSequencer {
     store: Store,
     protocol: Arc<Protocol>,
-    blocks: Arc<Blocks>,
+    pools: Arc<Pools>,
+    beats: Beats,
     mirror: Arc<Mirror>,
     ticker: tokio::sync::Mutex<Ticker>,
     /// Held while settings are changed, so that changes reach memory in the order in which they
@@ -53,33 +56,34 @@ impl RedisSequencer {
     /// time and claim window of `defaults`. Redis may be away.
     ///
     /// # Errors
-    /// Where the store cannot be read, what it says of a queue makes no sense, or the Redis belongs
-    /// to instances of another store.
+    /// Where the store cannot be read, what it says of a queue makes no sense, the Redis belongs to
+    /// instances of another store, or another instance signs tickets with a key that this one does not
+    /// have.
     pub async fn open(
         store: Store,
         defaults: &QueueSettings,
         options: RedisOptions,
+        now: Timestamp,
     ) -> Result<Arc<Self>, Fault> {
-        let now = store.clock().await?;
         let aliases = store.aliases(now).await?;
         let protocol = Arc::new(Protocol::new(options, store.tasks().clone()));
         let members = Arc::new(Members::default());
-        let blocks = Blocks::new(store.clone(), protocol.clone(), members.clone());
-        let mirror =
-            Mirror::new(store.clone(), protocol.clone(), members, blocks.clone(), defaults);
+        let pools = Pools::new(store.clone(), protocol.clone(), members.clone());
+        let mirror = Mirror::new(store.clone(), protocol.clone(), members, pools.clone(), defaults);
         let mirror = Arc::new(mirror);
+        let beats = Beats::new(store.clone(), protocol.clone(), pools.clone(), mirror.clone());
+        beats.open(now).await?;
         mirror.aliases.remember(&aliases);
         mirror.reload(false).await?;
         if let Err(why) = protocol.link().dial().await {
             protocol.link().set_away(&why);
         }
-        let mut ticker =
-            Ticker::new(store.clone(), protocol.clone(), blocks.clone(), mirror.clone(), now);
+        let mut ticker = Ticker::new(store.clone(), protocol.clone(), mirror.clone(), now);
         ticker.open(now).await?;
         mirror.aliases.tidy(&mirror.queues(), now);
         let ticker = tokio::sync::Mutex::new(ticker);
         let changing = tokio::sync::Mutex::default();
-        Ok(Arc::new(Self { store, protocol, blocks, mirror, ticker, changing }))
+        Ok(Arc::new(Self { store, protocol, pools, beats, mirror, ticker, changing }))
     }
 
     pub(super) fn stats(&self) -> &RedisStats {
@@ -140,14 +144,25 @@ impl RedisSequencer {
 
     /// The next `count` numbers. Returns the first.
     pub(super) async fn next_numbers(&self, queue: &Queue, count: u64) -> Result<u64, Fault> {
-        self.blocks.next_numbers(queue, count).await
+        self.pools.next_numbers(queue, count).await
     }
 
     pub(super) async fn tick(&self, now: Timestamp) -> Result<(), Fault> {
         self.ticker.lock().await.tick(now).await
     }
 
+    pub(super) async fn beat(&self, now: Timestamp) -> Result<(), Fault> {
+        self.beats.beat(now).await
+    }
+
+    /// Whether joins are sent elsewhere, because other instances have Redis.
+    pub(super) fn are_joins_elsewhere(&self) -> bool {
+        self.pools.are_elsewhere()
+    }
+
     pub(super) async fn close(&self, now: Timestamp) -> Result<(), Fault> {
-        self.ticker.lock().await.close(now).await
+        let closed = self.ticker.lock().await.close(now).await;
+        self.beats.close(now).await?;
+        closed
     }
 }

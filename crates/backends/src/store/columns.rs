@@ -4,6 +4,7 @@
 use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, TicketId, UserId,
 };
+use boxoffice_domain::queue::Step;
 use boxoffice_domain::sales::{Item, Reservation, ReservationState, SeatState};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -71,6 +72,25 @@ pub(super) fn numbers_to(numbers: &RoaringTreemap) -> Result<Vec<u8>, Corrupt> {
         .serialize_into(&mut bytes)
         .map_err(|error| Corrupt(format!("claimed numbers: {error}")))?;
     Ok(bytes)
+}
+
+/// The parts, of 65,536 numbers each, in which a step changes who was passed over.
+pub(super) fn parts_of(step: &Step) -> Vec<i64> {
+    let numbers = step.passed.iter().chain(&step.returned);
+    let mut parts: Vec<i64> = numbers.map(|seq| column(seq >> PART_BITS)).collect();
+    parts.sort_unstable();
+    parts.dedup();
+    parts
+}
+
+const PART_BITS: u32 = 16;
+
+/// Who of a part has been passed over after a step, where `before` were before it.
+pub(super) fn passed_after(before: RoaringTreemap, part: i64, step: &Step) -> RoaringTreemap {
+    let first = part.unsigned_abs() << PART_BITS;
+    let mut only = RoaringTreemap::new();
+    only.insert_range(first..first + (1 << PART_BITS));
+    (before | (&step.passed & &only)) - &step.returned
 }
 
 /// A number of a queue as a column. Numbers count joins one by one, so 2^63 is out of reach.
@@ -167,3 +187,21 @@ pub(super) fn reservation(
     };
     Ok((found, until))
 }
+
+/// Takes times back that lie in the future, in every store in SQL. Each `?` is the present. Holds that
+/// were made in the future end.
+pub(super) const SET_BACK: [&str; 12] = [
+    "UPDATE seat SET held_until = ? WHERE state = 1 AND reservation_id IN \
+     (SELECT id FROM reservation WHERE state = 0 AND created_at > ?)",
+    "UPDATE reservation SET held_until = ? WHERE state = 0 AND created_at > ?",
+    "UPDATE reservation SET created_at = ? WHERE created_at > ?",
+    "UPDATE payment SET paid_at = ? WHERE paid_at > ?",
+    "UPDATE points_entry SET at = ? WHERE at > ?",
+    "UPDATE spent_ticket SET at = ? WHERE at > ?",
+    "UPDATE idempotency SET at = ? WHERE at > ?",
+    "UPDATE admission SET at = ? WHERE at > ?",
+    "UPDATE readmitted SET at = ? WHERE at > ?",
+    "UPDATE alias SET issued_at = ? WHERE issued_at > ?",
+    "UPDATE queue SET credit_at = NULLIF(?, credit_at), credit_micro = 0 WHERE credit_at > ?",
+    "UPDATE setting SET value = ? WHERE name = 'clock' AND ? > 0",
+];

@@ -21,7 +21,9 @@ use tokio::task::JoinHandle;
 
 use self::data::Data;
 use super::batch::{BatchOptions, Engine, Gather, NoJob, Sales, Trouble, batches};
+use super::beat::{Beat, Beats};
 use super::catalog::{Catalog, Inventory};
+use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::StoreStats;
 use super::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
@@ -100,6 +102,12 @@ impl MemoryStore {
         }
     }
 
+    /// The time of this store, as that of a database: the system's.
+    fn database_now(&self) -> Timestamp {
+        let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Timestamp(0).plus(since_1970)
+    }
+
     /// Does other work on what is committed. It is whole or not at all, because nobody else looks
     /// meanwhile.
     fn with<T>(&self, work: impl FnOnce(&mut Data) -> T) -> T {
@@ -157,17 +165,23 @@ impl MemoryStore {
         self.with(|data| data.checkpoint(&queues, now))
     }
 
-    pub(super) async fn allocate_numbers(
-        &self,
-        queue: QueueName,
-        count: u64,
-        at_least: u64,
-    ) -> Result<u64, Fault> {
-        self.with(|data| data.allocate_numbers(&queue, count, at_least))
+    pub(super) async fn grant_numbers(&self, request: GrantRequest) -> Result<Grant, Fault> {
+        self.with(|data| data.grant_numbers(&request))
+    }
+
+    pub(super) async fn take_numbers(&self, queue: QueueName, count: u64) -> Result<Taken, Fault> {
+        let now = self.database_now();
+        self.with(|data| data.take_numbers(&queue, count, now))
+    }
+
+    pub(super) async fn beat(&self, beat: Beat) -> Result<Beats, Fault> {
+        let now = self.database_now();
+        Ok(self.with(|data| data.instances.beat(beat, now)))
     }
 
     pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
-        self.with(|data| data.advance(&step, now))
+        let database_now = self.database_now();
+        self.with(|data| data.advance(&step, now, database_now))
     }
 
     pub(super) async fn record(
@@ -188,6 +202,10 @@ impl MemoryStore {
 
     pub(super) async fn clock(&self) -> Result<Timestamp, Fault> {
         Ok(self.with(|data| data.clock()))
+    }
+
+    pub(super) async fn set_back(&self, now: Timestamp) -> Result<u64, Fault> {
+        Ok(self.with(|data| data.set_back(now)))
     }
 
     pub(super) async fn create_concert(&self, new: NewConcert) -> Result<ConcertId, Fault> {

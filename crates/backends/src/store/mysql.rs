@@ -47,12 +47,15 @@ use self::publication::Publication;
 pub(super) use self::relay::HeldShards;
 use self::rows::Failure;
 use super::batch::{BatchOptions, Gather, NoJob, Sales, batches};
+use super::beat::{Beat, Beats};
 use super::catalog::{Catalog, Inventory};
+use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
     StoredQueue,
 };
+use super::vouched::DatabaseTime;
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
 
@@ -171,6 +174,7 @@ pub struct MysqlStore {
     pub(super) sales: Sales<NoJob>,
     batches: Mutex<Option<JoinHandle<()>>>,
     inner: Arc<Inner>,
+    database_time: DatabaseTime,
     tasks: Tasks,
     refresher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -266,7 +270,8 @@ impl MysqlStore {
         let (sales, run) = batches(engines, Ids::default(), Timestamp(latest), batch);
         let batches = Mutex::new(Some(tasks.spawn("sale", run)));
         let refresher = Mutex::new(Some(refresher));
-        Ok((Arc::new(Self { sales, batches, inner, tasks, refresher }), before))
+        let database_time = DatabaseTime::default();
+        Ok((Arc::new(Self { sales, batches, inner, database_time, tasks, refresher }), before))
     }
 
     pub(super) const fn tasks(&self) -> &Tasks {
@@ -374,13 +379,28 @@ impl MysqlStore {
         self.inner.call(tx::Checkpoints(queues, now)).await
     }
 
-    pub(super) async fn allocate_numbers(
-        &self,
-        queue: QueueName,
-        count: u64,
-        at_least: u64,
-    ) -> Result<u64, Fault> {
-        self.inner.call(tx::AllocateNumbers { queue, count, at_least }).await
+    pub(super) async fn grant_numbers(&self, request: GrantRequest) -> Result<Grant, Fault> {
+        self.inner.call(tx::GrantNumbers(request)).await
+    }
+
+    pub(super) async fn take_numbers(&self, queue: QueueName, count: u64) -> Result<Taken, Fault> {
+        self.inner.call(tx::TakeNumbers { queue, count }).await
+    }
+
+    pub(super) async fn beat(&self, beat: Beat) -> Result<Beats, Fault> {
+        self.inner.call(tx::TellBeat(beat)).await
+    }
+
+    pub(super) async fn database_now(&self) -> Result<Timestamp, Fault> {
+        let now = self
+            .inner
+            .read(&self.inner.work, |lease| Box::pin(load::number(lease, sql::NOW)))
+            .await?;
+        Ok(Timestamp(now))
+    }
+
+    pub(super) const fn database_time(&self) -> &DatabaseTime {
+        &self.database_time
     }
 
     pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
@@ -409,6 +429,10 @@ impl MysqlStore {
             .read(&self.inner.work, |lease| Box::pin(load::number(lease, sql::CLOCK)))
             .await?;
         Ok(Timestamp(clock))
+    }
+
+    pub(super) async fn set_back(&self, now: Timestamp) -> Result<u64, Fault> {
+        self.inner.call(tx::SetBack(now)).await
     }
 
     pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {

@@ -33,7 +33,9 @@ use self::rows::Failure;
 use self::tx::{State, Tx};
 use self::writer::Work;
 use super::batch::{BatchOptions, Gather, Sales};
+use super::beat::{Beat, Beats, Instances};
 use super::catalog::Catalog;
+use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
@@ -64,6 +66,7 @@ pub struct SqliteStore {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     stats: Arc<StoreStats>,
+    instances: Mutex<Instances>,
     /// Held for as long as the store is open: a second process would decide from a memory of its
     /// own who has which seat. The writer has it too: dropped without having been closed, the store
     /// is not free before the last operation is done.
@@ -208,6 +211,7 @@ impl SqliteStore {
             thread: Mutex::new(Some(thread)),
             readers: Arc::default(),
             stats,
+            instances: Mutex::default(),
             _lock: lock,
         };
         Ok(Arc::new(store))
@@ -235,6 +239,12 @@ impl SqliteStore {
                 tracing::error!("the store's writer did not end in good order");
             }
         }
+    }
+
+    /// The time of this store, as that of a database: the system's.
+    fn database_now(&self) -> Timestamp {
+        let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Timestamp(0).plus(since_1970)
     }
 
     async fn call<T: Send + 'static>(
@@ -321,17 +331,24 @@ impl SqliteStore {
         self.call(move |tx| tx.checkpoint(&queues, now)).await
     }
 
-    pub(super) async fn allocate_numbers(
-        &self,
-        queue: QueueName,
-        count: u64,
-        at_least: u64,
-    ) -> Result<u64, Fault> {
-        self.call(move |tx| tx.allocate_numbers(queue.as_str(), count, at_least)).await
+    pub(super) async fn grant_numbers(&self, request: GrantRequest) -> Result<Grant, Fault> {
+        self.call(move |tx| tx.grant_numbers(&request)).await
+    }
+
+    pub(super) async fn take_numbers(&self, queue: QueueName, count: u64) -> Result<Taken, Fault> {
+        if self.instances.lock().any_with_redis(self.database_now()) {
+            return Ok(Taken::Elsewhere);
+        }
+        self.call(move |tx| tx.take_numbers(queue.as_str(), count)).await
+    }
+
+    pub(super) async fn beat(&self, beat: Beat) -> Result<Beats, Fault> {
+        Ok(self.instances.lock().beat(beat, self.database_now()))
     }
 
     pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
-        self.call(move |tx| tx.advance(&step, now)).await
+        let database_now = self.database_now();
+        self.call(move |tx| tx.advance(&step, now, database_now)).await
     }
 
     pub(super) async fn record(
@@ -352,6 +369,10 @@ impl SqliteStore {
 
     pub(super) async fn clock(&self) -> Result<Timestamp, Fault> {
         self.read(load::clock).await
+    }
+
+    pub(super) async fn set_back(&self, now: Timestamp) -> Result<u64, Fault> {
+        self.call(move |tx| tx.set_back(now)).await
     }
 
     pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {

@@ -1,7 +1,7 @@
 //! What is asked of a store beside the sale, and what it answers.
 
 use boxoffice_domain::ids::{QueueName, SeatId};
-use boxoffice_domain::queue::{Admission, Bucket, QueueSettings, Ticket};
+use boxoffice_domain::queue::{Bucket, LineParts, QueueSettings, Step, Ticket};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
@@ -16,18 +16,8 @@ pub struct StoredQueue {
     pub next: u64,
     /// No number above this was given: where the counter goes on after a restart.
     pub watermark: u64,
-    /// The highest number admitted.
-    pub serving: u64,
-    /// Every number up to here has run out of active time.
-    pub floor: u64,
-    /// Admissions above the floor.
-    pub log: Vec<Admission>,
-    /// Gave up while waiting.
-    pub left: RoaringTreemap,
-    /// Seen since their admission.
-    pub claimed: RoaringTreemap,
-    /// Paid, or left after their admission.
-    pub finished: RoaringTreemap,
+    /// Who was admitted, passed over, seen, or is over.
+    pub line: LineParts,
     /// The credit that the last shared step of admission left; empty since the settings changed.
     pub bucket: Bucket,
 }
@@ -43,24 +33,44 @@ pub struct Checkpoint {
     pub watermark: u64,
     /// The floor of the line.
     pub floor: u64,
-    /// An admission to be made durable before anybody learns of it.
-    pub admission: Option<Admission>,
+    /// A step of admission to be made durable before anybody learns of it, and the highest number that
+    /// was admitted before it.
+    pub step: Option<(u64, Step)>,
     /// The claimed numbers, where they changed.
     pub claimed: Option<RoaringTreemap>,
+    /// Who was let in after having been passed over, and before this, is out of time.
+    pub over_before: Timestamp,
 }
 
-/// A step of admission of a queue that several instances share, to be made durable unless somebody
-/// has admitted since it was planned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A step of admission of a queue that several instances share, to be made durable unless the queue
+/// has changed since it was planned.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Advance {
     /// Which queue.
     pub queue: QueueName,
-    /// The highest number admitted before the step, as whoever planned it knew it.
-    pub from: u64,
-    /// The step; it goes beyond `from`.
-    pub admission: Admission,
+    /// How many steps and changes of settings the queue had seen, as whoever planned it knew it.
+    pub steps: u64,
+    /// The highest number admitted before the step.
+    pub serving: u64,
+    /// The step.
+    pub step: Step,
     /// The credit that is left after the step.
     pub bucket: Bucket,
+}
+
+/// A step may be planned by so much later a time than the database's, in milliseconds: admissions at a
+/// time to come would stop all that follow.
+pub(super) const STEP_AHEAD_MS: i64 = 1_000;
+/// A step may have been planned so long ago, in milliseconds: an instance that stood still decided on
+/// what was.
+pub(super) const STEP_LATE_MS: i64 = 3_000;
+
+impl Advance {
+    /// Whether the database, at its time `now`, may still carry the step out.
+    pub(super) fn is_timely(&self, now: Timestamp) -> bool {
+        let late_ms = now.0.saturating_sub(self.step.at.0);
+        (-STEP_AHEAD_MS..=STEP_LATE_MS).contains(&late_ms)
+    }
 }
 
 /// What instances have learnt together of a queue. Nothing in it takes anything back: counters
@@ -75,6 +85,8 @@ pub struct Progress {
     pub floor: u64,
     /// Numbers that were seen since their admission, where there are new ones.
     pub claimed: Option<RoaringTreemap>,
+    /// Who was let in after having been passed over, and before this, is out of time.
+    pub over_before: Timestamp,
 }
 
 /// For a day an opaque token that ran out is still known as such, in memory and in the store; then it

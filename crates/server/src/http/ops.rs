@@ -85,7 +85,17 @@ pub(super) async fn ready(State(app): State<AppState>) -> Response {
             status: HealthStatus::Degraded,
             detail: Some("away; joins and admission go through the store"),
         };
-        dependencies.push(if redis.is_up() { part("redis", None) } else { away() });
+        dependencies.push(if redis.is_up() {
+            part("redis", None)
+        } else if app.sequencer.are_joins_elsewhere() {
+            part("redis", Some("away here and not elsewhere; joins go to the other instances"))
+        } else {
+            away()
+        });
+    }
+    if app.store.database_time().is_some() {
+        let is_off = app.store.clock_correction_ms().is_err();
+        dependencies.push(part("clock", is_off.then_some("too far from the database's clock")));
     }
     let up = dependencies.iter().all(|part| part.status != HealthStatus::Down);
     let (code, status) = if up {
@@ -114,6 +124,8 @@ pub(super) async fn metrics(State(HttpState { app, web }): State<HttpState>) -> 
             (&m.queue_admitted, &sums.admitted),
             (&m.queue_expired, &sums.expired),
             (&m.queue_no_show, &sums.no_show),
+            (&m.queue_passed, &sums.passed),
+            (&m.queue_returned, &sums.returned),
         ] {
             family
                 .get_or_create(&label)
@@ -125,22 +137,23 @@ pub(super) async fn metrics(State(HttpState { app, web }): State<HttpState>) -> 
         let store = |counter: &Counter, sum: &AtomicU64| {
             counter.inner().store(sum.load(Ordering::Relaxed), Ordering::Relaxed);
         };
-        for (kind, sum) in [
-            ("join", &redis.join_calls),
-            ("block", &redis.block_calls),
-            ("tick", &redis.tick_calls),
-        ] {
+        for (kind, sum) in
+            [("join", &redis.join_calls), ("pool", &redis.pool_calls), ("tick", &redis.tick_calls)]
+        {
             store(&m.redis_calls.get_or_create(&RedisCallLabel { kind }), sum);
         }
         store(&m.redis_errors, &redis.errors);
         store(&m.redis_connections, &redis.connections);
-        store(&m.redis_blocks, &redis.blocks);
+        store(&m.redis_grants, &redis.grants);
         store(&m.redis_places_skipped, &redis.skipped);
         store(&m.redis_direct_joins, &redis.direct);
+        store(&m.redis_elsewhere_joins, &redis.elsewhere);
         store(&m.redis_reloads, &redis.reloads);
         m.redis_up.set(redis.is_up().into());
-        m.redis_unsecured.set(redis.unsecured.load(Ordering::Relaxed).into());
-        m.redis_clock_ahead_ms.set(redis.clock_ahead_ms.load(Ordering::Relaxed));
+        m.redis_pooled.set(level(redis.pooled.load(Ordering::Relaxed)));
+    }
+    if let Some(time) = app.store.database_time() {
+        m.database_clock_ahead_ms.set(time.ahead_ms().unwrap_or(0));
     }
     m.store_up.set(app.store.stats().fault().is_none().into());
     m.store_pending_commands.set(level(app.store.stats().pending.load(Ordering::Relaxed)));

@@ -1,7 +1,7 @@
 //! The way to Redis: a connection that is made anew behind everybody's back, and calls that end in
 //! time. A call that fails puts Redis aside until a new connection stands.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub struct RedisOptions {
     /// The ids of the keys that tickets are signed with: the one that signs, then the others that
     /// are known.
     pub ticket_keys: Vec<String>,
+    /// The numbers of so many seconds of joins are kept ready in Redis, for when the store is away.
+    pub reserve: Duration,
     /// What makes this store's cluster of instances different from others in the same Redis.
     pub cluster: String,
 }
@@ -70,27 +72,26 @@ pub struct RedisOptions {
 pub struct RedisStats {
     /// Calls that gave numbers to joins.
     pub join_calls: AtomicU64,
-    /// Calls that installed a block of numbers.
-    pub block_calls: AtomicU64,
+    /// Calls that topped the pool up.
+    pub pool_calls: AtomicU64,
     /// Calls of ticks: news, and who admits.
     pub tick_calls: AtomicU64,
     /// Calls that failed.
     pub errors: AtomicU64,
     /// Connections made.
     pub connections: AtomicU64,
-    /// Blocks of numbers taken from the store.
-    pub blocks: AtomicU64,
-    /// Numbers that Redis passed over: what was left of blocks that were dropped, which nobody was
-    /// given, and what the store gave meanwhile.
+    /// Grants of numbers by the store.
+    pub grants: AtomicU64,
+    /// Numbers that Redis passed over, because the store had given numbers above them itself.
     pub skipped: AtomicU64,
     /// Numbers that came from the store, because Redis was away.
     pub direct: AtomicU64,
     /// Times that a queue was read again from the store because news were missed.
     pub reloads: AtomicU64,
-    /// How far this instance's clock is ahead of that of Redis, in milliseconds.
-    pub clock_ahead_ms: AtomicI64,
-    /// Whether joins run on numbers that the store does not know of, because it is away.
-    pub unsecured: AtomicBool,
+    /// Numbers that are left in the pools of all queues.
+    pub pooled: AtomicU64,
+    /// Joins that were sent elsewhere, because other instances have Redis.
+    pub elsewhere: AtomicU64,
     up: AtomicBool,
     away: Mutex<Option<String>>,
 }

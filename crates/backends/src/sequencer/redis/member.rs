@@ -2,109 +2,83 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
+use boxoffice_domain::time::Timestamp;
+use parking_lot::Mutex;
 
 use crate::sequencer::queue::Queue;
 
-/// A block of numbers lasts, at the rate at which joins come, as long as so many fetches of one take,
-/// but at least and at most so many milliseconds. What is left of it is lost with Redis, so it is no
-/// longer than it has to be.
-const BLOCK_FETCHES: u64 = 16;
-const BLOCK_MS_MIN: u64 = 100;
-const BLOCK_MS_MAX: u64 = 2_000;
-/// The fewest numbers of a block.
-const BLOCK_MIN: u64 = 64;
-/// The most numbers of a block.
-const BLOCK_MAX: u64 = 1_000_000;
-/// Who is missing in Redis is missed after so many seconds; see the script `join`.
-const MISSED_SECONDS: u64 = 4;
-/// How often a tick comes.
-const TICKS_PER_SECOND: u64 = 10;
+/// The fewest numbers that a pool is to have.
+const POOL_MIN: u64 = 64;
+/// The most of them. With Redis they are lost, and whoever joins after that sees as many before them
+/// until it is certain that nobody has them.
+const POOL_MAX: u64 = 131_072;
+/// The rate is a mean of about so many milliseconds: a rush counts after a moment, and its end is not
+/// forgotten at once.
+const RATE_MS: u64 = 2_000;
 
 /// A queue, and how fast numbers of it are asked for.
 pub(super) struct Member {
     pub(super) queue: Arc<Queue>,
-    /// Numbers a second, of all instances together.
-    rate: AtomicU64,
-    /// How many numbers Redis has given, and had at the tick before.
-    given: AtomicU64,
-    /// See `given`.
-    given_before: AtomicU64,
-    /// The highest number that was given without the store, as far as this instance has heard.
-    unsecured: AtomicU64,
-    /// How long it takes this instance to fetch a block, in microseconds.
-    fetch_us: AtomicU64,
+    rush: Mutex<Rush>,
+}
+
+/// How fast numbers are given, by all instances together.
+#[derive(Debug, Default)]
+struct Rush {
+    /// How many numbers Redis had given, and when it said so.
+    counted: Option<(u64, Timestamp)>,
+    /// Thousandths of a number a second.
+    rate_milli: u64,
+}
+
+impl Rush {
+    /// Redis has given so many numbers in all at `at`, by its own clock. What was measured covers the
+    /// time that has passed, whether ticks come as they should or not.
+    fn note(&mut self, given: u64, at: Timestamp) {
+        let (before, since) = match self.counted {
+            // A server that was restarted counts from the beginning.
+            Some((before, since)) if before <= given && since <= at => (before, since),
+            _ => {
+                self.counted = Some((given, at));
+                return;
+            }
+        };
+        let passed_ms = at.0.abs_diff(since.0);
+        if passed_ms == 0 {
+            return;
+        }
+        self.counted = Some((given, at));
+        let now_milli = (given - before).saturating_mul(1_000_000) / passed_ms;
+        let rate = u128::from(self.rate_milli) * u128::from(RATE_MS)
+            + u128::from(now_milli) * u128::from(passed_ms);
+        let rate = rate / u128::from(RATE_MS + passed_ms);
+        self.rate_milli = u64::try_from(rate).unwrap_or(u64::MAX);
+    }
+
+    /// How many numbers a pool is to have that lasts for `reserve`.
+    fn pool(&self, reserve: Duration) -> u64 {
+        let reserve_ms = u64::try_from(reserve.as_millis()).unwrap_or(u64::MAX);
+        (self.rate_milli.saturating_mul(reserve_ms) / 1_000_000).clamp(POOL_MIN, POOL_MAX)
+    }
 }
 
 impl Member {
-    pub(super) const fn new(queue: Arc<Queue>) -> Self {
-        Self {
-            queue,
-            rate: AtomicU64::new(0),
-            given: AtomicU64::new(0),
-            given_before: AtomicU64::new(0),
-            unsecured: AtomicU64::new(0),
-            fetch_us: AtomicU64::new(0),
-        }
+    pub(super) fn new(queue: Arc<Queue>) -> Self {
+        Self { queue, rush: Mutex::default() }
     }
 
-    /// Redis has given so many numbers in all.
-    pub(super) fn set_given(&self, given: u64) {
-        self.given.store(given, Ordering::Relaxed);
+    /// See [`Rush::note`].
+    pub(super) fn note_given(&self, given: u64, at: Timestamp) {
+        self.rush.lock().note(given, at);
     }
 
-    /// Measures the rate, once in a tick: a mean of about half a second.
-    pub(super) fn measure(&self) {
-        let given = self.given.load(Ordering::Relaxed);
-        let before = self.given_before.swap(given, Ordering::Relaxed);
-        let rate = self.rate.load(Ordering::Relaxed);
-        // An instance that has just come does not know since when.
-        let since = if before == 0 { given } else { before };
-        let last = given.saturating_sub(since) * TICKS_PER_SECOND;
-        self.rate.store((rate * 4 + last) / 5, Ordering::Relaxed);
-    }
-
-    /// How many numbers a block has at the moment.
-    pub(super) fn block(&self) -> u64 {
-        let fetches_ms = self.fetch_us.load(Ordering::Relaxed) * BLOCK_FETCHES / 1000;
-        let block_ms = fetches_ms.clamp(BLOCK_MS_MIN, BLOCK_MS_MAX);
-        (self.rate.load(Ordering::Relaxed) * block_ms / 1000).clamp(BLOCK_MIN, BLOCK_MAX)
-    }
-
-    /// How many numbers to fetch where `count` are asked for at once.
-    pub(super) fn block_for(&self, count: u64) -> u64 {
-        self.block().max(count * 8).min(BLOCK_MAX.max(count))
-    }
-
-    /// The joins of the time after which an instance is missed.
-    pub(super) fn missed(&self) -> u64 {
-        (self.rate.load(Ordering::Relaxed) * MISSED_SECONDS).clamp(2 * BLOCK_MIN, 2 * BLOCK_MAX)
-    }
-
-    /// A fetch took so long: a mean of about four of them.
-    pub(super) fn fetched(&self, took: Duration) {
-        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / BLOCK_FETCHES);
-        let before = self.fetch_us.load(Ordering::Relaxed);
-        self.fetch_us.store(before - before / 4 + took_us / 4, Ordering::Relaxed);
-    }
-
-    /// Numbers up to here were given without the store.
-    pub(super) fn learn_unsecured(&self, upto: u64) {
-        self.unsecured.fetch_max(upto, Ordering::Relaxed);
-    }
-
-    /// Whether any number was given without the store.
-    pub(super) fn has_unsecured(&self) -> bool {
-        self.unsecured.load(Ordering::Relaxed) > 0
-    }
-
-    /// Numbers up to here may have been given.
-    pub(super) fn highest_given(&self) -> u64 {
-        self.queue.next().max(self.unsecured.load(Ordering::Relaxed))
+    /// How many numbers the pool is to have.
+    pub(super) fn pool(&self, reserve: Duration) -> u64 {
+        self.rush.lock().pool(reserve)
     }
 }
 
@@ -140,5 +114,47 @@ impl Members {
             members
         });
         new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESERVE: Duration = Duration::from_secs(30);
+
+    /// The pool after steady joins, looked at in these intervals.
+    fn pool_of(joins_a_second: u64, intervals_ms: &[i64]) -> u64 {
+        let (mut rush, mut now) = (Rush::default(), 0);
+        rush.note(0, Timestamp(now));
+        for interval_ms in intervals_ms.iter().cycle().take(intervals_ms.len() * 200) {
+            now += interval_ms;
+            rush.note(now.unsigned_abs() * joins_a_second / 1000, Timestamp(now));
+        }
+        rush.pool(RESERVE)
+    }
+
+    #[test]
+    fn a_pool_lasts_for_its_time_however_the_ticks_come() {
+        for intervals_ms in [&[100][..], &[100, 3_000, 7], &[10_000]] {
+            let pool = pool_of(100, intervals_ms);
+            assert!((2_900..=3_100).contains(&pool), "{pool} by {intervals_ms:?}");
+        }
+        assert_eq!(pool_of(0, &[100]), POOL_MIN);
+        assert_eq!(pool_of(1, &[100]), POOL_MIN);
+        assert_eq!(pool_of(1_000_000, &[100]), POOL_MAX);
+    }
+
+    #[test]
+    fn a_late_tick_is_no_rush_and_a_restart_is_none() {
+        let mut rush = Rush::default();
+        rush.note(1_000_000, Timestamp(5));
+        assert_eq!(rush.pool(RESERVE), POOL_MIN);
+        rush.note(7, Timestamp(105));
+        rush.note(7, Timestamp(4));
+        rush.note(1_000, Timestamp(4));
+        assert_eq!(rush.pool(RESERVE), POOL_MIN);
+        rush.note(1_030, Timestamp(10_004));
+        assert!(rush.pool(RESERVE) < 3_500);
     }
 }

@@ -11,10 +11,10 @@ use boxoffice_domain::queue::QueueSettings;
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::mpsc;
 
-use super::blocks::Blocks;
 use super::deadline::{READ_TIMEOUT, in_time};
 use super::link::RedisStats;
 use super::member::{ByName, Member, Members};
+use super::pools::Pools;
 use super::protocol::Protocol;
 use crate::Fault;
 use crate::sequencer::aliases::Aliases;
@@ -40,7 +40,7 @@ pub(super) struct Mirror {
     protocol: Arc<Protocol>,
     active_ttl: Duration,
     claim_window: Duration,
-    blocks: Arc<Blocks>,
+    pools: Arc<Pools>,
     pub(super) members: Arc<Members>,
     pub(super) aliases: Aliases,
     pub(super) untold: Untold,
@@ -52,7 +52,7 @@ impl Mirror {
         store: Store,
         protocol: Arc<Protocol>,
         members: Arc<Members>,
-        blocks: Arc<Blocks>,
+        pools: Arc<Pools>,
         defaults: &QueueSettings,
     ) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Mirror {
             protocol,
             active_ttl: defaults.active_ttl,
             claim_window: defaults.claim_window,
-            blocks,
+            pools,
             members,
             aliases: Aliases::default(),
             untold: Untold::default(),
@@ -107,7 +107,7 @@ impl Mirror {
         let (sender, receiver) = mpsc::unbounded_channel();
         let queue = Arc::new(Queue::new(stored, true, sender)?);
         if self.members.add(&Arc::new(Member::new(queue.clone()))) {
-            let numbers = Arc::downgrade(&self.blocks);
+            let numbers = Arc::downgrade(&self.pools);
             let joins = number_joins(numbers, Arc::downgrade(&queue), receiver);
             self.store.tasks().spawn("joins", joins);
         }
@@ -143,6 +143,11 @@ impl Mirror {
                 News::Claimed(queue, seqs) => {
                     if let Some(member) = members.get(&queue) {
                         member.queue.apply_claimed(seqs, now);
+                    }
+                }
+                News::Returned(queue, seqs) => {
+                    if let Some(member) = members.get(&queue) {
+                        member.queue.hear_polled(seqs, now);
                     }
                 }
                 News::Left(queue, seqs) => over.entry((queue, false)).or_default().extend(seqs),

@@ -51,11 +51,6 @@ impl Mode {
         }
     }
 
-    /// Whether the others count this instance as one that runs.
-    pub(super) const fn is_member(self) -> bool {
-        !matches!(self, Self::Opening | Self::Closed)
-    }
-
     /// Whether it hears the others through Redis.
     pub(super) const fn hears(self) -> bool {
         !matches!(self, Self::Alone)
@@ -102,16 +97,16 @@ mod tests {
 
     #[test]
     fn a_mode_says_what_an_instance_does() {
-        // Is a member, hears the others, asks for the turn.
+        // Hears the others, asks for the turn.
         for (mode, does) in [
-            (Opening, [false, true, false]),
-            (CatchingUp, [true, true, false]),
-            (Together, [true, true, true]),
-            (Resting, [true, true, false]),
-            (Alone, [true, false, false]),
-            (Closed, [false, true, false]),
+            (Opening, [true, false]),
+            (CatchingUp, [true, false]),
+            (Together, [true, true]),
+            (Resting, [true, false]),
+            (Alone, [false, false]),
+            (Closed, [true, false]),
         ] {
-            assert_eq!([mode.is_member(), mode.hears(), mode.asks_for_turn()], does, "{mode:?}");
+            assert_eq!([mode.hears(), mode.asks_for_turn()], does, "{mode:?}");
         }
     }
 }

@@ -33,21 +33,30 @@ pub(super) struct Join<'q> {
     pub(super) count: u64,
     /// Numbers up to here have been given, as far as this instance has heard.
     pub(super) highest_given: u64,
-    /// A block is to be fetched where fewer numbers than this are left.
+    /// More are to be fetched where fewer numbers than this are left.
     pub(super) refill_below: u64,
-    /// The store is away: the block may be extended without it.
-    pub(super) store_away: bool,
-    /// See the script.
-    pub(super) missed: u64,
 }
 
 /// What Redis says to a batch of joins.
-pub(super) enum Joined {
-    /// The first number, and whether this instance is to fetch a block.
-    Numbers { first: u64, fetch: bool },
-    /// There is no block, or too little is left of it. Numbers up to `highest_given` may have been
-    /// given; `fetch` as above.
-    Short { highest_given: u64, fetch: bool },
+pub(super) struct Joined {
+    /// The first number. `None` where there are not enough.
+    pub(super) first: Option<u64>,
+    /// Whether this instance is to fetch more.
+    pub(super) fetch: bool,
+    /// The pool.
+    pub(super) pool: Pool,
+    /// How many numbers are left in it.
+    pub(super) left: u64,
+}
+
+/// Numbers that the store has granted, and Redis passes on.
+#[derive(Clone, Debug)]
+pub(super) struct Pool {
+    /// What makes it different from every other one: it goes with the process, and with its term as a
+    /// master.
+    pub(super) generation: String,
+    /// The last number that it was granted; 0 for none.
+    pub(super) limit: u64,
 }
 
 /// Up to where an instance has read the log.
@@ -62,8 +71,6 @@ pub(super) struct Tick<'t> {
     pub(super) position: &'t LogPosition,
     /// For how many milliseconds it wants the turn; 0 for not at all, -1 for without asking.
     pub(super) turn_ms: i64,
-    /// Whether the others may count it as one that runs.
-    pub(super) is_member: bool,
     /// Each queue, and the last number given there as far as this instance has heard.
     pub(super) queues: Vec<(&'t QueueName, u64)>,
     pub(super) news: &'t [News],
@@ -80,18 +87,14 @@ pub(super) struct Heard {
     /// The queues, in the order of the question.
     pub(super) heads: Vec<Head>,
     pub(super) lines: Vec<String>,
-    /// The keys of tickets of the instances that run, told to one that comes.
-    pub(super) others: Vec<String>,
 }
 
 /// What Redis has of a queue.
 pub(super) struct Head {
     /// The last number given.
     pub(super) next: u64,
-    /// The end of the block; 0 where there is none.
+    /// The last number that was granted; 0 for none.
     pub(super) limit: u64,
-    /// Whether that end lies beyond what the store has handed out.
-    pub(super) is_unsecured: bool,
     /// How many numbers this Redis has given.
     pub(super) given: u64,
 }
@@ -121,76 +124,79 @@ impl Protocol {
     /// Asks for numbers.
     pub(super) async fn join(&self, join: &Join<'_>) -> Result<Joined, Refusal> {
         let queue = join.queue.as_str();
-        let keys = self.keys([("queue:", queue), ("fetch:", queue)]);
         let arguments = [
             self.options().cluster.clone(),
+            queue.to_owned(),
             join.count.to_string(),
             join.highest_given.to_string(),
             join.refill_below.to_string(),
-            u8::from(join.store_away).to_string(),
-            join.missed.to_string(),
         ];
         self.stats().join_calls.fetch_add(1, Ordering::Relaxed);
-        let answer = self.run(&self.join, &keys, &arguments).await?;
-        let joined = match (answer.first().and_then(word).as_deref(), &answer[1..]) {
-            (Some("OK"), [first, fetch, skipped]) => number(skipped)
-                .zip(number(first))
-                .zip(number(fetch))
-                .map(|((skipped, first), fetch)| {
-                    self.stats().skipped.fetch_add(skipped, Ordering::Relaxed);
-                    Joined::Numbers { first, fetch: fetch == 1 }
-                }),
-            (Some("SHORT"), [highest_given, fetch]) => number(highest_given)
-                .zip(number(fetch))
-                .map(|(highest_given, fetch)| Joined::Short { highest_given, fetch: fetch == 1 }),
-            _ => None,
+        let answer = self.run(&self.join, &self.keys("fetch:", queue), &arguments).await?;
+        let joined = || {
+            let [said, first, skipped, fetch, generation, limit, left] = &answer[..] else {
+                return None;
+            };
+            let given = word(said)? == "OK";
+            let first = number(first)?;
+            if given {
+                self.stats().skipped.fetch_add(number(skipped)?, Ordering::Relaxed);
+            }
+            Some(Joined {
+                first: given.then_some(first),
+                fetch: number(fetch)? == 1,
+                pool: Pool { generation: word(generation)?, limit: number(limit)? },
+                left: number(left)?,
+            })
         };
-        joined.ok_or_else(|| self.nonsense())
+        joined().ok_or_else(|| self.nonsense())
     }
 
-    /// Installs a block of numbers. Returns false where it came too late, and was dropped.
+    /// Puts numbers that the store has granted into their pool. Returns false where the pool is another
+    /// one by now, or has them.
     pub(super) async fn install(
         &self,
         queue: &QueueName,
+        generation: String,
         first: u64,
         last: u64,
     ) -> Result<bool, Refusal> {
-        let keys = self.keys([("queue:", queue.as_str()), ("fetch:", queue.as_str())]);
-        let arguments = [self.options().cluster.clone(), first.to_string(), last.to_string()];
-        self.stats().block_calls.fetch_add(1, Ordering::Relaxed);
-        let installed = self.run(&self.install, &keys, &arguments).await?;
+        let queue = queue.as_str();
+        let cluster = self.options().cluster.clone();
+        let arguments =
+            [cluster, queue.to_owned(), generation, first.to_string(), last.to_string()];
+        self.stats().pool_calls.fetch_add(1, Ordering::Relaxed);
+        let installed = self.run(&self.install, &self.keys("fetch:", queue), &arguments).await?;
         Ok(installed.first().and_then(word).as_deref() == Some("OK"))
     }
 
     /// Tells the others, and hears what they have told.
     pub(super) async fn tick(&self, tick: &Tick<'_>) -> Result<Heard, Refusal> {
-        let queues = tick.queues.iter().map(|(name, _)| ("queue:", name.as_str()));
-        let keys = self.keys(std::iter::once(("turn", "")).chain(queues));
-        let ticket_keys = &self.options().ticket_keys;
-        let ticket_keys = if tick.is_member { ticket_keys.join(" ") } else { String::new() };
         let mut arguments = vec![
             self.options().cluster.clone(),
             tick.position.generation.clone(),
             tick.position.read.to_string(),
             tick.turn_ms.to_string(),
-            self.options().instance.clone(),
-            ticket_keys,
             tick.queues.len().to_string(),
         ];
-        arguments.extend(tick.queues.iter().map(|(_, next)| next.to_string()));
+        for (queue, next) in &tick.queues {
+            arguments.extend([queue.as_str().to_owned(), next.to_string()]);
+        }
         arguments.extend(tick.news.iter().map(News::line));
         self.stats().tick_calls.fetch_add(1, Ordering::Relaxed);
-        let answer = self.run(&self.tick, &keys, &arguments).await?;
+        let answer = self.run(&self.tick, &self.keys("turn", ""), &arguments).await?;
         heard(&answer).ok_or_else(|| self.nonsense())
     }
 
-    /// The keys of a script: the state, the log, and these. One hash tag for all of them, so that
+    /// The keys of a script: the state, the log, and one more. One hash tag for all of them, so that
     /// they are on one node of a cluster and one script reaches them.
-    fn keys<'k>(&self, more: impl IntoIterator<Item = (&'k str, &'k str)>) -> Vec<String> {
+    fn keys(&self, kind: &str, name: &str) -> [String; 3] {
         let prefix = &self.options().prefix;
-        let mut keys = vec![format!("{{{prefix}}}:state"), format!("{{{prefix}}}:log")];
-        keys.extend(more.into_iter().map(|(kind, name)| format!("{{{prefix}}}:{kind}{name}")));
-        keys
+        [
+            format!("{{{prefix}}}:state"),
+            format!("{{{prefix}}}:log"),
+            format!("{{{prefix}}}:{kind}{name}"),
+        ]
     }
 
     async fn run(
@@ -224,17 +230,12 @@ impl Protocol {
 }
 
 fn heard(answer: &[Value]) -> Option<Heard> {
-    let [_, generation, read, gap, turn, time, heads, lines, others] = answer else {
+    let [_, generation, read, gap, turn, time, heads, lines] = answer else {
         return None;
     };
     let head = |value: &Value| {
-        let [next, limit, unsecured, given] = value.as_sequence()? else { return None };
-        Some(Head {
-            next: number(next)?,
-            limit: number(limit)?,
-            is_unsecured: number(unsecured)? == 1,
-            given: number(given)?,
-        })
+        let [next, limit, given] = value.as_sequence()? else { return None };
+        Some(Head { next: number(next)?, limit: number(limit)?, given: number(given)? })
     };
     Some(Heard {
         position: LogPosition { generation: word(generation)?, read: number(read)? },
@@ -243,7 +244,6 @@ fn heard(answer: &[Value]) -> Option<Heard> {
         time: Timestamp(i64::try_from(number(time)?).ok()?),
         heads: heads.as_sequence()?.iter().map(head).collect::<Option<_>>()?,
         lines: lines.as_sequence()?.iter().map(word).collect::<Option<_>>()?,
-        others: others.as_sequence()?.iter().map(word).collect::<Option<_>>()?,
     })
 }
 

@@ -7,16 +7,15 @@ use std::time::Duration;
 use boxoffice_domain::time::Timestamp;
 use tokio::time::{Instant, timeout};
 
-use super::blocks::{Blocks, NoBlock};
 use super::deadline::{STORE_TIMEOUT, in_time};
 use super::member::ByName;
 use super::mirror::{Lacks, Mirror};
 use super::mode::{Event, Mode};
 use super::protocol::{Heard, LogPosition, Protocol, Refusal, Tick};
-use crate::Fault;
 use crate::sequencer::news::News;
-use crate::sequencer::queue::Queue;
+use crate::sequencer::queue::{Queue, Refreshed};
 use crate::store::{Advance, Progress, Store};
+use crate::{Fault, tasks};
 
 /// While the store keeps a tick waiting, the others are heard this often.
 const NEWS_INTERVAL: Duration = Duration::from_millis(100);
@@ -34,8 +33,6 @@ const ALIASES_INTERVAL_MS: i64 = 3_000;
 const RECONCILE_INTERVAL_MS: i64 = 30_000;
 /// After a fault of the store this instance does not ask for the turn for so many milliseconds.
 const FAULT_PAUSE_MS: i64 = 500;
-/// Clocks that are further apart than this are reported, in milliseconds.
-const CLOCK_APART_MS: i64 = 1_000;
 
 /// Something that is done every so often.
 struct Every {
@@ -68,7 +65,6 @@ impl Every {
 pub(super) struct Ticker {
     store: Store,
     protocol: Arc<Protocol>,
-    blocks: Arc<Blocks>,
     mirror: Arc<Mirror>,
     mode: Mode,
     position: LogPosition,
@@ -79,21 +75,20 @@ pub(super) struct Ticker {
     recording: Every,
     reading_aliases: Every,
     store_failed_at: Option<Timestamp>,
-    clock_reported: bool,
+    /// Whether the clock here can be trusted, as of this tick.
+    may_admit: Result<i64, Fault>,
 }
 
 impl Ticker {
     pub(super) fn new(
         store: Store,
         protocol: Arc<Protocol>,
-        blocks: Arc<Blocks>,
         mirror: Arc<Mirror>,
         now: Timestamp,
     ) -> Self {
         Self {
             store,
             protocol,
-            blocks,
             mirror,
             mode: Mode::Opening,
             position: LogPosition::default(),
@@ -103,19 +98,17 @@ impl Ticker {
             recording: Every::new(RECORD_INTERVAL_MS, now),
             reading_aliases: Every::new(ALIASES_INTERVAL_MS, now),
             store_failed_at: None,
-            clock_reported: false,
+            may_admit: Ok(0),
         }
     }
 
     /// Takes part from now on. Redis may be away.
     ///
     /// # Errors
-    /// Where the store cannot be read, Redis belongs to instances of another store, or another
-    /// instance signs tickets with a key that this one does not have.
+    /// Where the store cannot be read, or Redis belongs to instances of another store.
     pub(super) async fn open(&mut self, now: Timestamp) -> Result<(), Fault> {
         match self.exchange(0, now).await {
-            Ok(heard) => {
-                compare_keys(&self.protocol.options().ticket_keys, &heard.others)?;
+            Ok(_) => {
                 self.catch_up(true, now).await?;
                 self.protocol.link().is_back();
             }
@@ -130,11 +123,19 @@ impl Ticker {
         if self.mode == Mode::Closed {
             return Ok(());
         }
+        // What is admitted is admitted by the database's time. Where this clock is too far from it, the
+        // others are heard all the same.
+        let correction = self.store.clock_correction_ms();
+        let now = Timestamp(now.0.saturating_sub(*correction.as_ref().unwrap_or(&0)));
+        self.may_admit = correction;
         let queues = self.mirror.queues();
         for queue in &queues {
-            let claimed = queue.refresh(now);
+            let Refreshed { claimed, returned } = queue.refresh(now);
             if !claimed.is_empty() {
                 self.mirror.tell(News::Claimed(queue.name().clone(), claimed));
+            }
+            if !returned.is_empty() {
+                self.mirror.tell(News::Returned(queue.name().clone(), returned));
             }
         }
         self.mirror.aliases.tidy(&queues, now);
@@ -147,13 +148,13 @@ impl Ticker {
             self.store_failed_at.is_some_and(|at| (now.0 - at.0).abs() < FAULT_PAUSE_MS);
         let in_use = protocol.stats().is_up();
         let mode = self.mode.after(Event::Answered { in_use, store_failed });
-        let turn_ms = if mode.asks_for_turn() { self.turn_ms() } else { 0 };
+        let wants_turn = mode.asks_for_turn() && self.may_admit.is_ok();
+        let turn_ms = if wants_turn { self.turn_ms() } else { 0 };
         let Ok(heard) = self.exchange(turn_ms, now).await else {
             return self.tick_alone(now).await;
         };
         self.mode = mode;
         self.hear(&heard, now);
-        self.mirror.members.all().values().for_each(|member| member.measure());
         if mode != Mode::Resting {
             let done = self.tick_together(heard.turn, now).await;
             self.store_failed_at = done.is_err().then_some(now);
@@ -176,18 +177,6 @@ impl Ticker {
 
     async fn tick_together(&mut self, turn: bool, now: Timestamp) -> Result<(), Fault> {
         let began = Instant::now();
-        // Before anything else: the store is to know which numbers were given without it.
-        if self.protocol.stats().unsecured.load(Ordering::Relaxed) {
-            for member in self.mirror.members.all().values() {
-                if member.has_unsecured() {
-                    let secured = self.blocks.fetch(member, 0).await;
-                    secured.map_err(|why| match why {
-                        NoBlock::Store(fault) => fault,
-                        NoBlock::Redis => Fault::Unavailable("redis is away".into()),
-                    })?;
-                }
-            }
-        }
         self.lacks.queues |= self.reconciling.is_due(now);
         self.catch_up(false, now).await?;
         if !turn {
@@ -239,7 +228,7 @@ impl Ticker {
             // Without Redis the others read it from the store.
             let _ = self.exchange(0, now).await;
         }
-        record(&self.store, &self.protocol, &self.mirror, now).await
+        record(&self.store, &self.mirror, now).await
     }
 
     // ---- the others ----
@@ -251,7 +240,6 @@ impl Ticker {
         let tick = Tick {
             position: &self.position,
             turn_ms,
-            is_member: self.mode.is_member(),
             queues: members.iter().map(|(name, member)| (name, member.queue.next())).collect(),
             news: &telling,
         };
@@ -277,30 +265,15 @@ impl Ticker {
             self.reconciling.bring_forward(now, 2 * RECORD_INTERVAL_MS);
         }
         self.position = heard.position.clone();
-        let mut unsecured = false;
+        let mut pooled = 0;
         for (member, head) in members.values().zip(&heard.heads) {
-            // Redis has no block, so it may have forgotten which numbers were given.
+            // Redis has no pool, so it may have forgotten which numbers were given.
             self.lacks.numbers |= heard.gap && head.limit == 0;
             member.queue.learn_next(head.next);
-            member.set_given(head.given);
-            if head.is_unsecured {
-                unsecured = true;
-                member.learn_unsecured(head.limit);
-            }
+            member.note_given(head.given, heard.time);
+            pooled += head.limit.saturating_sub(head.next);
         }
-        let stats = self.protocol.stats();
-        stats.unsecured.store(unsecured, Ordering::Relaxed);
-        let ahead = now.0.saturating_sub(heard.time.0);
-        stats.clock_ahead_ms.store(ahead, Ordering::Relaxed);
-        if (ahead.abs() > CLOCK_APART_MS) != self.clock_reported {
-            self.clock_reported = !self.clock_reported;
-            if self.clock_reported {
-                tracing::warn!(
-                    clock.ahead_ms = ahead,
-                    "this instance's clock and that of redis are apart; set both by NTP"
-                );
-            }
-        }
+        self.protocol.stats().pooled.store(pooled, Ordering::Relaxed);
     }
 
     fn hear(&mut self, heard: &Heard, now: Timestamp) {
@@ -355,20 +328,20 @@ impl Ticker {
 
     /// Records what this instance has of the queues.
     async fn record(&mut self, now: Timestamp) -> Result<(), Fault> {
-        let (store, protocol, mirror) =
-            (self.store.clone(), self.protocol.clone(), self.mirror.clone());
-        self.meanwhile(now, record(&store, &protocol, &mirror, now)).await
+        let (store, mirror) = (self.store.clone(), self.mirror.clone());
+        self.meanwhile(now, record(&store, &mirror, now)).await
     }
 
     /// Plans a step for each queue and makes it durable. Returns whether there was any.
     async fn admit(&mut self, now: Timestamp) -> Result<bool, Fault> {
+        self.may_admit.clone()?;
         let mut any = false;
         for queue in self.mirror.queues() {
             let Some(step) = queue.plan(now) else { continue };
             let advanced = advance(self.store.clone(), self.mirror.clone(), queue, step, now);
             match self.meanwhile(now, advanced).await {
                 Ok(true) => any = true,
-                // Somebody has admitted since, or the queue is paused.
+                // Somebody has admitted since, or the queue was changed.
                 Ok(false) => self.lacks.queues = true,
                 Err(fault) => {
                     // It may have happened.
@@ -381,16 +354,11 @@ impl Ticker {
     }
 }
 
-async fn record(
-    store: &Store,
-    protocol: &Protocol,
-    mirror: &Mirror,
-    now: Timestamp,
-) -> Result<(), Fault> {
+async fn record(store: &Store, mirror: &Mirror, now: Timestamp) -> Result<(), Fault> {
     let queues = mirror.queues();
-    let ahead = protocol.stats().clock_ahead_ms.load(Ordering::Relaxed);
-    let trusted = ahead <= CLOCK_APART_MS;
-    let progress: Vec<Progress> = queues.iter().map(|queue| queue.progress(trusted)).collect();
+    // What is below a floor is forgotten for all.
+    let trusted = store.clock_correction_ms().is_ok();
+    let progress: Vec<Progress> = queues.iter().map(|queue| queue.progress(trusted, now)).collect();
     let recorded = in_time(STORE_TIMEOUT, store.record(progress, now)).await;
     if recorded.is_err() {
         queues.iter().for_each(|queue| queue.not_recorded());
@@ -407,7 +375,7 @@ async fn advance(
     step: Advance,
     now: Timestamp,
 ) -> Result<bool, Fault> {
-    let task = tokio::spawn(async move {
+    let task = tasks::detach(async move {
         let done = store.advance(step.clone(), now).await;
         if matches!(done, Ok(true)) {
             queue.advanced(&step, true, now);
@@ -418,25 +386,4 @@ async fn advance(
     let ended =
         async { task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string()))) };
     in_time(STORE_TIMEOUT, ended).await
-}
-
-/// Each instance has to have the key that any other signs with: otherwise who got a ticket at one is
-/// nobody at another.
-fn compare_keys(ours: &[String], others: &[String]) -> Result<(), Fault> {
-    for other in others {
-        let theirs: Vec<&str> = other.split(' ').collect();
-        let they_have_ours = ours.first().is_none_or(|key| theirs.contains(&key.as_str()));
-        let we_have_theirs = theirs.first().is_none_or(|key| ours.iter().any(|ours| ours == key));
-        if they_have_ours && we_have_theirs {
-            continue;
-        }
-        return Err(Fault::Unavailable(format!(
-            "another instance runs with ticket keys {other}, this one has {} (the first one signs): \
-             {}. Give all instances one ticket.signing_key; to change it, first add the new one to \
-             ticket.previous_signing_keys everywhere",
-            ours.join(" "),
-            if we_have_theirs { "it does not know ours" } else { "we do not know theirs" },
-        )));
-    }
-    Ok(())
 }

@@ -8,14 +8,16 @@ use boxoffice_domain::command::{
 use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
 };
-use boxoffice_domain::queue::{Admission, Bucket, QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{Admission, Bucket, LineParts, QueueSettings, SettingsChange, Step};
 use boxoffice_domain::sales::{Concert, ReservationState, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
 use crate::Fault;
 use crate::cloud_event::{OutboxRow, cloud_event};
+use crate::store::beat::Instances;
 use crate::store::catalog::{Catalog, Inventory};
+use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
     ALIAS_KEPT_MS, AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats,
     Progress, Seed, StoredQueue,
@@ -49,6 +51,7 @@ pub(super) struct Data {
     latest: Timestamp,
     /// The last entry that a seed has made.
     pub(super) seeded_entry: i64,
+    pub(super) instances: Instances,
 }
 
 /// A queue.
@@ -58,9 +61,30 @@ pub(super) struct Queue {
     pub(super) watermark: u64,
     pub(super) serving: u64,
     pub(super) floor: u64,
+    steps: u64,
     claimed: RoaringTreemap,
     pub(super) log: BTreeMap<u64, Timestamp>,
+    pub(super) passed: RoaringTreemap,
+    pub(super) readmitted: BTreeMap<u64, Timestamp>,
     bucket: Bucket,
+    granted: LastGrant,
+}
+
+impl Queue {
+    /// Carries a step of admission out. Whoever is admitted has joined, so the other two counters are at
+    /// least as high.
+    fn admit(&mut self, step: &Step) {
+        self.steps += 1;
+        if step.upto > self.serving {
+            self.log.insert(step.upto, step.at);
+        }
+        self.serving = step.upto;
+        self.next = self.next.max(step.upto);
+        self.watermark = self.watermark.max(step.upto);
+        self.passed |= &step.passed;
+        self.passed -= &step.returned;
+        self.readmitted.extend(step.returned.iter().map(|seq| (seq, step.at)));
+    }
 }
 
 fn id<T>(new: fn(i64) -> Option<T>, last: i64) -> Result<T, Fault> {
@@ -287,9 +311,13 @@ impl Data {
                 watermark: 0,
                 serving: 0,
                 floor: 0,
+                steps: 0,
                 claimed: RoaringTreemap::new(),
                 log: BTreeMap::new(),
+                passed: RoaringTreemap::new(),
+                readmitted: BTreeMap::new(),
                 bucket: Bucket::restore(0, None),
+                granted: LastGrant::default(),
             };
             self.queues.insert(name, queue);
         }
@@ -309,6 +337,8 @@ impl Data {
         change.apply(&mut queue.settings);
         // The credit was earned under the old settings.
         queue.bucket = Bucket::restore(0, None);
+        // What was planned under them does not count any more.
+        queue.steps += 1;
         Ok(queue.settings.clone())
     }
 
@@ -319,7 +349,7 @@ impl Data {
     ) -> Result<(), Fault> {
         for point in queues {
             let queue = self.queue(&point.queue)?;
-            let upto = point.admission.map_or(queue.serving, |admission| admission.upto);
+            let upto = point.step.as_ref().map_or(queue.serving, |(_, step)| step.upto);
             let rises = queue.next <= point.next
                 && queue.floor <= point.floor
                 && point.next <= point.watermark
@@ -332,42 +362,58 @@ impl Data {
         for point in queues {
             let queue = self.queue(&point.queue)?;
             (queue.next, queue.watermark, queue.floor) = (point.next, point.watermark, point.floor);
-            if let Some(admission) = point.admission {
-                queue.serving = admission.upto;
-                queue.log.insert(admission.upto, admission.at);
+            if let Some((_, step)) = &point.step {
+                queue.admit(step);
             }
             if let Some(claimed) = &point.claimed {
                 queue.claimed.clone_from(claimed);
             }
-            self.forget_below(&point.queue);
+            self.forget_over(&point.queue, point.over_before);
         }
         self.latest = self.latest.max(now);
         Ok(())
     }
 
-    pub(super) fn allocate_numbers(
+    pub(super) fn grant_numbers(&mut self, request: &GrantRequest) -> Result<Grant, Fault> {
+        let queue = self.queue(&request.queue)?;
+        let grant = numbers::decide(&queue.granted, queue.watermark, request);
+        if let Some(new) = numbers::new_grant(&queue.granted, request, grant) {
+            queue.watermark = new.last;
+            queue.granted = new;
+        }
+        Ok(grant)
+    }
+
+    pub(super) fn take_numbers(
         &mut self,
         name: &QueueName,
         count: u64,
-        at_least: u64,
-    ) -> Result<u64, Fault> {
+        now: Timestamp,
+    ) -> Result<Taken, Fault> {
+        let elsewhere = self.instances.any_with_redis(now);
         let queue = self.queue(name)?;
-        let first = queue.watermark.max(at_least) + 1;
-        queue.watermark = first + count - 1;
-        Ok(first)
+        if elsewhere {
+            return Ok(Taken::Elsewhere);
+        }
+        let first = queue.watermark + 1;
+        queue.watermark += count;
+        queue.next = queue.watermark;
+        Ok(Taken::From(first))
     }
 
-    pub(super) fn advance(&mut self, step: &Advance, now: Timestamp) -> Result<bool, Fault> {
+    pub(super) fn advance(
+        &mut self,
+        step: &Advance,
+        now: Timestamp,
+        database_now: Timestamp,
+    ) -> Result<bool, Fault> {
         let queue = self.queue(&step.queue)?;
-        let upto = step.admission.upto;
-        if queue.serving != step.from || step.from >= upto || queue.settings.paused {
+        let as_planned = queue.steps == step.steps && queue.serving == step.serving;
+        if !as_planned || queue.settings.paused || !step.is_timely(database_now) {
             return Ok(false);
         }
-        queue.serving = upto;
-        queue.next = queue.next.max(upto);
-        queue.watermark = queue.watermark.max(upto);
+        queue.admit(&step.step);
         queue.bucket = step.bucket.clone();
-        queue.log.insert(upto, step.admission.at);
         self.latest = self.latest.max(now);
         Ok(true)
     }
@@ -385,23 +431,26 @@ impl Data {
                 queue.claimed |= more;
                 queue.claimed.remove_range(..=queue.floor);
             }
-            self.forget_below(&known.queue);
+            self.forget_over(&known.queue, known.over_before);
         }
         self.latest = self.latest.max(now);
         Ok(())
     }
 
-    /// What is below the floor has run out of time; nobody asks for it any more.
-    fn forget_below(&mut self, name: &QueueName) {
+    /// What is below the floor has run out of time; nobody asks for it any more. Nor for those that were
+    /// let in late, before `over_before`.
+    fn forget_over(&mut self, name: &QueueName, over_before: Timestamp) {
         let Some(queue) = self.queues.get_mut(name) else { return };
         let floor = queue.floor;
         queue.log.retain(|upto, _| *upto > floor);
+        queue.readmitted.retain(|_, at| *at >= over_before);
         self.left.retain(|(of, seq)| of != name || *seq > floor);
     }
 
     pub(super) fn stored_queues(&self) -> Vec<StoredQueue> {
         let stored = |(name, queue): (&QueueName, &Queue)| {
             let above = |seq: &u64| *seq > queue.floor;
+            let known = |seq: &u64| above(seq) || queue.readmitted.contains_key(seq);
             let left: RoaringTreemap = self
                 .left
                 .iter()
@@ -411,7 +460,7 @@ impl Data {
                 .collect();
             let spent = self.spent.keys().filter(|ticket| ticket.queue == *name);
             // Whoever gave up in the line is spent as well, but counts as left.
-            let spent: RoaringTreemap = spent.map(|ticket| ticket.seq).filter(above).collect();
+            let spent: RoaringTreemap = spent.map(|ticket| ticket.seq).filter(known).collect();
             let finished = spent - &left;
             let admission = |(upto, at): (&u64, &Timestamp)| Admission { upto: *upto, at: *at };
             StoredQueue {
@@ -419,12 +468,17 @@ impl Data {
                 settings: queue.settings.clone(),
                 next: queue.next,
                 watermark: queue.watermark,
-                serving: queue.serving,
-                floor: queue.floor,
-                log: queue.log.iter().map(admission).collect(),
-                left,
-                claimed: &queue.claimed - &finished,
-                finished,
+                line: LineParts {
+                    steps: queue.steps,
+                    serving: queue.serving,
+                    floor: queue.floor,
+                    log: queue.log.iter().map(admission).collect(),
+                    left,
+                    claimed: &queue.claimed - &finished,
+                    finished,
+                    passed: queue.passed.clone(),
+                    readmitted: queue.readmitted.iter().map(|(seq, at)| (*seq, *at)).collect(),
+                },
                 bucket: queue.bucket.clone(),
             }
         };
@@ -432,8 +486,51 @@ impl Data {
     }
 
     pub(super) fn clock(&self) -> Timestamp {
-        let logs = self.queues.values().flat_map(|queue| queue.log.values());
+        let logs = self
+            .queues
+            .values()
+            .flat_map(|queue| queue.log.values().chain(queue.readmitted.values()));
         logs.copied().max().unwrap_or_default().max(self.latest)
+    }
+
+    /// Takes times back that lie in the future. Holds that were made then end.
+    pub(super) fn set_back(&mut self, now: Timestamp) -> u64 {
+        let mut changed = 0;
+        let mut set = |at: &mut Timestamp| {
+            changed += u64::from(*at > now);
+            *at = now.min(*at);
+        };
+        let mut ended = Vec::new();
+        for row in self.reservations.values_mut() {
+            let held = matches!(row.reservation.state, ReservationState::Held { .. });
+            if held && row.reservation.created_at > now {
+                ended.push((row.reservation.id, row.until));
+                row.until = now;
+                row.reservation.state = ReservationState::Held { until: now };
+            }
+            set(&mut row.reservation.created_at);
+        }
+        self.payments.values_mut().for_each(|(payment, _)| set(&mut payment.paid_at));
+        self.entries.values_mut().for_each(|entry| set(&mut entry.at));
+        self.keys.values_mut().for_each(|key| set(&mut key.at));
+        self.aliases.values_mut().for_each(|alias| set(&mut alias.ticket.issued_at));
+        for queue in self.queues.values_mut() {
+            queue.log.values_mut().chain(queue.readmitted.values_mut()).for_each(&mut set);
+            if queue.bucket.state().1.is_some_and(|at| at > now) {
+                queue.bucket = Bucket::restore(0, None);
+            }
+        }
+        set(&mut self.latest);
+        for (id, until) in ended {
+            self.held.remove(&(until, id));
+            self.held.insert((now, id));
+            for (_, seat) in self.seats.values_mut() {
+                if matches!(seat.state, SeatState::Held { reservation, .. } if reservation == id) {
+                    seat.state = SeatState::Held { reservation: id, until: now };
+                }
+            }
+        }
+        changed
     }
 
     // ---- opaque tokens ----

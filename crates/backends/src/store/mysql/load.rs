@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use boxoffice_domain::command::TicketRef;
 use boxoffice_domain::ids::{ConcertId, ReservationId, SessionId, TicketId, UserId};
-use boxoffice_domain::queue::{Admission, Bucket, QueueSettings, Ticket};
+use boxoffice_domain::queue::{Admission, Bucket, LineParts, QueueSettings, Ticket};
 use boxoffice_domain::sales::{Concert, Reservation, Seat, Session};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::Row;
@@ -126,18 +126,27 @@ pub(super) async fn queues(lease: &mut Lease) -> Load<Vec<StoredQueue>> {
         let settings = settings(row, 8)?;
         let left = numbers(lease, sql::QUEUE_LEFT, &text, floor).await?;
         // Whoever gave up in the line is spent as well, but counts as left.
-        let finished = numbers(lease, sql::QUEUE_SPENT, &text, floor).await? - &left;
+        let mut finished = numbers(lease, sql::QUEUE_SPENT, &text, floor).await? - &left;
+        let readmitted = readmitted(lease, &text).await?;
+        if !readmitted.is_empty() {
+            finished |= numbers(lease, sql::READMITTED_SPENT, &text, 0).await?;
+        }
         queues.push(StoredQueue {
             name: rows::queue_name(&text)?,
             settings,
             next,
             watermark,
-            serving,
-            floor,
-            log: admissions(lease, &text, floor).await?,
-            left,
-            claimed: claimed - &finished,
-            finished,
+            line: LineParts {
+                steps: rows::count(take(row, 14)?, "steps")?,
+                serving,
+                floor,
+                log: admissions(lease, &text, floor).await?,
+                left,
+                claimed: claimed - &finished,
+                finished,
+                passed: passed(lease, &text).await?,
+                readmitted,
+            },
             bucket,
         });
     }
@@ -178,6 +187,23 @@ async fn admissions(lease: &mut Lease, queue: &str, floor: u64) -> Load<Vec<Admi
         log.push(Admission { upto, at: Timestamp(take(&mut row, 1)?) });
     }
     Ok(log)
+}
+
+async fn passed(lease: &mut Lease, queue: &str) -> Load<RoaringTreemap> {
+    let mut passed = RoaringTreemap::new();
+    for mut row in lease.rows(sql::QUEUE_PASSED, vec![queue.into()]).await? {
+        passed |= rows::numbers_from(take(&mut row, 0)?, queue)?;
+    }
+    Ok(passed)
+}
+
+async fn readmitted(lease: &mut Lease, queue: &str) -> Load<Vec<(u64, Timestamp)>> {
+    let mut readmitted = Vec::new();
+    for mut row in lease.rows(sql::READMITTED, vec![queue.into()]).await? {
+        let seq = rows::count(take(&mut row, 0)?, "seq")?;
+        readmitted.push((seq, Timestamp(take(&mut row, 1)?)));
+    }
+    Ok(readmitted)
 }
 
 pub(super) async fn aliases(lease: &mut Lease, now: Timestamp) -> Load<Vec<Alias>> {

@@ -9,7 +9,7 @@ use super::rows::{Failure, take};
 use crate::Fault;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&[&str]; 2] = [V1, V2];
+const MIGRATIONS: [&[&str]; 3] = [V1, V2, V3];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -212,4 +212,30 @@ const V2: &[&str] = &[
     "ALTER TABLE reservation MODIFY id BIGINT NOT NULL",
     "ALTER TABLE payment MODIFY id BIGINT NOT NULL",
     "ALTER TABLE points_entry MODIFY id BIGINT NOT NULL",
+];
+
+/// Who is not there when it is their turn is passed over: the numbers (in parts of 65,536), and when
+/// those who came back were let in. `pool` and so on say what a pool of numbers was granted last.
+/// `instance` is what instances tell each other twice a second; it need not outlive them.
+const V3: &[&str] = &[
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.columns \
+     WHERE table_schema = DATABASE() AND table_name = 'queue' AND column_name = 'steps'), 'DO 0', \
+     'ALTER TABLE queue ADD COLUMN steps BIGINT NOT NULL DEFAULT 0, \
+     ADD COLUMN pool VARCHAR(128) NOT NULL DEFAULT '''', \
+     ADD COLUMN pool_after BIGINT NOT NULL DEFAULT 0, \
+     ADD COLUMN pool_first BIGINT NOT NULL DEFAULT 0, \
+     ADD COLUMN pool_last BIGINT NOT NULL DEFAULT 0')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
+    "CREATE TABLE IF NOT EXISTS queue_passed (queue VARCHAR(40) NOT NULL, part BIGINT NOT NULL, \
+     seqs MEDIUMBLOB NOT NULL, PRIMARY KEY (queue, part)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS readmitted (queue VARCHAR(40) NOT NULL, seq BIGINT NOT NULL, \
+     at BIGINT NOT NULL, PRIMARY KEY (queue, seq), KEY readmitted_by_age (queue, at)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS instance (name VARCHAR(64) NOT NULL PRIMARY KEY, \
+     at BIGINT NOT NULL, since BIGINT NOT NULL, redis_at BIGINT NOT NULL, \
+     ticket_keys VARCHAR(1000) NOT NULL, present LONGBLOB NOT NULL) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
 ];

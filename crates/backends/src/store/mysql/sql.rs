@@ -91,26 +91,42 @@ statements! {
 
     // ---- queues ----
     QUEUES = "SELECT name, next, watermark, serving, floor, claimed, credit_micro, credit_at, \
-        admit_per_second, max_active, active_ttl_ms, claim_window_ms, opens_at, paused \
+        admit_per_second, max_active, active_ttl_ms, claim_window_ms, opens_at, paused, steps \
         FROM queue ORDER BY name";
     QUEUE_ADMISSIONS = "SELECT upto, at FROM admission WHERE queue = ? AND upto > ? ORDER BY upto";
     QUEUE_LEFT = "SELECT seq FROM queue_left WHERE queue = ? AND seq > ?";
+    QUEUE_PASSED = "SELECT seqs FROM queue_passed WHERE queue = ?";
+    QUEUE_PART = "SELECT seqs FROM queue_passed WHERE queue = ? AND part = ?";
+    QUEUE_PART_SET = "INSERT INTO queue_passed (queue, part, seqs) VALUES (?, ?, ?) \
+        ON DUPLICATE KEY UPDATE seqs = VALUES(seqs)";
+    READMITTED = "SELECT seq, at FROM readmitted WHERE queue = ? ORDER BY seq";
+    READMITTED_ADD = "INSERT INTO readmitted (queue, seq, at) VALUES {rows}";
+    READMITTED_FORGET = "DELETE FROM readmitted WHERE queue = ? AND at < ?";
     TICKET_SPENT = "SELECT 1 FROM spent_ticket WHERE queue = ? AND seq = ? AND ticket_id = ?";
     QUEUE_SPENT = "SELECT DISTINCT seq FROM spent_ticket WHERE queue = ? AND seq > ?";
+    READMITTED_SPENT = "SELECT s.seq FROM readmitted r JOIN spent_ticket s ON s.queue = r.queue \
+        AND s.seq = r.seq WHERE r.queue = ? AND r.seq > ?";
     QUEUE_ADD = "INSERT INTO queue (name, next, watermark, serving, floor, admit_per_second, \
         max_active, active_ttl_ms, claim_window_ms, opens_at, paused) \
         VALUES (?, 0, 0, 0, 0, ?, ?, ?, ?, ?, ?)";
     QUEUE_CHANGE = "UPDATE queue SET admit_per_second = COALESCE(?, admit_per_second), \
         max_active = IF(?, ?, max_active), opens_at = IF(?, ?, opens_at), \
-        paused = COALESCE(?, paused), credit_micro = NULL, credit_at = NULL WHERE name = ?";
+        paused = COALESCE(?, paused), credit_micro = NULL, credit_at = NULL, steps = steps + 1 \
+        WHERE name = ?";
     QUEUE_SETTINGS = "SELECT admit_per_second, max_active, active_ttl_ms, claim_window_ms, \
         opens_at, paused FROM queue WHERE name = ?";
     QUEUE_EXISTS = "SELECT 1 FROM queue WHERE name = ?";
-    QUEUE_TAKE = "UPDATE queue SET watermark = GREATEST(watermark, ?) + ? WHERE name = ?";
-    QUEUE_WATERMARK = "SELECT watermark FROM queue WHERE name = ?";
-    QUEUE_ADVANCE = "UPDATE queue SET serving = ?, next = GREATEST(next, ?), \
+    QUEUE_GRANTED = "SELECT watermark, pool, pool_after, pool_first, pool_last FROM queue \
+        WHERE name = ? FOR UPDATE";
+    QUEUE_GRANT = "UPDATE queue SET watermark = ?, pool = ?, pool_after = ?, pool_first = ?, \
+        pool_last = ? WHERE name = ?";
+    QUEUE_TAKE = "UPDATE queue SET watermark = ?, next = ? WHERE name = ?";
+    QUEUE_ADVANCE = "UPDATE queue SET steps = steps + 1, serving = ?, next = GREATEST(next, ?), \
         watermark = GREATEST(watermark, ?), credit_micro = ?, credit_at = ? \
-        WHERE name = ? AND serving = ? AND serving < ? AND paused = 0";
+        WHERE name = ? AND steps = ? AND serving = ? AND paused = 0 AND ? BETWEEN \
+        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 - ? \
+        AND TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 + ?";
+    QUEUE_STEPPED = "UPDATE queue SET steps = steps + 1 WHERE name = ?";
     QUEUE_RECORD = "UPDATE queue SET next = GREATEST(next, ?), \
         watermark = GREATEST(watermark, ?), floor = GREATEST(floor, LEAST(serving, ?)) \
         WHERE name = ?";
@@ -129,10 +145,21 @@ statements! {
     CLOCK = "SELECT GREATEST(\
         COALESCE((SELECT CAST(value AS SIGNED) FROM setting WHERE name = 'clock'), 0), \
         COALESCE((SELECT MAX(at) FROM admission), 0), \
+        COALESCE((SELECT MAX(at) FROM readmitted), 0), \
         COALESCE((SELECT MAX(created_at) FROM reservation WHERE id > \
         (SELECT value FROM counter WHERE name = 'reservation') - 20000), 0), \
         COALESCE((SELECT MAX(at) FROM points_entry WHERE id > \
         (SELECT value FROM counter WHERE name = 'entry') - 20000), 0))";
+    NOW = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000";
+    INSTANCE_BEAT = "INSERT INTO instance (name, at, since, redis_at, ticket_keys, present) \
+        VALUES (?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE at = VALUES(at), since = VALUES(since), \
+        redis_at = IF(VALUES(redis_at) = 0, redis_at, VALUES(redis_at)), \
+        ticket_keys = VALUES(ticket_keys), present = VALUES(present)";
+    INSTANCE_ENDS = "DELETE FROM instance WHERE name = ?";
+    INSTANCES = "SELECT name, at, since, redis_at, ticket_keys, present FROM instance \
+        WHERE name <> ? AND at > ?";
+    INSTANCES_FORGET = "DELETE FROM instance WHERE at < ?";
+    INSTANCE_WITH_REDIS = "SELECT name FROM instance WHERE redis_at > ? AND redis_at <= ? LIMIT 1";
     ALIASES_KNOWN = "SELECT token FROM alias WHERE token IN ({list})";
     ALIASES = "SELECT token, queue, seq, user_id, issued_at, ticket_id, active_until FROM alias \
         WHERE active_until IS NULL OR active_until > ?";

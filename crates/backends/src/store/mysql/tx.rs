@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use boxoffice_domain::command::{Changes, EntryKind, PointsEntry};
 use boxoffice_domain::ids::{ConcertId, QueueName, SeatId, SessionId, UserId};
-use boxoffice_domain::queue::{Admission, QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange, Step};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::Value;
@@ -14,9 +14,14 @@ use mysql_async::Value;
 use super::pool::{Lane, Lease};
 use super::rows::{self, DUPLICATE, Failure, column, seat_state, take};
 use super::{load, sale, sql};
+use crate::store::beat::{Beat, Beats, FORGOTTEN_MS, OtherBeat, Present};
 use crate::store::catalog::{Catalog, Made};
+use crate::store::numbers::{
+    self, Grant, GrantRequest, LastGrant, REDIS_AHEAD_MS, REDIS_SEEN_MS, Taken,
+};
 use crate::store::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress,
+    STEP_AHEAD_MS, STEP_LATE_MS, Seed,
 };
 
 fn list(ids: impl IntoIterator<Item = i64>) -> Vec<Value> {
@@ -209,7 +214,8 @@ impl Operation for Checkpoints {
         for point in queues {
             let name = point.queue.as_str();
             let (next, watermark) = (column(point.next), column(point.watermark));
-            let (floor, serving) = (column(point.floor), point.admission.map(|a| column(a.upto)));
+            let floor = column(point.floor);
+            let serving = point.step.as_ref().map(|(_, step)| column(step.upto));
             // The conditions are the rule that counters never go back, kept where they are stored.
             let values = vec![
                 next.into(),
@@ -226,10 +232,11 @@ impl Operation for Checkpoints {
             if tx.lease.exec(sql::QUEUE_CHECKPOINT, values).await? != 1 {
                 return Err(Failure::Corrupt(format!("counters of queue {name} would go back")));
             }
-            if let Some(admission) = point.admission {
-                log_admission(tx, name, admission).await?;
+            if let Some((before, step)) = &point.step {
+                tx.lease.exec(sql::QUEUE_STEPPED, vec![name.into()]).await?;
+                keep_step(tx, name, *before, step).await?;
             }
-            forget_below(tx, name, point.floor).await?;
+            forget_over(tx, name, point.floor, point.over_before).await?;
             if let Some(claimed) = &point.claimed {
                 let values = vec![rows::numbers_to(claimed)?.into(), name.into()];
                 tx.lease.exec(sql::QUEUE_CLAIMED, values).await?;
@@ -240,29 +247,113 @@ impl Operation for Checkpoints {
     }
 }
 
-/// Hands out numbers.
-pub(super) struct AllocateNumbers {
-    pub(super) queue: QueueName,
-    pub(super) count: u64,
-    pub(super) at_least: u64,
+/// Grants numbers to a pool.
+pub(super) struct GrantNumbers(pub(super) GrantRequest);
+
+impl Operation for GrantNumbers {
+    type Answer = Grant;
+    const LANE: Lane = Lane::Work;
+    // Who asks again gets the same ones.
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, tx: &mut Tx) -> Op<Done<Grant>> {
+        let name = self.0.queue.as_str();
+        let row = tx.lease.rows(sql::QUEUE_GRANTED, vec![name.into()]).await?.pop();
+        let mut row = row.ok_or_else(|| no_queue(name))?;
+        let mut count =
+            |index| -> Op<u64> { Ok(rows::count(take(&mut row, index)?, "a granted number")?) };
+        let (watermark, after, first, last) = (count(0)?, count(2)?, count(3)?, count(4)?);
+        let granted = LastGrant { pool: take(&mut row, 1)?, after, first, last };
+        let grant = numbers::decide(&granted, watermark, &self.0);
+        let Some(new) = numbers::new_grant(&granted, &self.0, grant) else {
+            return Ok(Done::Nothing(grant));
+        };
+        let values = vec![
+            column(new.last).into(),
+            new.pool.into(),
+            column(new.after).into(),
+            column(new.first).into(),
+            column(new.last).into(),
+            name.into(),
+        ];
+        tx.lease.exec(sql::QUEUE_GRANT, values).await?;
+        Ok(Done::Commit(grant))
+    }
 }
 
-impl Operation for AllocateNumbers {
-    type Answer = u64;
+/// Takes numbers without Redis.
+pub(super) struct TakeNumbers {
+    pub(super) queue: QueueName,
+    pub(super) count: u64,
+}
+
+impl Operation for TakeNumbers {
+    type Answer = Taken;
     const LANE: Lane = Lane::Work;
     // Numbers that were taken and not given to anybody are empty places, as after any failure.
     const REPEATABLE: bool = true;
 
-    async fn run(&self, tx: &mut Tx) -> Op<Done<u64>> {
-        let name = self.queue.as_str();
-        let values = vec![column(self.at_least).into(), column(self.count).into(), name.into()];
-        if tx.lease.exec(sql::QUEUE_TAKE, values).await? != 1 {
-            return Err(no_queue(name));
+    async fn run(&self, tx: &mut Tx) -> Op<Done<Taken>> {
+        let now = load::number(&mut tx.lease, sql::NOW).await?;
+        let values = vec![(now - REDIS_SEEN_MS).into(), (now + REDIS_AHEAD_MS).into()];
+        if !tx.lease.rows(sql::INSTANCE_WITH_REDIS, values).await?.is_empty() {
+            return Ok(Done::Nothing(Taken::Elsewhere));
         }
-        let row = tx.lease.rows(sql::QUEUE_WATERMARK, vec![name.into()]).await?.pop();
+        let name = self.queue.as_str();
+        let row = tx.lease.rows(sql::QUEUE_GRANTED, vec![name.into()]).await?.pop();
         let mut row = row.ok_or_else(|| no_queue(name))?;
-        let last = rows::count(take(&mut row, 0)?, "watermark")?;
-        Ok(Done::Commit(last - self.count + 1))
+        let watermark = rows::count(take(&mut row, 0)?, "watermark")?;
+        let last = column(watermark + self.count);
+        tx.lease.exec(sql::QUEUE_TAKE, vec![last.into(), last.into(), name.into()]).await?;
+        Ok(Done::Commit(Taken::From(watermark + 1)))
+    }
+}
+
+/// What an instance tells, and hears.
+pub(super) struct TellBeat(pub(super) Beat);
+
+impl Operation for TellBeat {
+    type Answer = Beats;
+    const LANE: Lane = Lane::Work;
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, tx: &mut Tx) -> Op<Done<Beats>> {
+        let Self(beat) = self;
+        let name = || Value::from(beat.instance.as_str());
+        let now = load::number(&mut tx.lease, sql::NOW).await?;
+        if beat.is_member {
+            let present = beat.present.to_bytes();
+            let present = present.map_err(|error| Failure::Corrupt(error.to_string()))?;
+            let values = vec![
+                name(),
+                now.into(),
+                beat.since.0.into(),
+                if beat.with_redis { now } else { 0 }.into(),
+                beat.ticket_keys.as_str().into(),
+                present.into(),
+            ];
+            tx.lease.exec(sql::INSTANCE_BEAT, values).await?;
+        } else {
+            tx.lease.exec(sql::INSTANCE_ENDS, vec![name()]).await?;
+            tx.lease.exec(sql::INSTANCES_FORGET, vec![(now - FORGOTTEN_MS).into()]).await?;
+        }
+        let forgotten = Value::from(now - FORGOTTEN_MS);
+        let found = tx.lease.rows(sql::INSTANCES, vec![name(), forgotten]).await?;
+        let mut others = Vec::with_capacity(found.len());
+        for mut row in found {
+            let row = &mut row;
+            let present = Present::from_bytes(&take::<Vec<u8>>(row, 5)?);
+            others.push(OtherBeat {
+                instance: take(row, 0)?,
+                at: Timestamp(take(row, 1)?),
+                since: Timestamp(take(row, 2)?),
+                redis_at: Timestamp(take(row, 3)?),
+                ticket_keys: take(row, 4)?,
+                present: present
+                    .ok_or_else(|| Failure::Corrupt("what an instance has told".into()))?,
+            });
+        }
+        Ok(Done::Commit(Beats { now: Timestamp(now), others }))
     }
 }
 
@@ -277,7 +368,7 @@ impl Operation for AdvanceTo {
         let Self(step, now) = self;
         let name = step.queue.as_str();
         let (credit_micro, credit_at) = step.bucket.state();
-        let upto = column(step.admission.upto);
+        let upto = column(step.step.upto);
         // Whoever is admitted has joined, so the other two counters are at least as high.
         let values = vec![
             upto.into(),
@@ -286,14 +377,17 @@ impl Operation for AdvanceTo {
             column(credit_micro).into(),
             credit_at.map(|at| at.0).into(),
             name.into(),
-            column(step.from).into(),
-            upto.into(),
+            column(step.steps).into(),
+            column(step.serving).into(),
+            step.step.at.0.into(),
+            STEP_LATE_MS.into(),
+            STEP_AHEAD_MS.into(),
         ];
         if tx.lease.exec(sql::QUEUE_ADVANCE, values).await? == 0 {
             let found = tx.lease.rows(sql::QUEUE_EXISTS, vec![name.into()]).await?;
             return if found.is_empty() { Err(no_queue(name)) } else { Ok(Done::Nothing(false)) };
         }
-        log_admission(tx, name, step.admission).await?;
+        keep_step(tx, name, step.serving, &step.step).await?;
         set_clock(tx, *now).await?;
         Ok(Done::Commit(true))
     }
@@ -322,7 +416,7 @@ impl Operation for Record {
             let row = tx.lease.rows(sql::QUEUE_RECORDED, vec![name.into()]).await?.pop();
             let mut row = row.ok_or_else(|| no_queue(name))?;
             let floor = rows::count(take(&mut row, 0)?, "floor")?;
-            forget_below(tx, name, floor).await?;
+            forget_over(tx, name, floor, known.over_before).await?;
             if let Some(more) = &known.claimed {
                 let mut claimed = rows::numbers_from(take(&mut row, 1)?, name)? | more;
                 claimed.remove_range(..=floor);
@@ -335,17 +429,38 @@ impl Operation for Record {
     }
 }
 
-async fn log_admission(tx: &mut Tx, queue: &str, admission: Admission) -> Op<()> {
-    let values = vec![queue.into(), column(admission.upto).into(), admission.at.0.into()];
-    tx.lease.exec(sql::ADMISSION_ADD, values).await?;
+/// Keeps a step: its entry in the log, who was passed over, and who came back. The row of the queue is
+/// locked.
+async fn keep_step(tx: &mut Tx, queue: &str, before: u64, step: &Step) -> Op<()> {
+    if step.upto > before {
+        let values = vec![queue.into(), column(step.upto).into(), step.at.0.into()];
+        tx.lease.exec(sql::ADMISSION_ADD, values).await?;
+    }
+    for part in rows::parts_of(step) {
+        let row = tx.lease.rows(sql::QUEUE_PART, vec![queue.into(), part.into()]).await?.pop();
+        let found = row.map(|mut row| take(&mut row, 0)).transpose()?;
+        let seqs = rows::passed_after(rows::numbers_from(found, queue)?, part, step);
+        let values = vec![queue.into(), part.into(), rows::numbers_to(&seqs)?.into()];
+        tx.lease.exec(sql::QUEUE_PART_SET, values).await?;
+    }
+    let returned: Vec<u64> = step.returned.iter().collect();
+    for some in returned.chunks(ROWS) {
+        let text = sql::filled(sql::READMITTED_ADD, &[&rows_of(3, some.len())]);
+        let values = some.iter().flat_map(|seq| {
+            [Value::from(queue), Value::from(column(*seq)), Value::from(step.at.0)]
+        });
+        tx.lease.exec(&text, values.collect()).await?;
+    }
     Ok(())
 }
 
-/// What is below the floor has run out of time; nobody asks for it any more.
-async fn forget_below(tx: &mut Tx, queue: &str, floor: u64) -> Op<()> {
+/// What is below the floor has run out of time; nobody asks for it any more. Nor for those that were
+/// let in late, before `over_before`.
+async fn forget_over(tx: &mut Tx, queue: &str, floor: u64, over_before: Timestamp) -> Op<()> {
     let below = || vec![Value::from(queue), column(floor).into()];
     tx.lease.exec(sql::ADMISSIONS_FORGET, below()).await?;
     tx.lease.exec(sql::LEFT_FORGET, below()).await?;
+    tx.lease.exec(sql::READMITTED_FORGET, vec![queue.into(), over_before.0.into()]).await?;
     Ok(())
 }
 
@@ -564,6 +679,24 @@ async fn give_points(tx: &mut Tx, users: &[UserId], points: i64, now: Timestamp)
     }
     tx.lease.packet(&sale::saving(&changes).packet, None).await.map_err(|(_, failure)| failure)?;
     Ok(())
+}
+
+/// Takes times back that lie in the future.
+pub(super) struct SetBack(pub(super) Timestamp);
+
+impl Operation for SetBack {
+    type Answer = u64;
+    const LANE: Lane = Lane::Bulk;
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, tx: &mut Tx) -> Op<Done<u64>> {
+        let now = || Value::from(self.0.0);
+        let mut changed = 0;
+        for statement in rows::SET_BACK {
+            changed += tx.lease.exec(statement, vec![now(), now()]).await?;
+        }
+        Ok(Done::Commit(changed))
+    }
 }
 
 // ---- settings ----

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use boxoffice_domain::command::Ids;
 use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, TicketId, UserId};
-use boxoffice_domain::queue::{Admission, Bucket, QueueSettings, Ticket};
+use boxoffice_domain::queue::{Admission, Bucket, LineParts, QueueSettings, Ticket};
 use boxoffice_domain::sales::{Concert, Seat, Session};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -177,8 +177,8 @@ pub(super) fn seats_of(connection: &Connection, session: SessionId) -> Load<Vec<
 pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
     let mut statement = connection.prepare_cached(
         "SELECT name, watermark, serving, floor, claimed, admit_per_second, max_active, \
-         active_ttl_ms, claim_window_ms, opens_at, paused, next, credit_micro, credit_at \
-         FROM queue ORDER BY name",
+         active_ttl_ms, claim_window_ms, opens_at, paused, next, credit_micro, credit_at, \
+         steps FROM queue ORDER BY name",
     )?;
     let mut found = statement.query([])?;
     let mut queues = Vec::new();
@@ -197,7 +197,9 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
         // Whoever gave up in the line is spent as well, but counts as left.
         let finished = numbers(
             connection,
-            "SELECT seq FROM spent_ticket WHERE queue = ?1 AND seq > ?2",
+            "SELECT seq FROM spent_ticket WHERE queue = ?1 AND seq > ?2 UNION ALL \
+             SELECT s.seq FROM readmitted r JOIN spent_ticket s ON s.queue = r.queue \
+             AND s.seq = r.seq WHERE r.queue = ?1",
             &text,
             floor,
         )? - &left;
@@ -206,12 +208,17 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
             settings: settings(row, 5)?,
             next: rows::count(row.get(11)?, "next")?,
             watermark: rows::count(row.get(1)?, "watermark")?,
-            serving,
-            floor,
-            log: admissions(connection, &text, floor)?,
-            left,
-            claimed: claimed - &finished,
-            finished,
+            line: LineParts {
+                steps: rows::count(row.get(14)?, "steps")?,
+                serving,
+                floor,
+                log: admissions(connection, &text, floor)?,
+                left,
+                claimed: claimed - &finished,
+                finished,
+                passed: passed(connection, &text)?,
+                readmitted: readmitted(connection, &text)?,
+            },
             bucket: Bucket::restore(
                 rows::count(credit_micro.unwrap_or(0), "credit_micro")?,
                 row.get::<_, Option<i64>>(13)?.map(Timestamp),
@@ -257,6 +264,28 @@ fn admissions(connection: &Connection, queue: &str, floor: u64) -> Load<Vec<Admi
         log.push(Admission { upto: rows::count(row.get(0)?, "upto")?, at: Timestamp(row.get(1)?) });
     }
     Ok(log)
+}
+
+fn passed(connection: &Connection, queue: &str) -> Load<RoaringTreemap> {
+    let mut statement =
+        connection.prepare_cached("SELECT seqs FROM queue_passed WHERE queue = ?1")?;
+    let mut found = statement.query([queue])?;
+    let mut passed = RoaringTreemap::new();
+    while let Some(row) = found.next()? {
+        passed |= rows::numbers_from(row.get(0)?, queue)?;
+    }
+    Ok(passed)
+}
+
+fn readmitted(connection: &Connection, queue: &str) -> Load<Vec<(u64, Timestamp)>> {
+    let mut statement = connection
+        .prepare_cached("SELECT seq, at FROM readmitted WHERE queue = ?1 ORDER BY seq")?;
+    let mut found = statement.query([queue])?;
+    let mut readmitted = Vec::new();
+    while let Some(row) = found.next()? {
+        readmitted.push((rows::count(row.get(0)?, "seq")?, Timestamp(row.get(1)?)));
+    }
+    Ok(readmitted)
 }
 
 pub(super) fn aliases(connection: &Connection, now: Timestamp) -> Load<Vec<Alias>> {
@@ -314,6 +343,7 @@ pub(super) fn clock(connection: &Connection) -> Load<Timestamp> {
     let seen = highest(
         connection,
         "SELECT MAX(at) FROM (SELECT MAX(at) AS at FROM admission UNION ALL \
+         SELECT MAX(at) FROM readmitted UNION ALL \
          SELECT created_at FROM reservation WHERE id = (SELECT MAX(id) FROM reservation) UNION ALL \
          SELECT at FROM points_entry WHERE id = (SELECT MAX(id) FROM points_entry))",
     )?;

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i64 = 0x424f_584f;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&str; 3] = [V1, V2, V3];
+const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -134,4 +134,20 @@ ALTER TABLE queue ADD COLUMN credit_at INTEGER;
 const V3: &str = "
 CREATE INDEX reservation_live ON reservation (user_id, session_id) WHERE state <= 1;
 DROP INDEX reservation_by_user;
+";
+
+/// Who is not there when it is their turn is passed over: the numbers (in parts of 65,536), and when
+/// those who came back were let in. `pool` and so on say what a pool of numbers was granted last.
+const V4: &str = "
+ALTER TABLE queue ADD COLUMN steps INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE queue ADD COLUMN pool TEXT NOT NULL DEFAULT '';
+ALTER TABLE queue ADD COLUMN pool_after INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE queue ADD COLUMN pool_first INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE queue ADD COLUMN pool_last INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE queue_passed (
+    queue TEXT NOT NULL, part INTEGER NOT NULL, seqs BLOB NOT NULL, PRIMARY KEY (queue, part)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE readmitted (
+    queue TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (queue, seq)
+) STRICT, WITHOUT ROWID;
 ";

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{Changes, EntryKind, PointsEntry};
 use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, UserId};
-use boxoffice_domain::queue::{Admission, QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange, Step};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Params, params};
@@ -16,6 +16,7 @@ use super::load::{self, LastIds};
 use super::rows::{self, Failure, column, seat_state};
 use super::sale;
 use crate::store::catalog::{Catalog, Inventory, Made};
+use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
 };
@@ -182,8 +183,8 @@ impl<'a> Tx<'a> {
         let mut update = self.connection.prepare_cached(
             "UPDATE queue SET admit_per_second = COALESCE(?2, admit_per_second), \
              max_active = IIF(?3, ?4, max_active), opens_at = IIF(?5, ?6, opens_at), \
-             paused = COALESCE(?7, paused), credit_micro = NULL, credit_at = NULL \
-             WHERE name = ?1 RETURNING admit_per_second, max_active, active_ttl_ms, \
+             paused = COALESCE(?7, paused), credit_micro = NULL, credit_at = NULL, \
+             steps = steps + 1 WHERE name = ?1 RETURNING admit_per_second, max_active, active_ttl_ms, \
              claim_window_ms, opens_at, paused",
         )?;
         let mut changed = update.query(params![
@@ -215,7 +216,7 @@ impl<'a> Tx<'a> {
     pub(super) fn checkpoint(&self, queues: &[Checkpoint], now: Timestamp) -> Op<()> {
         for point in queues {
             let name = point.queue.as_str();
-            let serving = point.admission.map(|a| column(a.upto));
+            let serving = point.step.as_ref().map(|(_, step)| column(step.upto));
             // The conditions are the rule that counters never go back, kept where they are stored.
             let changed = self.execute(
                 "UPDATE queue SET next = ?2, watermark = ?3, floor = ?4, \
@@ -232,10 +233,11 @@ impl<'a> Tx<'a> {
             if changed != 1 {
                 return Err(Failure::Corrupt(format!("counters of queue {name} would go back")));
             }
-            if let Some(admission) = point.admission {
-                self.log_admission(name, admission)?;
+            if let Some((before, step)) = &point.step {
+                self.execute("UPDATE queue SET steps = steps + 1 WHERE name = ?1", [name])?;
+                self.keep_step(name, *before, step)?;
             }
-            self.forget_below(name, point.floor)?;
+            self.forget_over(name, point.floor, point.over_before)?;
             if let Some(claimed) = &point.claimed {
                 self.execute(
                     "UPDATE queue SET claimed = ?2 WHERE name = ?1",
@@ -246,39 +248,68 @@ impl<'a> Tx<'a> {
         self.set_clock(now)
     }
 
-    pub(super) fn allocate_numbers(&self, name: &str, count: u64, at_least: u64) -> Op<u64> {
-        let mut take = self.connection.prepare_cached(
-            "UPDATE queue SET watermark = MAX(watermark, ?2) + ?3 WHERE name = ?1 \
-             RETURNING watermark",
+    pub(super) fn grant_numbers(&self, request: &GrantRequest) -> Op<Grant> {
+        let name = request.queue.as_str();
+        let mut find = self.connection.prepare_cached(
+            "SELECT watermark, pool, pool_after, pool_first, pool_last FROM queue WHERE name = ?1",
         )?;
-        let last: Option<i64> = take
-            .query_row(params![name, column(at_least), column(count)], |row| row.get(0))
-            .optional()?;
-        let last = rows::count(last.ok_or_else(|| no_queue(name))?, "watermark")?;
-        Ok(last - count + 1)
+        let found: Option<(i64, String, i64, i64, i64)> =
+            find.query_row([name], |row| row.try_into()).optional()?;
+        let (watermark, pool, after, first, last) = found.ok_or_else(|| no_queue(name))?;
+        let count = |number| rows::count(number, "a granted number");
+        let granted =
+            LastGrant { pool, after: count(after)?, first: count(first)?, last: count(last)? };
+        let grant = numbers::decide(&granted, count(watermark)?, request);
+        if let Some(new) = numbers::new_grant(&granted, request, grant) {
+            let LastGrant { pool, after, first, last } = new;
+            self.execute(
+                "UPDATE queue SET watermark = ?5, pool = ?2, pool_after = ?3, pool_first = ?4, \
+                 pool_last = ?5 WHERE name = ?1",
+                params![name, pool, column(after), column(first), column(last)],
+            )?;
+        }
+        Ok(grant)
     }
 
-    pub(super) fn advance(&self, step: &Advance, now: Timestamp) -> Op<bool> {
+    pub(super) fn take_numbers(&self, name: &str, count: u64) -> Op<Taken> {
+        let mut take = self.connection.prepare_cached(
+            "UPDATE queue SET watermark = watermark + ?2, next = watermark + ?2 WHERE name = ?1 \
+             RETURNING watermark",
+        )?;
+        let last: Option<i64> =
+            take.query_row(params![name, column(count)], |row| row.get(0)).optional()?;
+        let last = rows::count(last.ok_or_else(|| no_queue(name))?, "watermark")?;
+        Ok(Taken::From(last - count + 1))
+    }
+
+    pub(super) fn advance(
+        &self,
+        step: &Advance,
+        now: Timestamp,
+        database_now: Timestamp,
+    ) -> Op<bool> {
         let name = step.queue.as_str();
         let (credit_micro, credit_at) = step.bucket.state();
         // Whoever is admitted has joined, so the other two counters are at least as high.
         let changed = self.execute(
-            "UPDATE queue SET serving = ?3, next = MAX(next, ?3), watermark = MAX(watermark, ?3), \
-             credit_micro = ?4, credit_at = ?5 \
-             WHERE name = ?1 AND serving = ?2 AND ?2 < ?3 AND paused = 0",
+            "UPDATE queue SET steps = steps + 1, serving = ?4, next = MAX(next, ?4), \
+             watermark = MAX(watermark, ?4), credit_micro = ?5, credit_at = ?6 \
+             WHERE name = ?1 AND steps = ?2 AND serving = ?3 AND paused = 0 AND ?7",
             params![
                 name,
-                column(step.from),
-                column(step.admission.upto),
+                column(step.steps),
+                column(step.serving),
+                column(step.step.upto),
                 column(credit_micro),
-                credit_at.map(|t| t.0)
+                credit_at.map(|t| t.0),
+                step.is_timely(database_now),
             ],
         )?;
         if changed == 0 {
             let mut find = self.connection.prepare_cached("SELECT 1 FROM queue WHERE name = ?1")?;
             return if find.exists([name])? { Ok(false) } else { Err(no_queue(name)) };
         }
-        self.log_admission(name, step.admission)?;
+        self.keep_step(name, step.serving, &step.step)?;
         self.set_clock(now)?;
         Ok(true)
     }
@@ -297,7 +328,7 @@ impl<'a> Tx<'a> {
                 .optional()?;
             let (floor, claimed) = stored.ok_or_else(|| no_queue(name))?;
             let floor = rows::count(floor, "floor")?;
-            self.forget_below(name, floor)?;
+            self.forget_over(name, floor, known.over_before)?;
             if let Some(more) = &known.claimed {
                 let mut claimed = rows::numbers_from(claimed, name)? | more;
                 claimed.remove_range(..=floor);
@@ -310,25 +341,61 @@ impl<'a> Tx<'a> {
         self.set_clock(now)
     }
 
-    fn log_admission(&self, queue: &str, admission: Admission) -> Op<()> {
+    /// Keeps a step: its entry in the log, who was passed over, and who came back.
+    fn keep_step(&self, queue: &str, before: u64, step: &Step) -> Op<()> {
+        if step.upto > before {
+            self.execute(
+                "INSERT INTO admission (queue, upto, at) VALUES (?1, ?2, ?3)",
+                params![queue, column(step.upto), step.at.0],
+            )?;
+        }
+        for part in rows::parts_of(step) {
+            let mut find = self
+                .connection
+                .prepare_cached("SELECT seqs FROM queue_passed WHERE queue = ?1 AND part = ?2")?;
+            let found: Option<Vec<u8>> =
+                find.query_row(params![queue, part], |row| row.get(0)).optional()?;
+            let seqs = rows::passed_after(rows::numbers_from(found, queue)?, part, step);
+            self.execute(
+                "INSERT INTO queue_passed (queue, part, seqs) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (queue, part) DO UPDATE SET seqs = excluded.seqs",
+                params![queue, part, rows::numbers_to(&seqs)?],
+            )?;
+        }
+        for seq in &step.returned {
+            self.execute(
+                "INSERT INTO readmitted (queue, seq, at) VALUES (?1, ?2, ?3)",
+                params![queue, column(seq), step.at.0],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What is below the floor has run out of time; nobody asks for it any more. Nor for those that were
+    /// let in late, before `over_before`.
+    fn forget_over(&self, queue: &str, floor: u64, over_before: Timestamp) -> Op<()> {
+        let floor = column(floor);
         self.execute(
-            "INSERT INTO admission (queue, upto, at) VALUES (?1, ?2, ?3)",
-            params![queue, column(admission.upto), admission.at.0],
+            "DELETE FROM admission WHERE queue = ?1 AND upto <= ?2",
+            params![queue, floor],
+        )?;
+        self.execute(
+            "DELETE FROM queue_left WHERE queue = ?1 AND seq <= ?2",
+            params![queue, floor],
+        )?;
+        self.execute(
+            "DELETE FROM readmitted WHERE queue = ?1 AND at < ?2",
+            params![queue, over_before.0],
         )?;
         Ok(())
     }
 
-    /// What is below the floor has run out of time; nobody asks for it any more.
-    fn forget_below(&self, queue: &str, floor: u64) -> Op<()> {
-        self.execute(
-            "DELETE FROM admission WHERE queue = ?1 AND upto <= ?2",
-            params![queue, column(floor)],
-        )?;
-        self.execute(
-            "DELETE FROM queue_left WHERE queue = ?1 AND seq <= ?2",
-            params![queue, column(floor)],
-        )?;
-        Ok(())
+    pub(super) fn set_back(&self, now: Timestamp) -> Op<u64> {
+        let mut changed = 0;
+        for statement in rows::SET_BACK {
+            changed += self.execute(statement, params![now.0, now.0])? as u64;
+        }
+        Ok(changed)
     }
 
     fn set_clock(&self, now: Timestamp) -> Op<()> {

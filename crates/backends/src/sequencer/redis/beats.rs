@@ -1,0 +1,267 @@
+//! Beats: twice a second the instances tell each other through the store that they are there, whether
+//! they have Redis, and whose polls they have answered; and each compares its clock with the database's.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use boxoffice_domain::ids::QueueName;
+use boxoffice_domain::time::Timestamp;
+use roaring::RoaringTreemap;
+use tokio::time::Instant;
+
+use super::deadline::{STORE_TIMEOUT, in_time};
+use super::mirror::Mirror;
+use super::pools::Pools;
+use super::protocol::Protocol;
+use crate::Fault;
+use crate::store::{self, Beat, OtherBeat, Present, Store};
+
+/// A beat repeats the polls of so many before it, so that whoever missed some has not missed the polls.
+const REPEATED: usize = 3;
+/// Who has been silent for so long, in milliseconds, may have answered polls that nobody has heard of:
+/// meanwhile nobody counts as absent.
+const SILENT_MS: i64 = 5_000;
+/// Who has been silent for longer, in milliseconds, has ended, and its fans poll elsewhere.
+const ENDED_MS: i64 = 60_000;
+/// Another instance has Redis if it said so within this time, in milliseconds.
+const REDIS_SEEN_MS: i64 = 2_000;
+
+/// The beats of this instance.
+pub(super) struct Beats {
+    store: Store,
+    protocol: Arc<Protocol>,
+    pools: Arc<Pools>,
+    mirror: Arc<Mirror>,
+    kept: tokio::sync::Mutex<Kept>,
+}
+
+type Polled = BTreeMap<QueueName, RoaringTreemap>;
+
+/// What a beat keeps for the next.
+#[derive(Default)]
+struct Kept {
+    /// Beats that were told: the database's time, and the polls that were new in each.
+    told: VecDeque<(Timestamp, Polled)>,
+    /// Polls that were not told yet.
+    untold: Polled,
+    /// The last beat that was heard of each other instance, by the database's time.
+    heard: HashMap<String, Timestamp>,
+    clock_reported: bool,
+}
+
+impl Kept {
+    /// The polls of the last beats and those that were not told yet; and since when these are all.
+    fn present(&self) -> (Present, Timestamp) {
+        let mut polled = self.untold.clone();
+        for (_, more) in self.told.iter().rev().take(REPEATED) {
+            for (queue, seqs) in more {
+                *polled.entry(queue.clone()).or_default() |= seqs;
+            }
+        }
+        let before = self.told.len().checked_sub(REPEATED + 1);
+        let since = before.map(|before| self.told[before].0).unwrap_or_default();
+        (Present(polled.into_iter().collect()), since)
+    }
+
+    /// A beat was told.
+    fn told(&mut self, at: Timestamp) {
+        self.told.push_back((at, std::mem::take(&mut self.untold)));
+        if self.told.len() > REPEATED + 1 {
+            self.told.pop_front();
+        }
+    }
+
+    /// Takes in the beat of another instance, which was told `silent_ms` ago. Returns whether it may have
+    /// answered polls that were not heard of.
+    fn hear(&mut self, other: &OtherBeat, silent_ms: i64) -> bool {
+        let before = self.heard.insert(other.instance.clone(), other.at);
+        before.is_some_and(|before| before < other.since) || silent_ms > SILENT_MS
+    }
+}
+
+impl Beats {
+    pub(super) fn new(
+        store: Store,
+        protocol: Arc<Protocol>,
+        pools: Arc<Pools>,
+        mirror: Arc<Mirror>,
+    ) -> Self {
+        Self { store, protocol, pools, mirror, kept: tokio::sync::Mutex::default() }
+    }
+
+    /// The first beat.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached, or another instance signs tickets with a key that this one
+    /// does not have.
+    pub(super) async fn open(&self, now: Timestamp) -> Result<(), Fault> {
+        let beats = self.tell(now, true, &mut *self.kept.lock().await).await?;
+        let there = |other: &&OtherBeat| beats.now.0.saturating_sub(other.at.0) <= SILENT_MS;
+        for other in beats.others.iter().filter(there) {
+            compare_keys(&self.protocol.options().ticket_keys, &other.ticket_keys)?;
+        }
+        Ok(())
+    }
+
+    /// One beat.
+    pub(super) async fn beat(&self, now: Timestamp) -> Result<(), Fault> {
+        let mut kept = self.kept.lock().await;
+        for queue in self.mirror.queues() {
+            let polled = queue.take_polled();
+            if !polled.is_empty() {
+                *kept.untold.entry(queue.name().clone()).or_default() |= polled;
+            }
+        }
+        let began = Instant::now();
+        let beats = self.tell(now, true, &mut kept).await?;
+        let now = now.plus(began.elapsed());
+        let now = Timestamp(now.0 - self.store.clock_correction_ms().unwrap_or(0));
+        let (mut unheard, mut with_redis) = (false, false);
+        for other in &beats.others {
+            let ago_ms = |at: Timestamp| beats.now.0.saturating_sub(at.0);
+            with_redis |= ago_ms(other.redis_at).abs() < REDIS_SEEN_MS;
+            let silent_ms = ago_ms(other.at).abs();
+            if silent_ms > ENDED_MS {
+                kept.heard.remove(&other.instance);
+                continue;
+            }
+            unheard |= kept.hear(other, silent_ms);
+            for (queue, seqs) in &other.present.0 {
+                if let Some(member) = self.mirror.members.get(queue.as_str()) {
+                    member.queue.hear_polled(seqs, now);
+                }
+            }
+        }
+        self.pools.set_others_have_redis(with_redis);
+        for queue in self.mirror.queues() {
+            if unheard {
+                queue.assume_all(now);
+            }
+            queue.has_heard(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// The last beat: the others need not wait for this instance.
+    pub(super) async fn close(&self, now: Timestamp) -> Result<(), Fault> {
+        self.tell(now, false, &mut *self.kept.lock().await).await.map(|_| ())
+    }
+
+    async fn tell(
+        &self,
+        now: Timestamp,
+        is_member: bool,
+        kept: &mut Kept,
+    ) -> Result<store::Beats, Fault> {
+        let options = self.protocol.options();
+        let (present, since) = kept.present();
+        let beat = Beat {
+            instance: options.instance.clone(),
+            is_member,
+            with_redis: self.protocol.stats().is_up(),
+            ticket_keys: options.ticket_keys.join(" "),
+            present,
+            since,
+        };
+        let began = Instant::now();
+        let beats = in_time(STORE_TIMEOUT, self.store.beat(beat)).await?;
+        kept.told(beats.now);
+        if let Some(time) = self.store.database_time() {
+            time.note(now, began.elapsed(), beats.now);
+            let fault = time.correction_ms().err();
+            if fault.is_some() != kept.clock_reported {
+                kept.clock_reported = fault.is_some();
+                match fault {
+                    Some(why) => tracing::error!(
+                        error = %why,
+                        "this instance admits nobody and sells nothing"
+                    ),
+                    None => {
+                        tracing::info!("this instance's clock agrees with the database's again")
+                    }
+                }
+            }
+        }
+        Ok(beats)
+    }
+}
+
+/// Each instance has to have the key that any other signs with: otherwise who got a ticket at one is
+/// nobody at another.
+fn compare_keys(ours: &[String], other: &str) -> Result<(), Fault> {
+    let theirs: Vec<&str> = other.split(' ').collect();
+    let they_have_ours = ours.first().is_none_or(|key| theirs.contains(&key.as_str()));
+    let we_have_theirs = theirs.first().is_none_or(|key| ours.iter().any(|ours| ours == key));
+    if they_have_ours && we_have_theirs {
+        return Ok(());
+    }
+    Err(Fault::Unavailable(format!(
+        "another instance runs with ticket keys {other}, this one has {} (the first one signs): {}. \
+         Give all instances one ticket.signing_key; to change it, first add the new one to \
+         ticket.previous_signing_keys everywhere",
+        ours.join(" "),
+        if we_have_theirs { "it does not know ours" } else { "we do not know theirs" },
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn polled(seqs: &[u64]) -> Polled {
+        let Some(queue) = QueueName::new("main") else { panic!("a name") };
+        BTreeMap::from([(queue, seqs.iter().copied().collect())])
+    }
+
+    fn told(kept: &Kept) -> (Vec<u64>, i64) {
+        let (present, since) = kept.present();
+        (present.0.iter().flat_map(|(_, seqs)| seqs.iter()).collect(), since.0)
+    }
+
+    #[test]
+    fn a_beat_repeats_what_was_told_lately_and_says_since_when_that_is_all() {
+        let mut kept = Kept::default();
+        for beat in 1..=6 {
+            kept.untold = polled(&[beat]);
+            kept.told(Timestamp(beat as i64 * 500));
+        }
+        kept.untold = polled(&[7]);
+        // Beat 3, at 1500, is the last one that is not repeated.
+        assert_eq!(told(&kept), (vec![4, 5, 6, 7], 1_500));
+        // What could not be told waits for the next.
+        kept.untold.append(&mut BTreeMap::new());
+        kept.told(Timestamp(3_500));
+        assert_eq!(told(&kept), (vec![5, 6, 7], 2_000));
+        assert_eq!(told(&Kept::default()), (vec![], 0));
+    }
+
+    #[test]
+    fn who_missed_polls_knows_it() {
+        let other = |at, since| OtherBeat {
+            instance: "b".into(),
+            at: Timestamp(at),
+            redis_at: Timestamp(0),
+            ticket_keys: String::new(),
+            present: Present::default(),
+            since: Timestamp(since),
+        };
+        let mut kept = Kept::default();
+        assert!(!kept.hear(&other(1_000, 0), 100));
+        assert!(!kept.hear(&other(2_000, 500), 100));
+        assert!(!kept.hear(&other(4_000, 2_000), 100));
+        // Between 4,000 and 4,500 polls were answered that are not repeated any more.
+        assert!(kept.hear(&other(6_500, 4_500), 100));
+        assert!(kept.hear(&other(6_500, 4_500), SILENT_MS + 1));
+    }
+
+    #[test]
+    fn instances_have_to_know_each_others_keys() {
+        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+        assert!(compare_keys(&keys(&["a", "b"]), "b a").is_ok());
+        assert!(compare_keys(&keys(&["a"]), "a").is_ok());
+        for (ours, theirs) in [(keys(&["a"]), "b a"), (keys(&["a", "b"]), "b"), (keys(&["a"]), "b")]
+        {
+            assert!(compare_keys(&ours, theirs).is_err(), "{ours:?} {theirs}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What instances tell each other through the store, twice a second: that they are there, whether they
+//! have Redis, and whose polls they have answered. The answer also has the database's time.
+//!
+//! It goes through the store and not through Redis because all that follows from it, admission and
+//! numbers without Redis, needs the store anyway, and has to work while Redis is away.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use boxoffice_domain::ids::QueueName;
+use boxoffice_domain::time::Timestamp;
+use roaring::RoaringTreemap;
+
+use super::numbers::{REDIS_AHEAD_MS, REDIS_SEEN_MS};
+
+/// What an instance tells.
+#[derive(Clone, Debug, Default)]
+pub struct Beat {
+    /// Its name.
+    pub instance: String,
+    /// Whether it takes part. One that ends says so, and is forgotten.
+    pub is_member: bool,
+    /// Whether Redis answers it.
+    pub with_redis: bool,
+    /// The ids of its ticket keys; the first one signs.
+    pub ticket_keys: String,
+    /// Whose polls it has answered since `since`.
+    pub present: Present,
+    /// The database's time at the beat since which `present` is whole.
+    pub since: Timestamp,
+}
+
+/// What an instance hears.
+#[derive(Clone, Debug)]
+pub struct Beats {
+    /// The database's time.
+    pub now: Timestamp,
+    /// What the others have told last.
+    pub others: Vec<OtherBeat>,
+}
+
+/// What another instance has told last.
+#[derive(Clone, Debug)]
+pub struct OtherBeat {
+    /// Its name.
+    pub instance: String,
+    /// The database's time when it told it.
+    pub at: Timestamp,
+    /// The database's time when it had Redis last; 0 for never.
+    pub redis_at: Timestamp,
+    /// See [`Beat`].
+    pub ticket_keys: String,
+    /// See [`Beat`].
+    pub present: Present,
+    /// See [`Beat`].
+    pub since: Timestamp,
+}
+
+/// An instance that has told nothing for so long is forgotten, in milliseconds.
+pub(super) const FORGOTTEN_MS: i64 = 600_000;
+
+/// Whose polls were answered, by queue.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Present(pub Vec<(QueueName, RoaringTreemap)>);
+
+impl Present {
+    /// As bytes for a column: the length of the name, the name, the numbers; and so on.
+    pub(super) fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for (queue, seqs) in &self.0 {
+            let name = queue.as_str().as_bytes();
+            bytes.push(u8::try_from(name.len()).map_err(io::Error::other)?);
+            bytes.extend_from_slice(name);
+            seqs.serialize_into(&mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    /// What was stored as bytes. `None` where they make no sense.
+    pub(super) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        let mut present = Self::default();
+        while let Some((length, rest)) = bytes.split_first() {
+            let (name, mut rest) = rest.split_at_checked(usize::from(*length))?;
+            let queue = QueueName::new(str::from_utf8(name).ok()?)?;
+            let seqs = RoaringTreemap::deserialize_from(&mut rest).ok()?;
+            present.0.push((queue, seqs));
+            bytes = rest;
+        }
+        Some(present)
+    }
+}
+
+/// What instances have told, for a store in which they are no table.
+#[derive(Debug, Default)]
+pub(super) struct Instances(BTreeMap<String, OtherBeat>);
+
+impl Instances {
+    /// Takes in a beat at `now`, the database's time.
+    pub(super) fn beat(&mut self, beat: Beat, now: Timestamp) -> Beats {
+        let before = self.0.remove(&beat.instance).map(|row| row.redis_at).unwrap_or_default();
+        let others = self.0.values().cloned().collect();
+        if beat.is_member {
+            let Beat { instance, ticket_keys, present, since, .. } = beat;
+            let redis_at = if beat.with_redis { now } else { before };
+            let row = OtherBeat { instance, at: now, redis_at, ticket_keys, present, since };
+            self.0.insert(row.instance.clone(), row);
+        }
+        self.0.retain(|_, row| now.0.saturating_sub(row.at.0) < FORGOTTEN_MS);
+        Beats { now, others }
+    }
+
+    /// Whether an instance has had Redis a moment before `now`.
+    pub(super) fn any_with_redis(&self, now: Timestamp) -> bool {
+        self.0.values().any(|row| {
+            let ago = now.0.saturating_sub(row.redis_at.0);
+            (-REDIS_AHEAD_MS..REDIS_SEEN_MS).contains(&ago)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_heard() {
+        let name = |name| QueueName::new(name).unwrap_or_else(|| panic!("a name"));
+        let present = Present(vec![
+            (name("main"), (1..1_000).chain([1 << 40]).collect()),
+            (name("a-1_b"), RoaringTreemap::new()),
+            (name("vip"), [7].into_iter().collect()),
+        ]);
+        let Ok(bytes) = present.to_bytes() else { panic!("no bytes") };
+        assert_eq!(Present::from_bytes(&bytes), Some(present));
+        assert_eq!(Present::from_bytes(&[]), Some(Present::default()));
+        assert_eq!(Present::from_bytes(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(Present::from_bytes(&[200, 1]), None);
+    }
+}
