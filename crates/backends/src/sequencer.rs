@@ -20,6 +20,8 @@ use self::joins::Numbers;
 pub use self::local::LocalSequencer;
 use self::news::News;
 pub use self::queue::{Counters, Queue};
+#[cfg(feature = "simulation")]
+pub use self::redis::simulated;
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
 use crate::store::{Alias, AliasExists, Store};
 use crate::{Error, Fault};
@@ -68,7 +70,7 @@ impl Sequencer {
         let (sequencer, queue) = (self.clone(), queue.clone());
         // In a task of its own: what the store has carried out must be seen here, even where whoever
         // asked for it has hung up.
-        let task = tokio::spawn(async move {
+        let task = crate::tasks::detach(async move {
             match sequencer {
                 Self::Local(local) => local.change(&queue, change).await,
                 Self::Redis(redis) => redis.change(&queue, change).await,

@@ -10,6 +10,9 @@
 mod batch;
 mod catalog;
 mod columns;
+mod database_time;
+#[cfg(feature = "simulation")]
+pub mod distant;
 mod memory;
 mod mysql;
 mod sqlite;
@@ -30,6 +33,7 @@ pub use boxoffice_domain::command::{
     PointsRejected, ReservationRejected, Reserve, ReserveRejected, TicketRef,
 };
 pub use catalog::{Catalog, Inventory};
+pub use database_time::DatabaseTime;
 pub use memory::{Kept, MemoryStore};
 pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
 pub use sqlite::{SqliteOptions, SqliteStore, backup as sqlite_backup};
@@ -61,18 +65,46 @@ pub enum Store {
     Mysql(Arc<MysqlStore>),
     /// Maps in memory, for tests and simulations.
     Memory(Arc<MemoryStore>),
+    /// One of the others, at the end of a simulated network.
+    #[cfg(feature = "simulation")]
+    Distant(Arc<distant::Distant>),
 }
 
 /// How a store operation ends.
 pub type StoreResult<T, R> = Result<T, Error<R>>;
 
-/// Calls the same method of whichever store it is.
+/// Calls the same method of whichever store it is, and waits for the answer: what goes over the
+/// network to a store that is not here.
 macro_rules! forward {
     ($self:ident, $store:ident => $call:expr) => {
         match $self {
             Store::Sqlite($store) => $call,
             Store::Mysql($store) => $call,
             Store::Memory($store) => $call,
+            #[cfg(feature = "simulation")]
+            Store::Distant(distant) => {
+                let work = async move |near| match &near {
+                    distant::Near::Sqlite($store) => $call,
+                    distant::Near::Memory($store) => $call,
+                };
+                distant.call(stringify!($call), work).await
+            }
+        }
+    };
+}
+
+/// The same for what is known without asking the store.
+macro_rules! at_hand {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            Store::Sqlite($store) => $call,
+            Store::Mysql($store) => $call,
+            Store::Memory($store) => $call,
+            #[cfg(feature = "simulation")]
+            Store::Distant(distant) => match &distant.near {
+                distant::Near::Sqlite($store) => $call,
+                distant::Near::Memory($store) => $call,
+            },
         }
     };
 }
@@ -95,12 +127,16 @@ const EXPIRE_STEP: u32 = 100;
 impl Store {
     /// The background work on this store. Whoever runs the service ends it where any of it is lost.
     pub fn tasks(&self) -> &Tasks {
-        forward!(self, store => store.tasks())
+        match self {
+            #[cfg(feature = "simulation")]
+            Self::Distant(distant) => distant.tasks(),
+            _ => at_hand!(self, store => store.tasks()),
+        }
     }
 
     /// The concerts, sessions and seats as of the last commit.
     pub fn catalog(&self) -> Arc<Catalog> {
-        forward!(self, store => store.catalog())
+        at_hand!(self, store => store.catalog())
     }
 
     /// The seats with these ids, as far as it is certain what has become of them: a seat that may
@@ -114,12 +150,14 @@ impl Store {
         match self {
             Self::Sqlite(_) | Self::Memory(_) => Some(inventory.find(seats)),
             Self::Mysql(store) => store.seats_for_refusal(inventory, seats),
+            #[cfg(feature = "simulation")]
+            Self::Distant(_) => Some(inventory.find(seats)),
         }
     }
 
     /// Executes a command of the sale, together with whatever else waits.
     async fn execute(&self, command: Command) -> Result<Outcome, Fault> {
-        batch::answered(forward!(self, store => store.sales.ask(command))?).await
+        forward!(self, store => batch::answered(store.sales.ask(command)?).await)
     }
 
     /// Holds seats: all or none.
@@ -184,7 +222,12 @@ impl Store {
     /// when this runs but the event that tells of it. Holds that somebody has under a lock are left
     /// for the next time.
     pub async fn expire_due(&self, now: Timestamp, max: u32) -> Result<u32, Fault> {
-        let now = forward!(self, store => store.sales.not_before(now));
+        #[cfg(feature = "simulation")]
+        if let Self::Distant(distant) = self {
+            let sweep = move |near: distant::Near| near.expire_due(now, max);
+            return distant.call("expire_due", sweep).await;
+        }
+        let now = at_hand!(self, store => store.sales.not_before(now));
         let mut ended = 0;
         let mut left = max;
         while left > 0 {
@@ -194,7 +237,7 @@ impl Store {
             let asked = due
                 .into_iter()
                 .map(|reservation| Command::Expire(Expire { reservation, now }))
-                .map(|command| forward!(self, store => store.sales.ask(command)))
+                .map(|command| at_hand!(self, store => store.sales.ask(command)))
                 .collect::<Result<Vec<_>, _>>()?;
             let before = ended;
             for answer in asked {
@@ -333,6 +376,11 @@ impl Store {
                 Ok(Outbox { rows, shards: Some(shards) })
             }
             Self::Memory(store) => Ok(Outbox { rows: store.next_events(max), shards: None }),
+            #[cfg(feature = "simulation")]
+            Self::Distant(distant) => {
+                let read = move |near: distant::Near| near.next_events(max);
+                distant.call("next_events", read).await
+            }
         }
     }
 
@@ -351,6 +399,11 @@ impl Store {
             Self::Memory(store) => {
                 store.mark_published(outbox.rows.iter().map(|row| row.id).collect());
                 Ok(())
+            }
+            #[cfg(feature = "simulation")]
+            Self::Distant(distant) => {
+                let mark = move |near: distant::Near| near.mark_published(outbox);
+                distant.call("mark_published", mark).await
             }
         }
     }
@@ -377,11 +430,16 @@ impl Store {
 
     /// How the store is doing, for metrics.
     pub fn stats(&self) -> &StoreStats {
-        forward!(self, store => store.stats())
+        at_hand!(self, store => store.stats())
     }
 
     /// Commits what is waiting and closes the store. Later operations are refused.
     pub async fn close(&self) {
-        forward!(self, store => store.close().await)
+        match self {
+            // The others still have it.
+            #[cfg(feature = "simulation")]
+            Self::Distant(_) => {}
+            _ => at_hand!(self, store => store.close().await),
+        }
     }
 }

@@ -24,6 +24,8 @@ use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 
 use self::blocks::Blocks;
+#[cfg(feature = "simulation")]
+pub use self::link::simulated;
 pub use self::link::{RedisMode, RedisOptions, RedisStats};
 use self::member::Members;
 use self::mirror::Mirror;

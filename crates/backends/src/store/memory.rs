@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use self::data::Data;
 use super::batch::{BatchOptions, Engine, Gather, NoJob, Sales, Trouble, batches};
 use super::catalog::{Catalog, Inventory};
+use super::database_time::DatabaseTime;
 use super::stats::StoreStats;
 use super::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
@@ -34,6 +35,13 @@ use crate::{Error, Fault, Tasks};
 /// from its file.
 #[derive(Clone, Default)]
 pub struct Kept(Arc<Mutex<Data>>);
+
+impl Kept {
+    /// Nothing yet, in a store whose time is told by this.
+    pub fn at(time: DatabaseTime) -> Self {
+        Self(Arc::new(Mutex::new(Data::at(time))))
+    }
+}
 
 /// The store in memory.
 pub struct MemoryStore {

@@ -133,7 +133,7 @@ impl Blocks {
 
     fn fetch_ahead(&self, member: &Arc<Member>) {
         let (this, member) = (self.this.clone(), member.clone());
-        tokio::spawn(async move {
+        crate::tasks::detach(async move {
             if let Some(blocks) = this.upgrade() {
                 // The next join that needs the block tries again, and tells why it cannot.
                 let _ = blocks.fetch(&member, 0).await;

@@ -407,7 +407,7 @@ async fn advance(
     step: Advance,
     now: Timestamp,
 ) -> Result<bool, Fault> {
-    let task = tokio::spawn(async move {
+    let task = crate::tasks::detach(async move {
         let done = store.advance(step.clone(), now).await;
         if matches!(done, Ok(true)) {
             queue.advanced(&step, true, now);

@@ -15,6 +15,7 @@ use roaring::RoaringTreemap;
 
 use crate::Fault;
 use crate::cloud_event::{OutboxRow, cloud_event};
+use crate::store::DatabaseTime;
 use crate::store::catalog::{Catalog, Inventory};
 use crate::store::types::{
     ALIAS_KEPT_MS, AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats,
@@ -49,6 +50,7 @@ pub(super) struct Data {
     latest: Timestamp,
     /// The last entry that a seed has made.
     pub(super) seeded_entry: i64,
+    time: DatabaseTime,
 }
 
 /// A queue.
@@ -72,6 +74,16 @@ fn no_queue(name: &QueueName) -> Fault {
 }
 
 impl Data {
+    /// Nothing yet, in a store whose time is told by this.
+    pub(super) fn at(time: DatabaseTime) -> Self {
+        Self { time, ..Self::default() }
+    }
+
+    /// The database's time.
+    pub(super) fn database_now(&self) -> Timestamp {
+        self.time.now()
+    }
+
     // ---- the sale ----
 
     pub(super) fn ids(&self) -> Ids {

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Params, params};
 use super::load::{self, LastIds};
 use super::rows::{self, Failure, column, seat_state};
 use super::sale;
+use crate::store::DatabaseTime;
 use crate::store::catalog::{Catalog, Inventory, Made};
 use crate::store::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
@@ -27,11 +28,16 @@ pub(super) struct State {
     pub(super) last: LastIds,
     /// Concerts, sessions and seats that it has made.
     made: Vec<Made>,
+    time: DatabaseTime,
 }
 
 impl State {
-    pub(super) const fn new(catalog: Arc<ArcSwap<Catalog>>, last: LastIds) -> Self {
-        Self { catalog, last, made: Vec::new() }
+    pub(super) const fn new(
+        catalog: Arc<ArcSwap<Catalog>>,
+        last: LastIds,
+        time: DatabaseTime,
+    ) -> Self {
+        Self { catalog, last, made: Vec::new(), time }
     }
 
     /// The transaction is durable: lets everybody see what it made.
@@ -81,6 +87,11 @@ impl<'a> Tx<'a> {
 
     pub(super) const fn connection(&self) -> &Connection {
         self.connection
+    }
+
+    /// The database's time.
+    pub(super) fn database_now(&self) -> Timestamp {
+        self.state.time.now()
     }
 
     pub(super) fn catalog(&self) -> Arc<Catalog> {

@@ -1,0 +1,33 @@
+//! The time of stores that have no server, and so no clock of their own.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use boxoffice_domain::time::Timestamp;
+
+/// What tells such a store the time. It stands for the clock of a database server: it is asked inside
+/// the store, and is not the clock of the service.
+#[derive(Clone)]
+pub struct DatabaseTime(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl DatabaseTime {
+    /// A time that is told by this.
+    pub fn told_by(time: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(time))
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl Default for DatabaseTime {
+    /// The system's time.
+    fn default() -> Self {
+        Self::told_by(|| {
+            let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            Timestamp(0).plus(since_1970)
+        })
+    }
+}
