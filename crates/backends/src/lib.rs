@@ -10,9 +10,19 @@
 mod cloud_event;
 mod error;
 pub mod events;
+mod planted;
 pub mod sequencer;
 pub mod store;
 mod tasks;
 
 pub use error::{Error, Fault};
 pub use tasks::{Lost, Tasks};
+
+/// The seams of `crates/simulation`: processes, networks and servers that are simulated.
+#[cfg(feature = "simulation")]
+pub mod simulation {
+    pub use crate::planted::{Bug, plant};
+    pub use crate::sequencer::simulated::{Answer, Endpoint, SimulatedRedis};
+    pub use crate::store::distant::{Distant, Errand, Reply, Road};
+    pub use crate::tasks::gate::Gate;
+}

@@ -21,6 +21,8 @@ use self::joins::Numbers;
 pub use self::local::LocalSequencer;
 use self::news::News;
 pub use self::queue::{Counters, Queue};
+#[cfg(feature = "simulation")]
+pub use self::redis::simulated;
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
 use crate::store::{Alias, AliasExists, Store};
 use crate::{Error, Fault, tasks};

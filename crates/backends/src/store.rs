@@ -10,14 +10,17 @@
 mod batch;
 mod beat;
 mod catalog;
+mod clock_check;
 mod columns;
+mod database_time;
+#[cfg(feature = "simulation")]
+pub mod distant;
 mod memory;
 mod mysql;
 mod numbers;
 mod sqlite;
 mod stats;
 mod types;
-mod vouched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +37,8 @@ pub use boxoffice_domain::command::{
     PointsRejected, ReservationRejected, Reserve, ReserveRejected, TicketRef,
 };
 pub use catalog::{Catalog, Inventory};
+pub use clock_check::{CLOCK_BOUND_MS, ClockCheck};
+pub use database_time::DatabaseTime;
 pub use memory::{Kept, MemoryStore};
 pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
 pub use numbers::{Grant, GrantRequest, Taken};
@@ -44,8 +49,6 @@ pub use types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
     StoredQueue,
 };
-
-pub use vouched::{CLOCK_BOUND_MS, DatabaseTime};
 
 pub use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -68,18 +71,46 @@ pub enum Store {
     Mysql(Arc<MysqlStore>),
     /// Maps in memory, for tests and simulations.
     Memory(Arc<MemoryStore>),
+    /// One of the others, at the end of a simulated network.
+    #[cfg(feature = "simulation")]
+    Distant(Arc<distant::Distant>),
 }
 
 /// How a store operation ends.
 pub type StoreResult<T, R> = Result<T, Error<R>>;
 
-/// Calls the same method of whichever store it is.
+/// Calls the same method of whichever store it is, and waits for the answer: what goes over the
+/// network to a store that is not here.
 macro_rules! forward {
     ($self:ident, $store:ident => $call:expr) => {
         match $self {
             Store::Sqlite($store) => $call,
             Store::Mysql($store) => $call,
             Store::Memory($store) => $call,
+            #[cfg(feature = "simulation")]
+            Store::Distant(distant) => {
+                let work = async move |near| match &near {
+                    distant::Near::Sqlite($store) => $call,
+                    distant::Near::Memory($store) => $call,
+                };
+                distant.call(stringify!($call), work).await
+            }
+        }
+    };
+}
+
+/// The same for what is known without asking the store.
+macro_rules! at_hand {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            Store::Sqlite($store) => $call,
+            Store::Mysql($store) => $call,
+            Store::Memory($store) => $call,
+            #[cfg(feature = "simulation")]
+            Store::Distant(distant) => match &distant.near {
+                distant::Near::Sqlite($store) => $call,
+                distant::Near::Memory($store) => $call,
+            },
         }
     };
 }
@@ -102,12 +133,16 @@ const EXPIRE_STEP: u32 = 100;
 impl Store {
     /// The background work on this store. Whoever runs the service ends it where any of it is lost.
     pub fn tasks(&self) -> &Tasks {
-        forward!(self, store => store.tasks())
+        match self {
+            #[cfg(feature = "simulation")]
+            Self::Distant(distant) => distant.tasks(),
+            _ => at_hand!(self, store => store.tasks()),
+        }
     }
 
     /// The concerts, sessions and seats as of the last commit.
     pub fn catalog(&self) -> Arc<Catalog> {
-        forward!(self, store => store.catalog())
+        at_hand!(self, store => store.catalog())
     }
 
     /// The seats with these ids, as far as it is certain what has become of them: a seat that may
@@ -121,13 +156,15 @@ impl Store {
         match self {
             Self::Sqlite(_) | Self::Memory(_) => Some(inventory.find(seats)),
             Self::Mysql(store) => store.seats_for_refusal(inventory, seats),
+            #[cfg(feature = "simulation")]
+            Self::Distant(_) => Some(inventory.find(seats)),
         }
     }
 
     /// Executes a command of the sale, together with whatever else waits.
     async fn execute(&self, command: Command) -> Result<Outcome, Fault> {
         self.clock_correction_ms()?;
-        batch::answered(forward!(self, store => store.sales.ask(command))?).await
+        forward!(self, store => batch::answered(store.sales.ask(command)?).await)
     }
 
     /// Holds seats: all or none.
@@ -193,7 +230,12 @@ impl Store {
     /// for the next time.
     pub async fn expire_due(&self, now: Timestamp, max: u32) -> Result<u32, Fault> {
         self.clock_correction_ms()?;
-        let now = forward!(self, store => store.sales.not_before(now));
+        #[cfg(feature = "simulation")]
+        if let Self::Distant(distant) = self {
+            let sweep = move |near: distant::Near| near.expire_due(now, max);
+            return distant.call("expire_due", sweep).await;
+        }
+        let now = at_hand!(self, store => store.sales.not_before(now));
         let mut ended = 0;
         let mut left = max;
         while left > 0 {
@@ -203,7 +245,7 @@ impl Store {
             let asked = due
                 .into_iter()
                 .map(|reservation| Command::Expire(Expire { reservation, now }))
-                .map(|command| forward!(self, store => store.sales.ask(command)))
+                .map(|command| at_hand!(self, store => store.sales.ask(command)))
                 .collect::<Result<Vec<_>, _>>()?;
             let before = ended;
             for answer in asked {
@@ -278,19 +320,18 @@ impl Store {
         forward!(self, store => store.beat(beat).await)
     }
 
-    /// The database's time; the earliest time there is where the store has no clock of its own.
+    /// The database's time; the system's where the store is no server.
     pub async fn database_now(&self) -> Result<Timestamp, Fault> {
-        match self {
-            Self::Sqlite(_) | Self::Memory(_) => Ok(Timestamp::default()),
-            Self::Mysql(store) => store.database_now().await,
-        }
+        forward!(self, store => store.database_now().await)
     }
 
     /// How the clock here compares with that of the database, where the store has one of its own.
-    pub fn database_time(&self) -> Option<&DatabaseTime> {
+    pub fn clock_check(&self) -> Option<&ClockCheck> {
         match self {
             Self::Sqlite(_) | Self::Memory(_) => None,
-            Self::Mysql(store) => Some(store.database_time()),
+            Self::Mysql(store) => Some(store.clock_check()),
+            #[cfg(feature = "simulation")]
+            Self::Distant(distant) => Some(distant.clock_check()),
         }
     }
 
@@ -299,7 +340,7 @@ impl Store {
     /// # Errors
     /// Where the two are too far apart for anything that depends on time; the text says by how much.
     pub fn clock_correction_ms(&self) -> Result<i64, Fault> {
-        self.database_time().map_or(Ok(0), DatabaseTime::correction_ms)
+        self.clock_check().map_or(Ok(0), ClockCheck::correction_ms)
     }
 
     /// Makes a step of admission durable, and the time with it. Returns false, and does nothing,
@@ -377,6 +418,11 @@ impl Store {
                 Ok(Outbox { rows, shards: Some(shards) })
             }
             Self::Memory(store) => Ok(Outbox { rows: store.next_events(max), shards: None }),
+            #[cfg(feature = "simulation")]
+            Self::Distant(distant) => {
+                let read = move |near: distant::Near| near.next_events(max);
+                distant.call("next_events", read).await
+            }
         }
     }
 
@@ -395,6 +441,11 @@ impl Store {
             Self::Memory(store) => {
                 store.mark_published(outbox.rows.iter().map(|row| row.id).collect());
                 Ok(())
+            }
+            #[cfg(feature = "simulation")]
+            Self::Distant(distant) => {
+                let mark = move |near: distant::Near| near.mark_published(outbox);
+                distant.call("mark_published", mark).await
             }
         }
     }
@@ -421,11 +472,16 @@ impl Store {
 
     /// How the store is doing, for metrics.
     pub fn stats(&self) -> &StoreStats {
-        forward!(self, store => store.stats())
+        at_hand!(self, store => store.stats())
     }
 
     /// Commits what is waiting and closes the store. Later operations are refused.
     pub async fn close(&self) {
-        forward!(self, store => store.close().await)
+        match self {
+            // The others still have it.
+            #[cfg(feature = "simulation")]
+            Self::Distant(_) => {}
+            _ => at_hand!(self, store => store.close().await),
+        }
     }
 }

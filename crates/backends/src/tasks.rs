@@ -11,6 +11,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+#[cfg(feature = "simulation")]
+pub(crate) mod gate;
+
+/// Spawns work that goes on to its end, whether anybody waits for it or not.
+pub(crate) fn detach<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    #[cfg(feature = "simulation")]
+    if let Some(process) = gate::Gate::current() {
+        return process.spawn(work);
+    }
+    tokio::spawn(work)
+}
+
 /// Work that has ended and must not have. Nobody else does it; a restart begins it anew.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{worker}: {why}")]
@@ -19,13 +33,6 @@ pub struct Lost {
     pub worker: &'static str,
     /// What ended it.
     pub why: String,
-}
-
-/// Spawns work that ends by itself, and goes on whether or not anybody waits for it.
-pub(crate) fn detach<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> JoinHandle<T> {
-    tokio::spawn(work)
 }
 
 /// The background work of one service.
@@ -45,7 +52,7 @@ impl Tasks {
         #[cfg(debug_assertions)]
         let work = planted::panic_in(worker, work);
         let mut work = Box::pin(work);
-        tokio::spawn(poll_fn(move |context| {
+        detach(poll_fn(move |context| {
             let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
             polled.unwrap_or_else(|panic| {
                 tasks.lose(worker, format!("panicked: {}", text_of(&*panic)));

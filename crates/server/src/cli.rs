@@ -686,7 +686,7 @@ fn set_clock_back(config: &Config) -> Result<ExitCode, Failure> {
             return Err(format!("{running} instances run on this store: stop all of them first"));
         }
         let seen = store.clock().await.map_err(text)?;
-        let now = match store.database_time() {
+        let now = match store.clock_check() {
             Some(_) => store.database_now().await.map_err(text)?,
             None => wall_clock(),
         };

@@ -372,7 +372,7 @@ const STORED_AHEAD_MAX: Duration = Duration::from_secs(60);
 /// Starts the service's clock, where what the store has seen agrees with it.
 async fn start_clock(store: &Store) -> Result<Clock, StartError> {
     let seen = store.clock().await?;
-    let (now, whose) = match store.database_time() {
+    let (now, whose) = match store.clock_check() {
         Some(_) => (store.database_now().await?, "the database's"),
         None => (Clock::start(Timestamp(0)).now(), "this machine's"),
     };
@@ -388,7 +388,7 @@ async fn start_clock(store: &Store) -> Result<Clock, StartError> {
         )));
     }
     // Instances go by the database's clock. What one of them has seen does not bind the others.
-    Ok(Clock::start(if store.database_time().is_some() { Timestamp(0) } else { seen }))
+    Ok(Clock::start(if store.clock_check().is_some() { Timestamp(0) } else { seen }))
 }
 
 /// A queue keeps its settings across restarts, because operators change them while it runs. Who

@@ -146,10 +146,10 @@ impl LocalSequencer {
 
     /// Compares the clock here with that of the database, where it has one.
     pub(super) async fn beat(&self, now: Timestamp) -> Result<(), Fault> {
-        let Some(time) = self.store.database_time() else { return Ok(()) };
+        let Some(check) = self.store.clock_check() else { return Ok(()) };
         let began = Instant::now();
         let database = self.store.database_now().await?;
-        time.note(now, began.elapsed(), database);
+        check.note(now, began.elapsed(), database);
         Ok(())
     }
 

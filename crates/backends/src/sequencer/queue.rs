@@ -77,7 +77,7 @@ struct Work {
     /// Polls that the other instances have not been told of.
     untold: RoaringTreemap,
     /// When the line was looked at last.
-    looked_at: Option<Timestamp>,
+    looked_at: Timestamp,
     /// When the other instances were heard last, where there may be any.
     heard_at: Option<Instant>,
     /// Seen for the first time only after the claim window; they come on top of `max_active`.
@@ -126,9 +126,6 @@ const SEEN_MAX: usize = 100_000;
 /// Claimed numbers are made durable this often. A crash forgets the last ones; their owners are
 /// marked again when they poll.
 const CLAIMED_SAVE_INTERVAL: Duration = Duration::from_secs(1);
-/// Where the line was not looked at for longer, the service stood still, or its clock did not: polls may
-/// have come that nobody has noted.
-const LOOKED_MAX: Duration = Duration::from_secs(5);
 /// Who has not heard the other instances for longer does not know who is there.
 const HEARD_MAX: Duration = Duration::from_secs(5);
 /// The fewest numbers that are reserved ahead of joins. After a crash as many places may be empty.
@@ -170,7 +167,7 @@ impl Queue {
                 presence: Presence::default(),
                 polled: Polled::default(),
                 untold: RoaringTreemap::new(),
-                looked_at: None,
+                looked_at: Timestamp::default(),
                 heard_at: None,
                 late: RoaringTreemap::new(),
                 saved,
@@ -373,8 +370,7 @@ impl Queue {
         let floor = work.line.floor();
         work.late.remove_range(..=floor);
 
-        let stood_still = work.looked_at.is_none_or(|then| now.since(then) > LOOKED_MAX);
-        work.looked_at = Some(now);
+        work.looked_at = now;
         let mut polled = work.polled.take();
         polled.extend(&returned);
         work.presence.polled(polled.iter().copied(), &work.line, settings, now);
@@ -383,7 +379,7 @@ impl Queue {
         }
         work.presence.follow(&work.line, settings, self.next(), now);
         let unheard = self.shared && work.heard_at.is_none_or(|at| at.elapsed() > HEARD_MAX);
-        if stood_still || unheard {
+        if unheard {
             work.presence.assume_all(&work.line, settings, now);
         }
         let (from, upto) = work.presence.stretch();
@@ -475,7 +471,14 @@ impl Queue {
         let QueueSettings { active_ttl, claim_window, .. } = self.settings();
         let settings = QueueSettings { active_ttl, claim_window, ..stored };
         self.publish(&work, &settings);
+        self.follow(&mut work, &settings);
         settings
+    }
+
+    /// Polls are told other intervals from now on.
+    fn follow(&self, work: &mut Work, settings: &QueueSettings) {
+        let (next, now) = (self.next(), work.looked_at);
+        work.presence.follow(&work.line, settings, next, now);
     }
 
     /// Whether waiting for a place or holding one, `seq` has not ended yet.
@@ -622,6 +625,9 @@ impl Queue {
         self.learn_next(next.max(work.line.serving()));
         if old_settings != settings || work.line != old_line {
             self.publish(&work, &settings);
+        }
+        if old_settings != settings {
+            self.follow(&mut work, &settings);
         }
         Ok(())
     }

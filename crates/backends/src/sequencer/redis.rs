@@ -25,6 +25,8 @@ use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 
 use self::beats::Beats;
+#[cfg(feature = "simulation")]
+pub use self::link::simulated;
 pub use self::link::{RedisMode, RedisOptions, RedisStats};
 use self::member::Members;
 use self::mirror::Mirror;

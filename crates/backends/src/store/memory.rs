@@ -23,6 +23,7 @@ use self::data::Data;
 use super::batch::{BatchOptions, Engine, Gather, NoJob, Sales, Trouble, batches};
 use super::beat::{Beat, Beats};
 use super::catalog::{Catalog, Inventory};
+use super::database_time::DatabaseTime;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::StoreStats;
 use super::types::{
@@ -36,6 +37,13 @@ use crate::{Error, Fault, Tasks};
 /// from its file.
 #[derive(Clone, Default)]
 pub struct Kept(Arc<Mutex<Data>>);
+
+impl Kept {
+    /// Nothing yet, in a store whose time is told by this.
+    pub fn at(time: DatabaseTime) -> Self {
+        Self(Arc::new(Mutex::new(Data::at(time))))
+    }
+}
 
 /// The store in memory.
 pub struct MemoryStore {
@@ -102,12 +110,6 @@ impl MemoryStore {
         }
     }
 
-    /// The time of this store, as that of a database: the system's.
-    fn database_now(&self) -> Timestamp {
-        let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-        Timestamp(0).plus(since_1970)
-    }
-
     /// Does other work on what is committed. It is whole or not at all, because nobody else looks
     /// meanwhile.
     fn with<T>(&self, work: impl FnOnce(&mut Data) -> T) -> T {
@@ -170,18 +172,19 @@ impl MemoryStore {
     }
 
     pub(super) async fn take_numbers(&self, queue: QueueName, count: u64) -> Result<Taken, Fault> {
-        let now = self.database_now();
-        self.with(|data| data.take_numbers(&queue, count, now))
+        self.with(|data| data.take_numbers(&queue, count))
+    }
+
+    pub(super) async fn database_now(&self) -> Result<Timestamp, Fault> {
+        Ok(self.with(|data| data.time.now()))
     }
 
     pub(super) async fn beat(&self, beat: Beat) -> Result<Beats, Fault> {
-        let now = self.database_now();
-        Ok(self.with(|data| data.instances.beat(beat, now)))
+        Ok(self.with(|data| data.beat(beat)))
     }
 
     pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
-        let database_now = self.database_now();
-        self.with(|data| data.advance(&step, now, database_now))
+        self.with(|data| data.advance(&step, now))
     }
 
     pub(super) async fn record(

@@ -49,13 +49,13 @@ use self::rows::Failure;
 use super::batch::{BatchOptions, Gather, NoJob, Sales, batches};
 use super::beat::{Beat, Beats};
 use super::catalog::{Catalog, Inventory};
+use super::clock_check::ClockCheck;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
     StoredQueue,
 };
-use super::vouched::DatabaseTime;
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
 
@@ -174,7 +174,7 @@ pub struct MysqlStore {
     pub(super) sales: Sales<NoJob>,
     batches: Mutex<Option<JoinHandle<()>>>,
     inner: Arc<Inner>,
-    database_time: DatabaseTime,
+    clock_check: ClockCheck,
     tasks: Tasks,
     refresher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -270,8 +270,8 @@ impl MysqlStore {
         let (sales, run) = batches(engines, Ids::default(), Timestamp(latest), batch);
         let batches = Mutex::new(Some(tasks.spawn("sale", run)));
         let refresher = Mutex::new(Some(refresher));
-        let database_time = DatabaseTime::default();
-        Ok((Arc::new(Self { sales, batches, inner, database_time, tasks, refresher }), before))
+        let clock_check = ClockCheck::default();
+        Ok((Arc::new(Self { sales, batches, inner, clock_check, tasks, refresher }), before))
     }
 
     pub(super) const fn tasks(&self) -> &Tasks {
@@ -399,8 +399,8 @@ impl MysqlStore {
         Ok(Timestamp(now))
     }
 
-    pub(super) const fn database_time(&self) -> &DatabaseTime {
-        &self.database_time
+    pub(super) const fn clock_check(&self) -> &ClockCheck {
+        &self.clock_check
     }
 
     pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {

@@ -35,6 +35,7 @@ use self::writer::Work;
 use super::batch::{BatchOptions, Gather, Sales};
 use super::beat::{Beat, Beats, Instances};
 use super::catalog::Catalog;
+use super::database_time::DatabaseTime;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
@@ -64,13 +65,35 @@ pub struct SqliteStore {
     /// The way to the writer.
     pub(super) sales: Sales<Work>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Whether reads are done where they are asked for.
+    #[cfg(feature = "simulation")]
+    is_inline: bool,
     readers: Arc<Mutex<Vec<Connection>>>,
     stats: Arc<StoreStats>,
+    time: DatabaseTime,
     instances: Mutex<Instances>,
     /// Held for as long as the store is open: a second process would decide from a memory of its
     /// own who has which seat. The writer has it too: dropped without having been closed, the store
     /// is not free before the last operation is done.
     _lock: Arc<File>,
+}
+
+/// Where the batches are done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    Thread,
+    #[cfg(feature = "simulation")]
+    Inline,
+}
+
+impl Writer {
+    const fn gather(self) -> Gather {
+        match self {
+            Self::Thread => Gather::Looking,
+            #[cfg(feature = "simulation")]
+            Self::Inline => Gather::Never,
+        }
+    }
 }
 
 /// The file, and what connections to it may do.
@@ -118,6 +141,32 @@ impl SqliteStore {
     /// [`Fault::Unavailable`] where the file is locked, unreadable or not ours (the text says what
     /// to do); [`Fault::Corrupt`] where its content makes no sense.
     pub fn open(options: SqliteOptions) -> Result<(Arc<Self>, i64), Fault> {
+        Self::open_at(options, DatabaseTime::default())
+    }
+
+    /// The same, in a store whose time is told by this.
+    ///
+    /// # Errors
+    /// As for [`SqliteStore::open`].
+    pub fn open_at(options: SqliteOptions, time: DatabaseTime) -> Result<(Arc<Self>, i64), Fault> {
+        Self::open_as(options, time, Writer::Thread)
+    }
+
+    /// The same, but all that blocks is done where it is asked for, for simulations: a thread would
+    /// go on while their time stands still. The batches run on the current tokio runtime.
+    ///
+    /// # Errors
+    /// As for [`SqliteStore::open`].
+    #[cfg(feature = "simulation")]
+    pub fn open_inline(options: SqliteOptions, time: DatabaseTime) -> Result<Arc<Self>, Fault> {
+        Self::open_as(options, time, Writer::Inline).map(|(store, _)| store)
+    }
+
+    fn open_as(
+        options: SqliteOptions,
+        time: DatabaseTime,
+        writer: Writer,
+    ) -> Result<(Arc<Self>, i64), Fault> {
         let directory = &options.directory;
         // The store holds the signing key of the tickets.
         let mut builder = std::fs::DirBuilder::new();
@@ -140,7 +189,7 @@ impl SqliteStore {
             .map_err(|problem| problem.into_fault(&place.path))?;
         keep_private(&place.path);
         prepare_writer(&connection).map_err(explain)?;
-        Ok((Self::start(place, connection, options, lock)?, version))
+        Ok((Self::start(place, connection, options, lock, (time, writer))?, version))
     }
 
     /// Opens the store of a directory to look at it, and writes neither the file nor its log. Nobody
@@ -177,7 +226,8 @@ impl SqliteStore {
                 schema::VERSION
             )));
         }
-        Self::start(place, connection, options, lock)
+        let writer = (DatabaseTime::default(), Writer::Thread);
+        Self::start(place, connection, options, lock, writer)
     }
 
     fn start(
@@ -185,6 +235,7 @@ impl SqliteStore {
         connection: Connection,
         options: SqliteOptions,
         lock: Arc<File>,
+        (time, writer): (DatabaseTime, Writer),
     ) -> Result<Arc<Self>, Fault> {
         let explain = |failure: Failure| explain(&place.path, failure);
         let other = place.connect().map_err(|error| explain(error.into()))?;
@@ -196,21 +247,38 @@ impl SqliteStore {
             batch_max: options.batch_max.max(1),
             queue_max: options.queue_max,
             patience: None,
-            gather: Gather::Looking,
+            gather: writer.gather(),
             observe: options.observe,
         };
-        let state = State::new(catalog.clone(), last);
-        let (sales, thread) =
-            writer::start(connection, state, stats.clone(), (ids, latest), batch, lock.clone())
-                .map_err(|error| Fault::Unavailable(format!("cannot start a thread: {error}")))?;
+        let state = State::new(catalog.clone(), last, time.clone());
+        let tasks = Tasks::default();
+        let start = (connection, state, stats.clone());
+        let (sales, thread) = match writer {
+            Writer::Thread => {
+                let (sales, thread) = writer::start(start, (ids, latest), batch, lock.clone())
+                    .map_err(|error| {
+                        Fault::Unavailable(format!("cannot start a thread: {error}"))
+                    })?;
+                (sales, Some(thread))
+            }
+            #[cfg(feature = "simulation")]
+            Writer::Inline => {
+                let (sales, run) = writer::steps(start, (ids, latest), batch);
+                tasks.spawn("sale", run);
+                (sales, None)
+            }
+        };
         let store = Self {
             place,
-            tasks: Tasks::default(),
+            tasks,
             catalog,
             sales,
-            thread: Mutex::new(Some(thread)),
+            #[cfg(feature = "simulation")]
+            is_inline: thread.is_none(),
+            thread: Mutex::new(thread),
             readers: Arc::default(),
             stats,
+            time,
             instances: Mutex::default(),
             _lock: lock,
         };
@@ -241,12 +309,6 @@ impl SqliteStore {
         }
     }
 
-    /// The time of this store, as that of a database: the system's.
-    fn database_now(&self) -> Timestamp {
-        let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-        Timestamp(0).plus(since_1970)
-    }
-
     async fn call<T: Send + 'static>(
         &self,
         operation: impl FnMut(&mut Tx<'_>) -> Result<T, Failure> + Send + 'static,
@@ -274,6 +336,10 @@ impl SqliteStore {
             }
             result
         };
+        #[cfg(feature = "simulation")]
+        if self.is_inline {
+            return run().map_err(|failure| explain(&self.place.path, failure));
+        }
         tokio::task::spawn_blocking(run)
             .await
             .map_err(|error| Fault::Unavailable(format!("a read did not end: {error}")))?
@@ -336,19 +402,22 @@ impl SqliteStore {
     }
 
     pub(super) async fn take_numbers(&self, queue: QueueName, count: u64) -> Result<Taken, Fault> {
-        if self.instances.lock().any_with_redis(self.database_now()) {
+        if self.instances.lock().any_with_redis(self.time.now()) {
             return Ok(Taken::Elsewhere);
         }
         self.call(move |tx| tx.take_numbers(queue.as_str(), count)).await
     }
 
+    pub(super) async fn database_now(&self) -> Result<Timestamp, Fault> {
+        Ok(self.time.now())
+    }
+
     pub(super) async fn beat(&self, beat: Beat) -> Result<Beats, Fault> {
-        Ok(self.instances.lock().beat(beat, self.database_now()))
+        Ok(self.instances.lock().beat(beat, self.time.now()))
     }
 
     pub(super) async fn advance(&self, step: Advance, now: Timestamp) -> Result<bool, Fault> {
-        let database_now = self.database_now();
-        self.call(move |tx| tx.advance(&step, now, database_now)).await
+        self.call(move |tx| tx.advance(&step, now)).await
     }
 
     pub(super) async fn record(

@@ -66,10 +66,13 @@ pub(super) const STEP_AHEAD_MS: i64 = 1_000;
 pub(super) const STEP_LATE_MS: i64 = 3_000;
 
 impl Advance {
-    /// Whether the database, at its time `now`, may still carry the step out.
-    pub(super) fn is_timely(&self, now: Timestamp) -> bool {
-        let late_ms = now.0.saturating_sub(self.step.at.0);
-        (-STEP_AHEAD_MS..=STEP_LATE_MS).contains(&late_ms)
+    /// Whether the database, at its time `now`, may still carry the step out. A store without a time of
+    /// its own may.
+    pub(super) fn is_timely(&self, now: Option<Timestamp>) -> bool {
+        now.is_none_or(|now| {
+            let late_ms = now.0.saturating_sub(self.step.at.0);
+            (-STEP_AHEAD_MS..=STEP_LATE_MS).contains(&late_ms)
+        })
     }
 }
 

@@ -93,7 +93,7 @@ pub(super) async fn ready(State(app): State<AppState>) -> Response {
             away()
         });
     }
-    if app.store.database_time().is_some() {
+    if app.store.clock_check().is_some() {
         let is_off = app.store.clock_correction_ms().is_err();
         dependencies.push(part("clock", is_off.then_some("too far from the database's clock")));
     }
@@ -152,8 +152,8 @@ pub(super) async fn metrics(State(HttpState { app, web }): State<HttpState>) -> 
         m.redis_up.set(redis.is_up().into());
         m.redis_pooled.set(level(redis.pooled.load(Ordering::Relaxed)));
     }
-    if let Some(time) = app.store.database_time() {
-        m.database_clock_ahead_ms.set(time.ahead_ms().unwrap_or(0));
+    if let Some(check) = app.store.clock_check() {
+        m.database_clock_ahead_ms.set(check.ahead_ms().unwrap_or(0));
     }
     m.store_up.set(app.store.stats().fault().is_none().into());
     m.store_pending_commands.set(level(app.store.stats().pending.load(Ordering::Relaxed)));

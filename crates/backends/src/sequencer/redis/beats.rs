@@ -166,9 +166,9 @@ impl Beats {
         let began = Instant::now();
         let beats = in_time(STORE_TIMEOUT, self.store.beat(beat)).await?;
         kept.told(beats.now);
-        if let Some(time) = self.store.database_time() {
-            time.note(now, began.elapsed(), beats.now);
-            let fault = time.correction_ms().err();
+        if let Some(check) = self.store.clock_check() {
+            check.note(now, began.elapsed(), beats.now);
+            let fault = check.correction_ms().err();
             if fault.is_some() != kept.clock_reported {
                 kept.clock_reported = fault.is_some();
                 match fault {

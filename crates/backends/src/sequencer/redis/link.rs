@@ -17,6 +17,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::Tasks;
 
+#[cfg(feature = "simulation")]
+pub mod simulated;
+
 /// How the Redis servers are arranged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisMode {
@@ -26,6 +29,9 @@ pub enum RedisMode {
     Sentinel(String),
     /// Redis Cluster.
     Cluster,
+    /// A server that is simulated in this process.
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::SimulatedRedis),
 }
 
 /// How to reach Redis.
@@ -144,6 +150,8 @@ impl From<RedisError> for Away {
 enum Connection {
     Single(MultiplexedConnection),
     Cluster(ClusterConnection),
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::Connection),
 }
 
 impl Connection {
@@ -151,6 +159,8 @@ impl Connection {
         let answer = match self {
             Self::Single(connection) => connection.req_packed_command(command).await,
             Self::Cluster(connection) => connection.req_packed_command(command).await,
+            #[cfg(feature = "simulation")]
+            Self::Simulated(connection) => connection.call(command).await,
         };
         // An error that the server gives is a value until somebody asks.
         answer.and_then(Value::extract_error)
@@ -316,6 +326,8 @@ impl Link {
                 Err(last)
             }
             RedisMode::Sentinel(master) => self.connect_master(master).await,
+            #[cfg(feature = "simulation")]
+            RedisMode::Simulated(redis) => Ok(Connection::Simulated(redis.connect().await?)),
         }
     }
 

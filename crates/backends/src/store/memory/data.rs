@@ -15,7 +15,8 @@ use roaring::RoaringTreemap;
 
 use crate::Fault;
 use crate::cloud_event::{OutboxRow, cloud_event};
-use crate::store::beat::Instances;
+use crate::store::DatabaseTime;
+use crate::store::beat::{Beat, Beats, Instances};
 use crate::store::catalog::{Catalog, Inventory};
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
@@ -52,6 +53,7 @@ pub(super) struct Data {
     /// The last entry that a seed has made.
     pub(super) seeded_entry: i64,
     pub(super) instances: Instances,
+    pub(super) time: DatabaseTime,
 }
 
 /// A queue.
@@ -96,6 +98,11 @@ fn no_queue(name: &QueueName) -> Fault {
 }
 
 impl Data {
+    /// Nothing yet, in a store whose time is told by this.
+    pub(super) fn at(time: DatabaseTime) -> Self {
+        Self { time, ..Self::default() }
+    }
+
     // ---- the sale ----
 
     pub(super) fn ids(&self) -> Ids {
@@ -384,13 +391,12 @@ impl Data {
         Ok(grant)
     }
 
-    pub(super) fn take_numbers(
-        &mut self,
-        name: &QueueName,
-        count: u64,
-        now: Timestamp,
-    ) -> Result<Taken, Fault> {
-        let elsewhere = self.instances.any_with_redis(now);
+    pub(super) fn beat(&mut self, beat: Beat) -> Beats {
+        self.instances.beat(beat, self.time.now())
+    }
+
+    pub(super) fn take_numbers(&mut self, name: &QueueName, count: u64) -> Result<Taken, Fault> {
+        let elsewhere = self.instances.any_with_redis(self.time.now());
         let queue = self.queue(name)?;
         if elsewhere {
             return Ok(Taken::Elsewhere);
@@ -401,15 +407,11 @@ impl Data {
         Ok(Taken::From(first))
     }
 
-    pub(super) fn advance(
-        &mut self,
-        step: &Advance,
-        now: Timestamp,
-        database_now: Timestamp,
-    ) -> Result<bool, Fault> {
+    pub(super) fn advance(&mut self, step: &Advance, now: Timestamp) -> Result<bool, Fault> {
+        let timely = step.is_timely(self.time.told());
         let queue = self.queue(&step.queue)?;
         let as_planned = queue.steps == step.steps && queue.serving == step.serving;
-        if !as_planned || queue.settings.paused || !step.is_timely(database_now) {
+        if !as_planned || queue.settings.paused || !timely {
             return Ok(false);
         }
         queue.admit(&step.step);

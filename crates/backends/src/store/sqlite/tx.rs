@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Params, params};
 use super::load::{self, LastIds};
 use super::rows::{self, Failure, column, seat_state};
 use super::sale;
+use crate::store::DatabaseTime;
 use crate::store::catalog::{Catalog, Inventory, Made};
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
@@ -28,11 +29,16 @@ pub(super) struct State {
     pub(super) last: LastIds,
     /// Concerts, sessions and seats that it has made.
     made: Vec<Made>,
+    time: DatabaseTime,
 }
 
 impl State {
-    pub(super) const fn new(catalog: Arc<ArcSwap<Catalog>>, last: LastIds) -> Self {
-        Self { catalog, last, made: Vec::new() }
+    pub(super) const fn new(
+        catalog: Arc<ArcSwap<Catalog>>,
+        last: LastIds,
+        time: DatabaseTime,
+    ) -> Self {
+        Self { catalog, last, made: Vec::new(), time }
     }
 
     /// The transaction is durable: lets everybody see what it made.
@@ -282,12 +288,7 @@ impl<'a> Tx<'a> {
         Ok(Taken::From(last - count + 1))
     }
 
-    pub(super) fn advance(
-        &self,
-        step: &Advance,
-        now: Timestamp,
-        database_now: Timestamp,
-    ) -> Op<bool> {
+    pub(super) fn advance(&self, step: &Advance, now: Timestamp) -> Op<bool> {
         let name = step.queue.as_str();
         let (credit_micro, credit_at) = step.bucket.state();
         // Whoever is admitted has joined, so the other two counters are at least as high.
@@ -302,7 +303,7 @@ impl<'a> Tx<'a> {
                 column(step.step.upto),
                 column(credit_micro),
                 credit_at.map(|t| t.0),
-                step.is_timely(database_now),
+                step.is_timely(self.state.time.told()),
             ],
         )?;
         if changed == 0 {

@@ -71,26 +71,36 @@ where
     answer.await.unwrap_or_else(|_| Err(Fault::Unavailable("the store is closed".into())))
 }
 
+/// What the writer works with.
+pub(super) type Start = (Connection, State, Arc<StoreStats>);
+
 /// Starts the thread. It ends when told to close, or when nobody can reach it any more, and has
 /// `lock` until then.
 pub(super) fn start(
-    connection: Connection,
-    state: State,
-    stats: Arc<StoreStats>,
-    (ids, latest): (Ids, Timestamp),
+    start: Start,
+    from: (Ids, Timestamp),
     options: BatchOptions,
     lock: Arc<File>,
 ) -> std::io::Result<(Sales<Work>, std::thread::JoinHandle<()>)> {
     // The steps block, so they have a thread of their own, and a runtime only to wait with.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let changes_before = connection.total_changes();
-    let writer = SqliteWriter { connection, state, stats, changes_before, is_full: false };
-    let (sales, run) = batches(vec![writer], ids, latest, options);
+    let (sales, run) = steps(start, from, options);
     let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
         runtime.block_on(run);
         drop(lock);
     })?;
     Ok((sales, thread))
+}
+
+/// The way to the writer, and what works off what is asked.
+pub(super) fn steps(
+    (connection, state, stats): Start,
+    (ids, latest): (Ids, Timestamp),
+    options: BatchOptions,
+) -> (Sales<Work>, impl Future<Output = ()> + Send) {
+    let changes_before = connection.total_changes();
+    let writer = SqliteWriter { connection, state, stats, changes_before, is_full: false };
+    batches(vec![writer], ids, latest, options)
 }
 
 struct SqliteWriter {

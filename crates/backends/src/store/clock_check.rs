@@ -17,7 +17,7 @@ pub const CLOCK_BOUND_MS: i64 = 1_000;
 
 /// How this instance's clock compares with the database's.
 #[derive(Debug, Default)]
-pub struct DatabaseTime(Mutex<Option<Measured>>);
+pub struct ClockCheck(Mutex<Option<Measured>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Measured {
@@ -27,7 +27,7 @@ struct Measured {
     give_or_take_ms: i64,
 }
 
-impl DatabaseTime {
+impl ClockCheck {
     /// Notes an answer: the database had the time `database` at a moment between `asked`, by the clock
     /// here, and `took` later.
     pub fn note(&self, asked: Timestamp, took: Duration, database: Timestamp) {
@@ -72,14 +72,14 @@ mod tests {
     /// The correction where the database has answered after `took_ms` that it is `database` ms later than
     /// the question was asked.
     fn correction(took_ms: u64, database: i64) -> Result<i64, String> {
-        let time = DatabaseTime::default();
+        let time = ClockCheck::default();
         time.note(NOW, Duration::from_millis(took_ms), Timestamp(NOW.0 + database));
         time.correction_ms().map_err(|fault| fault.to_string())
     }
 
     #[test]
     fn the_databases_time_counts_as_long_as_it_is_near() {
-        assert_eq!(DatabaseTime::default().correction_ms().ok(), Some(0));
+        assert_eq!(ClockCheck::default().correction_ms().ok(), Some(0));
         assert_eq!(correction(2, 1), Ok(0));
         assert_eq!(correction(0, 1_000), Ok(-1_000));
         assert_eq!(correction(0, -1_000), Ok(1_000));
