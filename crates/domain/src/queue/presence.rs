@@ -19,7 +19,7 @@ const INTERVALS: u32 = 3;
 /// Nobody is absent sooner than this, whatever the interval: scripts poll every three seconds
 /// whatever they are told.
 const ABSENT_AFTER_MIN: Duration = Duration::from_secs(10);
-/// The stretch has at least so many numbers whose owners are there, if so many wait.
+/// The stretch has at least so many numbers that are not absent, if so many wait.
 const PRESENT_MIN: u64 = 1 << 17;
 /// The most numbers in the stretch, absent ones included: four bytes for each.
 const STRETCH_MAX: u64 = 1 << 20;
@@ -43,13 +43,16 @@ struct Sample {
     serving: u64,
     /// How many above `serving` had left.
     left: u64,
+    /// How many had been passed over.
+    passed: u64,
     settings: QueueSettings,
 }
 
 impl Sample {
     fn new(line: &Line, settings: &QueueSettings, at: Timestamp) -> Self {
         let left = line.left_in(line.serving, u64::MAX);
-        Self { at, serving: line.serving, left, settings: settings.clone() }
+        let passed = line.passed.len();
+        Self { at, serving: line.serving, left, passed, settings: settings.clone() }
     }
 
     fn is_like(&self, settings: &QueueSettings) -> bool {
@@ -69,6 +72,19 @@ impl Lately {
     /// How long a poll counts of somebody whose waiting number is `number` now.
     fn counts(&self, number: u64) -> Duration {
         self.counts_with(|higher| number.saturating_add(higher))
+    }
+
+    /// The same for one number after the other, none lower than the one before it.
+    fn counts_rising(&self) -> impl FnMut(u64) -> Duration {
+        let most = poll_after_max(None) * INTERVALS;
+        let mut last = Duration::ZERO;
+        move |number| {
+            // Most of a long line was told the longest interval there is.
+            if last < most {
+                last = self.counts(number);
+            }
+            last
+        }
     }
 
     /// The same of somebody who was passed over, and so had the number 1 then.
@@ -118,8 +134,10 @@ impl Presence {
     }
 
     /// Follows the line: forgets numbers that had their turn, and takes in those that can be admitted
-    /// in about the next minute. To be called at every tick, before [`Line::plan`]; a tick that comes
-    /// more than two seconds late counts as [`Presence::assume_all`].
+    /// in about the next minute. To be called at every tick, before [`Line::plan`], and after each
+    /// change of the settings, or else nobody knows what polls were told by those that were in force
+    /// between two ticks. A tick that comes more than two seconds after the last counts as
+    /// [`Presence::assume_all`].
     pub fn follow(&mut self, line: &Line, settings: &QueueSettings, next: u64, now: Timestamp) {
         self.keep_time(now);
         if self.until.is_empty() {
@@ -130,11 +148,14 @@ impl Presence {
             self.history.clear();
             self.followed = None;
         }
+        let changed = self.history.back().is_some_and(|last| !last.is_like(settings));
         let before = self.followed.map_or(line.serving, |(serving, _)| serving.min(line.serving));
         self.sample(line, settings, before, now);
         self.drop_turned(line, now);
         if unheard {
             self.assume_all(line, settings, now);
+        } else if changed {
+            self.assume_told(line, settings, now);
         }
         if now.since(self.counted_at) >= SECOND {
             self.count(line, now);
@@ -157,6 +178,13 @@ impl Presence {
         let late = now < self.latest;
         self.latest = self.latest.max(now);
         let lately = self.lately(line, settings, MOMENT, now);
+        let mut seqs: Vec<u64> = seqs.into_iter().collect();
+        seqs.sort_unstable();
+        let mut counts = lately.counts_rising();
+        // Counted on from number to number, because counting anew is slow where many have left.
+        let mut left = line.left.iter();
+        left.advance_to(line.serving + 1);
+        let (mut left, mut left_ahead) = (left.peekable(), 0);
         for seq in seqs {
             if seq <= line.serving {
                 if line.waits_apart(seq) {
@@ -165,8 +193,11 @@ impl Presence {
                     *known = if late { until.max(*known) } else { until };
                 }
             } else if let Some(index) = self.index(seq) {
-                let number = seq - line.serving - line.left_in(line.serving, seq - 1);
-                let until = units(self.base, now.plus(lately.counts(number)));
+                while left.next_if(|left| *left < seq).is_some() {
+                    left_ahead += 1;
+                }
+                let number = seq - line.serving - left_ahead;
+                let until = units(self.base, now.plus(counts(number)));
                 let known = &mut self.until[index];
                 *known = if late { until.max(*known) } else { until };
             }
@@ -179,10 +210,11 @@ impl Presence {
     pub fn assume_all(&mut self, line: &Line, settings: &QueueSettings, now: Timestamp) {
         self.latest = self.latest.max(now);
         let lately = self.lately(line, settings, REMEMBERED, now);
+        let mut counts = lately.counts_rising();
         let (from, base) = (self.from, self.base);
         for (seq, known) in (from + 1..).zip(&mut self.until) {
             let number = seq.saturating_sub(line.serving).max(1);
-            *known = units(base, now.plus(lately.counts(number))).max(*known);
+            *known = units(base, now.plus(counts(number))).max(*known);
         }
         let until = now.plus(lately.counts_passed());
         self.back.values_mut().for_each(|known| *known = until.max(*known));
@@ -224,6 +256,20 @@ impl Presence {
     /// Whether the stretch is as long as it may be, so that those behind it wait to be judged.
     pub(super) fn is_full(&self) -> bool {
         self.until.len() as u64 >= STRETCH_MAX
+    }
+
+    /// Whoever is there may have been told by these settings a moment ago, by another instance that
+    /// knew of them sooner.
+    fn assume_told(&mut self, line: &Line, settings: &QueueSettings, now: Timestamp) {
+        let told = Lately { samples: vec![(0, Sample::new(line, settings, now))] };
+        let mut counts = told.counts_rising();
+        for index in 0..self.until.len() {
+            if !self.is_over(self.until[index], now) {
+                let number = (self.from + 1 + index as u64).saturating_sub(line.serving).max(1);
+                let until = units(self.base, now.plus(counts(number)));
+                self.until[index] = until.max(self.until[index]);
+            }
+        }
     }
 
     fn index(&self, seq: u64) -> Option<usize> {
@@ -347,7 +393,12 @@ impl Presence {
         // A float turns into the nearest integer that fits.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let in_time = (settings.admit_per_second * AHEAD.as_secs_f64()) as u64;
-        let wanted = in_time.max(PRESENT_MIN).saturating_sub(len.saturating_sub(self.absent));
+        // Where many are absent, many are likely to be absent behind them, and it takes a while to
+        // tell: so it looks the further ahead the more there are.
+        let passed_lately =
+            self.history.front().map_or(0, |first| line.passed.len().saturating_sub(first.passed));
+        let wanted = (in_time.max(PRESENT_MIN) + self.absent + passed_lately)
+            .saturating_sub(len.saturating_sub(self.absent));
         let upto = end + wanted.min(STRETCH_MAX.saturating_sub(len)).min(next.saturating_sub(end));
         if upto == end {
             return;
@@ -359,7 +410,8 @@ impl Presence {
         for (first, last, time) in [(end + 1, known, REMEMBERED), (known + 1, upto, MOMENT)] {
             if first <= last {
                 let lately = self.lately(line, settings, time, now);
-                let until = |seq| units(self.base, now.plus(lately.counts(number(seq))));
+                let mut counts = lately.counts_rising();
+                let until = |seq| units(self.base, now.plus(counts(number(seq))));
                 self.until.extend((first..=last).map(until));
             }
         }

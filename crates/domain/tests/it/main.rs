@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod queue_model;
+mod queue_presence;
 mod queue_properties;
 mod sales_model;
