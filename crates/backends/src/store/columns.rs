@@ -4,6 +4,7 @@
 use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, TicketId, UserId,
 };
+use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::Step;
 use boxoffice_domain::sales::{Item, Reservation, ReservationState, SeatState};
 use boxoffice_domain::time::Timestamp;
@@ -91,6 +92,26 @@ pub(super) fn passed_after(before: RoaringTreemap, part: i64, step: &Step) -> Ro
     let mut only = RoaringTreemap::new();
     only.insert_range(first..first + (1 << PART_BITS));
     (before | (&step.passed & &only)) - &step.returned
+}
+
+/// Checks what is kept of those who were passed over (I3): only admission passes by, and who came back
+/// was let in and does not wait any more.
+pub(super) fn check_passed(
+    finding: &mut Finding,
+    queue: &str,
+    serving: u64,
+    passed: &RoaringTreemap,
+    readmitted: &[(u64, Timestamp)],
+) {
+    finding.add_checked(readmitted.len() as u64);
+    finding.expect(passed.max().is_none_or(|last| last <= serving), || {
+        format!("queue {queue} has passed over {:?}, and serves {serving}", passed.max())
+    });
+    for (seq, _) in readmitted {
+        if *seq > serving || passed.contains(*seq) {
+            finding.violated(format!("queue {queue} has let {seq} in again, and it waits as well"));
+        }
+    }
 }
 
 /// A number of a queue as a column. Numbers count joins one by one, so 2^63 is out of reach.

@@ -13,7 +13,7 @@ use mysql_async::Value;
 use super::inner::Inner;
 use super::load;
 use super::pool::Lease;
-use super::rows::{Failure, entry_kind, take};
+use super::rows::{self, Failure, entry_kind, take};
 use crate::Fault;
 
 type Audit<T> = Result<T, Failure>;
@@ -238,6 +238,21 @@ async fn line(lease: &mut Lease) -> Audit<Finding> {
         vec![],
     )
     .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('queue ', name, ' has granted up to ', pool_last, ' of ', watermark) \
+         FROM queue WHERE pool_last > watermark",
+        vec![],
+    )
+    .await?;
+    for mut row in lease.rows("SELECT name, serving FROM queue", vec![]).await? {
+        let name: String = take(&mut row, 0)?;
+        let serving = rows::count(take(&mut row, 1)?, "serving")?;
+        let passed = load::passed(lease, &name).await?;
+        let readmitted = load::readmitted(lease, &name).await?;
+        rows::check_passed(&mut finding, &name, serving, &passed, &readmitted);
+    }
     Ok(finding)
 }
 

@@ -7,7 +7,7 @@ use boxoffice_domain::time::Timestamp;
 use rusqlite::{Connection, Params};
 
 use super::load;
-use super::rows::{Failure, entry_kind};
+use super::rows::{self, Failure, entry_kind};
 use super::tx::Tx;
 
 type Audit<T> = Result<T, Failure>;
@@ -191,6 +191,18 @@ fn line(connection: &Connection) -> Audit<Finding> {
          GROUP BY q.name HAVING COALESCE(MAX(a.upto), q.floor) <> q.serving",
         [],
     )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'queue ' || name || ' has granted up to ' || pool_last || ' of ' || watermark \
+         FROM queue WHERE pool_last > watermark",
+        [],
+    )?;
+    for queue in load::queues(connection)? {
+        let line = &queue.line;
+        let name = queue.name.as_str();
+        rows::check_passed(&mut finding, name, line.serving, &line.passed, &line.readmitted);
+    }
     Ok(finding)
 }
 
