@@ -259,7 +259,8 @@ class Server:
     """One running `boxoffice serve`, or the static-answer example, with a data directory of its own. `build` is
     another build of the program than the one here."""
 
-    def __init__(self, work_dir, *, kind="boxoffice", port=None, cpus=None, settings=None, label=None, build=None):
+    def __init__(self, work_dir, *, kind="boxoffice", port=None, cpus=None, settings=None, label=None, build=None,
+                 until="/health/ready"):
         self.kind = kind
         self.label = label or kind
         self.program = build or binary(kind)
@@ -287,10 +288,11 @@ class Server:
             self.child = spawn(command, cpus=cpus, cwd=self.cwd, env=self.env,
                                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.pid = self.child.pid
+        self.until = until
         self._wait_until_ready()
 
     def _wait_until_ready(self):
-        path = "/hello" if self.kind == "hello" else "/health/ready"
+        path = "/hello" if self.kind == "hello" else self.until
         started = time.monotonic()
         deadline = started + READY_TIMEOUT_S
         answer = "no answer"
@@ -381,10 +383,10 @@ class Server:
     def peak_rss_bytes(self):
         return memory_bytes(self.pid, "VmHWM")
 
-    def metric(self, name):
-        """Sum of a metric over its labels, or None where there is none."""
+    def metric(self, name, label=""):
+        """Sum of a metric over its labels, of those that contain `label`, or None where there is none."""
         status, text, _ = self.request("GET", "/metrics")
-        return metric_of(text, name) if status == 200 else None
+        return metric_of(text, name, label) if status == 200 else None
 
     def stop(self):
         """Asks it to end and waits; the exit code. Killed when it does not end in time."""

@@ -23,8 +23,11 @@ const REPEATED: usize = 3;
 const SILENT_MS: i64 = 5_000;
 /// Who has been silent for longer, in milliseconds, has ended, and its fans poll elsewhere.
 const ENDED_MS: i64 = 60_000;
-/// Another instance has Redis if it said so within this time, in milliseconds.
+/// Another instance has Redis if it said so within this time, in milliseconds,
 const REDIS_SEEN_MS: i64 = 2_000;
+/// and so much later than this one could say so, in milliseconds: where all lose it, some notice it a
+/// moment before the others.
+const REDIS_LOST_MS: i64 = 1_000;
 
 /// The beats of this instance.
 pub(super) struct Beats {
@@ -46,6 +49,8 @@ struct Kept {
     untold: Polled,
     /// The last beat that was heard of each other instance, by the database's time.
     heard: HashMap<String, Timestamp>,
+    /// The last beat with Redis, by the database's time.
+    redis_at: Timestamp,
     clock_reported: bool,
 }
 
@@ -119,7 +124,8 @@ impl Beats {
         let (mut unheard, mut with_redis) = (false, false);
         for other in &beats.others {
             let ago_ms = |at: Timestamp| beats.now.0.saturating_sub(at.0);
-            with_redis |= ago_ms(other.redis_at).abs() < REDIS_SEEN_MS;
+            let ahead_ms = other.redis_at.0.saturating_sub(kept.redis_at.0);
+            with_redis |= ago_ms(other.redis_at).abs() < REDIS_SEEN_MS && ahead_ms > REDIS_LOST_MS;
             let silent_ms = ago_ms(other.at).abs();
             if silent_ms > ENDED_MS {
                 kept.heard.remove(&other.instance);
@@ -155,10 +161,11 @@ impl Beats {
     ) -> Result<store::Beats, Fault> {
         let options = self.protocol.options();
         let (present, since) = kept.present();
+        let with_redis = self.protocol.stats().is_up();
         let beat = Beat {
             instance: options.instance.clone(),
             is_member,
-            with_redis: self.protocol.stats().is_up(),
+            with_redis,
             ticket_keys: options.ticket_keys.join(" "),
             present,
             since,
@@ -166,6 +173,9 @@ impl Beats {
         let began = Instant::now();
         let beats = in_time(STORE_TIMEOUT, self.store.beat(beat)).await?;
         kept.told(beats.now);
+        if with_redis {
+            kept.redis_at = beats.now;
+        }
         if let Some(check) = self.store.clock_check() {
             check.note(now, began.elapsed(), beats.now);
             let fault = check.correction_ms().err();
