@@ -384,8 +384,8 @@ settings! {
         /// Time after which an admitted ticket that nobody has used stops counting as active. Not above
         /// `queue.active_ttl_seconds`.
         claim_window_seconds: u64 = 30, 1..=86_400;
-        /// Numbers for so long a time of joins are kept ready in Redis, for when the store is away; with
-        /// `queue.kind = "redis"`. At least 64 and at most 131,072 of them. Redis takes them with it.
+        /// Time of joins for which numbers are kept ready in Redis, for when the store is away; at least 64
+        /// numbers, and at most 131,072.
         reserve_seconds: u64 = 30, 1..=600;
         sections {
             redis: RedisConfig,
