@@ -3,9 +3,11 @@
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::{MemoryStore, Outbox, SqliteStore, Store};
 use crate::{Fault, Tasks};
@@ -88,19 +90,20 @@ impl Near {
 pub struct Distant {
     pub(super) near: Near,
     road: Arc<dyn Road>,
+    patience: Duration,
     tasks: Tasks,
 }
 
 impl Distant {
-    /// A store for one process, at the end of this road. A store that is distant already, or has a
-    /// server of its own, cannot be put there.
-    pub fn new(store: Store, road: Arc<dyn Road>) -> Option<Arc<Self>> {
+    /// A store for one process, at the end of this road, whose answers are waited for no longer than
+    /// `patience`. A store that is distant already, or has a server of its own, cannot be put there.
+    pub fn new(store: Store, road: Arc<dyn Road>, patience: Duration) -> Option<Arc<Self>> {
         let near = match store {
             Store::Sqlite(store) => Near::Sqlite(store),
             Store::Memory(store) => Near::Memory(store),
             Store::Mysql(_) | Store::Distant(_) => return None,
         };
-        Some(Arc::new(Self { near, road, tasks: Tasks::default() }))
+        Some(Arc::new(Self { near, road, patience, tasks: Tasks::default() }))
     }
 
     /// The background work of the process.
@@ -131,9 +134,14 @@ impl Distant {
             }))
         };
         self.road.carry(Errand { operation, work: Box::new(|refused| Box::pin(run(refused))) });
-        match answer.await {
-            Ok(answer) => answer,
-            Err(_) => pending().await,
-        }
+        let answer = async {
+            match answer.await {
+                Ok(answer) => answer,
+                Err(_) => pending().await,
+            }
+        };
+        timeout(self.patience, answer).await.unwrap_or_else(|_| {
+            Err(Fault::OutcomeUnknown("no answer from the store in time".into()).into())
+        })
     }
 }
