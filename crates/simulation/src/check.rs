@@ -28,6 +28,8 @@ pub enum Fact {
     Stands { fan: usize, seq: u64, standing: Standing, asked_us: u64, polls: bool },
     /// A fan polls no more for a while.
     Away { fan: usize },
+    /// A fan has asked to pay or to leave: the ticket may be over from now on.
+    MayEnd { fan: usize },
     /// A fan has paid or left, and has been told so.
     Ended { fan: usize },
     /// The store has recorded a step of admission. `gone` of the numbers had left.

@@ -11,5 +11,7 @@ pub mod instance;
 pub mod plan;
 pub mod random;
 pub mod redis;
+pub mod shrink;
+pub mod swarm;
 pub mod timeline;
 pub mod world;

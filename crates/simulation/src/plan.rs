@@ -206,6 +206,14 @@ pub enum What {
         /// By how much it lags.
         lag_ms: u64,
     },
+    /// Commands of some instances reach Redis a second time, up to so many milliseconds later, as from
+    /// a client that sends them again.
+    Twice {
+        /// Of which.
+        instances: Which,
+        /// How much later at the most.
+        within_ms: u64,
+    },
     /// Redis has no memory left.
     OutOfMemory,
     /// The clock of Redis is set forward or back for good, in milliseconds.
@@ -235,6 +243,7 @@ impl What {
             Self::Flush => "redis flushed",
             Self::Restart { .. } => "redis restarted",
             Self::Failover { .. } => "redis failed over",
+            Self::Twice { .. } => "redis twice",
             Self::OutOfMemory => "redis full",
             Self::RedisClock(_) => "redis clock",
             Self::StoreClock(_) => "store clock",

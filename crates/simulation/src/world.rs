@@ -47,6 +47,8 @@ pub struct Report {
 pub struct Counts {
     /// Joins that got a number.
     pub joins: u64,
+    /// The highest number that was given. What is above the count of joins is empty places.
+    pub highest: u64,
     /// Polls that were answered.
     pub polls: u64,
     /// Fans who saw that they were let in.
@@ -335,7 +337,9 @@ impl World {
                 let state = found.map(|(reservation, _)| reservation.state);
                 self.fact(&Fact::PaidInTheEnd { fan, reservation, state });
             }
-            if let Some((seq, since_us)) = self.fans[fan].waits() {
+            if let Some((seq, since_us)) = self.fans[fan].waits()
+                && seq > self.serving
+            {
                 self.fact(&Fact::StillWaits { fan, seq, since_us });
             }
         }

@@ -108,7 +108,8 @@ impl Checker for Bound {
                     active.seen_us.get_or_insert(now_us);
                 }
             }
-            Fact::Ended { fan } => {
+            // Others may know it before the fan does.
+            Fact::MayEnd { fan } | Fact::Ended { fan } => {
                 if let Some(seq) = self.numbers.get(fan) {
                     self.ended.insert(*seq, now_us);
                     if let Some(active) = self.admitted.get_mut(seq) {

@@ -39,7 +39,7 @@ impl World {
                 self.redis.disconnect(|instance| instances.has(instance))
             }
             // These bite when a message comes.
-            What::Cut { .. } | What::Slow { .. } => 0,
+            What::Cut { .. } | What::Slow { .. } | What::Twice { .. } => 0,
             What::Flush => self.redis.flush(),
             What::Restart { .. } => {
                 self.redis.is_up = false;
@@ -145,6 +145,7 @@ impl World {
             }
             What::Flush
             | What::Failover { .. }
+            | What::Twice { .. }
             | What::RedisClock(_)
             | What::Clock(..)
             | What::Change(..) => {}

@@ -124,6 +124,9 @@ impl World {
         if matches!(ask, Ask::Join(_)) {
             self.fact(&Fact::Asked { fan: number });
         }
+        if matches!(ask, Ask::Pay(..) | Ask::Leave(_)) {
+            self.fact(&Fact::MayEnd { fan: number });
+        }
         self.last_request += 1;
         let request = self.last_request;
         let fan = Some(number);

@@ -50,6 +50,8 @@ pub(super) enum Event {
     Copied(usize),
     Connected { instance: usize, life: u64, reply: Answer<u64> },
     CallArrives { connection: u64, words: Vec<Vec<u8>>, reply: Answer<Value> },
+    /// A command comes a second time; nobody waits for the answer.
+    CallRepeated { words: Vec<Vec<u8>> },
     CallReturns { connection: u64, answer: Value, reply: Answer<Value> },
     ErrandArrives { instance: usize, life: u64, errand: Errand },
     ErrandReturns { reply: Reply },

@@ -220,6 +220,10 @@ impl World {
         match self.passage(instance, Peer::Redis, true) {
             Passage::At(at_us) => {
                 let at_us = self.in_order(connection, true, at_us);
+                if let Some(within_ms) = self.repeats(instance) {
+                    let later_us = at_us + self.network_dice.between(1, within_ms * 1_000);
+                    self.timeline.at(later_us, Event::CallRepeated { words: words.clone() });
+                }
                 self.timeline.at(at_us, Event::CallArrives { connection, words, reply });
             }
             Passage::Lost => {}
@@ -230,6 +234,24 @@ impl World {
                 let _ = reply.send(Err(broken()));
             }
         }
+    }
+
+    /// Within how many milliseconds a command of an instance comes again, if it does.
+    fn repeats(&mut self, number: usize) -> Option<u64> {
+        let within = |fault: &usize| match &self.plan.faults[*fault].what {
+            What::Twice { instances, within_ms } if instances.has(number) => {
+                Some((*fault, *within_ms))
+            }
+            _ => None,
+        };
+        let (fault, within_ms) = self.active.iter().find_map(within)?;
+        self.bites[fault] += 1;
+        Some(within_ms)
+    }
+
+    /// The time that the server has, in microseconds since 1970.
+    fn redis_us(&self) -> u64 {
+        (EPOCH_MS as u64 * 1_000 + self.now_us()).saturating_add_signed(self.redis.ahead_us)
     }
 
     pub(super) fn sends(&mut self, instance: usize, life: u64, errand: Errand) {
@@ -281,6 +303,14 @@ impl World {
             Event::CallArrives { connection, words, reply } => {
                 self.call_arrives(connection, words, reply);
             }
+            Event::CallRepeated { words } => {
+                let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+                if self.redis.is_up {
+                    let server_us = self.redis_us();
+                    let answer = self.redis.server.execute(&words, server_us);
+                    digest_value(&mut self.digest, &answer);
+                }
+            }
             Event::CallReturns { connection, answer, reply } => {
                 let is_open = self.redis.connections.contains_key(&connection);
                 let _ = reply.send(if is_open { Ok(answer) } else { Err(broken()) });
@@ -306,7 +336,7 @@ impl World {
         };
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         let now_us = self.now_us();
-        let server_us = (EPOCH_MS as u64 * 1_000 + now_us).saturating_add_signed(self.redis.ahead_us);
+        let server_us = self.redis_us();
         self.counts.redis_calls += 1;
         self.digest.number(now_us);
         words.iter().for_each(|word| self.digest.bytes(word));

@@ -191,6 +191,7 @@ impl World {
         let (fan, instance, asked_us) = (request.fan, request.instance, request.asked_us);
         if let (Some(fan), Told::Joined(ticket, ..)) = (fan, &told) {
             self.counts.joins += 1;
+            self.counts.highest = self.counts.highest.max(ticket.seq);
             self.digest.number(ticket.seq);
             let (fan, seq) = (fan, ticket.seq);
             self.trace(|| format!("{instance} gave fan {fan} number {seq}"));

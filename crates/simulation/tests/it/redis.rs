@@ -1,0 +1,1 @@
+//! The simulated Redis is held against a real one.
