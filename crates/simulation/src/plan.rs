@@ -40,6 +40,8 @@ pub struct Plan {
     pub crowd: Vec<Group>,
     /// What breaks.
     pub faults: Vec<Fault>,
+    /// Whether all that was said to Redis is kept.
+    pub records: bool,
 }
 
 /// Where the sale is kept.
@@ -289,6 +291,7 @@ impl Plan {
             hold: Duration::from_secs(20),
             crowd: Vec::new(),
             faults: Vec::new(),
+            records: false,
         }
     }
 

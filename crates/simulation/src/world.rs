@@ -40,6 +40,19 @@ pub struct Report {
     pub counts: Counts,
     /// The hash of all that happened.
     pub digest: u64,
+    /// What was said to Redis, where it was to be kept.
+    pub calls: Vec<Call>,
+}
+
+/// A command that Redis has executed.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// When, in microseconds since the beginning.
+    pub at_us: u64,
+    /// The command.
+    pub words: Vec<Vec<u8>>,
+    /// What Redis has answered.
+    pub answer: redis::Value,
 }
 
 /// What was done in a history: one that did nothing shows nothing.
@@ -103,6 +116,7 @@ pub struct World {
     checkers: Vec<Box<dyn Checker>>,
     violations: Vec<Violation>,
     serving: u64,
+    calls: Vec<Call>,
     counts: Counts,
     digest: Digest,
     /// Whether tasks may have been woken since they were left to themselves.
@@ -202,6 +216,7 @@ impl World {
             checkers,
             violations: Vec::new(),
             serving: 0,
+            calls: Vec::new(),
             counts: Counts::default(),
             digest: Digest::default(),
             unsettled: true,
@@ -356,6 +371,7 @@ impl World {
             bites: self.bites,
             counts: self.counts,
             digest: self.digest.value(),
+            calls: self.calls,
         })
     }
 

@@ -8,7 +8,7 @@ use boxoffice_backends::simulation::{Answer as Later, Endpoint, Errand, Reply, R
 use redis::{Cmd, RedisError, Value};
 use tokio::sync::oneshot;
 
-use super::World;
+use super::{Call, World};
 use super::message::{Answer, Event, Message};
 use crate::digest::Digest;
 use crate::plan::{Fate, Peer, Way, What};
@@ -342,6 +342,13 @@ impl World {
         words.iter().for_each(|word| self.digest.bytes(word));
         let answer = self.redis.server.execute(&words, server_us);
         digest_value(&mut self.digest, &answer);
+        if self.plan.records {
+            self.calls.push(Call {
+                at_us: now_us,
+                words: words.iter().map(|word| word.to_vec()).collect(),
+                answer: answer.clone(),
+            });
+        }
         if self.traces {
             let asked: Vec<_> =
                 words[2..].iter().map(|word| String::from_utf8_lossy(word)).collect();

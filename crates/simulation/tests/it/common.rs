@@ -4,7 +4,7 @@ use simulation::plan::{Group, Habit, Plan};
 use simulation::world::{Report, run};
 
 /// Runs a plan, and sees to it that every fault of it changed something.
-pub fn history(plan: &Plan) -> Report {
+pub(crate) fn history(plan: &Plan) -> Report {
     let report = run(plan, std::env::var_os("TRACE").is_some()).unwrap();
     for (fault, bites) in plan.faults.iter().zip(&report.bites) {
         assert!(*bites > 0, "this fault changed nothing: {fault}");
@@ -13,13 +13,13 @@ pub fn history(plan: &Plan) -> Report {
 }
 
 /// How often a rule was broken.
-pub fn broken(report: &Report, rule: &str) -> usize {
+pub(crate) fn broken(report: &Report, rule: &str) -> usize {
     report.violations.iter().filter(|violation| violation.rule == rule).count()
 }
 
 /// Sees to it that nothing was broken.
 #[track_caller]
-pub fn assert_holds(report: &Report) {
+pub(crate) fn assert_holds(report: &Report) {
     let told: Vec<_> = report.violations.iter().take(10).map(ToString::to_string).collect();
     assert!(
         report.violations.is_empty(),
@@ -30,11 +30,11 @@ pub fn assert_holds(report: &Report) {
 }
 
 /// Places that nobody has, up to the highest number that anybody has.
-pub fn empty_places(report: &Report) -> u64 {
+pub(crate) fn empty_places(report: &Report) -> u64 {
     report.counts.highest.saturating_sub(report.counts.joins)
 }
 
 /// One fan who comes then, and does this.
-pub fn fan(at_ms: u64, at: Option<usize>, habit: Habit) -> Group {
+pub(crate) fn fan(at_ms: u64, at: Option<usize>, habit: Habit) -> Group {
     Group { count: 1, from_ms: at_ms, over_ms: 1, at, habit }
 }

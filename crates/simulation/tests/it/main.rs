@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
-mod redis;
+#[cfg(feature = "external")]
+mod external;
 mod schedules;
 mod swarm;

@@ -28,10 +28,10 @@ fn split(plan: Plan, during: (u64, u64)) -> Plan {
 #[test]
 fn s01_a_split_and_a_rush_at_one_side() {
     let plan = split(Plan::calm(1).lasts(20), (10_000, 18_000))
-        .joins(20, (1_000, 10_000), None)
-        .joins(70, (10_100, 14_100), Some(C))
-        .joins(15, (10_100, 14_100), Some(A))
-        .joins(15, (10_100, 14_100), Some(B));
+        .joins(5, (1_000, 10_000), None)
+        .joins(100, (10_300, 14_300), Some(C))
+        .joins(40, (10_300, 14_300), Some(A))
+        .joins(40, (10_300, 14_300), Some(B));
     let report = history(&plan);
     println!("s01: {} joins, twice {}", report.counts.joins, broken(&report, rules::NUMBER_TWICE));
     assert_holds(&report);
@@ -55,8 +55,8 @@ fn s02_one_that_this_redis_never_knew() {
         .breaks((5_000, 40_000), cut(Which::only(C), Peer::Redis, Fate::Lost))
         .breaks((8_000, 8_000), What::Flush)
         .breaks((15_000, 40_000), cut(Which::but(C), Peer::Store, Fate::Lost))
-        .joins(5, (1_000, 38_000), Some(A))
-        .joins(5, (1_000, 38_000), Some(C));
+        .joins(20, (1_000, 38_000), Some(A))
+        .joins(20, (1_000, 38_000), Some(C));
     let report = history(&plan);
     println!("s02: {} joins, twice {}", report.counts.joins, broken(&report, rules::NUMBER_TWICE));
     assert_holds(&report);
@@ -127,8 +127,9 @@ fn s07_a_dead_clock_that_was_ahead() {
         .breaks((10_000, 50_000), What::Kill(A))
         .with(Group { count: 200, from_ms: 1_000, over_ms: 20_000, at: None, habit: Habit::WAITS });
     plan.clocks_ahead_ms = vec![3_600_000, 0, 0];
-    // The others have started before it.
+    // The others have started before it; whoever ticks may admit.
     plan = plan.breaks((0, 3_000), What::Kill(A));
+    plan.turn = Duration::ZERO;
     plan.liveness = true;
     let report = history(&plan);
     println!("s07: admitted {} of {}", report.counts.admitted, report.counts.joins);
@@ -151,19 +152,37 @@ fn s08_the_bound_without_any_fault() {
 
 #[test]
 fn s09_seen_just_before_the_window_ends() {
-    let mut plan = Plan::calm(9)
-        .lasts(40)
-        .breaks((2_000, 40_000), cut(Which::ALL, Peer::Redis, Fate::Refused))
-        .with(Group { count: 10, from_ms: 3_000, over_ms: 100, at: Some(A), habit: Habit::JOINS });
-    plan.queue.max_active = Some(10);
-    plan.queue.claim_window = Duration::from_secs(10);
-    plan.queue.admit_per_second = 100.0;
-    // They are admitted at about 3.5 s, and seen 600 ms before 13.5 s.
-    plan.crowd[0].habit = Habit { polls: Polls::Every(9_700), ..Habit::WAITS };
-    plan = plan.with(Group { count: 20, from_ms: 5_000, over_ms: 100, at: None, habit: Habit::JOINS });
-    let report = history(&plan);
-    println!("s09: {:?} {:?}", report.violations, report.counts);
-    assert!(report.counts.admitted <= 10, "{} were admitted", report.counts.admitted);
+    let mut most = 0;
+    for seed in 0..20 {
+        let mut plan = Plan::calm(seed)
+            .lasts(40)
+            .breaks((2_000, 40_000), cut(Which::ALL, Peer::Redis, Fate::Refused))
+            // They are admitted at about 3.3 s, and seen 400 to 900 ms before 13.3 s.
+            .with(Group {
+                count: 10,
+                from_ms: 3_000,
+                over_ms: 50,
+                at: Some(A),
+                habit: Habit { polls: Polls::Every(9_400 + 25 * seed), ..Habit::WAITS },
+            })
+            .with(Group {
+                count: 20,
+                from_ms: 5_000,
+                over_ms: 100,
+                at: Some(B),
+                habit: Habit::JOINS,
+            });
+        plan.queue.max_active = Some(10);
+        plan.queue.claim_window = Duration::from_secs(10);
+        plan.queue.admit_per_second = 100.0;
+        let report = history(&plan);
+        if report.counts.admitted > 10 {
+            println!("s09: seed {seed} admits {}, bound 10", report.counts.admitted);
+            report.violations.iter().for_each(|violation| println!("{violation}"));
+        }
+        most = most.max(report.counts.admitted);
+    }
+    assert!(most <= 10, "{most} were admitted");
 }
 
 #[test]
@@ -205,7 +224,7 @@ fn s11_late_answers_and_then_one_with_a_quick_store() {
         .breaks((40_000, 55_000), cut(Which::only(C), Peer::Redis, Fate::Refused))
         .joins(10, (1_000, 58_000), Some(A))
         .joins(10, (1_000, 58_000), Some(B))
-        .joins(10, (1_000, 58_000), Some(C));
+        .joins(60, (1_000, 58_000), Some(C));
     let report = history(&plan);
     let overtaking = broken(&report, rules::OVERTAKEN);
     println!("s11: {overtaking} overtake, empty {}", empty_places(&report));
@@ -269,11 +288,10 @@ fn s14_commands_that_are_sent_again() {
         let plan = Plan::calm(seed)
             .lasts(30)
             .breaks((2_000, 28_000), again)
-            .breaks((8_000, 0), What::Flush)
-            .breaks((12_000, 12_200), What::Restart { age_ms: None })
-            .breaks((18_000, 0), What::Failover { lag_ms: 300 })
-            .breaks((22_000, 0), What::Flush)
             .joins(100, (1_000, 28_000), None);
+        let plan = (0..40).fold(plan, |plan, flush| {
+            plan.breaks((5_000 + 500 * flush + 13 * seed, 0), What::Flush)
+        });
         let report = history(&plan);
         twice += broken(&report, rules::NUMBER_TWICE);
     }

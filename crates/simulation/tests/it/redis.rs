@@ -1,1 +1,0 @@
-//! The simulated Redis is held against a real one.
