@@ -17,13 +17,11 @@ use crate::plan::Plan;
 
 /// Something that has happened. Times are microseconds since the beginning.
 #[derive(Clone, Debug)]
-pub enum Fact {
-    /// A fan has asked to join.
-    Asked { fan: usize },
+pub(crate) enum Fact {
     /// An instance has given a number. Whether the fan hears of it is another matter.
     Numbered { fan: usize, seq: u64, asked_us: u64, instance: usize },
     /// A fan has heard which number it is.
-    Told { fan: usize, seq: u64, asked_us: u64 },
+    Told { fan: usize, seq: u64 },
     /// A fan has heard where the ticket stands.
     Stands { fan: usize, seq: u64, standing: Standing, asked_us: u64, polls: bool },
     /// A fan polls no more for a while.
@@ -32,10 +30,18 @@ pub enum Fact {
     MayEnd { fan: usize },
     /// A fan has paid or left, and has been told so.
     Ended { fan: usize },
-    /// The store has recorded a step of admission. `gone` of the numbers had left.
-    Step { from: u64, upto: u64, gone: u64, at: Timestamp, settings: QueueSettings },
-    /// The store was looked at.
-    Looked { next: u64, watermark: u64 },
+    /// The store has recorded a step of admission. `gone` of the numbers had left. `at` is its time,
+    /// `database` the time that the store had.
+    Step {
+        from: u64,
+        upto: u64,
+        gone: u64,
+        at: Timestamp,
+        database: Timestamp,
+        settings: QueueSettings,
+    },
+    /// The store was looked at: it has handed out the numbers up to `watermark`.
+    Looked { watermark: u64 },
     /// An operator was told that the queue is changed.
     Changed { change: SettingsChange },
     /// An audit of the code itself has found this.
@@ -64,7 +70,7 @@ impl fmt::Display for Violation {
 }
 
 /// Holds what happens against one promise.
-pub trait Checker {
+pub(crate) trait Checker {
     /// Something has happened.
     fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>);
 
@@ -73,12 +79,14 @@ pub trait Checker {
 }
 
 /// All checkers, for a plan.
-pub fn checkers(plan: &Plan) -> Vec<Box<dyn Checker>> {
+pub(crate) fn checkers(plan: &Plan) -> Vec<Box<dyn Checker>> {
     vec![
         Box::new(order::NumbersOnce::default()),
         Box::new(order::PlacesShrink::default()),
         Box::new(order::InOrder::new(plan)),
+        Box::new(order::FromTheStore::default()),
         Box::new(admission::Rate::default()),
+        Box::new(admission::Vouched),
         Box::new(admission::Bound::new(plan)),
         Box::new(admission::Gated::default()),
         Box::new(admission::LetIn::new(plan)),
@@ -95,6 +103,10 @@ pub mod rules {
     pub const PLACE_GREW: &str = "a place grew";
     /// First come, first served.
     pub const OVERTAKEN: &str = "overtaken";
+    /// Only the store hands out numbers.
+    pub const UNKNOWN_TO_STORE: &str = "a number that the store has not handed out";
+    /// Times of admission are within a bound of the store's.
+    pub const TIME_APART: &str = "admitted at another time";
     /// The rate is kept.
     pub const TOO_FAST: &str = "admitted too fast";
     /// `max_active` is kept.

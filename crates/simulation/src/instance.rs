@@ -11,7 +11,7 @@ use boxoffice_backends::sequencer::{
 };
 use boxoffice_backends::simulation::{Endpoint, Gate, SimulatedRedis};
 use boxoffice_backends::store::{
-    IdempotencyKey, Pay, Reserve, ReserveRejected, ReservationRejected, Store, TicketRef,
+    IdempotencyKey, Pay, ReservationRejected, Reserve, ReserveRejected, Store, TicketRef,
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::command::refusal_from_memory;
@@ -328,7 +328,12 @@ impl Instance {
         }
     }
 
-    async fn hold(self: Arc<Self>, ticket: Ticket, seats: Vec<SeatId>, key: Option<String>) -> Told {
+    async fn hold(
+        self: Arc<Self>,
+        ticket: Ticket,
+        seats: Vec<SeatId>,
+        key: Option<String>,
+    ) -> Told {
         let Some((pass, _queue, place, now)) = self.present(ticket) else {
             return Told::Refused(Refusal::Other);
         };
@@ -359,8 +364,7 @@ impl Instance {
         };
         if key.is_none()
             && let Some(known) = self.store.seats_for_refusal(&inventory, &request.seats)
-            && let Some(why) =
-                refusal_from_memory(&request, &concert, inventory.session(), &known)
+            && let Some(why) = refusal_from_memory(&request, &concert, inventory.session(), &known)
         {
             return hold_refused(why);
         }
@@ -406,8 +410,7 @@ impl Instance {
         let answer = detached(async move {
             let ticket = TicketRef::from(&pass.ticket);
             let again = ticket.clone();
-            let answer =
-                self.store.pay(Pay { user, ticket, reservation, idempotency, now }).await;
+            let answer = self.store.pay(Pay { user, ticket, reservation, idempotency, now }).await;
             let spent = match &answer {
                 Ok(answer) if answer.replayed => {
                     !over && self.store.is_spent(again).await.unwrap_or(false)

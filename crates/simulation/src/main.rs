@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
+use boxoffice_backends::simulation::Bug;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use simulation::plan::Plan;
@@ -49,9 +50,17 @@ struct Options {
     /// Goes on after a history that failed.
     #[arg(long)]
     keep_going: bool,
+    /// Plants a mistake in the code, by name.
+    #[arg(long, value_parser = bug)]
+    bug: Option<Bug>,
     /// Where to note how far it has come; a run with the same file goes on from there.
     #[arg(long)]
     resume: Option<PathBuf>,
+}
+
+fn bug(name: &str) -> Result<Bug, String> {
+    let found = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
+    found.copied().ok_or_else(|| format!("there are {:?}", Bug::ALL))
 }
 
 /// How one history went.
@@ -61,8 +70,9 @@ struct Run {
     outcome: Result<Report, String>,
 }
 
-fn history(seed: u64, scope: Scope, twice: bool, traces: bool) -> Run {
-    let plan = plan(seed, scope);
+fn history(seed: u64, scope: Scope, options: &Options) -> Run {
+    let (twice, traces) = (options.twice, options.trace);
+    let plan = Plan { bug: options.bug, ..plan(seed, scope) };
     let once = || {
         let ran = catch_unwind(AssertUnwindSafe(|| run(&plan, traces)));
         match ran {
@@ -100,8 +110,7 @@ impl Sum {
             return;
         };
         self.failed += u64::from(!report.violations.is_empty());
-        let rules: BTreeSet<_> =
-            report.violations.iter().map(|violation| violation.rule).collect();
+        let rules: BTreeSet<_> = report.violations.iter().map(|violation| violation.rule).collect();
         rules.into_iter().for_each(|rule| *self.rules.entry(rule).or_default() += 1);
         for (fault, bites) in run.plan.faults.iter().zip(&report.bites) {
             let sum = self.faults.entry(fault.what.kind()).or_default();
@@ -213,7 +222,7 @@ fn main() -> ExitCode {
     let scope =
         Scope { mode: options.faults, seconds: options.seconds.max(2), clients: options.clients };
     if let Some(seed) = options.seed {
-        let run = history(seed, scope, options.twice, options.trace);
+        let run = history(seed, scope, &options);
         tell(&run, options.trace);
         let is_good = run.outcome.is_ok_and(|report| report.violations.is_empty());
         return if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -232,12 +241,11 @@ fn main() -> ExitCode {
     std::thread::scope(|threads| {
         let (sender, runs) = mpsc::channel();
         for _ in 0..jobs {
-            let (sender, next, stop) = (sender.clone(), &next, &stop);
+            let (sender, next, stop, options) = (sender.clone(), &next, &stop, &options);
             threads.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || sender.send(history(seed, scope, options.twice, false)).is_err()
-                    {
+                    if seed >= end || sender.send(history(seed, scope, options)).is_err() {
                         return;
                     }
                 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use boxoffice_backends::simulation::Bug;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 
 /// One history. Together with the code it decides everything that happens.
@@ -42,6 +43,8 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// Whether all that was said to Redis is kept.
     pub records: bool,
+    /// A mistake that is planted in the code.
+    pub bug: Option<Bug>,
 }
 
 /// Where the sale is kept.
@@ -292,6 +295,7 @@ impl Plan {
             crowd: Vec::new(),
             faults: Vec::new(),
             records: false,
+            bug: None,
         }
     }
 
@@ -304,7 +308,12 @@ impl Plan {
 
     /// Adds so many fans a second, who ask this instance, or any.
     #[must_use]
-    pub fn joins(self, per_second: u64, (from_ms, until_ms): (u64, u64), at: Option<usize>) -> Self {
+    pub fn joins(
+        self,
+        per_second: u64,
+        (from_ms, until_ms): (u64, u64),
+        at: Option<usize>,
+    ) -> Self {
         let over_ms = until_ms - from_ms;
         let count = (per_second * over_ms / 1_000) as usize;
         self.with(Group { count, from_ms, over_ms, at, habit: Habit::JOINS })

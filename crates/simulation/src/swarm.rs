@@ -6,9 +6,7 @@ use std::time::Duration;
 use boxoffice_domain::queue::SettingsChange;
 use boxoffice_domain::time::Timestamp;
 
-use crate::plan::{
-    Fate, Fault, Group, Habit, Peer, Plan, Polls, StoreKind, Way, What, Which,
-};
+use crate::plan::{Fate, Fault, Group, Habit, Peer, Plan, Polls, StoreKind, Way, What, Which};
 use crate::random::Stream;
 use crate::timeline::EPOCH_MS;
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use boxoffice_backends::Fault as Failure;
+use boxoffice_backends::simulation::plant;
 use boxoffice_backends::store::{
     DatabaseTime, Kept, MemoryStore, NewConcert, NewSeats, Seed, SqliteOptions, SqliteStore, Store,
 };
@@ -137,6 +138,7 @@ pub fn run(plan: &Plan, traces: bool) -> Result<Report, Failure> {
         .event_interval(1 << 30)
         .build()
         .map_err(|error| failed(&error))?;
+    plant(plan.bug);
     runtime.block_on(async {
         let mut world = World::open(plan.clone(), traces).await?;
         world.live().await?;
@@ -319,9 +321,10 @@ impl World {
             self.digest.number(step.at.0.unsigned_abs());
             let (upto, at) = (step.upto, step.at);
             self.trace(|| format!("admitted {}..={upto}, at {}", from + 1, at.0 - EPOCH_MS));
-            self.fact(&Fact::Step { from, upto, gone, at, settings: queue.settings.clone() });
+            let (database, settings) = (self.database_now(), queue.settings.clone());
+            self.fact(&Fact::Step { from, upto, gone, at, database, settings });
         }
-        self.fact(&Fact::Looked { next: queue.next, watermark: queue.watermark });
+        self.fact(&Fact::Looked { watermark: queue.watermark });
         Ok(())
     }
 
@@ -377,6 +380,12 @@ impl World {
 
     fn now_us(&self) -> u64 {
         self.outside.now_us()
+    }
+
+    /// The store's time.
+    fn database_now(&self) -> Timestamp {
+        let elapsed_ms = (self.now_us() / 1_000) as i64;
+        Timestamp(EPOCH_MS + elapsed_ms + self.store_ahead_ms.load(Ordering::Relaxed))
     }
 
     fn now(&self) -> Now {

@@ -19,16 +19,19 @@ pub trait Road: Send + Sync {
     fn carry(&self, errand: Errand);
 }
 
+/// What becomes of an operation.
+pub type Executed = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
 /// An operation on its way to the store.
 pub struct Errand {
     /// What it does.
     pub operation: &'static str,
-    work: Box<dyn FnOnce(Option<Fault>) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send>,
+    work: Box<dyn FnOnce(Option<Fault>) -> Executed + Send>,
 }
 
 impl Errand {
     /// Executes the operation. Whoever asked gets the answer when the reply is delivered.
-    pub fn run(self) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
+    pub fn run(self) -> Executed {
         (self.work)(None)
     }
 

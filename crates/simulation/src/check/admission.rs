@@ -48,6 +48,23 @@ impl Checker for Rate {
     }
 }
 
+/// Times of admission are within a bound of the store's: a clock that is off does not decide.
+pub(super) struct Vouched;
+
+/// What may be off, and as long again for a step that is on its way, in milliseconds.
+const APART_MS: i64 = 2_000;
+
+impl Checker for Vouched {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        let Fact::Step { upto, at, database, .. } = fact else { return };
+        let apart_ms = at.0 - database.0;
+        if apart_ms.abs() > APART_MS {
+            let how = format!("the step to {upto} is {apart_ms} ms ahead of the store");
+            broken.push(Violation { rule: rules::TIME_APART, at_us: now_us, how });
+        }
+    }
+}
+
 /// What is known of a number that was admitted.
 struct Active {
     admitted_us: u64,

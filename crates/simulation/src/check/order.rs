@@ -25,6 +25,34 @@ impl Checker for NumbersOnce {
     }
 }
 
+/// Only the store hands out numbers: each that was given is below its watermark.
+#[derive(Default)]
+pub(super) struct FromTheStore {
+    watermark: u64,
+    /// The highest number that was given since the store was looked at, and to whom.
+    highest: Option<(u64, usize, u64)>,
+}
+
+impl Checker for FromTheStore {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        match fact {
+            Fact::Numbered { fan, seq, .. } => {
+                self.highest = self.highest.max(Some((*seq, *fan, now_us)));
+            }
+            Fact::Looked { watermark } => {
+                self.watermark = *watermark;
+                if let Some((seq, fan, at_us)) = self.highest.take()
+                    && seq > self.watermark
+                {
+                    let how = format!("fan {fan} has {seq}, the store has given {watermark}");
+                    broken.push(Violation { rule: rules::UNKNOWN_TO_STORE, at_us, how });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 /// A place never grows, and nobody who was let in waits again.
 #[derive(Default)]
 pub(super) struct PlacesShrink {

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use super::data::{Kept, Stream};
+use super::data::{Fields, Kept, LogEntry, Stream};
 use super::{Database, error};
 
 const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -217,15 +217,15 @@ impl Database {
         Value::Int(self.data.set_expiry(key, at_us).into())
     }
 
-    fn hash(&self, key: &[u8]) -> Result<&[(Vec<u8>, Vec<u8>)], Value> {
+    fn hash(&self, key: &[u8]) -> Result<&Fields, Value> {
         match self.data.get(key) {
-            None => Ok(&[]),
+            None => Ok(const { &Vec::new() }),
             Some(Kept::Hash(fields)) => Ok(fields),
             Some(_) => refuse(WRONG_TYPE),
         }
     }
 
-    fn hash_mut(&mut self, key: &[u8]) -> Result<&mut Vec<(Vec<u8>, Vec<u8>)>, Value> {
+    fn hash_mut(&mut self, key: &[u8]) -> Result<&mut Fields, Value> {
         match self.data.get_or_make(key, || Kept::Hash(Vec::new())) {
             Kept::Hash(fields) => Ok(fields),
             _ => refuse(WRONG_TYPE),
@@ -244,8 +244,7 @@ impl Database {
             return refuse("ERR wrong number of arguments for 'xadd' command");
         }
         let id = entry_id(id, 0)?;
-        let Kept::Stream(stream) =
-            self.data.get_or_make(key, || Kept::Stream(Stream::default()))
+        let Kept::Stream(stream) = self.data.get_or_make(key, || Kept::Stream(Stream::default()))
         else {
             return refuse(WRONG_TYPE);
         };
@@ -274,7 +273,7 @@ impl Database {
         let last = if last == b"+" { (u64::MAX, u64::MAX) } else { entry_id(last, u64::MAX)? };
         let from = stream.entries.partition_point(|(id, _)| *id < first);
         let found = stream.entries.range(from..).take_while(|(id, _)| *id <= last);
-        let entry = |(id, fields): &((u64, u64), std::rc::Rc<[Vec<u8>]>)| {
+        let entry = |(id, fields): &LogEntry| {
             let id = text(format!("{}-{}", id.0, id.1).as_bytes());
             Value::Array(vec![id, Value::Array(fields.iter().map(|field| text(field)).collect())])
         };
@@ -297,7 +296,7 @@ fn find<'f>(fields: &'f [(Vec<u8>, Vec<u8>)], wanted: &[u8]) -> Option<&'f [u8]>
 }
 
 /// Returns whether the field is new.
-fn put(fields: &mut Vec<(Vec<u8>, Vec<u8>)>, field: &[u8], value: &[u8]) -> bool {
+fn put(fields: &mut Fields, field: &[u8], value: &[u8]) -> bool {
     if let Some((_, old)) = fields.iter_mut().find(|(name, _)| name == field) {
         old.clear();
         old.extend_from_slice(value);

@@ -24,15 +24,21 @@ pub(super) struct Entry {
 pub(super) enum Kept {
     Text(Vec<u8>),
     /// In the order in which fields were added, as a small hash of a real server.
-    Hash(Vec<(Vec<u8>, Vec<u8>)>),
+    Hash(Fields),
     Stream(Stream),
 }
+
+/// Fields and their values.
+pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The id of an entry of a log, and its fields and values.
+pub(super) type LogEntry = ((u64, u64), Rc<[Vec<u8>]>);
 
 /// A log.
 #[derive(Clone, Default)]
 pub(super) struct Stream {
     pub(super) last: (u64, u64),
-    pub(super) entries: VecDeque<((u64, u64), Rc<[Vec<u8>]>)>,
+    pub(super) entries: VecDeque<LogEntry>,
 }
 
 impl Data {

@@ -20,16 +20,14 @@ impl Scripts {
         let lua = Lua::new();
         let commands = lua.create_table()?;
         let called = database.clone();
-        let calls = lua.create_function(move |lua, words: MultiValue| {
-            match call(&called, &words)? {
+        let calls =
+            lua.create_function(move |lua, words: MultiValue| match call(&called, &words)? {
                 Value::ServerError(refused) => Err(mlua::Error::runtime(worded(&refused))),
                 answer => to_lua(lua, answer),
-            }
-        })?;
+            })?;
         let tried = database;
-        let try_call = lua.create_function(move |lua, words: MultiValue| {
-            to_lua(lua, call(&tried, &words)?)
-        })?;
+        let try_call =
+            lua.create_function(move |lua, words: MultiValue| to_lua(lua, call(&tried, &words)?))?;
         commands.set("call", calls)?;
         commands.set("pcall", try_call)?;
         commands.set("error_reply", single(&lua, "err")?)?;
@@ -80,7 +78,7 @@ impl Scripts {
         let (keys, arguments) = rest.split_at(count);
         match self.run(&function, keys, arguments) {
             Ok(answer) => answer,
-            Err(why) => error(&format!("ERR {}", line(&why))),
+            Err(why) => error(&failure(&why)),
         }
     }
 
@@ -110,9 +108,11 @@ impl Scripts {
 
 /// What makes a table with this one field.
 fn single(lua: &Lua, field: &'static str) -> mlua::Result<Function> {
-    lua.create_function(move |lua, text: mlua::String| {
+    lua.create_function(move |lua, text: String| {
         let table = lua.create_table()?;
-        table.raw_set(field, text)?;
+        // An error that is one word lacks its code.
+        let lacks_code = field == "err" && !text.contains(' ');
+        table.raw_set(field, if lacks_code { format!("ERR {text}") } else { text })?;
         Ok(table)
     })
 }
@@ -134,9 +134,9 @@ fn word(word: &Word) -> mlua::Result<Vec<u8>> {
         Word::Integer(number) => Ok(number.to_string().into_bytes()),
         // As many digits as `%.17g` gives would differ for fractions only, which nobody sends.
         Word::Number(number) => Ok(number.to_string().into_bytes()),
-        _ => Err(mlua::Error::runtime(
-            "Lua redis lib command arguments must be strings or integers",
-        )),
+        _ => {
+            Err(mlua::Error::runtime("Lua redis lib command arguments must be strings or integers"))
+        }
     }
 }
 
@@ -204,6 +204,20 @@ fn from_lua(word: Word) -> mlua::Result<Value> {
         }
         _ => Value::Nil,
     })
+}
+
+/// An error inside a script, as the server words it: a command's own where one was refused.
+fn failure(why: &mlua::Error) -> String {
+    match why {
+        mlua::Error::CallbackError { cause, .. } => failure(cause),
+        mlua::Error::RuntimeError(text) => {
+            let text = text.lines().next().unwrap_or_default();
+            let code = text.split(' ').next().unwrap_or_default();
+            let has_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
+            if has_code { text.to_owned() } else { format!("ERR {text}") }
+        }
+        why => format!("ERR {}", line(why)),
+    }
 }
 
 /// The first line of an error; what follows is Lua's traceback.

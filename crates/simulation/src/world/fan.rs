@@ -21,7 +21,6 @@ const TRIES_MAX: u32 = 30;
 
 /// A fan.
 pub(super) struct Fan {
-    user: Option<UserId>,
     habit: Habit,
     at: Option<usize>,
     dice: Stream,
@@ -72,7 +71,6 @@ impl World {
                 let leaves = dice.percent(group.habit.leaves);
                 let wanders = dice.percent(group.habit.wanders);
                 self.fans.push(Fan {
-                    user,
                     habit: group.habit,
                     at: group.at,
                     dice,
@@ -121,19 +119,14 @@ impl World {
         let Some(ask) = self.fans[number].next.clone() else { return };
         let instance = self.choose(number);
         let asked_us = self.now_us();
-        if matches!(ask, Ask::Join(_)) {
-            self.fact(&Fact::Asked { fan: number });
-        }
         if matches!(ask, Ask::Pay(..) | Ask::Leave(_)) {
             self.fact(&Fact::MayEnd { fan: number });
         }
         self.last_request += 1;
         let request = self.last_request;
         let fan = Some(number);
-        self.requests.insert(
-            request,
-            Request { fan, ask, instance, life: 0, asked_us, arrived: false },
-        );
+        self.requests
+            .insert(request, Request { fan, ask, instance, life: 0, asked_us, arrived: false });
         self.fans[number].pending = Some(request);
         let (low, high) = self.plan.latency_us[2];
         let wait_us = self.network_dice.between(low / 2, high / 2);
@@ -163,7 +156,7 @@ impl World {
         match told {
             Told::Joined(ticket, standing, after_ms) => {
                 let seq = ticket.seq;
-                self.fact(&Fact::Told { fan, seq, asked_us: request.asked_us });
+                self.fact(&Fact::Told { fan, seq });
                 self.fans[fan].ticket = Some(ticket);
                 self.fans[fan].tries = 0;
                 self.fans[fan].since_us = self.now_us();

@@ -48,13 +48,33 @@ pub(super) enum Event {
     Ends(usize),
     /// A copy of the data of Redis is made, for this fault.
     Copied(usize),
-    Connected { instance: usize, life: u64, reply: Answer<u64> },
-    CallArrives { connection: u64, words: Vec<Vec<u8>>, reply: Answer<Value> },
+    Connected {
+        instance: usize,
+        life: u64,
+        reply: Answer<u64>,
+    },
+    CallArrives {
+        connection: u64,
+        words: Vec<Vec<u8>>,
+        reply: Answer<Value>,
+    },
     /// A command comes a second time; nobody waits for the answer.
-    CallRepeated { words: Vec<Vec<u8>> },
-    CallReturns { connection: u64, answer: Value, reply: Answer<Value> },
-    ErrandArrives { instance: usize, life: u64, errand: Errand },
-    ErrandReturns { reply: Reply },
+    CallRepeated {
+        words: Vec<Vec<u8>>,
+    },
+    CallReturns {
+        connection: u64,
+        answer: Value,
+        reply: Answer<Value>,
+    },
+    ErrandArrives {
+        instance: usize,
+        life: u64,
+        errand: Errand,
+    },
+    ErrandReturns {
+        reply: Reply,
+    },
 }
 
 /// What a fan has asked.

@@ -8,8 +8,8 @@ use boxoffice_backends::simulation::{Answer as Later, Endpoint, Errand, Reply, R
 use redis::{Cmd, RedisError, Value};
 use tokio::sync::oneshot;
 
-use super::{Call, World};
 use super::message::{Answer, Event, Message};
+use super::{Call, World};
 use crate::digest::Digest;
 use crate::plan::{Fate, Peer, Way, What};
 use crate::redis::{Data, Server};

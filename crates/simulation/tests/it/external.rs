@@ -185,9 +185,7 @@ fn scripts_are_answered_as_a_real_server_answers_them() {
     let mut names = Names::default();
     let began = Instant::now();
     for (number, call) in calls.iter().enumerate() {
-        std::thread::sleep(
-            Duration::from_micros(call.at_us).saturating_sub(began.elapsed()),
-        );
+        std::thread::sleep(Duration::from_micros(call.at_us).saturating_sub(began.elapsed()));
         let words: Vec<Vec<u8>> = call.words.iter().map(|word| names.translate(word)).collect();
         let answer = ask(&mut connection, &words);
         let shown: Vec<_> = words[2..].iter().map(|word| String::from_utf8_lossy(word)).collect();

@@ -7,6 +7,7 @@ use boxoffice_domain::queue::SettingsChange;
 use boxoffice_domain::time::Timestamp;
 use simulation::check::rules;
 use simulation::plan::{Fate, Group, Habit, Peer, Plan, Polls, Way, What, Which};
+use simulation::swarm::{Mode, Scope, plan};
 use simulation::timeline::EPOCH_MS;
 
 use crate::common::{assert_holds, broken, empty_places, fan, history};
@@ -51,12 +52,12 @@ fn s01b_a_split_after_a_steady_stream() {
 #[test]
 fn s02_one_that_this_redis_never_knew() {
     let plan = Plan::calm(2)
-        .lasts(40)
-        .breaks((5_000, 40_000), cut(Which::only(C), Peer::Redis, Fate::Lost))
+        .lasts(80)
+        .breaks((5_000, 80_000), cut(Which::only(C), Peer::Redis, Fate::Lost))
         .breaks((8_000, 8_000), What::Flush)
-        .breaks((15_000, 40_000), cut(Which::but(C), Peer::Store, Fate::Lost))
-        .joins(20, (1_000, 38_000), Some(A))
-        .joins(20, (1_000, 38_000), Some(C));
+        .breaks((15_000, 80_000), cut(Which::but(C), Peer::Store, Fate::Lost))
+        .joins(20, (1_000, 78_000), Some(A))
+        .joins(20, (1_000, 78_000), Some(C));
     let report = history(&plan);
     println!("s02: {} joins, twice {}", report.counts.joins, broken(&report, rules::NUMBER_TWICE));
     assert_holds(&report);
@@ -122,13 +123,18 @@ fn s06_answered_and_killed() {
 
 #[test]
 fn s07_a_dead_clock_that_was_ahead() {
-    let mut plan = Plan::calm(7)
-        .lasts(50)
-        .breaks((10_000, 50_000), What::Kill(A))
-        .with(Group { count: 200, from_ms: 1_000, over_ms: 20_000, at: None, habit: Habit::WAITS });
+    let mut plan = Plan::calm(7).lasts(50).breaks((10_000, 50_000), What::Kill(A)).with(Group {
+        count: 200,
+        from_ms: 1_000,
+        over_ms: 20_000,
+        at: None,
+        habit: Habit::WAITS,
+    });
     plan.clocks_ahead_ms = vec![3_600_000, 0, 0];
     // The others have started before it; whoever ticks may admit.
-    plan = plan.breaks((0, 3_000), What::Kill(A));
+    plan = plan
+        .breaks((0, 3_000), What::Kill(A))
+        .breaks((5_000, 9_000), cut(Which::but(A), Peer::Store, Fate::Refused));
     plan.turn = Duration::ZERO;
     plan.liveness = true;
     let report = history(&plan);
@@ -138,14 +144,11 @@ fn s07_a_dead_clock_that_was_ahead() {
 
 #[test]
 fn s08_the_bound_without_any_fault() {
-    for seed in [22] {
-        let scope = simulation::swarm::Scope {
-            mode: simulation::swarm::Mode::None,
-            seconds: 60,
-            clients: 200,
-        };
-        let report = history(&simulation::swarm::plan(seed, scope));
-        println!("s08: {:?}", report.violations);
+    let scope = Scope { mode: Mode::None, seconds: 60, clients: 200 };
+    // Of the first 300 seeds, the first that broke it.
+    for seed in [22, 31, 41] {
+        let report = history(&plan(seed, scope));
+        println!("s08: seed {seed}: {:?}", report.violations);
         assert_holds(&report);
     }
 }
@@ -189,19 +192,16 @@ fn s09_seen_just_before_the_window_ends() {
 fn s10_an_opening_that_is_put_off() {
     let mut after = 0;
     for seed in 0..40 {
-        let mut plan = Plan::calm(seed)
-            .lasts(30)
-            .joins(20, (1_000, 10_000), None)
-            .breaks(
-                (19_900 + seed * 5, 0),
-                What::Change(
-                    seed as usize % 3,
-                    SettingsChange {
-                        opens_at: Some(Some(Timestamp(EPOCH_MS + 60_000))),
-                        ..SettingsChange::default()
-                    },
-                ),
-            );
+        let mut plan = Plan::calm(seed).lasts(30).joins(20, (1_000, 10_000), None).breaks(
+            (19_900 + seed * 5, 0),
+            What::Change(
+                seed as usize % 3,
+                SettingsChange {
+                    opens_at: Some(Some(Timestamp(EPOCH_MS + 60_000))),
+                    ..SettingsChange::default()
+                },
+            ),
+        );
         plan.queue.opens_at = Some(Timestamp(EPOCH_MS + 20_000));
         let report = history(&plan);
         after += broken(&report, rules::SHUT);
@@ -285,10 +285,11 @@ fn s14_commands_that_are_sent_again() {
     let mut twice = 0;
     for seed in 0..20 {
         let again = What::Twice { instances: Which::ALL, within_ms: 1_500 };
-        let plan = Plan::calm(seed)
-            .lasts(30)
-            .breaks((2_000, 28_000), again)
-            .joins(100, (1_000, 28_000), None);
+        let plan = Plan::calm(seed).lasts(30).breaks((2_000, 28_000), again).joins(
+            100,
+            (1_000, 28_000),
+            None,
+        );
         let plan = (0..40).fold(plan, |plan, flush| {
             plan.breaks((5_000 + 500 * flush + 13 * seed, 0), What::Flush)
         });
@@ -314,7 +315,9 @@ fn s15_a_large_block_and_then_one_without_redis() {
 
 #[test]
 fn s16_paused_between_plan_and_step() {
-    for (seed, paused_ms) in (0..12).map(|seed| (seed, if seed % 4 == 3 { 600_000 } else { 10_000 })) {
+    for (seed, paused_ms) in
+        (0..12).map(|seed| (seed, if seed % 4 == 3 { 600_000 } else { 10_000 }))
+    {
         let slow = What::Slow {
             instances: Which::only(A),
             peer: Peer::Store,

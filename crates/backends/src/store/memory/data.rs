@@ -80,6 +80,7 @@ impl Data {
     }
 
     /// The database's time.
+    #[allow(dead_code, reason = "no operation asks for it yet")]
     pub(super) fn database_now(&self) -> Timestamp {
         self.time.now()
     }
