@@ -23,6 +23,6 @@ pub use tasks::{Lost, Tasks};
 pub mod simulation {
     pub use crate::planted::{Bug, plant};
     pub use crate::sequencer::simulated::{Answer, Endpoint, SimulatedRedis};
-    pub use crate::store::distant::{Distant, Errand, Reply, Road};
+    pub use crate::store::distant::{Distant, Errand, Executed, Reply, Road};
     pub use crate::tasks::gate::Gate;
 }

@@ -2,10 +2,19 @@
 
 /// A mistake in the code that can be switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "simulation"), allow(dead_code, unreachable_pub))]
+#[cfg_attr(
+    not(feature = "simulation"),
+    allow(dead_code, unreachable_pub, reason = "nobody can switch one on")
+)]
 pub enum Bug {
     /// A step of admission is made durable whatever was admitted since it was planned.
     NoCompareAndSet,
+}
+
+impl Bug {
+    /// All of them.
+    #[cfg(feature = "simulation")]
+    pub const ALL: &[Self] = &[Self::NoCompareAndSet];
 }
 
 #[cfg(feature = "simulation")]
@@ -23,6 +32,8 @@ mod switch {
         PLANTED.set(bug);
     }
 
+    /// Whether the mistake is switched on.
+    #[allow(dead_code, reason = "nothing is planted yet")]
     pub(crate) fn planted(bug: Bug) -> bool {
         PLANTED.get() == Some(bug)
     }
@@ -31,9 +42,11 @@ mod switch {
 #[cfg(feature = "simulation")]
 pub use switch::plant;
 #[cfg(feature = "simulation")]
+#[allow(unused_imports, reason = "nothing is planted yet")]
 pub(crate) use switch::planted;
 
 /// Whether the mistake is switched on.
+#[allow(dead_code, reason = "nothing is planted yet")]
 #[cfg(not(feature = "simulation"))]
 pub(crate) const fn planted(_bug: Bug) -> bool {
     false

@@ -3,9 +3,11 @@
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::{ClockCheck, MemoryStore, Outbox, SqliteStore, Store};
 use crate::{Fault, Tasks};
@@ -17,16 +19,19 @@ pub trait Road: Send + Sync {
     fn carry(&self, errand: Errand);
 }
 
+/// What becomes of an operation.
+pub type Executed = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
 /// An operation on its way to the store.
 pub struct Errand {
     /// What it does.
     pub operation: &'static str,
-    work: Box<dyn FnOnce(Option<Fault>) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send>,
+    work: Box<dyn FnOnce(Option<Fault>) -> Executed + Send>,
 }
 
 impl Errand {
     /// Executes the operation. Whoever asked gets the answer when the reply is delivered.
-    pub fn run(self) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
+    pub fn run(self) -> Executed {
         (self.work)(None)
     }
 
@@ -88,21 +93,22 @@ impl Near {
 pub struct Distant {
     pub(super) near: Near,
     road: Arc<dyn Road>,
+    patience: Duration,
     tasks: Tasks,
     clock_check: ClockCheck,
 }
 
 impl Distant {
-    /// A store for one process, at the end of this road. A store that is distant already, or has a
-    /// server of its own, cannot be put there.
-    pub fn new(store: Store, road: Arc<dyn Road>) -> Option<Arc<Self>> {
+    /// A store for one process, at the end of this road, whose answers are waited for no longer than
+    /// `patience`. A store that is distant already, or has a server of its own, cannot be put there.
+    pub fn new(store: Store, road: Arc<dyn Road>, patience: Duration) -> Option<Arc<Self>> {
         let near = match store {
             Store::Sqlite(store) => Near::Sqlite(store),
             Store::Memory(store) => Near::Memory(store),
             Store::Mysql(_) | Store::Distant(_) => return None,
         };
         let (tasks, clock_check) = (Tasks::default(), ClockCheck::default());
-        Some(Arc::new(Self { near, road, tasks, clock_check }))
+        Some(Arc::new(Self { near, road, patience, tasks, clock_check }))
     }
 
     /// How the clock of the process compares with that of the store.
@@ -138,9 +144,14 @@ impl Distant {
             }))
         };
         self.road.carry(Errand { operation, work: Box::new(|refused| Box::pin(run(refused))) });
-        match answer.await {
-            Ok(answer) => answer,
-            Err(_) => pending().await,
-        }
+        let answer = async {
+            match answer.await {
+                Ok(answer) => answer,
+                Err(_) => pending().await,
+            }
+        };
+        timeout(self.patience, answer).await.unwrap_or_else(|_| {
+            Err(Fault::OutcomeUnknown("no answer from the store in time".into()).into())
+        })
     }
 }

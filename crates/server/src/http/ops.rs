@@ -64,9 +64,12 @@ pub(super) async fn ready(State(app): State<AppState>) -> Response {
         status: if fault.is_none() { HealthStatus::Up } else { HealthStatus::Down },
         detail: fault,
     };
-    let store_fault = app.store.stats().fault().map(|_| match &app.store {
-        Store::Sqlite(_) | Store::Memory(_) => "the last write failed",
-        Store::Mysql(_) => "the database does not answer as it should",
+    let store_fault = app.store.stats().fault().map(|_| {
+        if matches!(app.store, Store::Mysql(_)) {
+            "the database does not answer as it should"
+        } else {
+            "the last write failed"
+        }
     });
     let events_wait = app.events_wait.load(Ordering::Relaxed);
     let mut dependencies = vec![

@@ -631,7 +631,7 @@ fn a_file_that_is_not_our_store_is_left_as_it_is() {
     run(&data, &["migrate"]).ok();
     sql(&data, "PRAGMA user_version = 99");
     refused(&["schema version 99", "knows 4", "newer boxoffice"]);
-    sql(&data, "PRAGMA user_version = 3");
+    sql(&data, "PRAGMA user_version = 4");
     run(&data, &["audit"]).ok();
 }
 

@@ -1,0 +1,124 @@
+//! Checkers: each holds what happens against one promise.
+
+mod admission;
+mod order;
+mod sale;
+
+use std::fmt;
+
+use boxoffice_domain::ids::ReservationId;
+use boxoffice_domain::invariant::Finding;
+use boxoffice_domain::queue::{QueueSettings, SettingsChange};
+use boxoffice_domain::sales::ReservationState;
+use boxoffice_domain::time::Timestamp;
+
+use crate::instance::Standing;
+use crate::plan::Plan;
+
+/// Something that has happened. Times are microseconds since the beginning.
+#[derive(Clone, Debug)]
+pub(crate) enum Fact {
+    /// An instance has given a number. Whether the fan hears of it is another matter.
+    Numbered { fan: usize, seq: u64, asked_us: u64, instance: usize },
+    /// A fan has heard which number it is.
+    Told { fan: usize, seq: u64 },
+    /// A fan has heard where the ticket stands.
+    Stands { fan: usize, seq: u64, standing: Standing, asked_us: u64, polls: bool },
+    /// A fan polls no more for a while.
+    Away { fan: usize },
+    /// A fan has asked to pay or to leave: the ticket may be over from now on.
+    MayEnd { fan: usize },
+    /// A fan has paid or left, and has been told so.
+    Ended { fan: usize },
+    /// The store has recorded a step of admission. `gone` of the numbers had left. `at` is its time,
+    /// `database` the time that the store had.
+    Step {
+        from: u64,
+        upto: u64,
+        gone: u64,
+        at: Timestamp,
+        database: Timestamp,
+        settings: QueueSettings,
+    },
+    /// The store was looked at: it has handed out the numbers up to `watermark`.
+    Looked { watermark: u64 },
+    /// An operator was told that the queue is changed.
+    Changed { change: SettingsChange },
+    /// An audit of the code itself has found this.
+    Audited(Finding),
+    /// At the end: what has become of a reservation that a fan was told is paid.
+    PaidInTheEnd { fan: usize, reservation: ReservationId, state: Option<ReservationState> },
+    /// At the end: a fan who polls has not been let in.
+    StillWaits { fan: usize, seq: u64, since_us: u64 },
+}
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which promise.
+    pub rule: &'static str,
+    /// When, in microseconds since the beginning.
+    pub at_us: u64,
+    /// How, in words.
+    pub how: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>8} ms  {}: {}", self.at_us / 1_000, self.rule, self.how)
+    }
+}
+
+/// Holds what happens against one promise.
+pub(crate) trait Checker {
+    /// Something has happened.
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>);
+
+    /// Nothing happens any more.
+    fn end(&mut self, _now_us: u64, _broken: &mut Vec<Violation>) {}
+}
+
+/// All checkers, for a plan.
+pub(crate) fn checkers(plan: &Plan) -> Vec<Box<dyn Checker>> {
+    vec![
+        Box::new(order::NumbersOnce::default()),
+        Box::new(order::PlacesShrink::default()),
+        Box::new(order::InOrder::new(plan)),
+        Box::new(order::FromTheStore::default()),
+        Box::new(admission::Rate::default()),
+        Box::new(admission::Vouched),
+        Box::new(admission::Bound::new(plan)),
+        Box::new(admission::Gated::default()),
+        Box::new(admission::LetIn::new(plan)),
+        Box::new(sale::Audit),
+        Box::new(sale::Acknowledged),
+    ]
+}
+
+/// The rules by name, as they stand in violations.
+pub mod rules {
+    /// A number is given to one ticket only.
+    pub const NUMBER_TWICE: &str = "a number twice";
+    /// A place never grows.
+    pub const PLACE_GREW: &str = "a place grew";
+    /// First come, first served.
+    pub const OVERTAKEN: &str = "overtaken";
+    /// Only the store hands out numbers.
+    pub const UNKNOWN_TO_STORE: &str = "a number that the store has not handed out";
+    /// Times of admission are within a bound of the store's.
+    pub const TIME_APART: &str = "admitted at another time";
+    /// The rate is kept.
+    pub const TOO_FAST: &str = "admitted too fast";
+    /// `max_active` is kept.
+    pub const TOO_MANY: &str = "too many active";
+    /// A queue that is paused or not open admits nobody.
+    pub const SHUT: &str = "admitted while shut";
+    /// Whoever polls is let in.
+    pub const NOT_LET_IN: &str = "not let in";
+    /// Whoever polls is not passed over.
+    pub const PASSED_OVER: &str = "passed over";
+    /// The audits of the code find nothing.
+    pub const AUDIT: &str = "audit";
+    /// What was acknowledged is there.
+    pub const LOST: &str = "lost";
+}

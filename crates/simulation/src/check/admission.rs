@@ -1,0 +1,239 @@
+//! How fast, how many, when, and whether at all.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use boxoffice_domain::queue::{Ending, QueueSettings, SettingsChange};
+
+use super::{Checker, Fact, Violation, rules};
+use crate::instance::Standing;
+use crate::plan::Plan;
+use crate::timeline::EPOCH_MS;
+
+/// The rate, with what a full bucket adds, and once more for clocks that differ and calls that take
+/// a while.
+#[derive(Default)]
+pub(super) struct Rate {
+    credit: f64,
+    filled_us: Option<u64>,
+    /// The highest rate of the last second: a change takes a moment to be heard.
+    rate: f64,
+    rate_before: (f64, u64),
+}
+
+impl Checker for Rate {
+    #[expect(clippy::cast_precision_loss, reason = "counts of a history are small")]
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        let Fact::Step { from, upto, gone, settings, .. } = fact else { return };
+        if (settings.admit_per_second - self.rate).abs() > f64::EPSILON {
+            self.rate_before = (self.rate, now_us);
+            self.rate = settings.admit_per_second;
+        }
+        let old = if now_us < self.rate_before.1 + 3_000_000 { self.rate_before.0 } else { 0.0 };
+        let rate = self.rate.max(old);
+        let capacity = 2.0 * (rate / 2.0).max(2.0) + 1.0;
+        let elapsed_s = match self.filled_us {
+            Some(filled_us) => (now_us - filled_us) as f64 / 1e6,
+            None => f64::INFINITY,
+        };
+        self.filled_us = Some(now_us);
+        self.credit = (self.credit + rate * elapsed_s).min(capacity);
+        let admitted = (upto - from - gone) as f64;
+        self.credit -= admitted;
+        if self.credit < 0.0 {
+            let how = format!("{from} to {upto} at {rate} a second, {:.1} too many", -self.credit);
+            broken.push(Violation { rule: rules::TOO_FAST, at_us: now_us, how });
+            self.credit = 0.0;
+        }
+    }
+}
+
+/// Times of admission are within a bound of the store's: a clock that is off does not decide.
+pub(super) struct Vouched;
+
+/// What may be off, and as long again for a step that is on its way, in milliseconds.
+const APART_MS: i64 = 2_000;
+
+impl Checker for Vouched {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        let Fact::Step { upto, at, database, .. } = fact else { return };
+        let apart_ms = at.0 - database.0;
+        if apart_ms.abs() > APART_MS {
+            let how = format!("the step to {upto} is {apart_ms} ms ahead of the store");
+            broken.push(Violation { rule: rules::TIME_APART, at_us: now_us, how });
+        }
+    }
+}
+
+/// What is known of a number that was admitted.
+struct Active {
+    admitted_us: u64,
+    seen_us: Option<u64>,
+    ended_us: Option<u64>,
+}
+
+/// `max_active`: of those admitted within the claim window, or seen within it.
+pub(super) struct Bound {
+    claim_window_us: u64,
+    active_us: u64,
+    /// By number. Who it is, is known of those who were told.
+    admitted: BTreeMap<u64, Active>,
+    numbers: BTreeMap<usize, u64>,
+    ended: BTreeMap<u64, u64>,
+}
+
+/// Who is seen so long before the end of the claim window is known to all in time, in microseconds.
+const KNOWN_US: u64 = 600_000;
+
+impl Bound {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let us = |time: Duration| time.as_micros() as u64;
+        Self {
+            claim_window_us: us(plan.queue.claim_window),
+            active_us: us(plan.queue.active_ttl),
+            admitted: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            ended: BTreeMap::new(),
+        }
+    }
+
+    /// How many are active at least: for those about whom instances may differ, the milder holds.
+    fn active(&self, now_us: u64) -> u64 {
+        let active = |active: &&Active| {
+            let age_us = now_us - active.admitted_us;
+            if active.ended_us.is_some() || age_us + 100_000 >= self.active_us {
+                return false;
+            }
+            let in_time = |seen_us: u64| {
+                seen_us + KNOWN_US < active.admitted_us + self.claim_window_us
+                    && seen_us + KNOWN_US < now_us
+            };
+            age_us + KNOWN_US < self.claim_window_us || active.seen_us.is_some_and(in_time)
+        };
+        self.admitted.values().filter(active).count() as u64
+    }
+}
+
+impl Checker for Bound {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        match fact {
+            Fact::Told { fan, seq, .. } => {
+                self.numbers.insert(*fan, *seq);
+            }
+            Fact::Stands { seq, standing: Standing::Active, .. } => {
+                if let Some(active) = self.admitted.get_mut(seq) {
+                    active.seen_us.get_or_insert(now_us);
+                }
+            }
+            // Others may know it before the fan does.
+            Fact::MayEnd { fan } | Fact::Ended { fan } => {
+                if let Some(seq) = self.numbers.get(fan) {
+                    self.ended.insert(*seq, now_us);
+                    if let Some(active) = self.admitted.get_mut(seq) {
+                        active.ended_us = Some(now_us);
+                    }
+                }
+            }
+            Fact::Step { from, upto, settings, .. } => {
+                for seq in from + 1..=*upto {
+                    let ended_us = self.ended.get(&seq).copied();
+                    let active = Active { admitted_us: now_us, seen_us: None, ended_us };
+                    self.admitted.insert(seq, active);
+                }
+                let Some(max) = settings.max_active else { return };
+                let active = self.active(now_us);
+                if active > max {
+                    let how = format!("{active} after {from} to {upto}; {max} are allowed");
+                    broken.push(Violation { rule: rules::TOO_MANY, at_us: now_us, how });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Nobody is admitted once an operator was told that the queue is paused, or opens later.
+#[derive(Default)]
+pub(super) struct Gated {
+    told: Vec<(u64, SettingsChange)>,
+}
+
+impl Checker for Gated {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        match fact {
+            Fact::Changed { change } => self.told.push((now_us, change.clone())),
+            Fact::Step { from, upto, settings, .. } => {
+                let QueueSettings { paused, opens_at, .. } = settings;
+                let told = |of: fn(&SettingsChange) -> bool| {
+                    self.told.iter().rev().find(|(_, change)| of(change)).map(|(at_us, _)| *at_us)
+                };
+                let paused_us = told(|change| change.paused.is_some()).filter(|_| *paused);
+                let opens_us = told(|change| change.opens_at.is_some()).filter(|_| {
+                    // A clock may be ahead by a second.
+                    let open_ms = opens_at.map_or(i64::MIN, |at| at.0 - EPOCH_MS);
+                    (now_us / 1_000) as i64 + 1_000 < open_ms
+                });
+                if let Some(told_us) = paused_us.or(opens_us) {
+                    let how = format!(
+                        "{from} to {upto}, though the operator was told at {} ms",
+                        told_us / 1_000
+                    );
+                    broken.push(Violation { rule: rules::SHUT, at_us: now_us, how });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whoever polls is let in: nobody is over without having been active, and at the end of a history in
+/// which everybody had time enough, nobody waits.
+pub(super) struct LetIn {
+    liveness: bool,
+    claim_window_us: u64,
+    active: BTreeMap<usize, bool>,
+    /// When fans who poll were heard of last; gone for those who went away.
+    polled_us: BTreeMap<usize, u64>,
+}
+
+impl LetIn {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            liveness: plan.liveness,
+            claim_window_us: plan.queue.claim_window.as_micros() as u64,
+            active: BTreeMap::new(),
+            polled_us: BTreeMap::new(),
+        }
+    }
+}
+
+impl Checker for LetIn {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        match fact {
+            Fact::Away { fan } => {
+                self.polled_us.remove(fan);
+            }
+            Fact::Stands { fan, seq, standing, polls: true, .. } => {
+                match standing {
+                    Standing::Active => {
+                        self.active.insert(*fan, true);
+                    }
+                    Standing::Over(Ending::TimedOut) if !self.active.contains_key(fan) => {
+                        let polled = self.polled_us.get(fan);
+                        if polled.is_some_and(|at_us| now_us - at_us < self.claim_window_us) {
+                            let how = format!("fan {fan} with {seq} polled and was never let in");
+                            broken.push(Violation { rule: rules::PASSED_OVER, at_us: now_us, how });
+                        }
+                    }
+                    _ => {}
+                }
+                self.polled_us.insert(*fan, now_us);
+            }
+            Fact::StillWaits { fan, seq, since_us } if self.liveness => {
+                let how = format!("fan {fan} with {seq} has polled since {} ms", since_us / 1_000);
+                broken.push(Violation { rule: rules::NOT_LET_IN, at_us: now_us, how });
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Numbers and places.
+
+use std::collections::BTreeMap;
+
+use super::{Checker, Fact, Violation, rules};
+use crate::instance::Standing;
+use crate::plan::Plan;
+
+/// A number is given to one ticket only.
+#[derive(Default)]
+pub(super) struct NumbersOnce {
+    given: BTreeMap<u64, (usize, u64)>,
+}
+
+impl Checker for NumbersOnce {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        let Fact::Numbered { fan, seq, instance, .. } = fact else { return };
+        if let Some((first, at_us)) = self.given.insert(*seq, (*fan, now_us)) {
+            let how = format!(
+                "{seq} by instance {instance} to fan {fan}, and at {} ms to fan {first}",
+                at_us / 1_000
+            );
+            broken.push(Violation { rule: rules::NUMBER_TWICE, at_us: now_us, how });
+        }
+    }
+}
+
+/// Only the store hands out numbers: each that was given is below its watermark.
+#[derive(Default)]
+pub(super) struct FromTheStore {
+    watermark: u64,
+    /// The highest number that was given since the store was looked at, and to whom.
+    highest: Option<(u64, usize, u64)>,
+}
+
+impl Checker for FromTheStore {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        match fact {
+            Fact::Numbered { fan, seq, .. } => {
+                self.highest = self.highest.max(Some((*seq, *fan, now_us)));
+            }
+            Fact::Looked { watermark } => {
+                self.watermark = *watermark;
+                if let Some((seq, fan, at_us)) = self.highest.take()
+                    && seq > self.watermark
+                {
+                    let how = format!("fan {fan} has {seq}, the store has given {watermark}");
+                    broken.push(Violation { rule: rules::UNKNOWN_TO_STORE, at_us, how });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A place never grows, and nobody who was let in waits again.
+#[derive(Default)]
+pub(super) struct PlacesShrink {
+    /// The last standing of each fan, and when the answer had come.
+    last: BTreeMap<(usize, u64), (Standing, u64)>,
+}
+
+impl Checker for PlacesShrink {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        let Fact::Stands { fan, seq, standing, asked_us, .. } = fact else { return };
+        let rank = |standing: &Standing| match standing {
+            Standing::Waiting(number) => *number,
+            Standing::Active | Standing::Over(_) => 0,
+        };
+        let before = self.last.insert((*fan, *seq), (*standing, now_us));
+        if let Some((before, heard_us)) = before
+            && *asked_us >= heard_us
+            && rank(standing) > rank(&before)
+        {
+            let how = format!("fan {fan} with {seq}: {before:?}, then {standing:?}");
+            broken.push(Violation { rule: rules::PLACE_GREW, at_us: now_us, how });
+        }
+    }
+}
+
+/// Who has an answer before somebody else asks has the lower number, within the documented bound.
+pub(super) struct InOrder {
+    /// How many may be overtaken by one number.
+    allowed: u64,
+    /// The numbers that fans have heard.
+    told: BTreeMap<u64, u64>,
+}
+
+impl InOrder {
+    pub(super) const fn new(_plan: &Plan) -> Self {
+        // What is left of a block; see the table of promises.
+        Self { allowed: 96, told: BTreeMap::new() }
+    }
+}
+
+impl Checker for InOrder {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        match fact {
+            Fact::Told { seq, .. } => {
+                self.told.entry(*seq).or_insert(now_us);
+            }
+            Fact::Numbered { fan, seq, asked_us, .. } => {
+                let overtaken = self.told.range(seq + 1..).filter(|(_, told)| *told < asked_us);
+                let overtaken = overtaken.count() as u64;
+                if overtaken > self.allowed {
+                    let how = format!("fan {fan} with {seq} overtakes {overtaken}");
+                    broken.push(Violation { rule: rules::OVERTAKEN, at_us: now_us, how });
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Plans drawn from a seed. Each history has a few kinds of faults and fans and not all of them at
+//! once: what happens everywhere at the same time hides what happens alone.
+
+use std::time::Duration;
+
+use boxoffice_domain::queue::SettingsChange;
+use boxoffice_domain::time::Timestamp;
+
+use crate::plan::{Fate, Fault, Group, Habit, Peer, Plan, Polls, StoreKind, Way, What, Which};
+use crate::random::Stream;
+use crate::timeline::EPOCH_MS;
+
+/// Which faults there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// None.
+    None,
+    /// All through the history; nobody has to be let in.
+    Safety,
+    /// In its first half; then everybody who is there has to be let in.
+    Liveness,
+    /// One of the three, by the seed.
+    Swarm,
+}
+
+/// What a run of histories is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// Which faults there are.
+    pub mode: Mode,
+    /// How long a history is.
+    pub seconds: u64,
+    /// How many fans come.
+    pub clients: u64,
+}
+
+/// The plan of a seed.
+pub fn plan(seed: u64, scope: Scope) -> Plan {
+    let mut dice = Stream::new(seed, "plan", 0);
+    let mode = match scope.mode {
+        Mode::Swarm => match dice.below(10) {
+            0 => Mode::None,
+            1..=3 => Mode::Liveness,
+            _ => Mode::Safety,
+        },
+        mode => mode,
+    };
+    let mut plan = Plan::calm(seed);
+    plan.length_ms = scope.seconds * 1_000;
+    settings(&mut plan, &mut dice);
+    plan.crowd = crowd(&plan, scope.clients, &mut Stream::new(seed, "crowd", 0));
+    if mode != Mode::None {
+        let until_ms = if mode == Mode::Liveness { plan.length_ms / 2 } else { plan.length_ms };
+        plan.faults = faults(&plan, until_ms, &mut Stream::new(seed, "faults", 0));
+    }
+    if mode == Mode::Liveness {
+        make_live(&mut plan, scope.clients);
+    }
+    plan
+}
+
+fn settings(plan: &mut Plan, dice: &mut Stream) {
+    plan.instances = *dice.pick(&[1, 2, 3, 3, 3, 4]);
+    plan.queue.admit_per_second = *dice.pick(&[0.5, 2.0, 5.0, 10.0, 10.0, 30.0, 100.0]);
+    plan.queue.max_active = dice.percent(50).then(|| dice.between(5, 60));
+    plan.queue.claim_window = Duration::from_millis(dice.between(5_000, 30_000));
+    plan.queue.active_ttl = Duration::from_millis(dice.between(30_000, 300_000));
+    plan.store = if dice.percent(20) { StoreKind::Sqlite } else { StoreKind::Memory };
+    plan.call_timeout = Duration::from_millis(dice.between(100, 500));
+    plan.turn = Duration::from_millis(*dice.pick(&[0, 90, 90]));
+    plan.yields = *dice.pick(&[0, 8, 64]);
+    plan.seats = *dice.pick(&[10, 100, 400]);
+    plan.hold = Duration::from_millis(dice.between(5_000, 60_000));
+    let apart_ms = *dice.pick(&[0, 20, 400]);
+    let ahead = |dice: &mut Stream| dice.below(2 * apart_ms + 1) as i64 - apart_ms as i64;
+    plan.clocks_ahead_ms = (0..plan.instances).map(|_| ahead(dice)).collect();
+    let slowness = *dice.pick(&[1, 1, 4]);
+    plan.latency_us = [(80, 400 * slowness), (300, 3_000 * slowness), (200, 20_000)];
+}
+
+fn crowd(plan: &Plan, clients: u64, dice: &mut Stream) -> Vec<Group> {
+    let habits = [
+        Habit { buys: 80, ..Habit::WAITS },
+        Habit { buys: 50, roams: 50, ..Habit::WAITS },
+        Habit { polls: Polls::Every(3_000), buys: 50, ..Habit::WAITS },
+        Habit { leaves: 40, wanders: 30, buys: 50, ..Habit::WAITS },
+        Habit::JOINS,
+        Habit { roams: 100, buys: 50, wanders: 50, ..Habit::WAITS },
+    ];
+    let kinds = dice.between(1, 4);
+    (0..kinds)
+        .map(|_| {
+            let from_ms = dice.between(200, plan.length_ms / 2);
+            let over_ms = *dice.pick(&[100, 1_000, plan.length_ms / 3, plan.length_ms / 2]);
+            Group {
+                count: (clients / kinds).max(1) as usize,
+                from_ms,
+                over_ms,
+                at: dice.percent(20).then(|| dice.below(plan.instances as u64) as usize),
+                habit: *dice.pick(&habits),
+            }
+        })
+        .collect()
+}
+
+fn faults(plan: &Plan, until_ms: u64, dice: &mut Stream) -> Vec<Fault> {
+    const KINDS: u64 = 16;
+    let kinds: Vec<u64> = (0..KINDS).filter(|_| dice.percent(30)).collect();
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    let count = dice.between(1, 6);
+    let mut faults = Vec::new();
+    for _ in 0..count {
+        let kind = *dice.pick(&kinds);
+        let longest_ms = *dice.pick(&[300, 3_000, until_ms / 2]);
+        let from_ms = dice.between(100, until_ms.saturating_sub(200).max(101));
+        let until = (from_ms + dice.between(50, longest_ms.max(51))).min(until_ms);
+        let what = draw(plan, kind, dice);
+        let until_ms = if is_at_once(&what) { from_ms } else { until };
+        faults.push(Fault { from_ms, until_ms, what });
+    }
+    faults.sort_by_key(|fault| fault.from_ms);
+    faults
+}
+
+const fn is_at_once(what: &What) -> bool {
+    matches!(
+        what,
+        What::Flush
+            | What::Failover { .. }
+            | What::RedisClock(_)
+            | What::Clock(..)
+            | What::Change(..)
+    )
+}
+
+fn draw(plan: &Plan, kind: u64, dice: &mut Stream) -> What {
+    let instance = dice.below(plan.instances as u64) as usize;
+    let instances = match dice.below(3) {
+        0 => Which::ALL,
+        1 => Which::only(instance),
+        _ => Which::but(instance),
+    };
+    let way = *dice.pick(&[Way::Both, Way::Both, Way::To, Way::Back]);
+    let fate = *dice.pick(&[Fate::Lost, Fate::Late, Fate::Refused]);
+    match kind {
+        0 => What::Cut { instances, peer: Peer::Redis, way, fate },
+        1 => What::Cut { instances, peer: Peer::Store, way, fate },
+        2 | 3 => {
+            let peer = if kind == 2 { Peer::Redis } else { Peer::Store };
+            let high = *dice.pick(&[20, 300, 1_200]);
+            let (there_ms, back_ms) = match dice.below(3) {
+                0 => ((0, high), (0, 0)),
+                1 => ((0, 0), (high / 2, high)),
+                _ => ((0, high / 2), (0, high / 2)),
+            };
+            What::Slow { instances, peer, there_ms, back_ms }
+        }
+        4 => What::Flush,
+        5 => What::Restart { age_ms: dice.percent(50).then(|| dice.between(0, 5_000)) },
+        6 => What::Failover { lag_ms: dice.between(0, 2_000) },
+        7 => What::OutOfMemory,
+        8 => What::RedisClock(signed(dice, &[50, 2_000, 3_600_000])),
+        9 => What::Kill(instance),
+        10 => What::Stop(instance),
+        11 => What::Pause(instance),
+        12 => What::Clock(instance, signed(dice, &[300, 5_000, 3_600_000])),
+        13 => What::Change(instance, change(plan, dice)),
+        14 => What::StoreClock(signed(dice, &[300, 5_000])),
+        _ => What::Twice { instances, within_ms: *dice.pick(&[1, 50, 2_000]) },
+    }
+}
+
+fn signed(dice: &mut Stream, sizes: &[u64]) -> i64 {
+    let size = *dice.pick(sizes);
+    let size = dice.between(size / 2, size) as i64;
+    if dice.percent(50) { size } else { -size }
+}
+
+fn change(plan: &Plan, dice: &mut Stream) -> SettingsChange {
+    match dice.below(4) {
+        0 => SettingsChange::pause(true),
+        1 => SettingsChange::pause(false),
+        2 => {
+            let at_ms = dice.between(0, plan.length_ms) as i64;
+            let opens_at = Some(Some(Timestamp(EPOCH_MS + at_ms)));
+            SettingsChange { opens_at, ..SettingsChange::default() }
+        }
+        _ => {
+            let admit_per_second = Some(*dice.pick(&[1.0, 5.0, 50.0]));
+            SettingsChange { admit_per_second, ..SettingsChange::default() }
+        }
+    }
+}
+
+/// Gives everybody time to be let in once nothing is broken any more.
+fn make_live(plan: &mut Plan, clients: u64) {
+    plan.liveness = true;
+    plan.faults.retain(|fault| {
+        // What lasts longer than the history, as a pause by an operator, keeps everybody out.
+        !matches!(fault.what, What::Change(..) | What::Clock(..) | What::RedisClock(_))
+    });
+    plan.queue.admit_per_second = plan.queue.admit_per_second.max(10.0);
+    plan.queue.active_ttl = Duration::from_secs(10);
+    plan.queue.claim_window = plan.queue.claim_window.min(Duration::from_secs(8));
+    plan.queue.max_active = plan.queue.max_active.map(|max| max.max(30));
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+    #[expect(clippy::cast_sign_loss, reason = "a rate is above zero")]
+    let by_rate_ms = (clients as f64 / plan.queue.admit_per_second * 1_000.0) as u64;
+    let by_bound_ms = plan.queue.max_active.map_or(0, |max| clients.div_ceil(max) * 11_000);
+    plan.length_ms /= 2;
+    for group in &mut plan.crowd {
+        group.from_ms /= 2;
+        group.over_ms = (group.over_ms / 2).max(1);
+    }
+    plan.drain_ms = by_rate_ms.max(by_bound_ms) * 12 / 10 + 15_000;
+}

@@ -1,0 +1,416 @@
+//! The world of a history: networks, servers, instances and fans, and one loop that moves all of them.
+
+mod breaks;
+mod fan;
+mod message;
+mod network;
+mod process;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use boxoffice_backends::Fault as Failure;
+use boxoffice_backends::simulation::plant;
+use boxoffice_backends::store::{
+    DatabaseTime, Kept, MemoryStore, NewConcert, NewSeats, Seed, SqliteOptions, SqliteStore, Store,
+};
+use boxoffice_domain::ids::SeatId;
+use boxoffice_domain::time::Timestamp;
+
+use self::fan::Fan;
+use self::message::{Event, Message, Request};
+use self::network::Redis;
+use self::process::Process;
+use crate::check::{Checker, Fact, Violation, checkers};
+use crate::digest::Digest;
+use crate::instance::{Now, queue_name};
+use crate::plan::{Plan, StoreKind};
+use crate::random::Stream;
+use crate::timeline::{EPOCH_MS, Next, Outside, Timeline};
+
+/// What has happened in a history.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// What broke a promise.
+    pub violations: Vec<Violation>,
+    /// How often each fault of the plan changed what became of a message, a call or a process.
+    pub bites: Vec<u64>,
+    /// What was done.
+    pub counts: Counts,
+    /// The hash of all that happened.
+    pub digest: u64,
+    /// What was said to Redis, where it was to be kept.
+    pub calls: Vec<Call>,
+}
+
+/// A command that Redis has executed.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// When, in microseconds since the beginning.
+    pub at_us: u64,
+    /// The command.
+    pub words: Vec<Vec<u8>>,
+    /// What Redis has answered.
+    pub answer: redis::Value,
+}
+
+/// What was done in a history: one that did nothing shows nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Joins that got a number.
+    pub joins: u64,
+    /// The highest number that was given. What is above the count of joins is empty places.
+    pub highest: u64,
+    /// Polls that were answered.
+    pub polls: u64,
+    /// Fans who saw that they were let in.
+    pub seen: u64,
+    /// Holds.
+    pub holds: u64,
+    /// Payments.
+    pub payments: u64,
+    /// Steps of admission.
+    pub steps: u64,
+    /// Numbers admitted.
+    pub admitted: u64,
+    /// Commands that Redis executed.
+    pub redis_calls: u64,
+    /// Operations that the store executed.
+    pub store_calls: u64,
+    /// Requests that had no answer, or none that tells what happened.
+    pub unknown: u64,
+    /// Requests that were told to come again.
+    pub unavailable: u64,
+}
+
+/// Checkers look at the store this often, in microseconds.
+const LOOK_US: u64 = 100_000;
+/// The balancer asks instances whether they are ready this often, in microseconds.
+const PROBE_US: u64 = 500_000;
+/// What each fan has to spend.
+const POINTS: i64 = 1_000_000;
+
+/// See the module.
+pub struct World {
+    plan: Plan,
+    outside: Arc<Outside<Message>>,
+    timeline: Timeline<Message, Event>,
+    redis: Redis,
+    store: Store,
+    store_ahead_ms: Arc<AtomicI64>,
+    processes: Vec<Process>,
+    /// Which instances the balancer believes to be ready.
+    ready: Vec<bool>,
+    fans: Vec<Fan>,
+    seats: Vec<SeatId>,
+    requests: BTreeMap<u64, Request>,
+    last_request: u64,
+    /// Faults that are under way, by their place in the plan.
+    active: Vec<usize>,
+    /// Messages that come when a fault is over.
+    held: Vec<(usize, Event)>,
+    bites: Vec<u64>,
+    network_dice: Stream,
+    balancer_dice: Stream,
+    checkers: Vec<Box<dyn Checker>>,
+    violations: Vec<Violation>,
+    serving: u64,
+    calls: Vec<Call>,
+    counts: Counts,
+    digest: Digest,
+    /// Whether tasks may have been woken since they were left to themselves.
+    unsettled: bool,
+    traces: bool,
+}
+
+/// Runs a history.
+///
+/// # Errors
+/// Where the simulation itself cannot be set up.
+pub fn run(plan: &Plan, traces: bool) -> Result<Report, Failure> {
+    let failed = |why: &dyn std::fmt::Display| Failure::Unavailable(why.to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        // The world goes on when tasks have nothing left to do, and not before.
+        .event_interval(1 << 30)
+        .build()
+        .map_err(|error| failed(&error))?;
+    plant(plan.bug);
+    runtime.block_on(async {
+        let mut world = World::open(plan.clone(), traces).await?;
+        world.live().await?;
+        world.end().await
+    })
+}
+
+impl World {
+    async fn open(plan: Plan, traces: bool) -> Result<Self, Failure> {
+        let outside = Outside::new();
+        let store_ahead_ms = Arc::new(AtomicI64::new(0));
+        let time = {
+            let (outside, ahead) = (outside.clone(), store_ahead_ms.clone());
+            DatabaseTime::told_by(move || {
+                let elapsed_ms = (outside.now_us() / 1_000) as i64;
+                Timestamp(EPOCH_MS + elapsed_ms + ahead.load(Ordering::Relaxed))
+            })
+        };
+        let store = match plan.store {
+            StoreKind::Memory => Store::Memory(MemoryStore::open(&Kept::at(time))),
+            StoreKind::Sqlite => {
+                let directory = scratch(plan.seed);
+                let _ = std::fs::remove_dir_all(&directory);
+                Store::Sqlite(SqliteStore::open_inline(
+                    SqliteOptions {
+                        directory,
+                        batch_max: 256,
+                        queue_max: 16_384,
+                        observe: Arc::new(|_| {}),
+                    },
+                    time,
+                )?)
+            }
+        };
+        let now = Timestamp(EPOCH_MS);
+        store.create_queue(queue_name(), plan.queue.clone()).await?;
+        let fans: usize = plan.crowd.iter().map(|group| group.count).sum();
+        let concert = NewConcert {
+            name: "a concert".into(),
+            venue: "a hall".into(),
+            queue: queue_name(),
+            opens_at: Timestamp(EPOCH_MS - 1_000_000),
+            closes_at: Timestamp(EPOCH_MS + 100 * 3_600_000),
+        };
+        let session = (
+            Timestamp(EPOCH_MS + 100 * 3_600_000),
+            NewSeats { count: plan.seats.max(1), price: 100 },
+        );
+        let users = 1..=i64::try_from(fans.max(1)).unwrap_or(i64::MAX);
+        let seed = Seed { users, points: POINTS, concerts: vec![(concert, vec![session])] };
+        store.seed(seed, now).await?;
+        let catalog = store.catalog();
+        let seats = catalog
+            .concerts()
+            .flat_map(|concert| catalog.inventories(concert.id))
+            .flat_map(|inventory| inventory.snapshot().1)
+            .map(|seat| seat.id)
+            .collect();
+        let redis = Redis::new(plan.seed).map_err(|error| Failure::Corrupt(error.to_string()))?;
+        let checkers = checkers(&plan);
+        let mut world = Self {
+            timeline: Timeline::new(outside.clone()),
+            redis,
+            store,
+            store_ahead_ms,
+            processes: Vec::new(),
+            ready: vec![false; plan.instances],
+            fans: Vec::new(),
+            seats,
+            requests: BTreeMap::new(),
+            last_request: 0,
+            active: Vec::new(),
+            held: Vec::new(),
+            bites: vec![0; plan.faults.len()],
+            network_dice: Stream::new(plan.seed, "network", 0),
+            balancer_dice: Stream::new(plan.seed, "balancer", 0),
+            checkers,
+            violations: Vec::new(),
+            serving: 0,
+            calls: Vec::new(),
+            counts: Counts::default(),
+            digest: Digest::default(),
+            unsettled: true,
+            traces,
+            outside,
+            plan,
+        };
+        for instance in 0..world.plan.instances {
+            let ahead = world.plan.clocks_ahead_ms.get(instance).copied().unwrap_or(0);
+            world.processes.push(Process::new(ahead));
+            world.start(instance);
+        }
+        world.plan_faults();
+        world.invite();
+        world.timeline.at(LOOK_US, Event::Look);
+        world.timeline.at(PROBE_US / 10, Event::Probe);
+        Ok(world)
+    }
+
+    async fn live(&mut self) -> Result<(), Failure> {
+        let end_us = (self.plan.length_ms + self.plan.drain_ms) * 1_000;
+        loop {
+            let settle = std::mem::take(&mut self.unsettled);
+            match self.timeline.next(end_us, settle).await {
+                Next::Messages(messages) => {
+                    self.unsettled = true;
+                    for message in messages {
+                        self.hear(message).await?;
+                    }
+                }
+                Next::Event(event) => self.happen(event).await?,
+                Next::End => return Ok(()),
+            }
+        }
+    }
+
+    async fn happen(&mut self, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Look => {
+                self.look().await?;
+                let next_us = self.now_us() + LOOK_US;
+                self.timeline.at(next_us, Event::Look);
+            }
+            Event::Probe => {
+                for instance in 0..self.processes.len() {
+                    self.ready[instance] = self.processes[instance].is_ready();
+                }
+                let next_us = self.now_us() + PROBE_US;
+                self.timeline.at(next_us, Event::Probe);
+            }
+            Event::Start(instance) => {
+                if !self.processes[instance].is_up() {
+                    self.start(instance);
+                }
+            }
+            Event::Wakes(fan) => self.fan_wakes(fan),
+            Event::GivesUp(request) => self.fan_gives_up(request),
+            Event::RequestArrives(request) => self.request_arrives(request),
+            Event::ResponseArrives(request, told) => self.response_arrives(request, told),
+            Event::Begins(fault) => self.fault_begins(fault),
+            Event::Ends(fault) => self.fault_ends(fault),
+            Event::Copied(fault) => self.redis.copy(fault),
+            other => self.arrives(other),
+        }
+        Ok(())
+    }
+
+    async fn hear(&mut self, message: Message) -> Result<(), Failure> {
+        match message {
+            Message::Opened(instance, life, opened) => self.opened(instance, life, opened),
+            Message::Stopped(instance, life) => self.stopped(instance, life),
+            Message::Answered(request, told) => self.answered(request, told),
+            Message::Executed { instance, life, operation, reply } => {
+                self.counts.store_calls += 1;
+                self.digest.number(self.now_us());
+                self.digest.bytes(operation.as_bytes());
+                if operation.contains("advance") {
+                    self.look().await?;
+                }
+                self.executed(instance, life, reply);
+            }
+            Message::Connect { instance, life, reply } => self.connects(instance, life, reply),
+            Message::Call { connection, words, reply } => self.calls(connection, words, reply),
+            Message::Errand { instance, life, errand } => self.sends(instance, life, errand),
+        }
+        Ok(())
+    }
+
+    /// Looks who was admitted.
+    async fn look(&mut self) -> Result<(), Failure> {
+        let Some(queue) = self.store.queues().await?.pop() else { return Ok(()) };
+        let serving = self.serving;
+        for step in queue.log.iter().filter(|step| step.upto > serving) {
+            let from = self.serving;
+            self.serving = step.upto;
+            self.counts.steps += 1;
+            let gone = queue.left.range_cardinality(from + 1..=step.upto);
+            self.counts.admitted += step.upto - from - gone;
+            self.digest.number(step.upto);
+            self.digest.number(step.at.0.unsigned_abs());
+            let (upto, at) = (step.upto, step.at);
+            self.trace(|| format!("admitted {}..={upto}, at {}", from + 1, at.0 - EPOCH_MS));
+            let (database, settings) = (self.database_now(), queue.settings.clone());
+            self.fact(&Fact::Step { from, upto, gone, at, database, settings });
+        }
+        self.fact(&Fact::Looked { watermark: queue.watermark });
+        Ok(())
+    }
+
+    /// Tells the checkers.
+    fn fact(&mut self, fact: &Fact) {
+        let now_us = self.now_us();
+        for checker in &mut self.checkers {
+            checker.note(now_us, fact, &mut self.violations);
+        }
+    }
+
+    async fn end(mut self) -> Result<Report, Failure> {
+        self.look().await?;
+        let now = Timestamp(EPOCH_MS + (self.now_us() / 1_000) as i64);
+        for finding in self.store.audit(now).await? {
+            self.fact(&Fact::Audited(finding));
+        }
+        let running: Vec<_> =
+            self.processes.iter().filter_map(|process| process.instance.clone()).collect();
+        for instance in running {
+            for finding in instance.sequencer.audit(instance.clock.now()) {
+                self.fact(&Fact::Audited(finding));
+            }
+        }
+        for fan in 0..self.fans.len() {
+            if let Some(reservation) = self.fans[fan].paid {
+                let found = self.store.reservation(reservation).await?;
+                let state = found.map(|(reservation, _)| reservation.state);
+                self.fact(&Fact::PaidInTheEnd { fan, reservation, state });
+            }
+            if let Some((seq, since_us)) = self.fans[fan].waits()
+                && seq > self.serving
+            {
+                self.fact(&Fact::StillWaits { fan, seq, since_us });
+            }
+        }
+        let now_us = self.now_us();
+        for checker in &mut self.checkers {
+            checker.end(now_us, &mut self.violations);
+        }
+        self.redis.digest(&mut self.digest);
+        if matches!(self.plan.store, StoreKind::Sqlite) {
+            let _ = std::fs::remove_dir_all(scratch(self.plan.seed));
+        }
+        Ok(Report {
+            violations: self.violations,
+            bites: self.bites,
+            counts: self.counts,
+            digest: self.digest.value(),
+            calls: self.calls,
+        })
+    }
+
+    fn now_us(&self) -> u64 {
+        self.outside.now_us()
+    }
+
+    /// The store's time.
+    fn database_now(&self) -> Timestamp {
+        let elapsed_ms = (self.now_us() / 1_000) as i64;
+        Timestamp(EPOCH_MS + elapsed_ms + self.store_ahead_ms.load(Ordering::Relaxed))
+    }
+
+    fn now(&self) -> Now {
+        let outside = self.outside.clone();
+        Arc::new(move || outside.now_us())
+    }
+
+    fn trace(&self, line: impl FnOnce() -> String) {
+        if self.traces {
+            let now_us = self.now_us();
+            println!("{:>9}.{:03} ms  {}", now_us / 1_000, now_us % 1_000, line());
+        }
+    }
+
+    fn soon(&mut self, wait: Duration, event: Event) {
+        let at_us = self.now_us() + wait.as_micros() as u64;
+        self.timeline.at(at_us, event);
+    }
+}
+
+/// Where SQLite keeps its file: in memory, where there is such a place.
+fn scratch(seed: u64) -> std::path::PathBuf {
+    let shared = std::path::Path::new("/dev/shm");
+    let base = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
+    let thread = format!("{:?}", std::thread::current().id());
+    let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
+    base.join(format!("boxoffice-simulation-{}-{thread}-{seed}", std::process::id()))
+}
