@@ -151,6 +151,10 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     raw(directory.path())
         .execute_batch(
             "ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
+             ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
+             ALTER TABLE queue DROP COLUMN pool_after; ALTER TABLE queue DROP COLUMN pool_first; \
+             ALTER TABLE queue DROP COLUMN pool_last; \
+             DROP TABLE queue_passed; DROP TABLE readmitted; \
              DROP INDEX reservation_live; \
              CREATE INDEX reservation_by_user ON reservation (user_id, session_id); \
              PRAGMA user_version = 1",
@@ -161,6 +165,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     let queue = Store::Sqlite(store).queues().await.unwrap().remove(0);
     assert_eq!((queue.settings, queue.watermark), (settings(), 7));
     assert_eq!(queue.bucket, Bucket::default());
+    assert!(queue.line.steps == 0 && queue.line.passed.is_empty());
 }
 
 #[tokio::test]
@@ -320,6 +325,10 @@ async fn a_look_leaves_what_it_cannot_read_as_it_is() {
     raw(older.path())
         .execute_batch(
             "ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
+             ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
+             ALTER TABLE queue DROP COLUMN pool_after; ALTER TABLE queue DROP COLUMN pool_first; \
+             ALTER TABLE queue DROP COLUMN pool_last; \
+             DROP TABLE queue_passed; DROP TABLE readmitted; \
              PRAGMA user_version = 1",
         )
         .unwrap();

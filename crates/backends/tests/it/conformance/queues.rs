@@ -827,7 +827,7 @@ pub(crate) async fn what_is_recorded_never_goes_back(subject: Subject) {
 /// A clock was ahead by a day, and an operator takes back what it has left: it happened now. Holds that
 /// were made then are over.
 pub(crate) async fn times_in_the_future_are_set_back(subject: Subject) {
-    const AHEAD: i64 = 80_000_000;
+    const AHEAD: i64 = 70_000_000;
     let store = &subject.store;
     let sale = sale(store, 4).await;
     let held = sale.held(store, 1, &[0]).await;
