@@ -224,5 +224,5 @@ pub(super) const SET_BACK: [&str; 12] = [
     "UPDATE readmitted SET at = ? WHERE at > ?",
     "UPDATE alias SET issued_at = ? WHERE issued_at > ?",
     "UPDATE queue SET credit_at = NULLIF(?, credit_at), credit_micro = 0 WHERE credit_at > ?",
-    "UPDATE setting SET value = ? WHERE name = 'clock' AND ? > 0",
+    "UPDATE setting SET value = ? WHERE name = 'clock' AND value + 0 > ?",
 ];

@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 
 use crate::common::{fresh, open, raw};
 use crate::conformance::{
-    HOLD_MS, PRICE, START, assert_clean, at, charge, key, main_queue, pay, sale, settings, ticket,
-    user,
+    HOLD_MS, PRICE, START, assert_clean, at, charge, everybody, key, main_queue, pay, sale,
+    settings, ticket, user,
 };
 use boxoffice_backends::store::{Charge, Checkpoint, Pay, SqliteStore, Store};
 use boxoffice_domain::invariant::Invariant;
-use boxoffice_domain::queue::Admission;
 use tempfile::TempDir;
 
 /// When the audits run: the last hold is live still, the one before it has run out.
@@ -45,9 +44,15 @@ async fn full() -> TempDir {
 
     store.create_queue(main_queue(), settings()).await.unwrap();
     for (upto, floor) in [(10, 0), (20, 0), (30, 10)] {
-        let admission = Some(Admission { upto, at: at(upto as i64) });
-        let queue = main_queue();
-        let point = Checkpoint { queue, next: 50, watermark: 60, floor, admission, claimed: None };
+        let point = Checkpoint {
+            queue: main_queue(),
+            next: 50,
+            watermark: 60,
+            floor,
+            step: Some((upto - 10, everybody(upto, at(upto as i64)))),
+            claimed: None,
+            over_before: START,
+        };
         store.checkpoint(vec![point], at(50)).await.unwrap();
     }
     store.leave_queue(ticket(15), true, at(51)).await.unwrap();

@@ -29,9 +29,10 @@ use boxoffice_domain::ids::{
     ConcertId, QueueName, ReservationId, SeatId, SessionId, TicketId, UserId,
 };
 use boxoffice_domain::invariant::Invariant;
-use boxoffice_domain::queue::QueueSettings;
+use boxoffice_domain::queue::{QueueSettings, Step};
 use boxoffice_domain::sales::{Limits, Reservation, SeatState};
 use boxoffice_domain::time::Timestamp;
+use roaring::RoaringTreemap;
 
 use boxoffice_backends::store::{
     Charge, IdempotencyKey, NewConcert, NewSeats, OutboxRow, Pay, Payment, Reserve, Store,
@@ -101,11 +102,20 @@ macro_rules! store_conformance {
             queues::counters_never_go_back,
             queues::a_checkpoint_of_several_queues_is_all_or_nothing,
             queues::a_line_survives_a_reopen,
-            queues::numbers_taken_at_once_are_disjoint,
-            queues::numbers_are_taken_above_what_the_caller_knows,
+            queues::numbers_are_granted_once,
+            queues::numbers_are_taken_above_those_of_a_pool,
+            queues::numbers_granted_and_taken_at_once_are_disjoint,
+            queues::no_numbers_are_taken_while_an_instance_has_redis,
+            queues::instances_hear_each_other,
             queues::one_of_several_admits,
             queues::a_step_is_for_the_queue_as_it_was_planned,
+            queues::a_change_of_settings_makes_planned_steps_void,
+            queues::a_step_counts_at_about_its_own_time,
+            queues::the_passed_and_the_returned_survive_a_reopen,
+            queues::a_checkpoint_keeps_who_was_passed_over,
+            queues::who_came_back_and_finished_is_over,
             queues::what_is_recorded_never_goes_back,
+            queues::times_in_the_future_are_set_back,
             queues::the_clock_never_goes_back,
             queues::aliases_are_stored_all_or_none,
             queues::aliases_know_whether_they_are_spent_and_run_out,
@@ -171,6 +181,11 @@ pub(crate) fn user(id: i64) -> UserId {
 /// The queue that the concert of [`sale`] is behind.
 pub(crate) fn main_queue() -> QueueName {
     QueueName::new("main").unwrap()
+}
+
+/// A step of admission up to a number, in which everybody is there.
+pub(crate) fn everybody(upto: u64, at: Timestamp) -> Step {
+    Step { upto, at, passed: RoaringTreemap::new(), returned: RoaringTreemap::new() }
 }
 
 /// The ticket with this number, of the main queue.

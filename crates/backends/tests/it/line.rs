@@ -9,7 +9,7 @@ use boxoffice_backends::Error;
 use boxoffice_backends::sequencer::{NewAlias, PresentedTicket, Queue, Sequencer};
 use boxoffice_backends::store::{Reserve, ReserveRejected, Store, TicketRef};
 use boxoffice_domain::ids::{QueueName, TicketId};
-use boxoffice_domain::queue::{Ending, Place, QueueSettings, SettingsChange, Ticket};
+use boxoffice_domain::queue::{CLAIM_GRACE, Ending, Place, QueueSettings, SettingsChange, Ticket};
 use boxoffice_domain::sales::HoldRejected;
 use boxoffice_domain::time::Timestamp;
 
@@ -42,6 +42,8 @@ pub(crate) use line_cases;
 
 pub(crate) const TTL_MS: i64 = 60_000;
 pub(crate) const CLAIM_MS: i64 = 5_000;
+/// The room of whoever was not seen is kept for so much longer.
+pub(crate) const GRACE_MS: i64 = CLAIM_GRACE.as_millis() as i64;
 pub(crate) const TICK_MS: i64 = 100;
 
 /// Ten a second, one in a tick, without a bound.
@@ -247,7 +249,7 @@ pub(crate) async fn a_bounded_queue_admits_as_places_come_free<G>(
     line.tick(TICK_MS).await;
     assert_eq!(line.place(1), Place::Active { until: at(until), claimed: true });
     // The window of the others ends.
-    line.now = 200 + CLAIM_MS - 1;
+    line.now = 200 + CLAIM_MS + GRACE_MS - 1;
     line.tick(0).await;
     assert_eq!(line.queue.serving(), 10);
     line.tick(1).await;

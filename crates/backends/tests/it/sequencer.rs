@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use crate::common::{self, crashed, fresh, open};
 use crate::conformance::{START, at, at_once, charge, pay, sale};
 use crate::line::{
-    self, CLAIM_MS, Line, TICK_MS, TTL_MS, active, fast, name, opaque, pass, slow, waiting,
+    self, CLAIM_MS, GRACE_MS, Line, TICK_MS, TTL_MS, active, fast, name, opaque, pass, slow,
+    waiting,
 };
 use boxoffice_backends::sequencer::{LocalSequencer, Queue, Sequencer};
 use boxoffice_backends::store::{AliasExists, Pay, ReservationRejected, Reserve, Store, TicketRef};
@@ -659,7 +660,7 @@ async fn claims_survive_a_crash_after_a_second() {
     assert_eq!(line.places([1, 2, 3]), [claimed(until), claimed(until), active(until)]);
     // So after the window one place is free, not three. That poll was the third one's own.
     line.tick(TICK_MS).await;
-    line.now = 200 + CLAIM_MS;
+    line.now = 200 + CLAIM_MS + GRACE_MS;
     line.tick(0).await;
     line.tick(TICK_MS).await;
     assert_eq!(line.queue.serving(), 3);

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use crate::common::{crashed, fresh, open, options, raw, try_open};
 use crate::conformance::{
-    self, PRICE, START, assert_clean, at, charge, main_queue, pay, sale, settings, ticket, user,
+    self, PRICE, START, assert_clean, at, charge, everybody, main_queue, pay, sale, settings,
+    ticket, user,
 };
 use boxoffice_backends::store::{
     Checkpoint, SqliteOptions, SqliteStore, Store, sqlite_backup as backup,
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{Admission, Bucket, SettingsChange};
+use boxoffice_domain::queue::{Bucket, SettingsChange};
 use boxoffice_domain::sales::SeatState;
 use tempfile::TempDir;
 
@@ -144,12 +145,16 @@ async fn a_file_of_another_program_is_left_alone() {
 async fn a_file_of_the_first_version_is_brought_up_to_date() {
     let (store, directory) = fresh().await;
     store.create_queue(main_queue(), settings()).await.unwrap();
-    store.allocate_numbers(main_queue(), 7, 0).await.unwrap();
+    store.take_numbers(main_queue(), 7).await.unwrap();
     store.close().await;
     drop(store);
     raw(directory.path())
         .execute_batch(
             "ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
+             ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
+             ALTER TABLE queue DROP COLUMN pool_after; ALTER TABLE queue DROP COLUMN pool_first; \
+             ALTER TABLE queue DROP COLUMN pool_last; \
+             DROP TABLE queue_passed; DROP TABLE readmitted; \
              DROP INDEX reservation_live; \
              CREATE INDEX reservation_by_user ON reservation (user_id, session_id); \
              PRAGMA user_version = 1",
@@ -160,6 +165,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     let queue = Store::Sqlite(store).queues().await.unwrap().remove(0);
     assert_eq!((queue.settings, queue.watermark), (settings(), 7));
     assert_eq!(queue.bucket, Bucket::default());
+    assert!(queue.line.steps == 0 && queue.line.passed.is_empty());
 }
 
 #[tokio::test]
@@ -319,6 +325,10 @@ async fn a_look_leaves_what_it_cannot_read_as_it_is() {
     raw(older.path())
         .execute_batch(
             "ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
+             ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
+             ALTER TABLE queue DROP COLUMN pool_after; ALTER TABLE queue DROP COLUMN pool_first; \
+             ALTER TABLE queue DROP COLUMN pool_last; \
+             DROP TABLE queue_passed; DROP TABLE readmitted; \
              PRAGMA user_version = 1",
         )
         .unwrap();
@@ -473,10 +483,15 @@ async fn an_operation_that_fails_does_not_hurt_its_neighbours() {
             ));
         } else if n % 4 == 0 {
             // The first queue is written before the second turns out to be none.
-            let admission = Some(Admission { upto: 5, at: START });
-            let queue = main_queue();
-            let first =
-                Checkpoint { queue, next: 9, watermark: 9, floor: 0, admission, claimed: None };
+            let first = Checkpoint {
+                queue: main_queue(),
+                next: 9,
+                watermark: 9,
+                floor: 0,
+                step: Some((0, everybody(5, START))),
+                claimed: None,
+                over_before: START,
+            };
             let second = Checkpoint { queue: vip.clone(), ..first.clone() };
             bad.push(tokio::spawn(async move { c.checkpoint(vec![first, second], START).await }));
         }
@@ -494,7 +509,7 @@ async fn an_operation_that_fails_does_not_hurt_its_neighbours() {
     }
     // Nothing of the failed ones is left, and nothing was done twice when the others ran again.
     let main = store.queues().await.unwrap();
-    assert_eq!((main.len(), main[0].serving, main[0].watermark), (1, 0, 0));
+    assert_eq!((main.len(), main[0].line.serving, main[0].watermark), (1, 0, 0));
     for n in 1..=10 {
         assert_eq!(store.balance(user(n)).await, Ok(n));
     }

@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{Admission, Bucket, QueueSettings, SettingsChange, Ticket};
+use boxoffice_domain::queue::{
+    Admission, Bucket, LineParts, QueueSettings, SettingsChange, Step, Ticket,
+};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
 use super::{
-    START, Subject, assert_clean, at, at_once, charge, main_queue, pay, sale, settings, ticket,
-    user,
+    HOLD_MS, START, Subject, assert_clean, at, at_once, charge, everybody as to, main_queue, pay,
+    sale, settings, ticket, user,
 };
 use boxoffice_backends::store::{
-    Advance, Alias, AliasExists, Checkpoint, Pay, Progress, Store, StoredQueue, TicketRef,
+    Advance, Alias, AliasExists, Beat, Beats, Checkpoint, Grant, GrantRequest, OtherBeat, Pay,
+    Present, Progress, Store, StoredQueue, Taken, TicketRef,
 };
 use boxoffice_backends::{Error, Fault};
 
@@ -21,12 +24,16 @@ fn name(text: &str) -> QueueName {
 }
 
 fn point(queue: &str, next: u64, watermark: u64) -> Checkpoint {
-    let queue = name(queue);
-    Checkpoint { queue, next, watermark, floor: 0, admission: None, claimed: None }
+    let (queue, over_before) = (name(queue), Timestamp(i64::MIN));
+    Checkpoint { queue, next, watermark, floor: 0, step: None, claimed: None, over_before }
 }
 
-fn admitting(point: Checkpoint, upto: u64, at: Timestamp) -> Checkpoint {
-    Checkpoint { admission: Some(Admission { upto, at }), ..point }
+fn set(seqs: &[u64]) -> RoaringTreemap {
+    seqs.iter().copied().collect()
+}
+
+fn admitting(point: Checkpoint, before: u64, upto: u64, at: Timestamp) -> Checkpoint {
+    Checkpoint { step: Some((before, to(upto, at))), ..point }
 }
 
 async fn stored(store: &Store, queue: &str) -> StoredQueue {
@@ -36,7 +43,8 @@ async fn stored(store: &Store, queue: &str) -> StoredQueue {
 
 /// The parts of a stored queue that a checkpoint may change.
 fn counters(queue: &StoredQueue) -> (u64, u64, u64, Vec<Admission>, RoaringTreemap) {
-    let StoredQueue { watermark, serving, floor, log, claimed, .. } = queue.clone();
+    let StoredQueue { watermark, line, .. } = queue.clone();
+    let LineParts { serving, floor, log, claimed, .. } = line;
     (watermark, serving, floor, log, claimed)
 }
 
@@ -58,9 +66,12 @@ pub(crate) async fn a_queue_is_made_once_and_configured(subject: Subject) {
     assert_eq!(names, [name("a-2"), main_queue()]);
     let fresh = stored(store, "main").await;
     assert_eq!(fresh.settings, settings());
-    assert_eq!((fresh.watermark, fresh.serving, fresh.floor), (0, 0, 0));
-    assert!(fresh.log.is_empty() && fresh.left.is_empty());
-    assert!(fresh.claimed.is_empty() && fresh.finished.is_empty());
+    assert_eq!((fresh.next, fresh.watermark), (0, 0));
+    let LineParts { steps, serving, floor, .. } = fresh.line;
+    assert_eq!((steps, serving, floor), (0, 0, 0));
+    assert!(fresh.line.log.is_empty() && fresh.line.left.is_empty());
+    assert!(fresh.line.claimed.is_empty() && fresh.line.finished.is_empty());
+    assert!(fresh.line.passed.is_empty() && fresh.line.readmitted.is_empty());
 
     assert_eq!(store.change_queue(main_queue(), all(&open)).await, Ok(open.clone()));
     assert_eq!(store.change_queue(name("a-2"), all(&settings())).await, Ok(settings()));
@@ -143,8 +154,8 @@ pub(crate) async fn counters_never_go_back(subject: Subject) {
     let store = &subject.store;
     store.create_queue(main_queue(), settings()).await.unwrap();
     store.checkpoint(vec![point("main", 0, 100)], at(1)).await.unwrap();
-    store.checkpoint(vec![admitting(point("main", 50, 100), 20, at(2))], at(2)).await.unwrap();
-    let second = Checkpoint { floor: 20, ..admitting(point("main", 60, 100), 30, at(3)) };
+    store.checkpoint(vec![admitting(point("main", 50, 100), 0, 20, at(2))], at(2)).await.unwrap();
+    let second = Checkpoint { floor: 20, ..admitting(point("main", 60, 100), 20, 30, at(3)) };
     store.checkpoint(vec![second], at(3)).await.unwrap();
     let before = counters(&stored(store, "main").await);
     let log = vec![Admission { upto: 30, at: at(3) }];
@@ -154,7 +165,7 @@ pub(crate) async fn counters_never_go_back(subject: Subject) {
     for (what, bad) in [
         ("next", Checkpoint { next: 59, ..good.clone() }),
         ("floor", Checkpoint { floor: 19, ..good.clone() }),
-        ("serving", admitting(good.clone(), 29, at(4))),
+        ("serving", admitting(good.clone(), 30, 29, at(4))),
         ("a watermark below next", Checkpoint { watermark: 59, ..good.clone() }),
         ("a queue that is none", Checkpoint { queue: name("none"), ..good.clone() }),
     ] {
@@ -184,9 +195,9 @@ pub(crate) async fn a_checkpoint_of_several_queues_is_all_or_nothing(
         store.checkpoint(vec![point(queue, 10, 20)], at(1)).await.unwrap();
     }
     let points = vec![
-        admitting(point("a", 15, 30), 5, at(2)),
+        admitting(point("a", 15, 30), 0, 5, at(2)),
         point("b", 9, 20),
-        admitting(point("c", 15, 30), 5, at(2)),
+        admitting(point("c", 15, 30), 0, 5, at(2)),
     ];
     store.checkpoint(points, at(2)).await.unwrap_err();
     for queue in ["a", "b", "c"] {
@@ -194,10 +205,10 @@ pub(crate) async fn a_checkpoint_of_several_queues_is_all_or_nothing(
         assert_eq!(counters(&stored(&store, queue).await), expected, "{queue}");
     }
     assert_eq!(store.clock().await, Ok(at(1)));
-    let points = ["a", "b", "c"].map(|queue| admitting(point(queue, 15, 30), 5, at(2)));
+    let points = ["a", "b", "c"].map(|queue| admitting(point(queue, 15, 30), 0, 5, at(2)));
     store.checkpoint(points.into(), at(2)).await.unwrap();
     for queue in ["a", "b", "c"] {
-        assert_eq!(stored(&store, queue).await.serving, 5, "{queue}");
+        assert_eq!(stored(&store, queue).await.line.serving, 5, "{queue}");
     }
     assert_clean(&store, at(2)).await;
 }
@@ -211,9 +222,11 @@ pub(crate) async fn a_line_survives_a_reopen(subject: Subject) {
     }
     let big = u64::from(u32::MAX) + 7;
     let admissions = [(10, 100), (20, 200), (25, 200), (big, 300)];
+    let mut before = 0;
     for (upto, ms) in admissions {
-        let next = admitting(point("main", big + 100, big + 200), upto, at(ms));
+        let next = admitting(point("main", big + 100, big + 200), before, upto, at(ms));
         store.checkpoint(vec![next], at(ms)).await.unwrap();
+        before = upto;
     }
     // 5 and 15 gave up in the line, 12 after its admission, 13 paid, 14 and 13 have been seen.
     for (seq, waiting) in [(5, true), (15, true), (big + 50, true), (12, false), (3, false)] {
@@ -236,28 +249,29 @@ pub(crate) async fn a_line_survives_a_reopen(subject: Subject) {
     let subject = subject.reopened().await;
     let store = &subject.store;
     let main = stored(store, "main").await;
-    assert_eq!((main.watermark, main.serving, main.floor), (big + 200, big, 10));
-    let log: Vec<_> = main.log.iter().map(|step| (step.upto, step.at)).collect();
+    assert_eq!((main.watermark, main.line.serving, main.line.floor), (big + 200, big, 10));
+    let log: Vec<_> = main.line.log.iter().map(|step| (step.upto, step.at)).collect();
     assert_eq!(log, [(20, at(200)), (25, at(200)), (big, at(300))]);
-    assert_eq!(main.left, RoaringTreemap::from_iter([15, big + 50]));
-    assert_eq!(main.finished, RoaringTreemap::from_iter([12, 13]));
-    assert_eq!(main.claimed, RoaringTreemap::from_iter([11, 14, big]));
+    assert_eq!(main.line.left, RoaringTreemap::from_iter([15, big + 50]));
+    assert_eq!(main.line.finished, RoaringTreemap::from_iter([12, 13]));
+    assert_eq!(main.line.claimed, RoaringTreemap::from_iter([11, 14, big]));
     let vip = stored(store, "vip").await;
-    assert!(vip.left.is_empty() && vip.finished.is_empty() && vip.claimed.is_empty());
-    assert_eq!((vip.watermark, vip.log), (0, vec![]));
+    let LineParts { left, finished, claimed, log, .. } = vip.line;
+    assert!(left.is_empty() && finished.is_empty() && claimed.is_empty());
+    assert_eq!((vip.watermark, log), (0, vec![]));
     assert_clean(store, at(304)).await;
 
     // Claims that are not told of stay; an empty set is told of.
     store.checkpoint(vec![Checkpoint { claimed: None, ..point.clone() }], at(305)).await.unwrap();
-    assert!(!stored(store, "main").await.claimed.is_empty());
+    assert!(!stored(store, "main").await.line.claimed.is_empty());
     let none = Checkpoint { claimed: Some(RoaringTreemap::new()), floor: big, ..point };
     store.checkpoint(vec![none], at(306)).await.unwrap();
     let subject = subject.reopened().await;
     let store = &subject.store;
     let main = stored(store, "main").await;
-    assert_eq!((main.serving, main.floor, main.log), (big, big, vec![]));
-    assert!(main.claimed.is_empty() && main.finished.is_empty());
-    assert_eq!(main.left, RoaringTreemap::from_iter([big + 50]));
+    assert_eq!((main.line.serving, main.line.floor, main.line.log), (big, big, vec![]));
+    assert!(main.line.claimed.is_empty() && main.line.finished.is_empty());
+    assert_eq!(main.line.left, RoaringTreemap::from_iter([big + 50]));
     assert_clean(store, at(306)).await;
 }
 
@@ -349,82 +363,235 @@ pub(crate) async fn aliases_know_whether_they_are_spent_and_run_out(subject: Sub
     assert_clean(store, START).await;
 }
 
-/// Fifty tasks, and no number is handed out twice or left out.
-pub(crate) async fn numbers_taken_at_once_are_disjoint(subject: Subject) {
-    const TASKS: u64 = 50;
+fn grant(pool: &str, after: u64, count: u64) -> GrantRequest {
+    GrantRequest { queue: main_queue(), pool: pool.into(), after, count }
+}
+
+fn numbers(first: u64, last: u64) -> Result<Grant, Fault> {
+    Ok(Grant::Numbers { first, last })
+}
+
+/// A request that is repeated gets the same numbers, one that comes late gets none, and another pool
+/// gets others; all of it after a reopen as well.
+pub(crate) async fn numbers_are_granted_once(subject: Subject) {
     let store = &subject.store;
     store.create_queue(main_queue(), settings()).await.unwrap();
     store.create_queue(name("vip"), settings()).await.unwrap();
-    let taken = at_once((0..TASKS).map(|task| {
+    assert_eq!(store.grant_numbers(grant("a", 0, 64)).await, numbers(1, 64));
+    assert_eq!(store.grant_numbers(grant("a", 0, 64)).await, numbers(1, 64));
+    // It is the same request, whatever else it wants by now.
+    assert_eq!(store.grant_numbers(grant("a", 0, 500)).await, numbers(1, 64));
+    assert_eq!(store.grant_numbers(grant("a", 64, 36)).await, numbers(65, 100));
+    assert_eq!(store.grant_numbers(grant("a", 0, 64)).await, Ok(Grant::Late));
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    assert_eq!(store.grant_numbers(grant("a", 64, 36)).await, numbers(65, 100));
+    assert_eq!(store.grant_numbers(grant("a", 63, 36)).await, Ok(Grant::Late));
+    assert_eq!(store.grant_numbers(grant("b", 0, 10)).await, numbers(101, 110));
+    // Whoever asks for the pool before that gets numbers that nobody has.
+    assert_eq!(store.grant_numbers(grant("a", 100, 10)).await, numbers(111, 120));
+    let main = stored(store, "main").await;
+    assert_eq!((main.next, main.watermark), (0, 120), "granted is not given");
+    // Another queue has numbers of its own, and no queue has none.
+    let vip = GrantRequest { queue: name("vip"), ..grant("a", 0, 5) };
+    assert_eq!(store.grant_numbers(vip).await, numbers(1, 5));
+    let none = GrantRequest { queue: name("none"), ..grant("a", 0, 5) };
+    let answer = store.grant_numbers(none).await;
+    assert!(matches!(answer, Err(Fault::Corrupt(_))), "{answer:?}");
+    assert_clean(store, START).await;
+}
+
+/// Numbers that are taken lie above those that a pool has, and the next grant lies above them.
+pub(crate) async fn numbers_are_taken_above_those_of_a_pool(subject: Subject) {
+    let store = &subject.store;
+    store.create_queue(main_queue(), settings()).await.unwrap();
+    assert_eq!(store.take_numbers(main_queue(), 3).await, Ok(Taken::From(1)));
+    assert_eq!(store.grant_numbers(grant("a", 0, 10)).await, numbers(4, 13));
+    assert_eq!(store.take_numbers(main_queue(), 2).await, Ok(Taken::From(14)));
+    let main = stored(store, "main").await;
+    assert_eq!((main.next, main.watermark), (15, 15), "taken is given");
+    // An answer that was lost is told again, though numbers above it have been taken since.
+    assert_eq!(store.grant_numbers(grant("a", 0, 10)).await, numbers(4, 13));
+    assert_eq!(store.grant_numbers(grant("a", 13, 10)).await, numbers(16, 25));
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    assert_eq!(store.take_numbers(main_queue(), 1).await, Ok(Taken::From(26)));
+    let answer = store.take_numbers(name("none"), 1).await;
+    assert!(matches!(answer, Err(Fault::Corrupt(_))), "{answer:?}");
+    assert_clean(store, START).await;
+}
+
+/// Fifty tasks, half for pools and half without Redis: no number is handed out twice or left out.
+pub(crate) async fn numbers_granted_and_taken_at_once_are_disjoint(subject: Subject) {
+    const TASKS: u64 = 50;
+    let store = &subject.store;
+    store.create_queue(main_queue(), settings()).await.unwrap();
+    let handed_out = at_once((0..TASKS).map(|task| {
         let store = store.clone();
         async move {
-            let mut ranges = Vec::new();
+            let (mut ranges, mut after) = (Vec::new(), 0);
             for round in 0..4 {
                 let count = 1 + (task + round) % 7;
-                let first = store.allocate_numbers(main_queue(), count, 0).await.unwrap();
-                ranges.push((first, count));
+                if task % 2 == 0 {
+                    let taken = store.take_numbers(main_queue(), count).await;
+                    let Ok(Taken::From(first)) = taken else { panic!("{taken:?}") };
+                    ranges.push((first, first + count - 1));
+                    continue;
+                }
+                // Five instances each ask for the same pool; some ask twice.
+                let pool = (task % 5).to_string();
+                let granted = store.grant_numbers(grant(&pool, after, count)).await.unwrap();
+                if let Grant::Numbers { first, last } = granted {
+                    ranges.push((first, last));
+                    after = if round % 2 == 0 { last } else { after };
+                }
             }
             ranges
         }
     }))
     .await;
-    // Whoever asks again gets higher numbers.
-    for ranges in &taken {
-        assert!(ranges.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0), "{ranges:?}");
-    }
-    let mut numbers: Vec<u64> =
-        taken.iter().flatten().flat_map(|(first, count)| *first..first + count).collect();
-    numbers.sort_unstable();
-    let all = numbers.len() as u64;
-    assert_eq!(numbers, (1..=all).collect::<Vec<_>>());
-    assert_eq!(store.allocate_numbers(name("vip"), 3, 0).await, Ok(1));
+    let mut ranges: Vec<_> = handed_out.into_iter().flatten().collect();
+    ranges.sort_unstable();
+    // What was told again is the same to the number.
+    ranges.dedup();
+    let handed_out = ranges.iter().flat_map(|(first, last)| *first..=*last);
+    let all = ranges.last().unwrap().1;
+    assert_eq!(handed_out.collect::<Vec<_>>(), (1..=all).collect::<Vec<_>>());
     let subject = subject.reopened().await;
     let store = &subject.store;
-    assert_eq!(stored(store, "main").await.watermark, all);
-    assert_eq!(store.allocate_numbers(main_queue(), 1, 0).await, Ok(all + 1));
+    let main = stored(store, "main").await;
+    assert_eq!(main.watermark, all);
+    assert!(main.next <= all);
+    assert_eq!(store.take_numbers(main_queue(), 1).await, Ok(Taken::From(all + 1)));
     assert_clean(store, START).await;
 }
 
-/// Numbers that were given without the store are not given again by it.
-pub(crate) async fn numbers_are_taken_above_what_the_caller_knows(Subject { store, .. }: Subject) {
+fn beat(instance: &str, with_redis: bool) -> Beat {
+    Beat {
+        instance: instance.into(),
+        is_member: true,
+        with_redis,
+        ticket_keys: format!("key of {instance}"),
+        present: Present::default(),
+        since: Timestamp(0),
+    }
+}
+
+/// While any instance has had Redis within two seconds numbers come from its pool.
+pub(crate) async fn no_numbers_are_taken_while_an_instance_has_redis(
+    Subject { store, .. }: Subject,
+) {
     store.create_queue(main_queue(), settings()).await.unwrap();
-    assert_eq!(store.allocate_numbers(main_queue(), 10, 0).await, Ok(1));
-    assert_eq!(store.allocate_numbers(main_queue(), 10, 7).await, Ok(11));
-    assert_eq!(store.allocate_numbers(main_queue(), 10, 100).await, Ok(101));
-    assert_eq!(stored(&store, "main").await.watermark, 110);
-    // None: the watermark rises, or stays.
-    assert_eq!(store.allocate_numbers(main_queue(), 0, 200).await, Ok(201));
-    assert_eq!(store.allocate_numbers(main_queue(), 0, 150).await, Ok(201));
-    assert_eq!(stored(&store, "main").await.watermark, 200);
-    assert_eq!(stored(&store, "main").await.next, 0);
-    let far = u64::from(u32::MAX) * 4;
-    assert_eq!(store.allocate_numbers(main_queue(), 1, far).await, Ok(far + 1));
-    let answer = store.allocate_numbers(name("none"), 1, 0).await;
-    assert!(matches!(answer, Err(Fault::Corrupt(_))), "{answer:?}");
+    store.beat(beat("a", false)).await.unwrap();
+    assert_eq!(store.take_numbers(main_queue(), 1).await, Ok(Taken::From(1)));
+    let had_redis_at = store.beat(beat("b", true)).await.unwrap().now;
+    let mut refused = 0;
+    let allowed_at = loop {
+        // Both have lost it meanwhile, and say so.
+        store.beat(beat("a", false)).await.unwrap();
+        store.beat(beat("b", false)).await.unwrap();
+        let before = store.database_now().await.unwrap();
+        match store.take_numbers(main_queue(), 1).await.unwrap() {
+            Taken::Elsewhere => refused += 1,
+            Taken::From(first) => {
+                assert_eq!(first, 2, "a refusal takes no number");
+                break store.database_now().await.unwrap();
+            }
+        }
+        assert!(before.0 - had_redis_at.0 < 2_100, "refused after {before:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(refused > 0);
+    let after_ms = allowed_at.0 - had_redis_at.0;
+    assert!(after_ms >= 2_000, "allowed after {after_ms} ms");
+    // One that has ended has no Redis any more.
+    store.beat(beat("b", true)).await.unwrap();
+    assert_eq!(store.take_numbers(main_queue(), 1).await, Ok(Taken::Elsewhere));
+    store.beat(Beat { is_member: false, ..beat("b", true) }).await.unwrap();
+    assert_eq!(store.take_numbers(main_queue(), 1).await, Ok(Taken::From(3)));
     assert_clean(&store, START).await;
 }
 
-fn step(from: u64, upto: u64, at: Timestamp) -> Advance {
-    let bucket = Bucket::restore(upto, Some(at));
-    Advance { queue: main_queue(), from, admission: Admission { upto, at }, bucket }
+fn heard<'b>(beats: &'b Beats, instance: &str) -> Option<&'b OtherBeat> {
+    beats.others.iter().find(|other| other.instance == instance)
+}
+
+/// Who beats hears what every other instance has told last, and the database's time.
+pub(crate) async fn instances_hear_each_other(Subject { store, .. }: Subject) {
+    let before = store.database_now().await.unwrap();
+    let first = store.beat(beat("a", true)).await.unwrap();
+    assert!(first.others.is_empty(), "{first:?}");
+    let now = store.database_now().await.unwrap();
+    assert!((before..=now).contains(&first.now), "{before:?} {first:?} {now:?}");
+
+    let present = |seqs: &[u64]| Present(vec![(main_queue(), set(seqs)), (name("vip"), set(&[7]))]);
+    let big = u64::from(u32::MAX) + 5;
+    let told = Beat { present: present(&[1, 2, big]), since: at(5), ..beat("b", false) };
+    let second = store.beat(told).await.unwrap();
+    let a = heard(&second, "a").unwrap();
+    assert_eq!((a.at, a.redis_at, a.since), (first.now, first.now, Timestamp(0)));
+    assert_eq!((a.ticket_keys.as_str(), &a.present), ("key of a", &Present::default()));
+    assert_eq!(second.others.len(), 1);
+
+    // It has lost Redis, and it is known when it had it.
+    let third = store.beat(beat("a", false)).await.unwrap();
+    let b = heard(&third, "b").unwrap();
+    assert_eq!((b.at, b.redis_at, b.since), (second.now, Timestamp(0), at(5)));
+    assert_eq!(b.present, present(&[1, 2, big]));
+    let fourth = store.beat(Beat { present: present(&[3]), ..beat("b", false) }).await.unwrap();
+    let a = heard(&fourth, "a").unwrap();
+    assert_eq!((a.at, a.redis_at), (third.now, first.now));
+    assert!(first.now <= second.now && second.now <= third.now && third.now <= fourth.now);
+    // What counts is what was told last.
+    let fifth = store.beat(beat("c", false)).await.unwrap();
+    assert_eq!(heard(&fifth, "b").unwrap().present, present(&[3]));
+    assert_eq!(fifth.others.len(), 2);
+
+    // One that ends is heard of no more, and hears the others for the last time.
+    let last = store.beat(Beat { is_member: false, ..beat("a", true) }).await.unwrap();
+    assert_eq!(last.others.len(), 2);
+    let sixth = store.beat(beat("c", false)).await.unwrap();
+    assert!(heard(&sixth, "a").is_none() && heard(&sixth, "b").is_some(), "{sixth:?}");
+    // Should it come again, it has never had Redis.
+    store.beat(beat("a", false)).await.unwrap();
+    let seventh = store.beat(beat("c", false)).await.unwrap();
+    assert_eq!(heard(&seventh, "a").unwrap().redis_at, Timestamp(0));
+    assert_clean(&store, START).await;
 }
 
 fn open() -> QueueSettings {
     QueueSettings { opens_at: None, paused: false, ..settings() }
 }
 
+/// A step that was planned on a queue of so many steps.
+fn planned(steps: u64, serving: u64, step: Step) -> Advance {
+    let bucket = Bucket::restore(step.upto, Some(step.at));
+    Advance { queue: main_queue(), steps, serving, step, bucket }
+}
+
+/// Whether such a step counts.
+async fn counts(store: &Store, steps: u64, serving: u64, step: Step) -> bool {
+    let now = step.at;
+    store.advance(planned(steps, serving, step), now).await.unwrap()
+}
+
+/// The time that every store vouches for.
+async fn present(store: &Store) -> Timestamp {
+    store.database_now().await.unwrap()
+}
+
 /// Many instances plan on the same state, again and again; each time one of them admits.
 pub(crate) async fn one_of_several_admits(subject: Subject) {
     let store = &subject.store;
     store.create_queue(main_queue(), open()).await.unwrap();
-    store.allocate_numbers(main_queue(), 1_000, 0).await.unwrap();
-    let mut serving = 0;
-    for round in 1..=10_u64 {
-        let now = at(round as i64 * 100);
+    store.grant_numbers(grant("a", 0, 1_000)).await.unwrap();
+    let (mut serving, mut now) = (0, Timestamp(0));
+    for round in 0..10_u64 {
+        now = present(store).await;
         let admitted = at_once((1..=20_u64).map(|instance| {
             let store = store.clone();
-            let step = step(serving, serving + instance, now);
-            async move { (instance, store.advance(step, now).await.unwrap()) }
+            let step = to(serving + instance, now);
+            async move { (instance, counts(&store, round, serving, step).await) }
         }))
         .await;
         let winners: Vec<u64> =
@@ -432,58 +599,202 @@ pub(crate) async fn one_of_several_admits(subject: Subject) {
         let [winner] = winners[..] else { panic!("{winners:?} admitted at once") };
         serving += winner;
         let main = stored(store, "main").await;
-        assert_eq!(main.serving, serving);
+        assert_eq!((main.line.serving, main.line.steps), (serving, round + 1));
         assert_eq!(main.bucket, Bucket::restore(serving, Some(now)));
-        assert_eq!(main.log.len() as u64, round);
-        assert_eq!(main.log.last(), Some(&Admission { upto: serving, at: now }));
+        assert_eq!(main.line.log.len() as u64, round + 1);
+        assert_eq!(main.line.log.last(), Some(&Admission { upto: serving, at: now }));
     }
     let before = stored(store, "main").await;
     let subject = subject.reopened().await;
     let store = &subject.store;
     let main = stored(store, "main").await;
-    assert_eq!((main.serving, &main.log, &main.bucket), (serving, &before.log, &before.bucket));
+    assert_eq!((main.line.steps, main.line.serving), (10, serving));
+    assert_eq!((&main.line.log, &main.bucket), (&before.line.log, &before.bucket));
     assert_eq!((main.next, main.watermark), (serving, 1_000));
-    assert_eq!(store.clock().await, Ok(at(1_000)));
-    assert_clean(store, at(1_000)).await;
+    assert_eq!(store.clock().await, Ok(now));
+    assert_clean(store, now).await;
 }
 
-/// A step planned on an older or newer state, backwards, in a paused or an unknown queue.
+/// A step counts from the steps on which it was planned, and from no others.
 pub(crate) async fn a_step_is_for_the_queue_as_it_was_planned(Subject { store, .. }: Subject) {
     store.create_queue(main_queue(), open()).await.unwrap();
-    assert_eq!(store.advance(step(0, 20, at(1)), at(1)).await, Ok(true));
+    let now = present(&store).await;
+    assert!(counts(&store, 0, 0, to(20, now)).await);
     // What was admitted had joined.
     let main = stored(&store, "main").await;
-    assert_eq!((main.next, main.watermark), (20, 20));
-    for (from, upto) in [(0, 20), (0, 30), (19, 30), (21, 30), (20, 20), (20, 19)] {
-        assert_eq!(store.advance(step(from, upto, at(2)), at(2)).await, Ok(false), "{from} {upto}");
+    assert_eq!((main.next, main.watermark, main.line.steps), (20, 20, 1));
+    for (steps, serving, upto) in [(0, 0, 20), (0, 20, 30), (1, 0, 30), (1, 19, 30), (2, 20, 30)] {
+        let counts = counts(&store, steps, serving, to(upto, now)).await;
+        assert!(!counts, "{steps} {serving} {upto}");
     }
-    store.change_queue(main_queue(), SettingsChange::pause(true)).await.unwrap();
-    assert_eq!(store.advance(step(20, 30, at(3)), at(3)).await, Ok(false));
     let main = stored(&store, "main").await;
-    assert_eq!((main.serving, main.log.len()), (20, 1));
-    // Other settings, and nothing is left of the credit.
-    assert_eq!(main.bucket, Bucket::default());
-    assert_eq!(store.clock().await, Ok(at(1)));
-    store.change_queue(main_queue(), SettingsChange::pause(false)).await.unwrap();
-    assert_eq!(store.advance(step(20, 30, at(4)), at(4)).await, Ok(true));
-    let answer = store.advance(Advance { queue: name("none"), ..step(0, 1, at(5)) }, at(5)).await;
+    assert_eq!((main.line.steps, main.line.serving, main.line.log.len()), (1, 20, 1));
+    assert_eq!(store.clock().await, Ok(now));
+    let none = Advance { queue: name("none"), ..planned(0, 0, to(1, now)) };
+    let answer = store.advance(none, now).await;
     assert!(matches!(answer, Err(Fault::Corrupt(_))), "{answer:?}");
-    assert_clean(&store, at(5)).await;
+    // One that moves nobody is a step as well: what comes after it is planned on it.
+    assert!(counts(&store, 1, 20, to(20, now)).await);
+    assert!(!counts(&store, 1, 20, to(30, now)).await);
+    assert!(counts(&store, 2, 20, to(30, now)).await);
+    assert_eq!(stored(&store, "main").await.line.log.len(), 2);
+    assert_clean(&store, now).await;
+}
+
+/// Whoever has changed how a queue admits knows that no step from before counts.
+pub(crate) async fn a_change_of_settings_makes_planned_steps_void(Subject { store, .. }: Subject) {
+    store.create_queue(main_queue(), open()).await.unwrap();
+    let now = present(&store).await;
+    assert!(counts(&store, 0, 0, to(20, now)).await);
+    let mut steps = 1;
+    for change in [
+        SettingsChange { admit_per_second: Some(3.5), ..SettingsChange::default() },
+        SettingsChange { max_active: Some(None), ..SettingsChange::default() },
+        SettingsChange { opens_at: Some(Some(at(0))), ..SettingsChange::default() },
+        SettingsChange::pause(false),
+        SettingsChange::default(),
+    ] {
+        store.change_queue(main_queue(), change.clone()).await.unwrap();
+        assert!(!counts(&store, steps, 20, to(30, now)).await, "{change:?}");
+        steps += 1;
+        let main = stored(&store, "main").await;
+        assert_eq!((main.line.steps, main.line.serving), (steps, 20), "{change:?}");
+        // Nothing is left of the credit.
+        assert_eq!(main.bucket, Bucket::default(), "{change:?}");
+    }
+    // In a paused queue none counts, wherever it was planned.
+    store.change_queue(main_queue(), SettingsChange::pause(true)).await.unwrap();
+    assert!(!counts(&store, steps + 1, 20, to(30, now)).await);
+    store.change_queue(main_queue(), SettingsChange::pause(false)).await.unwrap();
+    assert!(!counts(&store, steps + 1, 20, to(30, now)).await);
+    assert!(counts(&store, steps + 2, 20, to(30, now)).await);
+    assert_clean(&store, now).await;
+}
+
+/// A step is carried out at about the database's time, or not at all: neither was it planned by a clock
+/// that is ahead, nor by somebody who slept since.
+pub(crate) async fn a_step_counts_at_about_its_own_time(Subject { store, .. }: Subject) {
+    store.create_queue(main_queue(), open()).await.unwrap();
+    for off_ms in [-365 * 86_400_000, -3_600_000, -10_000, 3_600_000, 365 * 86_400_000] {
+        let then = Timestamp(present(&store).await.0 + off_ms);
+        assert!(!counts(&store, 0, 0, to(5, then)).await, "off by {off_ms} ms");
+    }
+    // An opening that is refused now is not late for ever.
+    let main = stored(&store, "main").await;
+    assert_eq!((main.line.steps, main.line.serving, main.line.log), (0, 0, vec![]));
+    assert_eq!(store.clock().await, Ok(Timestamp(0)));
+    for (steps, off_ms) in [(0, -500), (1, 0), (2, 500)] {
+        let then = Timestamp(present(&store).await.0 + off_ms);
+        assert!(counts(&store, steps, steps, to(steps + 1, then)).await, "off by {off_ms} ms");
+    }
+    assert_clean(&store, present(&store).await).await;
+}
+
+/// Who was passed over, and who came back, is there after a reopen, however far apart they stand.
+pub(crate) async fn the_passed_and_the_returned_survive_a_reopen(subject: Subject) {
+    let store = &subject.store;
+    store.create_queue(main_queue(), open()).await.unwrap();
+    store.create_queue(name("vip"), open()).await.unwrap();
+    let now = present(store).await;
+    let mut passed = set(&[1, 199_999]);
+    // Across the boundaries of what is stored together, 65,536 and 131,072.
+    passed.insert_range(65_530..=131_075);
+    let step = Step { passed: passed.clone(), ..to(200_000, now) };
+    assert!(counts(store, 0, 0, step).await);
+    let again = Timestamp(now.0 + 1);
+    let returned = set(&[1, 65_535, 65_536, 131_072]);
+    let more = set(&[200_001, 200_003]);
+    let step = Step { passed: more.clone(), returned: returned.clone(), ..to(200_003, again) };
+    assert!(counts(store, 1, 200_000, step).await);
+    let expected = (passed - &returned) | more;
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    let LineParts { passed, readmitted, log, serving, steps, .. } =
+        stored(store, "main").await.line;
+    assert_eq!(passed, expected);
+    assert_eq!(readmitted, [1, 65_535, 65_536, 131_072].map(|seq| (seq, again)));
+    assert_eq!((steps, serving, log.len()), (2, 200_003, 2));
+    let vip = stored(store, "vip").await.line;
+    assert!(vip.passed.is_empty() && vip.readmitted.is_empty());
+
+    // A step may admit nobody but those: then the log is as long as before.
+    let later = Timestamp(now.0 + 2);
+    let step = Step { returned: set(&[199_999]), ..to(200_003, later) };
+    assert!(counts(store, 2, 200_003, step).await);
+    let line = stored(store, "main").await.line;
+    assert_eq!((line.steps, line.serving, line.log), (3, 200_003, log));
+    assert_eq!(line.passed, expected.clone() - set(&[199_999]));
+    assert_eq!(line.readmitted.last(), Some(&(199_999, later)));
+    assert!(store.clock().await.unwrap() >= later);
+
+    // Those who came back are forgotten once their time is over, to the millisecond, and those who did
+    // not come are kept, though everybody else of their time is forgotten.
+    let over = |over_before, floor| {
+        vec![Progress { queue: main_queue(), next: 200_003, floor, claimed: None, over_before }]
+    };
+    store.record(over(again, 200_003), later).await.unwrap();
+    assert_eq!(stored(store, "main").await.line.readmitted.len(), 5);
+    store.record(over(later, 200_003), later).await.unwrap();
+    assert_eq!(stored(store, "main").await.line.readmitted, [(199_999, later)]);
+    let at_last = Checkpoint {
+        floor: 200_003,
+        over_before: Timestamp(later.0 + 1),
+        ..point("main", 200_003, 200_003)
+    };
+    store.checkpoint(vec![at_last], later).await.unwrap();
+    let subject = subject.reopened().await;
+    let line = stored(&subject.store, "main").await.line;
+    assert_eq!((line.readmitted, line.log), (vec![], vec![]));
+    assert_eq!(line.passed, expected - set(&[199_999]));
+    assert_clean(&subject.store, later).await;
+}
+
+/// The only process of a store makes the same steps durable with its checkpoints.
+pub(crate) async fn a_checkpoint_keeps_who_was_passed_over(subject: Subject) {
+    let store = &subject.store;
+    store.create_queue(main_queue(), settings()).await.unwrap();
+    let step = |step| Checkpoint { step: Some(step), ..point("main", 10, 20) };
+    let first = (0, Step { passed: set(&[2, 3]), ..to(5, at(1)) });
+    store.checkpoint(vec![step(first)], at(1)).await.unwrap();
+    let second = (5, Step { returned: set(&[3]), ..to(5, at(2)) });
+    store.checkpoint(vec![step(second)], at(2)).await.unwrap();
+    let subject = subject.reopened().await;
+    let line = stored(&subject.store, "main").await.line;
+    assert_eq!((line.steps, line.serving), (2, 5));
+    assert_eq!(line.log, [Admission { upto: 5, at: at(1) }]);
+    assert_eq!((line.passed, line.readmitted), (set(&[2]), vec![(3, at(2))]));
+    assert_clean(&subject.store, at(2)).await;
+}
+
+/// One who came back and paid, or gave up after that, is over after a reopen as well.
+pub(crate) async fn who_came_back_and_finished_is_over(subject: Subject) {
+    let store = &subject.store;
+    store.create_queue(main_queue(), settings()).await.unwrap();
+    let step = |step, floor| Checkpoint { step, floor, ..point("main", 10, 20) };
+    let first = (0, Step { passed: set(&[2, 3]), ..to(5, at(1)) });
+    store.checkpoint(vec![step(Some(first), 0)], at(1)).await.unwrap();
+    let second = (5, Step { returned: set(&[2, 3]), ..to(5, at(2)) });
+    store.checkpoint(vec![step(Some(second), 5)], at(2)).await.unwrap();
+    store.leave_queue(ticket(3), false, at(3)).await.unwrap();
+    let subject = subject.reopened().await;
+    let line = stored(&subject.store, "main").await.line;
+    assert_eq!((line.floor, line.finished), (5, set(&[3])));
+    assert_clean(&subject.store, at(3)).await;
 }
 
 fn progress(next: u64, floor: u64, claimed: Option<&[u64]>) -> Vec<Progress> {
-    let claimed = claimed.map(|numbers| numbers.iter().copied().collect());
-    vec![Progress { queue: main_queue(), next, floor, claimed }]
+    let (queue, over_before) = (main_queue(), Timestamp(i64::MIN));
+    vec![Progress { queue, next, floor, claimed: claimed.map(set), over_before }]
 }
 
 /// Instances record what they know, each a little behind another.
 pub(crate) async fn what_is_recorded_never_goes_back(subject: Subject) {
     let store = &subject.store;
     store.create_queue(main_queue(), open()).await.unwrap();
-    store.allocate_numbers(main_queue(), 100, 0).await.unwrap();
-    for (from, upto) in [(0, 10), (10, 20), (20, 30)] {
-        let now = at(upto as i64);
-        assert_eq!(store.advance(step(from, upto, now), now).await, Ok(true));
+    store.grant_numbers(grant("a", 0, 100)).await.unwrap();
+    for (steps, serving, upto) in [(0, 0, 10), (1, 10, 20), (2, 20, 30)] {
+        let now = present(store).await;
+        assert!(counts(store, steps, serving, to(upto, now)).await);
     }
     store.leave_queue(ticket(5), true, at(31)).await.unwrap();
     store.leave_queue(ticket(80), true, at(31)).await.unwrap();
@@ -491,24 +802,71 @@ pub(crate) async fn what_is_recorded_never_goes_back(subject: Subject) {
     store.record(progress(50, 0, Some(&[13, 25])), at(39)).await.unwrap();
     store.record(progress(0, 0, None), at(38)).await.unwrap();
     let main = stored(store, "main").await;
-    assert_eq!((main.next, main.watermark, main.floor), (60, 100, 10));
-    assert_eq!(main.claimed, RoaringTreemap::from_iter([12, 13, 14, 25]));
-    assert_eq!(main.left, RoaringTreemap::from_iter([80]));
-    let log: Vec<_> = main.log.iter().map(|step| step.upto).collect();
+    assert_eq!((main.next, main.watermark, main.line.floor), (60, 100, 10));
+    assert_eq!(main.line.claimed, set(&[12, 13, 14, 25]));
+    assert_eq!(main.line.left, set(&[80]));
+    let log: Vec<_> = main.line.log.iter().map(|step| step.upto).collect();
     assert_eq!(log, [20, 30]);
     assert_eq!(store.clock().await, Ok(at(40)));
-    // Given without the store while it was away; and a floor that no admission bears out yet.
-    store.record(progress(140, 40, None), at(41)).await.unwrap();
+    // A floor that no admission bears out yet.
+    store.record(progress(100, 40, None), at(41)).await.unwrap();
     let subject = subject.reopened().await;
     let store = &subject.store;
     let main = stored(store, "main").await;
-    assert_eq!((main.next, main.watermark), (140, 140));
-    assert_eq!((main.serving, main.floor, main.log), (30, 30, vec![]));
-    assert_eq!(store.allocate_numbers(main_queue(), 1, 0).await, Ok(141));
-    let unknown = Progress { queue: name("none"), next: 1, floor: 0, claimed: None };
+    assert_eq!((main.next, main.watermark, main.line.steps), (100, 100, 3));
+    assert_eq!((main.line.serving, main.line.floor, main.line.log), (30, 30, vec![]));
+    assert_eq!(store.take_numbers(main_queue(), 1).await, Ok(Taken::From(101)));
+    let unknown = Progress { queue: name("none"), ..progress(1, 0, None).remove(0) };
     let two = [progress(500, 0, None), vec![unknown]].concat();
     let answer = store.record(two, at(42)).await;
     assert!(matches!(answer, Err(Fault::Corrupt(_))), "{answer:?}");
-    assert_eq!(stored(store, "main").await.next, 140);
+    assert_eq!(stored(store, "main").await.next, 101);
     assert_clean(store, at(42)).await;
+}
+
+/// A clock was ahead by a day, and an operator takes back what it has left: it happened now. Holds that
+/// were made then are over.
+pub(crate) async fn times_in_the_future_are_set_back(subject: Subject) {
+    const AHEAD: i64 = 70_000_000;
+    let store = &subject.store;
+    let sale = sale(store, 4).await;
+    let held = sale.held(store, 1, &[0]).await;
+    store.create_queue(main_queue(), settings()).await.unwrap();
+    let ahead = sale.reserve(2, &[1], at(AHEAD));
+    let held_ahead = store.reserve(ahead).await.unwrap().value;
+    let bought = store.reserve(sale.reserve(3, &[2], at(AHEAD))).await.unwrap().value;
+    store.charge(charge(3, 1_000, at(AHEAD))).await.unwrap();
+    store.pay(pay(3, bought.id, at(AHEAD))).await.unwrap();
+    let step = Step { passed: set(&[2]), ..to(4, at(-5)) };
+    let point = |before, step| Checkpoint { step: Some((before, step)), ..point("main", 9, 20) };
+    store.checkpoint(vec![point(0, step)], at(-5)).await.unwrap();
+    let step = Step { returned: set(&[2]), ..to(6, at(AHEAD)) };
+    store.checkpoint(vec![point(4, step)], at(AHEAD)).await.unwrap();
+    let token = alias("token", 9, None);
+    let token = Alias { ticket: Ticket { issued_at: at(AHEAD), ..token.ticket }, ..token };
+    store.add_aliases(vec![token]).await.unwrap();
+    assert_eq!(store.clock().await, Ok(at(AHEAD)));
+
+    assert!(store.set_back(at(1_000)).await.unwrap() > 0);
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    assert_eq!(store.clock().await, Ok(at(1_000)));
+    assert_clean(store, at(1_000)).await;
+    let line = stored(store, "main").await.line;
+    assert_eq!(line.log.iter().map(|step| step.at).collect::<Vec<_>>(), [at(-5), at(1_000)]);
+    assert_eq!(line.readmitted, [(2, at(1_000))]);
+    let aliases = store.aliases(at(1_000)).await.unwrap();
+    assert_eq!(aliases[0].ticket.issued_at, at(1_000));
+    // Its hold is over; what was held before is held, and what was bought stays so.
+    let again = store.reserve(sale.reserve(4, &[1], at(1_000))).await.unwrap().value;
+    assert!(store.reserve(sale.reserve(5, &[0], at(1_000))).await.is_err());
+    assert!(store.reserve(sale.reserve(5, &[2], at(1_000))).await.is_err());
+    assert!(store.pay(pay(2, held_ahead.id, at(1_001))).await.is_err());
+    assert_eq!(store.expire_due(at(1_001), 10).await, Ok(1));
+    store.charge(charge(1, 1_000, at(1_001))).await.unwrap();
+    store.pay(pay(1, held.id, at(1_001))).await.unwrap();
+    store.cancel(again.id, user(4), at(1_002)).await.unwrap();
+    assert_clean(store, at(HOLD_MS)).await;
+    // There is nothing left to be set back.
+    assert_eq!(store.set_back(at(1_002)).await, Ok(0));
 }

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::servers::{self, Server};
 use crate::common::{self, fresh};
-use crate::conformance::{assert_clean, user};
+use crate::conformance::{START, assert_clean, user};
 use crate::line;
 use boxoffice_backends::Fault;
 use boxoffice_backends::sequencer::{
-    NewAlias, PresentedTicket, Queue, RedisMode, RedisOptions, RedisSequencer, Sequencer,
+    NewAlias, PresentedTicket, Queue, RedisMode, RedisOptions, RedisSequencer, RedisStats,
+    Sequencer,
 };
 use boxoffice_backends::store::Store;
 use boxoffice_domain::ids::{QueueName, TicketId};
@@ -27,7 +28,7 @@ async fn ground() -> line::Ground<(TempDir, Server)> {
     let server = Server::start();
     let (store, directory) = fresh().await;
     let options = RedisOptions { turn: Duration::ZERO, ..options(server.port) };
-    let redis = RedisSequencer::open(store.clone(), &line::slow(), options).await.unwrap();
+    let redis = RedisSequencer::open(store.clone(), &line::slow(), options, START).await.unwrap();
     ((store, Sequencer::Redis(redis)), (directory, server))
 }
 
@@ -70,39 +71,53 @@ fn options(port: u16) -> RedisOptions {
         turn: Duration::from_millis(90),
         instance: format!("{:?}", Instant::now()),
         ticket_keys: vec!["k1".into()],
+        reserve: Duration::from_secs(30),
         cluster: "cluster-1".into(),
     }
 }
 
-/// One instance of the service: a sequencer that ticks.
+/// One instance of the service: a sequencer that ticks and beats.
 struct Instance {
     sequencer: Sequencer,
     queue: Arc<Queue>,
-    ticking: Option<JoinHandle<()>>,
+    running: Vec<JoinHandle<()>>,
     paused: Arc<AtomicBool>,
 }
 
 impl Instance {
     async fn start(store: &Store, options: RedisOptions) -> Self {
         let defaults = settings(1.0, None);
-        let redis = RedisSequencer::open(store.clone(), &defaults, options).await.unwrap();
+        let redis = RedisSequencer::open(store.clone(), &defaults, options, now()).await.unwrap();
         let sequencer = Sequencer::Redis(redis);
         let queue = sequencer.queue("main").unwrap();
         let paused = Arc::new(AtomicBool::new(false));
         let ticking = {
             let (sequencer, paused) = (sequencer.clone(), paused.clone());
+            let mut due = tokio::time::interval(Duration::from_millis(100));
+            due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             tokio::spawn(async move {
-                let mut beats = tokio::time::interval(Duration::from_millis(100));
-                beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 loop {
-                    beats.tick().await;
+                    due.tick().await;
                     if !paused.load(Ordering::Relaxed) {
                         let _ = sequencer.tick(now()).await;
                     }
                 }
             })
         };
-        Self { sequencer, queue, ticking: Some(ticking), paused }
+        let beating = {
+            let (sequencer, paused) = (sequencer.clone(), paused.clone());
+            let mut due = tokio::time::interval(Duration::from_millis(500));
+            due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            tokio::spawn(async move {
+                loop {
+                    due.tick().await;
+                    if !paused.load(Ordering::Relaxed) {
+                        let _ = sequencer.beat(now()).await;
+                    }
+                }
+            })
+        };
+        Self { sequencer, queue, running: vec![ticking, beating], paused }
     }
 
     async fn join(&self) -> Result<u64, Fault> {
@@ -118,16 +133,12 @@ impl Instance {
     }
 
     /// As if the process had been killed.
-    fn kill(mut self) {
-        self.ticking.take().unwrap().abort();
-    }
+    fn kill(self) {}
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        if let Some(ticking) = self.ticking.take() {
-            ticking.abort();
-        }
+        self.running.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -155,6 +166,13 @@ impl Cluster {
         }
         Self { instances, store, _directory: directory }
     }
+}
+
+/// What all instances have counted together.
+fn sum(cluster: &Cluster, counter: impl Fn(&RedisStats) -> &AtomicU64) -> u64 {
+    let count =
+        |instance: &Instance| counter(instance.sequencer.redis().unwrap()).load(Ordering::Relaxed);
+    cluster.instances.iter().map(count).sum()
 }
 
 /// Waits for a condition, with a limit that a failure alone reaches.
@@ -274,36 +292,6 @@ async fn a_hundred_thousand_joins_through_three_instances() {
     }
     assert_eq!(server.calls() - before, 0);
     assert_clean(&cluster.store, now()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn joins_go_on_where_others_know_of_numbers_beyond_both_blocks() {
-    let server = Server::start();
-    let cluster = Cluster::start(1, settings(1.0, None), &options(server.port)).await;
-    let join = async || {
-        let instance = &cluster.instances[0];
-        instance.sequencer.join(&instance.queue).await.unwrap()
-    };
-    join().await;
-    let keys: Vec<String> = server.ask(&["KEYS", "*:queue:*"]);
-    let field = |name| server.ask::<u64>(&["HGET", &keys[0], name]);
-    // Numbers that the store gave to somebody else lie between this block and the next.
-    cluster.store.allocate_numbers(name("main"), 5, 0).await.unwrap();
-    let mut last = 0;
-    while field("limit2") == 0 {
-        last = join().await;
-        assert!(last < 1_000, "there is no second block");
-    }
-    // What a tick tells of an instance that took numbers from the store.
-    let beyond = cluster.store.allocate_numbers(name("main"), 10, 0).await.unwrap() + 9;
-    assert!(beyond > field("limit2") && field("limit2") > last);
-    server.ask::<u64>(&["HSET", &keys[0], "next", &beyond.to_string()]);
-    for _ in 0..200 {
-        let next = join().await;
-        assert!(next > last.max(beyond), "{next} after {last} and {beyond}");
-        last = next;
-    }
-    assert!(last < beyond + 1_000, "{last}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -544,13 +532,9 @@ async fn wiped(rounds: usize, wipe: impl Fn(&mut Server)) {
     let polls = watch.end().await;
     let numbers = given.assert_unique();
     let last = *numbers.last().unwrap();
-    let blocks: u64 = cluster
-        .instances
-        .iter()
-        .map(|instance| instance.sequencer.redis().unwrap().blocks.load(Ordering::Relaxed))
-        .sum();
+    let grants = sum(&cluster, |redis| &redis.grants);
     println!(
-        "{rounds} times: {} joins, {:?} refused, {} empty places, {blocks} blocks, {polls} polls; \
+        "{rounds} times: {} joins, {:?} refused, {} empty places, {grants} grants, {polls} polls; \
          admission went on within {slowest:?}",
         numbers.len(),
         given.refused,
@@ -637,11 +621,7 @@ async fn redis_does_not_answer_for_five_seconds() {
         .iter()
         .filter(|(_, from, _)| *from > frozen && *from < frozen + Duration::from_secs(5))
         .count();
-    let connections: u64 = cluster
-        .instances
-        .iter()
-        .map(|instance| instance.sequencer.redis().unwrap().connections.load(Ordering::Relaxed))
-        .sum();
+    let connections = sum(&cluster, |redis| &redis.connections);
     println!(
         "{during} joins in the 5 s without redis, the slowest of all took {slowest:?}; {admitted} \
          admitted of 500; a poll took {slowest_poll:?}; {connections} connections"
@@ -720,7 +700,8 @@ async fn instances_of_another_store_are_refused() {
     let (store, _directory) = fresh().await;
     let other = RedisOptions { cluster: "cluster-2".into(), ..options(server.port) };
     let defaults = settings(1.0, None);
-    let answer = RedisSequencer::open(store.clone(), &defaults, other.clone()).await.map(|_| ());
+    let answer =
+        RedisSequencer::open(store.clone(), &defaults, other.clone(), now()).await.map(|_| ());
     let Err(Fault::Unavailable(why)) = answer else { panic!("{answer:?}") };
     assert!(why.contains("queue.redis.prefix"), "{why}");
     // Under a prefix of its own it is nobody's neighbour.
@@ -744,7 +725,7 @@ async fn instances_know_each_others_keys() {
     let cluster = Cluster::start(0, settings(1.0, None), &with(&[])).await;
     let defaults = settings(1.0, None);
     let open = async |keys: &[&str]| {
-        RedisSequencer::open(cluster.store.clone(), &defaults, with(keys)).await.map(|_| ())
+        RedisSequencer::open(cluster.store.clone(), &defaults, with(keys), now()).await.map(|_| ())
     };
     let old = Instance::start(&cluster.store, with(&["old"])).await;
     tokio::time::sleep(Duration::from_millis(250)).await;
@@ -816,48 +797,6 @@ async fn instances_are_killed_and_all_are_restarted() {
     let next = instance.join().await.unwrap();
     assert!(!given.numbers.iter().any(|(seq, _, _)| *seq >= next), "{next}");
     assert!(instance.queue.serving() > 0);
-    assert_clean(&cluster.store, now()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn joins_go_on_while_the_store_is_away() {
-    let server = Server::start();
-    let cluster = Cluster::start(2, settings(50.0, None), &options(server.port)).await;
-    let mut low = 0;
-    let given = joins_through(&cluster, async || {
-        // Whoever writes to the file keeps everybody else from it.
-        let file = common::raw(cluster._directory.path());
-        file.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let locked = Instant::now();
-        until("joins do not go on without the store", || {
-            let redis = cluster.instances[0].sequencer.redis().unwrap();
-            redis.unsecured.load(Ordering::Relaxed)
-        })
-        .await;
-        let stored = cluster.store.queues().await.unwrap().remove(0).watermark;
-        until("joins have stopped", || cluster.instances[0].queue.next() > stored + 500).await;
-        let served = cluster.instances[0].queue.serving();
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        assert_eq!(cluster.instances[0].queue.serving(), served, "admitted without the store");
-        assert!(locked.elapsed() < Duration::from_secs(4), "{:?}", locked.elapsed());
-        low = cluster.instances[0].queue.next();
-        file.execute_batch("ROLLBACK").unwrap();
-        until("the store is not told", || {
-            // The one that was seen to know that the store had to be told.
-            let redis = cluster.instances[0].sequencer.redis().unwrap();
-            !redis.unsecured.load(Ordering::Relaxed)
-        })
-        .await;
-        let stored = cluster.store.queues().await.unwrap().remove(0).watermark;
-        assert!(stored >= low, "{stored} is below {low}");
-        until("admission has stopped", || cluster.instances[0].queue.serving() > served).await;
-    })
-    .await;
-    let slowest = given.numbers.iter().map(|(_, from, to)| *to - *from).max().unwrap();
-    println!("{} joins, the slowest took {slowest:?}", given.numbers.len());
-    assert_eq!(given.refused, BTreeMap::new());
-    assert!(slowest < Duration::from_millis(1_500), "{slowest:?}");
-    // Without both nobody can tell which numbers are free.
     assert_clean(&cluster.store, now()).await;
 }
 
@@ -1025,32 +964,6 @@ async fn an_instance_that_slept_catches_up() {
     watch.end().await;
     assert_eq!(given.refused, BTreeMap::new());
     assert_clean(&cluster.store, now()).await;
-}
-
-/// An instance without Redis that has the store, and one without the store that has Redis, must not
-/// give the same numbers.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_goes_on_without_the_store_while_an_instance_is_missing() {
-    let server = Server::start();
-    let mut cluster = Cluster::start(2, settings(50.0, None), &options(server.port)).await;
-    let first = cluster.instances[0].join().await.unwrap();
-    cluster.instances.remove(1).kill();
-    tokio::time::sleep(Duration::from_millis(4_600)).await;
-    let file = common::raw(cluster._directory.path());
-    file.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let given = {
-        let stop = Arc::new(AtomicBool::new(false));
-        let handles = joining(&cluster, 20, &stop, u64::MAX);
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
-        stop.store(true, Ordering::Relaxed);
-        joined(handles).await
-    };
-    let stored = cluster.store.queues().await.unwrap().remove(0).watermark;
-    file.execute_batch("ROLLBACK").unwrap();
-    let highest = given.numbers.iter().map(|(seq, _, _)| *seq).max().unwrap_or(first);
-    assert!(highest <= stored, "{highest} is above {stored}");
-    assert!(!given.refused.is_empty());
-    given.assert_unique();
 }
 
 /// A certificate for 127.0.0.1 and the authority that signed it, in files `ca.pem`, `server.pem` and

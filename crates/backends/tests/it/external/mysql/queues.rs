@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::conformance::{assert_clean, at, main_queue};
+use crate::conformance::{assert_clean, main_queue};
 use boxoffice_backends::sequencer::{Queue, RedisMode, RedisOptions, RedisSequencer, Sequencer};
 use boxoffice_backends::store::Store;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
+use boxoffice_domain::time::Timestamp;
 
 use super::server::{open, shared};
 
@@ -37,9 +38,19 @@ async fn instance(store: &Store, name: &str) -> Sequencer {
         turn: Duration::ZERO,
         instance: name.into(),
         ticket_keys: vec!["k1".into()],
+        reserve: Duration::from_secs(30),
         cluster: "cluster-1".into(),
     };
-    Sequencer::Redis(RedisSequencer::open(store.clone(), &settings(), options).await.unwrap())
+    Sequencer::Redis(
+        RedisSequencer::open(
+            store.clone(),
+            &settings(),
+            options,
+            store.database_now().await.unwrap(),
+        )
+        .await
+        .unwrap(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,7 +65,7 @@ async fn a_pause_and_a_change_at_two_instances_both_stand() {
     for _ in 0..20 {
         a.join(&at_a).await.unwrap();
     }
-    let mut now = 0;
+    let mut now = stores[0].database_now().await.unwrap();
     for round in 1..=40_u32 {
         a.change(&at_a, SettingsChange::pause(false)).await.unwrap();
         let change = SettingsChange {
@@ -73,17 +84,17 @@ async fn a_pause_and_a_change_at_two_instances_both_stand() {
             assert_eq!(stored, expected, "round {round}");
         }
         // The next look at the store shows it to both, and nobody is admitted.
-        now += 1_000;
+        now = Timestamp(now.0 + 1_000);
         for sequencer in [&a, &b] {
-            sequencer.tick(at(now)).await.unwrap();
+            sequencer.tick(now).await.unwrap();
         }
         let shown = |queue: &Queue| (queue.settings(), queue.serving());
         assert_eq!(shown(&at_a), (expected.clone(), 0), "round {round}");
         assert_eq!(shown(&at_b), (expected, 0), "round {round}");
     }
-    assert_clean(&stores[1], at(now)).await;
+    assert_clean(&stores[1], now).await;
     for (store, sequencer) in stores.iter().zip([a, b]) {
-        sequencer.close(at(now)).await.unwrap();
+        sequencer.close(now).await.unwrap();
         store.close().await;
     }
 }
