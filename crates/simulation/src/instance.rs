@@ -31,6 +31,8 @@ pub const QUEUE: &str = "main";
 const TICK: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_millis(500);
 const SWEEP_MAX: u32 = 500;
+const BEAT: Duration = Duration::from_millis(500);
+const STORED_AHEAD_MAX: Duration = Duration::from_secs(60);
 const DRIFT_MAX_MS: i64 = 2_000;
 
 /// Microseconds since the beginning, for those who may ask.
@@ -182,7 +184,12 @@ impl Instance {
     pub async fn open(start: Start) -> Result<Arc<Self>, Fault> {
         let Start { number, life, store, redis, queue, call_timeout, turn, limits, now, ahead_ms } =
             start;
-        let clock = Clock::start(now, ahead_ms, store.clock().await?);
+        // As the service: what instances have seen binds none of them, and far ahead is refused.
+        let (seen, database) = (store.clock().await?, store.database_now().await?);
+        if seen.since(database) > STORED_AHEAD_MAX {
+            return Err(Fault::Unavailable("the store has seen a time far ahead".into()));
+        }
+        let clock = Clock::start(now, ahead_ms, Timestamp(0));
         let options = RedisOptions {
             mode: RedisMode::Simulated(SimulatedRedis(redis)),
             nodes: vec![("redis".into(), 6379)],
@@ -199,8 +206,11 @@ impl Instance {
             instance: format!("{number}-{life}"),
             ticket_keys: vec!["key".into()],
             cluster: "cluster".into(),
+            reserve: Duration::from_secs(30),
         };
-        let sequencer = RedisSequencer::open(store.clone(), &queue, options).await?;
+        let opened = RedisSequencer::open(store.clone(), &queue, options, clock.now());
+        let sequencer = opened.await?;
+
         let instance = Arc::new(Self {
             store: store.clone(),
             sequencer: Sequencer::Redis(sequencer),
@@ -212,7 +222,9 @@ impl Instance {
             life,
             ids: AtomicU64::new(0),
         });
+        instance.sequencer.beat(instance.clock.now()).await?;
         store.tasks().spawn("admission", instance.clone().admit());
+        store.tasks().spawn("beats", instance.clone().beats());
         store.tasks().spawn("expiry of holds", instance.clone().sweep());
         Ok(instance)
     }
@@ -224,6 +236,15 @@ impl Instance {
             ticks.tick().await;
             self.clock.follow();
             let _ = self.sequencer.tick(self.clock.now()).await;
+        }
+    }
+
+    async fn beats(self: Arc<Self>) {
+        let mut beats = interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.draining.load(Ordering::Relaxed) {
+            beats.tick().await;
+            let _ = self.sequencer.beat(self.clock.now()).await;
         }
     }
 
@@ -246,7 +267,10 @@ impl Instance {
 
     /// Whether a balancer should send it anything.
     pub fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed) && !self.store.tasks().any_lost()
+        !self.draining.load(Ordering::Relaxed)
+            && !self.store.tasks().any_lost()
+            && !self.sequencer.are_joins_elsewhere()
+            && self.store.clock_correction_ms().is_ok()
     }
 
     fn queue(&self) -> Option<Arc<Queue>> {

@@ -311,11 +311,11 @@ impl World {
     async fn look(&mut self) -> Result<(), Failure> {
         let Some(queue) = self.store.queues().await?.pop() else { return Ok(()) };
         let serving = self.serving;
-        for step in queue.log.iter().filter(|step| step.upto > serving) {
+        for step in queue.line.log.iter().filter(|step| step.upto > serving) {
             let from = self.serving;
             self.serving = step.upto;
             self.counts.steps += 1;
-            let gone = queue.left.range_cardinality(from + 1..=step.upto);
+            let gone = queue.line.left.range_cardinality(from + 1..=step.upto);
             self.counts.admitted += step.upto - from - gone;
             self.digest.number(step.upto);
             self.digest.number(step.at.0.unsigned_abs());
