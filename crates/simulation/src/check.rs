@@ -30,12 +30,13 @@ pub(crate) enum Fact {
     MayEnd { fan: usize },
     /// A fan has paid or left, and has been told so.
     Ended { fan: usize },
-    /// The store has recorded a step of admission. `gone` of the numbers had left. `at` is its time,
-    /// `database` the time that the store had.
+    /// The store has recorded steps of admission, from `from` to `upto`: who was admitted, those who came
+    /// back included, and who was passed over. `at` is the time, `database` the time that the store had.
     Step {
         from: u64,
         upto: u64,
-        gone: u64,
+        admitted: Vec<u64>,
+        passed: Vec<u64>,
         at: Timestamp,
         database: Timestamp,
         settings: QueueSettings,

@@ -127,6 +127,8 @@ impl Sum {
             ("payments", counts.payments),
             ("steps of admission", counts.steps),
             ("admitted", counts.admitted),
+            ("passed over", counts.passed),
+            ("back, and let in", counts.returned),
             ("calls of redis", counts.redis_calls),
             ("calls of the store", counts.store_calls),
             ("outcome unknown", counts.unknown),

@@ -6,7 +6,7 @@ mod message;
 mod network;
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -75,6 +75,10 @@ pub struct Counts {
     pub steps: u64,
     /// Numbers admitted.
     pub admitted: u64,
+    /// Numbers passed over.
+    pub passed: u64,
+    /// Numbers let in after having been passed over.
+    pub returned: u64,
     /// Commands that Redis executed.
     pub redis_calls: u64,
     /// Operations that the store executed.
@@ -117,6 +121,8 @@ pub struct World {
     checkers: Vec<Box<dyn Checker>>,
     violations: Vec<Violation>,
     serving: u64,
+    /// Who was let in after having been passed over, as the store had it then.
+    readmitted: BTreeSet<u64>,
     calls: Vec<Call>,
     counts: Counts,
     digest: Digest,
@@ -218,6 +224,7 @@ impl World {
             checkers,
             violations: Vec::new(),
             serving: 0,
+            readmitted: BTreeSet::new(),
             calls: Vec::new(),
             counts: Counts::default(),
             digest: Digest::default(),
@@ -310,20 +317,50 @@ impl World {
     /// Looks who was admitted.
     async fn look(&mut self) -> Result<(), Failure> {
         let Some(queue) = self.store.queues().await?.pop() else { return Ok(()) };
+        let line = &queue.line;
+        let database = self.database_now();
+        let before = std::mem::take(&mut self.readmitted);
+        self.readmitted = line.readmitted.iter().map(|(seq, _)| *seq).collect();
+        let back = line.readmitted.iter().filter(|(seq, _)| !before.contains(seq));
+        let back: Vec<(u64, Timestamp)> = back.copied().collect();
+        let mut admitted: Vec<u64> = back.iter().map(|(seq, _)| *seq).collect();
         let serving = self.serving;
-        for step in queue.line.log.iter().filter(|step| step.upto > serving) {
-            let from = self.serving;
-            self.serving = step.upto;
-            self.counts.steps += 1;
-            let gone = queue.line.left.range_cardinality(from + 1..=step.upto);
-            self.counts.admitted += step.upto - from - gone;
-            self.digest.number(step.upto);
-            self.digest.number(step.at.0.unsigned_abs());
-            let (upto, at) = (step.upto, step.at);
-            self.trace(|| format!("admitted {}..={upto}, at {}", from + 1, at.0 - EPOCH_MS));
-            let (database, settings) = (self.database_now(), queue.settings.clone());
-            self.fact(&Fact::Step { from, upto, gone, at, database, settings });
+        let mut steps: Vec<(u64, Timestamp)> = line
+            .log
+            .iter()
+            .filter(|step| step.upto > serving)
+            .map(|step| (step.upto, step.at))
+            .collect();
+        if let (true, Some((_, at))) = (steps.is_empty(), back.first()) {
+            steps.push((serving, *at));
         }
+        for (upto, at) in steps {
+            let from = self.serving;
+            self.serving = upto;
+            self.counts.steps += 1;
+            let over = |seq: &u64| line.left.contains(*seq) || line.passed.contains(*seq);
+            // Who has come back was passed over before.
+            let is_back = |seq: &u64| self.readmitted.contains(seq);
+            admitted.extend((from + 1..=upto).filter(|seq| !over(seq) && !is_back(seq)));
+            let passed = (from + 1..=upto).filter(|seq| line.passed.contains(*seq));
+            let passed: Vec<u64> = passed.filter(|seq| !line.left.contains(*seq)).collect();
+            self.counts.admitted += admitted.len() as u64;
+            self.counts.passed += passed.len() as u64;
+            self.digest.number(upto);
+            self.digest.number(at.0.unsigned_abs());
+            let (in_all, gone) = (admitted.len(), passed.len());
+            self.trace(|| {
+                let at_ms = at.0 - EPOCH_MS;
+                format!(
+                    "{in_all} of {}..={upto} admitted, {gone} passed over, at {at_ms}",
+                    from + 1
+                )
+            });
+            let admitted = std::mem::take(&mut admitted);
+            let settings = queue.settings.clone();
+            self.fact(&Fact::Step { from, upto, admitted, passed, at, database, settings });
+        }
+        self.counts.returned += back.len() as u64;
         self.fact(&Fact::Looked { watermark: queue.watermark });
         Ok(())
     }

@@ -24,7 +24,7 @@ pub(super) struct Rate {
 impl Checker for Rate {
     #[expect(clippy::cast_precision_loss, reason = "counts of a history are small")]
     fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
-        let Fact::Step { from, upto, gone, settings, .. } = fact else { return };
+        let Fact::Step { from, upto, admitted, settings, .. } = fact else { return };
         if (settings.admit_per_second - self.rate).abs() > f64::EPSILON {
             self.rate_before = (self.rate, now_us);
             self.rate = settings.admit_per_second;
@@ -38,8 +38,7 @@ impl Checker for Rate {
         };
         self.filled_us = Some(now_us);
         self.credit = (self.credit + rate * elapsed_s).min(capacity);
-        let admitted = (upto - from - gone) as f64;
-        self.credit -= admitted;
+        self.credit -= admitted.len() as f64;
         if self.credit < 0.0 {
             let how = format!("{from} to {upto} at {rate} a second, {:.1} too many", -self.credit);
             broken.push(Violation { rule: rules::TOO_FAST, at_us: now_us, how });
@@ -134,11 +133,11 @@ impl Checker for Bound {
                     }
                 }
             }
-            Fact::Step { from, upto, settings, .. } => {
-                for seq in from + 1..=*upto {
-                    let ended_us = self.ended.get(&seq).copied();
+            Fact::Step { from, upto, admitted, settings, .. } => {
+                for seq in admitted {
+                    let ended_us = self.ended.get(seq).copied();
                     let active = Active { admitted_us: now_us, seen_us: None, ended_us };
-                    self.admitted.insert(seq, active);
+                    self.admitted.insert(*seq, active);
                 }
                 let Some(max) = settings.max_active else { return };
                 let active = self.active(now_us);
@@ -162,7 +161,7 @@ impl Checker for Gated {
     fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
         match fact {
             Fact::Changed { change } => self.told.push((now_us, change.clone())),
-            Fact::Step { from, upto, settings, .. } => {
+            Fact::Step { from, upto, admitted, settings, .. } if !admitted.is_empty() => {
                 let QueueSettings { paused, opens_at, .. } = settings;
                 let told = |of: fn(&SettingsChange) -> bool| {
                     self.told.iter().rev().find(|(_, change)| of(change)).map(|(at_us, _)| *at_us)
@@ -194,7 +193,12 @@ pub(super) struct LetIn {
     active: BTreeMap<usize, bool>,
     /// When fans who poll were heard of last; gone for those who went away.
     polled_us: BTreeMap<usize, u64>,
+    /// Whose number it is.
+    fans: BTreeMap<u64, usize>,
 }
+
+/// Who has polled within this time is there, whatever it was told, in microseconds.
+const THERE_US: u64 = 9_000_000;
 
 impl LetIn {
     pub(super) fn new(plan: &Plan) -> Self {
@@ -203,6 +207,7 @@ impl LetIn {
             claim_window_us: plan.queue.claim_window.as_micros() as u64,
             active: BTreeMap::new(),
             polled_us: BTreeMap::new(),
+            fans: BTreeMap::new(),
         }
     }
 }
@@ -228,6 +233,16 @@ impl Checker for LetIn {
                     _ => {}
                 }
                 self.polled_us.insert(*fan, now_us);
+                self.fans.insert(*seq, *fan);
+            }
+            Fact::Step { passed, .. } => {
+                for seq in passed {
+                    let polled_us = self.fans.get(seq).and_then(|fan| self.polled_us.get(fan));
+                    if let Some(at_us) = polled_us.filter(|at_us| now_us - **at_us < THERE_US) {
+                        let how = format!("{seq} polled at {} ms", at_us / 1_000);
+                        broken.push(Violation { rule: rules::PASSED_OVER, at_us: now_us, how });
+                    }
+                }
             }
             Fact::StillWaits { fan, seq, since_us } if self.liveness => {
                 let how = format!("fan {fan} with {seq} has polled since {} ms", since_us / 1_000);
