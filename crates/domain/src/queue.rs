@@ -356,11 +356,11 @@ impl Line {
             + readmitted.count() as u64
     }
 
-    /// Whether somebody who is first seen at `now` comes too late for the room that was kept, and so
-    /// counts on top of `max_active`.
+    /// Whether somebody who is first seen at `now` comes after the claim window, and so may count on top
+    /// of `max_active`: by the time that others hear of it the room may have been given away.
     pub fn is_late(&self, seq: u64, settings: &QueueSettings, now: Timestamp) -> bool {
         !self.readmitted.contains_key(&seq)
-            && self.admitted_at(seq).is_some_and(|at| at.plus(claim_kept(settings)) <= now)
+            && self.admitted_at(seq).is_some_and(|at| at.plus(settings.claim_window) <= now)
     }
 
     /// Decides whom to admit at `now`, at most `credit` of them: first those who were passed over and

@@ -18,6 +18,8 @@ pub(super) enum News {
     Admitted(Advance),
     /// These were seen for the first time since their admission.
     Claimed(QueueName, Vec<u64>),
+    /// So were these, after the claim window.
+    ClaimedLate(QueueName, Vec<u64>),
     /// These were passed over, and are there again.
     Returned(QueueName, Vec<u64>),
     /// These gave up.
@@ -50,6 +52,7 @@ impl News {
                 )
             }
             Self::Claimed(queue, seqs) => list('c', queue, seqs),
+            Self::ClaimedLate(queue, seqs) => list('d', queue, seqs),
             Self::Returned(queue, seqs) => list('p', queue, seqs),
             Self::Left(queue, seqs) => list('l', queue, seqs),
             Self::Finished(queue, seqs) => list('f', queue, seqs),
@@ -72,7 +75,7 @@ impl News {
                 return Some(Self::Spent(TicketId(id.to_be_bytes())));
             }
             "t" => return Some(Self::Issued),
-            "a" | "c" | "p" | "l" | "f" => {}
+            "a" | "c" | "d" | "p" | "l" | "f" => {}
             _ => return None,
         }
         let queue = QueueName::new(words.next()?)?;
@@ -90,6 +93,7 @@ impl News {
         let seqs = words.next()?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
         match kind {
             "c" => Some(Self::Claimed(queue, seqs)),
+            "d" => Some(Self::ClaimedLate(queue, seqs)),
             "p" => Some(Self::Returned(queue, seqs)),
             "l" => Some(Self::Left(queue, seqs)),
             _ => Some(Self::Finished(queue, seqs)),
@@ -187,6 +191,7 @@ mod tests {
             News::Admitted(advance(step(&[11], &[1, 2, 3, 7, 1 << 40]))),
             News::Returned(queue.clone(), vec![3, 5]),
             News::Claimed(queue.clone(), vec![1]),
+            News::ClaimedLate(queue.clone(), vec![1, 9]),
             News::Left(queue.clone(), vec![1, u64::MAX]),
             News::Finished(queue, vec![7, 8, 9]),
             News::Spent(TicketId([0; 16])),

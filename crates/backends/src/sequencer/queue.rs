@@ -362,7 +362,10 @@ impl Queue {
         let mut returned: Vec<u64> = passed;
         returned.sort_unstable();
         returned.dedup();
-        let claimed = mark_claimed(work, seen, settings, now);
+        let marked = mark_claimed(&mut work.line, seen, settings, now);
+        let (late, claimed): (Vec<u64>, Vec<u64>) =
+            marked.into_iter().partition(|seq| work.line.is_late(*seq, settings, now));
+        work.late.extend(&late);
         let before = work.line.floor();
         let Pruned { expired, no_show } = work.line.prune(settings.active_ttl, now);
         add(&self.counters.expired, expired);
@@ -384,11 +387,12 @@ impl Queue {
         }
         let (from, upto) = work.presence.stretch();
         let moved = work.polled.moved(from, upto);
-        if !claimed.is_empty() || floor != before || moved.is_some() {
+        let marked = !claimed.is_empty() || !late.is_empty();
+        if marked || floor != before || moved.is_some() {
             work.polled = moved.unwrap_or_else(|| work.polled.clone());
             self.publish(work, settings);
         }
-        Refreshed { claimed, returned }
+        Refreshed { claimed, late, returned }
     }
 
     /// The last checkpoint: exact, with nothing reserved ahead.
@@ -423,14 +427,14 @@ impl Queue {
             numbers.watermark = numbers.watermark.max(point.watermark);
         }
         if let Some((_, step)) = &point.step {
-            let admitted = self.admit(work, step, &settings, now);
+            let admitted = self.admit(work, step, &settings);
             work.bucket.spend(admitted);
             add(&self.counters.admitted, admitted);
         }
     }
 
     /// Carries out a step of admission. Returns how many it admitted.
-    fn admit(&self, work: &mut Work, step: &Step, settings: &QueueSettings, now: Timestamp) -> u64 {
+    fn admit(&self, work: &mut Work, step: &Step, settings: &QueueSettings) -> u64 {
         let admitted = work.line.admit(step);
         add(&self.counters.passed, step.passed.len());
         add(&self.counters.returned, step.returned.len());
@@ -439,7 +443,8 @@ impl Queue {
             // than the late claims of one active time, which the rule allows on top anyway.
             let bound = max + work.late.len() + self.bypassing.load(Ordering::Relaxed);
             add(&self.counters.bound_checked, 1);
-            if work.line.active(settings, now) > bound {
+            // At the time for which it was planned: a moment earlier more had not run out of time.
+            if work.line.active(settings, step.at) > bound {
                 add(&self.counters.bound_broken, 1);
                 tracing::error!(queue = %self.name, max, "more are active than the queue allows");
             }
@@ -589,7 +594,7 @@ impl Queue {
             return false;
         }
         self.learn_next(step.step.upto);
-        let admitted = self.admit(work, &step.step, &settings, now);
+        let admitted = self.admit(work, &step.step, &settings);
         // It is counted where it was made, once for all instances.
         if here {
             add(&self.counters.admitted, admitted);
@@ -632,11 +637,15 @@ impl Queue {
         Ok(())
     }
 
-    /// Other instances have seen these.
-    pub(super) fn apply_claimed(&self, seqs: Vec<u64>, now: Timestamp) {
+    /// Other instances have seen these, after the claim window (`late`) or within it.
+    pub(super) fn apply_claimed(&self, seqs: Vec<u64>, late: bool, now: Timestamp) {
         let mut work = self.work.lock();
         let settings = self.settings();
-        if !mark_claimed(&mut work, seqs, &settings, now).is_empty() {
+        let marked = mark_claimed(&mut work.line, seqs, &settings, now);
+        if !marked.is_empty() {
+            if late {
+                work.late.extend(&marked);
+            }
             self.publish(&work, &settings);
         }
     }
@@ -729,8 +738,10 @@ impl Queue {
 /// What a look at the line has shown.
 #[derive(Debug)]
 pub(super) struct Refreshed {
-    /// Numbers that were seen for the first time since their admission.
+    /// Numbers that were seen for the first time since their admission,
     pub(super) claimed: Vec<u64>,
+    /// and those of them that were seen after the claim window.
+    pub(super) late: Vec<u64>,
     /// Numbers that were passed over, and whose owners are there again.
     pub(super) returned: Vec<u64>,
 }
@@ -743,21 +754,12 @@ fn over_before(settings: &QueueSettings, now: Timestamp) -> Timestamp {
 
 /// Marks numbers as seen. Returns those that were not before.
 fn mark_claimed(
-    work: &mut Work,
+    line: &mut Line,
     seen: Vec<u64>,
     settings: &QueueSettings,
     now: Timestamp,
 ) -> Vec<u64> {
-    let mut fresh = Vec::new();
-    for seq in seen {
-        if work.line.claim(seq, settings.active_ttl, now) {
-            fresh.push(seq);
-            if work.line.is_late(seq, settings, now) {
-                work.late.insert(seq);
-            }
-        }
-    }
-    fresh
+    seen.into_iter().filter(|seq| line.claim(*seq, settings.active_ttl, now)).collect()
 }
 
 fn shutting_down() -> Fault {

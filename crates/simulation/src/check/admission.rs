@@ -193,12 +193,16 @@ pub(super) struct LetIn {
     active: BTreeMap<usize, bool>,
     /// When fans who poll were heard of last; gone for those who went away.
     polled_us: BTreeMap<usize, u64>,
+    /// Since when they have been there.
+    since_us: BTreeMap<usize, u64>,
     /// Whose number it is.
     fans: BTreeMap<u64, usize>,
 }
 
 /// Who has polled within this time is there, whatever it was told, in microseconds.
 const THERE_US: u64 = 9_000_000;
+/// Who has only just come back need not be known to be there, in microseconds.
+const HEARD_US: u64 = 3_000_000;
 
 impl LetIn {
     pub(super) fn new(plan: &Plan) -> Self {
@@ -207,6 +211,7 @@ impl LetIn {
             claim_window_us: plan.queue.claim_window.as_micros() as u64,
             active: BTreeMap::new(),
             polled_us: BTreeMap::new(),
+            since_us: BTreeMap::new(),
             fans: BTreeMap::new(),
         }
     }
@@ -217,6 +222,7 @@ impl Checker for LetIn {
         match fact {
             Fact::Away { fan } => {
                 self.polled_us.remove(fan);
+                self.since_us.remove(fan);
             }
             Fact::Stands { fan, seq, standing, polls: true, .. } => {
                 match standing {
@@ -233,12 +239,16 @@ impl Checker for LetIn {
                     _ => {}
                 }
                 self.polled_us.insert(*fan, now_us);
+                self.since_us.entry(*fan).or_insert(now_us);
                 self.fans.insert(*seq, *fan);
             }
             Fact::Step { passed, .. } => {
                 for seq in passed {
-                    let polled_us = self.fans.get(seq).and_then(|fan| self.polled_us.get(fan));
-                    if let Some(at_us) = polled_us.filter(|at_us| now_us - **at_us < THERE_US) {
+                    let Some(fan) = self.fans.get(seq) else { continue };
+                    let new = self.since_us.get(fan).is_none_or(|us| now_us - us < HEARD_US);
+                    let polled_us = self.polled_us.get(fan);
+                    let there = polled_us.filter(|at_us| !new && now_us - **at_us < THERE_US);
+                    if let Some(at_us) = there {
                         let how = format!("{seq} polled at {} ms", at_us / 1_000);
                         broken.push(Violation { rule: rules::PASSED_OVER, at_us: now_us, how });
                     }

@@ -142,7 +142,12 @@ impl Mirror {
                 }
                 News::Claimed(queue, seqs) => {
                     if let Some(member) = members.get(&queue) {
-                        member.queue.apply_claimed(seqs, now);
+                        member.queue.apply_claimed(seqs, false, now);
+                    }
+                }
+                News::ClaimedLate(queue, seqs) => {
+                    if let Some(member) = members.get(&queue) {
+                        member.queue.apply_claimed(seqs, true, now);
                     }
                 }
                 News::Returned(queue, seqs) => {

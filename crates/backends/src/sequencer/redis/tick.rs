@@ -130,12 +130,15 @@ impl Ticker {
         self.may_admit = correction;
         let queues = self.mirror.queues();
         for queue in &queues {
-            let Refreshed { claimed, returned } = queue.refresh(now);
-            if !claimed.is_empty() {
-                self.mirror.tell(News::Claimed(queue.name().clone(), claimed));
-            }
-            if !returned.is_empty() {
-                self.mirror.tell(News::Returned(queue.name().clone(), returned));
+            let Refreshed { claimed, late, returned } = queue.refresh(now);
+            for (seqs, news) in [
+                (claimed, News::Claimed as fn(_, _) -> _),
+                (late, News::ClaimedLate),
+                (returned, News::Returned),
+            ] {
+                if !seqs.is_empty() {
+                    self.mirror.tell(news(queue.name().clone(), seqs));
+                }
             }
         }
         self.mirror.aliases.tidy(&queues, now);
