@@ -48,6 +48,8 @@ pub(crate) enum Fact {
     Audited(Finding),
     /// At the end: what has become of a reservation that a fan was told is paid.
     PaidInTheEnd { fan: usize, reservation: ReservationId, state: Option<ReservationState> },
+    /// At the end: a fan was told of this, and the store does not know it.
+    Lost { fan: usize, what: String },
     /// At the end: a fan who polls has not been let in.
     StillWaits { fan: usize, seq: u64, since_us: u64 },
 }

@@ -97,6 +97,8 @@ fn history(seed: u64, scope: Scope, options: &Options) -> Run {
 struct Sum {
     histories: u64,
     failed: u64,
+    /// Nobody got a number in these.
+    idle: u64,
     faults: BTreeMap<&'static str, (u64, u64, u64)>,
     did: BTreeMap<&'static str, u64>,
     rules: BTreeMap<&'static str, u64>,
@@ -119,6 +121,7 @@ impl Sum {
             sum.2 += bites;
         }
         let counts = &report.counts;
+        self.idle += u64::from(counts.joins == 0);
         for (what, count) in [
             ("joins", counts.joins),
             ("polls", counts.polls),
@@ -142,6 +145,9 @@ impl Sum {
         let must = ["joins", "polls", "let in, and seen", "holds", "payments", "admitted"];
         if let Some(what) = must.iter().find(|what| undone(what)) {
             return Some(format!("there were no {what}"));
+        }
+        if self.idle > self.histories / 20 {
+            return Some(format!("nobody got a number in {} histories", self.idle));
         }
         let toothless = self.faults.iter().find(|(_, sum)| sum.0 >= 20 && sum.1 == 0);
         toothless.map(|(kind, sum)| format!("{kind}: none of {} changed anything", sum.0))

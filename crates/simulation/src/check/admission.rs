@@ -74,6 +74,7 @@ struct Active {
 
 /// `max_active`: of those admitted within the claim window, or seen within it.
 pub(super) struct Bound {
+    known_us: u64,
     claim_window_us: u64,
     active_us: u64,
     /// By number. Who it is, is known of those who were told.
@@ -82,13 +83,17 @@ pub(super) struct Bound {
     ended: BTreeMap<u64, u64>,
 }
 
-/// Who is seen so long before the end of the claim window is known to all in time, in microseconds.
+/// Who is seen so long before the end of the claim window is known to all in time, in microseconds, by
+/// clocks that agree.
 const KNOWN_US: u64 = 600_000;
 
 impl Bound {
     pub(super) fn new(plan: &Plan) -> Self {
         let us = |time: Duration| time.as_micros() as u64;
+        let ahead_ms = || plan.clocks_ahead_ms.iter().copied();
+        let apart_ms = ahead_ms().max().unwrap_or(0).abs_diff(ahead_ms().min().unwrap_or(0));
         Self {
+            known_us: KNOWN_US + apart_ms * 1_000,
             claim_window_us: us(plan.queue.claim_window),
             active_us: us(plan.queue.active_ttl),
             admitted: BTreeMap::new(),
@@ -105,10 +110,10 @@ impl Bound {
                 return false;
             }
             let in_time = |seen_us: u64| {
-                seen_us + KNOWN_US < active.admitted_us + self.claim_window_us
-                    && seen_us + KNOWN_US < now_us
+                seen_us + self.known_us < active.admitted_us + self.claim_window_us
+                    && seen_us + self.known_us < now_us
             };
-            age_us + KNOWN_US < self.claim_window_us || active.seen_us.is_some_and(in_time)
+            age_us + self.known_us < self.claim_window_us || active.seen_us.is_some_and(in_time)
         };
         self.admitted.values().filter(active).count() as u64
     }

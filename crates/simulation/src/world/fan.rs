@@ -39,7 +39,10 @@ pub(super) struct Fan {
     holds: u32,
     leaves: bool,
     wanders: bool,
+    /// What the fan was told: holds, a payment, and that the ticket is given up.
+    pub(super) held: Vec<ReservationId>,
     pub(super) paid: Option<ReservationId>,
+    pub(super) left: Option<Ticket>,
 }
 
 impl Fan {
@@ -85,7 +88,9 @@ impl World {
                     holds: 0,
                     leaves,
                     wanders,
+                    held: Vec::new(),
                     paid: None,
+                    left: None,
                 });
                 self.timeline.at(at_us, Event::Wakes(number));
             }
@@ -169,6 +174,7 @@ impl World {
             }
             Told::Held(reservation) => {
                 self.counts.holds += 1;
+                self.fans[fan].held.push(reservation);
                 self.after_hold(fan, reservation);
             }
             Told::Paid(reservation) => {
@@ -179,7 +185,11 @@ impl World {
                 self.fans[fan].next = None;
             }
             Told::Done => {
-                if matches!(request.ask, Ask::Leave(_)) {
+                if let Ask::Leave(ticket) = request.ask {
+                    // Of one that was over already nothing is kept.
+                    if matches!(self.fans[fan].standing, Some(Standing::Waiting(_))) {
+                        self.fans[fan].left = Some(ticket);
+                    }
                     self.fact(&Fact::Ended { fan });
                 }
                 self.fans[fan].next = None;
