@@ -23,7 +23,7 @@ pub(crate) enum Fact {
     /// A fan has heard which number it is.
     Told { fan: usize, seq: u64 },
     /// A fan has heard where the ticket stands.
-    Stands { fan: usize, seq: u64, standing: Standing, asked_us: u64, polls: bool },
+    Stands { fan: usize, seq: u64, standing: Standing, asked_us: u64, instance: usize, polls: bool },
     /// A fan polls no more for a while.
     Away { fan: usize },
     /// A fan has asked to pay or to leave: the ticket may be over from now on.
@@ -84,7 +84,7 @@ pub(crate) trait Checker {
 pub(crate) fn checkers(plan: &Plan) -> Vec<Box<dyn Checker>> {
     vec![
         Box::new(order::NumbersOnce::default()),
-        Box::new(order::PlacesShrink::default()),
+        Box::new(order::PlacesShrink::new(plan)),
         Box::new(order::InOrder::new(plan)),
         Box::new(order::FromTheStore::default()),
         Box::new(admission::Rate::default()),

@@ -101,7 +101,8 @@ struct Sum {
     idle: u64,
     faults: BTreeMap<&'static str, (u64, u64, u64)>,
     did: BTreeMap<&'static str, u64>,
-    rules: BTreeMap<&'static str, u64>,
+    /// In how many histories each rule was broken, and the first seed.
+    rules: BTreeMap<&'static str, (u64, u64)>,
 }
 
 impl Sum {
@@ -113,7 +114,10 @@ impl Sum {
         };
         self.failed += u64::from(!report.violations.is_empty());
         let rules: BTreeSet<_> = report.violations.iter().map(|violation| violation.rule).collect();
-        rules.into_iter().for_each(|rule| *self.rules.entry(rule).or_default() += 1);
+        for rule in rules {
+            let broken = self.rules.entry(rule).or_insert((0, run.seed));
+            *broken = (broken.0 + 1, broken.1.min(run.seed));
+        }
         for (fault, bites) in run.plan.faults.iter().zip(&report.bites) {
             let sum = self.faults.entry(fault.what.kind()).or_default();
             sum.0 += 1;
@@ -167,8 +171,8 @@ impl Sum {
         for (kind, (begun, bit, times)) in &self.faults {
             println!("  {kind:<20} {begun:>12} {bit:>12} {times:>14}");
         }
-        for (rule, count) in &self.rules {
-            println!("  BROKEN {rule}: in {count} histories");
+        for (rule, (count, seed)) in &self.rules {
+            println!("  BROKEN {rule}: in {count} histories, first of seed {seed}");
         }
     }
 }

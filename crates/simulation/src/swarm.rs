@@ -204,7 +204,10 @@ fn make_live(plan: &mut Plan, clients: u64) {
         !matches!(fault.what, What::Change(..) | What::Clock(..) | What::RedisClock(_))
     });
     plan.queue.admit_per_second = plan.queue.admit_per_second.max(10.0);
-    plan.queue.active_ttl = Duration::from_secs(10);
+    // Longer than any fault, where there is no bound that has to become free: whose admission is not
+    // heard of for an active time is not let in.
+    let active_s = if plan.queue.max_active.is_some() { 10 } else { 60 };
+    plan.queue.active_ttl = Duration::from_secs(active_s);
     plan.queue.claim_window = plan.queue.claim_window.min(Duration::from_secs(8));
     plan.queue.max_active = plan.queue.max_active.map(|max| max.max(30));
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation)]

@@ -165,12 +165,12 @@ impl World {
                 self.fans[fan].ticket = Some(ticket);
                 self.fans[fan].tries = 0;
                 self.fans[fan].since_us = self.now_us();
-                self.stands(fan, standing, after_ms, request.asked_us);
+                self.stands(fan, standing, after_ms, &request);
             }
             Told::Place(standing, after_ms) => {
                 self.counts.polls += 1;
                 self.fans[fan].tries = 0;
-                self.stands(fan, standing, after_ms, request.asked_us);
+                self.stands(fan, standing, after_ms, &request);
             }
             Told::Held(reservation) => {
                 self.counts.holds += 1;
@@ -222,7 +222,7 @@ impl World {
         self.soon(Duration::from_millis(wait_ms), Event::Wakes(number));
     }
 
-    fn stands(&mut self, number: usize, standing: Standing, after_ms: u64, asked_us: u64) {
+    fn stands(&mut self, number: usize, standing: Standing, after_ms: u64, request: &Request) {
         let fan = &mut self.fans[number];
         let Some(ticket) = fan.ticket.clone() else { return };
         let is_new = fan.standing != Some(standing);
@@ -231,7 +231,8 @@ impl World {
         if is_new {
             self.trace(|| format!("fan {number} with {seq} stands at {standing:?}"));
         }
-        self.fact(&Fact::Stands { fan: number, seq, standing, asked_us, polls });
+        let Request { asked_us, instance, .. } = *request;
+        self.fact(&Fact::Stands { fan: number, seq, standing, asked_us, instance, polls });
         let fan = &mut self.fans[number];
         fan.next = None;
         match standing {
