@@ -87,7 +87,7 @@ pub(crate) fn checkers(plan: &Plan) -> Vec<Box<dyn Checker>> {
         Box::new(order::PlacesShrink::new(plan)),
         Box::new(order::InOrder::new(plan)),
         Box::new(order::FromTheStore::default()),
-        Box::new(admission::Rate::default()),
+        Box::new(admission::Rate::new(plan)),
         Box::new(admission::Vouched),
         Box::new(admission::Bound::new(plan)),
         Box::new(admission::Gated::default()),

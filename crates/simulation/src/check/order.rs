@@ -102,9 +102,12 @@ pub(super) struct InOrder {
 }
 
 impl InOrder {
-    pub(super) const fn new(_plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan) -> Self {
         // What is left of a block; see the table of promises.
-        Self { allowed: 96, told: BTreeMap::new() }
+        let rates =
+            plan.crowd.iter().map(|group| group.count as u64 * 1_000 / group.over_ms.max(1));
+        let allowed = (rates.sum::<u64>() * 150 / 1_000).max(96);
+        Self { allowed, told: BTreeMap::new() }
     }
 }
 
