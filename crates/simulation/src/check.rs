@@ -23,7 +23,7 @@ pub(crate) enum Fact {
     /// A fan has heard which number it is.
     Told { fan: usize, seq: u64 },
     /// A fan has heard where the ticket stands.
-    Stands { fan: usize, seq: u64, standing: Standing, asked_us: u64, polls: bool },
+    Stands { fan: usize, seq: u64, standing: Standing, asked_us: u64, instance: usize, polls: bool },
     /// A fan polls no more for a while.
     Away { fan: usize },
     /// A fan has asked to pay or to leave: the ticket may be over from now on.
@@ -49,6 +49,8 @@ pub(crate) enum Fact {
     Audited(Finding),
     /// At the end: what has become of a reservation that a fan was told is paid.
     PaidInTheEnd { fan: usize, reservation: ReservationId, state: Option<ReservationState> },
+    /// At the end: a fan was told of this, and the store does not know it.
+    Lost { fan: usize, what: String },
     /// At the end: a fan who polls has not been let in.
     StillWaits { fan: usize, seq: u64, since_us: u64 },
 }
@@ -83,10 +85,10 @@ pub(crate) trait Checker {
 pub(crate) fn checkers(plan: &Plan) -> Vec<Box<dyn Checker>> {
     vec![
         Box::new(order::NumbersOnce::default()),
-        Box::new(order::PlacesShrink::default()),
+        Box::new(order::PlacesShrink::new(plan)),
         Box::new(order::InOrder::new(plan)),
         Box::new(order::FromTheStore::default()),
-        Box::new(admission::Rate::default()),
+        Box::new(admission::Rate::new(plan)),
         Box::new(admission::Vouched),
         Box::new(admission::Bound::new(plan)),
         Box::new(admission::Gated::default()),

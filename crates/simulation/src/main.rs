@@ -97,9 +97,12 @@ fn history(seed: u64, scope: Scope, options: &Options) -> Run {
 struct Sum {
     histories: u64,
     failed: u64,
+    /// Nobody got a number in these.
+    idle: u64,
     faults: BTreeMap<&'static str, (u64, u64, u64)>,
     did: BTreeMap<&'static str, u64>,
-    rules: BTreeMap<&'static str, u64>,
+    /// In how many histories each rule was broken, and the first seed.
+    rules: BTreeMap<&'static str, (u64, u64)>,
 }
 
 impl Sum {
@@ -111,7 +114,10 @@ impl Sum {
         };
         self.failed += u64::from(!report.violations.is_empty());
         let rules: BTreeSet<_> = report.violations.iter().map(|violation| violation.rule).collect();
-        rules.into_iter().for_each(|rule| *self.rules.entry(rule).or_default() += 1);
+        for rule in rules {
+            let broken = self.rules.entry(rule).or_insert((0, run.seed));
+            *broken = (broken.0 + 1, broken.1.min(run.seed));
+        }
         for (fault, bites) in run.plan.faults.iter().zip(&report.bites) {
             let sum = self.faults.entry(fault.what.kind()).or_default();
             sum.0 += 1;
@@ -119,6 +125,7 @@ impl Sum {
             sum.2 += bites;
         }
         let counts = &report.counts;
+        self.idle += u64::from(counts.joins == 0);
         for (what, count) in [
             ("joins", counts.joins),
             ("polls", counts.polls),
@@ -145,6 +152,9 @@ impl Sum {
         if let Some(what) = must.iter().find(|what| undone(what)) {
             return Some(format!("there were no {what}"));
         }
+        if self.idle > self.histories / 20 {
+            return Some(format!("nobody got a number in {} histories", self.idle));
+        }
         let toothless = self.faults.iter().find(|(_, sum)| sum.0 >= 20 && sum.1 == 0);
         toothless.map(|(kind, sum)| format!("{kind}: none of {} changed anything", sum.0))
     }
@@ -163,8 +173,8 @@ impl Sum {
         for (kind, (begun, bit, times)) in &self.faults {
             println!("  {kind:<20} {begun:>12} {bit:>12} {times:>14}");
         }
-        for (rule, count) in &self.rules {
-            println!("  BROKEN {rule}: in {count} histories");
+        for (rule, (count, seed)) in &self.rules {
+            println!("  BROKEN {rule}: in {count} histories, first of seed {seed}");
         }
     }
 }

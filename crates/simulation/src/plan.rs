@@ -299,6 +299,12 @@ impl Plan {
         }
     }
 
+    /// How far the wall clocks of instances are apart at first, in milliseconds.
+    pub fn clocks_apart_ms(&self) -> u64 {
+        let ahead_ms = || self.clocks_ahead_ms.iter().copied();
+        ahead_ms().max().unwrap_or(0).abs_diff(ahead_ms().min().unwrap_or(0))
+    }
+
     /// Adds fans.
     #[must_use]
     pub fn with(mut self, group: Group) -> Self {

@@ -276,11 +276,7 @@ impl World {
                 let next_us = self.now_us() + PROBE_US;
                 self.timeline.at(next_us, Event::Probe);
             }
-            Event::Start(instance) => {
-                if !self.processes[instance].is_up() {
-                    self.start(instance);
-                }
-            }
+            Event::Start(instance) => self.start_if_due(instance),
             Event::Wakes(fan) => self.fan_wakes(fan),
             Event::GivesUp(request) => self.fan_gives_up(request),
             Event::RequestArrives(request) => self.request_arrives(request),
@@ -387,6 +383,16 @@ impl World {
             }
         }
         for fan in 0..self.fans.len() {
+            for reservation in std::mem::take(&mut self.fans[fan].held) {
+                if self.store.reservation(reservation).await?.is_none() {
+                    self.fact(&Fact::Lost { fan, what: format!("the hold {reservation}") });
+                }
+            }
+            if let Some(ticket) = self.fans[fan].left.take()
+                && !self.store.is_spent((&ticket).into()).await?
+            {
+                self.fact(&Fact::Lost { fan, what: format!("that {} was given up", ticket.seq) });
+            }
             if let Some(reservation) = self.fans[fan].paid {
                 let found = self.store.reservation(reservation).await?;
                 let state = found.map(|(reservation, _)| reservation.state);

@@ -14,11 +14,20 @@ use crate::timeline::EPOCH_MS;
 /// a while.
 #[derive(Default)]
 pub(super) struct Rate {
+    /// How far clocks of instances are apart, in seconds: credit follows the one that is ahead.
+    apart_s: f64,
     credit: f64,
     filled_us: Option<u64>,
     /// The highest rate of the last second: a change takes a moment to be heard.
     rate: f64,
     rate_before: (f64, u64),
+}
+
+impl Rate {
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self { apart_s: plan.clocks_apart_ms() as f64 / 1e3, ..Self::default() }
+    }
 }
 
 impl Checker for Rate {
@@ -31,7 +40,7 @@ impl Checker for Rate {
         }
         let old = if now_us < self.rate_before.1 + 3_000_000 { self.rate_before.0 } else { 0.0 };
         let rate = self.rate.max(old);
-        let capacity = 2.0 * (rate / 2.0).max(2.0) + 1.0;
+        let capacity = 2.0 * (rate / 2.0).max(2.0) + 1.0 + rate * self.apart_s;
         let elapsed_s = match self.filled_us {
             Some(filled_us) => (now_us - filled_us) as f64 / 1e6,
             None => f64::INFINITY,
@@ -73,6 +82,7 @@ struct Active {
 
 /// `max_active`: of those admitted within the claim window, or seen within it.
 pub(super) struct Bound {
+    known_us: u64,
     claim_window_us: u64,
     active_us: u64,
     /// By number. Who it is, is known of those who were told.
@@ -81,13 +91,15 @@ pub(super) struct Bound {
     ended: BTreeMap<u64, u64>,
 }
 
-/// Who is seen so long before the end of the claim window is known to all in time, in microseconds.
+/// Who is seen so long before the end of the claim window is known to all in time, in microseconds, by
+/// clocks that agree.
 const KNOWN_US: u64 = 600_000;
 
 impl Bound {
     pub(super) fn new(plan: &Plan) -> Self {
         let us = |time: Duration| time.as_micros() as u64;
         Self {
+            known_us: KNOWN_US + plan.clocks_apart_ms() * 1_000,
             claim_window_us: us(plan.queue.claim_window),
             active_us: us(plan.queue.active_ttl),
             admitted: BTreeMap::new(),
@@ -104,10 +116,10 @@ impl Bound {
                 return false;
             }
             let in_time = |seen_us: u64| {
-                seen_us + KNOWN_US < active.admitted_us + self.claim_window_us
-                    && seen_us + KNOWN_US < now_us
+                seen_us + self.known_us < active.admitted_us + self.claim_window_us
+                    && seen_us + self.known_us < now_us
             };
-            age_us + KNOWN_US < self.claim_window_us || active.seen_us.is_some_and(in_time)
+            age_us + self.known_us < self.claim_window_us || active.seen_us.is_some_and(in_time)
         };
         self.admitted.values().filter(active).count() as u64
     }

@@ -17,15 +17,19 @@ impl Checker for Audit {
     }
 }
 
-/// What a fan was told is paid is paid.
+/// What a fan was told is so: holds, payments, tickets that were given up.
 pub(super) struct Acknowledged;
 
 impl Checker for Acknowledged {
     fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
-        let Fact::PaidInTheEnd { fan, reservation, state } = fact else { return };
-        if !matches!(state, Some(ReservationState::Paid { .. })) {
-            let how = format!("fan {fan} was told that {reservation} is paid; it is {state:?}");
-            broken.push(Violation { rule: rules::LOST, at_us: now_us, how });
-        }
+        let how = match fact {
+            Fact::PaidInTheEnd { state: Some(ReservationState::Paid { .. }), .. } => return,
+            Fact::PaidInTheEnd { fan, reservation, state } => {
+                format!("fan {fan} was told that {reservation} is paid; it is {state:?}")
+            }
+            Fact::Lost { fan, what } => format!("fan {fan} was told of {what}"),
+            _ => return,
+        };
+        broken.push(Violation { rule: rules::LOST, at_us: now_us, how });
     }
 }

@@ -39,7 +39,10 @@ pub(super) struct Fan {
     holds: u32,
     leaves: bool,
     wanders: bool,
+    /// What the fan was told: holds, a payment, and that the ticket is given up.
+    pub(super) held: Vec<ReservationId>,
     pub(super) paid: Option<ReservationId>,
+    pub(super) left: Option<Ticket>,
 }
 
 impl Fan {
@@ -85,7 +88,9 @@ impl World {
                     holds: 0,
                     leaves,
                     wanders,
+                    held: Vec::new(),
                     paid: None,
+                    left: None,
                 });
                 self.timeline.at(at_us, Event::Wakes(number));
             }
@@ -160,15 +165,16 @@ impl World {
                 self.fans[fan].ticket = Some(ticket);
                 self.fans[fan].tries = 0;
                 self.fans[fan].since_us = self.now_us();
-                self.stands(fan, standing, after_ms, request.asked_us);
+                self.stands(fan, standing, after_ms, &request);
             }
             Told::Place(standing, after_ms) => {
                 self.counts.polls += 1;
                 self.fans[fan].tries = 0;
-                self.stands(fan, standing, after_ms, request.asked_us);
+                self.stands(fan, standing, after_ms, &request);
             }
             Told::Held(reservation) => {
                 self.counts.holds += 1;
+                self.fans[fan].held.push(reservation);
                 self.after_hold(fan, reservation);
             }
             Told::Paid(reservation) => {
@@ -179,7 +185,11 @@ impl World {
                 self.fans[fan].next = None;
             }
             Told::Done => {
-                if matches!(request.ask, Ask::Leave(_)) {
+                if let Ask::Leave(ticket) = request.ask {
+                    // Of one that was over already nothing is kept.
+                    if matches!(self.fans[fan].standing, Some(Standing::Waiting(_))) {
+                        self.fans[fan].left = Some(ticket);
+                    }
                     self.fact(&Fact::Ended { fan });
                 }
                 self.fans[fan].next = None;
@@ -212,7 +222,7 @@ impl World {
         self.soon(Duration::from_millis(wait_ms), Event::Wakes(number));
     }
 
-    fn stands(&mut self, number: usize, standing: Standing, after_ms: u64, asked_us: u64) {
+    fn stands(&mut self, number: usize, standing: Standing, after_ms: u64, request: &Request) {
         let fan = &mut self.fans[number];
         let Some(ticket) = fan.ticket.clone() else { return };
         let is_new = fan.standing != Some(standing);
@@ -221,7 +231,8 @@ impl World {
         if is_new {
             self.trace(|| format!("fan {number} with {seq} stands at {standing:?}"));
         }
-        self.fact(&Fact::Stands { fan: number, seq, standing, asked_us, polls });
+        let Request { asked_us, instance, .. } = *request;
+        self.fact(&Fact::Stands { fan: number, seq, standing, asked_us, instance, polls });
         let fan = &mut self.fans[number];
         fan.next = None;
         match standing {

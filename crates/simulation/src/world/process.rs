@@ -14,6 +14,7 @@ use super::message::{Event, Message};
 use super::network::{ToRedis, ToStore};
 use crate::check::Fact;
 use crate::instance::{Ahead, Ask, Instance, Start, Told};
+use crate::plan::What;
 
 /// An answer of the store that does not come within this time does not come: the time-out of whoever
 /// connects to a database.
@@ -117,6 +118,19 @@ impl World {
         if self.processes[number].life == life {
             self.trace(|| format!("{number} has stopped"));
             self.kill(number);
+            // Where it took longer than it should be away.
+            self.soon(RESTART, Event::Start(number));
+        }
+    }
+
+    /// Starts a process that is to run and does not.
+    pub(super) fn start_if_due(&mut self, number: usize) {
+        let keeps_down = |fault: &usize| match self.plan.faults[*fault].what {
+            What::Kill(instance) | What::Stop(instance) => instance == number,
+            _ => false,
+        };
+        if !self.processes[number].is_up() && !self.active.iter().any(keeps_down) {
+            self.start(number);
         }
     }
 
