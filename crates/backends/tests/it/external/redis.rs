@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::servers::{self, Server};
-use crate::common::{self, fresh};
+use crate::common::fresh;
 use crate::conformance::{START, assert_clean, user};
 use crate::line;
 use boxoffice_backends::Fault;
@@ -508,7 +508,7 @@ impl Watch {
 }
 
 /// Redis loses everything, again and again, under joins and ticks.
-async fn wiped(rounds: usize, wipe: impl Fn(&mut Server)) {
+async fn wiped(rounds: usize, joins_min: usize, wipe: impl Fn(&mut Server)) {
     let mut server = Server::start();
     let cluster = Cluster::start(3, settings(100.0, None), &options(server.port)).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -541,7 +541,7 @@ async fn wiped(rounds: usize, wipe: impl Fn(&mut Server)) {
         last - numbers.len() as u64,
     );
     assert_eq!(given.refused, BTreeMap::new());
-    assert!(numbers.len() > 1_000, "only {}", numbers.len());
+    assert!(numbers.len() > joins_min, "only {}", numbers.len());
     for instance in &cluster.instances {
         assert_eq!(instance.queue.counters().went_back.load(Ordering::Relaxed), 0);
     }
@@ -550,12 +550,12 @@ async fn wiped(rounds: usize, wipe: impl Fn(&mut Server)) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_flushed_under_joins_and_ticks() {
-    wiped(25, |server| server.ask(&["FLUSHALL"])).await;
+    wiped(25, 1_000, |server| server.ask(&["FLUSHALL"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_killed_and_restarted_empty_under_joins_and_ticks() {
-    wiped(8, |server| {
+    wiped(8, 400, |server| {
         server.kill();
         server.restart();
     })
@@ -628,7 +628,8 @@ async fn redis_does_not_answer_for_five_seconds() {
     );
     assert_eq!(given.refused, BTreeMap::new());
     assert!(during > 1_000, "{during}");
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    // Once nobody has had it for two seconds.
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
     assert!((400..=600).contains(&admitted), "{admitted}");
     assert!(slowest_poll < Duration::from_millis(5), "{slowest_poll:?}");
     assert_clean(&cluster.store, now()).await;
