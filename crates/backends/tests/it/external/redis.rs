@@ -1,6 +1,9 @@
 //! The sequencer of several instances, against real Redis servers that are killed, stopped, wiped,
 //! filled up and failed over. Several sequencers on one store stand for several instances.
 
+mod numbers;
+mod presence;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
