@@ -204,6 +204,20 @@ impl Given {
     }
 }
 
+/// By how much somebody came before another who had been answered when he asked.
+fn overtaken(numbers: &[(u64, Instant, Instant)]) -> Duration {
+    let mut by_number = numbers.to_vec();
+    by_number.sort_unstable();
+    let mut worst = Duration::ZERO;
+    let mut latest_asked = by_number[0].1;
+    for (_, asked, acknowledged) in &by_number {
+        // Somebody with a lower number asked only after this one had been answered.
+        worst = worst.max(latest_asked.saturating_duration_since(*acknowledged));
+        latest_asked = latest_asked.max(*asked);
+    }
+    worst
+}
+
 /// Joins through all instances until told to stop, each by so many tasks.
 fn joining(
     cluster: &Cluster,
@@ -267,15 +281,7 @@ async fn a_hundred_thousand_joins_through_three_instances() {
     assert_eq!((numbers.len(), given.refused), (100_000, BTreeMap::new()));
     // Whoever is asked for after another has been acknowledged comes behind, but for what was under
     // way: the batches of the other instances.
-    let mut by_number = given.numbers.clone();
-    by_number.sort_unstable();
-    let mut worst = Duration::ZERO;
-    let mut latest_asked = by_number[0].1;
-    for (_, asked, acknowledged) in &by_number {
-        // Somebody with a lower number asked only after this one had been answered.
-        worst = worst.max(latest_asked.saturating_duration_since(*acknowledged));
-        latest_asked = latest_asked.max(*asked);
-    }
+    let worst = overtaken(&given.numbers);
     let last = *numbers.last().unwrap();
     let per_join = calls as f64 / 100_000.0;
     println!(
@@ -625,6 +631,8 @@ async fn redis_does_not_answer_for_five_seconds() {
         .filter(|(_, from, _)| *from > frozen && *from < frozen + Duration::from_secs(5))
         .count();
     let connections = sum(&cluster, |redis| &redis.connections);
+    let worst = overtaken(&given.numbers);
+    assert!(worst < Duration::from_millis(500), "overtaken by {worst:?}");
     println!(
         "{during} joins in the 5 s without redis, the slowest of all took {slowest:?}; {admitted} \
          admitted of 500; a poll took {slowest_poll:?}; {connections} connections"

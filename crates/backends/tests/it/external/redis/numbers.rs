@@ -52,19 +52,6 @@ async fn join_until_refused(instance: &Instance) -> (Vec<u64>, Fault, Duration) 
     }
 }
 
-/// By how much somebody came before another who had been answered when he asked.
-fn overtaken(given: &Given) -> Duration {
-    let mut by_number = given.numbers.clone();
-    by_number.sort_unstable();
-    let mut worst = Duration::ZERO;
-    let mut latest_asked = by_number[0].1;
-    for (_, asked, acknowledged) in &by_number {
-        worst = worst.max(latest_asked.saturating_duration_since(*acknowledged));
-        latest_asked = latest_asked.max(*asked);
-    }
-    worst
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_has_sixty_four_numbers_at_least_and_is_topped_up() {
     let server = Server::start();
@@ -387,7 +374,7 @@ async fn all_instances_without_redis_go_on_after_two_seconds() {
     })
     .await;
     assert_eq!(given.refused, BTreeMap::new());
-    let worst = overtaken(&given);
+    let worst = overtaken(&given.numbers);
     println!("{} joins, overtaken by {worst:?} at the most", given.numbers.len());
     assert!(worst < Duration::from_millis(700), "overtaken by {worst:?}");
     assert_clean(&cluster.store, now()).await;
