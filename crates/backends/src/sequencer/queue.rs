@@ -429,15 +429,20 @@ impl Queue {
         if let Some((_, step)) = &point.step {
             let admitted = self.admit(work, step, &settings);
             work.bucket.spend(admitted);
-            add(&self.counters.admitted, admitted);
+            self.count(step, admitted);
         }
+    }
+
+    /// Counts a step. Of a shared queue it is counted where it was made, once for all instances.
+    fn count(&self, step: &Step, admitted: u64) {
+        add(&self.counters.admitted, admitted);
+        add(&self.counters.passed, step.passed.len());
+        add(&self.counters.returned, step.returned.len());
     }
 
     /// Carries out a step of admission. Returns how many it admitted.
     fn admit(&self, work: &mut Work, step: &Step, settings: &QueueSettings) -> u64 {
         let admitted = work.line.admit(step);
-        add(&self.counters.passed, step.passed.len());
-        add(&self.counters.returned, step.returned.len());
         if let Some(max) = settings.max_active {
             // `late` holds some who have finished; counting them makes the check milder by no more
             // than the late claims of one active time, which the rule allows on top anyway.
@@ -597,7 +602,7 @@ impl Queue {
         let admitted = self.admit(work, &step.step, &settings);
         // It is counted where it was made, once for all instances.
         if here {
-            add(&self.counters.admitted, admitted);
+            self.count(&step.step, admitted);
         }
         work.bucket = step.bucket.clone();
         true

@@ -670,6 +670,71 @@ async fn claims_survive_a_crash_after_a_second() {
     line.audit().await;
 }
 
+/// Almost two minutes of a pause go by, in which these poll: longer than anybody may be silent of whom
+/// nobody knows what he was told.
+async fn wait_polling(line: &mut Line, seqs: impl Iterator<Item = u64> + Clone) {
+    line.sequencer.change(&line.queue, SettingsChange::pause(true)).await.unwrap();
+    for _ in 0..220 {
+        line.places(seqs.clone());
+        line.tick(500).await;
+    }
+    line.sequencer.change(&line.queue, SettingsChange::pause(false)).await.unwrap();
+    line.tick(TICK_MS).await;
+}
+
+/// Who does not poll costs those behind nothing, and comes before them once back, also after a restart.
+#[tokio::test]
+async fn whoever_is_absent_is_passed_over_and_let_in_when_back() {
+    let (store, guard) = fresh().await;
+    let mut line = Line::new(store, slow()).await;
+    line.joined(40).await;
+    let there = || (1..=10).chain(21..=40);
+    wait_polling(&mut line, there()).await;
+    let before = line.queue.serving();
+    // As many as the rate allows, of those who are there.
+    line.ticks(15).await;
+    assert!(before <= 1 && line.queue.serving() >= 24, "{before} {}", line.queue.serving());
+    assert_eq!(line.queue.counters().passed.load(Ordering::SeqCst), 10);
+    assert!(matches!(line.place(10), Place::Active { .. }));
+    assert_eq!(line.places([11, 15, 20]), [waiting(1); 3]);
+    line.tick(TICK_MS).await;
+    let places = line.places([11, 15, 20, 40]);
+    assert!(matches!(places[0], Place::Active { claimed: true, .. }), "{places:?}");
+    assert_eq!(places[1..3], [waiting(1); 2], "one in a tick");
+    // Who has just come back and waits on is let in after the restart; who leaves is not.
+    line.leave(15).await;
+    assert_eq!(line.place(15), Place::Over(Ending::Left));
+    let now = line.now;
+    line.audit().await;
+    line.close().await;
+    let mut line = Line::again(guard.path(), now).await;
+    assert!(matches!(line.place(11), Place::Active { .. }));
+    assert_eq!(line.places([12, 20]), [waiting(1); 2]);
+    line.ticks(3).await;
+    assert!(line.places([12, 20]).iter().all(|place| matches!(place, Place::Active { .. })));
+    assert_eq!(line.place(13), waiting(1));
+    assert_eq!(line.queue.counters().returned.load(Ordering::SeqCst), 2);
+    line.audit().await;
+}
+
+/// Numbers that nobody has, because a process died that had reserved them, keep nobody waiting.
+#[tokio::test]
+async fn empty_places_after_a_crash_cost_nothing() {
+    let (store, guard) = fresh().await;
+    let line = Line::new(store, slow()).await;
+    line.joined(3).await;
+    let copy = crashed(guard.path());
+    let mut line = Line::again(copy.path(), 0).await;
+    let last = line.join().await;
+    assert!(last > 10, "{last}");
+    wait_polling(&mut line, (1..=3).chain([last])).await;
+    // Four are there, and each tick lets one in.
+    line.ticks(4).await;
+    let passed = line.queue.counters().passed.load(Ordering::SeqCst);
+    assert_eq!((line.queue.serving(), passed), (last, last - 4));
+    line.audit().await;
+}
+
 /// After the last checkpoint nobody gets a number: it would be given again after the restart.
 #[tokio::test]
 async fn a_closed_sequencer_takes_no_joins() {

@@ -23,11 +23,8 @@ const REPEATED: usize = 3;
 const SILENT_MS: i64 = 5_000;
 /// Who has been silent for longer, in milliseconds, has ended, and its fans poll elsewhere.
 const ENDED_MS: i64 = 60_000;
-/// Another instance has Redis if it said so within this time, in milliseconds,
+/// Another instance has Redis if it said so within this time, in milliseconds.
 const REDIS_SEEN_MS: i64 = 2_000;
-/// and so much later than this one could say so, in milliseconds: where all lose it, some notice it a
-/// moment before the others.
-const REDIS_LOST_MS: i64 = 1_000;
 
 /// The beats of this instance.
 pub(super) struct Beats {
@@ -49,8 +46,10 @@ struct Kept {
     untold: Polled,
     /// The last beat that was heard of each other instance, by the database's time.
     heard: HashMap<String, Timestamp>,
-    /// The last beat with Redis, by the database's time.
-    redis_at: Timestamp,
+    /// The first beat without Redis since this instance had it last, by the database's time.
+    lost_redis_at: Option<Timestamp>,
+    /// Another has had Redis since, as of the last beat.
+    is_elsewhere: bool,
     clock_reported: bool,
 }
 
@@ -100,12 +99,17 @@ impl Beats {
     /// Where the store cannot be reached, or another instance signs tickets with a key that this one
     /// does not have.
     pub(super) async fn open(&self, now: Timestamp) -> Result<(), Fault> {
-        let beats = self.tell(now, true, &mut *self.kept.lock().await).await?;
+        let mut kept = self.kept.lock().await;
+        let beats = self.tell(now, true, &mut kept).await?;
         let there = |other: &&OtherBeat| beats.now.0.saturating_sub(other.at.0) <= SILENT_MS;
-        for other in beats.others.iter().filter(there) {
-            compare_keys(&self.protocol.options().ticket_keys, &other.ticket_keys)?;
+        let ours = &self.protocol.options().ticket_keys;
+        let mut others = beats.others.iter().filter(there);
+        let compared = others.try_for_each(|other| compare_keys(ours, &other.ticket_keys));
+        if compared.is_err() {
+            // It does not start, so nobody who does is to be compared with it.
+            self.tell(now, false, &mut kept).await?;
         }
-        Ok(())
+        compared
     }
 
     /// One beat.
@@ -122,10 +126,14 @@ impl Beats {
         let now = now.plus(began.elapsed());
         let now = Timestamp(now.0 - self.store.clock_correction_ms().unwrap_or(0));
         let (mut unheard, mut with_redis) = (false, false);
+        // Where it is away for all, they find out one after another, within a tick and a call.
+        let found_out_ms = 2 * self.protocol.options().call_timeout.as_millis();
+        let found_out_ms = i64::try_from(found_out_ms).unwrap_or(i64::MAX);
+        let all_know_at = kept.lost_redis_at.map(|at| at.0.saturating_add(found_out_ms));
         for other in &beats.others {
             let ago_ms = |at: Timestamp| beats.now.0.saturating_sub(at.0);
-            let ahead_ms = other.redis_at.0.saturating_sub(kept.redis_at.0);
-            with_redis |= ago_ms(other.redis_at).abs() < REDIS_SEEN_MS && ahead_ms > REDIS_LOST_MS;
+            with_redis |= all_know_at.is_some_and(|at| other.redis_at.0 >= at)
+                && ago_ms(other.redis_at).abs() < REDIS_SEEN_MS;
             let silent_ms = ago_ms(other.at).abs();
             if silent_ms > ENDED_MS {
                 kept.heard.remove(&other.instance);
@@ -138,7 +146,9 @@ impl Beats {
                 }
             }
         }
-        self.pools.set_others_have_redis(with_redis);
+        // Nor do all have it back at the same moment.
+        let was_elsewhere = std::mem::replace(&mut kept.is_elsewhere, with_redis);
+        self.pools.set_others_have_redis(with_redis && was_elsewhere);
         for queue in self.mirror.queues() {
             if unheard {
                 queue.assume_all(now);
@@ -173,9 +183,8 @@ impl Beats {
         let began = Instant::now();
         let beats = in_time(STORE_TIMEOUT, self.store.beat(beat)).await?;
         kept.told(beats.now);
-        if with_redis {
-            kept.redis_at = beats.now;
-        }
+        kept.lost_redis_at =
+            if with_redis { None } else { Some(kept.lost_redis_at.unwrap_or(beats.now)) };
         if let Some(check) = self.store.clock_check() {
             check.note(now, began.elapsed(), beats.now);
             let fault = check.correction_ms().err();

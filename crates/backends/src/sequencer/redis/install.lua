@@ -1,8 +1,7 @@
 -- The store has granted ARGV[4] to ARGV[5] of the queue ARGV[2] to the pool of the generation ARGV[3].
--- KEYS[3] says that somebody fetches numbers. What is left below a gap was overtaken by numbers that
--- the store gave itself.
+-- What is left below a gap was overtaken by numbers that the store gave itself.
 if ARGV[3] ~= gen then return { 'DROPPED' } end
-redis.call('DEL', KEYS[3])
+redis.call('HDEL', KEYS[1], ARGV[2] .. ':fetching')
 local first, last = tonumber(ARGV[4]), tonumber(ARGV[5])
 local q = load(ARGV[2])
 if first <= q.limit then return { 'DROPPED' } end

@@ -63,10 +63,14 @@ impl Pools {
     /// The next `count` numbers.
     async fn numbers(&self, member: &Arc<Member>, count: u64) -> Result<u64, Fault> {
         let since = Instant::now();
+        let mut asked_redis_at = since;
         let mut fetching = false;
         loop {
             if !self.protocol.stats().is_up() {
-                return self.take(member, count, since).await;
+                match self.take(member, count, since).await? {
+                    Some(first) => return Ok(first),
+                    None => asked_redis_at = Instant::now(),
+                }
             }
             let target = member.pool(self.protocol.options().reserve).max(count);
             let join = Join {
@@ -89,7 +93,7 @@ impl Pools {
                 return Ok(first);
             }
             let refused = if fetching { None } else { self.refused() };
-            if refused.is_some() || since.elapsed() >= NUMBERS_TIMEOUT {
+            if refused.is_some() || asked_redis_at.elapsed() >= NUMBERS_TIMEOUT {
                 let why = "numbers have run out, and the store has not granted more in time";
                 return Err(refused.unwrap_or_else(|| Fault::Unavailable(why.into())));
             }
@@ -126,16 +130,25 @@ impl Pools {
         Ok(())
     }
 
-    /// The next `count` numbers from the store itself, because Redis is away.
-    async fn take(&self, member: &Arc<Member>, count: u64, since: Instant) -> Result<u64, Fault> {
+    /// The next `count` numbers from the store itself, because Redis is away; `None` where it has come
+    /// back meanwhile.
+    async fn take(
+        &self,
+        member: &Arc<Member>,
+        count: u64,
+        since: Instant,
+    ) -> Result<Option<u64>, Fault> {
         let name = member.queue.name();
         loop {
             if !self.are_elsewhere() {
                 let taken = self.store.take_numbers(name.clone(), count);
                 if let Taken::From(first) = in_time(NUMBERS_TIMEOUT, taken).await? {
                     self.protocol.stats().direct.fetch_add(count, Ordering::Relaxed);
-                    return Ok(first);
+                    return Ok(Some(first));
                 }
+            }
+            if self.protocol.stats().is_up() {
+                return Ok(None);
             }
             if self.are_elsewhere() || since.elapsed() >= REDIS_GONE {
                 self.protocol.stats().elsewhere.fetch_add(count, Ordering::Relaxed);

@@ -132,7 +132,7 @@ impl Protocol {
             join.refill_below.to_string(),
         ];
         self.stats().join_calls.fetch_add(1, Ordering::Relaxed);
-        let answer = self.run(&self.join, &self.keys("fetch:", queue), &arguments).await?;
+        let answer = self.run(&self.join, &self.keys(), &arguments).await?;
         let joined = || {
             let [said, first, skipped, fetch, generation, limit, left] = &answer[..] else {
                 return None;
@@ -166,7 +166,7 @@ impl Protocol {
         let arguments =
             [cluster, queue.to_owned(), generation, first.to_string(), last.to_string()];
         self.stats().pool_calls.fetch_add(1, Ordering::Relaxed);
-        let installed = self.run(&self.install, &self.keys("fetch:", queue), &arguments).await?;
+        let installed = self.run(&self.install, &self.keys(), &arguments).await?;
         Ok(installed.first().and_then(word).as_deref() == Some("OK"))
     }
 
@@ -184,19 +184,15 @@ impl Protocol {
         }
         arguments.extend(tick.news.iter().map(News::line));
         self.stats().tick_calls.fetch_add(1, Ordering::Relaxed);
-        let answer = self.run(&self.tick, &self.keys("turn", ""), &arguments).await?;
+        let answer = self.run(&self.tick, &self.keys(), &arguments).await?;
         heard(&answer).ok_or_else(|| self.nonsense())
     }
 
-    /// The keys of a script: the state, the log, and one more. One hash tag for all of them, so that
-    /// they are on one node of a cluster and one script reaches them.
-    fn keys(&self, kind: &str, name: &str) -> [String; 3] {
+    /// The keys of a script: the state, the log, and whose turn it is. One hash tag for all of them, so
+    /// that they are on one node of a cluster and one script reaches them.
+    fn keys(&self) -> [String; 3] {
         let prefix = &self.options().prefix;
-        [
-            format!("{{{prefix}}}:state"),
-            format!("{{{prefix}}}:log"),
-            format!("{{{prefix}}}:{kind}{name}"),
-        ]
+        ["state", "log", "turn"].map(|key| format!("{{{prefix}}}:{key}"))
     }
 
     async fn run(

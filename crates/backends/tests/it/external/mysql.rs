@@ -5,7 +5,7 @@ mod batches;
 mod explain;
 mod faults;
 mod instances;
-mod proxy;
+pub(super) mod proxy;
 mod queues;
 mod server;
 

@@ -1,13 +1,16 @@
 //! The sequencer of several instances, against real Redis servers that are killed, stopped, wiped,
 //! filled up and failed over. Several sequencers on one store stand for several instances.
 
+mod numbers;
+mod presence;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::servers::{self, Server};
-use crate::common::{self, fresh};
+use crate::common::fresh;
 use crate::conformance::{START, assert_clean, user};
 use crate::line;
 use boxoffice_backends::Fault;
@@ -201,6 +204,20 @@ impl Given {
     }
 }
 
+/// By how much somebody came before another who had been answered when he asked.
+fn overtaken(numbers: &[(u64, Instant, Instant)]) -> Duration {
+    let mut by_number = numbers.to_vec();
+    by_number.sort_unstable();
+    let mut worst = Duration::ZERO;
+    let mut latest_asked = by_number[0].1;
+    for (_, asked, acknowledged) in &by_number {
+        // Somebody with a lower number asked only after this one had been answered.
+        worst = worst.max(latest_asked.saturating_duration_since(*acknowledged));
+        latest_asked = latest_asked.max(*asked);
+    }
+    worst
+}
+
 /// Joins through all instances until told to stop, each by so many tasks.
 fn joining(
     cluster: &Cluster,
@@ -264,15 +281,7 @@ async fn a_hundred_thousand_joins_through_three_instances() {
     assert_eq!((numbers.len(), given.refused), (100_000, BTreeMap::new()));
     // Whoever is asked for after another has been acknowledged comes behind, but for what was under
     // way: the batches of the other instances.
-    let mut by_number = given.numbers.clone();
-    by_number.sort_unstable();
-    let mut worst = Duration::ZERO;
-    let mut latest_asked = by_number[0].1;
-    for (_, asked, acknowledged) in &by_number {
-        // Somebody with a lower number asked only after this one had been answered.
-        worst = worst.max(latest_asked.saturating_duration_since(*acknowledged));
-        latest_asked = latest_asked.max(*asked);
-    }
+    let worst = overtaken(&given.numbers);
     let last = *numbers.last().unwrap();
     let per_join = calls as f64 / 100_000.0;
     println!(
@@ -508,7 +517,7 @@ impl Watch {
 }
 
 /// Redis loses everything, again and again, under joins and ticks.
-async fn wiped(rounds: usize, wipe: impl Fn(&mut Server)) {
+async fn wiped(rounds: usize, joins_min: usize, wipe: impl Fn(&mut Server)) {
     let mut server = Server::start();
     let cluster = Cluster::start(3, settings(100.0, None), &options(server.port)).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -541,7 +550,7 @@ async fn wiped(rounds: usize, wipe: impl Fn(&mut Server)) {
         last - numbers.len() as u64,
     );
     assert_eq!(given.refused, BTreeMap::new());
-    assert!(numbers.len() > 1_000, "only {}", numbers.len());
+    assert!(numbers.len() > joins_min, "only {}", numbers.len());
     for instance in &cluster.instances {
         assert_eq!(instance.queue.counters().went_back.load(Ordering::Relaxed), 0);
     }
@@ -550,12 +559,12 @@ async fn wiped(rounds: usize, wipe: impl Fn(&mut Server)) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_flushed_under_joins_and_ticks() {
-    wiped(25, |server| server.ask(&["FLUSHALL"])).await;
+    wiped(25, 1_000, |server| server.ask(&["FLUSHALL"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_killed_and_restarted_empty_under_joins_and_ticks() {
-    wiped(8, |server| {
+    wiped(8, 400, |server| {
         server.kill();
         server.restart();
     })
@@ -622,13 +631,16 @@ async fn redis_does_not_answer_for_five_seconds() {
         .filter(|(_, from, _)| *from > frozen && *from < frozen + Duration::from_secs(5))
         .count();
     let connections = sum(&cluster, |redis| &redis.connections);
+    let worst = overtaken(&given.numbers);
+    assert!(worst < Duration::from_millis(500), "overtaken by {worst:?}");
     println!(
         "{during} joins in the 5 s without redis, the slowest of all took {slowest:?}; {admitted} \
          admitted of 500; a poll took {slowest_poll:?}; {connections} connections"
     );
     assert_eq!(given.refused, BTreeMap::new());
     assert!(during > 1_000, "{during}");
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    // Once nobody has had it for two seconds.
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
     assert!((400..=600).contains(&admitted), "{admitted}");
     assert!(slowest_poll < Duration::from_millis(5), "{slowest_poll:?}");
     assert_clean(&cluster.store, now()).await;
