@@ -63,7 +63,7 @@ pub struct Advance {
 pub(super) const STEP_AHEAD_MS: i64 = 1_000;
 /// A step may have been planned so long ago, in milliseconds: an instance that stood still decided on
 /// what was.
-pub(super) const STEP_LATE_MS: i64 = 3_000;
+pub(super) const STEP_LATE_MS: i64 = 2_000;
 
 impl Advance {
     /// Whether the database, at its time `now`, may still carry the step out. A store without a time of

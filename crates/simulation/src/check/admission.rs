@@ -60,7 +60,7 @@ impl Checker for Rate {
 pub(super) struct Vouched;
 
 /// What may be off, and as long again for a step that is on its way, in milliseconds.
-const APART_MS: i64 = 2_000;
+const APART_MS: i64 = 2_100;
 
 impl Checker for Vouched {
     fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
@@ -83,6 +83,9 @@ struct Active {
 /// `max_active`: of those admitted within the claim window, or seen within it.
 pub(super) struct Bound {
     known_us: u64,
+    /// When something is broken. Who was seen a moment before may be forgotten with an instance, or heard
+    /// of late by the others, until he is seen again.
+    broken_us: Vec<(u64, u64)>,
     claim_window_us: u64,
     active_us: u64,
     /// By number. Who it is, is known of those who were told.
@@ -93,13 +96,22 @@ pub(super) struct Bound {
 
 /// Who is seen so long before the end of the claim window is known to all in time, in microseconds, by
 /// clocks that agree.
-const KNOWN_US: u64 = 600_000;
+const KNOWN_US: u64 = 1_500_000;
+
+/// It takes so long until more than the instance that has answered knows whom it has seen, in
+/// microseconds.
+const MARKED_US: u64 = 2_500_000;
 
 impl Bound {
     pub(super) fn new(plan: &Plan) -> Self {
         let us = |time: Duration| time.as_micros() as u64;
         Self {
             known_us: KNOWN_US + plan.clocks_apart_ms() * 1_000,
+            broken_us: plan
+                .faults
+                .iter()
+                .map(|fault| (fault.from_ms * 1_000, fault.until_ms * 1_000))
+                .collect(),
             claim_window_us: us(plan.queue.claim_window),
             active_us: us(plan.queue.active_ttl),
             admitted: BTreeMap::new(),
@@ -132,6 +144,12 @@ impl Checker for Bound {
                 self.numbers.insert(*fan, *seq);
             }
             Fact::Stands { seq, standing: Standing::Active, .. } => {
+                let lost = |(from_us, until_us): &(u64, u64)| {
+                    *from_us <= now_us + MARKED_US && now_us <= *until_us + MARKED_US
+                };
+                if self.broken_us.iter().any(lost) {
+                    return;
+                }
                 if let Some(active) = self.admitted.get_mut(seq) {
                     active.seen_us.get_or_insert(now_us);
                 }
@@ -145,10 +163,13 @@ impl Checker for Bound {
                     }
                 }
             }
-            Fact::Step { from, upto, admitted, settings, .. } => {
+            Fact::Step { from, upto, admitted, at, database, settings, .. } => {
+                // Their time began with the step's, which may have been on its way for a while.
+                let late_us = database.since(*at).as_micros() as u64;
+                let admitted_us = now_us.saturating_sub(late_us);
                 for seq in admitted {
                     let ended_us = self.ended.get(seq).copied();
-                    let active = Active { admitted_us: now_us, seen_us: None, ended_us };
+                    let active = Active { admitted_us, seen_us: None, ended_us };
                     self.admitted.insert(*seq, active);
                 }
                 let Some(max) = settings.max_active else { return };
