@@ -356,11 +356,19 @@ impl Line {
             + readmitted.count() as u64
     }
 
-    /// Whether somebody who is first seen at `now` comes after the claim window, and so may count on top
-    /// of `max_active`: by the time that others hear of it the room may have been given away.
-    pub fn is_late(&self, seq: u64, settings: &QueueSettings, now: Timestamp) -> bool {
+    /// Whether at `now` the claim window of `seq` is over, and as much again as `grace`. Who is first seen
+    /// after the window counts on top of `max_active`, and so does whoever is first heard of
+    /// [`CLAIM_GRACE`] after it: the room may have been given away.
+    pub fn is_late(
+        &self,
+        seq: u64,
+        settings: &QueueSettings,
+        grace: Duration,
+        now: Timestamp,
+    ) -> bool {
+        let window = settings.claim_window + grace;
         !self.readmitted.contains_key(&seq)
-            && self.admitted_at(seq).is_some_and(|at| at.plus(settings.claim_window) <= now)
+            && self.admitted_at(seq).is_some_and(|at| at.plus(window) <= now)
     }
 
     /// Decides whom to admit at `now`, at most `credit` of them: first those who were passed over and

@@ -32,6 +32,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_millis(500);
 const SWEEP_MAX: u32 = 500;
 const BEAT: Duration = Duration::from_millis(500);
+/// An instance whose beats are not answered for so long does not reach its store.
+const BEAT_MISSED_US: u64 = 3_000_000;
 const STORED_AHEAD_MAX: Duration = Duration::from_secs(60);
 const DRIFT_MAX_MS: i64 = 2_000;
 
@@ -102,6 +104,8 @@ pub struct Instance {
     number: usize,
     life: u64,
     ids: AtomicU64,
+    /// When the last beat was answered.
+    beat_us: AtomicU64,
 }
 
 /// What a client sends.
@@ -211,6 +215,7 @@ impl Instance {
         let opened = RedisSequencer::open(store.clone(), &queue, options, clock.now());
         let sequencer = opened.await?;
 
+        let opened_us = (clock.now)();
         let instance = Arc::new(Self {
             store: store.clone(),
             sequencer: Sequencer::Redis(sequencer),
@@ -221,6 +226,7 @@ impl Instance {
             number,
             life,
             ids: AtomicU64::new(0),
+            beat_us: AtomicU64::new(opened_us),
         });
         instance.sequencer.beat(instance.clock.now()).await?;
         store.tasks().spawn("admission", instance.clone().admit());
@@ -244,7 +250,9 @@ impl Instance {
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.draining.load(Ordering::Relaxed) {
             beats.tick().await;
-            let _ = self.sequencer.beat(self.clock.now()).await;
+            if self.sequencer.beat(self.clock.now()).await.is_ok() {
+                self.beat_us.store((self.clock.now)(), Ordering::Relaxed);
+            }
         }
     }
 
@@ -271,6 +279,8 @@ impl Instance {
             && !self.store.tasks().any_lost()
             && !self.sequencer.are_joins_elsewhere()
             && self.store.clock_correction_ms().is_ok()
+            // As the service, whose store says that the database does not answer.
+            && (self.clock.now)() < self.beat_us.load(Ordering::Relaxed) + BEAT_MISSED_US
     }
 
     fn queue(&self) -> Option<Arc<Queue>> {

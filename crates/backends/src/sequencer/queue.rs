@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{
-    Bucket, Ending, Gate, Line, Place, Presence, Pruned, QueueSettings, Step,
+    Bucket, CLAIM_GRACE, Ending, Gate, Line, Place, Presence, Pruned, QueueSettings, Step,
 };
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -74,8 +74,12 @@ struct Work {
     /// Who is there, as far as polls here and elsewhere tell.
     presence: Presence,
     polled: Polled,
-    /// Polls that the other instances have not been told of.
+    /// Polls that the other instances have not been told of,
     untold: RoaringTreemap,
+    /// and who was seen for the first time since the admission.
+    untold_claimed: RoaringTreemap,
+    /// Steps after which more seemed to be active than the queue allows.
+    suspects: Vec<Suspect>,
     /// When the line was looked at last.
     looked_at: Timestamp,
     /// When the other instances were heard last, where there may be any.
@@ -86,6 +90,14 @@ struct Work {
     joined_before: u64,
     /// How often the settings were changed here.
     changes: u64,
+}
+
+/// A step after which more seemed to be active than the queue allows. Whoever planned it may have known
+/// of somebody who had paid or left, and this instance not yet.
+struct Suspect {
+    line: Line,
+    at: Timestamp,
+    max: u64,
 }
 
 /// What the store has.
@@ -167,6 +179,8 @@ impl Queue {
                 presence: Presence::default(),
                 polled: Polled::default(),
                 untold: RoaringTreemap::new(),
+                untold_claimed: RoaringTreemap::new(),
+                suspects: Vec::new(),
                 looked_at: Timestamp::default(),
                 heard_at: None,
                 late: RoaringTreemap::new(),
@@ -363,8 +377,9 @@ impl Queue {
         returned.sort_unstable();
         returned.dedup();
         let marked = mark_claimed(&mut work.line, seen, settings, now);
-        let (late, claimed): (Vec<u64>, Vec<u64>) =
-            marked.into_iter().partition(|seq| work.line.is_late(*seq, settings, now));
+        let (late, claimed): (Vec<u64>, Vec<u64>) = marked
+            .into_iter()
+            .partition(|seq| work.line.is_late(*seq, settings, Duration::ZERO, now));
         work.late.extend(&late);
         let before = work.line.floor();
         let Pruned { expired, no_show } = work.line.prune(settings.active_ttl, now);
@@ -379,6 +394,7 @@ impl Queue {
         work.presence.polled(polled.iter().copied(), &work.line, settings, now);
         if self.shared {
             work.untold.extend(polled);
+            work.untold_claimed.extend(&claimed);
         }
         work.presence.follow(&work.line, settings, self.next(), now);
         let unheard = self.shared && work.heard_at.is_none_or(|at| at.elapsed() > HEARD_MAX);
@@ -450,12 +466,42 @@ impl Queue {
             add(&self.counters.bound_checked, 1);
             // At the time for which it was planned: a moment earlier more had not run out of time.
             if work.line.active(settings, step.at) > bound {
-                add(&self.counters.bound_broken, 1);
-                tracing::error!(queue = %self.name, max, "more are active than the queue allows");
+                if self.shared {
+                    let line = work.line.clone();
+                    work.suspects.push(Suspect { line, at: step.at, max });
+                } else {
+                    self.bound_is_broken(max);
+                }
             }
         }
         self.publish(work, settings);
         admitted
+    }
+
+    fn bound_is_broken(&self, max: u64) {
+        add(&self.counters.bound_broken, 1);
+        tracing::error!(queue = %self.name, max, "more are active than the queue allows");
+    }
+
+    /// Whether the store is to be asked who was over when a step was made.
+    pub(super) fn has_suspects(&self) -> bool {
+        !self.work.lock().suspects.is_empty()
+    }
+
+    /// Looks at suspect steps again, with what the store knows and the others have told.
+    fn clear_suspects(&self, work: &mut Work, settings: &QueueSettings) {
+        // Until the others are heard again nobody can tell.
+        if work.heard_at.is_none_or(|at| at.elapsed() > HEARD_MAX) {
+            return;
+        }
+        for Suspect { mut line, at, max } in std::mem::take(&mut work.suspects) {
+            work.line.finished().iter().for_each(|seq| line.finish(seq));
+            work.line.left().iter().for_each(|seq| line.leave(seq));
+            let bound = max + work.late.len() + self.bypassing.load(Ordering::Relaxed);
+            if line.active(settings, at) > bound {
+                self.bound_is_broken(max);
+            }
+        }
     }
 
     /// The owner of `seq` gave it up, durably.
@@ -528,9 +574,20 @@ impl Queue {
         self.look(&mut work, &self.settings(), now)
     }
 
-    /// Whose polls were answered here since the last call.
-    pub(super) fn take_polled(&self) -> RoaringTreemap {
-        std::mem::take(&mut self.work.lock().untold)
+    /// Whose polls were answered here since the last call, and who was seen within the claim window for
+    /// the first time.
+    pub(super) fn take_seen(&self) -> (RoaringTreemap, RoaringTreemap) {
+        let mut work = self.work.lock();
+        (std::mem::take(&mut work.untold), std::mem::take(&mut work.untold_claimed))
+    }
+
+    /// The others have been told of these only now.
+    pub(super) fn claims_are_told(&self, seqs: &RoaringTreemap, now: Timestamp) {
+        let mut work = self.work.lock();
+        let work = &mut *work;
+        let settings = self.settings();
+        let late = seqs.iter().filter(|seq| work.line.is_late(*seq, &settings, CLAIM_GRACE, now));
+        work.late.extend(late);
     }
 
     /// Other instances have answered polls of these.
@@ -588,7 +645,7 @@ impl Queue {
     }
 
     /// The step is durable. Returns false where a step before it is missing here.
-    pub(super) fn advanced(&self, step: &Advance, here: bool, now: Timestamp) -> bool {
+    pub(super) fn advanced(&self, step: &Advance, here: bool) -> bool {
         let mut work = self.work.lock();
         let work = &mut *work;
         let settings = self.settings();
@@ -639,20 +696,27 @@ impl Queue {
         if old_settings != settings {
             self.follow(&mut work, &settings);
         }
+        self.clear_suspects(&mut work, &settings);
         Ok(())
     }
 
     /// Other instances have seen these, after the claim window (`late`) or within it.
-    pub(super) fn apply_claimed(&self, seqs: Vec<u64>, late: bool, now: Timestamp) {
+    pub(super) fn apply_claimed(
+        &self,
+        seqs: impl IntoIterator<Item = u64>,
+        late: bool,
+        now: Timestamp,
+    ) {
         let mut work = self.work.lock();
+        let work = &mut *work;
         let settings = self.settings();
         let marked = mark_claimed(&mut work.line, seqs, &settings, now);
-        if !marked.is_empty() {
-            if late {
-                work.late.extend(&marked);
-            }
-            self.publish(&work, &settings);
+        if marked.is_empty() {
+            return;
         }
+        let is_late = |seq: &u64| late || work.line.is_late(*seq, &settings, CLAIM_GRACE, now);
+        work.late.extend(marked.into_iter().filter(is_late));
+        self.publish(work, &settings);
     }
 
     /// Other instances know that these gave up, or (`finished`) have paid.
@@ -760,7 +824,7 @@ fn over_before(settings: &QueueSettings, now: Timestamp) -> Timestamp {
 /// Marks numbers as seen. Returns those that were not before.
 fn mark_claimed(
     line: &mut Line,
-    seen: Vec<u64>,
+    seen: impl IntoIterator<Item = u64>,
     settings: &QueueSettings,
     now: Timestamp,
 ) -> Vec<u64> {

@@ -26,7 +26,9 @@ pub struct Beat {
     pub ticket_keys: String,
     /// Whose polls it has answered since `since`.
     pub present: Present,
-    /// The database's time at the beat since which `present` is whole.
+    /// Whom it has seen for the first time since their admission, within the claim window, since `since`.
+    pub claimed: Present,
+    /// The database's time at the beat since which the two are whole.
     pub since: Timestamp,
 }
 
@@ -53,13 +55,15 @@ pub struct OtherBeat {
     /// See [`Beat`].
     pub present: Present,
     /// See [`Beat`].
+    pub claimed: Present,
+    /// See [`Beat`].
     pub since: Timestamp,
 }
 
 /// An instance that has told nothing for so long is forgotten, in milliseconds.
 pub(super) const FORGOTTEN_MS: i64 = 600_000;
 
-/// Whose polls were answered, by queue.
+/// Numbers of fans, by queue.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Present(pub Vec<(QueueName, RoaringTreemap)>);
 
@@ -100,9 +104,10 @@ impl Instances {
         let before = self.0.remove(&beat.instance).map(|row| row.redis_at).unwrap_or_default();
         let others = self.0.values().cloned().collect();
         if beat.is_member {
-            let Beat { instance, ticket_keys, present, since, .. } = beat;
+            let Beat { instance, ticket_keys, present, claimed, since, .. } = beat;
             let redis_at = if beat.with_redis { now } else { before };
-            let row = OtherBeat { instance, at: now, redis_at, ticket_keys, present, since };
+            let at = now;
+            let row = OtherBeat { instance, at, redis_at, ticket_keys, present, claimed, since };
             self.0.insert(row.instance.clone(), row);
         }
         self.0.retain(|_, row| now.0.saturating_sub(row.at.0) < FORGOTTEN_MS);

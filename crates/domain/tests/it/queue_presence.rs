@@ -299,7 +299,7 @@ fn who_comes_back_is_let_in_before_those_behind_and_only_while_there() {
     let ttl = crowd.settings.active_ttl;
     let place = crowd.line.place(2, ttl, crowd.now);
     assert_eq!(place, Place::Active { until: step.at.plus(ttl), claimed: true });
-    assert!(!crowd.line.is_late(2, &crowd.settings, crowd.now.plus(ttl)));
+    assert!(!crowd.line.is_late(2, &crowd.settings, Duration::ZERO, crowd.now.plus(ttl)));
     // What it paid for is known, though its own step is long forgotten.
     let pruned = crowd.line.prune(Duration::from_secs(1), Timestamp(step.at.0 + 999));
     assert_eq!((pruned.no_show, pruned.expired), (behind - 5, 0), "of those who had their turn");
@@ -323,8 +323,11 @@ fn the_room_of_the_unseen_is_kept_a_little_longer_than_the_claim_window() {
     for (now, active) in [(Timestamp(kept.0 - 1), 1), (kept, 0)] {
         assert_eq!(line.active(settings, now), active);
     }
-    let ends = at.plus(settings.claim_window);
-    assert!(!line.is_late(1, settings, Timestamp(ends.0 - 1)) && line.is_late(1, settings, ends));
+    for grace in [Duration::ZERO, CLAIM_GRACE] {
+        let ends = at.plus(settings.claim_window + grace);
+        assert!(!line.is_late(1, settings, grace, Timestamp(ends.0 - 1)));
+        assert!(line.is_late(1, settings, grace, ends));
+    }
 }
 
 #[test]

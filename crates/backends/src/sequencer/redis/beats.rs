@@ -35,15 +35,36 @@ pub(super) struct Beats {
     kept: tokio::sync::Mutex<Kept>,
 }
 
-type Polled = BTreeMap<QueueName, RoaringTreemap>;
+type ByQueue = BTreeMap<QueueName, RoaringTreemap>;
+
+/// Whom an instance has seen.
+#[derive(Clone, Default)]
+struct Seen {
+    /// Polls near the head, and of those who were passed over.
+    polled: ByQueue,
+    /// The first time since their admission, within the claim window.
+    claimed: ByQueue,
+}
+
+impl Seen {
+    fn add(&mut self, more: &Self) {
+        let add = |all: &mut ByQueue, more: &ByQueue| {
+            for (queue, seqs) in more {
+                *all.entry(queue.clone()).or_default() |= seqs;
+            }
+        };
+        add(&mut self.polled, &more.polled);
+        add(&mut self.claimed, &more.claimed);
+    }
+}
 
 /// What a beat keeps for the next.
 #[derive(Default)]
 struct Kept {
-    /// Beats that were told: the database's time, and the polls that were new in each.
-    told: VecDeque<(Timestamp, Polled)>,
-    /// Polls that were not told yet.
-    untold: Polled,
+    /// Beats that were told: the database's time, and who was new in each.
+    told: VecDeque<(Timestamp, Seen)>,
+    /// Who was seen and not told of yet.
+    untold: Seen,
     /// The last beat that was heard of each other instance, by the database's time.
     heard: HashMap<String, Timestamp>,
     /// The first beat without Redis since this instance had it last, by the database's time.
@@ -54,17 +75,13 @@ struct Kept {
 }
 
 impl Kept {
-    /// The polls of the last beats and those that were not told yet; and since when these are all.
-    fn present(&self) -> (Present, Timestamp) {
-        let mut polled = self.untold.clone();
-        for (_, more) in self.told.iter().rev().take(REPEATED) {
-            for (queue, seqs) in more {
-                *polled.entry(queue.clone()).or_default() |= seqs;
-            }
-        }
+    /// Who was seen in the last beats and since then; and since when these are all.
+    fn seen(&self) -> (Seen, Timestamp) {
+        let mut seen = self.untold.clone();
+        self.told.iter().rev().take(REPEATED).for_each(|(_, more)| seen.add(more));
         let before = self.told.len().checked_sub(REPEATED + 1);
         let since = before.map(|before| self.told[before].0).unwrap_or_default();
-        (Present(polled.into_iter().collect()), since)
+        (seen, since)
     }
 
     /// A beat was told.
@@ -116,11 +133,12 @@ impl Beats {
     pub(super) async fn beat(&self, now: Timestamp) -> Result<(), Fault> {
         let mut kept = self.kept.lock().await;
         for queue in self.mirror.queues() {
-            let polled = queue.take_polled();
-            if !polled.is_empty() {
-                *kept.untold.entry(queue.name().clone()).or_default() |= polled;
-            }
+            let (polled, claimed) = queue.take_seen();
+            let by_queue = |seqs| ByQueue::from([(queue.name().clone(), seqs)]);
+            let (polled, claimed) = (by_queue(polled), by_queue(claimed));
+            kept.untold.add(&Seen { polled, claimed });
         }
+        let new = kept.untold.claimed.clone();
         let began = Instant::now();
         let beats = self.tell(now, true, &mut kept).await?;
         let now = now.plus(began.elapsed());
@@ -144,6 +162,16 @@ impl Beats {
                 if let Some(member) = self.mirror.members.get(queue.as_str()) {
                     member.queue.hear_polled(seqs, now);
                 }
+            }
+            for (queue, seqs) in &other.claimed.0 {
+                if let Some(member) = self.mirror.members.get(queue.as_str()) {
+                    member.queue.apply_claimed(seqs, false, now);
+                }
+            }
+        }
+        for (queue, seqs) in new {
+            if let Some(member) = self.mirror.members.get(queue.as_str()) {
+                member.queue.claims_are_told(&seqs, now);
             }
         }
         // Nor do all have it back at the same moment.
@@ -170,14 +198,17 @@ impl Beats {
         kept: &mut Kept,
     ) -> Result<store::Beats, Fault> {
         let options = self.protocol.options();
-        let (present, since) = kept.present();
+        let (seen, since) = kept.seen();
+        let numbers =
+            |of: ByQueue| Present(of.into_iter().filter(|(_, seqs)| !seqs.is_empty()).collect());
         let with_redis = self.protocol.stats().is_up();
         let beat = Beat {
             instance: options.instance.clone(),
             is_member,
             with_redis,
             ticket_keys: options.ticket_keys.join(" "),
-            present,
+            present: numbers(seen.polled),
+            claimed: numbers(seen.claimed),
             since,
         };
         let began = Instant::now();
@@ -227,31 +258,33 @@ fn compare_keys(ours: &[String], other: &str) -> Result<(), Fault> {
 mod tests {
     use super::*;
 
-    fn polled(seqs: &[u64]) -> Polled {
-        let Some(queue) = QueueName::new("main") else { panic!("a name") };
-        BTreeMap::from([(queue, seqs.iter().copied().collect())])
+    fn seen(polled: u64, claimed: u64) -> Seen {
+        let by_queue = |seq| {
+            let Some(queue) = QueueName::new("main") else { panic!("a name") };
+            ByQueue::from([(queue, RoaringTreemap::from_iter([seq]))])
+        };
+        Seen { polled: by_queue(polled), claimed: by_queue(claimed) }
     }
 
-    fn told(kept: &Kept) -> (Vec<u64>, i64) {
-        let (present, since) = kept.present();
-        (present.0.iter().flat_map(|(_, seqs)| seqs.iter()).collect(), since.0)
+    fn told(kept: &Kept) -> (Vec<u64>, Vec<u64>, i64) {
+        let (seen, since) = kept.seen();
+        let list = |of: ByQueue| of.into_values().flatten().collect();
+        (list(seen.polled), list(seen.claimed), since.0)
     }
 
     #[test]
     fn a_beat_repeats_what_was_told_lately_and_says_since_when_that_is_all() {
         let mut kept = Kept::default();
         for beat in 1..=6 {
-            kept.untold = polled(&[beat]);
+            kept.untold.add(&seen(beat, 10 + beat));
             kept.told(Timestamp(beat as i64 * 500));
         }
-        kept.untold = polled(&[7]);
+        kept.untold.add(&seen(7, 17));
         // Beat 3, at 1500, is the last one that is not repeated.
-        assert_eq!(told(&kept), (vec![4, 5, 6, 7], 1_500));
-        // What could not be told waits for the next.
-        kept.untold.append(&mut BTreeMap::new());
+        assert_eq!(told(&kept), (vec![4, 5, 6, 7], vec![14, 15, 16, 17], 1_500));
         kept.told(Timestamp(3_500));
-        assert_eq!(told(&kept), (vec![5, 6, 7], 2_000));
-        assert_eq!(told(&Kept::default()), (vec![], 0));
+        assert_eq!(told(&kept), (vec![5, 6, 7], vec![15, 16, 17], 2_000));
+        assert_eq!(told(&Kept::default()), (vec![], vec![], 0));
     }
 
     #[test]
@@ -262,6 +295,7 @@ mod tests {
             redis_at: Timestamp(0),
             ticket_keys: String::new(),
             present: Present::default(),
+            claimed: Present::default(),
             since: Timestamp(since),
         };
         let mut kept = Kept::default();

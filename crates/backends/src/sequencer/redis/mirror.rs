@@ -136,7 +136,7 @@ impl Mirror {
                     // Room was made before it was taken.
                     end(&members, &mut over);
                     match members.get(&step.queue) {
-                        Some(member) => lacks.queues |= !member.queue.advanced(&step, false, now),
+                        Some(member) => lacks.queues |= !member.queue.advanced(&step, false),
                         None => lacks.queues = true,
                     }
                 }

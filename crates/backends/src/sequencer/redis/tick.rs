@@ -181,6 +181,7 @@ impl Ticker {
     async fn tick_together(&mut self, turn: bool, now: Timestamp) -> Result<(), Fault> {
         let began = Instant::now();
         self.lacks.queues |= self.reconciling.is_due(now);
+        self.lacks.queues |= self.mirror.queues().iter().any(|queue| queue.has_suspects());
         self.catch_up(false, now).await?;
         if !turn {
             return Ok(());
@@ -381,7 +382,7 @@ async fn advance(
     let task = tasks::detach(async move {
         let done = store.advance(step.clone(), now).await;
         if matches!(done, Ok(true)) {
-            queue.advanced(&step, true, now);
+            queue.advanced(&step, true);
             mirror.tell(News::Admitted(step));
         }
         done

@@ -236,6 +236,6 @@ const V3: &[&str] = &[
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS instance (name VARCHAR(64) NOT NULL PRIMARY KEY, \
      at BIGINT NOT NULL, since BIGINT NOT NULL, redis_at BIGINT NOT NULL, \
-     ticket_keys VARCHAR(1000) NOT NULL, present LONGBLOB NOT NULL) \
+     ticket_keys VARCHAR(1000) NOT NULL, present LONGBLOB NOT NULL, claimed LONGBLOB NOT NULL) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
 ];

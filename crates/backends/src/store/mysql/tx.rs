@@ -322,15 +322,17 @@ impl Operation for TellBeat {
         let name = || Value::from(beat.instance.as_str());
         let now = load::number(&mut tx.lease, sql::NOW).await?;
         if beat.is_member {
-            let present = beat.present.to_bytes();
-            let present = present.map_err(|error| Failure::Corrupt(error.to_string()))?;
+            let bytes = |numbers: &Present| {
+                numbers.to_bytes().map_err(|error| Failure::Corrupt(error.to_string()))
+            };
             let values = vec![
                 name(),
                 now.into(),
                 beat.since.0.into(),
                 if beat.with_redis { now } else { 0 }.into(),
                 beat.ticket_keys.as_str().into(),
-                present.into(),
+                bytes(&beat.present)?.into(),
+                bytes(&beat.claimed)?.into(),
             ];
             tx.lease.exec(sql::INSTANCE_BEAT, values).await?;
         } else {
@@ -342,15 +344,18 @@ impl Operation for TellBeat {
         let mut others = Vec::with_capacity(found.len());
         for mut row in found {
             let row = &mut row;
-            let present = Present::from_bytes(&take::<Vec<u8>>(row, 5)?);
+            let numbers = |bytes: Vec<u8>| {
+                Present::from_bytes(&bytes)
+                    .ok_or_else(|| Failure::Corrupt("what an instance has told".into()))
+            };
             others.push(OtherBeat {
                 instance: take(row, 0)?,
                 at: Timestamp(take(row, 1)?),
                 since: Timestamp(take(row, 2)?),
                 redis_at: Timestamp(take(row, 3)?),
                 ticket_keys: take(row, 4)?,
-                present: present
-                    .ok_or_else(|| Failure::Corrupt("what an instance has told".into()))?,
+                present: numbers(take(row, 5)?)?,
+                claimed: numbers(take(row, 6)?)?,
             });
         }
         Ok(Done::Commit(Beats { now: Timestamp(now), others }))
