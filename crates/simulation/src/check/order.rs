@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Checker, Fact, Violation, rules};
 use crate::instance::Standing;
-use crate::plan::Plan;
+use crate::plan::{Peer, Plan, What};
 
 /// A number is given to one ticket only.
 #[derive(Default)]
@@ -93,20 +93,35 @@ impl Checker for PlacesShrink {
     }
 }
 
-/// Who has an answer before somebody else asks has the lower number, within the documented bound.
+/// Who has an answer before somebody else asks has the lower number, within the documented bound: none,
+/// but where some instances may have Redis while others have not. Then those who got a number from the
+/// store are overtaken by what is left of the pool.
 pub(super) struct InOrder {
-    /// How many may be overtaken by one number.
+    /// By how many later ones a number may be overtaken.
     allowed: u64,
-    /// The numbers that fans have heard.
-    told: BTreeMap<u64, u64>,
+    /// The numbers that fans have heard: when, and how many have overtaken them.
+    told: BTreeMap<u64, (u64, u64)>,
 }
+
+/// What is left of a pool: at least so many numbers, and as many as come in so many milliseconds.
+const POOL_MIN: u64 = 64;
+const POOL_MS: u64 = 30_000;
+/// The rate is a mean over about so many milliseconds.
+const RATE_MS: u64 = 2_000;
 
 impl InOrder {
     pub(super) fn new(plan: &Plan) -> Self {
-        // What is left of a block; see the table of promises.
-        let rates =
-            plan.crowd.iter().map(|group| group.count as u64 * 1_000 / group.over_ms.max(1));
-        let allowed = (rates.sum::<u64>() * 150 / 1_000).max(96);
+        let tears = plan.faults.iter().any(|fault| match fault.what {
+            What::Cut { peer, .. } | What::Slow { peer, .. } => peer == Peer::Redis,
+            // Not all have it back, or find that it is gone, at the same moment.
+            What::Restart { .. } | What::Failover { .. } | What::OutOfMemory => true,
+            // Whoever stood still takes Redis for gone when it goes on.
+            What::Pause(_) => true,
+            _ => false,
+        });
+        let pools =
+            plan.crowd.iter().map(|group| group.count as u64 * POOL_MS / group.over_ms.max(RATE_MS));
+        let allowed = if tears { pools.sum::<u64>().max(POOL_MIN) } else { 0 };
         Self { allowed, told: BTreeMap::new() }
     }
 }
@@ -115,14 +130,23 @@ impl Checker for InOrder {
     fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
         match fact {
             Fact::Told { seq, .. } => {
-                self.told.entry(*seq).or_insert(now_us);
+                self.told.entry(*seq).or_insert((now_us, 0));
             }
             Fact::Numbered { fan, seq, asked_us, .. } => {
-                let overtaken = self.told.range(seq + 1..).filter(|(_, told)| *told < asked_us);
-                let overtaken = overtaken.count() as u64;
-                if overtaken > self.allowed {
-                    let how = format!("fan {fan} with {seq} overtakes {overtaken}");
-                    broken.push(Violation { rule: rules::OVERTAKEN, at_us: now_us, how });
+                for (before, (told_us, by)) in self.told.range_mut(seq + 1..) {
+                    if *told_us >= *asked_us {
+                        continue;
+                    }
+                    *by += 1;
+                    // Each is told once.
+                    if *by == self.allowed + 1 {
+                        let how = format!(
+                            "{before}, told at {} ms, by fan {fan} with {seq} and {} before it",
+                            *told_us / 1_000,
+                            self.allowed
+                        );
+                        broken.push(Violation { rule: rules::OVERTAKEN, at_us: now_us, how });
+                    }
                 }
             }
             _ => {}

@@ -27,7 +27,6 @@ fn split(plan: Plan, during: (u64, u64)) -> Plan {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s01_a_split_and_a_rush_at_one_side() {
     let plan = split(Plan::calm(1).lasts(20), (10_000, 18_000))
         .joins(5, (1_000, 10_000), None)
@@ -40,7 +39,6 @@ fn s01_a_split_and_a_rush_at_one_side() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s01b_a_split_after_a_steady_stream() {
     let plan = split(Plan::calm(1).lasts(20), (10_000, 18_000))
         .joins(33, (1_000, 14_000), Some(A))
@@ -52,7 +50,6 @@ fn s01b_a_split_after_a_steady_stream() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s02_one_that_this_redis_never_knew() {
     let plan = Plan::calm(2)
         .lasts(80)
@@ -67,7 +64,6 @@ fn s02_one_that_this_redis_never_knew() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s03_a_split_that_lasts_until_it_is_forgotten() {
     let plan = split(Plan::calm(3).lasts(730), (10_000, 730_000))
         .joins(2, (1_000, 730_000), Some(A))
@@ -78,7 +74,6 @@ fn s03_a_split_that_lasts_until_it_is_forgotten() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s04_the_store_answers_late() {
     let slow = What::Slow {
         instances: Which::ALL,
@@ -94,7 +89,6 @@ fn s04_the_store_answers_late() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s05_only_one_is_cut_from_the_store() {
     let empty = [Fate::Lost, Fate::Refused].map(|fate| {
         let plan = Plan::calm(5)
@@ -110,7 +104,6 @@ fn s05_only_one_is_cut_from_the_store() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s06_answered_and_killed() {
     let habit = Habit { roams: 100, ..Habit::WAITS };
     for seed in 0..5 {
@@ -130,7 +123,6 @@ fn s06_answered_and_killed() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s07_a_dead_clock_that_was_ahead() {
     let mut plan = Plan::calm(7).lasts(50).breaks((10_000, 50_000), What::Kill(A)).with(Group {
         count: 200,
@@ -152,7 +144,6 @@ fn s07_a_dead_clock_that_was_ahead() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s08_the_bound_without_any_fault() {
     let scope = Scope { mode: Mode::None, seconds: 60, clients: 200 };
     // Of the first 300 seeds, the first that broke it.
@@ -164,7 +155,6 @@ fn s08_the_bound_without_any_fault() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s09_seen_just_before_the_window_ends() {
     let mut most = 0;
     for seed in 0..20 {
@@ -200,7 +190,6 @@ fn s09_seen_just_before_the_window_ends() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s10_an_opening_that_is_put_off() {
     let mut after = 0;
     for seed in 0..40 {
@@ -223,7 +212,6 @@ fn s10_an_opening_that_is_put_off() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s11_late_answers_and_then_one_with_a_quick_store() {
     let slow = What::Slow {
         instances: Which::but(C),
@@ -245,7 +233,6 @@ fn s11_late_answers_and_then_one_with_a_quick_store() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s12_no_store_a_flush_and_a_kill() {
     let mut twice = 0;
     for seed in 0..30 {
@@ -295,7 +282,6 @@ fn s13_blocks_in_any_order() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s14_commands_that_are_sent_again() {
     let mut twice = 0;
     for seed in 0..20 {
@@ -329,7 +315,6 @@ fn s15_a_large_block_and_then_one_without_redis() {
 }
 
 #[test]
-#[ignore = "until the store alone deals out numbers"]
 fn s16_paused_between_plan_and_step() {
     for (seed, paused_ms) in
         (0..12).map(|seed| (seed, if seed % 4 == 3 { 600_000 } else { 10_000 }))
