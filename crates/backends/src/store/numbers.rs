@@ -2,6 +2,8 @@
 //! which a Redis passes them on, or straight to an instance while no instance has Redis.
 
 use boxoffice_domain::ids::QueueName;
+use boxoffice_domain::invariant::Finding;
+use roaring::RoaringTreemap;
 
 /// While an instance has had Redis within so many milliseconds, numbers come from its pool only.
 pub(super) const REDIS_SEEN_MS: i64 = 2_000;
@@ -77,6 +79,26 @@ pub(super) fn new_grant(
     let Grant::Numbers { first, last: upto } = grant else { return None };
     let new = LastGrant { pool: request.pool.clone(), after: request.after, first, last: upto };
     (new != *last).then_some(new)
+}
+
+/// Adds what is wrong about those who were passed over: they had their turn, and wait or were let in
+/// since, not both.
+pub(super) fn audit_passed(
+    finding: &mut Finding,
+    queue: &str,
+    serving: u64,
+    passed: &RoaringTreemap,
+    readmitted: impl Iterator<Item = u64>,
+) {
+    let last = passed.max().unwrap_or(0);
+    finding.expect(last <= serving, || {
+        format!("queue {queue} serves {serving} and has passed over {last}")
+    });
+    for seq in readmitted {
+        finding.expect(seq <= serving && !passed.contains(seq), || {
+            format!("queue {queue} serves {serving} and has let {seq} in, back or before its turn")
+        });
+    }
 }
 
 #[cfg(test)]

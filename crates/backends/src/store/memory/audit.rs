@@ -11,6 +11,7 @@ use boxoffice_domain::time::Timestamp;
 
 use super::data::Data;
 use crate::store::catalog::Catalog;
+use crate::store::numbers::audit_passed;
 
 /// Checks all that can be seen.
 pub(super) fn findings(data: &Data, catalog: &Catalog, now: Timestamp) -> Vec<Finding> {
@@ -100,6 +101,8 @@ fn line(data: &Data) -> Finding {
         finding.expect(last == queue.serving, || {
             format!("queue {name} serves {}, its log ends at {last}", queue.serving)
         });
+        let readmitted = queue.readmitted.keys().copied();
+        audit_passed(&mut finding, name.as_str(), queue.serving, &queue.passed, readmitted);
     }
     finding
 }

@@ -15,6 +15,7 @@ use super::load;
 use super::pool::Lease;
 use super::rows::{Failure, entry_kind, take};
 use crate::Fault;
+use crate::store::numbers::audit_passed;
 
 type Audit<T> = Result<T, Failure>;
 
@@ -238,6 +239,13 @@ async fn line(lease: &mut Lease) -> Audit<Finding> {
         vec![],
     )
     .await?;
+    for mut row in lease.rows("SELECT name, serving FROM queue", vec![]).await? {
+        let (name, serving): (String, i64) = (take(&mut row, 0)?, take(&mut row, 1)?);
+        let passed = load::passed(lease, &name).await?;
+        let readmitted = load::readmitted(lease, &name).await?;
+        let readmitted = readmitted.into_iter().map(|(seq, _)| seq);
+        audit_passed(&mut finding, &name, serving.unsigned_abs(), &passed, readmitted);
+    }
     Ok(finding)
 }
 

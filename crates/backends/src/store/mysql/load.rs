@@ -189,7 +189,7 @@ async fn admissions(lease: &mut Lease, queue: &str, floor: u64) -> Load<Vec<Admi
     Ok(log)
 }
 
-async fn passed(lease: &mut Lease, queue: &str) -> Load<RoaringTreemap> {
+pub(super) async fn passed(lease: &mut Lease, queue: &str) -> Load<RoaringTreemap> {
     let mut passed = RoaringTreemap::new();
     for mut row in lease.rows(sql::QUEUE_PASSED, vec![queue.into()]).await? {
         passed |= rows::numbers_from(take(&mut row, 0)?, queue)?;
@@ -197,7 +197,7 @@ async fn passed(lease: &mut Lease, queue: &str) -> Load<RoaringTreemap> {
     Ok(passed)
 }
 
-async fn readmitted(lease: &mut Lease, queue: &str) -> Load<Vec<(u64, Timestamp)>> {
+pub(super) async fn readmitted(lease: &mut Lease, queue: &str) -> Load<Vec<(u64, Timestamp)>> {
     let mut readmitted = Vec::new();
     for mut row in lease.rows(sql::READMITTED, vec![queue.into()]).await? {
         let seq = rows::count(take(&mut row, 0)?, "seq")?;

@@ -9,6 +9,7 @@ use rusqlite::{Connection, Params};
 use super::load;
 use super::rows::{Failure, entry_kind};
 use super::tx::Tx;
+use crate::store::numbers::audit_passed;
 
 type Audit<T> = Result<T, Failure>;
 
@@ -191,6 +192,15 @@ fn line(connection: &Connection) -> Audit<Finding> {
          GROUP BY q.name HAVING COALESCE(MAX(a.upto), q.floor) <> q.serving",
         [],
     )?;
+    let mut queues = connection.prepare("SELECT name, serving FROM queue")?;
+    let mut found = queues.query([])?;
+    while let Some(row) = found.next()? {
+        let (name, serving): (String, i64) = row.try_into()?;
+        let passed = load::passed(connection, &name)?;
+        let readmitted = load::readmitted(connection, &name)?;
+        let readmitted = readmitted.into_iter().map(|(seq, _)| seq);
+        audit_passed(&mut finding, &name, serving.unsigned_abs(), &passed, readmitted);
+    }
     Ok(finding)
 }
 
