@@ -10,6 +10,8 @@ use crate::conformance::{
 };
 use boxoffice_backends::store::{Charge, Checkpoint, Pay, SqliteStore, Store};
 use boxoffice_domain::invariant::Invariant;
+use boxoffice_domain::queue::Step;
+use roaring::RoaringTreemap;
 use tempfile::TempDir;
 
 /// When the audits run: the last hold is live still, the one before it has run out.
@@ -44,12 +46,14 @@ async fn full() -> TempDir {
 
     store.create_queue(main_queue(), settings()).await.unwrap();
     for (upto, floor) in [(10, 0), (20, 0), (30, 10)] {
+        let passed = RoaringTreemap::from_iter([upto - 8]);
+        let step = Step { passed, ..everybody(upto, at(upto as i64)) };
         let point = Checkpoint {
             queue: main_queue(),
             next: 50,
             watermark: 60,
             floor,
-            step: Some((upto - 10, everybody(upto, at(upto as i64)))),
+            step: Some((upto - 10, step)),
             claimed: None,
             over_before: START,
         };
@@ -184,6 +188,15 @@ fn nobody_overtaken() -> Vec<Plant> {
         plant("admission is ahead of its log", "UPDATE queue SET serving = 31"),
         plant("the end of the log is gone", "DELETE FROM admission WHERE upto = 30"),
         plant("the log is gone", "DELETE FROM admission"),
+        plant(
+            "somebody came back before their turn",
+            "INSERT INTO readmitted VALUES ('main', 31, 1)",
+        ),
+        plant("somebody came back and waits", "INSERT INTO readmitted VALUES ('main', 12, 1)"),
+        plant(
+            "somebody was passed over before their turn",
+            "UPDATE queue SET serving = 1, floor = 1; DELETE FROM admission",
+        ),
         plant(
             "a higher number was admitted first",
             "UPDATE admission SET at = (SELECT MAX(at) + 1 FROM admission) WHERE upto = 20",

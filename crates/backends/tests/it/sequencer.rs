@@ -853,6 +853,8 @@ async fn a_corrupt_queue_is_refused() {
         "DELETE FROM admission",
         "UPDATE queue SET claimed = x'0102'",
         "UPDATE queue SET floor = -1",
+        "INSERT INTO readmitted VALUES ('main', 3, 1)",
+        "INSERT INTO queue_passed VALUES ('main', 0, x'0102')",
     ] {
         let (store, guard) = fresh().await;
         let mut line = Line::new(store, slow()).await;

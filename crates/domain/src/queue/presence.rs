@@ -177,8 +177,11 @@ impl Presence {
         // Heard out of order, an older poll must not shorten what a later one was told.
         let late = now < self.latest;
         self.latest = self.latest.max(now);
-        let lately = self.lately(line, settings, MOMENT, now);
         let mut seqs: Vec<u64> = seqs.into_iter().collect();
+        if seqs.is_empty() {
+            return;
+        }
+        let lately = self.lately(line, settings, MOMENT, now);
         seqs.sort_unstable();
         let mut counts = lately.counts_rising();
         // Counted on from number to number, because counting anew is slow where many have left.

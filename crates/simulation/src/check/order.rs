@@ -119,8 +119,10 @@ impl InOrder {
             What::Pause(_) => true,
             _ => false,
         });
-        let pools =
-            plan.crowd.iter().map(|group| group.count as u64 * POOL_MS / group.over_ms.max(RATE_MS));
+        let pools = plan
+            .crowd
+            .iter()
+            .map(|group| group.count as u64 * POOL_MS / group.over_ms.max(RATE_MS));
         let allowed = if tears { pools.sum::<u64>().max(POOL_MIN) } else { 0 };
         Self { allowed, told: BTreeMap::new() }
     }

@@ -266,7 +266,7 @@ fn admissions(connection: &Connection, queue: &str, floor: u64) -> Load<Vec<Admi
     Ok(log)
 }
 
-fn passed(connection: &Connection, queue: &str) -> Load<RoaringTreemap> {
+pub(super) fn passed(connection: &Connection, queue: &str) -> Load<RoaringTreemap> {
     let mut statement =
         connection.prepare_cached("SELECT seqs FROM queue_passed WHERE queue = ?1")?;
     let mut found = statement.query([queue])?;
@@ -277,7 +277,7 @@ fn passed(connection: &Connection, queue: &str) -> Load<RoaringTreemap> {
     Ok(passed)
 }
 
-fn readmitted(connection: &Connection, queue: &str) -> Load<Vec<(u64, Timestamp)>> {
+pub(super) fn readmitted(connection: &Connection, queue: &str) -> Load<Vec<(u64, Timestamp)>> {
     let mut statement = connection
         .prepare_cached("SELECT seq, at FROM readmitted WHERE queue = ?1 ORDER BY seq")?;
     let mut found = statement.query([queue])?;
