@@ -220,4 +220,9 @@ fn make_live(plan: &mut Plan, clients: u64) {
         group.over_ms = (group.over_ms / 2).max(1);
     }
     plan.drain_ms = by_rate_ms.max(by_bound_ms) * 12 / 10 + 15_000;
+    // Of what a lost pool leaves, nobody knows at once that nobody is there; nor of whom a dead instance
+    // had answered.
+    if !plan.faults.is_empty() {
+        plan.drain_ms += 170_000;
+    }
 }

@@ -256,10 +256,22 @@ impl World {
                         self.hear(message).await?;
                     }
                 }
-                Next::Event(event) => self.happen(event).await?,
+                Next::Event(event) => {
+                    let looked = matches!(event, Event::Look);
+                    self.happen(event).await?;
+                    if looked && self.is_over() {
+                        return Ok(());
+                    }
+                }
                 Next::End => return Ok(()),
             }
         }
+    }
+
+    /// Whether everybody who is to be let in has been.
+    fn is_over(&self) -> bool {
+        let drains = self.plan.liveness && self.now_us() > (self.plan.length_ms + 1_000) * 1_000;
+        drains && !self.fans.iter().any(|fan| fan.waits().is_some())
     }
 
     async fn happen(&mut self, event: Event) -> Result<(), Failure> {

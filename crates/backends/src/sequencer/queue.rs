@@ -778,7 +778,8 @@ impl Queue {
         });
         // Unbounded, the arithmetic must still not count more than were ever admitted.
         let active = view.line.active(&view.settings, now);
-        bounded.expect(active <= view.line.serving() - view.line.floor(), || {
+        let readmitted = view.line.readmitted().len() as u64;
+        bounded.expect(active <= view.line.serving() - view.line.floor() + readmitted, || {
             format!("queue {name} counts {active} active")
         });
     }

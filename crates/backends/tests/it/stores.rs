@@ -138,6 +138,7 @@ mod time {
             with_redis,
             ticket_keys: String::new(),
             present: Present::default(),
+            claimed: Present::default(),
             since: START,
         };
         for store in &stores {

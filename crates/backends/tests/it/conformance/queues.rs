@@ -473,6 +473,7 @@ fn beat(instance: &str, with_redis: bool) -> Beat {
         with_redis,
         ticket_keys: format!("key of {instance}"),
         present: Present::default(),
+        claimed: Present::default(),
         since: Timestamp(0),
     }
 }
