@@ -98,6 +98,8 @@ pub(super) struct Bound {
 /// clocks that agree.
 const KNOWN_US: u64 = 1_500_000;
 
+/// Clocks may be apart by so much, in microseconds: for whoever admits some are out of time already.
+const APART_US: u64 = 1_000_000;
 /// It takes so long until more than the instance that has answered knows whom it has seen, in
 /// microseconds.
 const MARKED_US: u64 = 2_500_000;
@@ -124,7 +126,7 @@ impl Bound {
     fn active(&self, now_us: u64) -> u64 {
         let active = |active: &&Active| {
             let age_us = now_us - active.admitted_us;
-            if active.ended_us.is_some() || age_us + 100_000 >= self.active_us {
+            if active.ended_us.is_some() || age_us + APART_US >= self.active_us {
                 return false;
             }
             let in_time = |seen_us: u64| {
