@@ -206,14 +206,14 @@ fn make_live(plan: &mut Plan, clients: u64) {
     plan.queue.admit_per_second = plan.queue.admit_per_second.max(10.0);
     // Longer than any fault, where there is no bound that has to become free: whose admission is not
     // heard of for an active time is not let in.
-    let active_s = if plan.queue.max_active.is_some() { 10 } else { 60 };
+    let active_s = if plan.queue.max_active.is_some() { 30 } else { 60 };
     plan.queue.active_ttl = Duration::from_secs(active_s);
     plan.queue.claim_window = plan.queue.claim_window.min(Duration::from_secs(8));
     plan.queue.max_active = plan.queue.max_active.map(|max| max.max(30));
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
     #[expect(clippy::cast_sign_loss, reason = "a rate is above zero")]
     let by_rate_ms = (clients as f64 / plan.queue.admit_per_second * 1_000.0) as u64;
-    let by_bound_ms = plan.queue.max_active.map_or(0, |max| clients.div_ceil(max) * 11_000);
+    let by_bound_ms = plan.queue.max_active.map_or(0, |max| clients.div_ceil(max) * 31_000);
     plan.length_ms /= 2;
     for group in &mut plan.crowd {
         group.from_ms /= 2;

@@ -40,7 +40,8 @@ impl Checker for Rate {
         }
         let old = if now_us < self.rate_before.1 + 3_000_000 { self.rate_before.0 } else { 0.0 };
         let rate = self.rate.max(old);
-        let capacity = 2.0 * (rate / 2.0).max(2.0) + 1.0 + rate * self.apart_s;
+        // A step that was on its way for long, and one that was planned since, each with a full bucket.
+        let capacity = 3.0 * (rate / 2.0).max(2.0) + 1.0 + rate * self.apart_s;
         let elapsed_s = match self.filled_us {
             Some(filled_us) => (now_us - filled_us) as f64 / 1e6,
             None => f64::INFINITY,
@@ -273,8 +274,11 @@ impl Checker for LetIn {
                     }
                     _ => {}
                 }
-                self.polled_us.insert(*fan, now_us);
-                self.since_us.entry(*fan).or_insert(now_us);
+                let before_us = self.polled_us.insert(*fan, now_us);
+                let goes_on = before_us.is_some_and(|us| now_us - us < THERE_US);
+                if !goes_on {
+                    self.since_us.insert(*fan, now_us);
+                }
                 self.fans.insert(*seq, *fan);
             }
             Fact::Step { passed, .. } => {
