@@ -110,7 +110,7 @@ mod tests {
         let mut expected: Vec<u64> = Vec::new();
         // Somebody who polls before each move is told after it, as long as he is in the stretch.
         for from in 1..20_000_u64 {
-            let upto = from + 100 + from % 7_000;
+            let upto = from + 100 + from / 3;
             let seq = from + from * 7 % (polled.upto - polled.from);
             polled.note(seq);
             if seq > polled.from && seq <= polled.upto {

@@ -255,10 +255,10 @@ fn the_wall_clock_jumps_an_hour_back() {
     the_wall_clock_jumps_by(-3_600);
 }
 
-/// A restart with the clock an hour back: what was left of tickets and holds is left of them. A store
+/// A restart with the clock nearly a minute back (more is refused): what was left of tickets and holds is left of them. A store
 /// that was closed knows the time to the moment, one that was killed the time of its last commit, which
 /// the tick after a join makes.
-fn a_restart_with_the_clock_an_hour_back(kill: bool, known: Duration) {
+fn a_restart_with_the_clock_back(kill: bool, known: Duration) {
     let (directory, data) = place();
     let clock = WallClock::new(directory.path());
     let settings = ["--set", "sales.hold_seconds=8", "--set", "queue.active_ttl_seconds=30"];
@@ -279,7 +279,7 @@ fn a_restart_with_the_clock_an_hour_back(kill: bool, known: Duration) {
     } else {
         server.stop();
     }
-    clock.set(-3_600);
+    clock.set(-50);
     server = start();
     assert!(server.log().contains("the wall clock is behind the store"), "{}", server.log());
     let mut client = server.client();
@@ -308,15 +308,15 @@ fn a_restart_with_the_clock_an_hour_back(kill: bool, known: Duration) {
 }
 
 #[test]
-fn a_restart_with_the_clock_an_hour_back_gives_nobody_time() {
+fn a_restart_with_the_clock_back_gives_nobody_time() {
     let _turn = beside_others_that_wait();
-    a_restart_with_the_clock_an_hour_back(false, Duration::ZERO);
+    a_restart_with_the_clock_back(false, Duration::ZERO);
 }
 
 #[test]
-fn a_restart_after_a_kill_with_the_clock_an_hour_back_gives_nobody_time() {
+fn a_restart_after_a_kill_with_the_clock_back_gives_nobody_time() {
     let _turn = beside_others_that_wait();
-    a_restart_with_the_clock_an_hour_back(true, Duration::from_secs(1));
+    a_restart_with_the_clock_back(true, Duration::from_secs(1));
 }
 
 // ---- Disks.
