@@ -74,6 +74,9 @@ impl Polled {
         } else {
             (0..words).map(|_| AtomicU64::new(0)).collect()
         };
+        // A bit of a number that was left behind would be that of a later one.
+        let left = (self.from / 64..from / 64).take(self.words.len());
+        left.for_each(|row| self.words[self.place(row * 64).0].store(0, Ordering::Relaxed));
         let moved = Self { words, from, upto };
         if !Arc::ptr_eq(&moved.words, &self.words) {
             self.take().into_iter().for_each(|seq| moved.note(seq));
