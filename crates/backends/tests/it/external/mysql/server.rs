@@ -38,7 +38,12 @@ fn command(name: &str) -> Command {
 impl Server {
     /// Starts a server with an empty data directory.
     pub(crate) fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), String::new())
+        Self::start_in(tempfile::tempdir().unwrap(), String::new(), "")
+    }
+
+    /// Starts a server that nobody drops: its shell takes the directory away.
+    fn start_for_all() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), String::new(), "sleep 0.2; rm -rf")
     }
 
     /// Starts a server with a certificate for 127.0.0.1; returns the authority that has signed it.
@@ -58,10 +63,10 @@ impl Server {
         assert!(made.success(), "openssl failed; is it installed?");
         let options = format!("--ssl-cert={at}/server.pem --ssl-key={at}/server.key");
         let authority = directory.path().join("ca.pem");
-        (Self::start_in(directory, options), authority)
+        (Self::start_in(directory, options, ""), authority)
     }
 
-    fn start_in(directory: TempDir, options: String) -> Self {
+    fn start_in(directory: TempDir, options: String, remove: &str) -> Self {
         let data = directory.path().join("data");
         let made = command("mariadb-install-db")
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
@@ -73,7 +78,7 @@ impl Server {
             .expect("mariadb-install-db is missing; scripts/tools mariadbd installs it");
         assert!(made.success(), "mariadb-install-db failed");
         let port = free_port();
-        let guard = run(&directory, port, &options);
+        let guard = run(&directory, port, &options, remove);
         let server = Self { port, directory, guard, options };
         server.wait();
         server
@@ -96,7 +101,7 @@ impl Server {
 
     /// Starts it again on the same data.
     pub(crate) fn restart(&mut self) {
-        self.guard = run(&self.directory, self.port, &self.options);
+        self.guard = run(&self.directory, self.port, &self.options, "");
         self.wait();
     }
 
@@ -146,7 +151,7 @@ fn user_name() -> String {
     String::from_utf8(id.stdout).unwrap().trim().to_owned()
 }
 
-fn run(directory: &TempDir, port: u16, options: &str) -> Child {
+fn run(directory: &TempDir, port: u16, options: &str, remove: &str) -> Child {
     let at = directory.path().display();
     let server = format!(
         "exec mariadbd --no-defaults --user={} --datadir={at}/data --tmpdir={at} \
@@ -155,10 +160,11 @@ fn run(directory: &TempDir, port: u16, options: &str) -> Child {
          --lc-messages=en_US {options} 2>{at}/log",
         user_name()
     );
+    let remove = if remove.is_empty() { "true" } else { remove };
     // The read ends when we do, however we do.
     let script = format!(
         "exec 3<&0; ({server}) </dev/null & server=$!; \
-         (read -r _ <&3; kill -9 $server; kill -9 $(cat {at}/pid)) 2>/dev/null & wait $server"
+         (read -r _ <&3; kill -9 $server; kill -9 $(cat {at}/pid); {remove} {at}) 2>/dev/null & wait $server"
     );
     command("bash").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap()
 }
@@ -166,7 +172,7 @@ fn run(directory: &TempDir, port: u16, options: &str) -> Child {
 /// The server that the tests share.
 pub(crate) fn shared() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(Server::start)
+    SERVER.get_or_init(Server::start_for_all)
 }
 
 /// Options as the service has them, but with patience: the machine may be busy.
