@@ -21,7 +21,7 @@ pub use tasks::{Lost, Tasks};
 /// The seams of `crates/simulation`: processes, networks and servers that are simulated.
 #[cfg(feature = "simulation")]
 pub mod simulation {
-    pub use crate::planted::{Bug, plant};
+    pub use crate::planted::{Bug, plant, planted};
     pub use crate::sequencer::simulated::{Answer, Endpoint, SimulatedRedis};
     pub use crate::store::distant::{Distant, Errand, Executed, Reply, Road};
     pub use crate::tasks::gate::Gate;

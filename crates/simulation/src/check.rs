@@ -6,7 +6,7 @@ mod sale;
 
 use std::fmt;
 
-use boxoffice_domain::ids::ReservationId;
+use boxoffice_domain::ids::{ReservationId, SeatId};
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::ReservationState;
@@ -30,6 +30,20 @@ pub(crate) enum Fact {
     MayEnd { fan: usize },
     /// A fan has paid or left, and has been told so.
     Ended { fan: usize },
+    /// A fan was told of a hold that was asked for at `asked_us` or later.
+    Held { fan: usize, reservation: ReservationId, seats: Vec<SeatId>, asked_us: u64 },
+    /// A fan asks to give a hold back.
+    GivesBack { reservation: ReservationId },
+    /// A fan was told, for the first time, that it is paid.
+    Paid { fan: usize, reservation: ReservationId },
+    /// A fan who asked to pay was told that the hold is over.
+    Gone { fan: usize, reservation: ReservationId },
+    /// A request that was answered was made once more with the same key; `None` for a refusal.
+    Repeated { fan: usize, first: i64, again: Option<i64> },
+    /// A sink was given an event.
+    Event { id: i64, key: i64, body: String },
+    /// At the end: how many charges were acknowledged and asked for, and how many have had an effect.
+    Charged { fan: usize, charges: (u64, u64), found: u64 },
     /// The store has recorded steps of admission, from `from` to `upto`: who was admitted, those who came
     /// back included, and who was passed over. `at` is the time, `database` the time that the store had.
     Step {
@@ -95,6 +109,12 @@ pub(crate) fn checkers(plan: &Plan) -> Vec<Box<dyn Checker>> {
         Box::new(admission::LetIn::new(plan)),
         Box::new(sale::Audit),
         Box::new(sale::Acknowledged),
+        Box::new(sale::SeatsOnce::new(plan)),
+        Box::new(sale::Repeats),
+        Box::new(sale::OnePayment::default()),
+        Box::new(sale::Events::default()),
+        Box::new(admission::ByAStep::default()),
+        Box::new(order::EmptyPlaces::new(plan)),
     ]
 }
 
@@ -122,6 +142,20 @@ pub mod rules {
     pub const PASSED_OVER: &str = "passed over";
     /// The audits of the code find nothing.
     pub const AUDIT: &str = "audit";
+    /// Nobody is told to be let in before that is durable.
+    pub const NO_STEP: &str = "let in without a step";
+    /// Numbers that nobody has are no more than a pool.
+    pub const EMPTY: &str = "empty places";
+    /// A seat that somebody holds is nobody else's.
+    pub const SEAT_TWICE: &str = "a seat twice";
+    /// A hold lasts as long as was told.
+    pub const ENDED_EARLY: &str = "a hold ended early";
+    /// A request that is repeated has the same answer, and one effect.
+    pub const REPEATED: &str = "another answer to a repeated request";
+    /// A ticket pays once.
+    pub const PAID_TWICE: &str = "paid twice";
+    /// Each effect has one event, and those of a key come in order.
+    pub const EVENTS: &str = "events";
     /// What was acknowledged is there.
     pub const LOST: &str = "lost";
 }

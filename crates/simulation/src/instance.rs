@@ -11,7 +11,7 @@ use boxoffice_backends::sequencer::{
 };
 use boxoffice_backends::simulation::{Endpoint, Gate, SimulatedRedis};
 use boxoffice_backends::store::{
-    IdempotencyKey, Pay, ReservationRejected, Reserve, ReserveRejected, Store, TicketRef,
+    Charge, IdempotencyKey, Pay, ReservationRejected, Reserve, ReserveRejected, Store, TicketRef,
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::command::refusal_from_memory;
@@ -31,6 +31,8 @@ pub const QUEUE: &str = "main";
 const TICK: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_millis(500);
 const SWEEP_MAX: u32 = 500;
+const RELAY: Duration = Duration::from_millis(200);
+const RELAY_MAX: u32 = 256;
 const BEAT: Duration = Duration::from_millis(500);
 /// An instance whose beats are not answered for so long does not reach its store.
 const BEAT_MISSED_US: u64 = 3_000_000;
@@ -42,6 +44,9 @@ pub type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// The wall clock of a machine: how far it is ahead, in milliseconds.
 pub type Ahead = Arc<AtomicI64>;
+
+/// Where events go: the id, the key, the event.
+pub type Sink = Arc<dyn Fn(Vec<(i64, i64, String)>) + Send + Sync>;
 
 /// The clock of an instance, by the rules of `server::clock`.
 pub struct Clock {
@@ -91,6 +96,7 @@ pub struct Start {
     pub(crate) limits: Limits,
     pub(crate) now: Now,
     pub(crate) ahead_ms: Ahead,
+    pub(crate) sink: Sink,
 }
 
 /// An instance that runs.
@@ -99,6 +105,7 @@ pub struct Instance {
     pub(crate) sequencer: Sequencer,
     pub(crate) clock: Clock,
     limits: Limits,
+    sink: Sink,
     draining: AtomicBool,
     in_flight: Mutex<BTreeSet<(UserId, String)>>,
     number: usize,
@@ -123,6 +130,8 @@ pub enum Ask {
     Pay(Ticket, ReservationId, Option<String>),
     /// To give a hold back.
     GiveBack(Ticket, ReservationId),
+    /// To charge points.
+    Charge(UserId, i64, String),
     /// As an operator: to change the queue.
     Change(SettingsChange),
 }
@@ -149,6 +158,8 @@ pub enum Told {
     Held(ReservationId),
     /// That it is paid.
     Paid(ReservationId),
+    /// That points are charged, and how many there are.
+    Charged(i64),
     /// That it is done.
     Done,
     /// 4xx: a rule forbids it.
@@ -186,8 +197,19 @@ impl Instance {
     /// # Errors
     /// As the service, where it cannot start.
     pub async fn open(start: Start) -> Result<Arc<Self>, Fault> {
-        let Start { number, life, store, redis, queue, call_timeout, turn, limits, now, ahead_ms } =
-            start;
+        let Start {
+            number,
+            life,
+            store,
+            redis,
+            queue,
+            call_timeout,
+            turn,
+            limits,
+            now,
+            ahead_ms,
+            sink,
+        } = start;
         // As the service: what instances have seen binds none of them, and far ahead is refused.
         let (seen, database) = (store.clock().await?, store.database_now().await?);
         if seen.since(database) > STORED_AHEAD_MAX {
@@ -221,6 +243,7 @@ impl Instance {
             sequencer: Sequencer::Redis(sequencer),
             clock,
             limits,
+            sink,
             draining: AtomicBool::new(false),
             in_flight: Mutex::default(),
             number,
@@ -232,6 +255,7 @@ impl Instance {
         store.tasks().spawn("admission", instance.clone().admit());
         store.tasks().spawn("beats", instance.clone().beats());
         store.tasks().spawn("expiry of holds", instance.clone().sweep());
+        store.tasks().spawn("relay", instance.clone().relay());
         Ok(instance)
     }
 
@@ -263,6 +287,24 @@ impl Instance {
             sweeps.tick().await;
             while matches!(self.store.expire_due(self.clock.now(), SWEEP_MAX).await, Ok(SWEEP_MAX))
             {
+            }
+        }
+    }
+
+    async fn relay(self: Arc<Self>) {
+        let mut looks = interval(RELAY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.draining.load(Ordering::Relaxed) {
+            looks.tick().await;
+            while let Ok(outbox) = self.store.next_events(RELAY_MAX).await {
+                if outbox.rows.is_empty() {
+                    break;
+                }
+                let told = outbox.rows.iter().map(|row| (row.id, row.key, row.body.clone()));
+                (self.sink)(told.collect());
+                if self.store.mark_published(outbox).await.is_err() {
+                    break;
+                }
             }
         }
     }
@@ -306,6 +348,7 @@ impl Instance {
             Ask::Hold(ticket, seats, key) => self.hold(ticket, seats, key).await,
             Ask::Pay(ticket, reservation, key) => self.pay(ticket, reservation, key).await,
             Ask::GiveBack(ticket, reservation) => self.give_back(ticket, reservation).await,
+            Ask::Charge(user, amount, key) => self.charge(user, amount, key).await,
             Ask::Change(change) => {
                 let Some(queue) = self.queue() else { return Told::Refused(Refusal::Other) };
                 match self.sequencer.change(&queue, change).await {
@@ -461,6 +504,25 @@ impl Instance {
         match answer.await {
             Some(Ok(answer)) => Told::Paid(answer.value.reservation),
             Some(Err(Error::Rejected(why))) => settle_refused(why),
+            Some(Err(Error::Fault(fault))) => failed(&fault),
+            None => Told::Unknown,
+        }
+    }
+
+    async fn charge(self: Arc<Self>, user: UserId, amount: i64, key: String) -> Told {
+        let Some(guard) = self.enter(user, Some(&key)) else {
+            return Told::Refused(Refusal::InProgress);
+        };
+        let (now, fingerprint) = (self.clock.now(), print(3, [amount]));
+        let idempotency = Some(IdempotencyKey { key, fingerprint });
+        let answer = detached(async move {
+            let answer = self.store.charge(Charge { user, amount, idempotency, now }).await;
+            drop(guard);
+            answer
+        });
+        match answer.await {
+            Some(Ok(answer)) => Told::Charged(answer.value),
+            Some(Err(Error::Rejected(_))) => Told::Refused(Refusal::Other),
             Some(Err(Error::Fault(fault))) => failed(&fault),
             None => Told::Unknown,
         }

@@ -24,6 +24,7 @@
 pub mod check;
 pub mod digest;
 pub mod instance;
+mod mistakes;
 pub mod plan;
 pub mod random;
 pub mod redis;

@@ -53,6 +53,12 @@ struct Options {
     /// Plants a mistake in the code, by name.
     #[arg(long, value_parser = bug)]
     bug: Option<Bug>,
+    /// Plants each mistake in turn, and says how many seeds it takes until one of them shows it.
+    #[arg(long)]
+    bugs: bool,
+    /// With --bugs: counts all seeds that show it.
+    #[arg(long, requires = "bugs")]
+    all: bool,
     /// Where to note how far it has come; a run with the same file goes on from there.
     #[arg(long)]
     resume: Option<PathBuf>,
@@ -138,6 +144,7 @@ impl Sum {
             ("back, and let in", counts.returned),
             ("calls of redis", counts.redis_calls),
             ("calls of the store", counts.store_calls),
+            ("events", counts.events),
             ("outcome unknown", counts.unknown),
             ("told to come again", counts.unavailable),
         ] {
@@ -225,6 +232,65 @@ fn describe(plan: &Plan, report: &Report) {
     }
 }
 
+/// Plants one mistake after the other. Fails where one is not found.
+fn plant_all(scope: Scope, options: &Options) -> ExitCode {
+    let bugs: Vec<Bug> = match options.bug {
+        Some(bug) => vec![bug],
+        None => Bug::ALL.to_vec(),
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = options.jobs.unwrap_or(cores).max(1);
+    std::panic::set_hook(Box::new(|_| {}));
+    println!("{:<20} {:>8} {:>8}  shown by", "mistake", "seeds", "found");
+    let mut hidden = 0;
+    for bug in bugs {
+        let (next, stop) = (AtomicU64::new(options.first), AtomicBool::new(false));
+        let end = options.first + options.seeds;
+        let found = std::sync::Mutex::new(BTreeMap::<u64, String>::new());
+        std::thread::scope(|threads| {
+            for _ in 0..jobs {
+                threads.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= end {
+                            return;
+                        }
+                        let plan = Plan { bug: Some(bug), ..plan(seed, scope) };
+                        let ran = catch_unwind(AssertUnwindSafe(|| run(&plan, false)));
+                        let shown = match ran {
+                            Ok(Ok(report)) => match report.violations.first() {
+                                Some(violation) => violation.to_string(),
+                                None => continue,
+                            },
+                            Ok(Err(fault)) => fault.to_string(),
+                            Err(_) => "a panic".to_owned(),
+                        };
+                        if let Ok(mut found) = found.lock() {
+                            found.insert(seed, shown);
+                        }
+                        if !options.all {
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        let found = found.into_inner().unwrap_or_default();
+        let name = format!("{bug:?}");
+        match found.first_key_value() {
+            Some((seed, how)) => {
+                let seeds = seed - options.first + 1;
+                println!("{name:<20} {seeds:>8} {:>8}  {how}", found.len());
+            }
+            None => {
+                hidden += 1;
+                println!("{name:<20} {:>8} {:>8}", "-", 0);
+            }
+        }
+    }
+    if hidden == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn resumed(path: &Path) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
@@ -238,6 +304,9 @@ fn main() -> ExitCode {
         tell(&run, options.trace);
         let is_good = run.outcome.is_ok_and(|report| report.violations.is_empty());
         return if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if options.bugs {
+        return plant_all(scope, &options);
     }
     let end = options.first + options.seeds;
     let first = options.resume.as_deref().and_then(resumed).unwrap_or(options.first);

@@ -65,7 +65,8 @@ pub struct Group {
     pub from_ms: u64,
     /// Over how long they come, in milliseconds.
     pub over_ms: u64,
-    /// The instance that they all ask; else a balancer chooses one that is ready.
+    /// The instance that they all ask, and those who roam ask first; else a balancer chooses one that is
+    /// ready.
     pub at: Option<usize>,
     /// What they do.
     pub habit: Habit,
@@ -84,6 +85,12 @@ pub struct Habit {
     pub leaves: u64,
     /// How many of a hundred go away for a while and come back.
     pub wanders: u64,
+    /// How many of a hundred charge points before they buy.
+    pub charges: u64,
+    /// How many of a hundred ask once more, with the same key, what was answered.
+    pub repeats: u64,
+    /// How many of a hundred hold seats twice, and try to pay for both.
+    pub greedy: u64,
     /// Whether they join again where a join failed.
     pub persists: bool,
 }
@@ -101,8 +108,17 @@ pub enum Polls {
 
 impl Habit {
     /// Waits, is let in, and does nothing.
-    pub const WAITS: Self =
-        Self { polls: Polls::AsTold, roams: 0, buys: 0, leaves: 0, wanders: 0, persists: true };
+    pub const WAITS: Self = Self {
+        polls: Polls::AsTold,
+        roams: 0,
+        buys: 0,
+        leaves: 0,
+        wanders: 0,
+        charges: 0,
+        repeats: 0,
+        greedy: 0,
+        persists: true,
+    };
     /// Joins and is not seen again.
     pub const JOINS: Self = Self { polls: Polls::Never, persists: false, ..Self::WAITS };
 }

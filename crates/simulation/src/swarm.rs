@@ -82,12 +82,12 @@ fn settings(plan: &mut Plan, dice: &mut Stream) {
 
 fn crowd(plan: &Plan, clients: u64, dice: &mut Stream) -> Vec<Group> {
     let habits = [
-        Habit { buys: 80, ..Habit::WAITS },
-        Habit { buys: 50, roams: 50, ..Habit::WAITS },
+        Habit { buys: 80, charges: 50, repeats: 30, greedy: 30, ..Habit::WAITS },
+        Habit { buys: 50, roams: 50, charges: 30, repeats: 50, greedy: 20, ..Habit::WAITS },
         Habit { polls: Polls::Every(3_000), buys: 50, ..Habit::WAITS },
         Habit { leaves: 40, wanders: 30, buys: 50, ..Habit::WAITS },
         Habit::JOINS,
-        Habit { roams: 100, buys: 50, wanders: 50, ..Habit::WAITS },
+        Habit { roams: 100, buys: 50, wanders: 50, repeats: 30, ..Habit::WAITS },
     ];
     let kinds = dice.between(1, 4);
     (0..kinds)

@@ -16,7 +16,7 @@ use boxoffice_backends::simulation::plant;
 use boxoffice_backends::store::{
     DatabaseTime, Kept, MemoryStore, NewConcert, NewSeats, Seed, SqliteOptions, SqliteStore, Store,
 };
-use boxoffice_domain::ids::SeatId;
+use boxoffice_domain::ids::{SeatId, UserId};
 use boxoffice_domain::time::Timestamp;
 
 use self::fan::Fan;
@@ -43,6 +43,19 @@ pub struct Report {
     pub digest: u64,
     /// What was said to Redis, where it was to be kept.
     pub calls: Vec<Call>,
+    /// How each fan fared.
+    pub fans: Vec<Fared>,
+}
+
+/// How a fan fared. Times are microseconds since the beginning.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fared {
+    /// The number.
+    pub seq: Option<u64>,
+    /// When the fan heard of the number,
+    pub joined_us: u64,
+    /// and of being let in.
+    pub let_in_us: Option<u64>,
 }
 
 /// A command that Redis has executed.
@@ -83,6 +96,8 @@ pub struct Counts {
     pub redis_calls: u64,
     /// Operations that the store executed.
     pub store_calls: u64,
+    /// Events that a sink was given.
+    pub events: u64,
     /// Requests that had no answer, or none that tells what happened.
     pub unknown: u64,
     /// Requests that were told to come again.
@@ -95,6 +110,8 @@ const LOOK_US: u64 = 100_000;
 const PROBE_US: u64 = 500_000;
 /// What each fan has to spend.
 const POINTS: i64 = 1_000_000;
+/// What a seat costs; a charge is one point, so that it shows which part of a balance came from them.
+const PRICE: i64 = 100;
 
 /// See the module.
 pub struct World {
@@ -123,6 +140,8 @@ pub struct World {
     serving: u64,
     /// Who was let in after having been passed over, as the store had it then.
     readmitted: BTreeSet<u64>,
+    /// Who has been passed over, as the store had it then.
+    passed: BTreeSet<u64>,
     calls: Vec<Call>,
     counts: Counts,
     digest: Digest,
@@ -191,7 +210,7 @@ impl World {
         };
         let session = (
             Timestamp(EPOCH_MS + 100 * 3_600_000),
-            NewSeats { count: plan.seats.max(1), price: 100 },
+            NewSeats { count: plan.seats.max(1), price: PRICE },
         );
         let users = 1..=i64::try_from(fans.max(1)).unwrap_or(i64::MAX);
         let seed = Seed { users, points: POINTS, concerts: vec![(concert, vec![session])] };
@@ -225,6 +244,7 @@ impl World {
             violations: Vec::new(),
             serving: 0,
             readmitted: BTreeSet::new(),
+            passed: BTreeSet::new(),
             calls: Vec::new(),
             counts: Counts::default(),
             digest: Digest::default(),
@@ -315,6 +335,7 @@ impl World {
                 }
                 self.executed(instance, life, reply);
             }
+            Message::Relayed(events) => self.relayed(events),
             Message::Connect { instance, life, reply } => self.connects(instance, life, reply),
             Message::Call { connection, words, reply } => self.calls(connection, words, reply),
             Message::Errand { instance, life, errand } => self.sends(instance, life, errand),
@@ -373,6 +394,14 @@ impl World {
         Ok(())
     }
 
+    /// The sink has these events.
+    fn relayed(&mut self, events: Vec<(i64, i64, String)>) {
+        for (id, key, body) in events {
+            self.counts.events += 1;
+            self.fact(&Fact::Event { id, key, body });
+        }
+    }
+
     /// Tells the checkers.
     fn fact(&mut self, fact: &Fact) {
         let now_us = self.now_us();
@@ -383,6 +412,11 @@ impl World {
 
     async fn end(mut self) -> Result<Report, Failure> {
         self.look().await?;
+        if let Some(queue) = self.store.queues().await?.pop() {
+            self.passed = queue.line.passed.iter().collect();
+        }
+        let rest = self.store.next_events(u32::MAX).await?.rows;
+        self.relayed(rest.into_iter().map(|row| (row.id, row.key, row.body)).collect());
         let now = Timestamp(EPOCH_MS + (self.now_us() / 1_000) as i64);
         for finding in self.store.audit(now).await? {
             self.fact(&Fact::Audited(finding));
@@ -405,13 +439,20 @@ impl World {
             {
                 self.fact(&Fact::Lost { fan, what: format!("that {} was given up", ticket.seq) });
             }
+            let charges = self.fans[fan].charges;
+            if charges.1 > 0
+                && let Some(user) = UserId::new(fan as i64 + 1)
+            {
+                let more = self.store.balance(user).await? - POINTS;
+                self.fact(&Fact::Charged { fan, charges, found: more.rem_euclid(PRICE) as u64 });
+            }
             if let Some(reservation) = self.fans[fan].paid {
                 let found = self.store.reservation(reservation).await?;
                 let state = found.map(|(reservation, _)| reservation.state);
                 self.fact(&Fact::PaidInTheEnd { fan, reservation, state });
             }
             if let Some((seq, since_us)) = self.fans[fan].waits()
-                && seq > self.serving
+                && (seq > self.serving || self.passed.contains(&seq))
             {
                 self.fact(&Fact::StillWaits { fan, seq, since_us });
             }
@@ -430,6 +471,7 @@ impl World {
             counts: self.counts,
             digest: self.digest.value(),
             calls: self.calls,
+            fans: self.fans.iter().map(|fan| fan.fared).collect(),
         })
     }
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::polled::Polled;
 use crate::Fault;
+use crate::planted::{Bug, planted};
 use crate::store::{Advance, Checkpoint, Progress, StoredQueue};
 
 /// What a poll reads: a snapshot, replaced as a whole.
@@ -374,6 +375,9 @@ impl Queue {
         let seen = std::mem::take(&mut *self.seen.lock());
         let (passed, seen) = seen.into_iter().partition(|seq| work.line.passed().contains(*seq));
         let mut returned: Vec<u64> = passed;
+        if planted(Bug::ReturnUnnoticed) {
+            returned.clear();
+        }
         returned.sort_unstable();
         returned.dedup();
         let marked = mark_claimed(&mut work.line, seen, settings, now);
@@ -390,6 +394,9 @@ impl Queue {
 
         work.looked_at = now;
         let mut polled = work.polled.take();
+        if planted(Bug::PollsUnnoticed) {
+            polled.clear();
+        }
         polled.extend(&returned);
         work.presence.polled(polled.iter().copied(), &work.line, settings, now);
         if self.shared {
@@ -594,7 +601,9 @@ impl Queue {
     pub(super) fn hear_polled(&self, seqs: impl IntoIterator<Item = u64>, now: Timestamp) {
         let mut work = self.work.lock();
         let work = &mut *work;
-        work.presence.polled(seqs, &work.line, &self.settings(), now);
+        if !planted(Bug::PollsUnheard) {
+            work.presence.polled(seqs, &work.line, &self.settings(), now);
+        }
     }
 
     /// Polls may have been answered elsewhere that nobody here has heard of.
@@ -634,7 +643,10 @@ impl Queue {
         // Those who left or were passed over cost nothing.
         let mut after = work.line.clone();
         let mut bucket = work.bucket.clone();
-        bucket.spend(after.admit(&step));
+        let admitted = after.admit(&step);
+        if !planted(Bug::CreditUnspent) {
+            bucket.spend(admitted);
+        }
         Some(Advance {
             queue: self.name.clone(),
             steps: work.line.steps(),
@@ -678,7 +690,8 @@ impl Queue {
             .ok_or_else(|| Fault::Corrupt(format!("the stored counters of queue {name}")))?;
         let mut work = self.work.lock();
         let old_settings = self.settings();
-        let settings = if work.changes == changes { settings } else { old_settings.clone() };
+        let known = work.changes != changes || planted(Bug::SettingsUnheard);
+        let settings = if known { old_settings.clone() } else { settings };
         if old_settings != settings {
             work.bucket = Bucket::default();
         } else if line.steps() > work.line.steps() {
@@ -829,6 +842,9 @@ fn mark_claimed(
     settings: &QueueSettings,
     now: Timestamp,
 ) -> Vec<u64> {
+    if planted(Bug::ClaimsUnnoticed) {
+        return Vec::new();
+    }
     seen.into_iter().filter(|seq| line.claim(*seq, settings.active_ttl, now)).collect()
 }
 

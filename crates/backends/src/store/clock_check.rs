@@ -11,6 +11,7 @@ use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
 
 use crate::Fault;
+use crate::planted::{Bug, planted};
 
 /// How far an instance's clock may be from the database's, in milliseconds.
 pub const CLOCK_BOUND_MS: i64 = 1_000;
@@ -48,7 +49,11 @@ impl ClockCheck {
     /// # Errors
     /// Where the two are too far apart; the text says by how much.
     pub fn correction_ms(&self) -> Result<i64, Fault> {
-        let Some(Measured { ahead_ms, give_or_take_ms }) = *self.0.lock() else { return Ok(0) };
+        let Some(Measured { ahead_ms, give_or_take_ms }) =
+            self.0.lock().filter(|_| !planted(Bug::ClockUnchecked))
+        else {
+            return Ok(0);
+        };
         if ahead_ms.saturating_abs().saturating_sub(give_or_take_ms) > CLOCK_BOUND_MS {
             let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
             #[allow(clippy::cast_precision_loss)]

@@ -31,6 +31,7 @@ use super::types::{
     StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
+use crate::planted::{Bug, planted};
 use crate::{Error, Fault, Tasks};
 
 /// What a store has committed. A store that is opened on it goes on from there, as another does
@@ -284,7 +285,13 @@ impl MemoryStore {
     }
 
     pub(super) fn next_events(&self, max: u32) -> Vec<OutboxRow> {
-        self.with(|data| data.outbox.values().take(max as usize).cloned().collect())
+        self.with(|data| {
+            let rows: Vec<_> = data.outbox.values().take(max as usize).cloned().collect();
+            if planted(Bug::EventsForgotten) {
+                rows.iter().for_each(|row| data.mark_published(&[row.id]));
+            }
+            rows
+        })
     }
 
     pub(super) async fn last_event(&self) -> Result<i64, Fault> {
@@ -358,7 +365,14 @@ impl Engine for MemoryEngine {
             rows.put_account(*user, data.balance(*user));
         }
         for seat in wants.seats.keys() {
-            rows.put_seat(*seat, data.seats.get(seat).copied());
+            let mut found = data.seats.get(seat).copied();
+            if let Some((_, seat)) = &mut found
+                && ((matches!(seat.state, SeatState::Sold { .. }) && planted(Bug::SoldIsFree))
+                    || (matches!(seat.state, SeatState::Held { .. }) && planted(Bug::HeldIsFree)))
+            {
+                seat.state = SeatState::Available;
+            }
+            rows.put_seat(*seat, found);
         }
         for of in &wants.live_seats {
             let live = data.live.get(of).into_iter().flatten().filter_map(|id| {
@@ -373,10 +387,12 @@ impl Engine for MemoryEngine {
             rows.put_live_seats(*of, live.collect());
         }
         for ticket in &wants.tickets {
-            rows.put_ticket(ticket.clone(), data.spent.contains_key(ticket));
+            let is_spent = data.spent.contains_key(ticket) && !planted(Bug::SpentForgotten);
+            rows.put_ticket(ticket.clone(), is_spent);
         }
         for (user, key) in &wants.keys {
-            rows.put_key(*user, key.clone(), data.key(*user, key));
+            let found = data.key(*user, key).filter(|_| !planted(Bug::KeyForgotten));
+            rows.put_key(*user, key.clone(), found);
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 
 use boxoffice_domain::ids::QueueName;
 
+use crate::planted::{Bug, planted};
+
 /// While an instance has had Redis within so many milliseconds, numbers come from its pool only.
 pub(super) const REDIS_SEEN_MS: i64 = 2_000;
 /// A sighting that is so many milliseconds in the future is none: the database's clock has been set
@@ -58,7 +60,7 @@ pub(super) struct LastGrant {
 /// Decides on a request. `watermark` is the last number that was ever handed out.
 pub(super) fn decide(last: &LastGrant, watermark: u64, request: &GrantRequest) -> Grant {
     if last.pool == request.pool {
-        if request.after == last.after {
+        if request.after == last.after && !planted(Bug::GrantAnew) {
             return Grant::Numbers { first: last.first, last: last.last };
         }
         if request.after < last.after {

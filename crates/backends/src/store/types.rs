@@ -5,6 +5,8 @@ use boxoffice_domain::queue::{Bucket, LineParts, QueueSettings, Step, Ticket};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
+use crate::planted::{Bug, planted};
+
 /// A queue as it was stored last.
 #[derive(Clone, Debug)]
 pub struct StoredQueue {
@@ -70,6 +72,9 @@ impl Advance {
     /// its own may.
     pub(super) fn is_timely(&self, now: Option<Timestamp>) -> bool {
         now.is_none_or(|now| {
+            if planted(Bug::UntimelySteps) {
+                return true;
+            }
             let late_ms = now.0.saturating_sub(self.step.at.0);
             (-STEP_AHEAD_MS..=STEP_LATE_MS).contains(&late_ms)
         })

@@ -301,3 +301,22 @@ impl Checker for LetIn {
         }
     }
 }
+
+/// Nobody is told to be let in whose step is not durable.
+#[derive(Default)]
+pub(super) struct ByAStep {
+    served: u64,
+}
+
+impl Checker for ByAStep {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        match fact {
+            Fact::Step { upto, .. } => self.served = self.served.max(*upto),
+            Fact::Stands { fan, seq, standing: Standing::Active, .. } if *seq > self.served => {
+                let how = format!("fan {fan} with {seq}; the store has admitted {}", self.served);
+                broken.push(Violation { rule: rules::NO_STEP, at_us: now_us, how });
+            }
+            _ => {}
+        }
+    }
+}

@@ -109,21 +109,43 @@ const POOL_MS: u64 = 30_000;
 /// The rate is a mean over about so many milliseconds.
 const RATE_MS: u64 = 2_000;
 
+/// A number from the store may be overtaken for so long until all know who has Redis, in milliseconds.
+const KNOWN_MS: u64 = 2_500;
+
+/// Whether Redis is lost to some instance, by what breaks.
+fn loses_redis(what: &What) -> bool {
+    match what {
+        What::Cut { peer, .. } | What::Slow { peer, .. } => *peer == Peer::Redis,
+        // Not all have it back, or find that it is gone, at the same moment; whoever stood still takes it
+        // for gone when it goes on.
+        What::Restart { .. } | What::Failover { .. } | What::OutOfMemory | What::Pause(_) => true,
+        _ => false,
+    }
+}
+
+/// How many join in a stretch of so many milliseconds, at the most.
+fn joins_in(plan: &Plan, ms: u64) -> u64 {
+    plan.crowd.iter().map(|group| group.count as u64 * ms / group.over_ms.max(ms)).sum()
+}
+
+/// How many numbers a pool has at the most.
+fn pool(plan: &Plan) -> u64 {
+    (joins_in(plan, RATE_MS) * POOL_MS / RATE_MS).max(POOL_MIN)
+}
+
 impl InOrder {
     pub(super) fn new(plan: &Plan) -> Self {
-        let tears = plan.faults.iter().any(|fault| match fault.what {
-            What::Cut { peer, .. } | What::Slow { peer, .. } => peer == Peer::Redis,
-            // Not all have it back, or find that it is gone, at the same moment.
-            What::Restart { .. } | What::Failover { .. } | What::OutOfMemory => true,
-            // Whoever stood still takes Redis for gone when it goes on.
-            What::Pause(_) => true,
+        let loses_redis = plan.faults.iter().any(|fault| loses_redis(&fault.what));
+        let loses_store = plan.faults.iter().any(|fault| match fault.what {
+            What::Cut { peer, .. } | What::Slow { peer, .. } => peer == Peer::Store,
+            What::Pause(_) | What::StoreClock(_) => true,
             _ => false,
         });
-        let pools = plan
-            .crowd
-            .iter()
-            .map(|group| group.count as u64 * POOL_MS / group.over_ms.max(RATE_MS));
-        let allowed = if tears { pools.sum::<u64>().max(POOL_MIN) } else { 0 };
+        let allowed = match (loses_redis, loses_store) {
+            (false, _) => 0,
+            (true, false) => joins_in(plan, KNOWN_MS),
+            (true, true) => pool(plan),
+        };
         Self { allowed, told: BTreeMap::new() }
     }
 }
@@ -149,6 +171,42 @@ impl Checker for InOrder {
                         );
                         broken.push(Violation { rule: rules::OVERTAKEN, at_us: now_us, how });
                     }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Numbers that nobody has are no more than what the pool of a queue is to have, where no Redis was lost.
+pub(super) struct EmptyPlaces {
+    allowed: Option<u64>,
+    given: u64,
+    is_told: bool,
+}
+
+impl EmptyPlaces {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let loses =
+            |what: &What| loses_redis(what) || matches!(what, What::Flush | What::Twice { .. });
+        let any = plan.faults.iter().any(|fault| loses(&fault.what));
+        let fans: usize = plan.crowd.iter().map(|group| group.count).sum();
+        // The rate is a mean, and who is not answered in time asks again.
+        let allowed = (!any).then(|| 2 * pool(plan) + fans as u64);
+        Self { allowed, given: 0, is_told: false }
+    }
+}
+
+impl Checker for EmptyPlaces {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        match fact {
+            Fact::Numbered { .. } => self.given += 1,
+            Fact::Looked { watermark } if !self.is_told => {
+                let empty = watermark.saturating_sub(self.given);
+                if self.allowed.is_some_and(|allowed| empty > allowed) {
+                    self.is_told = true;
+                    let how = format!("{empty} of {watermark}");
+                    broken.push(Violation { rule: rules::EMPTY, at_us: now_us, how });
                 }
             }
             _ => {}

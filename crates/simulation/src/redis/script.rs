@@ -8,6 +8,7 @@ use mlua::{Function, Lua, MultiValue, Table, Value as Word};
 use redis::Value;
 
 use super::{Database, error};
+use crate::mistakes::misread;
 
 /// The scripts that the server knows, by their digests.
 pub(super) struct Scripts {
@@ -85,7 +86,7 @@ impl Scripts {
     fn learn(&mut self, text: &[u8]) -> mlua::Result<(Vec<u8>, Function)> {
         let as_text = String::from_utf8_lossy(text);
         let digest = redis::Script::new(&as_text).get_hash().as_bytes().to_vec();
-        let function = self.lua.load(text).set_name("@user_script").into_function()?;
+        let function = self.lua.load(misread(&as_text)).set_name("@user_script").into_function()?;
         self.known.insert(digest.clone(), function.clone());
         Ok((digest, function))
     }

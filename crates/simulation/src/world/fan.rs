@@ -5,8 +5,8 @@ use std::time::Duration;
 use boxoffice_domain::ids::{ReservationId, SeatId, UserId};
 use boxoffice_domain::queue::Ticket;
 
-use super::World;
 use super::message::{Event, Request};
+use super::{Fared, World};
 use crate::check::Fact;
 use crate::instance::{Ask, Refusal, Standing, Told};
 use crate::plan::{Habit, Polls};
@@ -39,6 +39,15 @@ pub(super) struct Fan {
     holds: u32,
     leaves: bool,
     wanders: bool,
+    /// When what is asked now was asked for the first time, in microseconds.
+    first_us: u64,
+    /// The first answer to what is asked once more.
+    repeats_of: Option<i64>,
+    /// A hold that is paid for after another.
+    spare: Option<ReservationId>,
+    pub(super) fared: Fared,
+    /// How many charges were acknowledged, and how many were asked for.
+    pub(super) charges: (u64, u64),
     /// What the fan was told: holds, a payment, and that the ticket is given up.
     pub(super) held: Vec<ReservationId>,
     pub(super) paid: Option<ReservationId>,
@@ -55,8 +64,13 @@ impl Fan {
 
     /// A key for half of the requests.
     fn key(&mut self) -> Option<String> {
+        let key = self.any_key();
+        key.filter(|_| self.dice.percent(50))
+    }
+
+    fn any_key(&mut self) -> Option<String> {
         self.keys += 1;
-        self.dice.percent(50).then(|| format!("key-{}", self.keys))
+        Some(format!("key-{}", self.keys))
     }
 }
 
@@ -88,6 +102,11 @@ impl World {
                     holds: 0,
                     leaves,
                     wanders,
+                    first_us: 0,
+                    repeats_of: None,
+                    spare: None,
+                    fared: Fared::default(),
+                    charges: (0, 0),
                     held: Vec::new(),
                     paid: None,
                     left: None,
@@ -100,7 +119,8 @@ impl World {
     /// Where the request of a fan goes.
     fn choose(&mut self, number: usize) -> usize {
         let fan = &mut self.fans[number];
-        if let Some(at) = fan.at {
+        let begins = fan.ticket.is_none() && fan.tries == 0;
+        if let Some(at) = fan.at.filter(|_| begins || fan.habit.roams == 0) {
             return at;
         }
         let roams = fan.dice.percent(fan.habit.roams);
@@ -124,8 +144,14 @@ impl World {
         let Some(ask) = self.fans[number].next.clone() else { return };
         let instance = self.choose(number);
         let asked_us = self.now_us();
+        if self.fans[number].tries == 0 {
+            self.fans[number].first_us = asked_us;
+        }
         if matches!(ask, Ask::Pay(..) | Ask::Leave(_)) {
             self.fact(&Fact::MayEnd { fan: number });
+        }
+        if let Ask::GiveBack(_, reservation) = ask {
+            self.fact(&Fact::GivesBack { reservation });
         }
         self.last_request += 1;
         let request = self.last_request;
@@ -165,6 +191,8 @@ impl World {
                 self.fans[fan].ticket = Some(ticket);
                 self.fans[fan].tries = 0;
                 self.fans[fan].since_us = self.now_us();
+                self.fans[fan].fared =
+                    Fared { seq: Some(seq), joined_us: self.now_us(), let_in_us: None };
                 self.stands(fan, standing, after_ms, &request);
             }
             Told::Place(standing, after_ms) => {
@@ -173,16 +201,21 @@ impl World {
                 self.stands(fan, standing, after_ms, &request);
             }
             Told::Held(reservation) => {
-                self.counts.holds += 1;
-                self.fans[fan].held.push(reservation);
-                self.after_hold(fan, reservation);
+                if !self.asks_once_more(fan, &request, reservation.get()) {
+                    self.after_hold(fan, reservation);
+                }
             }
             Told::Paid(reservation) => {
-                self.counts.payments += 1;
-                self.trace(|| format!("fan {fan} has paid {reservation}"));
-                self.fans[fan].paid = Some(reservation);
-                self.fact(&Fact::Ended { fan });
-                self.fans[fan].next = None;
+                if !self.asks_once_more(fan, &request, reservation.get()) {
+                    self.after_payment(fan);
+                }
+            }
+            Told::Charged(balance) => {
+                if !self.asks_once_more(fan, &request, balance)
+                    && let Some(ticket) = self.fans[fan].ticket.clone()
+                {
+                    self.choose_seats(fan, ticket);
+                }
             }
             Told::Done => {
                 if let Ask::Leave(ticket) = request.ask {
@@ -194,7 +227,12 @@ impl World {
                 }
                 self.fans[fan].next = None;
             }
-            Told::Refused(refusal) => self.refused(fan, &request.ask, refusal),
+            Told::Refused(refusal) => {
+                if refusal != Refusal::InProgress {
+                    self.fans[fan].tries = 0;
+                }
+                self.refused(fan, &request.ask, refusal);
+            }
             Told::Unavailable => {
                 self.counts.unavailable += 1;
                 self.again(fan, request.ask);
@@ -205,6 +243,50 @@ impl World {
                 self.again(fan, request.ask);
             }
         }
+    }
+
+    /// Takes an answer in. Where the request had a key, the fan may ask it once more, as one who does
+    /// not know that it was answered.
+    fn asks_once_more(&mut self, number: usize, request: &Request, answer: i64) -> bool {
+        self.fans[number].tries = 0;
+        if let Some(first) = self.fans[number].repeats_of.take() {
+            self.fact(&Fact::Repeated { fan: number, first, again: Some(answer) });
+            return false;
+        }
+        let key = match &request.ask {
+            Ask::Hold(_, seats, key) => {
+                self.counts.holds += 1;
+                if let Some(reservation) = ReservationId::new(answer) {
+                    self.fans[number].held.push(reservation);
+                    let (seats, asked_us) = (seats.clone(), self.fans[number].first_us);
+                    self.fact(&Fact::Held { fan: number, reservation, seats, asked_us });
+                }
+                key.is_some()
+            }
+            Ask::Pay(_, reservation, key) => {
+                self.counts.payments += 1;
+                let reservation = *reservation;
+                self.trace(|| format!("fan {number} has paid {reservation}"));
+                self.fans[number].paid = Some(reservation);
+                self.fact(&Fact::Ended { fan: number });
+                self.fact(&Fact::Paid { fan: number, reservation });
+                key.is_some()
+            }
+            Ask::Charge(..) => {
+                self.fans[number].charges.0 += 1;
+                true
+            }
+            _ => false,
+        };
+        let fan = &mut self.fans[number];
+        let again = key && fan.dice.percent(fan.habit.repeats);
+        if again {
+            fan.repeats_of = Some(answer);
+            fan.next = Some(request.ask.clone());
+            let wait_ms = fan.dice.between(10, 3_000);
+            self.soon(Duration::from_millis(wait_ms), Event::Wakes(number));
+        }
+        again
     }
 
     /// Asks the same again, a little later.
@@ -254,9 +336,18 @@ impl World {
             }
             Standing::Active => {
                 self.counts.seen += 1;
-                self.fans[number].since_us = self.now_us();
+                let now_us = self.now_us();
                 let fan = &mut self.fans[number];
-                if fan.dice.percent(fan.habit.buys) {
+                fan.since_us = now_us;
+                fan.fared.let_in_us.get_or_insert(now_us);
+                if fan.dice.percent(fan.habit.charges)
+                    && let (Some(key), Some(user)) = (fan.any_key(), UserId::new(number as i64 + 1))
+                {
+                    fan.charges.1 += 1;
+                    fan.next = Some(Ask::Charge(user, 1, key));
+                    let wait_ms = fan.dice.between(100, 2_000);
+                    self.soon(Duration::from_millis(wait_ms), Event::Wakes(number));
+                } else if fan.dice.percent(fan.habit.buys) {
                     self.choose_seats(number, ticket);
                 }
             }
@@ -284,6 +375,11 @@ impl World {
     fn after_hold(&mut self, number: usize, reservation: ReservationId) {
         let fan = &mut self.fans[number];
         let Some(ticket) = fan.ticket.clone() else { return };
+        if fan.spare.is_none() && fan.held.len() == 1 && fan.dice.percent(fan.habit.greedy) {
+            fan.spare = Some(reservation);
+            self.choose_seats(number, ticket);
+            return;
+        }
         let key = fan.key();
         fan.next = match fan.dice.below(10) {
             0 => None,
@@ -294,7 +390,29 @@ impl World {
         self.soon(Duration::from_millis(wait_ms), Event::Wakes(number));
     }
 
+    /// Who has paid may try to pay once more, with the same ticket.
+    fn after_payment(&mut self, number: usize) {
+        let fan = &mut self.fans[number];
+        fan.next = None;
+        let Some((ticket, spare)) = fan.ticket.clone().zip(fan.spare.take()) else { return };
+        if fan.paid == Some(spare) {
+            return;
+        }
+        let key = fan.key();
+        fan.next = Some(Ask::Pay(ticket, spare, key));
+        let wait_ms = fan.dice.between(1, 2_000);
+        self.soon(Duration::from_millis(wait_ms), Event::Wakes(number));
+    }
+
     fn refused(&mut self, number: usize, ask: &Ask, refusal: Refusal) {
+        let is_answer =
+            !matches!(refusal, Refusal::InProgress | Refusal::NotActive | Refusal::Other);
+        if is_answer && let Some(first) = self.fans[number].repeats_of.take() {
+            self.fact(&Fact::Repeated { fan: number, first, again: None });
+        }
+        if let (Refusal::Gone, Ask::Pay(_, reservation, _)) = (refusal, ask) {
+            self.fact(&Fact::Gone { fan: number, reservation: *reservation });
+        }
         let fan = &mut self.fans[number];
         fan.next = None;
         match (refusal, ask) {

@@ -21,6 +21,8 @@ pub(super) enum Message {
     Answered(u64, Told),
     /// The store has executed an operation.
     Executed { instance: usize, life: u64, operation: &'static str, reply: Reply },
+    /// Events for the sink: the id, the key, the event.
+    Relayed(Vec<(i64, i64, String)>),
     /// To Redis.
     Connect { instance: usize, life: u64, reply: Answer<u64> },
     /// A command to Redis.

@@ -84,6 +84,10 @@ impl World {
             },
             now,
             ahead_ms: process.ahead_ms.clone(),
+            sink: {
+                let outside = outside.clone();
+                Arc::new(move |events| outside.post(Message::Relayed(events)))
+            },
         };
         gate.spawn(async move {
             let opened = Instance::open(start).await;

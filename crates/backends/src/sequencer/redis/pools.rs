@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::deadline::{NUMBERS_TIMEOUT, in_time};
 use super::member::{Member, Members};
 use super::protocol::{Join, Pool, Protocol};
+use crate::planted::{Bug, planted};
 use crate::sequencer::joins::Numbers;
 use crate::sequencer::queue::Queue;
 use crate::store::{Grant, GrantRequest, Store, Taken};
@@ -52,7 +53,9 @@ impl Pools {
 
     /// Whether joins are sent elsewhere: another instance has Redis, and this one has not.
     pub(super) fn are_elsewhere(&self) -> bool {
-        self.others_have_redis.load(Ordering::Relaxed) && !self.protocol.stats().is_up()
+        self.others_have_redis.load(Ordering::Relaxed)
+            && !self.protocol.stats().is_up()
+            && !planted(Bug::TakenBesideRedis)
     }
 
     /// Whether another instance has Redis, as of now.

@@ -12,6 +12,7 @@ use super::member::ByName;
 use super::mirror::{Lacks, Mirror};
 use super::mode::{Event, Mode};
 use super::protocol::{Heard, LogPosition, Protocol, Refusal, Tick};
+use crate::planted::{Bug, planted};
 use crate::sequencer::news::News;
 use crate::sequencer::queue::{Queue, Refreshed};
 use crate::store::{Advance, Progress, Store};
@@ -380,6 +381,10 @@ async fn advance(
     now: Timestamp,
 ) -> Result<bool, Fault> {
     let task = tasks::detach(async move {
+        if planted(Bug::ToldBeforeCommit) {
+            queue.advanced(&step, true);
+            mirror.tell(News::Admitted(step.clone()));
+        }
         let done = store.advance(step.clone(), now).await;
         if matches!(done, Ok(true)) {
             queue.advanced(&step, true);

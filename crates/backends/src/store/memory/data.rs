@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use boxoffice_domain::command::{
     Changes, EntryKind, Ids, KeyRow, NewKey, Payment, PointsEntry, ReservationRow, TicketRef,
 };
+use boxoffice_domain::event::Event;
 use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
 };
@@ -15,6 +16,7 @@ use roaring::RoaringTreemap;
 
 use crate::Fault;
 use crate::cloud_event::{OutboxRow, cloud_event};
+use crate::planted::{Bug, planted};
 use crate::store::DatabaseTime;
 use crate::store::beat::{Beat, Beats, Instances};
 use crate::store::catalog::{Catalog, Inventory};
@@ -83,7 +85,12 @@ impl Queue {
         self.serving = step.upto;
         self.next = self.next.max(step.upto);
         self.watermark = self.watermark.max(step.upto);
-        self.passed |= &step.passed;
+        if !planted(Bug::PassedForgotten) {
+            self.passed |= &step.passed;
+        }
+        if planted(Bug::ReturnedStayPassed) {
+            return;
+        }
         self.passed -= &step.returned;
         self.readmitted.extend(step.returned.iter().map(|seq| (seq, step.at)));
     }
@@ -146,11 +153,16 @@ impl Data {
             }
         }
         for (seat, (_, state)) in &changes.seats {
+            if *state == SeatState::Available && planted(Bug::GivenBackStaysHeld) {
+                continue;
+            }
             if let Some((_, seat)) = self.seats.get_mut(seat) {
                 seat.state = *state;
             }
         }
-        self.accounts.extend(&changes.accounts);
+        if changes.payments.is_empty() || !planted(Bug::FreeOfCharge) {
+            self.accounts.extend(&changes.accounts);
+        }
         for entry in &changes.entries {
             self.latest = self.latest.max(entry.at);
             self.entries.insert(entry.id, *entry);
@@ -159,6 +171,9 @@ impl Data {
             self.payments.insert(payment.id, (*payment, *user));
         }
         for spent in &changes.spent {
+            if spent.payment.is_none() && planted(Bug::LeavingForgotten) {
+                continue;
+            }
             self.spent.insert(spent.ticket.clone(), spent.payment);
         }
         self.left.extend(changes.left.iter().cloned());
@@ -166,6 +181,10 @@ impl Data {
             self.keys.insert((key.user, key.key.clone()), key.clone());
         }
         for (event, at) in &changes.events {
+            let is_payment = matches!(event, Event::PaymentCompleted { .. });
+            if is_payment && planted(Bug::PaymentWithoutEvent) {
+                continue;
+            }
             self.last_event += 1;
             let id = self.last_event;
             let topic = event.topic().name().to_owned();
@@ -345,7 +364,7 @@ impl Data {
         // The credit was earned under the old settings.
         queue.bucket = Bucket::restore(0, None);
         // What was planned under them does not count any more.
-        queue.steps += 1;
+        queue.steps += u64::from(!planted(Bug::SettingsNoStep));
         Ok(queue.settings.clone())
     }
 
@@ -385,7 +404,9 @@ impl Data {
         let queue = self.queue(&request.queue)?;
         let grant = numbers::decide(&queue.granted, queue.watermark, request);
         if let Some(new) = numbers::new_grant(&queue.granted, request, grant) {
-            queue.watermark = new.last;
+            if !planted(Bug::GrantUncounted) {
+                queue.watermark = new.last;
+            }
             queue.granted = new;
         }
         Ok(grant)
@@ -396,21 +417,25 @@ impl Data {
     }
 
     pub(super) fn take_numbers(&mut self, name: &QueueName, count: u64) -> Result<Taken, Fault> {
-        let elsewhere = self.instances.any_with_redis(self.time.now());
+        let elsewhere =
+            self.instances.any_with_redis(self.time.now()) && !planted(Bug::TakenBesideRedis);
         let queue = self.queue(name)?;
         if elsewhere {
             return Ok(Taken::Elsewhere);
         }
-        let first = queue.watermark + 1;
-        queue.watermark += count;
-        queue.next = queue.watermark;
-        Ok(Taken::From(first))
+        let before = if planted(Bug::TakenBelowPool) { queue.next } else { queue.watermark };
+        queue.watermark = queue.watermark.max(before + count);
+        if !planted(Bug::TakenUnrecorded) {
+            queue.next = before + count;
+        }
+        Ok(Taken::From(before + 1))
     }
 
     pub(super) fn advance(&mut self, step: &Advance, now: Timestamp) -> Result<bool, Fault> {
         let timely = step.is_timely(self.time.told());
         let queue = self.queue(&step.queue)?;
-        let as_planned = queue.steps == step.steps && queue.serving == step.serving;
+        let as_planned = (queue.steps == step.steps && queue.serving == step.serving)
+            || planted(Bug::NoCompareAndSet);
         if !as_planned || queue.settings.paused || !timely {
             return Ok(false);
         }
