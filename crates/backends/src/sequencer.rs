@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::{Finding, Invariant};
-use boxoffice_domain::queue::{Place, QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{Ending, Place, QueueSettings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 
 use self::aliases::Aliases;
@@ -113,8 +113,20 @@ impl Sequencer {
     }
 
     /// Where a ticket stands. Reads memory only; also notes that its owner has been seen.
-    pub fn place(&self, queue: &Queue, pass: &PresentedTicket, now: Timestamp) -> Place {
-        pass.place(queue, now)
+    ///
+    /// # Errors
+    /// [`Fault::Unavailable`] where only a clock says that its time is over, and that clock is wrong.
+    pub fn place(
+        &self,
+        queue: &Queue,
+        pass: &PresentedTicket,
+        now: Timestamp,
+    ) -> Result<Place, Fault> {
+        let place = pass.place(queue, now);
+        if matches!(place, Place::Over(Ending::TimedOut)) {
+            self.store().clock_correction_ms()?;
+        }
+        Ok(place)
     }
 
     /// The owner gives the ticket up; durable when this returns.

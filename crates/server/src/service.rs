@@ -372,8 +372,15 @@ const STORED_AHEAD_MAX: Duration = Duration::from_secs(60);
 /// Starts the service's clock, where what the store has seen agrees with it.
 async fn start_clock(store: &Store) -> Result<Clock, StartError> {
     let seen = store.clock().await?;
+    // Instances go by the database's clock. What one of them has seen does not bind the others.
+    let clock = Clock::start(if store.clock_check().is_some() { Timestamp(0) } else { seen });
     let (now, whose) = match store.clock_check() {
-        Some(_) => (store.database_now().await?, "the database's"),
+        Some(check) => {
+            let (asked, began) = (clock.now(), Instant::now());
+            let database = store.database_now().await?;
+            check.note(asked, began.elapsed(), database);
+            (database, "the database's")
+        }
         None => (Clock::start(Timestamp(0)).now(), "this machine's"),
     };
     let ahead = seen.since(now);
@@ -387,8 +394,7 @@ async fn start_clock(store: &Store) -> Result<Clock, StartError> {
             rfc3339(now),
         )));
     }
-    // Instances go by the database's clock. What one of them has seen does not bind the others.
-    Ok(Clock::start(if store.clock_check().is_some() { Timestamp(0) } else { seen }))
+    Ok(clock)
 }
 
 /// A queue keeps its settings across restarts, because operators change them while it runs. Who

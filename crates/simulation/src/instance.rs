@@ -191,6 +191,9 @@ pub enum Refusal {
     Other,
 }
 
+/// A ticket, its queue, where it stands, and when.
+type Present = (PresentedTicket, Arc<Queue>, Place, Timestamp);
+
 impl Instance {
     /// Starts an instance; what it does in the background belongs to the process of the current task.
     ///
@@ -211,11 +214,15 @@ impl Instance {
             sink,
         } = start;
         // As the service: what instances have seen binds none of them, and far ahead is refused.
-        let (seen, database) = (store.clock().await?, store.database_now().await?);
-        if seen.since(database) > STORED_AHEAD_MAX {
+        let clock = Clock::start(now, ahead_ms, Timestamp(0));
+        let (asked, began) = (clock.now(), tokio::time::Instant::now());
+        let database = store.database_now().await?;
+        if let Some(check) = store.clock_check() {
+            check.note(asked, began.elapsed(), database);
+        }
+        if store.clock().await?.since(database) > STORED_AHEAD_MAX {
             return Err(Fault::Unavailable("the store has seen a time far ahead".into()));
         }
-        let clock = Clock::start(now, ahead_ms, Timestamp(0));
         let options = RedisOptions {
             mode: RedisMode::Simulated(SimulatedRedis(redis)),
             nodes: vec![("redis".into(), 6379)],
@@ -333,7 +340,10 @@ impl Instance {
     pub fn poll(&self, ticket: &Ticket) -> Told {
         let Some(queue) = self.queue() else { return Told::Refused(Refusal::Other) };
         let now = self.clock.now();
-        let place = self.sequencer.place(&queue, &ticket.clone().into(), now);
+        let place = match self.sequencer.place(&queue, &ticket.clone().into(), now) {
+            Ok(place) => place,
+            Err(fault) => return failed(&fault),
+        };
         let jitter = ticket.seq.wrapping_mul(31).wrapping_add(now.0.unsigned_abs());
         let (standing, poll_after_ms) = told(place, &queue.settings(), now, jitter);
         Told::Place(standing, poll_after_ms)
@@ -371,7 +381,10 @@ impl Instance {
         };
         let ticket =
             Ticket { queue: queue.name().clone(), seq, user, issued_at: now, id: self.ticket_id() };
-        let place = self.sequencer.place(&queue, &ticket.clone().into(), now);
+        let place = match self.sequencer.place(&queue, &ticket.clone().into(), now) {
+            Ok(place) => place,
+            Err(fault) => return failed(&fault),
+        };
         let (standing, poll_after_ms) = told(place, &queue.settings(), now, seq);
         Told::Joined(ticket, standing, poll_after_ms)
     }
@@ -384,16 +397,17 @@ impl Instance {
         TicketId(id)
     }
 
-    fn present(&self, ticket: Ticket) -> Option<(PresentedTicket, Arc<Queue>, Place, Timestamp)> {
-        let queue = self.queue()?;
+    fn present(&self, ticket: Ticket) -> Result<Present, Told> {
+        let queue = self.queue().ok_or(Told::Refused(Refusal::Other))?;
         let (pass, now) = (PresentedTicket::from(ticket), self.clock.now());
-        let place = self.sequencer.place(&queue, &pass, now);
-        Some((pass, queue, place, now))
+        let place = self.sequencer.place(&queue, &pass, now).map_err(|fault| failed(&fault))?;
+        Ok((pass, queue, place, now))
     }
 
     async fn leave(self: Arc<Self>, ticket: Ticket) -> Told {
-        let Some((pass, queue, place, now)) = self.present(ticket) else {
-            return Told::Refused(Refusal::Other);
+        let (pass, queue, place, now) = match self.present(ticket) {
+            Ok(present) => present,
+            Err(told) => return told,
         };
         if matches!(place, Place::Over(_)) {
             return Told::Done;
@@ -411,8 +425,9 @@ impl Instance {
         seats: Vec<SeatId>,
         key: Option<String>,
     ) -> Told {
-        let Some((pass, _queue, place, now)) = self.present(ticket) else {
-            return Told::Refused(Refusal::Other);
+        let (pass, _queue, place, now) = match self.present(ticket) {
+            Ok(present) => present,
+            Err(told) => return told,
         };
         let over = match place {
             Place::Active { .. } => None,
@@ -471,8 +486,9 @@ impl Instance {
         reservation: ReservationId,
         key: Option<String>,
     ) -> Told {
-        let Some((pass, queue, place, now)) = self.present(ticket) else {
-            return Told::Refused(Refusal::Other);
+        let (pass, queue, place, now) = match self.present(ticket) {
+            Ok(present) => present,
+            Err(told) => return told,
         };
         if matches!(place, Place::Waiting { .. }) {
             return Told::Refused(Refusal::NotActive);
@@ -529,8 +545,9 @@ impl Instance {
     }
 
     async fn give_back(&self, ticket: Ticket, reservation: ReservationId) -> Told {
-        let Some((pass, _, place, now)) = self.present(ticket) else {
-            return Told::Refused(Refusal::Other);
+        let (pass, _, place, now) = match self.present(ticket) {
+            Ok(present) => present,
+            Err(told) => return told,
         };
         if matches!(place, Place::Waiting { .. }) {
             return Told::Refused(Refusal::NotActive);
