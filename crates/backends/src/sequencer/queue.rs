@@ -87,6 +87,8 @@ struct Work {
     heard_at: Option<Instant>,
     /// Seen for the first time only after the claim window; they come on top of `max_active`.
     late: RoaringTreemap,
+    /// Known to have been seen from Redis only: whoever is without the news there may not know of it.
+    unconfirmed: RoaringTreemap,
     saved: Saved,
     joined_before: u64,
     /// How often the settings were changed here.
@@ -99,7 +101,24 @@ struct Suspect {
     line: Line,
     at: Timestamp,
     max: u64,
+    since: Instant,
 }
+
+/// How an instance has heard that others have seen somebody.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeardFrom {
+    /// In Redis, which not all may have.
+    Redis,
+    /// In Redis, from somebody who says that it was after the claim window.
+    RedisLate,
+    /// In the store, as all who admit.
+    Store,
+}
+
+/// So many suspect steps are kept until it is known who knew what,
+const SUSPECTS_MAX: usize = 64;
+/// and for so long.
+const SUSPECT_MAX: Duration = Duration::from_secs(60);
 
 /// What the store has.
 struct Saved {
@@ -185,6 +204,7 @@ impl Queue {
                 looked_at: Timestamp::default(),
                 heard_at: None,
                 late: RoaringTreemap::new(),
+                unconfirmed: RoaringTreemap::new(),
                 saved,
                 joined_before: 0,
                 changes: 0,
@@ -391,6 +411,7 @@ impl Queue {
         add(&self.counters.no_show, no_show);
         let floor = work.line.floor();
         work.late.remove_range(..=floor);
+        work.unconfirmed.remove_range(..=floor);
 
         work.looked_at = now;
         let mut polled = work.polled.take();
@@ -474,8 +495,10 @@ impl Queue {
             // At the time for which it was planned: a moment earlier more had not run out of time.
             if work.line.active(settings, step.at) > bound {
                 if self.shared {
-                    let line = work.line.clone();
-                    work.suspects.push(Suspect { line, at: step.at, max });
+                    if work.suspects.len() < SUSPECTS_MAX {
+                        let (line, since) = (work.line.clone(), Instant::now());
+                        work.suspects.push(Suspect { line, at: step.at, max, since });
+                    }
                 } else {
                     self.bound_is_broken(max);
                 }
@@ -501,12 +524,15 @@ impl Queue {
         if work.heard_at.is_none_or(|at| at.elapsed() > HEARD_MAX) {
             return;
         }
-        for Suspect { mut line, at, max } in std::mem::take(&mut work.suspects) {
-            work.line.finished().iter().for_each(|seq| line.finish(seq));
-            work.line.left().iter().for_each(|seq| line.leave(seq));
-            let bound = max + work.late.len() + self.bypassing.load(Ordering::Relaxed);
-            if line.active(settings, at) > bound {
-                self.bound_is_broken(max);
+        for mut suspect in std::mem::take(&mut work.suspects) {
+            work.line.finished().iter().for_each(|seq| suspect.line.finish(seq));
+            work.line.left().iter().for_each(|seq| suspect.line.leave(seq));
+            let active = suspect.line.active(settings, suspect.at);
+            let bound = suspect.max + work.late.len() + self.bypassing.load(Ordering::Relaxed);
+            if active > bound + work.unconfirmed.len() {
+                self.bound_is_broken(suspect.max);
+            } else if active > bound && suspect.since.elapsed() < SUSPECT_MAX {
+                work.suspects.push(suspect);
             }
         }
     }
@@ -713,23 +739,37 @@ impl Queue {
         Ok(())
     }
 
-    /// Other instances have seen these, after the claim window (`late`) or within it.
+    /// Other instances have seen these.
     pub(super) fn apply_claimed(
         &self,
         seqs: impl IntoIterator<Item = u64>,
-        late: bool,
+        from: HeardFrom,
         now: Timestamp,
     ) {
         let mut work = self.work.lock();
         let work = &mut *work;
         let settings = self.settings();
+        let seqs: Vec<u64> = seqs.into_iter().collect();
+        let known = match from {
+            HeardFrom::Store => {
+                seqs.iter().copied().filter(|seq| work.unconfirmed.remove(*seq)).collect()
+            }
+            HeardFrom::Redis | HeardFrom::RedisLate => Vec::new(),
+        };
         let marked = mark_claimed(&mut work.line, seqs, &settings, now);
-        if marked.is_empty() {
-            return;
+        let is_new = !marked.is_empty();
+        for seq in marked.into_iter().chain(known) {
+            let is_late = from == HeardFrom::RedisLate
+                || work.line.is_late(seq, &settings, CLAIM_GRACE, now);
+            if is_late {
+                work.late.insert(seq);
+            } else if from == HeardFrom::Redis {
+                work.unconfirmed.insert(seq);
+            }
         }
-        let is_late = |seq: &u64| late || work.line.is_late(*seq, &settings, CLAIM_GRACE, now);
-        work.late.extend(marked.into_iter().filter(is_late));
-        self.publish(work, &settings);
+        if is_new {
+            self.publish(work, &settings);
+        }
     }
 
     /// Other instances know that these gave up, or (`finished`) have paid.

@@ -15,6 +15,7 @@ use super::pools::Pools;
 use super::protocol::Protocol;
 use crate::Fault;
 use crate::planted::{Bug, planted};
+use crate::sequencer::queue::HeardFrom;
 use crate::store::{self, Beat, OtherBeat, Present, Store};
 
 /// A beat repeats the polls of so many before it, so that whoever missed some has not missed the polls.
@@ -166,7 +167,7 @@ impl Beats {
             }
             for (queue, seqs) in &other.claimed.0 {
                 if let Some(member) = self.mirror.members.get(queue.as_str()) {
-                    member.queue.apply_claimed(seqs, false, now);
+                    member.queue.apply_claimed(seqs, HeardFrom::Store, now);
                 }
             }
         }

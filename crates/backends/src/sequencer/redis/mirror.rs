@@ -20,7 +20,7 @@ use crate::Fault;
 use crate::sequencer::aliases::Aliases;
 use crate::sequencer::joins::number_joins;
 use crate::sequencer::news::{News, Untold};
-use crate::sequencer::queue::Queue;
+use crate::sequencer::queue::{HeardFrom, Queue};
 use crate::store::{Store, StoredQueue};
 
 /// What the mirrors may lack, and the store has.
@@ -142,12 +142,12 @@ impl Mirror {
                 }
                 News::Claimed(queue, seqs) => {
                     if let Some(member) = members.get(&queue) {
-                        member.queue.apply_claimed(seqs, false, now);
+                        member.queue.apply_claimed(seqs, HeardFrom::Redis, now);
                     }
                 }
                 News::ClaimedLate(queue, seqs) => {
                     if let Some(member) = members.get(&queue) {
-                        member.queue.apply_claimed(seqs, true, now);
+                        member.queue.apply_claimed(seqs, HeardFrom::RedisLate, now);
                     }
                 }
                 News::Returned(queue, seqs) => {
