@@ -232,6 +232,15 @@ fn describe(plan: &Plan, report: &Report) {
     }
 }
 
+/// What a history breaks first.
+fn broken(plan: &Plan) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(|| run(plan, false))) {
+        Ok(Ok(report)) => report.violations.first().map(ToString::to_string),
+        Ok(Err(fault)) => Some(fault.to_string()),
+        Err(_) => Some("a panic".to_owned()),
+    }
+}
+
 /// Plants one mistake after the other. Fails where one is not found.
 fn plant_all(scope: Scope, options: &Options) -> ExitCode {
     let bugs: Vec<Bug> = match options.bug {
@@ -255,16 +264,13 @@ fn plant_all(scope: Scope, options: &Options) -> ExitCode {
                         if seed >= end {
                             return;
                         }
-                        let plan = Plan { bug: Some(bug), ..plan(seed, scope) };
-                        let ran = catch_unwind(AssertUnwindSafe(|| run(&plan, false)));
-                        let shown = match ran {
-                            Ok(Ok(report)) => match report.violations.first() {
-                                Some(violation) => violation.to_string(),
-                                None => continue,
-                            },
-                            Ok(Err(fault)) => fault.to_string(),
-                            Err(_) => "a panic".to_owned(),
-                        };
+                        let without = plan(seed, scope);
+                        let with = Plan { bug: Some(bug), ..without.clone() };
+                        let Some(shown) = broken(&with) else { continue };
+                        // What is broken without the mistake as well does not show it.
+                        if broken(&without).is_some() {
+                            continue;
+                        }
                         if let Ok(mut found) = found.lock() {
                             found.insert(seed, shown);
                         }

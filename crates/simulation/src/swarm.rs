@@ -116,7 +116,12 @@ fn faults(plan: &Plan, until_ms: u64, dice: &mut Stream) -> Vec<Fault> {
     for _ in 0..count {
         let kind = *dice.pick(&kinds);
         let longest_ms = *dice.pick(&[300, 3_000, until_ms / 2]);
-        let from_ms = dice.between(100, until_ms.saturating_sub(200).max(101));
+        let anywhere_ms = dice.between(100, until_ms.saturating_sub(200).max(101));
+        // What goes wrong in a rush is felt by more, and a rush may be short.
+        let rush = dice.pick(&plan.crowd);
+        let in_rush_ms = rush.from_ms + dice.between(0, rush.over_ms);
+        let in_rush = dice.percent(30) && in_rush_ms + 200 < until_ms;
+        let from_ms = if in_rush { in_rush_ms } else { anywhere_ms };
         let until = (from_ms + dice.between(50, longest_ms.max(51))).min(until_ms);
         let what = draw(plan, kind, dice);
         let until_ms = if is_at_once(&what) { from_ms } else { until };

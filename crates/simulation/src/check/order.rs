@@ -1,6 +1,6 @@
 //! Numbers and places.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{Checker, Fact, Violation, rules};
 use crate::instance::Standing;
@@ -180,8 +180,15 @@ impl Checker for InOrder {
 
 /// Numbers that nobody has are no more than what the pool of a queue is to have, where no Redis was lost.
 pub(super) struct EmptyPlaces {
-    allowed: Option<u64>,
+    /// Whether it can be told.
+    applies: bool,
+    /// How many fans there are: each may have asked once more than was answered.
+    fans: u64,
     given: u64,
+    /// When the last numbers were given, in microseconds,
+    recent_us: VecDeque<u64>,
+    /// and the most that were ever given in [`RATE_MS`].
+    rush: u64,
     is_told: bool,
 }
 
@@ -189,21 +196,33 @@ impl EmptyPlaces {
     pub(super) fn new(plan: &Plan) -> Self {
         let loses =
             |what: &What| loses_redis(what) || matches!(what, What::Flush | What::Twice { .. });
-        let any = plan.faults.iter().any(|fault| loses(&fault.what));
-        let fans: usize = plan.crowd.iter().map(|group| group.count).sum();
-        // The rate is a mean, and who is not answered in time asks again.
-        let allowed = (!any).then(|| 2 * pool(plan) + fans as u64);
-        Self { allowed, given: 0, is_told: false }
+        Self {
+            applies: !plan.faults.iter().any(|fault| loses(&fault.what)),
+            fans: plan.crowd.iter().map(|group| group.count as u64).sum(),
+            given: 0,
+            recent_us: VecDeque::new(),
+            rush: joins_in(plan, RATE_MS),
+            is_told: false,
+        }
     }
 }
 
 impl Checker for EmptyPlaces {
     fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
         match fact {
-            Fact::Numbered { .. } => self.given += 1,
-            Fact::Looked { watermark } if !self.is_told => {
+            Fact::Numbered { .. } => {
+                self.given += 1;
+                self.recent_us.push_back(now_us);
+                while self.recent_us.front().is_some_and(|at| at + RATE_MS * 1_000 < now_us) {
+                    self.recent_us.pop_front();
+                }
+                self.rush = self.rush.max(self.recent_us.len() as u64);
+            }
+            Fact::Looked { watermark } if self.applies && !self.is_told => {
                 let empty = watermark.saturating_sub(self.given);
-                if self.allowed.is_some_and(|allowed| empty > allowed) {
+                // The rate is a mean: a rush in its second half counts twice.
+                let pool = (self.rush * POOL_MS / RATE_MS).max(POOL_MIN);
+                if empty > 2 * pool + self.fans {
                     self.is_told = true;
                     let how = format!("{empty} of {watermark}");
                     broken.push(Violation { rule: rules::EMPTY, at_us: now_us, how });
