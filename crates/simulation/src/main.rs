@@ -17,6 +17,10 @@ use simulation::shrink::shrink;
 use simulation::swarm::{Mode, Scope, plan};
 use simulation::world::{Report, run};
 
+// A history is a million small pieces of memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Histories of several instances, Redis, a store and fans in simulated time.
 #[derive(Parser)]
 struct Options {

@@ -102,6 +102,8 @@ pub enum Polls {
     AsTold,
     /// Every so many milliseconds, whatever they are told.
     Every(u64),
+    /// When told to, but not before this moment, in milliseconds.
+    Later(u64),
     /// Never.
     Never,
 }

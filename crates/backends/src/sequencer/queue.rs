@@ -759,8 +759,8 @@ impl Queue {
         let marked = mark_claimed(&mut work.line, seqs, &settings, now);
         let is_new = !marked.is_empty();
         for seq in marked.into_iter().chain(known) {
-            let is_late = from == HeardFrom::RedisLate
-                || work.line.is_late(seq, &settings, CLAIM_GRACE, now);
+            let is_late =
+                from == HeardFrom::RedisLate || work.line.is_late(seq, &settings, CLAIM_GRACE, now);
             if is_late {
                 work.late.insert(seq);
             } else if from == HeardFrom::Redis {

@@ -315,6 +315,7 @@ impl World {
         }
         let Request { asked_us, instance, .. } = *request;
         self.fact(&Fact::Stands { fan: number, seq, standing, asked_us, instance, polls });
+        let now_ms = self.now_us() / 1_000;
         let fan = &mut self.fans[number];
         fan.next = None;
         match standing {
@@ -322,8 +323,13 @@ impl World {
                 let mut wait_ms = match fan.habit.polls {
                     Polls::AsTold => after_ms,
                     Polls::Every(ms) => ms,
+                    Polls::Later(from_ms) => after_ms.max(from_ms.saturating_sub(now_ms)),
                     Polls::Never => return,
                 };
+                if wait_ms > after_ms && matches!(fan.habit.polls, Polls::Later(_)) {
+                    self.fact(&Fact::Away { fan: number });
+                }
+                let fan = &mut self.fans[number];
                 fan.next = Some(Ask::Poll(ticket.clone()));
                 if fan.leaves && fan.dice.percent(20) {
                     fan.next = Some(Ask::Leave(ticket));

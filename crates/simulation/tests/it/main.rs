@@ -1,6 +1,7 @@
 //! Written histories, and the simulator itself.
 #![allow(clippy::unwrap_used)]
 
+mod bad_cases;
 mod common;
 #[cfg(feature = "external")]
 mod external;
