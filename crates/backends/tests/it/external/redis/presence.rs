@@ -141,3 +141,46 @@ async fn without_beats_nobody_is_passed_over() {
     assert!(crowd.are_in(1..=30));
     crowd.audit().await;
 }
+
+/// What was left in the pool of a Redis that was lost keeps nobody waiting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_the_places_that_were_lost_with_a_redis() {
+    let mut crowd = Crowd::new(true).await;
+    // A rush, so that the pool becomes large.
+    let mut there = Vec::new();
+    for _ in 0..20 {
+        there.extend(crowd.lines[0].joined(10).await);
+        crowd.step().await;
+    }
+    crowd.server.kill();
+    crowd.server.restart();
+    let mut late = Vec::new();
+    while late.len() < 20 {
+        crowd.step().await;
+        // Until all know that Redis is back, joins may be refused.
+        late.extend(crowd.lines[1].sequencer.join(&crowd.lines[1].queue).await);
+    }
+    let lost = late[0] - there[there.len() - 1] - 1;
+    assert!(lost >= 500, "{lost} were lost");
+
+    // Everybody polls until it is known of the numbers between them that nobody has them.
+    there.extend(&late);
+    let until = crowd.lines[0].now + 110_000;
+    while crowd.lines[0].now < until {
+        crowd.lines[0].places(there.iter().copied());
+        crowd.step().await;
+    }
+    crowd.open().await;
+    let (opened, mut waits) = (crowd.lines[0].now, there.len());
+    while waits > 0 {
+        let places = crowd.lines[0].places(there.iter().copied());
+        waits = places.iter().filter(|place| matches!(place, Place::Waiting { .. })).count();
+        crowd.step().await;
+        assert!(crowd.lines[0].now - opened < 120_000, "{waits} of {} wait", there.len());
+    }
+    // Ten a second.
+    let seconds = (crowd.lines[0].now - opened) / 1_000;
+    println!("{} were lost; {} were let in within {seconds} s", lost, there.len());
+    assert!((20..=25).contains(&seconds), "{seconds} s");
+    crowd.audit().await;
+}
