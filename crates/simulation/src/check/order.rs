@@ -99,6 +99,8 @@ impl Checker for PlacesShrink {
 pub(super) struct InOrder {
     /// By how many later ones a number may be overtaken.
     allowed: u64,
+    /// Whether all are to know of a number after [`KNOWN_MS`].
+    is_known: bool,
     /// The numbers that fans have heard: when, and how many have overtaken them.
     told: BTreeMap<u64, (u64, u64)>,
 }
@@ -146,7 +148,7 @@ impl InOrder {
             (true, false) => joins_in(plan, KNOWN_MS),
             (true, true) => pool(plan),
         };
-        Self { allowed, told: BTreeMap::new() }
+        Self { allowed, is_known: loses_redis && !loses_store, told: BTreeMap::new() }
     }
 }
 
@@ -162,13 +164,15 @@ impl Checker for InOrder {
                         continue;
                     }
                     *by += 1;
+                    let is_known = self.is_known && *told_us + KNOWN_MS * 1_000 < *asked_us;
                     // Each is told once.
-                    if *by == self.allowed + 1 {
+                    if *by == self.allowed + 1 || (is_known && *by <= self.allowed) {
                         let how = format!(
                             "{before}, told at {} ms, by fan {fan} with {seq} and {} before it",
                             *told_us / 1_000,
-                            self.allowed
+                            *by - 1
                         );
+                        *by = self.allowed + 1;
                         broken.push(Violation { rule: rules::OVERTAKEN, at_us: now_us, how });
                     }
                 }
