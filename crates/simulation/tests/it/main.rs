@@ -5,5 +5,6 @@ mod bad_cases;
 mod common;
 #[cfg(feature = "external")]
 mod external;
+mod mistakes;
 mod schedules;
 mod swarm;
