@@ -113,20 +113,12 @@ impl Sequencer {
     }
 
     /// Where a ticket stands. Reads memory only; also notes that its owner has been seen.
-    ///
-    /// # Errors
-    /// [`Fault::Unavailable`] where only a clock says that its time is over, and that clock is wrong.
-    pub fn place(
-        &self,
-        queue: &Queue,
-        pass: &PresentedTicket,
-        now: Timestamp,
-    ) -> Result<Place, Fault> {
-        let place = pass.place(queue, now);
-        if matches!(place, Place::Over(Ending::TimedOut)) {
-            self.store().clock_correction_ms()?;
+    pub fn place(&self, queue: &Queue, pass: &PresentedTicket, now: Timestamp) -> Place {
+        match pass.place(queue, now) {
+            // Not by a clock that is wrong.
+            Place::Over(Ending::TimedOut) => pass.place(queue, self.store().vouched(now)),
+            place => place,
         }
-        Ok(place)
     }
 
     /// The owner gives the ticket up; durable when this returns.

@@ -346,6 +346,13 @@ impl Store {
         self.clock_check().map_or(Ok(0), ClockCheck::correction_ms)
     }
 
+    /// The time of the database, as far as that is known, where the clock here says `now`.
+    pub fn vouched(&self, now: Timestamp) -> Timestamp {
+        let Some(check) = self.clock_check() else { return now };
+        let off_ms = check.correction_ms().unwrap_or_else(|_| check.ahead_ms().unwrap_or(0));
+        Timestamp(now.0.saturating_sub(off_ms))
+    }
+
     /// Makes a step of admission durable, and the time with it. Returns false, and does nothing,
     /// where the queue has admitted or was changed since the step was planned, or its time is not the
     /// database's: the planner is to look again.

@@ -340,10 +340,7 @@ impl Instance {
     pub fn poll(&self, ticket: &Ticket) -> Told {
         let Some(queue) = self.queue() else { return Told::Refused(Refusal::Other) };
         let now = self.clock.now();
-        let place = match self.sequencer.place(&queue, &ticket.clone().into(), now) {
-            Ok(place) => place,
-            Err(fault) => return failed(&fault),
-        };
+        let place = self.sequencer.place(&queue, &ticket.clone().into(), now);
         let jitter = ticket.seq.wrapping_mul(31).wrapping_add(now.0.unsigned_abs());
         let (standing, poll_after_ms) = told(place, &queue.settings(), now, jitter);
         Told::Place(standing, poll_after_ms)
@@ -381,10 +378,7 @@ impl Instance {
         };
         let ticket =
             Ticket { queue: queue.name().clone(), seq, user, issued_at: now, id: self.ticket_id() };
-        let place = match self.sequencer.place(&queue, &ticket.clone().into(), now) {
-            Ok(place) => place,
-            Err(fault) => return failed(&fault),
-        };
+        let place = self.sequencer.place(&queue, &ticket.clone().into(), now);
         let (standing, poll_after_ms) = told(place, &queue.settings(), now, seq);
         Told::Joined(ticket, standing, poll_after_ms)
     }
@@ -397,17 +391,16 @@ impl Instance {
         TicketId(id)
     }
 
-    fn present(&self, ticket: Ticket) -> Result<Present, Told> {
-        let queue = self.queue().ok_or(Told::Refused(Refusal::Other))?;
+    fn present(&self, ticket: Ticket) -> Option<Present> {
+        let queue = self.queue()?;
         let (pass, now) = (PresentedTicket::from(ticket), self.clock.now());
-        let place = self.sequencer.place(&queue, &pass, now).map_err(|fault| failed(&fault))?;
-        Ok((pass, queue, place, now))
+        let place = self.sequencer.place(&queue, &pass, now);
+        Some((pass, queue, place, now))
     }
 
     async fn leave(self: Arc<Self>, ticket: Ticket) -> Told {
-        let (pass, queue, place, now) = match self.present(ticket) {
-            Ok(present) => present,
-            Err(told) => return told,
+        let Some((pass, queue, place, now)) = self.present(ticket) else {
+            return Told::Refused(Refusal::Other);
         };
         if matches!(place, Place::Over(_)) {
             return Told::Done;
@@ -425,9 +418,8 @@ impl Instance {
         seats: Vec<SeatId>,
         key: Option<String>,
     ) -> Told {
-        let (pass, _queue, place, now) = match self.present(ticket) {
-            Ok(present) => present,
-            Err(told) => return told,
+        let Some((pass, _queue, place, now)) = self.present(ticket) else {
+            return Told::Refused(Refusal::Other);
         };
         let over = match place {
             Place::Active { .. } => None,
@@ -486,9 +478,8 @@ impl Instance {
         reservation: ReservationId,
         key: Option<String>,
     ) -> Told {
-        let (pass, queue, place, now) = match self.present(ticket) {
-            Ok(present) => present,
-            Err(told) => return told,
+        let Some((pass, queue, place, now)) = self.present(ticket) else {
+            return Told::Refused(Refusal::Other);
         };
         if matches!(place, Place::Waiting { .. }) {
             return Told::Refused(Refusal::NotActive);
@@ -545,9 +536,8 @@ impl Instance {
     }
 
     async fn give_back(&self, ticket: Ticket, reservation: ReservationId) -> Told {
-        let (pass, _, place, now) = match self.present(ticket) {
-            Ok(present) => present,
-            Err(told) => return told,
+        let Some((pass, _, place, now)) = self.present(ticket) else {
+            return Told::Refused(Refusal::Other);
         };
         if matches!(place, Place::Waiting { .. }) {
             return Told::Refused(Refusal::NotActive);

@@ -125,7 +125,7 @@ impl Line {
     }
 
     pub(crate) fn place(&self, seq: u64) -> Place {
-        self.sequencer.place(&self.queue, &pass(&self.queue, seq), at(self.now)).unwrap()
+        self.sequencer.place(&self.queue, &pass(&self.queue, seq), at(self.now))
     }
 
     /// Where tickets stand, but for whether they have been seen, which asking changes.

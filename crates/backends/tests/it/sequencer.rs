@@ -298,7 +298,7 @@ async fn nobody_is_overtaken_while_everything_moves() {
                 let mut polls = 0;
                 loop {
                     let now = at(clock.load(Ordering::SeqCst) as i64);
-                    match line.sequencer.place(&line.queue, &pass, now).unwrap() {
+                    match line.sequencer.place(&line.queue, &pass, now) {
                         Place::Waiting { number: after } => {
                             assert!(after >= 1 && after <= number, "{number} grew to {after}");
                             number = after;
@@ -309,7 +309,7 @@ async fn nobody_is_overtaken_while_everything_moves() {
                     polls += 1;
                     if fan % 10 == 3 && polls == 5 {
                         line.sequencer.leave(&line.queue, &pass, now).await.unwrap();
-                        let place = line.sequencer.place(&line.queue, &pass, now).unwrap();
+                        let place = line.sequencer.place(&line.queue, &pass, now);
                         assert!(Queue::is_spent(place), "{place:?}");
                         return 0;
                     }
@@ -437,7 +437,7 @@ async fn two_queues_are_independent() {
     line.ticks(3).await;
     assert_eq!((line.queue.serving(), vip.serving()), (2, 4));
     assert_eq!(line.place(3), waiting(1));
-    let place = |seq| line.sequencer.place(&vip, &pass(&vip, seq), at(line.now)).unwrap();
+    let place = |seq| line.sequencer.place(&vip, &pass(&vip, seq), at(line.now));
     assert_eq!(place(3), Place::Over(Ending::Left));
     assert_eq!(place(4), active(200 + TTL_MS));
     line.sequencer.change(&vip, SettingsChange::pause(true)).await.unwrap();
@@ -469,7 +469,7 @@ async fn opaque_tokens_past_the_line() {
     assert!(line.sequencer.alias("x").is_none());
     let token = |line: &Line, token: &str| line.sequencer.alias(token).unwrap();
     let place = |line: &Line, name: &str| {
-        line.sequencer.place(&line.queue, &token(line, name), at(line.now)).unwrap()
+        line.sequencer.place(&line.queue, &token(line, name), at(line.now))
     };
     let in_force = Place::Active { until: at(3_000), claimed: true };
     let finished = Place::Over(Ending::Finished);
@@ -511,7 +511,7 @@ async fn opaque_tokens_in_the_line() {
     assert_eq!(line.join().await, 5);
     let place = |line: &Line, token: &str| {
         let pass = line.sequencer.alias(token).unwrap();
-        line.sequencer.place(&line.queue, &pass, at(line.now)).unwrap()
+        line.sequencer.place(&line.queue, &pass, at(line.now))
     };
     assert_eq!([place(&line, "a"), place(&line, "b")], [waiting(3), waiting(4)]);
     let first = line.sequencer.alias("a").unwrap();

@@ -16,7 +16,6 @@ use sha2::{Digest, Sha256};
 use super::describe::{Described, Description};
 use super::extract::single_header;
 use super::problem::{ErrorCode, Problem};
-use super::reply::fault;
 use super::state::HttpState;
 use crate::app::App;
 use crate::tickets::looks_signed;
@@ -85,7 +84,7 @@ impl Presented {
             (pass, queue)
         };
         let now = app.clock.at(begun);
-        let place = app.sequencer.place(&queue, &pass, now).map_err(|cause| fault(&cause))?;
+        let place = app.sequencer.place(&queue, &pass, now);
         Ok(Self { pass, queue, place, now })
     }
 

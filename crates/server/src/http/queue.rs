@@ -241,7 +241,7 @@ async fn join_at(
     let ticket =
         Ticket { queue: queue.name().clone(), seq, user, issued_at: now, id: app.ids.next() };
     let pass = ticket.into();
-    let place = app.sequencer.place(&queue, &pass, now).map_err(|cause| fault(&cause))?;
+    let place = app.sequencer.place(&queue, &pass, now);
     let settings = queue.settings();
     let (status, number) = match place {
         Place::Waiting { number } => (TicketStatus::Waiting, number),

@@ -345,3 +345,26 @@ fn s16_paused_between_plan_and_step() {
         assert_holds(&report);
     }
 }
+
+/// From a seed: an instance that starts with a clock that is ahead. It told whoever had been let in
+/// elsewhere that their time was over; and where it was stopped in good order, it left the store with a
+/// time from which nobody would start.
+#[test]
+fn s17_polls_at_one_whose_clock_is_ahead() {
+    for seed in 0..5 {
+        let mut plan =
+            Plan::calm(seed).lasts(40).breaks((1_500, 20_000), What::Stop(A)).with(Group {
+                count: 50,
+                from_ms: 14_000,
+                over_ms: 20_000,
+                at: Some(A),
+                habit: Habit { polls: Polls::Every(3_000), buys: 50, ..Habit::WAITS },
+            });
+        plan.clocks_ahead_ms[A] = 2_361_000;
+        let report = history(&plan);
+        let let_in = report.fans.iter().filter(|fan| fan.let_in_us.is_some()).count();
+        println!("s17: {let_in} of 50 let in, {:?}", report.violations.first());
+        assert_holds(&report);
+        assert!(let_in >= 40, "{let_in}");
+    }
+}

@@ -144,7 +144,7 @@ impl Beats {
         let began = Instant::now();
         let beats = self.tell(now, true, &mut kept).await?;
         let now = now.plus(began.elapsed());
-        let now = Timestamp(now.0 - self.store.clock_correction_ms().unwrap_or(0));
+        let now = self.store.vouched(now);
         let (mut unheard, mut with_redis) = (false, false);
         // Where it is away for all, they find out one after another, within a tick and a call.
         let found_out_ms = 2 * self.protocol.options().call_timeout.as_millis();

@@ -77,7 +77,7 @@ pub(super) struct Ticker {
     reading_aliases: Every,
     store_failed_at: Option<Timestamp>,
     /// Whether the clock here can be trusted, as of this tick.
-    may_admit: Result<i64, Fault>,
+    may_admit: Result<(), Fault>,
 }
 
 impl Ticker {
@@ -99,7 +99,7 @@ impl Ticker {
             recording: Every::new(RECORD_INTERVAL_MS, now),
             reading_aliases: Every::new(ALIASES_INTERVAL_MS, now),
             store_failed_at: None,
-            may_admit: Ok(0),
+            may_admit: Ok(()),
         }
     }
 
@@ -125,10 +125,9 @@ impl Ticker {
             return Ok(());
         }
         // What is admitted is admitted by the database's time. Where this clock is too far from it, the
-        // others are heard all the same.
-        let correction = self.store.clock_correction_ms();
-        let now = Timestamp(now.0.saturating_sub(*correction.as_ref().unwrap_or(&0)));
-        self.may_admit = correction;
+        // others are heard all the same, and who polls here is seen.
+        self.may_admit = self.store.clock_correction_ms().map(|_| ());
+        let now = self.store.vouched(now);
         let queues = self.mirror.queues();
         for queue in &queues {
             let Refreshed { claimed, late, returned } = queue.refresh(now);
@@ -229,6 +228,8 @@ impl Ticker {
     pub(super) async fn close(&mut self, now: Timestamp) -> Result<(), Fault> {
         self.mirror.queues().iter().for_each(|queue| queue.close());
         self.mode = self.mode.after(Event::Closed);
+        // What is stored last is what everybody who starts is held against.
+        let now = self.store.vouched(now);
         if self.protocol.link().is_connected() {
             // Without Redis the others read it from the store.
             let _ = self.exchange(0, now).await;

@@ -128,7 +128,7 @@ impl Instance {
     }
 
     fn place(&self, seq: u64) -> Place {
-        self.sequencer.place(&self.queue, &pass(seq), now()).unwrap()
+        self.sequencer.place(&self.queue, &pass(seq), now())
     }
 
     fn redis_is_up(&self) -> bool {
@@ -392,13 +392,13 @@ async fn news_reach_every_instance() {
     until("a token is not known", || c.sequencer.alias("past").is_some()).await;
     let past = c.sequencer.alias("past").unwrap();
     assert_eq!(
-        c.sequencer.place(&c.queue, &past, now()).unwrap(),
+        c.sequencer.place(&c.queue, &past, now()),
         Place::Active { until: until_then, claimed: true }
     );
     c.sequencer.leave(&c.queue, &past, now()).await.unwrap();
     until("a token is not spent", || {
         let pass = b.sequencer.alias("past").unwrap();
-        b.sequencer.place(&b.queue, &pass, now()).unwrap() == Place::Over(Ending::Finished)
+        b.sequencer.place(&b.queue, &pass, now()) == Place::Over(Ending::Finished)
     })
     .await;
     assert_eq!(b.sequencer.alias("in the line").unwrap().ticket.seq, 1);
@@ -485,7 +485,7 @@ impl Watch {
                     for (seq, before) in &mut last {
                         // Not `place`, which would mark them as seen.
                         if let Place::Waiting { number } =
-                            sequencer.place(&queue, &pass(*seq), now()).unwrap()
+                            sequencer.place(&queue, &pass(*seq), now())
                         {
                             assert!(number <= *before, "{seq} fell back, {before} to {number}");
                             *before = number;
