@@ -936,6 +936,50 @@ mod tests {
         }
     }
 
+    /// Two are admitted, and then two more by somebody who has heard of nobody: the first two were seen in
+    /// time, and that is heard of from Redis at once, and from the store at `told`. Returns how often the
+    /// bound was broken.
+    fn broken_where_the_store_tells(told: i64) -> u64 {
+        let mut begin = stored(0);
+        begin.settings.max_active = Some(2);
+        begin.settings.active_ttl = Duration::from_secs(60);
+        let queue = queue(begin.clone());
+        let step = |steps, upto, at| Advance {
+            queue: begin.name.clone(),
+            steps,
+            serving: upto - 2,
+            step: Step {
+                upto,
+                at: Timestamp(at),
+                passed: RoaringTreemap::new(),
+                returned: RoaringTreemap::new(),
+            },
+            bucket: Bucket::default(),
+        };
+        assert!(queue.advanced(&step(0, 2, 0), false));
+        queue.apply_claimed([1, 2], HeardFrom::Redis, Timestamp(100));
+        let tell = |now: i64| {
+            if now == told {
+                queue.apply_claimed([1, 2], HeardFrom::Store, Timestamp(now));
+            }
+            queue.has_heard(Instant::now());
+            let mut stored = begin.clone();
+            stored.line.steps = queue.work.lock().line.steps();
+            assert!(queue.absorb(stored, queue.changes()).is_ok());
+        };
+        tell(200);
+        assert!(queue.advanced(&step(1, 4, 3_000), false));
+        [3_100, 4_000, 5_000].into_iter().for_each(tell);
+        queue.counters().bound_broken.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn whoever_admits_cannot_know_what_only_redis_had_told() {
+        assert_eq!(broken_where_the_store_tells(200), 1, "all knew that they were there");
+        assert_eq!(broken_where_the_store_tells(4_000), 0, "the room was given away before that");
+        assert_eq!(broken_where_the_store_tells(0), 0, "nobody knows who knew");
+    }
+
     /// Everybody who joins is admitted at once, so that a counter that is read too early is too low
     /// a moment later.
     #[test]
