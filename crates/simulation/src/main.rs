@@ -301,6 +301,13 @@ fn plant_all(scope: Scope, options: &Options) -> ExitCode {
     if hidden == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Notes how far it has come, so that a kill leaves the one or the other.
+fn note(path: &Path, done_upto: u64) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, done_upto.to_string())?;
+    std::fs::rename(new, path)
+}
+
 fn resumed(path: &Path) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
@@ -359,7 +366,7 @@ fn main() -> ExitCode {
                 done_upto += 1;
             }
             if let Some(path) = &options.resume
-                && let Err(error) = std::fs::write(path, done_upto.to_string())
+                && let Err(error) = note(path, done_upto)
             {
                 progress.suspend(|| eprintln!("cannot write {}: {error}", path.display()));
             }
