@@ -356,7 +356,7 @@ impl Queue {
         let mut work = self.work.lock();
         let work = &mut *work;
         let settings = self.settings();
-        self.look(work, &settings, now);
+        self.look(work, &settings, false, now);
 
         let step = if settings.gate(now) == Gate::Open {
             let credit = work.bucket.fill(settings.admit_per_second, now);
@@ -390,8 +390,15 @@ impl Queue {
         })
     }
 
-    /// Marks who was seen, forgets who is out of time, and notes who is there. Returns what is new.
-    fn look(&self, work: &mut Work, settings: &QueueSettings, now: Timestamp) -> Refreshed {
+    /// Marks who was seen, forgets who is out of time, unless the time is in doubt, and notes who is there.
+    /// Returns what is new.
+    fn look(
+        &self,
+        work: &mut Work,
+        settings: &QueueSettings,
+        in_doubt: bool,
+        now: Timestamp,
+    ) -> Refreshed {
         let seen = std::mem::take(&mut *self.seen.lock());
         let (passed, seen) = seen.into_iter().partition(|seq| work.line.passed().contains(*seq));
         let mut returned: Vec<u64> = passed;
@@ -406,9 +413,11 @@ impl Queue {
             .partition(|seq| work.line.is_late(*seq, settings, Duration::ZERO, now));
         work.late.extend(&late);
         let before = work.line.floor();
-        let Pruned { expired, no_show } = work.line.prune(settings.active_ttl, now);
-        add(&self.counters.expired, expired);
-        add(&self.counters.no_show, no_show);
+        if !in_doubt {
+            let Pruned { expired, no_show } = work.line.prune(settings.active_ttl, now);
+            add(&self.counters.expired, expired);
+            add(&self.counters.no_show, no_show);
+        }
         let floor = work.line.floor();
         work.late.remove_range(..=floor);
         work.unconfirmed.remove_range(..=floor);
@@ -602,9 +611,9 @@ impl Queue {
 
     /// Marks who was seen here, forgets who is out of time, and notes who is there. Returns what the other
     /// instances are to know.
-    pub(super) fn refresh(&self, now: Timestamp) -> Refreshed {
+    pub(super) fn refresh(&self, in_doubt: bool, now: Timestamp) -> Refreshed {
         let mut work = self.work.lock();
-        self.look(&mut work, &self.settings(), now)
+        self.look(&mut work, &self.settings(), in_doubt, now)
     }
 
     /// Whose polls were answered here since the last call, and who was seen within the claim window for
@@ -1015,7 +1024,7 @@ mod tests {
             let polls = scope.spawn(|| {
                 for seq in 1..=ADMITTED {
                     queue.place(seq, Timestamp(1));
-                    queue.refresh(Timestamp(1));
+                    queue.refresh(false, Timestamp(1));
                 }
             });
             let mut changes = 0_u64;

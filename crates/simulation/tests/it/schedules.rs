@@ -368,3 +368,15 @@ fn s17_polls_at_one_whose_clock_is_ahead() {
         assert!(let_in >= 40, "{let_in}");
     }
 }
+
+/// The database's clock jumps and comes back: nobody is forgotten meanwhile. Before, one more than the
+/// bound was let in.
+#[test]
+fn s18_a_database_whose_clock_jumps_and_comes_back() {
+    let scope = Scope { mode: Mode::Swarm, seconds: 60, clients: 200 };
+    for seed in [25_730, 27_520] {
+        let report = history(&plan(seed, scope));
+        println!("s18: seed {seed}: {:?}", report.violations);
+        assert_holds(&report);
+    }
+}

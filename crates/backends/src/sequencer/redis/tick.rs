@@ -130,7 +130,7 @@ impl Ticker {
         let now = self.store.vouched(now);
         let queues = self.mirror.queues();
         for queue in &queues {
-            let Refreshed { claimed, late, returned } = queue.refresh(now);
+            let Refreshed { claimed, late, returned } = queue.refresh(self.may_admit.is_err(), now);
             for (seqs, news) in [
                 (claimed, News::Claimed as fn(_, _) -> _),
                 (late, News::ClaimedLate),
