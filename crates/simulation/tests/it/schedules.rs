@@ -9,6 +9,7 @@ use simulation::check::rules;
 use simulation::plan::{Fate, Group, Habit, Peer, Plan, Polls, Way, What, Which};
 use simulation::swarm::{Mode, Scope, plan};
 use simulation::timeline::EPOCH_MS;
+use simulation::world::run;
 
 use crate::common::{assert_holds, broken, empty_places, fan, history};
 
@@ -375,7 +376,7 @@ fn s17_polls_at_one_whose_clock_is_ahead() {
 fn s18_a_database_whose_clock_jumps_and_comes_back() {
     let scope = Scope { mode: Mode::Swarm, seconds: 60, clients: 200 };
     for seed in [25_730, 27_520] {
-        let report = history(&plan(seed, scope));
+        let report = run(&plan(seed, scope), false).unwrap();
         println!("s18: seed {seed}: {:?}", report.violations);
         assert_holds(&report);
     }
