@@ -114,11 +114,15 @@ impl Sequencer {
 
     /// Where a ticket stands. Reads memory only; also notes that its owner has been seen.
     pub fn place(&self, queue: &Queue, pass: &PresentedTicket, now: Timestamp) -> Place {
-        match pass.place(queue, now) {
-            // Not by a clock that is wrong.
-            Place::Over(Ending::TimedOut) => pass.place(queue, self.store().vouched(now)),
-            place => place,
+        let place = pass.place(queue, now);
+        if matches!(place, Place::Over(Ending::TimedOut)) {
+            // Not by a clock that is ahead.
+            let vouched = self.store().vouched(now);
+            if vouched < now {
+                return pass.place(queue, vouched);
+            }
         }
+        place
     }
 
     /// The owner gives the ticket up; durable when this returns.

@@ -30,6 +30,7 @@ use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Reservation, Seat};
 use boxoffice_domain::time::Timestamp;
+use tokio::time::Instant;
 
 pub use beat::{Beat, Beats, OtherBeat, Present};
 pub use boxoffice_domain::command::{
@@ -336,6 +337,16 @@ impl Store {
             #[cfg(feature = "simulation")]
             Self::Distant(distant) => Some(distant.clock_check()),
         }
+    }
+
+    /// Compares the clock here, which says `now`, with that of the database. Returns the database's time;
+    /// `None` where it has no clock of its own.
+    pub async fn compare_clocks(&self, now: Timestamp) -> Result<Option<Timestamp>, Fault> {
+        let Some(check) = self.clock_check() else { return Ok(None) };
+        let began = Instant::now();
+        let database = self.database_now().await?;
+        check.note(now, began.elapsed(), database);
+        Ok(Some(database))
     }
 
     /// How many milliseconds to take from the clock here to have the time that the database vouches for.

@@ -372,16 +372,11 @@ const STORED_AHEAD_MAX: Duration = Duration::from_secs(60);
 /// Starts the service's clock, where what the store has seen agrees with it.
 async fn start_clock(store: &Store) -> Result<Clock, StartError> {
     let seen = store.clock().await?;
-    // Instances go by the database's clock. What one of them has seen does not bind the others.
-    let clock = Clock::start(if store.clock_check().is_some() { Timestamp(0) } else { seen });
-    let (now, whose) = match store.clock_check() {
-        Some(check) => {
-            let (asked, began) = (clock.now(), Instant::now());
-            let database = store.database_now().await?;
-            check.note(asked, began.elapsed(), database);
-            (database, "the database's")
-        }
-        None => (Clock::start(Timestamp(0)).now(), "this machine's"),
+    let clock = Clock::start(Timestamp(0));
+    let database = store.compare_clocks(clock.now()).await?;
+    let (now, whose) = match database {
+        Some(now) => (now, "the database's"),
+        None => (clock.now(), "this machine's"),
     };
     let ahead = seen.since(now);
     if ahead > STORED_AHEAD_MAX {
@@ -394,7 +389,8 @@ async fn start_clock(store: &Store) -> Result<Clock, StartError> {
             rfc3339(now),
         )));
     }
-    Ok(clock)
+    // Instances go by the database's clock. What one of them has seen does not bind the others.
+    Ok(if database.is_some() { clock } else { Clock::start(seen) })
 }
 
 /// A queue keeps its settings across restarts, because operators change them while it runs. Who

@@ -191,9 +191,6 @@ pub enum Refusal {
     Other,
 }
 
-/// A ticket, its queue, where it stands, and when.
-type Present = (PresentedTicket, Arc<Queue>, Place, Timestamp);
-
 impl Instance {
     /// Starts an instance; what it does in the background belongs to the process of the current task.
     ///
@@ -215,11 +212,7 @@ impl Instance {
         } = start;
         // As the service: what instances have seen binds none of them, and far ahead is refused.
         let clock = Clock::start(now, ahead_ms, Timestamp(0));
-        let (asked, began) = (clock.now(), tokio::time::Instant::now());
-        let database = store.database_now().await?;
-        if let Some(check) = store.clock_check() {
-            check.note(asked, began.elapsed(), database);
-        }
+        let database = store.compare_clocks(clock.now()).await?.unwrap_or(clock.now());
         if store.clock().await?.since(database) > STORED_AHEAD_MAX {
             return Err(Fault::Unavailable("the store has seen a time far ahead".into()));
         }
@@ -391,7 +384,7 @@ impl Instance {
         TicketId(id)
     }
 
-    fn present(&self, ticket: Ticket) -> Option<Present> {
+    fn present(&self, ticket: Ticket) -> Option<(PresentedTicket, Arc<Queue>, Place, Timestamp)> {
         let queue = self.queue()?;
         let (pass, now) = (PresentedTicket::from(ticket), self.clock.now());
         let place = self.sequencer.place(&queue, &pass, now);

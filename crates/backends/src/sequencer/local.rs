@@ -13,7 +13,6 @@ use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::aliases::Aliases;
 use super::joins::{Numbers, number_joins};
@@ -146,11 +145,7 @@ impl LocalSequencer {
 
     /// Compares the clock here with that of the database, where it has one.
     pub(super) async fn beat(&self, now: Timestamp) -> Result<(), Fault> {
-        let Some(check) = self.store.clock_check() else { return Ok(()) };
-        let began = Instant::now();
-        let database = self.store.database_now().await?;
-        check.note(now, began.elapsed(), database);
-        Ok(())
+        self.store.compare_clocks(now).await.map(|_| ())
     }
 
     pub(super) async fn tick(&self, now: Timestamp) -> Result<(), Fault> {

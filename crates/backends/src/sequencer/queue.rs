@@ -102,6 +102,8 @@ struct Suspect {
     at: Timestamp,
     max: u64,
     since: Instant,
+    /// When the store was last asked about it.
+    looked_at: Option<Instant>,
 }
 
 /// How an instance has heard that others have seen somebody.
@@ -119,6 +121,8 @@ pub(super) enum HeardFrom {
 const SUSPECTS_MAX: usize = 64;
 /// and for so long.
 const SUSPECT_MAX: Duration = Duration::from_secs(60);
+/// What others tell of in the store comes in beats: until the next one nothing new is known.
+const SUSPECT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the store has.
 struct Saved {
@@ -506,7 +510,8 @@ impl Queue {
                 if self.shared {
                     if work.suspects.len() < SUSPECTS_MAX {
                         let (line, since) = (work.line.clone(), Instant::now());
-                        work.suspects.push(Suspect { line, at: step.at, max, since });
+                        let looked_at = None;
+                        work.suspects.push(Suspect { line, at: step.at, max, since, looked_at });
                     }
                 } else {
                     self.bound_is_broken(max);
@@ -524,7 +529,8 @@ impl Queue {
 
     /// Whether the store is to be asked who was over when a step was made.
     pub(super) fn has_suspects(&self) -> bool {
-        !self.work.lock().suspects.is_empty()
+        let is_due = |at: Instant| at.elapsed() >= SUSPECT_INTERVAL;
+        self.work.lock().suspects.iter().any(|suspect| suspect.looked_at.is_none_or(is_due))
     }
 
     /// Looks at suspect steps again, with what the store knows and the others have told.
@@ -541,6 +547,7 @@ impl Queue {
             if active > bound + work.unconfirmed.len() {
                 self.bound_is_broken(suspect.max);
             } else if active > bound && suspect.since.elapsed() < SUSPECT_MAX {
+                suspect.looked_at = Some(Instant::now());
                 work.suspects.push(suspect);
             }
         }
@@ -609,8 +616,8 @@ impl Queue {
         add(&self.counters.joined, count);
     }
 
-    /// Marks who was seen here, forgets who is out of time, and notes who is there. Returns what the other
-    /// instances are to know.
+    /// Marks who was seen here, forgets who is out of time, unless the time is in doubt, and notes who is
+    /// there. Returns what the other instances are to know.
     pub(super) fn refresh(&self, in_doubt: bool, now: Timestamp) -> Refreshed {
         let mut work = self.work.lock();
         self.look(&mut work, &self.settings(), in_doubt, now)

@@ -130,9 +130,9 @@ fn joins_in(plan: &Plan, ms: u64) -> u64 {
     plan.crowd.iter().map(|group| group.count as u64 * ms / group.over_ms.max(ms)).sum()
 }
 
-/// How many numbers a pool has at the most.
-fn pool(plan: &Plan) -> u64 {
-    (joins_in(plan, RATE_MS) * POOL_MS / RATE_MS).max(POOL_MIN)
+/// How many numbers a pool has at the most, where at the most so many join in [`RATE_MS`].
+fn pool(rush: u64) -> u64 {
+    (rush * POOL_MS / RATE_MS).max(POOL_MIN)
 }
 
 impl InOrder {
@@ -146,7 +146,7 @@ impl InOrder {
         let allowed = match (loses_redis, loses_store) {
             (false, _) => 0,
             (true, false) => joins_in(plan, KNOWN_MS),
-            (true, true) => pool(plan),
+            (true, true) => pool(joins_in(plan, RATE_MS)),
         };
         Self { allowed, is_known: loses_redis && !loses_store, told: BTreeMap::new() }
     }
@@ -225,8 +225,7 @@ impl Checker for EmptyPlaces {
             Fact::Looked { watermark } if self.applies && !self.is_told => {
                 let empty = watermark.saturating_sub(self.given);
                 // The rate is a mean: a rush in its second half counts twice.
-                let pool = (self.rush * POOL_MS / RATE_MS).max(POOL_MIN);
-                if empty > 2 * pool + self.fans {
+                if empty > 2 * pool(self.rush) + self.fans {
                     self.is_told = true;
                     let how = format!("{empty} of {watermark}");
                     broken.push(Violation { rule: rules::EMPTY, at_us: now_us, how });

@@ -15,7 +15,7 @@ fn is_found(plan: &Plan, bug: Bug) -> bool {
     broken(&Plan { bug: Some(bug), ..plan.clone() }) && !broken(plan)
 }
 
-/// Those that show at once; `--bugs` plants all of them, and takes a quarter of an hour.
+/// Those that show at once; `--bugs` plants all of them, and takes far longer.
 #[test]
 fn mistakes_that_are_planted_are_found() {
     let scope = Scope { mode: Mode::Swarm, seconds: 60, clients: 200 };

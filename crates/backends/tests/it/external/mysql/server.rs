@@ -38,12 +38,12 @@ fn command(name: &str) -> Command {
 impl Server {
     /// Starts a server with an empty data directory.
     pub(crate) fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), String::new(), "")
+        Self::start_in(tempfile::tempdir().unwrap(), String::new(), false)
     }
 
     /// Starts a server that nobody drops: its shell takes the directory away.
     fn start_for_all() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), String::new(), "sleep 0.2; rm -rf")
+        Self::start_in(tempfile::tempdir().unwrap(), String::new(), true)
     }
 
     /// Starts a server with a certificate for 127.0.0.1; returns the authority that has signed it.
@@ -63,10 +63,10 @@ impl Server {
         assert!(made.success(), "openssl failed; is it installed?");
         let options = format!("--ssl-cert={at}/server.pem --ssl-key={at}/server.key");
         let authority = directory.path().join("ca.pem");
-        (Self::start_in(directory, options, ""), authority)
+        (Self::start_in(directory, options, false), authority)
     }
 
-    fn start_in(directory: TempDir, options: String, remove: &str) -> Self {
+    fn start_in(directory: TempDir, options: String, removed: bool) -> Self {
         let data = directory.path().join("data");
         let made = command("mariadb-install-db")
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
@@ -78,7 +78,7 @@ impl Server {
             .expect("mariadb-install-db is missing; scripts/tools mariadbd installs it");
         assert!(made.success(), "mariadb-install-db failed");
         let port = free_port();
-        let guard = run(&directory, port, &options, remove);
+        let guard = run(&directory, port, &options, removed);
         let server = Self { port, directory, guard, options };
         server.wait();
         server
@@ -101,7 +101,7 @@ impl Server {
 
     /// Starts it again on the same data.
     pub(crate) fn restart(&mut self) {
-        self.guard = run(&self.directory, self.port, &self.options, "");
+        self.guard = run(&self.directory, self.port, &self.options, false);
         self.wait();
     }
 
@@ -151,7 +151,7 @@ fn user_name() -> String {
     String::from_utf8(id.stdout).unwrap().trim().to_owned()
 }
 
-fn run(directory: &TempDir, port: u16, options: &str, remove: &str) -> Child {
+fn run(directory: &TempDir, port: u16, options: &str, removed: bool) -> Child {
     let at = directory.path().display();
     let server = format!(
         "exec mariadbd --no-defaults --user={} --datadir={at}/data --tmpdir={at} \
@@ -160,11 +160,12 @@ fn run(directory: &TempDir, port: u16, options: &str, remove: &str) -> Child {
          --lc-messages=en_US {options} 2>{at}/log",
         user_name()
     );
-    let remove = if remove.is_empty() { "true" } else { remove };
+    // A moment later, so that it writes nothing any more.
+    let remove = if removed { format!("sleep 0.2; rm -rf {at}") } else { "true".into() };
     // The read ends when we do, however we do.
     let script = format!(
         "exec 3<&0; ({server}) </dev/null & server=$!; \
-         (read -r _ <&3; kill -9 $server; kill -9 $(cat {at}/pid); {remove} {at}) 2>/dev/null & wait $server"
+         (read -r _ <&3; kill -9 $server; kill -9 $(cat {at}/pid); {remove}) 2>/dev/null & wait $server"
     );
     command("bash").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap()
 }
