@@ -257,8 +257,11 @@ impl Store {
                     ended += 1;
                 }
             }
-            left -= step;
-            if found < step || ended == before {
+            let ended_now = ended - before;
+            left -= ended_now;
+            // Of holds of one user some may have been under a lock for the others.
+            let is_all = found < step && ended_now == found;
+            if is_all || ended_now == 0 {
                 break;
             }
         }

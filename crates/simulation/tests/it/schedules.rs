@@ -381,3 +381,23 @@ fn s18_a_database_whose_clock_jumps_and_comes_back() {
         assert_holds(&report);
     }
 }
+
+/// A has Redis back before the store has heard of it, which gives numbers to B meanwhile: A goes on above
+/// them. Before, 12 were
+/// overtaken by 8 and more in one of the first three seeds.
+#[test]
+fn s19_numbers_from_the_store_while_a_has_redis_back() {
+    for seed in 0..10 {
+        let mut plan = Plan::calm(seed)
+            .lasts(40)
+            .breaks((5_000, 10_000), cut(Which::ALL, Peer::Redis, Fate::Refused))
+            .breaks((10_000, 30_000), cut(Which::but(A), Peer::Redis, Fate::Refused))
+            .joins(3, (1_000, 30_000), Some(A))
+            .joins(50, (9_900, 10_700), Some(B));
+        // A step of another would have A look into the store.
+        plan.queue.admit_per_second = 0.01;
+        let report = history(&plan);
+        println!("s19: {} overtaken", broken(&report, rules::OVERTAKEN));
+        assert_holds(&report);
+    }
+}

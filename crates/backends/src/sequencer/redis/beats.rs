@@ -73,6 +73,8 @@ struct Kept {
     lost_redis_at: Option<Timestamp>,
     /// Another has had Redis since, as of the last beat.
     is_elsewhere: bool,
+    /// It is known here what the store handed out itself before it heard that this instance has Redis.
+    knows_taken: bool,
     clock_reported: bool,
 }
 
@@ -185,6 +187,11 @@ impl Beats {
             }
             queue.has_heard(Instant::now());
         }
+        if kept.lost_redis_at.is_none() && !kept.knows_taken {
+            // From here on the store leaves it to the pool, which may have lower numbers.
+            self.mirror.reload(false).await?;
+            kept.knows_taken = true;
+        }
         Ok(())
     }
 
@@ -218,6 +225,7 @@ impl Beats {
         kept.told(beats.now);
         kept.lost_redis_at =
             if with_redis { None } else { Some(kept.lost_redis_at.unwrap_or(beats.now)) };
+        kept.knows_taken &= with_redis;
         if let Some(check) = self.store.clock_check() {
             check.note(now, began.elapsed(), beats.now);
             let fault = check.correction_ms().err();
