@@ -383,8 +383,7 @@ fn s18_a_database_whose_clock_jumps_and_comes_back() {
 }
 
 /// A has Redis back before the store has heard of it, which gives numbers to B meanwhile: A goes on above
-/// them. Before, 12 were
-/// overtaken by 8 and more in one of the first three seeds.
+/// them. Before, 12 of the third seed were overtaken.
 #[test]
 fn s19_numbers_from_the_store_while_a_has_redis_back() {
     for seed in 0..10 {
