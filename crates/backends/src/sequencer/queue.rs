@@ -106,6 +106,14 @@ struct Suspect {
     looked_at: Option<Instant>,
 }
 
+/// Before the store is asked for a queue: what is older than the answer.
+#[derive(Clone, Copy)]
+pub(super) struct Reading {
+    /// How often the settings had been changed here.
+    changes: u64,
+    began: Instant,
+}
+
 /// How an instance has heard that others have seen somebody.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeardFrom {
@@ -534,12 +542,17 @@ impl Queue {
     }
 
     /// Looks at suspect steps again, with what the store knows and the others have told.
-    fn clear_suspects(&self, work: &mut Work, settings: &QueueSettings) {
+    fn clear_suspects(&self, work: &mut Work, settings: &QueueSettings, reading: Reading) {
         // Until the others are heard again nobody can tell.
         if work.heard_at.is_none_or(|at| at.elapsed() > HEARD_MAX) {
             return;
         }
         for mut suspect in std::mem::take(&mut work.suspects) {
+            // Whoever planned the step may have known what the store did not have yet at this reading.
+            if suspect.since > reading.began {
+                work.suspects.push(suspect);
+                continue;
+            }
             work.line.finished().iter().for_each(|seq| suspect.line.finish(seq));
             work.line.left().iter().for_each(|seq| suspect.line.leave(seq));
             let active = suspect.line.active(settings, suspect.at);
@@ -719,20 +732,20 @@ impl Queue {
         true
     }
 
-    /// How often the settings were changed here, for [`Self::absorb`].
-    pub(super) fn changes(&self) -> u64 {
-        self.work.lock().changes
+    /// The store is about to be asked.
+    pub(super) fn begin_reading(&self) -> Reading {
+        Reading { changes: self.work.lock().changes, began: Instant::now() }
     }
 
-    /// Takes over what the store has of it. `changes` was counted before the store was asked: what it
-    /// says of the settings may be older than a change that was made here since, which stands then.
-    pub(super) fn absorb(&self, stored: StoredQueue, changes: u64) -> Result<(), Fault> {
+    /// Takes over what the store has of it. What it says of the settings may be older than a change that
+    /// was made here since the reading began, which stands then.
+    pub(super) fn absorb(&self, stored: StoredQueue, reading: Reading) -> Result<(), Fault> {
         let StoredQueue { name, settings, next, line, bucket, .. } = stored;
         let line = Line::restore(line)
             .ok_or_else(|| Fault::Corrupt(format!("the stored counters of queue {name}")))?;
         let mut work = self.work.lock();
         let old_settings = self.settings();
-        let known = work.changes != changes || planted(Bug::SettingsUnheard);
+        let known = work.changes != reading.changes || planted(Bug::SettingsUnheard);
         let settings = if known { old_settings.clone() } else { settings };
         if old_settings != settings {
             work.bucket = Bucket::default();
@@ -751,7 +764,7 @@ impl Queue {
         if old_settings != settings {
             self.follow(&mut work, &settings);
         }
-        self.clear_suspects(&mut work, &settings);
+        self.clear_suspects(&mut work, &settings, reading);
         Ok(())
     }
 
@@ -981,7 +994,7 @@ mod tests {
             queue.has_heard(Instant::now());
             let mut stored = begin.clone();
             stored.line.steps = queue.work.lock().line.steps();
-            assert!(queue.absorb(stored, queue.changes()).is_ok());
+            assert!(queue.absorb(stored, queue.begin_reading()).is_ok());
         };
         tell(200);
         assert!(queue.advanced(&step(1, 4, 3_000), false));
@@ -994,6 +1007,42 @@ mod tests {
         assert_eq!(broken_where_the_store_tells(200), 1, "all knew that they were there");
         assert_eq!(broken_where_the_store_tells(4_000), 0, "the room was given away before that");
         assert_eq!(broken_where_the_store_tells(0), 0, "nobody knows who knew");
+    }
+
+    #[test]
+    fn what_was_read_before_a_step_does_not_judge_it() {
+        let mut begin = stored(0);
+        begin.settings.max_active = Some(2);
+        let queue = queue(begin.clone());
+        let step = |steps, upto| Advance {
+            queue: begin.name.clone(),
+            steps,
+            serving: upto - 2,
+            step: Step {
+                upto,
+                at: Timestamp(0),
+                passed: RoaringTreemap::new(),
+                returned: RoaringTreemap::new(),
+            },
+            bucket: Bucket::default(),
+        };
+        let tell = |reading, left: &[u64]| {
+            queue.has_heard(Instant::now());
+            let mut stored = begin.clone();
+            stored.line.steps = queue.work.lock().line.steps();
+            stored.line.left = left.iter().copied().collect();
+            assert!(queue.absorb(stored, reading).is_ok());
+            queue.counters().bound_broken.load(Ordering::Relaxed)
+        };
+        assert!(queue.advanced(&step(0, 2), false));
+        let earlier = queue.begin_reading();
+        // Whoever planned this knew that the first two had left.
+        assert!(queue.advanced(&step(1, 4), false));
+        assert_eq!(tell(earlier, &[]), 0);
+        assert_eq!(tell(queue.begin_reading(), &[1, 2]), 0);
+        assert!(!queue.has_suspects());
+        assert!(queue.advanced(&step(2, 6), false));
+        assert_eq!(tell(queue.begin_reading(), &[1, 2]), 1, "of these nobody has left");
     }
 
     /// Everybody who joins is admitted at once, so that a counter that is read too early is too low
@@ -1052,12 +1101,12 @@ mod tests {
     fn what_was_read_before_a_change_does_not_undo_it() {
         let queue = queue(stored(0));
         let read = stored(0);
-        let before = queue.changes();
+        let before = queue.begin_reading();
         let paused = queue.configure(QueueSettings { paused: true, ..queue.settings() });
         assert!(queue.absorb(read.clone(), before).is_ok());
         assert_eq!(queue.settings(), paused);
         // What was read since is as new, or newer: another instance may have ended the pause.
-        assert!(queue.absorb(read, queue.changes()).is_ok());
+        assert!(queue.absorb(read, queue.begin_reading()).is_ok());
         assert!(!queue.settings().paused);
     }
 

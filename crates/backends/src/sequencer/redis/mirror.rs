@@ -20,7 +20,7 @@ use crate::Fault;
 use crate::sequencer::aliases::Aliases;
 use crate::sequencer::joins::number_joins;
 use crate::sequencer::news::{News, Untold};
-use crate::sequencer::queue::{HeardFrom, Queue};
+use crate::sequencer::queue::{HeardFrom, Queue, Reading};
 use crate::store::{Store, StoredQueue};
 
 /// What the mirrors may lack, and the store has.
@@ -84,13 +84,13 @@ impl Mirror {
     pub(super) async fn reload(&self, numbers: bool) -> Result<(), Fault> {
         self.stats().reloads.fetch_add(1, Ordering::Relaxed);
         let members = self.members.all();
-        let changes: HashMap<&QueueName, u64> =
-            members.iter().map(|(name, member)| (name, member.queue.changes())).collect();
+        let readings: HashMap<&QueueName, Reading> =
+            members.iter().map(|(name, member)| (name, member.queue.begin_reading())).collect();
         for mut stored in in_time(READ_TIMEOUT, self.store.queues()).await? {
             stored.settings.active_ttl = self.active_ttl;
             stored.settings.claim_window = self.claim_window;
-            let (Some(member), Some(changes)) =
-                (members.get(&stored.name), changes.get(&stored.name))
+            let (Some(member), Some(reading)) =
+                (members.get(&stored.name), readings.get(&stored.name))
             else {
                 self.start(stored)?;
                 continue;
@@ -98,7 +98,7 @@ impl Mirror {
             if numbers {
                 member.queue.learn_next(stored.watermark);
             }
-            member.queue.absorb(stored, *changes)?;
+            member.queue.absorb(stored, *reading)?;
         }
         Ok(())
     }
