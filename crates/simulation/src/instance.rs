@@ -315,9 +315,14 @@ impl Instance {
         let _ = self.sequencer.close(self.clock.now()).await;
     }
 
+    /// Whether it takes connections: one that ends has closed its listener first of all.
+    pub fn listens(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed)
+    }
+
     /// Whether a balancer should send it anything.
     pub fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed)
+        self.listens()
             && !self.store.tasks().any_lost()
             && !self.sequencer.are_joins_elsewhere()
             && self.store.clock_correction_ms().is_ok()

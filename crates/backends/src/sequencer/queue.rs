@@ -196,6 +196,8 @@ impl Queue {
         let line = Line::restore(line)
             .filter(|line| line.serving() <= watermark)
             .ok_or_else(|| Fault::Corrupt(format!("the stored counters of queue {name}")))?;
+        // Whether those who were seen before this instance came were seen in time, is not stored.
+        let late = if shared { line.claimed().clone() } else { RoaringTreemap::new() };
         Ok(Self {
             name,
             shared,
@@ -215,7 +217,7 @@ impl Queue {
                 suspects: Vec::new(),
                 looked_at: Timestamp::default(),
                 heard_at: None,
-                late: RoaringTreemap::new(),
+                late,
                 unconfirmed: RoaringTreemap::new(),
                 saved,
                 joined_before: 0,

@@ -18,8 +18,8 @@ use super::numbers::{REDIS_AHEAD_MS, REDIS_SEEN_MS};
 pub struct Beat {
     /// Its name.
     pub instance: String,
-    /// Whether it takes part. One that ends says so, and is forgotten.
-    pub is_member: bool,
+    /// Whether it ends. The others hear whose polls it has answered, and wait for nothing more.
+    pub is_last: bool,
     /// Whether Redis answers it.
     pub with_redis: bool,
     /// The ids of its ticket keys; the first one signs.
@@ -48,7 +48,9 @@ pub struct OtherBeat {
     pub instance: String,
     /// The database's time when it told it.
     pub at: Timestamp,
-    /// The database's time when it had Redis last; 0 for never.
+    /// Whether that was its last beat.
+    pub has_ended: bool,
+    /// The database's time when it had Redis last; 0 for never, and where it has ended.
     pub redis_at: Timestamp,
     /// See [`Beat`].
     pub ticket_keys: String,
@@ -103,13 +105,21 @@ impl Instances {
     pub(super) fn beat(&mut self, beat: Beat, now: Timestamp) -> Beats {
         let before = self.0.remove(&beat.instance).map(|row| row.redis_at).unwrap_or_default();
         let others = self.0.values().cloned().collect();
-        if beat.is_member {
-            let Beat { instance, ticket_keys, present, claimed, since, .. } = beat;
-            let redis_at = if beat.with_redis { now } else { before };
-            let at = now;
-            let row = OtherBeat { instance, at, redis_at, ticket_keys, present, claimed, since };
-            self.0.insert(row.instance.clone(), row);
-        }
+        let row = OtherBeat {
+            instance: beat.instance,
+            at: now,
+            has_ended: beat.is_last,
+            redis_at: match (beat.is_last, beat.with_redis) {
+                (true, _) => Timestamp::default(),
+                (false, true) => now,
+                (false, false) => before,
+            },
+            ticket_keys: beat.ticket_keys,
+            present: beat.present,
+            claimed: beat.claimed,
+            since: beat.since,
+        };
+        self.0.insert(row.instance.clone(), row);
         self.0.retain(|_, row| now.0.saturating_sub(row.at.0) < FORGOTTEN_MS);
         Beats { now, others }
     }

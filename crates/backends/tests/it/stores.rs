@@ -134,7 +134,7 @@ mod time {
         let (stores, _guard) = stores(&clock).await;
         let beat = |with_redis| Beat {
             instance: "a".into(),
-            is_member: true,
+            is_last: false,
             with_redis,
             ticket_keys: String::new(),
             present: Present::default(),
@@ -161,8 +161,7 @@ mod time {
     async fn an_instance_that_is_silent_for_ten_minutes_is_forgotten() {
         let clock = Clock::default();
         let (stores, _guard) = stores(&clock).await;
-        let beat =
-            |instance: &str| Beat { instance: instance.into(), is_member: true, ..Beat::default() };
+        let beat = |instance: &str| Beat { instance: instance.into(), ..Beat::default() };
         for store in &stores {
             clock.set(0);
             store.beat(beat("a")).await.unwrap();

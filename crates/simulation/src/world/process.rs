@@ -181,7 +181,8 @@ impl World {
         let process = &mut self.processes[request.instance];
         request.arrived = true;
         request.life = process.life;
-        let Some((gate, instance)) = process.gate.as_ref().zip(process.instance.clone()) else {
+        let listening = process.instance.clone().filter(|instance| instance.listens());
+        let Some((gate, instance)) = process.gate.as_ref().zip(listening) else {
             self.soon(Duration::from_micros(300), Event::ResponseArrives(number, Told::Broken));
             return;
         };

@@ -121,14 +121,16 @@ impl Beats {
     /// does not have.
     pub(super) async fn open(&self, now: Timestamp) -> Result<(), Fault> {
         let mut kept = self.kept.lock().await;
-        let beats = self.tell(now, true, &mut kept).await?;
-        let there = |other: &&OtherBeat| beats.now.0.saturating_sub(other.at.0) <= SILENT_MS;
+        let beats = self.tell(now, false, &mut kept).await?;
+        let there = |other: &&OtherBeat| {
+            !other.has_ended && beats.now.0.saturating_sub(other.at.0) <= SILENT_MS
+        };
         let ours = &self.protocol.options().ticket_keys;
         let mut others = beats.others.iter().filter(there);
         let compared = others.try_for_each(|other| compare_keys(ours, &other.ticket_keys));
         if compared.is_err() {
             // It does not start, so nobody who does is to be compared with it.
-            self.tell(now, false, &mut kept).await?;
+            self.tell(now, true, &mut kept).await?;
         }
         compared
     }
@@ -136,15 +138,10 @@ impl Beats {
     /// One beat.
     pub(super) async fn beat(&self, now: Timestamp) -> Result<(), Fault> {
         let mut kept = self.kept.lock().await;
-        for queue in self.mirror.queues() {
-            let (polled, claimed) = queue.take_seen();
-            let by_queue = |seqs| ByQueue::from([(queue.name().clone(), seqs)]);
-            let (polled, claimed) = (by_queue(polled), by_queue(claimed));
-            kept.untold.add(&Seen { polled, claimed });
-        }
+        self.collect(&mut kept);
         let new = kept.untold.claimed.clone();
         let began = Instant::now();
-        let beats = self.tell(now, true, &mut kept).await?;
+        let beats = self.tell(now, false, &mut kept).await?;
         let now = now.plus(began.elapsed());
         let now = self.store.vouched(now);
         let (mut unheard, mut with_redis) = (false, false);
@@ -161,7 +158,12 @@ impl Beats {
                 kept.heard.remove(&other.instance);
                 continue;
             }
-            unheard |= kept.hear(other, silent_ms);
+            let heard = kept.heard.get(&other.instance).copied();
+            let is_old = heard.is_none() && silent_ms > SILENT_MS;
+            if other.has_ended && (heard == Some(other.at) || is_old) {
+                continue;
+            }
+            unheard |= kept.hear(other, if other.has_ended { 0 } else { silent_ms });
             for (queue, seqs) in &other.present.0 {
                 if let Some(member) = self.mirror.members.get(queue.as_str()) {
                     member.queue.hear_polled(seqs, now);
@@ -195,15 +197,28 @@ impl Beats {
         Ok(())
     }
 
-    /// The last beat: the others need not wait for this instance.
+    /// The last beat: whose polls were answered until the end, and that the others need not wait for
+    /// this instance.
     pub(super) async fn close(&self, now: Timestamp) -> Result<(), Fault> {
-        self.tell(now, false, &mut *self.kept.lock().await).await.map(|_| ())
+        let mut kept = self.kept.lock().await;
+        self.collect(&mut kept);
+        self.tell(now, true, &mut kept).await.map(|_| ())
+    }
+
+    /// Adds who was seen since the last beat to what is to be told.
+    fn collect(&self, kept: &mut Kept) {
+        for queue in self.mirror.queues() {
+            let (polled, claimed) = queue.take_seen();
+            let by_queue = |seqs| ByQueue::from([(queue.name().clone(), seqs)]);
+            let (polled, claimed) = (by_queue(polled), by_queue(claimed));
+            kept.untold.add(&Seen { polled, claimed });
+        }
     }
 
     async fn tell(
         &self,
         now: Timestamp,
-        is_member: bool,
+        is_last: bool,
         kept: &mut Kept,
     ) -> Result<store::Beats, Fault> {
         let options = self.protocol.options();
@@ -213,7 +228,7 @@ impl Beats {
         let with_redis = self.protocol.stats().is_up();
         let beat = Beat {
             instance: options.instance.clone(),
-            is_member,
+            is_last,
             with_redis,
             ticket_keys: options.ticket_keys.join(" "),
             present: numbers(seen.polled),
@@ -302,6 +317,7 @@ mod tests {
         let other = |at, since| OtherBeat {
             instance: "b".into(),
             at: Timestamp(at),
+            has_ended: false,
             redis_at: Timestamp(0),
             ticket_keys: String::new(),
             present: Present::default(),

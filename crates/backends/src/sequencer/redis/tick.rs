@@ -128,20 +128,8 @@ impl Ticker {
         // others are heard all the same, and who polls here is seen.
         self.may_admit = self.store.clock_correction_ms().map(|_| ());
         let now = self.store.vouched(now);
-        let queues = self.mirror.queues();
-        for queue in &queues {
-            let Refreshed { claimed, late, returned } = queue.refresh(self.may_admit.is_err(), now);
-            for (seqs, news) in [
-                (claimed, News::Claimed as fn(_, _) -> _),
-                (late, News::ClaimedLate),
-                (returned, News::Returned),
-            ] {
-                if !seqs.is_empty() {
-                    self.mirror.tell(news(queue.name().clone(), seqs));
-                }
-            }
-        }
-        self.mirror.aliases.tidy(&queues, now);
+        self.look_who_polled(now);
+        self.mirror.aliases.tidy(&self.mirror.queues(), now);
         let protocol = self.protocol.clone();
         protocol.link().redial();
         if !protocol.link().is_connected() {
@@ -166,6 +154,22 @@ impl Ticker {
         }
         protocol.link().is_back();
         Ok(())
+    }
+
+    /// Takes in who has polled here since the last tick, and has the others told.
+    fn look_who_polled(&self, now: Timestamp) {
+        for queue in self.mirror.queues() {
+            let Refreshed { claimed, late, returned } = queue.refresh(self.may_admit.is_err(), now);
+            for (seqs, news) in [
+                (claimed, News::Claimed as fn(_, _) -> _),
+                (late, News::ClaimedLate),
+                (returned, News::Returned),
+            ] {
+                if !seqs.is_empty() {
+                    self.mirror.tell(news(queue.name().clone(), seqs));
+                }
+            }
+        }
     }
 
     /// For how long to ask for the turn, as the script wants it.
@@ -230,6 +234,7 @@ impl Ticker {
         self.mode = self.mode.after(Event::Closed);
         // What is stored last is what everybody who starts is held against.
         let now = self.store.vouched(now);
+        self.look_who_polled(now);
         if self.protocol.link().is_connected() {
             // Without Redis the others read it from the store.
             let _ = self.exchange(0, now).await;

@@ -235,7 +235,7 @@ const V3: &[&str] = &[
      at BIGINT NOT NULL, PRIMARY KEY (queue, seq), KEY readmitted_by_age (queue, at)) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS instance (name VARCHAR(64) NOT NULL PRIMARY KEY, \
-     at BIGINT NOT NULL, since BIGINT NOT NULL, redis_at BIGINT NOT NULL, \
+     at BIGINT NOT NULL, since BIGINT NOT NULL, ended BOOLEAN NOT NULL, redis_at BIGINT NOT NULL, \
      ticket_keys VARCHAR(1000) NOT NULL, present LONGBLOB NOT NULL, claimed LONGBLOB NOT NULL) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
 ];

@@ -321,22 +321,21 @@ impl Operation for TellBeat {
         let Self(beat) = self;
         let name = || Value::from(beat.instance.as_str());
         let now = load::number(&mut tx.lease, sql::NOW).await?;
-        if beat.is_member {
-            let bytes = |numbers: &Present| {
-                numbers.to_bytes().map_err(|error| Failure::Corrupt(error.to_string()))
-            };
-            let values = vec![
-                name(),
-                now.into(),
-                beat.since.0.into(),
-                if beat.with_redis { now } else { 0 }.into(),
-                beat.ticket_keys.as_str().into(),
-                bytes(&beat.present)?.into(),
-                bytes(&beat.claimed)?.into(),
-            ];
-            tx.lease.exec(sql::INSTANCE_BEAT, values).await?;
-        } else {
-            tx.lease.exec(sql::INSTANCE_ENDS, vec![name()]).await?;
+        let bytes = |numbers: &Present| {
+            numbers.to_bytes().map_err(|error| Failure::Corrupt(error.to_string()))
+        };
+        let values = vec![
+            name(),
+            now.into(),
+            beat.since.0.into(),
+            beat.is_last.into(),
+            if beat.with_redis && !beat.is_last { now } else { 0 }.into(),
+            beat.ticket_keys.as_str().into(),
+            bytes(&beat.present)?.into(),
+            bytes(&beat.claimed)?.into(),
+        ];
+        tx.lease.exec(sql::INSTANCE_BEAT, values).await?;
+        if beat.is_last {
             tx.lease.exec(sql::INSTANCES_FORGET, vec![(now - FORGOTTEN_MS).into()]).await?;
         }
         let forgotten = Value::from(now - FORGOTTEN_MS);
@@ -352,10 +351,11 @@ impl Operation for TellBeat {
                 instance: take(row, 0)?,
                 at: Timestamp(take(row, 1)?),
                 since: Timestamp(take(row, 2)?),
-                redis_at: Timestamp(take(row, 3)?),
-                ticket_keys: take(row, 4)?,
-                present: numbers(take(row, 5)?)?,
-                claimed: numbers(take(row, 6)?)?,
+                has_ended: take(row, 3)?,
+                redis_at: Timestamp(take(row, 4)?),
+                ticket_keys: take(row, 5)?,
+                present: numbers(take(row, 6)?)?,
+                claimed: numbers(take(row, 7)?)?,
             });
         }
         Ok(Done::Commit(Beats { now: Timestamp(now), others }))

@@ -469,7 +469,7 @@ pub(crate) async fn numbers_granted_and_taken_at_once_are_disjoint(subject: Subj
 fn beat(instance: &str, with_redis: bool) -> Beat {
     Beat {
         instance: instance.into(),
-        is_member: true,
+        is_last: false,
         with_redis,
         ticket_keys: format!("key of {instance}"),
         present: Present::default(),
@@ -508,7 +508,7 @@ pub(crate) async fn no_numbers_are_taken_while_an_instance_has_redis(
     // One that has ended has no Redis any more.
     store.beat(beat("b", true)).await.unwrap();
     assert_eq!(store.take_numbers(main_queue(), 1).await, Ok(Taken::Elsewhere));
-    store.beat(Beat { is_member: false, ..beat("b", true) }).await.unwrap();
+    store.beat(Beat { is_last: true, ..beat("b", true) }).await.unwrap();
     assert_eq!(store.take_numbers(main_queue(), 1).await, Ok(Taken::From(3)));
     assert_clean(&store, START).await;
 }
@@ -548,15 +548,20 @@ pub(crate) async fn instances_hear_each_other(Subject { store, .. }: Subject) {
     assert_eq!(heard(&fifth, "b").unwrap().present, present(&[3]));
     assert_eq!(fifth.others.len(), 2);
 
-    // One that ends is heard of no more, and hears the others for the last time.
-    let last = store.beat(Beat { is_member: false, ..beat("a", true) }).await.unwrap();
+    // One that ends tells for the last time whom it has seen, and hears the others.
+    let last = Beat { is_last: true, present: present(&[9]), ..beat("a", true) };
+    let last = store.beat(last).await.unwrap();
     assert_eq!(last.others.len(), 2);
     let sixth = store.beat(beat("c", false)).await.unwrap();
-    assert!(heard(&sixth, "a").is_none() && heard(&sixth, "b").is_some(), "{sixth:?}");
+    let a = heard(&sixth, "a").unwrap();
+    assert_eq!((a.has_ended, a.at, a.redis_at), (true, last.now, Timestamp(0)));
+    assert_eq!(a.present, present(&[9]));
+    assert!(!heard(&sixth, "b").unwrap().has_ended);
     // Should it come again, it has never had Redis.
     store.beat(beat("a", false)).await.unwrap();
     let seventh = store.beat(beat("c", false)).await.unwrap();
-    assert_eq!(heard(&seventh, "a").unwrap().redis_at, Timestamp(0));
+    let a = heard(&seventh, "a").unwrap();
+    assert_eq!((a.has_ended, a.redis_at), (false, Timestamp(0)));
     assert_clean(&store, START).await;
 }
 
