@@ -110,7 +110,7 @@ pub(super) async fn queues(_: Admin, State(app): State<AppState>) -> Response {
 /// How a queue shall admit. What is left out stays as it is, or as the configuration says for a
 /// new queue.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct QueueChange {
     /// Admissions a second; above 0.
     #[schema(example = 300.0)]
@@ -127,14 +127,23 @@ pub(super) struct QueueChange {
 
 /// A queue to be made.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct NewQueue {
     /// Its name: 1 to 40 of `a-z`, `0-9`, `-` and `_`.
     #[schema(example = "vip", pattern = "^[a-z0-9_-]{1,40}$")]
     queue: String,
-    /// How it admits.
-    #[serde(flatten)]
-    settings: QueueChange,
+    // The fields of a change; serde cannot tell unknown fields from those of a struct within.
+    /// Admissions a second; above 0.
+    #[schema(example = 300.0)]
+    admit_per_second: Option<f64>,
+    /// How many may be active; null for no bound.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<u64>, example = 5000)]
+    max_active: Option<Option<Whole<u64>>>,
+    /// When it opens; null for at once.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    opens_at: Option<Option<String>>,
 }
 
 impl QueueChange {
@@ -168,8 +177,9 @@ pub(super) async fn create_queue(
 ) -> Result<Response, Problem> {
     let name = QueueName::new(&new.queue)
         .ok_or_else(|| invalid("queue must be 1 to 40 of a-z, 0-9, - and _"))?;
+    let NewQueue { admit_per_second, max_active, opens_at, .. } = new;
     let mut settings = queue_settings(&app.config);
-    new.settings.checked()?.apply(&mut settings);
+    QueueChange { admit_per_second, max_active, opens_at }.checked()?.apply(&mut settings);
     if !app.sequencer.create(name.clone(), settings).await.map_err(|cause| fault(&cause))? {
         return Err(Problem::new(ErrorCode::AlreadyExists).detail("this queue exists"));
     }
@@ -224,7 +234,7 @@ pub(super) async fn resume(
 
 /// Opaque tokens to be issued.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TokenIssue {
     /// How many.
     #[schema(minimum = 1, maximum = 100_000, example = 300, value_type = u32)]
@@ -341,7 +351,7 @@ pub(super) async fn issue_tokens(
 
 /// A concert to be made.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ConcertRequest {
     /// Its name.
     #[schema(min_length = 1, max_length = 200)]
@@ -402,7 +412,7 @@ pub(super) async fn create_concert(
 
 /// A session to be made, with its first seats.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct SessionRequest {
     /// When it begins.
     #[schema(format = DateTime)]
@@ -463,7 +473,7 @@ pub(super) async fn create_session(
 
 /// Seats to be added.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct SeatsRequest {
     /// How many.
     #[schema(minimum = 1, maximum = 200_000, value_type = u32)]

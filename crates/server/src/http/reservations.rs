@@ -26,7 +26,7 @@ use crate::metrics::{Outcome, OutcomeLabel};
 
 /// Seats to hold.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ReserveRequest {
     /// Who reserves; the ticket's user.
     #[schema(schema_with = super::schema::id)]
