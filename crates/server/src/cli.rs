@@ -9,9 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use boxoffice_backends::Error;
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
-use boxoffice_backends::store::{Beat, MysqlStore, OtherBeat, SqliteStore, sqlite_backup};
+use boxoffice_backends::store::{
+    Act, ActRejected, Beat, MysqlStore, Note, OtherBeat, Role, SqliteStore, StoredOperator,
+    sqlite_backup,
+};
 use boxoffice_domain::ids::UserId;
 use boxoffice_domain::time::Timestamp;
 use clap::builder::TypedValueParser;
@@ -25,7 +29,8 @@ use crate::audit::AuditReport;
 use crate::config::{Config, LoadOptions, Loaded, StoreKind, flag_help, keys_text};
 use crate::consume::{self, Consumption, Destination, Sums};
 use crate::http::extract::{Whole, WireId};
-use crate::http::{IssuedTokens, TokenIssue};
+use crate::http::{IssuedTokens, ListedOperator, OperatorCreated, OperatorList, TokenIssue};
+use crate::operators;
 use crate::service::{Opening, Service, StartError, address_file, admin_token_file, open_store};
 use crate::telemetry;
 
@@ -47,6 +52,7 @@ Examples:
   boxoffice serve --listen 0.0.0.0:80 --data-dir /var/lib/boxoffice
   boxoffice queue set --admit-per-second 500         while it runs; the queue keeps it
   boxoffice token issue --count 300 --activated      queue_token_1 to queue_token_300, let in
+  boxoffice operator add --name desk-1 --role viewer  prints a token, this once
   boxoffice audit                                    check the invariants, live or at rest
   boxoffice consume --from-beginning                 the events that Kafka has
   boxoffice config show                              every setting, and where it came from
@@ -86,6 +92,9 @@ enum Command {
     /// Look at queues, pause, resume and re-rate them
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Add, list and remove those who may use the admin API, on the running service or on the store at rest
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Check the numbered invariants, on the running service or on the store at rest
     Audit(AuditArgs),
     /// Bring the store to this binary's schema version
@@ -186,6 +195,29 @@ enum QueueCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum OperatorCommand {
+    /// Add an operator and print their token, this once
+    Add {
+        /// What the log will call them: 1 to 40 of a-z, 0-9, - and _
+        #[arg(long)]
+        name: String,
+        /// viewer reads; operator also changes queues; admin does everything; cashier charges points only
+        #[arg(long, value_parser = ["viewer", "operator", "admin", "cashier"])]
+        role: String,
+    },
+    /// Show all operators
+    List,
+    /// Take an operator's token away
+    Remove {
+        /// Their name
+        #[arg(required_unless_present = "named")]
+        name: Option<String>,
+        #[arg(long = "name", hide = true, conflicts_with = "name")]
+        named: Option<String>,
+    },
+}
+
 #[derive(Args)]
 struct AuditArgs {
     /// Print the report as JSON
@@ -283,6 +315,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Serve(_) => serve(load()?.config),
         Command::Token(TokenCommand::Issue(args)) => issue(&load()?.config, args),
         Command::Queue(command) => queue(&load()?.config, command),
+        Command::Operator(command) => operator(&load()?.config, command),
         Command::Audit(args) => audit(&load()?.config, &args),
         Command::Migrate => migrate(&load()?.config),
         Command::Clock(ClockCommand::SetBack) => set_clock_back(&load()?.config),
@@ -464,12 +497,131 @@ impl Remote {
         )
     }
 
+    fn delete(&self, path: &str) -> Result<(), Failure> {
+        let request = self.agent.delete(format!("{}{path}", self.base));
+        let result = request.header("Authorization", format!("Bearer {}", self.token)).call();
+        match result {
+            Ok(response) if response.status() == 204 => Ok(()),
+            other => self.answer::<serde_json::Value>(other).map(|_| ()),
+        }
+    }
+
     fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         let request = self.agent.patch(format!("{}{path}", self.base));
         self.answer(
             request.header("Authorization", format!("Bearer {}", self.token)).send_json(body),
         )
     }
+}
+
+// ---- operators ----
+
+fn operator(config: &Config, command: OperatorCommand) -> Result<ExitCode, Failure> {
+    let remote = if is_serving(config) { Some(Remote::new(config)?) } else { None };
+    match command {
+        OperatorCommand::Add { name, role } => {
+            let token = match remote {
+                Some(remote) => add_operator(&remote, &name, &role)?,
+                None => add_operator_at_rest(config, &name, &role)?,
+            };
+            eprintln!("{name} is {role}. This is their token; it cannot be shown again:");
+            print_piped(&format!("{token}\n"));
+        }
+        OperatorCommand::List => {
+            let operators: Vec<(String, String, String)> = match remote {
+                Some(remote) => {
+                    let OperatorList { operators } = remote.get("/admin/v1/operators")?;
+                    let listed = |it: ListedOperator| {
+                        (it.name, Role::from(it.role).to_string(), it.created_at)
+                    };
+                    operators.into_iter().map(listed).collect()
+                }
+                None => operators_at_rest(config)?,
+            };
+            let lines = operators
+                .iter()
+                .map(|(name, role, since)| format!("{name:<40} {role:<8} since {since}\n"));
+            print_piped(&lines.collect::<String>());
+        }
+        OperatorCommand::Remove { name, named } => {
+            let name = name.or(named).unwrap_or_default();
+            match remote {
+                Some(remote) => remote.delete(&format!("/admin/v1/operators/{name}"))?,
+                None => {
+                    act_at_rest(config, "remove_operator", Act::RemoveOperator(name.clone()))?;
+                }
+            }
+            println!("{name} is no operator any more");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn add_operator(remote: &Remote, name: &str, role: &str) -> Result<String, Failure> {
+    let body = serde_json::json!({"name": name, "role": role});
+    let created: OperatorCreated = remote.post("/admin/v1/operators", &body)?;
+    created.token.ok_or_else(|| "the service did not tell the token".to_owned())
+}
+
+fn add_operator_at_rest(config: &Config, name: &str, role: &str) -> Result<String, Failure> {
+    if !operators::is_name(name) {
+        return Err(
+            "a name is 1 to 40 of a-z, 0-9, - and _, and neither admin nor command-line".to_owned()
+        );
+    }
+    let role = Role::parse(role).ok_or_else(|| format!("there is no role {role}"))?;
+    let token = operators::new_token();
+    let new = StoredOperator {
+        name: name.to_owned(),
+        role,
+        digest: operators::digest(&token),
+        created_at: wall_clock(),
+    };
+    act_at_rest(config, "add_operator", Act::AddOperator(new))?;
+    Ok(token)
+}
+
+fn operators_at_rest(config: &Config) -> Result<Vec<(String, String, String)>, Failure> {
+    must_exist(config)?;
+    let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
+    runtime(config)?.block_on(async {
+        let (store, _) = open_store(config, None, Opening::Look).await.map_err(text)?;
+        let operators = store.operators().await.map_err(text)?;
+        store.close().await;
+        let listed = |it: StoredOperator| (it.name, it.role.to_string(), rfc3339(it.created_at));
+        Ok(operators.into_iter().map(listed).collect())
+    })
+}
+
+/// Changes the store where no service runs on it, and has it in the log.
+fn act_at_rest(config: &Config, operation: &'static str, act: Act) -> Result<(), Failure> {
+    must_exist(config)?;
+    let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
+    runtime(config)?.block_on(async {
+        let (store, _) = open_store(config, None, Opening::Serve).await.map_err(text)?;
+        let note = Note {
+            at: store.clock().await.map_err(text)?.max(wall_clock()),
+            who: operators::COMMAND_LINE.to_owned(),
+            role: Role::Admin,
+            origin: "local".to_owned(),
+            operation,
+            key: None,
+            answer: Arc::new(|_| String::new()),
+        };
+        let acted = store.act(act, note).await;
+        store.close().await;
+        match acted {
+            Ok(_) => Ok(()),
+            Err(Error::Fault(fault)) => Err(text(fault)),
+            Err(Error::Rejected(ActRejected::Exists)) => {
+                Err("there is an operator of this name; remove them first".to_owned())
+            }
+            Err(Error::Rejected(ActRejected::NoSuchOperator)) => {
+                Err("there is no operator of this name".to_owned())
+            }
+            Err(Error::Rejected(other)) => Err(format!("refused: {other:?}")),
+        }
+    })
 }
 
 /// What one call of the admin API may ask for; more are asked for in parts.

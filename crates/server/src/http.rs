@@ -4,6 +4,7 @@
 //! found and how it refuses stands in one list, `crate::endpoints`. Rules are in
 //! `boxoffice-domain`, what is stored in `boxoffice-backends`.
 
+mod access;
 mod admin;
 mod auth;
 mod client;
@@ -16,7 +17,9 @@ mod idempotency;
 pub mod listener;
 pub mod observe;
 pub mod openapi;
+mod operators;
 mod ops;
+mod page;
 mod payments;
 mod points;
 pub mod problem;
@@ -32,4 +35,5 @@ mod state;
 
 pub use admin::{IssuedTokens, TokenIssue};
 pub use front::Front;
+pub use operators::{ListedOperator, NewOperator, OperatorCreated, OperatorList, RoleName};
 pub use state::HttpState;

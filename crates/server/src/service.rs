@@ -32,6 +32,7 @@ use crate::demo;
 use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
 use crate::http::{Front, HttpState};
 use crate::metrics::Metrics;
+use crate::operators::Operators;
 use crate::tickets::{SigningKeys, key_id};
 use crate::workers::Workers;
 
@@ -236,7 +237,7 @@ impl Service {
                 config.events_path().display()
             )));
         }
-        let admin_token = admin_token(&config)?;
+        let operators = Operators::open(&admin_token(&config)?, &store).await?;
         let address = config.server.listen;
         let listener = listener::bind(address).map_err(|error| {
             StartError(format!(
@@ -257,11 +258,12 @@ impl Service {
             clock,
             store,
             sequencer,
+            operators,
             default_queue,
             tickets,
             metrics,
         });
-        let http = HttpState::new(app.clone(), admin_token).map_err(StartError)?;
+        let http = HttpState::new(app.clone()).map_err(StartError)?;
         let workers = Workers::start(&app, sink);
         let (stop, stopped) = oneshot::channel();
         let listening = serve(http, listener, stopped);

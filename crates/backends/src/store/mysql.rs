@@ -6,6 +6,7 @@
 //! keeps a buyer waiting. Every wait has an end, after which the answer is that nothing happened, or
 //! that nobody knows.
 
+mod act;
 mod audit;
 mod engine;
 mod familiar;
@@ -46,6 +47,7 @@ use self::pool::{Pool, PoolOptions};
 use self::publication::Publication;
 pub(super) use self::relay::HeldShards;
 use self::rows::Failure;
+use super::act::{Act, ActRejected, Acted, LogEntry, Note, StoredOperator};
 use super::batch::{BatchOptions, Gather, NoJob, Sales, batches};
 use super::beat::{Beat, Beats};
 use super::catalog::{Catalog, Inventory};
@@ -433,6 +435,36 @@ impl MysqlStore {
 
     pub(super) async fn set_back(&self, now: Timestamp) -> Result<u64, Fault> {
         self.inner.call(tx::SetBack(now)).await
+    }
+
+    pub(super) async fn act(&self, act: Act, note: Note) -> Result<Acted, Error<ActRejected>> {
+        let acted = match &act {
+            Act::ChangeQueue(..) => self.inner.call(act::Repeatable(act, note)).await,
+            act_of_many if act_of_many.is_bulk() => self.inner.call(act::Bulk(act, note)).await,
+            _ => self.inner.call(act::Small(act, note)).await,
+        };
+        Error::flatten(acted)
+    }
+
+    pub(super) async fn kept(
+        &self,
+        who: String,
+        key: String,
+    ) -> Result<Option<([u8; 32], String)>, Fault> {
+        self.inner
+            .read(&self.inner.work, move |lease| {
+                let (who, key) = (who.clone(), key.clone());
+                Box::pin(async move { act::kept(lease, &who, &key).await })
+            })
+            .await
+    }
+
+    pub(super) async fn operators(&self) -> Result<Vec<StoredOperator>, Fault> {
+        self.inner.read(&self.inner.work, |lease| Box::pin(act::operators(lease))).await
+    }
+
+    pub(super) async fn log(&self, before: i64, max: u32) -> Result<Vec<LogEntry>, Fault> {
+        self.inner.read(&self.inner.work, move |lease| Box::pin(act::log(lease, before, max))).await
     }
 
     pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {

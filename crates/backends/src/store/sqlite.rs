@@ -1,5 +1,6 @@
 //! The store as a SQLite file: one writer thread with group commit, reads beside it.
 
+mod act;
 mod audit;
 mod load;
 mod rows;
@@ -32,6 +33,7 @@ use rusqlite::{Connection, OpenFlags};
 use self::rows::Failure;
 use self::tx::{State, Tx};
 use self::writer::Work;
+use super::act::{Act, ActRejected, Acted, LogEntry, Note, StoredOperator};
 use super::batch::{BatchOptions, Gather, Sales};
 use super::beat::{Beat, Beats, Instances};
 use super::catalog::Catalog;
@@ -442,6 +444,26 @@ impl SqliteStore {
 
     pub(super) async fn set_back(&self, now: Timestamp) -> Result<u64, Fault> {
         self.call(move |tx| tx.set_back(now)).await
+    }
+
+    pub(super) async fn act(&self, act: Act, note: Note) -> Result<Acted, Error<ActRejected>> {
+        Error::flatten(self.call(move |tx| tx.act(&act, &note)).await)
+    }
+
+    pub(super) async fn kept(
+        &self,
+        who: String,
+        key: String,
+    ) -> Result<Option<([u8; 32], String)>, Fault> {
+        self.read(move |connection| act::kept(connection, &who, &key)).await
+    }
+
+    pub(super) async fn operators(&self) -> Result<Vec<StoredOperator>, Fault> {
+        self.read(act::operators).await
+    }
+
+    pub(super) async fn log(&self, before: i64, max: u32) -> Result<Vec<LogEntry>, Fault> {
+        self.read(move |connection| act::log(connection, before, max)).await
     }
 
     pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {

@@ -204,7 +204,7 @@ async fn reserve(
     };
     if key.is_none()
         && let Some(known) = app.store.seats_for_refusal(inventory, &request.seats)
-        && let Some(why) = refusal_from_memory(&request, concert, inventory.session(), &known)
+        && let Some(why) = refusal_from_memory(&request, concert, &inventory.session(), &known)
     {
         return Err(hold_rejected(why));
     }
