@@ -31,7 +31,9 @@ use crate::consume::{self, Consumption, Destination, Sums};
 use crate::http::extract::{Whole, WireId};
 use crate::http::{IssuedTokens, ListedOperator, OperatorCreated, OperatorList, TokenIssue};
 use crate::operators;
-use crate::service::{Opening, Service, StartError, address_file, admin_token_file, open_store};
+use crate::service::{
+    Opening, Service, StartError, address_file, admin_address_file, admin_token_file, open_store,
+};
 use crate::telemetry;
 
 /// Sells concert tickets when everybody comes at once.
@@ -411,12 +413,12 @@ impl Signals {
 }
 
 fn welcome(service: &Service, data_dir: &Path) {
-    let at = service.address();
+    let (at, admin) = (service.address(), service.admin_address());
     let data = fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_owned());
     let demo = if service.seeded() { "\n  Demo data   users 1-1000, concerts 1-4" } else { "" };
     eprintln!(
-        "\n  boxoffice {} is open\n\n  Swagger UI  http://{at}/swagger-ui/\n  Metrics     \
-         http://{at}/metrics\n  Health      http://{at}/health/ready\n  Data        {}{demo}\n\n  \
+        "\n  boxoffice {} is open\n\n  Swagger UI  http://{admin}/swagger-ui/\n  Metrics     \
+         http://{admin}/metrics\n  Health      http://{at}/health/ready\n  Data        {}{demo}\n\n  \
          Ctrl-C ends it in good order.\n",
         env!("CARGO_PKG_VERSION"),
         data.display()
@@ -439,9 +441,14 @@ impl Remote {
     /// The service of a configuration. Its address is what it noted in the data directory, or else
     /// what the configuration says.
     fn new(config: &Config) -> Result<Self, Failure> {
-        let noted = fs::read_to_string(address_file(&config.data_dir)).ok();
-        let address = noted
-            .and_then(|text| text.trim().parse::<SocketAddr>().ok())
+        let noted = |file: PathBuf| {
+            fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<SocketAddr>().ok())
+        };
+        let address = noted(admin_address_file(&config.data_dir))
+            .or_else(|| {
+                config.admin.listen.is_none().then(|| noted(address_file(&config.data_dir)))?
+            })
+            .or(config.admin.listen)
             .unwrap_or(config.server.listen);
         let token = match &config.admin.token {
             Some(token) => token.expose().to_owned(),

@@ -32,8 +32,10 @@ mod router;
 mod schema;
 mod seat_list;
 mod state;
+mod surface;
 
 pub use admin::{IssuedTokens, TokenIssue};
 pub use front::Front;
 pub use operators::{ListedOperator, NewOperator, OperatorCreated, OperatorList, RoleName};
 pub use state::HttpState;
+pub use surface::Surface;

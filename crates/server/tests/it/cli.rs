@@ -509,6 +509,26 @@ fn operators_are_added_and_removed_with_and_without_a_service() {
     assert_eq!(run(&data, &["operator", "list"]).ok(), "");
 }
 
+#[test]
+fn commands_find_the_listener_for_operators() {
+    let (_directory, data) = place();
+    let server = Server::start(&data, &["--set", "admin.listen=127.0.0.1:0"]);
+    run(&data, &["queue", "pause"]).ok();
+    run(&data, &["audit"]).ok();
+    run(&data, &["operator", "add", "--name", "desk-1", "--role", "viewer"]).ok();
+    let bearer = format!("Bearer {}", server.admin_token());
+    let answer = server
+        .client()
+        .send("GET", "/admin/v1/queues", &[("Authorization", &bearer)], None)
+        .unwrap()
+        .expect(404);
+    assert_eq!(answer.code(), "ROUTE_NOT_FOUND");
+    server.stop();
+    let same = ["--set", "server.listen=127.0.0.1:7", "--set", "admin.listen=127.0.0.1:7"];
+    run(&data, &[&["config", "check"], &same[..]].concat())
+        .fails_with(&["admin.listen", "server.listen"]);
+}
+
 /// Killed in the middle of many changes, the store has a row of the log for each that it has.
 #[test]
 fn no_change_outlives_a_kill_without_its_row_of_the_log() {

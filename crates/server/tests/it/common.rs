@@ -571,7 +571,8 @@ impl TestService {
 
     /// Runs the audit and asserts that nothing is broken.
     pub(crate) async fn audit(&self) -> Value {
-        let report = self.send(get("/admin/v1/audit").admin()).await.ok(200);
+        let mut client = Client::new(self.running().admin_address());
+        let report = client.send(get("/admin/v1/audit").admin()).await.ok(200);
         assert_eq!(report["clean"], true, "{report:#}");
         report
     }

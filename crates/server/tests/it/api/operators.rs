@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
 use crate::common::{
-    Call, FUTURE, PAST, PATIENCE, Reply, TestService, delete, get, join, patch, post, until,
+    Call, Client, FUTURE, PAST, PATIENCE, Reply, TestService, delete, get, join, patch, post, until,
 };
 
 /// Adds an operator. Returns the token.
@@ -176,6 +176,55 @@ async fn a_token_is_shown_once_and_gone_when_it_is_taken_away() {
             .len(),
         1
     );
+    service.finish().await;
+}
+
+async fn raw(client: &mut Client, call: Call) -> Reply {
+    client.write(&call.to_bytes()).await.unwrap();
+    client.read(call.method == "HEAD").await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn what_is_for_operators_has_a_listener_of_its_own() {
+    let service = TestService::start_with(|config| {
+        config.admin.listen = Some("127.0.0.1:0".parse().unwrap());
+    })
+    .await;
+    let (mut public, mut inner) =
+        (service.client(), Client::new(service.running().admin_address()));
+    assert_ne!(service.address(), service.running().admin_address());
+    for route in Route::ALL {
+        let path = route.template();
+        if matches!(route, Route::NotFound | Route::MethodNotAllowed) {
+            continue;
+        }
+        let path = path.split('/').map(|part| if part.starts_with('{') { "1" } else { part });
+        let path = path.collect::<Vec<_>>().join("/");
+        let call = || Call::new(route.method(), path.clone()).admin().json(json!({}));
+        let is_for_operators = route.class() == Class::Admin
+            || ["/metrics", "/actuator", "/swagger-ui", "/openapi.json"]
+                .iter()
+                .any(|begin| path.starts_with(begin));
+        let is_for_both = path.starts_with("/health") || path == "/docs/errors";
+        // The description tells of a service with one listener.
+        let at_public = raw(&mut public, call()).await;
+        let at_inner = raw(&mut inner, call()).await;
+        let hidden = |reply: &Reply| reply.code().as_deref() == Some("ROUTE_NOT_FOUND");
+        assert_eq!(hidden(&at_public), is_for_operators, "{path}: {at_public}");
+        assert_eq!(hidden(&at_inner), !is_for_operators && !is_for_both, "{path}: {at_inner}");
+    }
+    let odd = ["/admin/v1/queues?x", "/%61dmin/v1/queues", "//admin/v1/queues", "/ADMIN/v1/queues"];
+    for path in odd {
+        let reply = raw(&mut public, get(path).admin()).await;
+        assert_eq!(reply.status, 404, "{path}: {reply}");
+    }
+    // Both end in good order, and the next start knows which of them it has.
+    let note = service.data_dir().join("boxoffice.admin.addr");
+    let noted = std::fs::read_to_string(&note).unwrap();
+    assert_eq!(noted, service.running().admin_address().to_string());
+    let service = service.restart(|config| config.admin.listen = None).await;
+    assert!(!note.exists());
+    service.send(get("/admin/v1/queues").admin()).await.ok(200);
     service.finish().await;
 }
 
