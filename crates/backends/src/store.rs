@@ -51,8 +51,8 @@ pub use sqlite::{SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
-    StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewSeats, Part,
+    Person, Progress, Seed, StoredQueue,
 };
 
 pub use crate::cloud_event::OutboxRow;
@@ -426,6 +426,30 @@ impl Store {
     /// The operators whose tokens are good, by name.
     pub async fn operators(&self) -> Result<Vec<StoredOperator>, Fault> {
         forward!(self, store => store.operators().await)
+    }
+
+    /// Reservations behind this id, of one state or of all.
+    pub async fn list_reservations(
+        &self,
+        after: i64,
+        max: u32,
+        became: Option<Became>,
+    ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
+        forward!(self, store => store.list_reservations(after, max, became).await)
+    }
+
+    /// Payments behind this id, each with who paid.
+    pub async fn list_payments(
+        &self,
+        after: i64,
+        max: u32,
+    ) -> Result<Part<(Payment, UserId)>, Fault> {
+        forward!(self, store => store.list_payments(after, max).await)
+    }
+
+    /// Those who have an account, behind this id.
+    pub async fn list_people(&self, after: i64, max: u32) -> Result<Part<Person>, Fault> {
+        forward!(self, store => store.list_people(after, max).await)
     }
 
     /// What operators have changed before the entry of this number, the latest first.

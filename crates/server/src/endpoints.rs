@@ -382,6 +382,51 @@ macro_rules! endpoints {
                 errors: [StoreUnavailable],
             }
 
+            /// Lists concerts.
+            AdminConcertList = GET "/admin/v1/concerts" Admin {
+                handler: lists::concerts,
+                role: Viewer,
+                operation: "admin" "list_concerts",
+                answers: [200 "A page of them" => json::<lists::ConcertPage>().or_csv()],
+                errors: [],
+            }
+
+            /// Lists the sessions of a concert, those that are over too.
+            AdminSessionList = GET "/admin/v1/concerts/{id}/sessions" Admin {
+                handler: lists::sessions,
+                role: Viewer,
+                operation: "admin" "list_sessions",
+                answers: [200 "A page of them" => json::<lists::SessionPage>().or_csv()],
+                errors: [ConcertNotFound],
+            }
+
+            /// Lists reservations.
+            AdminReservationList = GET "/admin/v1/reservations" Admin {
+                handler: lists::reservations,
+                role: Viewer,
+                operation: "admin" "list_reservations",
+                answers: [200 "A page of them" => json::<lists::ReservationPage>().or_csv()],
+                errors: [StoreUnavailable],
+            }
+
+            /// Lists payments.
+            AdminPaymentList = GET "/admin/v1/payments" Admin {
+                handler: lists::payments,
+                role: Viewer,
+                operation: "admin" "list_payments",
+                answers: [200 "A page of them" => json::<lists::PaymentPage>().or_csv()],
+                errors: [StoreUnavailable],
+            }
+
+            /// Lists those who have an account.
+            AdminPeopleList = GET "/admin/v1/people" Admin {
+                handler: lists::people,
+                role: Viewer,
+                operation: "admin" "list_people",
+                answers: [200 "A page of them" => json::<lists::PeoplePage>().or_csv()],
+                errors: [StoreUnavailable],
+            }
+
             /// Checks the numbered invariants on the live store.
             AdminAudit = GET "/admin/v1/audit" Admin {
                 handler: admin::run_audit,

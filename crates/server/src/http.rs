@@ -15,6 +15,7 @@ pub mod extract;
 mod front;
 mod idempotency;
 pub mod listener;
+mod lists;
 pub mod observe;
 pub mod openapi;
 mod operators;

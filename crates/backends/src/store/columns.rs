@@ -11,6 +11,7 @@ use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
 use super::act::Role;
+use super::types::Became;
 
 /// What makes no sense about a row.
 #[derive(Debug)]
@@ -22,6 +23,16 @@ pub(super) mod reservation_state {
     pub(crate) const PAID: i64 = 1;
     pub(crate) const CANCELLED: i64 = 2;
     pub(crate) const EXPIRED: i64 = 3;
+}
+
+/// The column for what a list asks for.
+pub(super) const fn state_of(became: Became) -> i64 {
+    match became {
+        Became::Held => reservation_state::HELD,
+        Became::Paid => reservation_state::PAID,
+        Became::Cancelled => reservation_state::CANCELLED,
+        Became::Expired => reservation_state::EXPIRED,
+    }
 }
 
 /// `seat.state`

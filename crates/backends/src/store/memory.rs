@@ -4,13 +4,14 @@
 mod act;
 mod audit;
 mod data;
+mod lists;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{
-    Changes, Ids, IdsNeeded, LiveSeats, ResultOf, ResultRow, Rows, TicketRef, Wants,
+    Changes, Ids, IdsNeeded, LiveSeats, Payment, ResultOf, ResultRow, Rows, TicketRef, Wants,
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
@@ -29,8 +30,8 @@ use super::database_time::DatabaseTime;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::StoreStats;
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
-    StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewSeats, Part,
+    Person, Progress, Seed, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::planted::{Bug, planted};
@@ -260,6 +261,27 @@ impl MemoryStore {
                 self.shared.catalog.store(Arc::new(catalog.without_concert(concert)));
             }
         }
+    }
+
+    pub(super) async fn list_reservations(
+        &self,
+        after: i64,
+        max: u32,
+        became: Option<Became>,
+    ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
+        Ok(self.with(|data| data.list_reservations(after, max, became)))
+    }
+
+    pub(super) async fn list_payments(
+        &self,
+        after: i64,
+        max: u32,
+    ) -> Result<Part<(Payment, UserId)>, Fault> {
+        Ok(self.with(|data| data.list_payments(after, max)))
+    }
+
+    pub(super) async fn list_people(&self, after: i64, max: u32) -> Result<Part<Person>, Fault> {
+        Ok(self.with(|data| data.list_people(after, max)))
     }
 
     pub(super) async fn create_concert(&self, new: NewConcert) -> Result<ConcertId, Fault> {

@@ -13,6 +13,7 @@ mod familiar;
 mod fence;
 mod fresh;
 mod inner;
+mod lists;
 mod load;
 mod pool;
 mod publication;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use boxoffice_domain::command::{Ids, TicketRef};
+use boxoffice_domain::command::{Ids, Payment, TicketRef};
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
@@ -55,8 +56,8 @@ use super::clock_check::ClockCheck;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
-    StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewSeats, Part,
+    Person, Progress, Seed, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -465,6 +466,35 @@ impl MysqlStore {
 
     pub(super) async fn log(&self, before: i64, max: u32) -> Result<Vec<LogEntry>, Fault> {
         self.inner.read(&self.inner.work, move |lease| Box::pin(act::log(lease, before, max))).await
+    }
+
+    pub(super) async fn list_reservations(
+        &self,
+        after: i64,
+        max: u32,
+        became: Option<Became>,
+    ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
+        self.inner
+            .read(&self.inner.work, move |lease| {
+                Box::pin(lists::reservations(lease, after, max, became))
+            })
+            .await
+    }
+
+    pub(super) async fn list_payments(
+        &self,
+        after: i64,
+        max: u32,
+    ) -> Result<Part<(Payment, UserId)>, Fault> {
+        self.inner
+            .read(&self.inner.work, move |lease| Box::pin(lists::payments(lease, after, max)))
+            .await
+    }
+
+    pub(super) async fn list_people(&self, after: i64, max: u32) -> Result<Part<Person>, Fault> {
+        self.inner
+            .read(&self.inner.work, move |lease| Box::pin(lists::people(lease, after, max)))
+            .await
     }
 
     pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {

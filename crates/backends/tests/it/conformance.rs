@@ -76,6 +76,7 @@ macro_rules! store_conformance {
             acts::corrections_at_once_all_stand,
             acts::only_what_nobody_has_is_removed,
             acts::a_hold_and_a_removal_at_once_and_one_wins,
+            acts::lists_are_whole_in_parts,
             acts::operators_come_and_go,
             catalogue::what_was_made_is_there_at_once_and_after_a_reopen,
             catalogue::nothing_is_added_where_it_does_not_belong,

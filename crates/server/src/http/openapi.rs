@@ -17,7 +17,9 @@ use super::auth::TICKET_SCHEME;
 use super::describe::Description;
 use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
-use super::{admin, concerts, operators, ops, payments, points, queue, reservations, seat_list};
+use super::{
+    admin, concerts, lists, operators, ops, payments, points, queue, reservations, seat_list,
+};
 use crate::audit::AuditReport;
 use crate::endpoints::{Route, endpoints};
 

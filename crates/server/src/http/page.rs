@@ -45,6 +45,38 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
     }
 }
 
+/// A part of a list that can be narrowed to one state.
+pub(super) struct PageOf<T> {
+    /// Which part.
+    pub(super) page: Page,
+    /// Which state; all where none is named.
+    pub(super) state: Option<T>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PageOfQuery<T> {
+    limit: Option<u32>,
+    after: Option<i64>,
+    state: Option<T>,
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for PageOf<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let PageOfQuery { limit, after, state } = query(parts)?;
+        Ok(Self { page: Page::new(parts, limit, after)?, state })
+    }
+}
+
+impl<T> Described for PageOf<T> {
+    fn describe(description: &mut Description) {
+        Page::describe(description);
+        description.query("state", "HELD, PAID, CANCELLED or EXPIRED; all where it is left out");
+    }
+}
+
 fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
     let invalid = |error: axum::extract::rejection::QueryRejection| {
         Problem::new(ErrorCode::InvalidQuery).detail(error.body_text())

@@ -217,6 +217,23 @@ statements! {
         VALUES (?, ?, ?, ?, ?)";
     CHANGE_KEYS_FORGET = "DELETE FROM change_key WHERE at < ? ORDER BY at LIMIT ?";
 
+    // ---- lists ----
+    RESERVATIONS_END = "SELECT id FROM reservation FORCE INDEX (PRIMARY) WHERE id > ? ORDER BY id \
+        LIMIT 1 OFFSET ?";
+    RESERVATIONS_LIST = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
+        state, payment_id FROM reservation FORCE INDEX (PRIMARY) WHERE id > ? AND id <= ? \
+        ORDER BY id LIMIT ?";
+    RESERVATIONS_LIST_STATE = "SELECT id, user_id, concert_id, session_id, items, created_at, \
+        held_until, state, payment_id FROM reservation FORCE INDEX (PRIMARY) \
+        WHERE id > ? AND id <= ? AND state = ? ORDER BY id LIMIT ?";
+    PAYMENTS_LIST = "SELECT id, reservation_id, user_id, amount, paid_at FROM payment WHERE id > ? \
+        ORDER BY id LIMIT ?";
+    PEOPLE_LIST = "SELECT a.user_id, a.balance, (SELECT COUNT(*) FROM reservation r \
+        FORCE INDEX (reservation_live) WHERE r.user_id = a.user_id AND r.state = 0), \
+        (SELECT COUNT(*) FROM reservation r FORCE INDEX (reservation_live) \
+        WHERE r.user_id = a.user_id AND r.state = 1) FROM account a WHERE a.user_id > ? \
+        ORDER BY a.user_id LIMIT ?";
+
     // ---- settings ----
     SETTING = "SELECT value FROM setting WHERE name = ?";
     SETTING_FRESH = "INSERT INTO setting (name, value) VALUES (?, ?) \

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use boxoffice_domain::ids::{ConcertId, QueueName};
+use boxoffice_domain::ids::{ConcertId, QueueName, UserId};
 use boxoffice_domain::queue::{QueueSettings, SettingsChange, Ticket};
-use boxoffice_domain::sales::{Concert, HoldRejected, SeatState};
+use boxoffice_domain::sales::{Concert, HoldRejected, Reservation, SeatState};
+use boxoffice_domain::time::Timestamp;
 
 use super::{
     HOLD_MS, START, Subject, assert_clean, at, at_once, concert, main_queue, sale, session_of,
@@ -12,8 +13,8 @@ use super::{
 };
 use boxoffice_backends::Error;
 use boxoffice_backends::store::{
-    Act, ActRejected, Acted, Alias, ConcertChange, Effect, LogEntry, NewSeats, Note,
-    ReserveRejected, Role, Store, StoredOperator,
+    Act, ActRejected, Acted, Alias, Became, ConcertChange, Effect, LogEntry, NewSeats, Note, Part,
+    Payment, Person, ReserveRejected, Role, Store, StoredOperator,
 };
 
 /// A note of Ada, an admin, who calls from here.
@@ -351,6 +352,63 @@ pub(crate) async fn a_hold_and_a_removal_at_once_and_one_wins(subject: Subject) 
     }
     assert_eq!(sold + removed, 12);
     assert_clean(store, START).await;
+}
+
+/// Lists are whole in parts of any size, by state too.
+pub(crate) async fn lists_are_whole_in_parts(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 10).await;
+    sale.bought(store, 1, &[0, 1]).await;
+    sale.held(store, 2, &[2]).await;
+    let back = sale.held(store, 2, &[3]).await;
+    store.cancel(back.id, user(2), at(1)).await.unwrap();
+    sale.bought(store, 3, &[4]).await;
+    sale.held(store, 4, &[5]).await;
+    store.charge(super::charge(2, 7, START)).await.unwrap();
+    store.charge(super::charge(4, 3, START)).await.unwrap();
+    for max in [1, 2, 3, 100] {
+        let mut found: Vec<(i64, usize)> = Vec::new();
+        let (mut after, mut parts) = (0, 0);
+        loop {
+            let part = store.list_reservations(after, max, None).await.unwrap();
+            assert!(part.items.len() <= max as usize);
+            let row = |(it, _): &(Reservation, Timestamp)| (it.user.get(), it.items.len());
+            found.extend(part.items.iter().map(row));
+            parts += 1;
+            let Some(next) = part.next else { break };
+            assert!(next > after, "{next} after {after}");
+            after = next;
+        }
+        // Ids come in blocks where there is a server, so their order is not that of time.
+        found.sort_unstable();
+        assert_eq!(found, [(1, 2), (2, 1), (2, 1), (3, 1), (4, 1)], "{max}");
+        assert!(parts >= 5 / max as usize);
+    }
+    for (became, users) in [
+        (Became::Held, &[2_i64, 4] as &[i64]),
+        (Became::Paid, &[1, 3]),
+        (Became::Cancelled, &[2]),
+        (Became::Expired, &[]),
+    ] {
+        let part = store.list_reservations(0, 100, Some(became)).await.unwrap();
+        let mut found: Vec<i64> = part.items.iter().map(|(it, _)| it.user.get()).collect();
+        found.sort_unstable();
+        assert_eq!((&found[..], part.next), (users, None), "{became:?}");
+    }
+    let paid = store.list_payments(0, 1).await.unwrap();
+    let rest = store.list_payments(paid.next.unwrap(), 100).await.unwrap();
+    let of = |part: &Part<(Payment, UserId)>| -> Vec<(i64, i64)> {
+        part.items.iter().map(|(payment, user)| (user.get(), payment.amount)).collect()
+    };
+    let mut payments = [of(&paid), of(&rest)].concat();
+    payments.sort_unstable();
+    assert_eq!((payments, rest.next), (vec![(1, 200), (3, 100)], None));
+    let people = store.list_people(0, 2).await.unwrap();
+    let rest = store.list_people(people.next.unwrap(), 100).await.unwrap();
+    let person = |id, balance, held, paid| Person { user: user(id), balance, held, paid };
+    assert_eq!(people.items, [person(1, 0, 0, 1), person(2, 7, 1, 0)]);
+    assert_eq!(rest.items, [person(3, 0, 0, 1), person(4, 3, 1, 0)]);
+    assert_eq!(rest.next, None);
 }
 
 /// Operators are known by what is left of their tokens, and gone once they are removed.

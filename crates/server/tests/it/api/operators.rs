@@ -179,6 +179,85 @@ async fn a_token_is_shown_once_and_gone_when_it_is_taken_away() {
     service.finish().await;
 }
 
+#[tokio::test]
+async fn lists_come_in_pages_and_as_tables() {
+    let service = TestService::start().await;
+    let hall = service.concert(5, 10).await;
+    let odd = json!({
+        "name": "=1+1 \"가을\", 서울", "venue": "@hall", "queue": "main",
+        "reservationOpensAt": PAST, "reservationClosesAt": FUTURE,
+    });
+    service.send(post("/admin/v1/concerts").admin().json(odd)).await.ok(201);
+    let other = service.session(hall.concert, 2, 1, PAST).await;
+    for user in 1..=3 {
+        service.charge(user, 100).await;
+        let token = service.token(user).await;
+        let held = service.send(hall.reserve(&token, user, &[user])).await.ok(201);
+        if user < 3 {
+            let id = held["reservationId"].as_i64().unwrap();
+            service.send(crate::common::pay(&token, user, id)).await.ok(201);
+        }
+    }
+    let viewer = operator(&service, "ada", Role::Viewer).await;
+    let mut client = service.client();
+    for (path, name, expected) in [
+        ("/admin/v1/concerts", "concerts", 2),
+        (&format!("/admin/v1/concerts/{}/sessions", hall.concert), "sessions", 2),
+        ("/admin/v1/reservations", "reservations", 3),
+        ("/admin/v1/reservations?state=PAID", "reservations", 2),
+        ("/admin/v1/reservations?state=HELD", "reservations", 1),
+        ("/admin/v1/payments", "payments", 2),
+        ("/admin/v1/people", "people", 3),
+        ("/admin/v1/log", "changes", 8),
+    ] {
+        let all = client.send(get(path).by(&viewer)).await.ok(200);
+        let items = all[name].as_array().unwrap();
+        assert_eq!((items.len(), &all["next"]), (expected, &Value::Null), "{path}: {all}");
+        // One by one, as JSON and as tables, along the links.
+        let join = if path.contains('?') { '&' } else { '?' };
+        let mut next = format!("{path}{join}limit=1");
+        let (mut found, mut tables) = (Vec::new(), Vec::new());
+        loop {
+            let reply = client.send(get(&next).by(&viewer)).await;
+            found.extend(reply.ok(200)[name].as_array().unwrap().iter().cloned());
+            let table = client.send(get(&next).by(&viewer).header("Accept", "text/csv")).await;
+            assert_eq!(table.header("content-type"), Some("text/csv; charset=utf-8"));
+            assert_eq!(table.header("link"), reply.header("link"));
+            tables.push(String::from_utf8(table.body.clone()).unwrap());
+            let Some(link) = reply.header("link") else { break };
+            next = link.split(['<', '>']).nth(1).unwrap().to_owned();
+        }
+        assert_eq!(&found, items, "{path}");
+        for table in tables {
+            assert!(
+                table.starts_with('\u{feff}') && (table.len() == 3 || table.ends_with("\r\n")),
+                "{table:?}"
+            );
+        }
+        let unknown = format!("{path}{join}colour=red");
+        client.send(get(unknown).by(&viewer)).await.refused(ErrorCode::InvalidQuery);
+    }
+    let people = client.send(get("/admin/v1/people?after=2").by(&viewer)).await.ok(200);
+    let third = json!({
+        "userId": 3, "totalAmount": 100, "heldReservations": 1, "paidReservations": 0,
+    });
+    assert_eq!(people["people"], json!([third]));
+    let table =
+        client.send(get("/admin/v1/concerts?after=1").by(&viewer).header("Accept", "text/csv"));
+    let table = String::from_utf8(table.await.body).unwrap();
+    let expected = "\u{feff}concertId,name,venue,queue,reservationOpensAt,reservationClosesAt\r\n\
+        2,\"'=1+1 \"\"가을\"\", 서울\",'@hall,main,";
+    assert!(table.starts_with(expected), "{table}");
+    for state in ["paid", "SOLD", ""] {
+        let path = format!("/admin/v1/reservations?state={state}");
+        client.send(get(path).by(&viewer)).await.refused(ErrorCode::InvalidQuery);
+    }
+    let nowhere = "/admin/v1/concerts/99/sessions";
+    client.send(get(nowhere).by(&viewer)).await.refused(ErrorCode::ConcertNotFound);
+    assert_ne!(other.session, hall.session);
+    service.finish().await;
+}
+
 async fn raw(client: &mut Client, call: Call) -> Reply {
     client.write(&call.to_bytes()).await.unwrap();
     client.read(call.method == "HEAD").await.unwrap().unwrap()
