@@ -53,7 +53,7 @@ Examples:
   boxoffice                                          serve on 127.0.0.1:8080
   boxoffice serve --listen 0.0.0.0:80 --data-dir /var/lib/boxoffice
   boxoffice queue set --admit-per-second 500         while it runs; the queue keeps it
-  boxoffice token issue --count 300 --activated      queue_token_1 to queue_token_300, let in
+  boxoffice token issue --count 9 --activated --format 'a_{n}_{r}'   nine tokens, let in
   boxoffice operator add --name desk-1 --role viewer  prints a token, this once
   boxoffice audit                                    check the invariants, live or at rest
   boxoffice consume --from-beginning                 the events that Kafka has
@@ -147,12 +147,15 @@ struct IssueArgs {
     /// How many
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
-    /// What they look like; n in braces becomes the number
+    /// What they look like; n in braces becomes the number, r in braces 32 random characters
     #[arg(long, default_value = "queue_token_{n}")]
     format: String,
     /// Let them in at once, past the line; otherwise they join its end
     #[arg(long)]
     activated: bool,
+    /// Let activated tokens be such as can be guessed: their format then needs no random part
+    #[arg(long)]
+    guessable: bool,
     /// The number of the first
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     first: u32,
@@ -643,6 +646,7 @@ fn issue(config: &Config, args: IssueArgs) -> Result<ExitCode, Failure> {
             count: Whole((args.count - done).min(TOKENS_PER_CALL)),
             format: args.format.clone(),
             activated: args.activated,
+            guessable: args.guessable,
             first_number: Whole(args.first.saturating_add(done)),
             user_id: args.user.map(WireId),
             queue: args.queue.clone(),
@@ -653,13 +657,18 @@ fn issue(config: &Config, args: IssueArgs) -> Result<ExitCode, Failure> {
         })?;
         done += issue.count.0;
         bar.set_position(done.into());
+        for token in issued.tokens.unwrap_or_default() {
+            print_piped(&format!("{token}\n"));
+        }
         first = first.or(Some(issued.first));
         last = Some((issued.last, issued.active_until));
     }
     bar.finish_and_clear();
     if let (Some(first), Some((last, until))) = (first, last) {
         let until = until.map_or("waiting in the line".to_owned(), |t| format!("active until {t}"));
-        println!("issued {done} tokens, {first} to {last}, {until}");
+        let summary = format!("issued {done} tokens, {first} to {last}, {until}");
+        // Random tokens are the output; numbered ones need no list.
+        if args.format.contains("{r}") { eprintln!("{summary}") } else { println!("{summary}") }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,8 +15,10 @@ use boxoffice_domain::queue::{Gate, QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Concert, PRICE_MAX};
 use boxoffice_domain::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::access::{Access, Asked, created};
 use super::extract::{ApiJson, MaybeIdempotencyKey, PathIds, PathQueue, Whole, WireId};
@@ -32,8 +34,10 @@ use crate::tickets::looks_signed;
 const TOKENS_MAX: u32 = 100_000;
 /// The most seats that one call makes.
 const SEATS_MAX: u32 = 200_000;
-/// The longest name, venue and token, in characters.
+/// The longest name, venue and format of tokens, in characters.
 const TEXT_MAX: usize = 200;
+/// The longest token, in characters.
+const TOKEN_MAX: usize = 400;
 
 fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
     Problem::new(ErrorCode::InvalidSetting).detail(detail)
@@ -270,12 +274,17 @@ pub struct TokenIssue {
     /// How many.
     #[schema(minimum = 1, maximum = 100_000, example = 300, value_type = u32)]
     pub count: Whole<u32>,
-    /// What they look like; `{n}` becomes the number, which starts at `firstNumber`.
-    #[schema(example = "queue_token_{n}")]
+    /// What they look like; `{n}` becomes the number, which starts at `firstNumber`, and `{r}` 32 random
+    /// characters.
+    #[schema(example = "queue_token_{n}_{r}")]
     pub format: String,
-    /// Whether they open doors at once, past the line. Otherwise they join its end.
+    /// Whether they open doors at once, past the line. Otherwise they join its end. Such tokens need
+    /// `{r}`, because whoever guesses one walks in.
     #[serde(default)]
     pub activated: bool,
+    /// Whether activated tokens may be guessed all the same.
+    #[serde(default)]
+    pub guessable: bool,
     /// The number of the first.
     #[serde(default = "one")]
     #[schema(minimum = 1, default = 1, value_type = u32)]
@@ -308,9 +317,52 @@ pub struct IssuedTokens {
     pub first: String,
     /// The last of them.
     pub last: String,
+    /// All of them, where they are random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Vec<String>>,
     /// Until when they open doors; null where they wait in the line.
     #[schema(required, nullable, format = DateTime)]
     pub active_until: Option<String>,
+}
+
+/// What is kept under an idempotency key of tokens: enough to tell them again, however many they are.
+#[derive(Serialize, Deserialize)]
+struct KeptIssue {
+    seed: String,
+    active_until: Option<i64>,
+}
+
+impl TokenIssue {
+    /// The texts of the tokens, of which the random parts follow from `seed`.
+    fn texts<'a>(&'a self, seed: &'a str) -> impl Iterator<Item = String> + 'a {
+        (0..self.count.0).map(move |offset| {
+            let number = self.first_number.0 + offset;
+            let text = self.format.replace("{n}", &number.to_string());
+            if self.is_random() { text.replace("{r}", &random_part(seed, number)) } else { text }
+        })
+    }
+
+    fn is_random(&self) -> bool {
+        self.format.contains("{r}")
+    }
+
+    fn issued(&self, kept: &KeptIssue) -> IssuedTokens {
+        let tokens: Vec<String> = self.texts(&kept.seed).collect();
+        let text = |token: Option<&String>| token.cloned().unwrap_or_default();
+        IssuedTokens {
+            count: tokens.len(),
+            first: text(tokens.first()),
+            last: text(tokens.last()),
+            tokens: self.is_random().then_some(tokens),
+            active_until: kept.active_until.map(|until| rfc3339(Timestamp(until))),
+        }
+    }
+}
+
+/// 128 bits that nobody can guess without the seed.
+fn random_part(seed: &str, number: u32) -> String {
+    let digest = Sha256::new().chain_update(seed).chain_update(number.to_be_bytes()).finalize();
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) async fn issue_tokens(
@@ -328,8 +380,14 @@ pub(super) async fn issue_tokens(
     if first_number == 0 || u32::try_from(last).is_err() {
         return Err(invalid("firstNumber and count do not fit"));
     }
-    if count > 1 && !issue.format.contains("{n}") {
-        return Err(invalid("format must contain {n} where there is more than one token"));
+    if count > 1 && !issue.format.contains("{n}") && !issue.is_random() {
+        return Err(invalid("format must contain {n} or {r} where there is more than one token"));
+    }
+    if issue.activated && !issue.is_random() && !issue.guessable {
+        return Err(invalid(
+            "format must contain {r}, a random part, because whoever guesses an activated token walks \
+             in; guessable (--guessable) says that this may be so",
+        ));
     }
     let visible = issue.format.bytes().all(|byte| byte.is_ascii_graphic());
     if !visible || issue.format.is_empty() || issue.format.len() > TEXT_MAX {
@@ -347,33 +405,35 @@ pub(super) async fn issue_tokens(
         .active_seconds
         .map_or(queue.settings().active_ttl, |seconds| Duration::from_secs(seconds.0.into()));
     let active_until = issue.activated.then(|| now.plus(active_for));
+    // 244 random bits.
+    let seed = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let numbers = (0..count).map(|offset| first_number + offset);
     let tokens: Vec<NewAlias> = numbers
-        .filter_map(|number| {
+        .zip(issue.texts(&seed))
+        .filter_map(|(number, token)| {
             let user = match issue.user_id {
                 Some(WireId(user)) => user,
                 None => UserId::new(number.into())?,
             };
-            Some(NewAlias {
-                token: issue.format.replace("{n}", &number.to_string()),
-                user,
-                active_until,
-                id: app.ids.next(),
-            })
+            Some(NewAlias { token, user, active_until, id: app.ids.next() })
         })
         .collect();
-    let text = |token: Option<&NewAlias>| token.map(|it| it.token.clone()).unwrap_or_default();
-    let issued = to_json(&IssuedTokens {
-        count: tokens.len(),
-        first: text(tokens.first()),
-        last: text(tokens.last()),
-        active_until: active_until.map(rfc3339),
-    });
-    let answer = move |_: &Effect| issued.clone();
+    if tokens.iter().any(|token| token.token.len() > TOKEN_MAX) {
+        return Err(invalid(format!("a token must be no longer than {TOKEN_MAX} characters")));
+    }
+    let kept = to_json(&KeptIssue { seed, active_until: active_until.map(|until| until.0) });
+    let answer = move |_: &Effect| kept.clone();
     let note = access.creation(&app, "issue_tokens", key, &asked, answer.clone());
     let acted = app.sequencer.issue_noted(&queue, tokens, now, note).await.map_err(act_error)?;
-    tracing::info!(queue.name = %queue.name(), tokens = count, "opaque tokens issued");
-    Ok(created(acted, answer))
+    let kept = match acted {
+        Acted::Now(effect) => {
+            tracing::info!(queue.name = %queue.name(), tokens = count, "opaque tokens issued");
+            answer(&effect)
+        }
+        Acted::Before(kept) => kept,
+    };
+    let kept: KeptIssue = serde_json::from_str(&kept).map_err(Problem::internal)?;
+    Ok(json(StatusCode::CREATED, &issue.issued(&kept)))
 }
 
 /// A concert to be made.

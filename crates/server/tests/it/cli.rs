@@ -32,7 +32,7 @@ fn place() -> (TempDir, PathBuf) {
 fn sold() -> (TempDir, PathBuf) {
     let (directory, data) = place();
     let server = Server::start(&data, &[]);
-    run(&data, &["token", "issue", "--count", "2", "--activated"]).ok();
+    run(&data, &["token", "issue", "--count", "2", "--activated", "--guessable"]).ok();
     let mut client = server.client();
     let reservation = reserve(&mut client, 1, &[1, 2]);
     let token = [("QUEUE-TOKEN", "queue_token_1")];
@@ -97,7 +97,10 @@ fn every_command_explains_itself() {
             &["--listen", "sets server.listen", "127.0.0.1:8080", "sets data_dir", "--no-demo"],
         ),
         (&["token"], &["issue"]),
-        (&["token", "issue"], &["--count", "--format", "queue_token_{n}", "--activated", "--user"]),
+        (
+            &["token", "issue"],
+            &["--count", "--format", "queue_token_{n}", "--activated", "--guessable", "--user"],
+        ),
         (&["queue"], &["list", "pause", "resume", "set"]),
         (&["queue", "list"], &["Show all queues"]),
         (&["queue", "pause"], &["Stop admission", "default: the configured one"]),
@@ -201,7 +204,8 @@ fn settings_are_checked_and_shown_without_secrets() {
 fn tokens_are_issued_by_the_thousand() {
     let (_directory, data) = place();
     let server = Server::start(&data, &[]);
-    let said = run(&data, &["token", "issue", "--count", "25000", "--activated"]).ok();
+    let said =
+        run(&data, &["token", "issue", "--count", "25000", "--activated", "--guessable"]).ok();
     assert!(said.contains("issued 25000 tokens, queue_token_1 to queue_token_25000"), "{said}");
     assert!(said.contains("active until 2"), "{said}");
     let mut client = server.client();
@@ -218,14 +222,24 @@ fn tokens_are_issued_by_the_thousand() {
     let issue = |arguments: &[&str]| run(&data, &[&["token", "issue"], arguments].concat());
     issue(&["--count", "10"]).fails_with(&["queue_token_1 exists", "nothing was issued", "409"]);
     // A part that was issued before the refusal is told.
-    let first = ["--count", "12000", "--first", "14001", "--activated"];
+    let first = ["--count", "12000", "--first", "14001", "--activated", "--guessable"];
     issue(&first).fails_with(&["queue_token_14001 exists", "nothing was issued"]);
     let format = ["--format", "part_{n}"];
     issue(&[&format[..], &["--first", "10500"]].concat()).ok();
     issue(&[&format[..], &["--count", "11000"]].concat())
         .fails_with(&["part_10500 exists", "the first 10000 were issued"]);
 
-    let said = issue(&["--format", "vip", "--user", "7", "--active-for", "60", "--activated"]).ok();
+    let said = issue(&[
+        "--format",
+        "vip",
+        "--user",
+        "7",
+        "--active-for",
+        "60",
+        "--activated",
+        "--guessable",
+    ])
+    .ok();
     assert!(said.contains("issued 1 tokens, vip to vip"), "{said}");
     assert_eq!(place("vip").expect(200).json()["userId"], 7);
     let said = issue(&["--format", "late_{n}", "--count", "3"]).ok();
@@ -233,6 +247,11 @@ fn tokens_are_issued_by_the_thousand() {
     place("late_3").expect(200);
     issue(&["--count", "2", "--format", "same"]).fails_with(&["{n}"]);
     issue(&["--queue", "nowhere"]).fails_with(&["QUEUE_NOT_FOUND"]);
+    issue(&["--format", "open_{n}", "--activated"]).fails_with(&["{r}", "--guessable"]);
+    let said = issue(&["--format", "press_{n}_{r}", "--count", "3", "--activated"]).ok();
+    let tokens: Vec<&str> = said.lines().collect();
+    assert!(tokens.len() == 3 && tokens.iter().all(|token| token.len() == 8 + 32), "{said}");
+    place(tokens[2]).expect(200);
     assert_eq!(issue(&["--count", "0"]).code, Some(2));
     run(&data, &["audit"]).ok();
     server.stop();

@@ -664,7 +664,7 @@ impl TestService {
         let number = self.tokens.fetch_add(1, Ordering::Relaxed);
         let token = format!("token-{}-{number}-of-{user}", self.address().port());
         let issue = json!({
-            "count": 1, "format": token, "activated": true, "userId": user, "queue": queue,
+            "count": 1, "format": token, "activated": true, "guessable": true, "userId": user, "queue": queue,
         });
         self.send(post("/admin/v1/tokens").admin().json(issue)).await.ok(201);
         token

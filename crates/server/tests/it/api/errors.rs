@@ -190,7 +190,7 @@ async fn every_code_can_be_had() {
     seen.expect(&mut fan, call, ErrorCode::OperatorNotFound).await;
     let call = delete(format!("/admin/v1/concerts/{}", hall.concert)).admin();
     seen.expect(&mut fan, call, ErrorCode::SoldOrHeld).await;
-    let short = json!({"count": 1, "format": "short", "activated": true, "activeSeconds": 1});
+    let short = json!({"count": 1, "format": "short", "activated": true, "guessable": true, "activeSeconds": 1});
     fan.send(post("/admin/v1/tokens").admin().json(short)).await.ok(201);
     until("the token to run out", async || {
         let reply = fan.send(hall.seats("short")).await;

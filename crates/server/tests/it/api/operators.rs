@@ -329,7 +329,7 @@ fn changes() -> Vec<(Route, Call, u16, &'static str, Option<&'static str>, Optio
     use Route as R;
     let add = json!({"name": "desk-9", "role": "cashier"});
     let tokens = json!({
-        "count": 3, "format": "a_secret_token_{n}", "activated": true,
+        "count": 3, "format": "a_secret_token_{n}", "activated": true, "guessable": true,
     });
     let session = json!({"concertAt": FUTURE, "seatCount": 4, "price": 7});
     let a_concert = "/admin/v1/concerts/1";
