@@ -13,8 +13,8 @@ use boxoffice_backends::Error;
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
 use boxoffice_backends::store::{
-    Act, ActRejected, Beat, MysqlStore, Note, OtherBeat, Role, SqliteStore, StoredOperator,
-    sqlite_backup,
+    Act, ActRejected, Acted, Beat, Effect, MysqlStore, Note, OtherBeat, Role, SqliteStore, Store,
+    StoredOperator, sqlite_backup,
 };
 use boxoffice_domain::ids::UserId;
 use boxoffice_domain::time::Timestamp;
@@ -609,28 +609,37 @@ fn act_at_rest(config: &Config, operation: &'static str, act: Act) -> Result<(),
     let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
     runtime(config)?.block_on(async {
         let (store, _) = open_store(config, None, Opening::Serve).await.map_err(text)?;
-        let note = Note {
-            at: store.clock().await.map_err(text)?.max(wall_clock()),
-            who: operators::COMMAND_LINE.to_owned(),
-            role: Role::Admin,
-            origin: "local".to_owned(),
-            operation,
-            key: None,
-            answer: Arc::new(|_| String::new()),
-        };
-        let acted = store.act(act, note).await;
+        let now = store.clock().await.map_err(text)?.max(wall_clock());
+        let acted = act_noted(&store, operation, now, act).await;
         store.close().await;
-        match acted {
-            Ok(_) => Ok(()),
-            Err(Error::Fault(fault)) => Err(text(fault)),
-            Err(Error::Rejected(ActRejected::Exists)) => {
-                Err("there is an operator of this name; remove them first".to_owned())
-            }
-            Err(Error::Rejected(ActRejected::NoSuchOperator)) => {
-                Err("there is no operator of this name".to_owned())
-            }
-            Err(Error::Rejected(other)) => Err(format!("refused: {other:?}")),
+        acted.map(|_| ())
+    })
+}
+
+async fn act_noted(
+    store: &Store,
+    operation: &'static str,
+    now: Timestamp,
+    act: Act,
+) -> Result<Acted, Failure> {
+    let note = Note {
+        at: now,
+        who: operators::COMMAND_LINE.to_owned(),
+        role: Role::Admin,
+        origin: "local".to_owned(),
+        operation,
+        key: None,
+        answer: Arc::new(|_| String::new()),
+    };
+    store.act(act, note).await.map_err(|error| match error {
+        Error::Fault(fault) => StartError::from(fault).to_string(),
+        Error::Rejected(ActRejected::Exists) => {
+            "there is an operator of this name; remove them first".to_owned()
         }
+        Error::Rejected(ActRejected::NoSuchOperator) => {
+            "there is no operator of this name".to_owned()
+        }
+        Error::Rejected(other) => format!("refused: {other:?}"),
     })
 }
 
@@ -858,7 +867,10 @@ fn set_clock_back(config: &Config) -> Result<ExitCode, Failure> {
             Some(_) => store.database_now().await.map_err(text)?,
             None => wall_clock(),
         };
-        let changed = store.set_back(now).await.map_err(text)?;
+        let acted = act_noted(&store, "set_clock_back", now, Act::SetClockBack(now)).await?;
+        let Acted::Now(Effect::Clock { rows: changed, .. }) = acted else {
+            return Err("the clock was not set back".to_owned());
+        };
         store.close().await;
         println!(
             "the store had seen {}; it is {} now, and {changed} rows were taken back to it",

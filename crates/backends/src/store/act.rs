@@ -137,6 +137,8 @@ pub enum Act {
     AddOperator(StoredOperator),
     /// Takes an operator's token away.
     RemoveOperator(String),
+    /// Takes back what was stored at times after this one, because a clock was wrong.
+    SetClockBack(Timestamp),
 }
 
 impl Act {
@@ -147,7 +149,8 @@ impl Act {
             | Self::CreateSession(..)
             | Self::AddSeats(..)
             | Self::RemoveConcert(_)
-            | Self::RemoveSession(..) => true,
+            | Self::RemoveSession(..)
+            | Self::SetClockBack(_) => true,
             Self::CreateQueue(..)
             | Self::ChangeQueue(..)
             | Self::CreateConcert(_)
@@ -211,6 +214,13 @@ pub enum Effect {
         before: Option<StoredOperator>,
         /// From now on.
         after: Option<StoredOperator>,
+    },
+    /// Times in the store.
+    Clock {
+        /// How many rows had later ones.
+        rows: u64,
+        /// When they have happened from now on.
+        now: Timestamp,
     },
 }
 
@@ -348,6 +358,10 @@ impl Effect {
                     before.as_ref().map(json),
                     after.as_ref().map(json),
                 )
+            }
+            Self::Clock { rows, now } => {
+                let after = json!({"rows": rows, "now": rfc3339(*now)});
+                told("clock".to_owned(), None, Some(after))
             }
         }
     }

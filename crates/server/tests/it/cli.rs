@@ -526,6 +526,12 @@ fn operators_are_added_and_removed_with_and_without_a_service() {
     run(&data, &["operator", "remove", "desk-2"]).ok();
     run(&data, &["operator", "remove", "desk-2"]).fails_with(&["no operator of this name"]);
     assert_eq!(run(&data, &["operator", "list"]).ok(), "");
+    // What else the command line changes is in the log too.
+    run(&data, &["clock", "set-back"]).ok();
+    let connection = Connection::open(SqliteStore::file(&data)).unwrap();
+    let last = "SELECT who || ' ' || operation || ' ' || target FROM change_log ORDER BY id DESC";
+    let last: String = connection.query_row(last, [], |row| row.get(0)).unwrap();
+    assert_eq!(last, "command-line set_clock_back clock");
 }
 
 #[test]

@@ -185,6 +185,7 @@ impl Data {
                 };
                 Effect::Operator { before: Some(before), after: None }
             }
+            Act::SetClockBack(now) => Effect::Clock { rows: self.set_back(*now), now: *now },
         };
         Ok(Ok((effect, made)))
     }

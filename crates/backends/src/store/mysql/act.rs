@@ -281,6 +281,9 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             tx.lease.exec(sql::OPERATOR_REMOVE, vec![at.into(), id.into()]).await?;
             Effect::Operator { before, after: None }
         }
+        Act::SetClockBack(now) => {
+            Effect::Clock { rows: within(tx, &tx::SetBack(*now)).await?, now: *now }
+        }
     }))
 }
 

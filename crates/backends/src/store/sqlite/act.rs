@@ -232,6 +232,9 @@ impl Tx<'_> {
                 )?;
                 Ok(Ok(Effect::Operator { before: Some(before), after: None }))
             }
+            Act::SetClockBack(now) => {
+                Ok(Ok(Effect::Clock { rows: self.set_back(*now)?, now: *now }))
+            }
         }
     }
 

@@ -110,6 +110,7 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
     effect(store, Act::Issue(main_queue(), vec![alias("a-secret")]), note("j")).await;
     effect(store, Act::AddOperator(operator("desk-1", 1)), note("k")).await;
     effect(store, Act::RemoveOperator("desk-1".into()), note("l")).await;
+    effect(store, Act::SetClockBack(at(9_000_000)), note("m")).await;
 
     let before = log(store).await;
     for (act, why) in [
@@ -133,7 +134,7 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
     let entries = log(&subject.store).await;
     assert_eq!(entries, before, "what is refused leaves none, and a restart keeps them");
     let operations: Vec<&str> = entries.iter().map(|entry| entry.operation.as_str()).collect();
-    assert_eq!(operations, ["l", "k", "j", "i", "h", "g", "f", "e", "d", "c", "b", "a"]);
+    assert_eq!(operations, ["m", "l", "k", "j", "i", "h", "g", "f", "e", "d", "c", "b", "a"]);
     assert!(entries.is_sorted_by(|a, b| a.id > b.id));
     for entry in &entries {
         let who = (entry.at, entry.who.as_str(), entry.role, entry.origin.as_str());
@@ -141,18 +142,18 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
         let text = format!("{entry:?}");
         assert!(!text.contains("a-secret") && !text.contains("1, 1, 1"), "a secret: {text}");
     }
-    let changed = &entries[10];
+    let changed = &entries[11];
     assert_eq!(changed.target, "queue main");
     assert!(changed.before.as_ref().unwrap().contains("\"maxActive\":77"), "{changed:?}");
     assert!(changed.after.as_ref().unwrap().contains("\"maxActive\":null"), "{changed:?}");
-    let named = &entries[8];
+    let named = &entries[9];
     assert_eq!(named.target, format!("concert {id}"));
     assert!(named.before.as_ref().unwrap().contains("Öwl"), "{named:?}");
     assert!(named.after.as_ref().unwrap().contains("Die Köchin"), "{named:?}");
     let gone = |entry: &LogEntry| (entry.before.is_some(), entry.after.is_some());
-    assert_eq!(gone(&entries[0]), (true, false));
-    assert_eq!(gone(&entries[3]), (true, false));
-    assert_eq!(gone(&entries[11]), (false, true));
+    assert_eq!(gone(&entries[1]), (true, false));
+    assert_eq!(gone(&entries[4]), (true, false));
+    assert_eq!(gone(&entries[12]), (false, true));
     // In pages.
     let page = subject.store.log(entries[4].id, 3).await.unwrap();
     assert_eq!(page, entries[5..8]);
