@@ -71,7 +71,6 @@ impl Data {
         Ok(Ok((Acted::Now(effect), made)))
     }
 
-    #[expect(clippy::type_complexity, reason = "what was changed, for the log and for memory")]
     fn carry_out(&mut self, act: &Act) -> Result<Result<(Effect, Vec<Made>), ActRejected>, Fault> {
         let mut made = Vec::new();
         let effect = match act {

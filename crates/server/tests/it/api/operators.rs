@@ -323,9 +323,12 @@ async fn last_change(service: &TestService) -> Value {
     log(service).await.swap_remove(0)
 }
 
+/// The endpoint, the call, the status, the target, a part of what was, a part of what has become.
+type Change = (Route, Call, u16, &'static str, Option<&'static str>, Option<&'static str>);
+
 /// Every endpoint that changes something, in an order in which all succeed, with what the log is to say:
 /// the target, a part of what was, and a part of what has become.
-fn changes() -> Vec<(Route, Call, u16, &'static str, Option<&'static str>, Option<&'static str>)> {
+fn changes() -> Vec<Change> {
     use Route as R;
     let add = json!({"name": "desk-9", "role": "cashier"});
     let tokens = json!({
