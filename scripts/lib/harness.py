@@ -362,7 +362,7 @@ class Server:
 
     def issue_tokens(self, count, token_format="queue_token_{n}"):
         code, output = self.command("token", "issue", "--count", str(count), "--format", token_format,
-                                    "--activated")
+                                    "--activated", "--guessable")
         if code != 0:
             raise Failure(f"`boxoffice token issue` failed with code {code}:\n{output[-2000:]}")
 

@@ -24,7 +24,7 @@ pub use self::queue::{Counters, Queue};
 #[cfg(feature = "simulation")]
 pub use self::redis::simulated;
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
-use crate::store::{Alias, AliasExists, Store};
+use crate::store::{Act, ActRejected, Acted, Alias, AliasExists, Note, Store};
 use crate::{Error, Fault, tasks};
 
 /// The sequencer in use.
@@ -80,6 +80,40 @@ impl Sequencer {
         task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string())))
     }
 
+    /// The same as [`Self::create`], for an operator: with what is to be written down of it.
+    pub async fn create_noted(
+        &self,
+        name: QueueName,
+        settings: QueueSettings,
+        note: Note,
+    ) -> Result<Acted, Error<ActRejected>> {
+        let sequencer = self.clone();
+        let task = tasks::detach(async move {
+            match sequencer {
+                Self::Local(local) => local.create_noted(name, settings, note).await,
+                Self::Redis(redis) => redis.create_noted(name, settings, note).await,
+            }
+        });
+        task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string()).into()))
+    }
+
+    /// The same as [`Self::change`], for an operator: with what is to be written down of it.
+    pub async fn change_noted(
+        &self,
+        queue: &Arc<Queue>,
+        change: SettingsChange,
+        note: Note,
+    ) -> Result<Acted, Error<ActRejected>> {
+        let (sequencer, queue) = (self.clone(), queue.clone());
+        let task = tasks::detach(async move {
+            match sequencer {
+                Self::Local(local) => local.change_noted(&queue, change, note).await,
+                Self::Redis(redis) => redis.change_noted(&queue, change, note).await,
+            }
+        });
+        task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string()).into()))
+    }
+
     /// The next number of the queue. Numbers rise in the order in which joins arrive here.
     pub async fn join(&self, queue: &Queue) -> Result<u64, Fault> {
         match self {
@@ -110,6 +144,32 @@ impl Sequencer {
         self.aliases().count(&self.queues(), now);
         self.tell(|| News::Issued);
         Ok(issued)
+    }
+
+    /// The same as [`Self::issue`], for an operator: with what is to be written down of it.
+    pub async fn issue_noted(
+        &self,
+        queue: &Arc<Queue>,
+        tokens: Vec<NewAlias>,
+        now: Timestamp,
+        note: Note,
+    ) -> Result<Acted, Error<ActRejected>> {
+        // Before numbers are taken that nobody would get.
+        if let Some(answer) = self.store().acted_before(&note).await? {
+            return Ok(Acted::Before(answer));
+        }
+        let exists = |AliasExists(token)| Error::Rejected(ActRejected::TokenExists(token));
+        let in_line = self.aliases().check(&tokens).map_err(exists)?;
+        let first = if in_line > 0 { self.next_numbers(queue, in_line).await? } else { 0 };
+        let issued = Aliases::number(queue, tokens, first, now);
+        let act = Act::Issue(queue.name().clone(), issued.clone());
+        let acted = self.store().act(act, note).await?;
+        if matches!(acted, Acted::Now(_)) {
+            self.aliases().remember(&issued);
+            self.aliases().count(&self.queues(), now);
+            self.tell(|| News::Issued);
+        }
+        Ok(acted)
     }
 
     /// Where a ticket stands. Reads memory only; also notes that its owner has been seen.

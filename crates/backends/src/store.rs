@@ -7,6 +7,7 @@
 //! Time does not go back here: an operation that comes with an earlier time than one that was
 //! decided before it is decided at that later time.
 
+mod act;
 mod batch;
 mod beat;
 mod catalog;
@@ -32,6 +33,9 @@ use boxoffice_domain::sales::{Reservation, Seat};
 use boxoffice_domain::time::Timestamp;
 use tokio::time::Instant;
 
+pub use act::{
+    Act, ActRejected, Acted, Answering, ConcertChange, Effect, LogEntry, Note, Role, StoredOperator,
+};
 pub use beat::{Beat, Beats, OtherBeat, Present};
 pub use boxoffice_domain::command::{
     Answer, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue, Outcome, Pay, Payment,
@@ -47,8 +51,8 @@ pub use sqlite::{SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
-    StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewSeats, Part,
+    Person, Progress, Seed, StoredQueue,
 };
 
 pub use crate::cloud_event::OutboxRow;
@@ -399,6 +403,58 @@ impl Store {
     /// that were made then end. Returns how many rows were changed.
     pub async fn set_back(&self, now: Timestamp) -> Result<u64, Fault> {
         forward!(self, store => store.set_back(now).await)
+    }
+
+    /// Does what an operator asks, and writes down who asked and what it changed, in one transaction.
+    /// Asked again under the same key, it gives the first answer and does nothing.
+    pub async fn act(&self, act: Act, note: Note) -> StoreResult<Acted, ActRejected> {
+        forward!(self, store => store.act(act, note).await)
+    }
+
+    /// What an operator was answered under the key of this note, where that was asked before.
+    pub async fn acted_before(&self, note: &Note) -> StoreResult<Option<String>, ActRejected> {
+        let Some((key, fingerprint)) = note.key.clone() else { return Ok(None) };
+        let who = note.who.clone();
+        let kept: Result<_, Fault> = forward!(self, store => store.kept(who, key).await);
+        match kept? {
+            None => Ok(None),
+            Some((digest, answer)) if digest == fingerprint => Ok(Some(answer)),
+            Some(_) => Err(Error::Rejected(ActRejected::KeyReused)),
+        }
+    }
+
+    /// The operators whose tokens are good, by name.
+    pub async fn operators(&self) -> Result<Vec<StoredOperator>, Fault> {
+        forward!(self, store => store.operators().await)
+    }
+
+    /// Reservations behind this id, of one state or of all.
+    pub async fn list_reservations(
+        &self,
+        after: i64,
+        max: u32,
+        became: Option<Became>,
+    ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
+        forward!(self, store => store.list_reservations(after, max, became).await)
+    }
+
+    /// Payments behind this id, each with who paid.
+    pub async fn list_payments(
+        &self,
+        after: i64,
+        max: u32,
+    ) -> Result<Part<(Payment, UserId)>, Fault> {
+        forward!(self, store => store.list_payments(after, max).await)
+    }
+
+    /// Those who have an account, behind this id.
+    pub async fn list_people(&self, after: i64, max: u32) -> Result<Part<Person>, Fault> {
+        forward!(self, store => store.list_people(after, max).await)
+    }
+
+    /// What operators have changed before the entry of this number, the latest first.
+    pub async fn log(&self, before: i64, max: u32) -> Result<Vec<LogEntry>, Fault> {
+        forward!(self, store => store.log(before, max).await)
     }
 
     /// Makes a concert.

@@ -562,7 +562,7 @@ impl Service {
             .http_status_as_error(false)
             .build()
             .into();
-        let body = serde_json::json!({ "count": count, "format": format, "activated": true });
+        let body = serde_json::json!({ "count": count, "format": format, "activated": true, "guessable": true });
         let sent = agent
             .post(format!("{}/admin/v1/tokens", self.url))
             .header("Authorization", format!("Bearer {token}"))

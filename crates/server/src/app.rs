@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::operators::Operators;
 use crate::tickets::SigningKeys;
 
 /// The service, assembled.
@@ -31,6 +32,8 @@ pub struct App {
     pub store: Store,
     /// The waiting queues.
     pub sequencer: Sequencer,
+    /// Who may use the admin API, and who charges points.
+    pub operators: Operators,
     /// The default queue, for joins that name none.
     pub default_queue: QueueName,
     /// The keys of the tickets.

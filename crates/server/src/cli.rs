@@ -9,9 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use boxoffice_backends::Error;
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
-use boxoffice_backends::store::{Beat, MysqlStore, OtherBeat, SqliteStore, sqlite_backup};
+use boxoffice_backends::store::{
+    Act, ActRejected, Acted, Beat, Effect, MysqlStore, Note, OtherBeat, Role, SqliteStore, Store,
+    StoredOperator, sqlite_backup,
+};
 use boxoffice_domain::ids::UserId;
 use boxoffice_domain::time::Timestamp;
 use clap::builder::TypedValueParser;
@@ -25,8 +29,11 @@ use crate::audit::AuditReport;
 use crate::config::{Config, LoadOptions, Loaded, StoreKind, flag_help, keys_text};
 use crate::consume::{self, Consumption, Destination, Sums};
 use crate::http::extract::{Whole, WireId};
-use crate::http::{IssuedTokens, TokenIssue};
-use crate::service::{Opening, Service, StartError, address_file, admin_token_file, open_store};
+use crate::http::{IssuedTokens, ListedOperator, OperatorCreated, OperatorList, TokenIssue};
+use crate::operators;
+use crate::service::{
+    Opening, Service, StartError, address_file, admin_address_file, admin_token_file, open_store,
+};
 use crate::telemetry;
 
 /// Sells concert tickets when everybody comes at once.
@@ -46,7 +53,8 @@ Examples:
   boxoffice                                          serve on 127.0.0.1:8080
   boxoffice serve --listen 0.0.0.0:80 --data-dir /var/lib/boxoffice
   boxoffice queue set --admit-per-second 500         while it runs; the queue keeps it
-  boxoffice token issue --count 300 --activated      queue_token_1 to queue_token_300, let in
+  boxoffice token issue --count 9 --activated --format 'a_{n}_{r}'   nine tokens, let in
+  boxoffice operator add --name desk-1 --role viewer  prints a token, this once
   boxoffice audit                                    check the invariants, live or at rest
   boxoffice consume --from-beginning                 the events that Kafka has
   boxoffice config show                              every setting, and where it came from
@@ -86,6 +94,9 @@ enum Command {
     /// Look at queues, pause, resume and re-rate them
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Add, list and remove those who may use the admin API, on the running service or on the store at rest
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Check the numbered invariants, on the running service or on the store at rest
     Audit(AuditArgs),
     /// Bring the store to this binary's schema version
@@ -136,12 +147,15 @@ struct IssueArgs {
     /// How many
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
-    /// What they look like; n in braces becomes the number
+    /// What they look like; n in braces becomes the number, r in braces 32 random characters
     #[arg(long, default_value = "queue_token_{n}")]
     format: String,
     /// Let them in at once, past the line; otherwise they join its end
     #[arg(long)]
     activated: bool,
+    /// Let activated tokens be such as can be guessed: their format then needs no random part
+    #[arg(long)]
+    guessable: bool,
     /// The number of the first
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     first: u32,
@@ -183,6 +197,29 @@ enum QueueCommand {
         /// When it opens, such as 2026-12-31T20:00:00+09:00; "now" opens it at once
         #[arg(long)]
         opens_at: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum OperatorCommand {
+    /// Add an operator and print their token, this once
+    Add {
+        /// What the log will call them: 1 to 40 of a-z, 0-9, - and _
+        #[arg(long)]
+        name: String,
+        /// viewer reads; operator also changes queues; admin does everything; cashier charges points only
+        #[arg(long, value_parser = ["viewer", "operator", "admin", "cashier"])]
+        role: String,
+    },
+    /// Show all operators
+    List,
+    /// Take an operator's token away
+    Remove {
+        /// Their name
+        #[arg(required_unless_present = "named")]
+        name: Option<String>,
+        #[arg(long = "name", hide = true, conflicts_with = "name")]
+        named: Option<String>,
     },
 }
 
@@ -283,6 +320,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Serve(_) => serve(load()?.config),
         Command::Token(TokenCommand::Issue(args)) => issue(&load()?.config, args),
         Command::Queue(command) => queue(&load()?.config, command),
+        Command::Operator(command) => operator(&load()?.config, command),
         Command::Audit(args) => audit(&load()?.config, &args),
         Command::Migrate => migrate(&load()?.config),
         Command::Clock(ClockCommand::SetBack) => set_clock_back(&load()?.config),
@@ -378,12 +416,12 @@ impl Signals {
 }
 
 fn welcome(service: &Service, data_dir: &Path) {
-    let at = service.address();
+    let (at, admin) = (service.address(), service.admin_address());
     let data = fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_owned());
     let demo = if service.seeded() { "\n  Demo data   users 1-1000, concerts 1-4" } else { "" };
     eprintln!(
-        "\n  boxoffice {} is open\n\n  Swagger UI  http://{at}/swagger-ui/\n  Metrics     \
-         http://{at}/metrics\n  Health      http://{at}/health/ready\n  Data        {}{demo}\n\n  \
+        "\n  boxoffice {} is open\n\n  Swagger UI  http://{admin}/swagger-ui/\n  Metrics     \
+         http://{admin}/metrics\n  Health      http://{at}/health/ready\n  Data        {}{demo}\n\n  \
          Ctrl-C ends it in good order.\n",
         env!("CARGO_PKG_VERSION"),
         data.display()
@@ -406,9 +444,14 @@ impl Remote {
     /// The service of a configuration. Its address is what it noted in the data directory, or else
     /// what the configuration says.
     fn new(config: &Config) -> Result<Self, Failure> {
-        let noted = fs::read_to_string(address_file(&config.data_dir)).ok();
-        let address = noted
-            .and_then(|text| text.trim().parse::<SocketAddr>().ok())
+        let noted = |file: PathBuf| {
+            fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<SocketAddr>().ok())
+        };
+        let address = noted(admin_address_file(&config.data_dir))
+            .or_else(|| {
+                config.admin.listen.is_none().then(|| noted(address_file(&config.data_dir)))?
+            })
+            .or(config.admin.listen)
             .unwrap_or(config.server.listen);
         let token = match &config.admin.token {
             Some(token) => token.expose().to_owned(),
@@ -464,12 +507,140 @@ impl Remote {
         )
     }
 
+    fn delete(&self, path: &str) -> Result<(), Failure> {
+        let request = self.agent.delete(format!("{}{path}", self.base));
+        let result = request.header("Authorization", format!("Bearer {}", self.token)).call();
+        match result {
+            Ok(response) if response.status() == 204 => Ok(()),
+            other => self.answer::<serde_json::Value>(other).map(|_| ()),
+        }
+    }
+
     fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         let request = self.agent.patch(format!("{}{path}", self.base));
         self.answer(
             request.header("Authorization", format!("Bearer {}", self.token)).send_json(body),
         )
     }
+}
+
+// ---- operators ----
+
+fn operator(config: &Config, command: OperatorCommand) -> Result<ExitCode, Failure> {
+    let remote = if is_serving(config) { Some(Remote::new(config)?) } else { None };
+    match command {
+        OperatorCommand::Add { name, role } => {
+            let token = match remote {
+                Some(remote) => add_operator(&remote, &name, &role)?,
+                None => add_operator_at_rest(config, &name, &role)?,
+            };
+            eprintln!("{name} is {role}. This is their token; it cannot be shown again:");
+            print_piped(&format!("{token}\n"));
+        }
+        OperatorCommand::List => {
+            let operators: Vec<(String, String, String)> = match remote {
+                Some(remote) => {
+                    let OperatorList { operators } = remote.get("/admin/v1/operators")?;
+                    let listed = |it: ListedOperator| {
+                        (it.name, Role::from(it.role).to_string(), it.created_at)
+                    };
+                    operators.into_iter().map(listed).collect()
+                }
+                None => operators_at_rest(config)?,
+            };
+            let lines = operators
+                .iter()
+                .map(|(name, role, since)| format!("{name:<40} {role:<8} since {since}\n"));
+            print_piped(&lines.collect::<String>());
+        }
+        OperatorCommand::Remove { name, named } => {
+            let name = name.or(named).unwrap_or_default();
+            match remote {
+                Some(remote) => remote.delete(&format!("/admin/v1/operators/{name}"))?,
+                None => {
+                    act_at_rest(config, "remove_operator", Act::RemoveOperator(name.clone()))?;
+                }
+            }
+            println!("{name} is no operator any more");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn add_operator(remote: &Remote, name: &str, role: &str) -> Result<String, Failure> {
+    let body = serde_json::json!({"name": name, "role": role});
+    let created: OperatorCreated = remote.post("/admin/v1/operators", &body)?;
+    created.token.ok_or_else(|| "the service did not tell the token".to_owned())
+}
+
+fn add_operator_at_rest(config: &Config, name: &str, role: &str) -> Result<String, Failure> {
+    if !operators::is_name(name) {
+        return Err(
+            "a name is 1 to 40 of a-z, 0-9, - and _, and neither admin nor command-line".to_owned()
+        );
+    }
+    let role = Role::parse(role).ok_or_else(|| format!("there is no role {role}"))?;
+    let token = operators::new_token();
+    let new = StoredOperator {
+        name: name.to_owned(),
+        role,
+        digest: operators::digest(&token),
+        created_at: wall_clock(),
+    };
+    act_at_rest(config, "add_operator", Act::AddOperator(new))?;
+    Ok(token)
+}
+
+fn operators_at_rest(config: &Config) -> Result<Vec<(String, String, String)>, Failure> {
+    must_exist(config)?;
+    let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
+    runtime(config)?.block_on(async {
+        let (store, _) = open_store(config, None, Opening::Look).await.map_err(text)?;
+        let operators = store.operators().await.map_err(text)?;
+        store.close().await;
+        let listed = |it: StoredOperator| (it.name, it.role.to_string(), rfc3339(it.created_at));
+        Ok(operators.into_iter().map(listed).collect())
+    })
+}
+
+/// Changes the store where no service runs on it, and has it in the log.
+fn act_at_rest(config: &Config, operation: &'static str, act: Act) -> Result<(), Failure> {
+    must_exist(config)?;
+    let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
+    runtime(config)?.block_on(async {
+        let (store, _) = open_store(config, None, Opening::Serve).await.map_err(text)?;
+        let now = store.clock().await.map_err(text)?.max(wall_clock());
+        let acted = act_noted(&store, operation, now, act).await;
+        store.close().await;
+        acted.map(|_| ())
+    })
+}
+
+async fn act_noted(
+    store: &Store,
+    operation: &'static str,
+    now: Timestamp,
+    act: Act,
+) -> Result<Acted, Failure> {
+    let note = Note {
+        at: now,
+        who: operators::COMMAND_LINE.to_owned(),
+        role: Role::Admin,
+        origin: "local".to_owned(),
+        operation,
+        key: None,
+        answer: Arc::new(|_| String::new()),
+    };
+    store.act(act, note).await.map_err(|error| match error {
+        Error::Fault(fault) => StartError::from(fault).to_string(),
+        Error::Rejected(ActRejected::Exists) => {
+            "there is an operator of this name; remove them first".to_owned()
+        }
+        Error::Rejected(ActRejected::NoSuchOperator) => {
+            "there is no operator of this name".to_owned()
+        }
+        Error::Rejected(other) => format!("refused: {other:?}"),
+    })
 }
 
 /// What one call of the admin API may ask for; more are asked for in parts.
@@ -484,6 +655,7 @@ fn issue(config: &Config, args: IssueArgs) -> Result<ExitCode, Failure> {
             count: Whole((args.count - done).min(TOKENS_PER_CALL)),
             format: args.format.clone(),
             activated: args.activated,
+            guessable: args.guessable,
             first_number: Whole(args.first.saturating_add(done)),
             user_id: args.user.map(WireId),
             queue: args.queue.clone(),
@@ -494,13 +666,18 @@ fn issue(config: &Config, args: IssueArgs) -> Result<ExitCode, Failure> {
         })?;
         done += issue.count.0;
         bar.set_position(done.into());
+        for token in issued.tokens.unwrap_or_default() {
+            print_piped(&format!("{token}\n"));
+        }
         first = first.or(Some(issued.first));
         last = Some((issued.last, issued.active_until));
     }
     bar.finish_and_clear();
     if let (Some(first), Some((last, until))) = (first, last) {
         let until = until.map_or("waiting in the line".to_owned(), |t| format!("active until {t}"));
-        println!("issued {done} tokens, {first} to {last}, {until}");
+        let summary = format!("issued {done} tokens, {first} to {last}, {until}");
+        // Random tokens are the output; numbered ones need no list.
+        if args.format.contains("{r}") { eprintln!("{summary}") } else { println!("{summary}") }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -690,7 +867,10 @@ fn set_clock_back(config: &Config) -> Result<ExitCode, Failure> {
             Some(_) => store.database_now().await.map_err(text)?,
             None => wall_clock(),
         };
-        let changed = store.set_back(now).await.map_err(text)?;
+        let acted = act_noted(&store, "set_clock_back", now, Act::SetClockBack(now)).await?;
+        let Acted::Now(Effect::Clock { rows: changed, .. }) = acted else {
+            return Err("the clock was not set back".to_owned());
+        };
         store.close().await;
         println!(
             "the store had seen {}; it is {} now, and {changed} rows were taken back to it",

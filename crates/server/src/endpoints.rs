@@ -8,6 +8,7 @@
 
 use std::fmt::Write;
 
+use boxoffice_backends::store::Role;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
 /// Hands every endpoint to the macro `$expand`:
@@ -16,6 +17,7 @@ use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 /// /// What it does: the summary in the description.
 /// Name = METHOD "path template" Class {
 ///     handler: the handler, in a module of `http`,
+///     role: who may ask, for endpoints of the admin API and for no others,
 ///     operation: "tag" "operation id",
 ///     answers: [status "what it means" => what its body is, …],
 ///     errors: [codes of the handler itself; extractors bring along their own],
@@ -227,6 +229,7 @@ macro_rules! endpoints {
             /// Lists all queues.
             AdminQueueList = GET "/admin/v1/queues" Admin {
                 handler: admin::queues,
+                role: Viewer,
                 operation: "admin" "queues",
                 answers: [200 "All queues" => json::<admin::AdminQueueList>()],
                 errors: [],
@@ -235,6 +238,7 @@ macro_rules! endpoints {
             /// Makes a queue.
             AdminQueueCreate = POST "/admin/v1/queues" Admin {
                 handler: admin::create_queue,
+                role: Admin,
                 operation: "admin" "create_queue",
                 answers: [201 "The queue" => json::<admin::AdminQueue>()],
                 errors: [InvalidSetting, AlreadyExists, StoreUnavailable, OutcomeUnknown],
@@ -243,6 +247,7 @@ macro_rules! endpoints {
             /// Changes how a queue admits.
             AdminQueueChange = PATCH "/admin/v1/queues/{queue}" Admin {
                 handler: admin::change_queue,
+                role: Operator,
                 operation: "admin" "change_queue",
                 answers: [200 "The queue afterwards" => json::<admin::AdminQueue>()],
                 errors: [InvalidSetting, StoreUnavailable, OutcomeUnknown],
@@ -251,6 +256,7 @@ macro_rules! endpoints {
             /// Stops admission; joining and polling go on.
             AdminQueuePause = POST "/admin/v1/queues/{queue}/pause" Admin {
                 handler: admin::pause,
+                role: Operator,
                 operation: "admin" "pause",
                 answers: [200 "The queue afterwards" => json::<admin::AdminQueue>()],
                 errors: [StoreUnavailable, OutcomeUnknown],
@@ -259,6 +265,7 @@ macro_rules! endpoints {
             /// Takes admission up again.
             AdminQueueResume = POST "/admin/v1/queues/{queue}/resume" Admin {
                 handler: admin::resume,
+                role: Operator,
                 operation: "admin" "resume",
                 answers: [200 "The queue afterwards" => json::<admin::AdminQueue>()],
                 errors: [StoreUnavailable, OutcomeUnknown],
@@ -267,6 +274,7 @@ macro_rules! endpoints {
             /// Issues opaque tokens: all or none.
             AdminTokenIssue = POST "/admin/v1/tokens" Admin {
                 handler: admin::issue_tokens,
+                role: Admin,
                 operation: "admin" "issue_tokens",
                 answers: [201 "The tokens are valid" => json::<admin::IssuedTokens>()],
                 errors: [
@@ -278,6 +286,7 @@ macro_rules! endpoints {
             /// Makes a concert.
             AdminConcertCreate = POST "/admin/v1/concerts" Admin {
                 handler: admin::create_concert,
+                role: Admin,
                 operation: "admin" "create_concert",
                 answers: [201 "The concert" => json::<admin::ConcertCreated>()],
                 errors: [InvalidSetting, QueueNotFound, StoreUnavailable, OutcomeUnknown],
@@ -286,6 +295,7 @@ macro_rules! endpoints {
             /// Makes a session with its first seats.
             AdminSessionCreate = POST "/admin/v1/concerts/{id}/sessions" Admin {
                 handler: admin::create_session,
+                role: Admin,
                 operation: "admin" "create_session",
                 answers: [201 "The session" => json::<admin::SessionCreated>()],
                 errors: [InvalidSetting, ConcertNotFound, StoreUnavailable, OutcomeUnknown],
@@ -294,14 +304,133 @@ macro_rules! endpoints {
             /// Adds seats to a session, numbered on from its last.
             AdminSeatCreate = POST "/admin/v1/concerts/{id}/sessions/{sessionId}/seats" Admin {
                 handler: admin::create_seats,
+                role: Admin,
                 operation: "admin" "create_seats",
                 answers: [201 "The seats" => json::<admin::SeatsCreated>()],
                 errors: [InvalidSetting, SessionNotFound, StoreUnavailable, OutcomeUnknown],
             }
 
+            /// Corrects a concert: what is left out stays as it is.
+            AdminConcertChange = PATCH "/admin/v1/concerts/{id}" Admin {
+                handler: admin::change_concert,
+                role: Admin,
+                operation: "admin" "change_concert",
+                answers: [200 "The concert afterwards" => json::<admin::AdminConcert>()],
+                errors: [InvalidSetting, ConcertNotFound, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Removes a concert in which nothing is sold or held, with its sessions.
+            AdminConcertRemove = DELETE "/admin/v1/concerts/{id}" Admin {
+                handler: admin::remove_concert,
+                role: Admin,
+                operation: "admin" "remove_concert",
+                answers: [204 "It is gone"],
+                errors: [ConcertNotFound, SoldOrHeld, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Moves a session to another time.
+            AdminSessionChange = PATCH "/admin/v1/concerts/{id}/sessions/{sessionId}" Admin {
+                handler: admin::change_session,
+                role: Admin,
+                operation: "admin" "change_session",
+                answers: [200 "The session afterwards" => json::<admin::AdminSession>()],
+                errors: [InvalidSetting, SessionNotFound, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Removes a session in which nothing is sold or held.
+            AdminSessionRemove = DELETE "/admin/v1/concerts/{id}/sessions/{sessionId}" Admin {
+                handler: admin::remove_session,
+                role: Admin,
+                operation: "admin" "remove_session",
+                answers: [204 "It is gone"],
+                errors: [SessionNotFound, SoldOrHeld, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Lists the operators, but for the holder of the configured token.
+            AdminOperatorList = GET "/admin/v1/operators" Admin {
+                handler: operators::list,
+                role: Viewer,
+                operation: "admin" "operators",
+                answers: [200 "All operators" => json::<operators::OperatorList>()],
+                errors: [StoreUnavailable],
+            }
+
+            /// Adds an operator; the answer is the only one that has the token.
+            AdminOperatorCreate = POST "/admin/v1/operators" Admin {
+                handler: operators::add,
+                role: Admin,
+                operation: "admin" "add_operator",
+                answers: [201 "The operator" => json::<operators::OperatorCreated>()],
+                errors: [InvalidSetting, AlreadyExists, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Takes an operator's token away.
+            AdminOperatorRemove = DELETE "/admin/v1/operators/{name}" Admin {
+                handler: operators::remove,
+                role: Admin,
+                operation: "admin" "remove_operator",
+                answers: [204 "The token is refused from now on"],
+                errors: [StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Lists what operators have changed, the latest first.
+            AdminLog = GET "/admin/v1/log" Admin {
+                handler: operators::log,
+                role: Viewer,
+                operation: "admin" "log",
+                answers: [200 "A page of the log" => json::<operators::ChangeLog>().or_csv()],
+                errors: [StoreUnavailable],
+            }
+
+            /// Lists concerts.
+            AdminConcertList = GET "/admin/v1/concerts" Admin {
+                handler: lists::concerts,
+                role: Viewer,
+                operation: "admin" "list_concerts",
+                answers: [200 "A page of them" => json::<lists::ConcertPage>().or_csv()],
+                errors: [],
+            }
+
+            /// Lists the sessions of a concert, those that are over too.
+            AdminSessionList = GET "/admin/v1/concerts/{id}/sessions" Admin {
+                handler: lists::sessions,
+                role: Viewer,
+                operation: "admin" "list_sessions",
+                answers: [200 "A page of them" => json::<lists::SessionPage>().or_csv()],
+                errors: [ConcertNotFound],
+            }
+
+            /// Lists reservations.
+            AdminReservationList = GET "/admin/v1/reservations" Admin {
+                handler: lists::reservations,
+                role: Viewer,
+                operation: "admin" "list_reservations",
+                answers: [200 "A page of them" => json::<lists::ReservationPage>().or_csv()],
+                errors: [StoreUnavailable],
+            }
+
+            /// Lists payments.
+            AdminPaymentList = GET "/admin/v1/payments" Admin {
+                handler: lists::payments,
+                role: Viewer,
+                operation: "admin" "list_payments",
+                answers: [200 "A page of them" => json::<lists::PaymentPage>().or_csv()],
+                errors: [StoreUnavailable],
+            }
+
+            /// Lists those who have an account.
+            AdminPeopleList = GET "/admin/v1/people" Admin {
+                handler: lists::people,
+                role: Viewer,
+                operation: "admin" "list_people",
+                answers: [200 "A page of them" => json::<lists::PeoplePage>().or_csv()],
+                errors: [StoreUnavailable],
+            }
+
             /// Checks the numbered invariants on the live store.
             AdminAudit = GET "/admin/v1/audit" Admin {
                 handler: admin::run_audit,
+                role: Viewer,
                 operation: "admin" "run_audit",
                 answers: [200 "What the audit found; `clean` sums it up" => json::<AuditReport>()],
                 errors: [StoreUnavailable],
@@ -324,6 +453,16 @@ macro_rules! method_text {
     };
     ($method:ident) => {
         stringify!($method)
+    };
+}
+
+/// The role of an endpoint.
+macro_rules! role_of {
+    (handler: $handler:path, role: $role:ident, $($rest:tt)*) => {
+        Some(Role::$role)
+    };
+    ($($details:tt)*) => {
+        None
     };
 }
 
@@ -357,6 +496,11 @@ macro_rules! routes {
             pub const fn class(self) -> Class {
                 match self { $(Route::$name => Class::$class,)+ }
             }
+
+            /// The role that an operator must have at least; none where it is not for operators.
+            pub const fn role(self) -> Option<Role> {
+                match self { $(Route::$name => role_of!($($details)*),)+ }
+            }
         }
     };
 }
@@ -367,11 +511,28 @@ impl Route {
     /// How many endpoints there are.
     pub const COUNT: usize = Self::ALL.len();
 
+    /// The endpoint with this method and path template.
+    pub fn find(method: &str, template: &str) -> Option<Self> {
+        let is_it = |route: &&Self| route.method() == method && route.template() == template;
+        Self::ALL.iter().find(is_it).copied()
+    }
+
     /// The endpoint's index, for arrays of [`Route::COUNT`].
     pub const fn index(self) -> usize {
         self as usize
     }
 }
+
+/// An endpoint of the admin API that nobody was given a role for does not compile.
+const _: () = {
+    let mut index = 0;
+    while index < Route::COUNT {
+        let route = Route::ALL[index];
+        let is_admin = matches!(route.class(), Class::Admin);
+        assert!(is_admin == route.role().is_some(), "each admin endpoint has a role, and no other");
+        index += 1;
+    }
+};
 
 impl EncodeLabelValue for Route {
     fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {

@@ -4,6 +4,7 @@
 //! found and how it refuses stands in one list, `crate::endpoints`. Rules are in
 //! `boxoffice-domain`, what is stored in `boxoffice-backends`.
 
+mod access;
 mod admin;
 mod auth;
 mod client;
@@ -14,9 +15,12 @@ pub mod extract;
 mod front;
 mod idempotency;
 pub mod listener;
+mod lists;
 pub mod observe;
 pub mod openapi;
+mod operators;
 mod ops;
+mod page;
 mod payments;
 mod points;
 pub mod problem;
@@ -29,7 +33,10 @@ mod router;
 mod schema;
 mod seat_list;
 mod state;
+mod surface;
 
 pub use admin::{IssuedTokens, TokenIssue};
 pub use front::Front;
+pub use operators::{ListedOperator, NewOperator, OperatorCreated, OperatorList, RoleName};
 pub use state::HttpState;
+pub use surface::Surface;

@@ -30,8 +30,9 @@ use crate::clock::Clock;
 use crate::config::{Config, EventsKind, QueueKind, RedisKind, StoreKind};
 use crate::demo;
 use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
-use crate::http::{Front, HttpState};
+use crate::http::{Front, HttpState, Surface};
 use crate::metrics::Metrics;
+use crate::operators::Operators;
 use crate::tickets::{SigningKeys, key_id};
 use crate::workers::Workers;
 
@@ -63,6 +64,11 @@ pub fn address_file(data_dir: &Path) -> PathBuf {
     data_dir.join("boxoffice.addr")
 }
 
+/// Where it notes the address of its listener for operators, where it has one.
+pub fn admin_address_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("boxoffice.admin.addr")
+}
+
 /// Where the admin token is, unless the configuration has one.
 pub fn admin_token_file(data_dir: &Path) -> PathBuf {
     data_dir.join("admin.token")
@@ -72,10 +78,11 @@ pub fn admin_token_file(data_dir: &Path) -> PathBuf {
 pub struct Service {
     app: AppState,
     address: SocketAddr,
+    admin_address: SocketAddr,
     seeded: bool,
     workers: Workers,
-    stop: oneshot::Sender<()>,
-    serving: JoinHandle<usize>,
+    /// The listeners, each with what stops it.
+    listeners: Vec<(oneshot::Sender<()>, JoinHandle<usize>)>,
 }
 
 /// What a store is opened for.
@@ -236,17 +243,13 @@ impl Service {
                 config.events_path().display()
             )));
         }
-        let admin_token = admin_token(&config)?;
-        let address = config.server.listen;
-        let listener = listener::bind(address).map_err(|error| {
-            StartError(format!(
-                "cannot listen on {address}: {error}; choose another address with --listen"
-            ))
-        })?;
-        let address = listener.local_addr().map_err(|error| StartError(error.to_string()))?;
-        let note = address_file(&config.data_dir);
-        fs::write(&note, address.to_string())
-            .map_err(|error| StartError(format!("cannot write {}: {error}", note.display())))?;
+        let operators = Operators::open(&admin_token(&config)?, &store).await?;
+        let (listener, address) = listen(config.server.listen, "--listen")?;
+        note_address(&address_file(&config.data_dir), Some(address))?;
+        let operators_listener =
+            config.admin.listen.map(|at| listen(at, "admin.listen")).transpose()?;
+        let admin_address = operators_listener.as_ref().map(|(_, address)| *address);
+        note_address(&admin_address_file(&config.data_dir), admin_address)?;
         let app = Arc::new(App {
             limits: limits(&config),
             in_flight: InFlight::default(),
@@ -257,21 +260,36 @@ impl Service {
             clock,
             store,
             sequencer,
+            operators,
             default_queue,
             tickets,
             metrics,
         });
-        let http = HttpState::new(app.clone(), admin_token).map_err(StartError)?;
+        let http = HttpState::new(app.clone()).map_err(StartError)?;
         let workers = Workers::start(&app, sink);
-        let (stop, stopped) = oneshot::channel();
-        let listening = serve(http, listener, stopped);
-        let serving = app.store.tasks().spawn("listener", listening);
-        Ok(Self { app, address, seeded, workers, stop, serving })
+        let front = Front::new(http);
+        let public = if admin_address.is_some() { Surface::Public } else { Surface::All };
+        let surfaces =
+            [(public, Some(listener)), (Surface::Operators, operators_listener.map(|it| it.0))];
+        let mut listeners = Vec::new();
+        for (surface, listener) in surfaces {
+            let Some(listener) = listener else { continue };
+            let (stop, stopped) = oneshot::channel();
+            let listening = serve(app.clone(), front.on(surface), listener, stopped);
+            listeners.push((stop, app.store.tasks().spawn("listener", listening)));
+        }
+        let admin_address = admin_address.unwrap_or(address);
+        Ok(Self { app, address, admin_address, seeded, workers, listeners })
     }
 
     /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves what is for operators.
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin_address
     }
 
     /// Whether the store was empty and has been filled with demo data.
@@ -293,10 +311,16 @@ impl Service {
     /// Ends in good order: no new connections, requests in progress finish, counters and events
     /// are made durable. Returns how many connections had to be cut.
     pub async fn stop(self) -> usize {
-        let Self { app, workers, stop, serving, .. } = self;
+        let Self { app, workers, listeners, .. } = self;
         app.draining.store(true, Ordering::Relaxed);
-        let _ = stop.send(());
-        let cut = serving.await.unwrap_or(0);
+        let (stops, serving): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
+        for stop in stops {
+            let _ = stop.send(());
+        }
+        let mut cut = 0;
+        for listener in serving {
+            cut += listener.await.unwrap_or(0);
+        }
         workers.stop().await;
         if app.store.tasks().any_lost() {
             // Who knows what it left half done in memory. The store is right, as after a crash.
@@ -306,13 +330,39 @@ impl Service {
         }
         app.store.close().await;
         let _ = fs::remove_file(address_file(&app.config.data_dir));
+        let _ = fs::remove_file(admin_address_file(&app.config.data_dir));
         tracing::info!(connections.cut = cut, "stopped");
         cut
     }
 }
 
-async fn serve(http: HttpState, listener: TcpListener, stopped: oneshot::Receiver<()>) -> usize {
-    let app = http.app();
+/// Listens at an address that `setting` chose.
+fn listen(at: SocketAddr, setting: &str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listener = listener::bind(at).map_err(|error| {
+        StartError(format!("cannot listen on {at}: {error}; choose another address with {setting}"))
+    })?;
+    let address = listener.local_addr().map_err(|error| StartError(error.to_string()))?;
+    Ok((listener, address))
+}
+
+/// Notes where a listener is; one that is no more is not to be found.
+fn note_address(note: &Path, address: Option<SocketAddr>) -> Result<(), StartError> {
+    let failed = |error| StartError(format!("cannot write {}: {error}", note.display()));
+    match address {
+        Some(address) => fs::write(note, address.to_string()).map_err(failed),
+        None => match fs::remove_file(note) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        },
+    }
+}
+
+async fn serve(
+    app: AppState,
+    front: Front,
+    listener: TcpListener,
+    stopped: oneshot::Receiver<()>,
+) -> usize {
     let mut limits = ListenerLimits::from(&app.config.server);
     let open_files = listener::raise_open_files();
     limits.max_connections = listener::cap_connections(limits.max_connections, open_files);
@@ -320,7 +370,6 @@ async fn serve(http: HttpState, listener: TcpListener, stopped: oneshot::Receive
     let shutdown = async {
         let _ = stopped.await;
     };
-    let front = Front::new(http);
     listener::serve(listener, |peer| front.of(peer), limits, metrics, shutdown).await
 }
 

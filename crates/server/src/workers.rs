@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::app::AppState;
 use crate::clock::Drift;
 use crate::metrics::{Outcome, OutcomeLabel};
+use crate::operators;
 
 /// Admission in steps of this length; the docs promise it.
 const TICK: Duration = Duration::from_millis(100);
@@ -52,6 +53,7 @@ impl Workers {
             tasks.spawn("beats", beats(app.clone(), stopped.clone())),
             tasks.spawn("expiry of holds", sweep(app.clone(), stopped.clone())),
             tasks.spawn("expiry of keys", forget(app.clone(), stopped.clone())),
+            tasks.spawn("list of operators", follow_operators(app.clone(), stopped.clone())),
             tasks.spawn(EVENT_RELAY, relay(app.clone(), sink, stopped)),
         ];
         Self { stop, stop_by, running }
@@ -179,6 +181,16 @@ async fn forget(app: AppState, mut stopped: watch::Receiver<bool>) {
     let mut complaint = Complaint::default();
     while beat(&mut looks, &mut stopped).await {
         complaint.note("forgetting idempotency keys", forget_all(&app, &stopped).await);
+    }
+}
+
+/// Reads again and again who the operators are: another instance may have added or removed one.
+async fn follow_operators(app: AppState, mut stopped: watch::Receiver<bool>) {
+    let mut looks = every(operators::REFRESH);
+    let mut complaint = Complaint::default();
+    while beat(&mut looks, &mut stopped).await {
+        let read = app.operators.refresh(&app.store).await;
+        complaint.note("reading the list of operators", read);
     }
 }
 

@@ -446,7 +446,7 @@ impl Instance {
         };
         if key.is_none()
             && let Some(known) = self.store.seats_for_refusal(&inventory, &request.seats)
-            && let Some(why) = refusal_from_memory(&request, &concert, inventory.session(), &known)
+            && let Some(why) = refusal_from_memory(&request, &concert, &inventory.session(), &known)
         {
             return hold_refused(why);
         }

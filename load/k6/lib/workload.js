@@ -156,6 +156,8 @@ function issueTokens(run, pool, each, activeSeconds) {
         count: each,
         format: `load_${run}_${index}_{n}`,
         activated: true,
+        // Nobody else is there to guess them.
+        guessable: true,
         userId: FIRST_USER + index,
         queue,
         activeSeconds,
@@ -174,7 +176,7 @@ export function prepare(workload, iterations, lasts) {
         if (workload.needsTokens && tokenFormat === '') {
             giveUp(`WORKLOAD=${workload.kind} needs tokens that are let in already. Give ADMIN_TOKEN (the service `
                 + 'writes it to admin.token in its data directory), and setup makes concerts, points and tokens; '
-                + `or issue ${journeys} tokens yourself (boxoffice token issue --activated) and give TOKEN_FORMAT `
+                + `or issue ${journeys} tokens yourself (boxoffice token issue --activated --guessable) and give TOKEN_FORMAT `
                 + 'and TOKENS.');
         }
         if (workload.needsTokens && tokensGiven < journeys) {

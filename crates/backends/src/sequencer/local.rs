@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use super::aliases::Aliases;
 use super::joins::{Numbers, number_joins};
 use super::queue::Queue;
-use crate::Fault;
-use crate::store::{Checkpoint, Store, StoredQueue};
+use crate::store::{Act, ActRejected, Acted, Checkpoint, Effect, Note, Store, StoredQueue};
+use crate::{Error, Fault};
 
 /// The time is made durable this often even where nothing else happens, in milliseconds.
 const CLOCK_SAVE_INTERVAL_MS: i64 = 10_000;
@@ -90,6 +90,26 @@ impl LocalSequencer {
         if !self.store.create_queue(name.clone(), settings).await? {
             return Ok(false);
         }
+        self.take_up(name).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn create_noted(
+        &self,
+        name: QueueName,
+        settings: QueueSettings,
+        note: Note,
+    ) -> Result<Acted, Error<ActRejected>> {
+        let _saving = self.saving.lock().await;
+        let acted = self.store.act(Act::CreateQueue(name.clone(), settings), note).await?;
+        if matches!(acted, Acted::Now(_)) {
+            self.take_up(name).await?;
+        }
+        Ok(acted)
+    }
+
+    /// Starts a queue that the store has.
+    async fn take_up(&self, name: QueueName) -> Result<(), Fault> {
         let stored = self.store.queues().await?.into_iter().find(|queue| queue.name == name);
         let stored = stored
             .ok_or_else(|| Fault::Corrupt(format!("queue {name} was stored and is not there")))?;
@@ -97,7 +117,7 @@ impl LocalSequencer {
         let mut queues = BTreeMap::clone(&self.queues.load());
         queues.insert(name, queue);
         self.queues.store(Arc::new(queues));
-        Ok(true)
+        Ok(())
     }
 
     pub(super) async fn change(
@@ -109,6 +129,20 @@ impl LocalSequencer {
         let _saving = self.saving.lock().await;
         let settings = self.store.change_queue(queue.name().clone(), change).await?;
         Ok(queue.configure(settings))
+    }
+
+    pub(super) async fn change_noted(
+        &self,
+        queue: &Queue,
+        change: SettingsChange,
+        note: Note,
+    ) -> Result<Acted, Error<ActRejected>> {
+        let _saving = self.saving.lock().await;
+        let acted = self.store.act(Act::ChangeQueue(queue.name().clone(), change), note).await?;
+        if let Acted::Now(Effect::Queue { after, .. }) = &acted {
+            queue.configure(after.clone());
+        }
+        Ok(acted)
     }
 
     pub(super) async fn join(&self, queue: &Queue) -> Result<u64, Fault> {

@@ -37,8 +37,8 @@ use super::aliases::Aliases;
 use super::joins::Numbers;
 use super::news::News;
 use super::queue::Queue;
-use crate::Fault;
-use crate::store::Store;
+use crate::store::{Act, ActRejected, Acted, Effect, Note, Store};
+use crate::{Error, Fault};
 
 /// The sequencer of several instances.
 pub struct RedisSequencer {
@@ -124,6 +124,36 @@ impl RedisSequencer {
         self.mirror.reload(false).await?;
         self.tell(News::Reload);
         Ok(true)
+    }
+
+    pub(super) async fn create_noted(
+        &self,
+        name: QueueName,
+        settings: QueueSettings,
+        note: Note,
+    ) -> Result<Acted, Error<ActRejected>> {
+        let acted = self.store.act(Act::CreateQueue(name, settings), note).await?;
+        if matches!(acted, Acted::Now(_)) {
+            self.mirror.reload(false).await?;
+            self.tell(News::Reload);
+        }
+        Ok(acted)
+    }
+
+    pub(super) async fn change_noted(
+        &self,
+        queue: &Queue,
+        change: SettingsChange,
+        note: Note,
+    ) -> Result<Acted, Error<ActRejected>> {
+        let _changing = self.changing.lock().await;
+        let acted = self.store.act(Act::ChangeQueue(queue.name().clone(), change), note).await?;
+        if let Acted::Now(Effect::Queue { after, .. }) = &acted {
+            queue.configure(after.clone());
+            queue.forget_credit();
+            self.tell(News::Reload);
+        }
+        Ok(acted)
     }
 
     pub(super) async fn change(

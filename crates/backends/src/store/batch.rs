@@ -772,7 +772,7 @@ impl<E: Engine> Seller<E> {
             let inventory = catalog.inventory(*concert, *session);
             let found = (
                 catalog.concert(*concert).cloned(),
-                inventory.map(|inventory| *inventory.session()),
+                inventory.map(|inventory| inventory.session()),
             );
             rows.put_session((*concert, *session), found);
         }

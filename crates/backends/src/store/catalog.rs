@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use boxoffice_domain::ids::{ConcertId, SeatId, SessionId};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
@@ -67,6 +67,27 @@ impl Catalog {
         Self { concerts: self.concerts.clone(), inventories, by_concert }
     }
 
+    pub(super) fn without_session(&self, id: SessionId) -> Self {
+        let (mut inventories, mut by_concert) = (self.inventories.clone(), self.by_concert.clone());
+        if let Some(inventory) = inventories.remove(&id)
+            && let Some(siblings) = by_concert.get_mut(&inventory.session().concert)
+        {
+            siblings.retain(|sibling| sibling.session.id != id);
+        }
+        Self { concerts: self.concerts.clone(), inventories, by_concert }
+    }
+
+    /// Without a concert and its sessions.
+    pub(super) fn without_concert(&self, id: ConcertId) -> Self {
+        let (mut concerts, mut inventories) = (self.concerts.clone(), self.inventories.clone());
+        let mut by_concert = self.by_concert.clone();
+        concerts.remove(&id);
+        for inventory in by_concert.remove(&id).unwrap_or_default() {
+            inventories.remove(&inventory.session.id);
+        }
+        Self { concerts, inventories, by_concert }
+    }
+
     pub(super) fn from_parts(concerts: Vec<Concert>, inventories: Vec<Inventory>) -> Self {
         let mut catalog = Self::default();
         for concert in concerts {
@@ -93,11 +114,22 @@ pub(super) enum Made {
     Inventory(Session, Vec<Seat>),
     /// More seats of a session.
     Seats(SessionId, Vec<Seat>),
+    /// A concert as it was corrected.
+    ConcertChanged(Concert),
+    /// A session at another time.
+    SessionMoved(SessionId, Timestamp),
+    /// A session less.
+    SessionGone(SessionId),
+    /// A concert less, with its sessions.
+    ConcertGone(ConcertId),
 }
 
 /// A session with its seats.
 pub struct Inventory {
+    /// When it begins, is in `starts_at`.
     session: Session,
+    /// Milliseconds since 1970. A session can be moved.
+    starts_at: AtomicI64,
     /// Sorted by id. A seat is never removed, and a change of state is a store of one word under
     /// the lock, so readers hold up the writer for no longer than a copy of the list.
     seats: RwLock<Vec<Seat>>,
@@ -116,6 +148,7 @@ impl Inventory {
         debug_assert!(seats.windows(2).all(|w| w[0].id < w[1].id), "seats come sorted by id");
         let inventory = Self {
             session,
+            starts_at: AtomicI64::new(session.starts_at.0),
             seats: RwLock::new(seats),
             version: AtomicU64::new(1),
             available: AtomicU64::new(0),
@@ -127,8 +160,19 @@ impl Inventory {
     }
 
     /// The session.
-    pub const fn session(&self) -> &Session {
-        &self.session
+    pub fn session(&self) -> Session {
+        Session { starts_at: Timestamp(self.starts_at.load(Ordering::Relaxed)), ..self.session }
+    }
+
+    /// Moves it to another time.
+    pub(super) fn move_to(&self, starts_at: Timestamp) {
+        self.starts_at.store(starts_at.0, Ordering::Relaxed);
+    }
+
+    /// Between which ids its seats are, where it has any.
+    pub(super) fn range(&self) -> Option<(i64, i64)> {
+        let seats = self.seats.read();
+        Some((seats.first()?.id.get(), seats.last()?.id.get()))
     }
 
     /// Rises with every change of any seat.

@@ -10,6 +10,9 @@ use boxoffice_domain::sales::{Item, Reservation, ReservationState, SeatState};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
+use super::act::Role;
+use super::types::Became;
+
 /// What makes no sense about a row.
 #[derive(Debug)]
 pub(super) struct Corrupt(pub(super) String);
@@ -20,6 +23,16 @@ pub(super) mod reservation_state {
     pub(crate) const PAID: i64 = 1;
     pub(crate) const CANCELLED: i64 = 2;
     pub(crate) const EXPIRED: i64 = 3;
+}
+
+/// The column for what a list asks for.
+pub(super) const fn state_of(became: Became) -> i64 {
+    match became {
+        Became::Held => reservation_state::HELD,
+        Became::Paid => reservation_state::PAID,
+        Became::Cancelled => reservation_state::CANCELLED,
+        Became::Expired => reservation_state::EXPIRED,
+    }
 }
 
 /// `seat.state`
@@ -52,6 +65,10 @@ pub(super) fn ticket_id(bytes: &[u8]) -> Result<TicketId, Corrupt> {
 
 pub(super) fn digest(bytes: &[u8]) -> Result<[u8; 32], Corrupt> {
     bytes.try_into().map_err(|_| Corrupt("length of a fingerprint".into()))
+}
+
+pub(super) fn role(text: &str) -> Result<Role, Corrupt> {
+    Role::parse(text).ok_or_else(|| Corrupt(format!("role {text:?}")))
 }
 
 /// A counter that is never negative.
@@ -211,7 +228,7 @@ pub(super) fn reservation(
 
 /// Takes times back that lie in the future, in every store in SQL. Each `?` is the present. Holds that
 /// were made in the future end.
-pub(super) const SET_BACK: [&str; 12] = [
+pub(super) const SET_BACK: [&str; 13] = [
     "UPDATE seat SET held_until = ? WHERE state = 1 AND reservation_id IN \
      (SELECT id FROM reservation WHERE state = 0 AND created_at > ?)",
     "UPDATE reservation SET held_until = ? WHERE state = 0 AND created_at > ?",
@@ -220,6 +237,7 @@ pub(super) const SET_BACK: [&str; 12] = [
     "UPDATE points_entry SET at = ? WHERE at > ?",
     "UPDATE spent_ticket SET at = ? WHERE at > ?",
     "UPDATE idempotency SET at = ? WHERE at > ?",
+    "UPDATE change_key SET at = ? WHERE at > ?",
     "UPDATE admission SET at = ? WHERE at > ?",
     "UPDATE readmitted SET at = ? WHERE at > ?",
     "UPDATE alias SET issued_at = ? WHERE issued_at > ?",

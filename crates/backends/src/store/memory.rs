@@ -1,15 +1,17 @@
 //! The store as maps in memory, for tests and simulations. Nothing of it outlives the process, but
 //! what was committed outlives the store: see [`Kept`].
 
+mod act;
 mod audit;
 mod data;
+mod lists;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{
-    Changes, Ids, IdsNeeded, LiveSeats, ResultOf, ResultRow, Rows, TicketRef, Wants,
+    Changes, Ids, IdsNeeded, LiveSeats, Payment, ResultOf, ResultRow, Rows, TicketRef, Wants,
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
@@ -20,15 +22,16 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use self::data::Data;
+use super::act::{Act, ActRejected, Acted, LogEntry, Note, StoredOperator};
 use super::batch::{BatchOptions, Engine, Gather, NoJob, Sales, Trouble, batches};
 use super::beat::{Beat, Beats};
-use super::catalog::{Catalog, Inventory};
+use super::catalog::{Catalog, Inventory, Made};
 use super::database_time::DatabaseTime;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::StoreStats;
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
-    StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewSeats, Part,
+    Person, Progress, Seed, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::planted::{Bug, planted};
@@ -210,6 +213,75 @@ impl MemoryStore {
 
     pub(super) async fn set_back(&self, now: Timestamp) -> Result<u64, Fault> {
         Ok(self.with(|data| data.set_back(now)))
+    }
+
+    pub(super) async fn act(&self, act: Act, note: Note) -> Result<Acted, Error<ActRejected>> {
+        self.with(|data| {
+            let (acted, made) = data.act(&act, &note)?.map_err(Error::Rejected)?;
+            made.into_iter().for_each(|made| self.show(made));
+            Ok(acted)
+        })
+    }
+
+    pub(super) async fn kept(
+        &self,
+        who: String,
+        key: String,
+    ) -> Result<Option<([u8; 32], String)>, Fault> {
+        Ok(self.with(|data| data.acts.kept(&who, &key)))
+    }
+
+    pub(super) async fn operators(&self) -> Result<Vec<StoredOperator>, Fault> {
+        Ok(self.with(|data| data.acts.operators()))
+    }
+
+    pub(super) async fn log(&self, before: i64, max: u32) -> Result<Vec<LogEntry>, Fault> {
+        Ok(self.with(|data| data.acts.log(before, max as usize)))
+    }
+
+    fn show(&self, made: Made) {
+        let catalog = self.shared.catalog.load();
+        match made {
+            Made::Concert(concert) | Made::ConcertChanged(concert) => self.show_concert(concert),
+            Made::Inventory(session, seats) => self.show_session(session, seats),
+            Made::Seats(session, seats) => {
+                if let Some(inventory) = catalog.inventory_of(session) {
+                    inventory.append(seats);
+                }
+            }
+            Made::SessionMoved(session, starts_at) => {
+                if let Some(inventory) = catalog.inventory_of(session) {
+                    inventory.move_to(starts_at);
+                }
+            }
+            Made::SessionGone(session) => {
+                self.shared.catalog.store(Arc::new(catalog.without_session(session)));
+            }
+            Made::ConcertGone(concert) => {
+                self.shared.catalog.store(Arc::new(catalog.without_concert(concert)));
+            }
+        }
+    }
+
+    pub(super) async fn list_reservations(
+        &self,
+        after: i64,
+        max: u32,
+        became: Option<Became>,
+    ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
+        Ok(self.with(|data| data.list_reservations(after, max, became)))
+    }
+
+    pub(super) async fn list_payments(
+        &self,
+        after: i64,
+        max: u32,
+    ) -> Result<Part<(Payment, UserId)>, Fault> {
+        Ok(self.with(|data| data.list_payments(after, max)))
+    }
+
+    pub(super) async fn list_people(&self, after: i64, max: u32) -> Result<Part<Person>, Fault> {
+        Ok(self.with(|data| data.list_people(after, max)))
     }
 
     pub(super) async fn create_concert(&self, new: NewConcert) -> Result<ConcertId, Fault> {

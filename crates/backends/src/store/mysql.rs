@@ -6,12 +6,14 @@
 //! keeps a buyer waiting. Every wait has an end, after which the answer is that nothing happened, or
 //! that nobody knows.
 
+mod act;
 mod audit;
 mod engine;
 mod familiar;
 mod fence;
 mod fresh;
 mod inner;
+mod lists;
 mod load;
 mod pool;
 mod publication;
@@ -27,7 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use boxoffice_domain::command::{Ids, TicketRef};
+use boxoffice_domain::command::{Ids, Payment, TicketRef};
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
@@ -46,6 +48,7 @@ use self::pool::{Pool, PoolOptions};
 use self::publication::Publication;
 pub(super) use self::relay::HeldShards;
 use self::rows::Failure;
+use super::act::{Act, ActRejected, Acted, LogEntry, Note, StoredOperator};
 use super::batch::{BatchOptions, Gather, NoJob, Sales, batches};
 use super::beat::{Beat, Beats};
 use super::catalog::{Catalog, Inventory};
@@ -53,8 +56,8 @@ use super::clock_check::ClockCheck;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
-    StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewSeats, Part,
+    Person, Progress, Seed, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -433,6 +436,65 @@ impl MysqlStore {
 
     pub(super) async fn set_back(&self, now: Timestamp) -> Result<u64, Fault> {
         self.inner.call(tx::SetBack(now)).await
+    }
+
+    pub(super) async fn act(&self, act: Act, note: Note) -> Result<Acted, Error<ActRejected>> {
+        let acted = match &act {
+            Act::ChangeQueue(..) => self.inner.call(act::Repeatable(act, note)).await,
+            act_of_many if act_of_many.is_bulk() => self.inner.call(act::Bulk(act, note)).await,
+            _ => self.inner.call(act::Small(act, note)).await,
+        };
+        Error::flatten(acted)
+    }
+
+    pub(super) async fn kept(
+        &self,
+        who: String,
+        key: String,
+    ) -> Result<Option<([u8; 32], String)>, Fault> {
+        self.inner
+            .read(&self.inner.work, move |lease| {
+                let (who, key) = (who.clone(), key.clone());
+                Box::pin(async move { act::kept(lease, &who, &key).await })
+            })
+            .await
+    }
+
+    pub(super) async fn operators(&self) -> Result<Vec<StoredOperator>, Fault> {
+        self.inner.read(&self.inner.work, |lease| Box::pin(act::operators(lease))).await
+    }
+
+    pub(super) async fn log(&self, before: i64, max: u32) -> Result<Vec<LogEntry>, Fault> {
+        self.inner.read(&self.inner.work, move |lease| Box::pin(act::log(lease, before, max))).await
+    }
+
+    pub(super) async fn list_reservations(
+        &self,
+        after: i64,
+        max: u32,
+        became: Option<Became>,
+    ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
+        self.inner
+            .read(&self.inner.work, move |lease| {
+                Box::pin(lists::reservations(lease, after, max, became))
+            })
+            .await
+    }
+
+    pub(super) async fn list_payments(
+        &self,
+        after: i64,
+        max: u32,
+    ) -> Result<Part<(Payment, UserId)>, Fault> {
+        self.inner
+            .read(&self.inner.work, move |lease| Box::pin(lists::payments(lease, after, max)))
+            .await
+    }
+
+    pub(super) async fn list_people(&self, after: i64, max: u32) -> Result<Part<Person>, Fault> {
+        self.inner
+            .read(&self.inner.work, move |lease| Box::pin(lists::people(lease, after, max)))
+            .await
     }
 
     pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {

@@ -1,6 +1,8 @@
 //! The store as a SQLite file: one writer thread with group commit, reads beside it.
 
+mod act;
 mod audit;
+mod lists;
 mod load;
 mod rows;
 mod sale;
@@ -19,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use boxoffice_domain::command::TicketRef;
+use boxoffice_domain::command::{Payment, TicketRef};
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::{Finding, Invariant};
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
@@ -32,6 +34,7 @@ use rusqlite::{Connection, OpenFlags};
 use self::rows::Failure;
 use self::tx::{State, Tx};
 use self::writer::Work;
+use super::act::{Act, ActRejected, Acted, LogEntry, Note, StoredOperator};
 use super::batch::{BatchOptions, Gather, Sales};
 use super::beat::{Beat, Beats, Instances};
 use super::catalog::Catalog;
@@ -39,8 +42,8 @@ use super::database_time::DatabaseTime;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
-    StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewSeats, Part,
+    Person, Progress, Seed, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -442,6 +445,47 @@ impl SqliteStore {
 
     pub(super) async fn set_back(&self, now: Timestamp) -> Result<u64, Fault> {
         self.call(move |tx| tx.set_back(now)).await
+    }
+
+    pub(super) async fn act(&self, act: Act, note: Note) -> Result<Acted, Error<ActRejected>> {
+        Error::flatten(self.call(move |tx| tx.act(&act, &note)).await)
+    }
+
+    pub(super) async fn kept(
+        &self,
+        who: String,
+        key: String,
+    ) -> Result<Option<([u8; 32], String)>, Fault> {
+        self.read(move |connection| act::kept(connection, &who, &key)).await
+    }
+
+    pub(super) async fn operators(&self) -> Result<Vec<StoredOperator>, Fault> {
+        self.read(act::operators).await
+    }
+
+    pub(super) async fn log(&self, before: i64, max: u32) -> Result<Vec<LogEntry>, Fault> {
+        self.read(move |connection| act::log(connection, before, max)).await
+    }
+
+    pub(super) async fn list_reservations(
+        &self,
+        after: i64,
+        max: u32,
+        became: Option<Became>,
+    ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
+        self.read(move |connection| lists::reservations(connection, after, max, became)).await
+    }
+
+    pub(super) async fn list_payments(
+        &self,
+        after: i64,
+        max: u32,
+    ) -> Result<Part<(Payment, UserId)>, Fault> {
+        self.read(move |connection| lists::payments(connection, after, max)).await
+    }
+
+    pub(super) async fn list_people(&self, after: i64, max: u32) -> Result<Part<Person>, Fault> {
+        self.read(move |connection| lists::people(connection, after, max)).await
     }
 
     pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {

@@ -1,6 +1,6 @@
 //! What is asked of a store beside the sale, and what it answers.
 
-use boxoffice_domain::ids::{QueueName, SeatId};
+use boxoffice_domain::ids::{QueueName, SeatId, UserId};
 use boxoffice_domain::queue::{Bucket, LineParts, QueueSettings, Step, Ticket};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -149,6 +149,54 @@ pub struct AddedSeats {
     pub first: SeatId,
     /// How many.
     pub count: u32,
+}
+
+/// What has become of the reservations of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Became {
+    /// They wait for payment.
+    Held,
+    /// They are paid.
+    Paid,
+    /// They were given back.
+    Cancelled,
+    /// Their holds ran out.
+    Expired,
+}
+
+/// A part of a list, with the id behind which the next part begins; none where this is the last. A part
+/// may be shorter than was asked for, and still not be the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part<T> {
+    /// By id.
+    pub items: Vec<T>,
+    /// Where the next part begins.
+    pub next: Option<i64>,
+}
+
+impl<T> Part<T> {
+    /// The part that was read of a range whose end is `end`, where it has one.
+    pub(super) fn of(items: Vec<T>, max: u32, end: Option<i64>, id: impl Fn(&T) -> i64) -> Self {
+        let full = items.len() >= max as usize;
+        let next = if full { items.last().map(id) } else { end };
+        Self { items, next }
+    }
+}
+
+/// Rows that one part of a list looks at, however few of them it is about.
+pub(super) const LOOKED_AT_MAX: u32 = 10_000;
+
+/// Somebody who has an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// Who.
+    pub user: UserId,
+    /// In points.
+    pub balance: i64,
+    /// Reservations that wait for payment.
+    pub held: u64,
+    /// Reservations that are paid.
+    pub paid: u64,
 }
 
 /// A first stock of everything, as demo data is.

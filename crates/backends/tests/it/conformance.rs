@@ -14,6 +14,7 @@
 //! dropped with it. A case sees the store through its operations and nothing else, so it holds for
 //! every backend; what only one backend can suffer is tested beside that backend.
 
+pub(crate) mod acts;
 pub(crate) mod catalogue;
 pub(crate) mod events;
 pub(crate) mod idempotency;
@@ -69,6 +70,14 @@ impl Subject {
 macro_rules! store_conformance {
     ($fresh:path, $reopen:path) => {
         $crate::conformance::store_conformance! { @cases $fresh, $reopen;
+            acts::every_act_is_one_row_of_the_log,
+            acts::an_act_under_a_key_is_done_once,
+            acts::a_correction_is_seen_and_decides,
+            acts::corrections_at_once_all_stand,
+            acts::only_what_nobody_has_is_removed,
+            acts::a_hold_and_a_removal_at_once_and_one_wins,
+            acts::lists_are_whole_in_parts,
+            acts::operators_come_and_go,
             catalogue::what_was_made_is_there_at_once_and_after_a_reopen,
             catalogue::nothing_is_added_where_it_does_not_belong,
             catalogue::added_seats_are_numbered_on_and_can_be_bought,

@@ -154,7 +154,8 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
              ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
              ALTER TABLE queue DROP COLUMN pool_after; ALTER TABLE queue DROP COLUMN pool_first; \
              ALTER TABLE queue DROP COLUMN pool_last; \
-             DROP TABLE queue_passed; DROP TABLE readmitted; \
+             DROP TABLE queue_passed; DROP TABLE readmitted; DROP TABLE operator; \
+             DROP TABLE change_log; DROP TABLE change_key; \
              DROP INDEX reservation_live; \
              CREATE INDEX reservation_by_user ON reservation (user_id, session_id); \
              PRAGMA user_version = 1",

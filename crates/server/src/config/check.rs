@@ -236,6 +236,9 @@ impl Check {
             let place = format!("ticket.previous_signing_keys[{index}]");
             self.need(length(key) >= 32, &place, "must be at least 32 bytes");
         }
+        let (public, admin) = (config.server.listen, config.admin.listen);
+        let apart = admin.is_none_or(|admin| admin != public || admin.port() == 0);
+        self.need(apart, "admin.listen", "must not be the same as server.listen");
         if let Some(token) = &config.admin.token {
             self.need(length(token) >= 16, "admin.token", "must be at least 16 bytes");
             // It travels in an Authorization header, where a space would end it.

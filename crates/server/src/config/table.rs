@@ -488,6 +488,9 @@ settings! {
 
     /// The admin API.
     AdminConfig [admin] {
+        /// Address and port of a second listener for the admin API, the metrics and the API's description.
+        /// Where it is set, these are 404 at `server.listen`, and nothing else is served here but health.
+        listen: Option<SocketAddr> = None;
         /// Bearer token, at least 16 visible ASCII characters; none means one that is made and kept in
         /// `admin.token` in the data directory.
         token: Option<Secret> = None;

@@ -5,23 +5,26 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use boxoffice_backends::Error;
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::sequencer::{NewAlias, Queue};
-use boxoffice_backends::store::{AddedSeats, AliasExists, NewConcert, NewSeats};
+use boxoffice_backends::store::{
+    Act, Acted, ConcertChange, Effect, Inventory, NewConcert, NewSeats, Note,
+};
 use boxoffice_domain::ids::{ConcertId, QueueName, SessionId, UserId};
-use boxoffice_domain::queue::SettingsChange;
-use boxoffice_domain::sales::PRICE_MAX;
+use boxoffice_domain::queue::{Gate, QueueSettings, SettingsChange};
+use boxoffice_domain::sales::{Concert, PRICE_MAX};
 use boxoffice_domain::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use super::auth::Admin;
-use super::extract::{ApiJson, PathIds, PathQueue, Whole, WireId};
+use super::access::{Access, Asked, created};
+use super::extract::{ApiJson, MaybeIdempotencyKey, PathIds, PathQueue, Whole, WireId};
 use super::problem::{ErrorCode, Problem};
 use super::queue::{QueueState, state_of};
-use super::reply::{fault, json};
+use super::reply::{act_error, fault, json, to_json};
 use crate::app::{AppState, queue_settings};
 use crate::audit::audit;
 use crate::config::RATES;
@@ -31,8 +34,10 @@ use crate::tickets::looks_signed;
 const TOKENS_MAX: u32 = 100_000;
 /// The most seats that one call makes.
 const SEATS_MAX: u32 = 200_000;
-/// The longest name, venue and token, in characters.
+/// The longest name, venue and format of tokens, in characters.
 const TEXT_MAX: usize = 200;
+/// The longest token, in characters.
+const TOKEN_MAX: usize = 400;
 
 fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
     Problem::new(ErrorCode::InvalidSetting).detail(detail)
@@ -101,7 +106,7 @@ fn shown(queue: &Queue, now: Timestamp) -> AdminQueue {
     }
 }
 
-pub(super) async fn queues(_: Admin, State(app): State<AppState>) -> Response {
+pub(super) async fn queues(_: Access, State(app): State<AppState>) -> Response {
     let now = app.clock.now();
     let queues = app.sequencer.queues().iter().map(|queue| shown(queue, now)).collect();
     json(StatusCode::OK, &AdminQueueList { queues })
@@ -110,7 +115,7 @@ pub(super) async fn queues(_: Admin, State(app): State<AppState>) -> Response {
 /// How a queue shall admit. What is left out stays as it is, or as the configuration says for a
 /// new queue.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct QueueChange {
     /// Admissions a second; above 0.
     #[schema(example = 300.0)]
@@ -126,15 +131,24 @@ pub(super) struct QueueChange {
 }
 
 /// A queue to be made.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct NewQueue {
     /// Its name: 1 to 40 of `a-z`, `0-9`, `-` and `_`.
     #[schema(example = "vip", pattern = "^[a-z0-9_-]{1,40}$")]
     queue: String,
-    /// How it admits.
-    #[serde(flatten)]
-    settings: QueueChange,
+    // The fields of a change; serde cannot tell unknown fields from those of a struct within.
+    /// Admissions a second; above 0.
+    #[schema(example = 300.0)]
+    admit_per_second: Option<f64>,
+    /// How many may be active; null for no bound.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<u64>, example = 5000)]
+    max_active: Option<Option<Whole<u64>>>,
+    /// When it opens; null for at once.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    opens_at: Option<Option<String>>,
 }
 
 impl QueueChange {
@@ -162,19 +176,46 @@ impl QueueChange {
 }
 
 pub(super) async fn create_queue(
-    _: Admin,
+    access: Access,
     State(app): State<AppState>,
-    ApiJson(new): ApiJson<NewQueue>,
+    MaybeIdempotencyKey(key): MaybeIdempotencyKey,
+    asked: Asked<NewQueue>,
 ) -> Result<Response, Problem> {
-    let name = QueueName::new(&new.queue)
+    let NewQueue { queue, admit_per_second, max_active, opens_at } = asked.body.clone();
+    let name = QueueName::new(&queue)
         .ok_or_else(|| invalid("queue must be 1 to 40 of a-z, 0-9, - and _"))?;
     let mut settings = queue_settings(&app.config);
-    new.settings.checked()?.apply(&mut settings);
-    if !app.sequencer.create(name.clone(), settings).await.map_err(|cause| fault(&cause))? {
-        return Err(Problem::new(ErrorCode::AlreadyExists).detail("this queue exists"));
-    }
+    QueueChange { admit_per_second, max_active, opens_at }.checked()?.apply(&mut settings);
+    let now = app.clock.now();
+    let answer = move |effect: &Effect| match effect {
+        Effect::Queue { name, after, .. } => to_json(&shown_new(name, after, now)),
+        _ => String::new(),
+    };
+    let note = access.creation(&app, "create_queue", key, &asked, answer);
+    let acted =
+        app.sequencer.create_noted(name.clone(), settings, note).await.map_err(act_error)?;
     tracing::info!(queue.name = %name, "queue created");
-    Ok(json(StatusCode::CREATED, &shown(&*find(&app, name.as_str())?, app.clock.now())))
+    Ok(created(acted, answer))
+}
+
+/// A queue that nobody has joined yet.
+fn shown_new(name: &QueueName, settings: &QueueSettings, now: Timestamp) -> AdminQueue {
+    let state = match settings.gate(now) {
+        Gate::Open => QueueState::Open,
+        Gate::Paused => QueueState::Paused,
+        Gate::Scheduled(_) => QueueState::Scheduled,
+    };
+    AdminQueue {
+        queue: name.as_str().to_owned(),
+        state,
+        next: 0,
+        serving: 0,
+        waiting: 0,
+        active: 0,
+        admit_per_second: settings.admit_per_second,
+        max_active: settings.max_active,
+        opens_at: settings.opens_at.map(rfc3339),
+    }
 }
 
 fn find(app: &AppState, name: &str) -> Result<Arc<Queue>, Problem> {
@@ -185,8 +226,10 @@ async fn change(
     app: &AppState,
     queue: &Arc<Queue>,
     change: SettingsChange,
+    note: Note,
 ) -> Result<Response, Problem> {
-    let settings = app.sequencer.change(queue, change).await.map_err(|cause| fault(&cause))?;
+    app.sequencer.change_noted(queue, change, note).await.map_err(act_error)?;
+    let settings = queue.settings();
     tracing::info!(
         queue.name = %queue.name(),
         queue.admit_per_second = settings.admit_per_second,
@@ -197,44 +240,51 @@ async fn change(
 }
 
 pub(super) async fn change_queue(
-    _: Admin,
+    access: Access,
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
     ApiJson(asked): ApiJson<QueueChange>,
 ) -> Result<Response, Problem> {
     let queue = find(&app, &name)?;
-    change(&app, &queue, asked.checked()?).await
+    change(&app, &queue, asked.checked()?, access.note(&app, "change_queue")).await
 }
 
 pub(super) async fn pause(
-    _: Admin,
+    access: Access,
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
 ) -> Result<Response, Problem> {
-    change(&app, &find(&app, &name)?, SettingsChange::pause(true)).await
+    let note = access.note(&app, "pause");
+    change(&app, &find(&app, &name)?, SettingsChange::pause(true), note).await
 }
 
 pub(super) async fn resume(
-    _: Admin,
+    access: Access,
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
 ) -> Result<Response, Problem> {
-    change(&app, &find(&app, &name)?, SettingsChange::pause(false)).await
+    let note = access.note(&app, "resume");
+    change(&app, &find(&app, &name)?, SettingsChange::pause(false), note).await
 }
 
 /// Opaque tokens to be issued.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TokenIssue {
     /// How many.
     #[schema(minimum = 1, maximum = 100_000, example = 300, value_type = u32)]
     pub count: Whole<u32>,
-    /// What they look like; `{n}` becomes the number, which starts at `firstNumber`.
-    #[schema(example = "queue_token_{n}")]
+    /// What they look like; `{n}` becomes the number, which starts at `firstNumber`, and `{r}` 32 random
+    /// characters.
+    #[schema(example = "queue_token_{n}_{r}")]
     pub format: String,
-    /// Whether they open doors at once, past the line. Otherwise they join its end.
+    /// Whether they open doors at once, past the line. Otherwise they join its end. Such tokens need
+    /// `{r}`, because whoever guesses one walks in.
     #[serde(default)]
     pub activated: bool,
+    /// Whether activated tokens may be guessed all the same.
+    #[serde(default)]
+    pub guessable: bool,
     /// The number of the first.
     #[serde(default = "one")]
     #[schema(minimum = 1, default = 1, value_type = u32)]
@@ -267,16 +317,61 @@ pub struct IssuedTokens {
     pub first: String,
     /// The last of them.
     pub last: String,
+    /// All of them, where they are random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Vec<String>>,
     /// Until when they open doors; null where they wait in the line.
     #[schema(required, nullable, format = DateTime)]
     pub active_until: Option<String>,
 }
 
+/// What is kept under an idempotency key of tokens: enough to tell them again, however many they are.
+#[derive(Serialize, Deserialize)]
+struct KeptIssue {
+    seed: String,
+    active_until: Option<i64>,
+}
+
+impl TokenIssue {
+    /// The texts of the tokens, of which the random parts follow from `seed`.
+    fn texts<'a>(&'a self, seed: &'a str) -> impl Iterator<Item = String> + 'a {
+        (0..self.count.0).map(move |offset| {
+            let number = self.first_number.0 + offset;
+            let text = self.format.replace("{n}", &number.to_string());
+            if self.is_random() { text.replace("{r}", &random_part(seed, number)) } else { text }
+        })
+    }
+
+    fn is_random(&self) -> bool {
+        self.format.contains("{r}")
+    }
+
+    fn issued(&self, kept: &KeptIssue) -> IssuedTokens {
+        let tokens: Vec<String> = self.texts(&kept.seed).collect();
+        let text = |token: Option<&String>| token.cloned().unwrap_or_default();
+        IssuedTokens {
+            count: tokens.len(),
+            first: text(tokens.first()),
+            last: text(tokens.last()),
+            tokens: self.is_random().then_some(tokens),
+            active_until: kept.active_until.map(|until| rfc3339(Timestamp(until))),
+        }
+    }
+}
+
+/// 128 bits that nobody can guess without the seed.
+fn random_part(seed: &str, number: u32) -> String {
+    let digest = Sha256::new().chain_update(seed).chain_update(number.to_be_bytes()).finalize();
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
 pub(super) async fn issue_tokens(
-    _: Admin,
+    access: Access,
     State(app): State<AppState>,
-    ApiJson(issue): ApiJson<TokenIssue>,
+    MaybeIdempotencyKey(key): MaybeIdempotencyKey,
+    asked: Asked<TokenIssue>,
 ) -> Result<Response, Problem> {
+    let issue = &asked.body;
     let (count, first_number) = (issue.count.0, issue.first_number.0);
     if !(1..=TOKENS_MAX).contains(&count) {
         return Err(invalid(format!("count must be from 1 to {TOKENS_MAX}")));
@@ -285,8 +380,14 @@ pub(super) async fn issue_tokens(
     if first_number == 0 || u32::try_from(last).is_err() {
         return Err(invalid("firstNumber and count do not fit"));
     }
-    if count > 1 && !issue.format.contains("{n}") {
-        return Err(invalid("format must contain {n} where there is more than one token"));
+    if count > 1 && !issue.format.contains("{n}") && !issue.is_random() {
+        return Err(invalid("format must contain {n} or {r} where there is more than one token"));
+    }
+    if issue.activated && !issue.is_random() && !issue.guessable {
+        return Err(invalid(
+            "format must contain {r}, a random part, because whoever guesses an activated token walks \
+             in; guessable (--guessable) says that this may be so",
+        ));
     }
     let visible = issue.format.bytes().all(|byte| byte.is_ascii_graphic());
     if !visible || issue.format.is_empty() || issue.format.len() > TEXT_MAX {
@@ -304,44 +405,40 @@ pub(super) async fn issue_tokens(
         .active_seconds
         .map_or(queue.settings().active_ttl, |seconds| Duration::from_secs(seconds.0.into()));
     let active_until = issue.activated.then(|| now.plus(active_for));
+    // 244 random bits.
+    let seed = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let numbers = (0..count).map(|offset| first_number + offset);
     let tokens: Vec<NewAlias> = numbers
-        .filter_map(|number| {
+        .zip(issue.texts(&seed))
+        .filter_map(|(number, token)| {
             let user = match issue.user_id {
                 Some(WireId(user)) => user,
                 None => UserId::new(number.into())?,
             };
-            Some(NewAlias {
-                token: issue.format.replace("{n}", &number.to_string()),
-                user,
-                active_until,
-                id: app.ids.next(),
-            })
+            Some(NewAlias { token, user, active_until, id: app.ids.next() })
         })
         .collect();
-    let issued = app.sequencer.issue(&queue, tokens, now).await.map_err(|error| match error {
-        Error::Rejected(AliasExists(token)) => Problem::new(ErrorCode::AlreadyExists)
-            .detail(format!("the token {token} exists; nothing was issued")),
-        Error::Fault(cause) => fault(&cause),
-    })?;
-    tracing::info!(queue.name = %queue.name(), tokens = issued.len(), "opaque tokens issued");
-    let text = |alias: Option<&boxoffice_backends::store::Alias>| {
-        alias.map(|alias| alias.token.clone()).unwrap_or_default()
+    if tokens.iter().any(|token| token.token.len() > TOKEN_MAX) {
+        return Err(invalid(format!("a token must be no longer than {TOKEN_MAX} characters")));
+    }
+    let kept = to_json(&KeptIssue { seed, active_until: active_until.map(|until| until.0) });
+    let answer = move |_: &Effect| kept.clone();
+    let note = access.creation(&app, "issue_tokens", key, &asked, answer.clone());
+    let acted = app.sequencer.issue_noted(&queue, tokens, now, note).await.map_err(act_error)?;
+    let kept = match acted {
+        Acted::Now(effect) => {
+            tracing::info!(queue.name = %queue.name(), tokens = count, "opaque tokens issued");
+            answer(&effect)
+        }
+        Acted::Before(kept) => kept,
     };
-    Ok(json(
-        StatusCode::CREATED,
-        &IssuedTokens {
-            count: issued.len(),
-            first: text(issued.first()),
-            last: text(issued.last()),
-            active_until: active_until.map(rfc3339),
-        },
-    ))
+    let kept: KeptIssue = serde_json::from_str(&kept).map_err(Problem::internal)?;
+    Ok(json(StatusCode::CREATED, &issue.issued(&kept)))
 }
 
 /// A concert to be made.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ConcertRequest {
     /// Its name.
     #[schema(min_length = 1, max_length = 200)]
@@ -378,10 +475,12 @@ fn named(field: &str, text: &str) -> Result<String, Problem> {
 }
 
 pub(super) async fn create_concert(
-    _: Admin,
+    access: Access,
     State(app): State<AppState>,
-    ApiJson(new): ApiJson<ConcertRequest>,
+    MaybeIdempotencyKey(key): MaybeIdempotencyKey,
+    asked: Asked<ConcertRequest>,
 ) -> Result<Response, Problem> {
+    let new = &asked.body;
     let queue = find(&app, new.queue.as_deref().unwrap_or(app.default_queue.as_str()))?;
     let opens_at = moment("reservationOpensAt", &new.reservation_opens_at)?;
     let closes_at = moment("reservationClosesAt", &new.reservation_closes_at)?;
@@ -395,14 +494,104 @@ pub(super) async fn create_concert(
         opens_at,
         closes_at,
     };
-    let id = app.store.create_concert(concert).await.map_err(|cause| fault(&cause))?;
-    tracing::info!(concert.id = id.get(), "concert created");
-    Ok(json(StatusCode::CREATED, &ConcertCreated { concert_id: id.get() }))
+    let answer = |effect: &Effect| match effect {
+        Effect::Concert { after: Some(made), .. } => {
+            to_json(&ConcertCreated { concert_id: made.id.get() })
+        }
+        _ => String::new(),
+    };
+    let note = access.creation(&app, "create_concert", key, &asked, answer);
+    let acted = app.store.act(Act::CreateConcert(concert), note).await.map_err(act_error)?;
+    tracing::info!(concert.name = asked.body.name, "concert created");
+    Ok(created(acted, answer))
+}
+
+/// What to correct of a concert. What is left out stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ConcertCorrection {
+    /// Its name.
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// Where it is.
+    #[schema(min_length = 1, max_length = 200)]
+    venue: Option<String>,
+    /// When reservations begin.
+    #[schema(format = DateTime)]
+    reservation_opens_at: Option<String>,
+    /// When they end.
+    #[schema(format = DateTime)]
+    reservation_closes_at: Option<String>,
+}
+
+/// A concert, for operators.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AdminConcert {
+    #[schema(schema_with = super::schema::id_out)]
+    pub(super) concert_id: i64,
+    pub(super) name: String,
+    pub(super) venue: String,
+    /// The queue that it is sold behind.
+    pub(super) queue: String,
+    #[schema(format = DateTime)]
+    pub(super) reservation_opens_at: String,
+    #[schema(format = DateTime)]
+    pub(super) reservation_closes_at: String,
+}
+
+impl From<&Concert> for AdminConcert {
+    fn from(concert: &Concert) -> Self {
+        Self {
+            concert_id: concert.id.get(),
+            name: concert.name.clone(),
+            venue: concert.venue.clone(),
+            queue: concert.queue.as_str().to_owned(),
+            reservation_opens_at: rfc3339(concert.opens_at),
+            reservation_closes_at: rfc3339(concert.closes_at),
+        }
+    }
+}
+
+pub(super) async fn change_concert(
+    access: Access,
+    State(app): State<AppState>,
+    PathIds(id): PathIds<ConcertId>,
+    ApiJson(asked): ApiJson<ConcertCorrection>,
+) -> Result<Response, Problem> {
+    let time = |field: &str, at: Option<String>| at.map(|at| moment(field, &at)).transpose();
+    let text = |field: &str, text: Option<String>| text.map(|it| named(field, &it)).transpose();
+    let change = ConcertChange {
+        name: text("name", asked.name)?,
+        venue: text("venue", asked.venue)?,
+        opens_at: time("reservationOpensAt", asked.reservation_opens_at)?,
+        closes_at: time("reservationClosesAt", asked.reservation_closes_at)?,
+    };
+    let note = access.note(&app, "change_concert");
+    let acted = app.store.act(Act::ChangeConcert(id, change), note).await.map_err(act_error)?;
+    match acted {
+        Acted::Now(Effect::Concert { after: Some(concert), .. }) => {
+            tracing::info!(concert.id = id.get(), "concert changed");
+            Ok(json(StatusCode::OK, &AdminConcert::from(&concert)))
+        }
+        other => Err(Problem::internal(format!("a change of a concert ended as {other:?}"))),
+    }
+}
+
+pub(super) async fn remove_concert(
+    access: Access,
+    State(app): State<AppState>,
+    PathIds(id): PathIds<ConcertId>,
+) -> Result<StatusCode, Problem> {
+    let note = access.note(&app, "remove_concert");
+    app.store.act(Act::RemoveConcert(id), note).await.map_err(act_error)?;
+    tracing::info!(concert.id = id.get(), "concert removed");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// A session to be made, with its first seats.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct SessionRequest {
     /// When it begins.
     #[schema(format = DateTime)]
@@ -439,31 +628,107 @@ fn seats(count: u32, price: i64) -> Result<NewSeats, Problem> {
 }
 
 pub(super) async fn create_session(
-    _: Admin,
+    access: Access,
     State(app): State<AppState>,
     PathIds(concert): PathIds<ConcertId>,
-    ApiJson(new): ApiJson<SessionRequest>,
+    MaybeIdempotencyKey(key): MaybeIdempotencyKey,
+    asked: Asked<SessionRequest>,
 ) -> Result<Response, Problem> {
-    let not_found = || Problem::new(ErrorCode::ConcertNotFound);
+    let new = &asked.body;
     let starts_at = moment("concertAt", &new.concert_at)?;
     let group = seats(new.seat_count.0, new.price.0)?;
-    let made = app.store.create_session(concert, starts_at, vec![group]).await;
-    let (session, added) = made.map_err(|cause| fault(&cause))?.ok_or_else(not_found)?;
-    tracing::info!(concert.id = concert.get(), session.id = session.get(), "session created");
-    let added = added.first().copied();
-    Ok(json(
-        StatusCode::CREATED,
-        &SessionCreated {
-            session_id: session.get(),
-            first_seat_id: added.map_or(0, |added| added.first.get()),
-            seat_count: added.map_or(0, |added| added.count),
-        },
-    ))
+    let answer = |effect: &Effect| match effect {
+        Effect::Session { after: Some(made), added, .. } => {
+            let added = added.first();
+            to_json(&SessionCreated {
+                session_id: made.id.get(),
+                first_seat_id: added.map_or(0, |added| added.first.get()),
+                seat_count: added.map_or(0, |added| added.count),
+            })
+        }
+        _ => String::new(),
+    };
+    let note = access.creation(&app, "create_session", key, &asked, answer);
+    let act = Act::CreateSession(concert, starts_at, vec![group]);
+    let acted = app.store.act(act, note).await.map_err(act_error)?;
+    tracing::info!(concert.id = concert.get(), "session created");
+    Ok(created(acted, answer))
+}
+
+/// What to correct of a session.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct SessionCorrection {
+    /// When it begins.
+    #[schema(format = DateTime)]
+    concert_at: Option<String>,
+}
+
+/// A session, for operators.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AdminSession {
+    #[schema(schema_with = super::schema::id_out)]
+    pub(super) session_id: i64,
+    #[schema(schema_with = super::schema::id_out)]
+    pub(super) concert_id: i64,
+    /// When it begins.
+    #[schema(format = DateTime)]
+    pub(super) concert_at: String,
+    /// All its seats.
+    pub(super) total_seat_count: u64,
+    /// Those that are neither held nor sold.
+    pub(super) available_seat_count: u64,
+    /// Those that are sold.
+    pub(super) sold_seat_count: u64,
+}
+
+impl AdminSession {
+    pub(super) fn of(inventory: &Inventory) -> Self {
+        let session = inventory.session();
+        Self {
+            session_id: session.id.get(),
+            concert_id: session.concert.get(),
+            concert_at: rfc3339(session.starts_at),
+            total_seat_count: inventory.total() as u64,
+            available_seat_count: inventory.available(),
+            sold_seat_count: inventory.sold(),
+        }
+    }
+}
+
+pub(super) async fn change_session(
+    access: Access,
+    State(app): State<AppState>,
+    PathIds((concert, session)): PathIds<(ConcertId, SessionId)>,
+    ApiJson(asked): ApiJson<SessionCorrection>,
+) -> Result<Response, Problem> {
+    let not_found = || Problem::new(ErrorCode::SessionNotFound);
+    // Where nothing is named, nothing changes.
+    if let Some(at) = asked.concert_at {
+        let act = Act::ChangeSession(concert, session, moment("concertAt", &at)?);
+        app.store.act(act, access.note(&app, "change_session")).await.map_err(act_error)?;
+        tracing::info!(session.id = session.get(), "session changed");
+    }
+    let catalog = app.store.catalog();
+    let inventory = catalog.inventory(concert, session).ok_or_else(not_found)?;
+    Ok(json(StatusCode::OK, &AdminSession::of(inventory)))
+}
+
+pub(super) async fn remove_session(
+    access: Access,
+    State(app): State<AppState>,
+    PathIds((concert, session)): PathIds<(ConcertId, SessionId)>,
+) -> Result<StatusCode, Problem> {
+    let note = access.note(&app, "remove_session");
+    app.store.act(Act::RemoveSession(concert, session), note).await.map_err(act_error)?;
+    tracing::info!(session.id = session.get(), "session removed");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Seats to be added.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct SeatsRequest {
     /// How many.
     #[schema(minimum = 1, maximum = 200_000, value_type = u32)]
@@ -485,20 +750,26 @@ pub(super) struct SeatsCreated {
 }
 
 pub(super) async fn create_seats(
-    _: Admin,
+    access: Access,
     State(app): State<AppState>,
     PathIds((concert, session)): PathIds<(ConcertId, SessionId)>,
-    ApiJson(new): ApiJson<SeatsRequest>,
+    MaybeIdempotencyKey(key): MaybeIdempotencyKey,
+    asked: Asked<SeatsRequest>,
 ) -> Result<Response, Problem> {
-    let not_found = || Problem::new(ErrorCode::SessionNotFound);
-    let group = seats(new.seat_count.0, new.price.0)?;
-    let added = app.store.add_seats(concert, session, group).await;
-    let AddedSeats { first, count } =
-        added.map_err(|cause| fault(&cause))?.ok_or_else(not_found)?;
-    Ok(json(StatusCode::CREATED, &SeatsCreated { first_seat_id: first.get(), seat_count: count }))
+    let group = seats(asked.body.seat_count.0, asked.body.price.0)?;
+    let answer = |effect: &Effect| match effect {
+        Effect::Seats { added: Some(added), .. } => {
+            to_json(&SeatsCreated { first_seat_id: added.first.get(), seat_count: added.count })
+        }
+        _ => String::new(),
+    };
+    let note = access.creation(&app, "create_seats", key, &asked, answer);
+    let act = Act::AddSeats(concert, session, group);
+    let acted = app.store.act(act, note).await.map_err(act_error)?;
+    Ok(created(acted, answer))
 }
 
-pub(super) async fn run_audit(_: Admin, State(app): State<AppState>) -> Result<Response, Problem> {
+pub(super) async fn run_audit(_: Access, State(app): State<AppState>) -> Result<Response, Problem> {
     let report = audit(&app).await.map_err(|cause| fault(&cause))?;
     Ok(json(StatusCode::OK, &report))
 }

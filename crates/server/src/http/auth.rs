@@ -1,17 +1,15 @@
-//! Who asks: tickets in `QUEUE-TOKEN`, and the admin token.
+//! Who asks: tickets in `QUEUE-TOKEN`.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::FromRequestParts;
-use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use boxoffice_backends::sequencer::{PresentedTicket, Queue};
 use boxoffice_domain::ids::{QueueName, UserId};
 use boxoffice_domain::queue::{Ending, Place};
 use boxoffice_domain::time::Timestamp;
-use sha2::{Digest, Sha256};
 
 use super::describe::{Described, Description};
 use super::extract::single_header;
@@ -22,8 +20,6 @@ use crate::tickets::looks_signed;
 
 /// What tickets are called among the security schemes of the API's description.
 pub(super) const TICKET_SCHEME: &str = "queueToken";
-/// What the admin token is called there.
-pub(super) const ADMIN_SCHEME: &str = "adminToken";
 
 /// The header that carries a ticket.
 pub(super) const QUEUE_TOKEN: HeaderName = HeaderName::from_static("queue-token");
@@ -133,39 +129,4 @@ pub(super) fn ended(ending: Ending) -> Problem {
         Ending::TimedOut => ErrorCode::TokenExpired,
         Ending::Finished | Ending::Left => ErrorCode::TokenSpent,
     })
-}
-
-/// Somebody who knows the admin token.
-pub(super) struct Admin;
-
-impl FromRequestParts<HttpState> for Admin {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
-        let Some(value) = single_header(&parts.headers, &AUTHORIZATION)? else {
-            return Err(Problem::new(ErrorCode::AdminTokenMissing));
-        };
-        let token = value
-            .split_once(' ')
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or_else(|| Problem::new(ErrorCode::AdminTokenMissing))?;
-        // Digests, so that the time of the comparison tells nothing about the token.
-        if Sha256::digest(token) == Sha256::digest(&state.web.admin_token) {
-            Ok(Self)
-        } else {
-            Err(Problem::new(ErrorCode::AdminTokenInvalid))
-        }
-    }
-}
-
-impl Described for Admin {
-    fn describe(description: &mut Description) {
-        description.secured(ADMIN_SCHEME);
-        description.errors(&[
-            ErrorCode::DuplicateHeader,
-            ErrorCode::AdminTokenMissing,
-            ErrorCode::AdminTokenInvalid,
-        ]);
-    }
 }

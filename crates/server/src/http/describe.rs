@@ -58,6 +58,22 @@ impl Description {
         self.path_parameter("The queue's name", "main", text());
     }
 
+    /// Adds the path's next parameter, the name of an operator.
+    pub(super) fn path_operator(&mut self) {
+        self.path_parameter("The operator's name", "desk-1", text());
+    }
+
+    /// Adds a parameter that the query may have.
+    pub(super) fn query(&mut self, name: &str, description: &str) {
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Query)
+            .required(Required::False)
+            .description(Some(description))
+            .schema(Some(text()));
+        self.parameters.push(parameter.build());
+    }
+
     fn path_parameter(&mut self, description: &str, example: &str, schema: ObjectBuilder) {
         // Where a handler asks for more than its path has, `operations.rs` of the tests sees it.
         let Some(name) = self.names.pop() else { return };

@@ -295,10 +295,26 @@ impl<T: DeserializeOwned> ApiJson<T> {
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        check_content_type(headers, &body)?;
-        let bytes = read_body(body, limits).await?;
+        let bytes = read_json_body(headers, body, limits).await?;
         parse_json(&bytes).map(Self)
     }
+}
+
+/// Reads a body that says that it is JSON.
+///
+/// # Errors
+/// See [`ApiJson`].
+pub(crate) async fn read_json_body<B>(
+    headers: &HeaderMap,
+    body: B,
+    limits: BodyLimits,
+) -> Result<Bytes, Problem>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    check_content_type(headers, &body)?;
+    read_body(body, limits).await
 }
 
 fn check_content_type(headers: &HeaderMap, body: &impl HttpBody) -> Result<(), Problem> {

@@ -25,10 +25,11 @@ use hyper::service::Service;
 use super::auth::Presented;
 use super::client::ClientAddress;
 use super::extract::PathIds;
-use super::observe::{Finished, Observed, Observer};
+use super::observe::{Finished, Observed, Observer, not_found};
 use super::problem::Problem;
 use super::router::router;
 use super::state::HttpState;
+use super::surface::Surface;
 use super::{queue, reservations};
 use crate::endpoints::Route;
 
@@ -38,6 +39,7 @@ pub struct Front {
     state: HttpState,
     observer: Observer,
     router: Router,
+    surface: Surface,
 }
 
 impl Front {
@@ -46,7 +48,13 @@ impl Front {
         let app = state.app();
         let observer = Observer::new(&app.config.server.concurrency, &app.metrics);
         let router = router(state.clone(), &observer);
-        Self { state, observer, router }
+        Self { state, observer, router, surface: Surface::All }
+    }
+
+    /// The same for a listener that serves a part of it. Limits are shared.
+    #[must_use]
+    pub fn on(&self, surface: Surface) -> Self {
+        Self { surface, ..self.clone() }
     }
 
     /// The service for the connection of a peer.
@@ -124,8 +132,13 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
     type Future = FrontFuture;
 
     fn call(&self, request: hyper::Request<Incoming>) -> FrontFuture {
-        let Front { state: HttpState { app, web }, observer, router } = &self.front;
+        let Front { state: HttpState { app, web }, observer, router, surface } = &self.front;
         let path = request.uri().path();
+        if !surface.serves(path) {
+            return FrontFuture::Boxed(observer.start(Route::NotFound, request, |_, _| -> Boxed {
+                Box::pin(async { whole(Err(not_found().await)) })
+            }));
+        }
         if path == Route::QueueStatus.template() {
             if *request.method() == Method::GET {
                 let answer = |begun| {

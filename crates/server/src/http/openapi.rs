@@ -12,11 +12,14 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use super::auth::{ADMIN_SCHEME, TICKET_SCHEME};
+use super::access::ADMIN_SCHEME;
+use super::auth::TICKET_SCHEME;
 use super::describe::Description;
 use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
-use super::{admin, concerts, ops, payments, points, queue, reservations, seat_list};
+use super::{
+    admin, concerts, lists, operators, ops, payments, points, queue, reservations, seat_list,
+};
 use crate::audit::AuditReport;
 use crate::endpoints::{Route, endpoints};
 
@@ -58,9 +61,10 @@ impl Modify for Security {
         let ticket = ApiKeyValue::with_description("QUEUE-TOKEN", "The ticket that joining gave");
         components
             .add_security_scheme(TICKET_SCHEME, SecurityScheme::ApiKey(ApiKey::Header(ticket)));
-        let admin = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .description(Some("From the configuration, or `admin.token` in the data directory"));
+        let admin = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
+            "An operator's token (`boxoffice operator add`), or the one from the configuration \
+                 or `admin.token` in the data directory, which may do everything",
+        ));
         components.add_security_scheme(ADMIN_SCHEME, SecurityScheme::Http(admin.build()));
     }
 }
@@ -90,6 +94,8 @@ struct Body {
     schema: RefOr<Schema>,
     schemas: Vec<(String, RefOr<Schema>)>,
     headers: Vec<(&'static str, &'static str)>,
+    /// Whether the client may have a table of it instead.
+    or_csv: bool,
 }
 
 /// A JSON document.
@@ -97,19 +103,24 @@ fn json<T: ToSchema>() -> Body {
     let mut schemas = vec![(T::name().into_owned(), T::schema())];
     T::schemas(&mut schemas);
     let schema = Ref::from_schema_name(T::name()).into();
-    Body { media_type: "application/json", schema, schemas, headers: Vec::new() }
+    Body { media_type: "application/json", schema, schemas, headers: Vec::new(), or_csv: false }
 }
 
 /// A text of some type.
 fn text(media_type: &'static str) -> Body {
     let schema = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).into();
-    Body { media_type, schema, schemas: Vec::new(), headers: Vec::new() }
+    Body { media_type, schema, schemas: Vec::new(), headers: Vec::new(), or_csv: false }
 }
 
 impl Body {
     fn header(mut self, name: &'static str, description: &'static str) -> Self {
         self.headers.push((name, description));
         self
+    }
+
+    fn or_csv(mut self) -> Self {
+        self.or_csv = true;
+        self.header("Link", "Where the next page is; none behind the last")
     }
 }
 
@@ -142,6 +153,7 @@ macro_rules! describe_all {
         #[doc = $summary:literal]
         $name:ident = $method:ident $template:literal $class:ident {
             $(handler: $handler:path,
+            $(role: $role:ident,)?
             $(operation: $tag:literal $id:literal,
             answers: [$($status:literal $meaning:literal $(=> $body:expr)?),+ $(,)?],
             errors: [$($code:ident),* $(,)?],)?)?
@@ -184,10 +196,12 @@ impl Endpoint {
     ) {
         let schemas = &mut openapi.components.get_or_insert_default().schemas;
         schemas.extend(asked.schemas);
+        let role = self.route.role().map(|role| format!("Needs the role `{role}`."));
         let mut operation = OperationBuilder::new()
             .operation_id(Some(self.id))
             .tag(self.tag)
             .summary(Some(self.summary))
+            .description(role)
             .request_body(asked.body);
         if !asked.parameters.is_empty() {
             operation = operation.parameters(Some(asked.parameters));
@@ -201,6 +215,10 @@ impl Endpoint {
             if let Some(body) = body {
                 schemas.extend(body.schemas);
                 response = response.content(body.media_type, Content::new(Some(body.schema)));
+                if body.or_csv {
+                    let table = ObjectBuilder::new().schema_type(Type::String);
+                    response = response.content("text/csv", Content::new(Some(table)));
+                }
                 for (name, description) in body.headers {
                     let header = HeaderBuilder::new()
                         .schema(Some(ObjectBuilder::new().schema_type(Type::String)))

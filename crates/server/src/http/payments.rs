@@ -21,7 +21,7 @@ use crate::metrics::{Outcome, OutcomeLabel};
 
 /// A reservation to be paid.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PaymentRequest {
     /// Who pays; the ticket's user.
     #[schema(schema_with = super::schema::id)]

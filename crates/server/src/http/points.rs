@@ -19,6 +19,7 @@ use crate::metrics::{Outcome, OutcomeLabel};
 
 /// Points to charge.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ChargeRequest {
     /// How many; at least 1.
     #[schema(schema_with = super::schema::amount)]

@@ -85,12 +85,12 @@ error_codes! {
     TokenInvalid "TOKEN_INVALID" UNAUTHORIZED "Invalid queue token"
         "The queue token is forged, truncated or unknown."
         "Join the queue anew.";
-    AdminTokenMissing "ADMIN_TOKEN_MISSING" UNAUTHORIZED "No admin token"
+    AdminTokenMissing "ADMIN_TOKEN_MISSING" UNAUTHORIZED "No operator token"
         "The admin API needs an Authorization header with a bearer token."
-        "Send the admin token.";
-    AdminTokenInvalid "ADMIN_TOKEN_INVALID" UNAUTHORIZED "Invalid admin token"
-        "The bearer token is not this service's admin token."
-        "Send the admin token of this service.";
+        "Send an operator's token, or the admin token.";
+    AdminTokenInvalid "ADMIN_TOKEN_INVALID" UNAUTHORIZED "Invalid operator token"
+        "The bearer token is neither the admin token of this service nor that of one of its operators."
+        "Send a token that was not taken away.";
     NotEnoughPoints "NOT_ENOUGH_POINTS" PAYMENT_REQUIRED "Not enough points"
         "The user has fewer points than the reservation costs."
         "Charge points and pay again before the hold ends.";
@@ -112,6 +112,9 @@ error_codes! {
     ReservationNotYours "RESERVATION_NOT_YOURS" FORBIDDEN "Not your reservation"
         "The reservation belongs to another user."
         "Use a reservation of this user.";
+    RoleRequired "ROLE_REQUIRED" FORBIDDEN "Role required"
+        "The operator's role does not include this."
+        "Ask an operator who has the role that the detail names.";
     RouteNotFound "ROUTE_NOT_FOUND" NOT_FOUND "No such endpoint"
         "No endpoint has this path."
         "See /openapi.json for what there is.";
@@ -130,6 +133,9 @@ error_codes! {
     ReservationNotFound "RESERVATION_NOT_FOUND" NOT_FOUND "No such reservation"
         "There is no reservation with this id."
         "Reserve anew.";
+    OperatorNotFound "OPERATOR_NOT_FOUND" NOT_FOUND "No such operator"
+        "There is no operator of this name."
+        "List the operators.";
     MethodNotAllowed "METHOD_NOT_ALLOWED" METHOD_NOT_ALLOWED "Method not allowed"
         "The path exists, but not with this method; the Allow header lists those that it has."
         "Use one of the allowed methods.";
@@ -166,6 +172,9 @@ error_codes! {
     AlreadyExists "ALREADY_EXISTS" CONFLICT "Already exists"
         "There is one with this name or id already."
         "Use another name, or the one that exists.";
+    SoldOrHeld "SOLD_OR_HELD" CONFLICT "Sold or held"
+        "Seats in it are sold or held, so it cannot be removed."
+        "Call it off, which gives everybody their points back.";
     BodyTooLarge "BODY_TOO_LARGE" PAYLOAD_TOO_LARGE "Body too large"
         "The body is larger than the service reads."
         "Send less.";

@@ -33,7 +33,7 @@ use crate::tickets::Signed;
 
 /// A fan who wants to join.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct JoinRequest {
     /// Who joins.
     #[schema(schema_with = super::schema::id)]

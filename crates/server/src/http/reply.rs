@@ -5,7 +5,9 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Response, StatusCode};
 use boxoffice_backends::events::rfc3339;
-use boxoffice_backends::store::{PointsRejected, ReservationRejected, ReserveRejected};
+use boxoffice_backends::store::{
+    ActRejected, PointsRejected, ReservationRejected, ReserveRejected,
+};
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::points::{BALANCE_MAX, ChargeRejected};
 use boxoffice_domain::sales::{HoldRejected, SettleRejected};
@@ -23,6 +25,11 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body>
         Ok(bytes) => json_bytes(status, bytes),
         Err(error) => axum::response::IntoResponse::into_response(Problem::internal(error)),
     }
+}
+
+/// A value as JSON. Only values of ours are answered, and those serialise.
+pub(super) fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// An answer that is JSON already, as whatever body the caller has use for.
@@ -214,6 +221,28 @@ pub(super) fn reservation_error(error: Error<ReservationRejected>) -> (Problem, 
         ReservationRejected::KeyReused => {
             (Problem::new(ErrorCode::IdempotencyKeyReused), Outcome::KeyConflict)
         }
+    }
+}
+
+/// What an operator's change that failed becomes.
+pub(super) fn act_error(error: Error<ActRejected>) -> Problem {
+    use ActRejected as R;
+    let rejected = match error {
+        Error::Fault(cause) => return fault(&cause),
+        Error::Rejected(rejected) => rejected,
+    };
+    match rejected {
+        R::Exists => Problem::new(ErrorCode::AlreadyExists),
+        R::TokenExists(token) => Problem::new(ErrorCode::AlreadyExists)
+            .detail(format!("the token {token} exists; nothing was issued")),
+        R::NoSuchQueue => Problem::new(ErrorCode::QueueNotFound),
+        R::NoSuchConcert => Problem::new(ErrorCode::ConcertNotFound),
+        R::NoSuchSession => Problem::new(ErrorCode::SessionNotFound),
+        R::NoSuchOperator => Problem::new(ErrorCode::OperatorNotFound),
+        R::ClosesBeforeOpening => Problem::new(ErrorCode::InvalidSetting)
+            .detail("reservationClosesAt must be after reservationOpensAt"),
+        R::SoldOrHeld => Problem::new(ErrorCode::SoldOrHeld),
+        R::KeyReused => Problem::new(ErrorCode::IdempotencyKeyReused),
     }
 }
 

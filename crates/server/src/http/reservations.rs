@@ -26,7 +26,7 @@ use crate::metrics::{Outcome, OutcomeLabel};
 
 /// Seats to hold.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ReserveRequest {
     /// Who reserves; the ticket's user.
     #[schema(schema_with = super::schema::id)]
@@ -83,6 +83,17 @@ pub(super) enum ReservationStatus {
     Cancelled,
     /// The hold ran out.
     Expired,
+}
+
+impl From<ReservationState> for ReservationStatus {
+    fn from(state: ReservationState) -> Self {
+        match state {
+            ReservationState::Held { .. } => Self::Held,
+            ReservationState::Paid { .. } => Self::Paid,
+            ReservationState::Cancelled => Self::Cancelled,
+            ReservationState::Expired => Self::Expired,
+        }
+    }
 }
 
 /// A reservation.
@@ -204,7 +215,7 @@ async fn reserve(
     };
     if key.is_none()
         && let Some(known) = app.store.seats_for_refusal(inventory, &request.seats)
-        && let Some(why) = refusal_from_memory(&request, concert, inventory.session(), &known)
+        && let Some(why) = refusal_from_memory(&request, concert, &inventory.session(), &known)
     {
         return Err(hold_rejected(why));
     }
@@ -271,18 +282,17 @@ pub(super) async fn show(
 }
 
 fn shown(reservation: &Reservation, until: Timestamp, now: Timestamp) -> ReservationResponse {
-    let (status, payment_id) = match reservation.state_at(now) {
-        ReservationState::Held { .. } => (ReservationStatus::Held, None),
-        ReservationState::Paid { payment } => (ReservationStatus::Paid, Some(payment.get())),
-        ReservationState::Cancelled => (ReservationStatus::Cancelled, None),
-        ReservationState::Expired => (ReservationStatus::Expired, None),
+    let state = reservation.state_at(now);
+    let payment_id = match state {
+        ReservationState::Paid { payment } => Some(payment.get()),
+        _ => None,
     };
     ReservationResponse {
         reservation_id: reservation.id.get(),
         user_id: reservation.user.get(),
         concert_id: reservation.concert.get(),
         session_id: reservation.session.get(),
-        status,
+        status: state.into(),
         total_price: reservation.total(),
         reserved_at: rfc3339(reservation.created_at),
         expires_at: rfc3339(until),

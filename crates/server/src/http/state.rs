@@ -25,8 +25,6 @@ pub struct HttpState {
 
 /// What only HTTP needs.
 pub(super) struct Web {
-    /// What the admin API asks for.
-    pub admin_token: String,
     /// The limits of bodies.
     pub body: BodyLimits,
     /// The limit of joins for each client, where there is one.
@@ -42,14 +40,13 @@ impl HttpState {
     ///
     /// # Errors
     /// A sentence that names the trusted proxy that is no address and no network.
-    pub fn new(app: AppState, admin_token: String) -> Result<Self, String> {
+    pub fn new(app: AppState) -> Result<Self, String> {
         let server = &app.config.server;
         let trusted_proxies = server.trusted_proxies().map_err(|text| {
             format!("server.trusted_proxies: {text:?} is no address and no network")
         })?;
         let body = BodyLimits { max_bytes: server.max_body_bytes, timeout: server.body_timeout() };
         let web = Web {
-            admin_token,
             body,
             join_rate: ClientRateLimit::new(&server.join_rate).map(Arc::new),
             trusted_proxies,

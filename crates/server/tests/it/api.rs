@@ -6,6 +6,7 @@
 mod errors;
 mod journey;
 mod operations;
+mod operators;
 mod points;
 mod protocol;
 mod queue;

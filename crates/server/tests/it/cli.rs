@@ -32,7 +32,7 @@ fn place() -> (TempDir, PathBuf) {
 fn sold() -> (TempDir, PathBuf) {
     let (directory, data) = place();
     let server = Server::start(&data, &[]);
-    run(&data, &["token", "issue", "--count", "2", "--activated"]).ok();
+    run(&data, &["token", "issue", "--count", "2", "--activated", "--guessable"]).ok();
     let mut client = server.client();
     let reservation = reserve(&mut client, 1, &[1, 2]);
     let token = [("QUEUE-TOKEN", "queue_token_1")];
@@ -97,12 +97,17 @@ fn every_command_explains_itself() {
             &["--listen", "sets server.listen", "127.0.0.1:8080", "sets data_dir", "--no-demo"],
         ),
         (&["token"], &["issue"]),
-        (&["token", "issue"], &["--count", "--format", "queue_token_{n}", "--activated", "--user"]),
+        (
+            &["token", "issue"],
+            &["--count", "--format", "queue_token_{n}", "--activated", "--guessable", "--user"],
+        ),
         (&["queue"], &["list", "pause", "resume", "set"]),
         (&["queue", "list"], &["Show all queues"]),
         (&["queue", "pause"], &["Stop admission", "default: the configured one"]),
         (&["queue", "resume"], &["admission"]),
         (&["queue", "set"], &["--admit-per-second", "--max-active", "--opens-at"]),
+        (&["operator"], &["add", "list", "remove"]),
+        (&["operator", "add"], &["--name", "--role", "cashier", "this once"]),
         (&["audit"], &["invariants", "--json"]),
         (&["migrate"], &["schema version"]),
         (&["consume"], &["--brokers", "events.kafka.brokers"]),
@@ -199,7 +204,8 @@ fn settings_are_checked_and_shown_without_secrets() {
 fn tokens_are_issued_by_the_thousand() {
     let (_directory, data) = place();
     let server = Server::start(&data, &[]);
-    let said = run(&data, &["token", "issue", "--count", "25000", "--activated"]).ok();
+    let said =
+        run(&data, &["token", "issue", "--count", "25000", "--activated", "--guessable"]).ok();
     assert!(said.contains("issued 25000 tokens, queue_token_1 to queue_token_25000"), "{said}");
     assert!(said.contains("active until 2"), "{said}");
     let mut client = server.client();
@@ -216,14 +222,24 @@ fn tokens_are_issued_by_the_thousand() {
     let issue = |arguments: &[&str]| run(&data, &[&["token", "issue"], arguments].concat());
     issue(&["--count", "10"]).fails_with(&["queue_token_1 exists", "nothing was issued", "409"]);
     // A part that was issued before the refusal is told.
-    let first = ["--count", "12000", "--first", "14001", "--activated"];
+    let first = ["--count", "12000", "--first", "14001", "--activated", "--guessable"];
     issue(&first).fails_with(&["queue_token_14001 exists", "nothing was issued"]);
     let format = ["--format", "part_{n}"];
     issue(&[&format[..], &["--first", "10500"]].concat()).ok();
     issue(&[&format[..], &["--count", "11000"]].concat())
         .fails_with(&["part_10500 exists", "the first 10000 were issued"]);
 
-    let said = issue(&["--format", "vip", "--user", "7", "--active-for", "60", "--activated"]).ok();
+    let said = issue(&[
+        "--format",
+        "vip",
+        "--user",
+        "7",
+        "--active-for",
+        "60",
+        "--activated",
+        "--guessable",
+    ])
+    .ok();
     assert!(said.contains("issued 1 tokens, vip to vip"), "{said}");
     assert_eq!(place("vip").expect(200).json()["userId"], 7);
     let said = issue(&["--format", "late_{n}", "--count", "3"]).ok();
@@ -231,6 +247,11 @@ fn tokens_are_issued_by_the_thousand() {
     place("late_3").expect(200);
     issue(&["--count", "2", "--format", "same"]).fails_with(&["{n}"]);
     issue(&["--queue", "nowhere"]).fails_with(&["QUEUE_NOT_FOUND"]);
+    issue(&["--format", "open_{n}", "--activated"]).fails_with(&["{r}", "--guessable"]);
+    let said = issue(&["--format", "press_{n}_{r}", "--count", "3", "--activated"]).ok();
+    let tokens: Vec<&str> = said.lines().collect();
+    assert!(tokens.len() == 3 && tokens.iter().all(|token| token.len() == 8 + 32), "{said}");
+    place(tokens[2]).expect(200);
     assert_eq!(issue(&["--count", "0"]).code, Some(2));
     run(&data, &["audit"]).ok();
     server.stop();
@@ -437,7 +458,7 @@ fn an_audit_at_rest_writes_nothing() {
          ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
          ALTER TABLE queue DROP COLUMN pool_after; ALTER TABLE queue DROP COLUMN pool_first; \
          ALTER TABLE queue DROP COLUMN pool_last; DROP TABLE queue_passed; DROP TABLE readmitted; \
-         DROP INDEX reservation_live; \
+         DROP TABLE operator; DROP TABLE change_log; DROP TABLE change_key; DROP INDEX reservation_live; \
          CREATE INDEX reservation_by_user ON reservation (user_id, session_id); \
          PRAGMA user_version = 1",
     );
@@ -445,7 +466,8 @@ fn an_audit_at_rest_writes_nothing() {
     run(&data, &["audit"]).fails_with(&["schema version 1", "`boxoffice migrate`"]);
     assert!(content(&data) == before, "an audit wrote");
     let said = run(&data, &["migrate"]).ok();
-    assert!(said.contains("schema version 1 -> 4"), "{said}");
+    let now = SqliteStore::SCHEMA_VERSION;
+    assert!(said.contains(&format!("schema version 1 -> {now}")), "{said}");
     run(&data, &["audit"]).ok();
 }
 
@@ -458,15 +480,133 @@ fn counters_that_contradict_each_other_stop_the_start_and_the_audit() {
     }
 }
 
+// ---- Operators.
+
+#[test]
+fn operators_are_added_and_removed_with_and_without_a_service() {
+    let (_directory, data) = place();
+    let add = ["operator", "add", "--name", "desk-1", "--role", "viewer"];
+    run(&data, &add).fails_with(&["there is no store"]);
+    run(&data, &["migrate"]).ok();
+    let token = run(&data, &add).ok();
+    let token = token.trim_end();
+    assert!(token.starts_with("bxo_") && !token.contains(char::is_whitespace), "{token}");
+    run(&data, &add).fails_with(&["there is an operator of this name"]);
+    run(&data, &["operator", "add", "--name", "admin", "--role", "viewer"])
+        .fails_with(&["neither admin"]);
+    let listed = run(&data, &["operator", "list"]).ok();
+    assert!(listed.starts_with("desk-1 ") && listed.contains(" viewer "), "{listed}");
+
+    let server = Server::start(&data, &[]);
+    let status = |token: &str, path: &str| {
+        let bearer = format!("Bearer {token}");
+        let answer = server.client().send("GET", path, &[("Authorization", &bearer)], None);
+        answer.unwrap()
+    };
+    status(token, "/admin/v1/queues").expect(200);
+    let second = run(&data, &["operator", "add", "--name", "desk-2", "--role", "cashier"]).ok();
+    status(second.trim_end(), "/admin/v1/queues").expect(403);
+    let listed = run(&data, &["operator", "list"]).ok();
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert!(!listed.contains("bxo_"), "{listed}");
+    run(&data, &["operator", "remove", "--name", "desk-1"]).ok();
+    status(token, "/admin/v1/queues").expect(401);
+    run(&data, &["operator", "remove", "desk-1"]).fails_with(&["OPERATOR_NOT_FOUND"]);
+    let log = status(&server.admin_token(), "/admin/v1/log").expect(200).json();
+    let rows: Vec<(&str, &str)> = log["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["who"].as_str().unwrap(), row["operation"].as_str().unwrap()))
+        .collect();
+    let expected =
+        [("admin", "remove_operator"), ("admin", "add_operator"), ("command-line", "add_operator")];
+    assert_eq!(rows, expected);
+    server.stop();
+    run(&data, &["operator", "remove", "desk-2"]).ok();
+    run(&data, &["operator", "remove", "desk-2"]).fails_with(&["no operator of this name"]);
+    assert_eq!(run(&data, &["operator", "list"]).ok(), "");
+    // What else the command line changes is in the log too.
+    run(&data, &["clock", "set-back"]).ok();
+    let connection = Connection::open(SqliteStore::file(&data)).unwrap();
+    let last = "SELECT who || ' ' || operation || ' ' || target FROM change_log ORDER BY id DESC";
+    let last: String = connection.query_row(last, [], |row| row.get(0)).unwrap();
+    assert_eq!(last, "command-line set_clock_back clock");
+}
+
+#[test]
+fn commands_find_the_listener_for_operators() {
+    let (_directory, data) = place();
+    let server = Server::start(&data, &["--set", "admin.listen=127.0.0.1:0"]);
+    run(&data, &["queue", "pause"]).ok();
+    run(&data, &["audit"]).ok();
+    run(&data, &["operator", "add", "--name", "desk-1", "--role", "viewer"]).ok();
+    let bearer = format!("Bearer {}", server.admin_token());
+    let answer = server
+        .client()
+        .send("GET", "/admin/v1/queues", &[("Authorization", &bearer)], None)
+        .unwrap()
+        .expect(404);
+    assert_eq!(answer.code(), "ROUTE_NOT_FOUND");
+    server.stop();
+    let same = ["--set", "server.listen=127.0.0.1:7", "--set", "admin.listen=127.0.0.1:7"];
+    run(&data, &[&["config", "check"], &same[..]].concat())
+        .fails_with(&["admin.listen", "server.listen"]);
+}
+
+/// Killed in the middle of many changes, the store has a row of the log for each that it has.
+#[test]
+fn no_change_outlives_a_kill_without_its_row_of_the_log() {
+    let (_directory, data) = place();
+    let mut server = Server::start(&data, &["--no-demo"]);
+    let (token, address) = (server.admin_token(), server.address());
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let bearer = format!("Bearer {token}");
+            std::thread::spawn(move || {
+                let mut client = Client::new(address);
+                let body = json!({
+                    "name": "A concert", "venue": "A hall",
+                    "reservationOpensAt": "2001-01-01T00:00:00Z",
+                    "reservationClosesAt": "2099-01-01T00:00:00Z",
+                });
+                let headers = [("Authorization", bearer.as_str())];
+                let mut made = 0_i64;
+                while let Ok(answer) =
+                    client.send("POST", "/admin/v1/concerts", &headers, Some(&body))
+                {
+                    made += i64::from(answer.status == 201);
+                }
+                made
+            })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(700));
+    server.kill();
+    let made: i64 = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
+    Server::start(&data, &["--no-demo"]).stop();
+    let connection = Connection::open(SqliteStore::file(&data)).unwrap();
+    let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    let kept = count("SELECT COUNT(*) FROM concert");
+    let rows = count("SELECT COUNT(*) FROM change_log WHERE operation = 'create_concert'");
+    let each = count(
+        "SELECT COUNT(DISTINCT target) FROM change_log JOIN concert ON target = 'concert ' || concert.id",
+    );
+    assert!(made > 20, "only {made} were made");
+    assert!(kept >= made, "{made} were answered, {kept} are there");
+    assert_eq!((rows, each), (kept, kept));
+}
+
 // ---- Migration and backup.
 
 #[test]
 fn a_migration_says_what_it_did() {
     let (_directory, data) = place();
     let said = run(&data, &["migrate"]).ok();
-    assert!(said.contains("created with schema version 4"), "{said}");
+    let now = SqliteStore::SCHEMA_VERSION;
+    assert!(said.contains(&format!("created with schema version {now}")), "{said}");
     let said = run(&data, &["migrate"]).ok();
-    assert!(said.contains("schema version 4, nothing to do"), "{said}");
+    assert!(said.contains(&format!("schema version {now}, nothing to do")), "{said}");
     let server = Server::start(&data, &[]);
     run(&data, &["migrate"]).fails_with(&["another process", "--data-dir"]);
     server.stop();
@@ -630,8 +770,9 @@ fn a_file_that_is_not_our_store_is_left_as_it_is() {
     fs::remove_dir_all(&data).unwrap();
     run(&data, &["migrate"]).ok();
     sql(&data, "PRAGMA user_version = 99");
-    refused(&["schema version 99", "knows 4", "newer boxoffice"]);
-    sql(&data, "PRAGMA user_version = 4");
+    let knows = format!("knows {}", SqliteStore::SCHEMA_VERSION);
+    refused(&["schema version 99", &knows, "newer boxoffice"]);
+    sql(&data, &format!("PRAGMA user_version = {}", SqliteStore::SCHEMA_VERSION));
     run(&data, &["audit"]).ok();
 }
 

@@ -571,7 +571,8 @@ impl TestService {
 
     /// Runs the audit and asserts that nothing is broken.
     pub(crate) async fn audit(&self) -> Value {
-        let report = self.send(get("/admin/v1/audit").admin()).await.ok(200);
+        let mut client = Client::new(self.running().admin_address());
+        let report = client.send(get("/admin/v1/audit").admin()).await.ok(200);
         assert_eq!(report["clean"], true, "{report:#}");
         report
     }
@@ -663,7 +664,7 @@ impl TestService {
         let number = self.tokens.fetch_add(1, Ordering::Relaxed);
         let token = format!("token-{}-{number}-of-{user}", self.address().port());
         let issue = json!({
-            "count": 1, "format": token, "activated": true, "userId": user, "queue": queue,
+            "count": 1, "format": token, "activated": true, "guessable": true, "userId": user, "queue": queue,
         });
         self.send(post("/admin/v1/tokens").admin().json(issue)).await.ok(201);
         token

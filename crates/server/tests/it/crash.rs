@@ -320,7 +320,7 @@ impl Fan {
                 let format = format!("opaque-{}-{}-{{n}}", self.number, self.keys);
                 let tokens = (1..=3).map(|n| format.replace("{n}", &n.to_string())).collect();
                 let body = json!({
-                    "count": 3, "format": format, "activated": activated, "userId": user,
+                    "count": 3, "format": format, "activated": activated, "guessable": true, "userId": user,
                 });
                 let sent = Sent {
                     body: Some(body),
@@ -834,7 +834,8 @@ fn whatever_was_acknowledged_outlives_kill_9() {
         let format = format!("opaque-{}-first-{{n}}", fan.number);
         let count = "40";
         let user_text = user.to_string();
-        let arguments = ["token", "issue", "--activated", "--count", count, "--format", &format];
+        let arguments =
+            ["token", "issue", "--activated", "--guessable", "--count", count, "--format", &format];
         run(data, &[&arguments[..], &["--user", &user_text]].concat()).ok();
         let tokens = (1..=40).map(|n| format.replace("{n}", &n.to_string())).collect();
         fan.issued(tokens, user, true);

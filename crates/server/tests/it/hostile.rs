@@ -314,7 +314,7 @@ impl Target {
                 let format = or(dice, "\"hostile-{n}\"");
                 format!(
                     "{{\"count\": {count}, \"format\": {format}, \"activated\": {}, \
-                     \"firstNumber\": {first}, \"userId\": {user}}}",
+                     \"guessable\": true, \"firstNumber\": {first}, \"userId\": {user}}}",
                     dice.once_in(2),
                 )
             }
@@ -799,7 +799,7 @@ async fn new_tokens(client: &mut Client, round: u32) -> Vec<(i64, String)> {
     {
         let ask = json!({
             "count": count, "format": format!("{name}-{round}-{{n}}"), "queue": queue,
-            "activated": activated, "activeSeconds": 3_600,
+            "activated": activated, "guessable": true, "activeSeconds": 3_600,
         });
         client.send(post("/admin/v1/tokens").admin().json(ask)).await.ok(201);
         tokens.extend((1..=count).map(|user| (user, format!("{name}-{round}-{user}"))));
@@ -838,7 +838,7 @@ async fn tokens(service: &TestService, hall: &OnSale) -> Vec<(i64, String)> {
     let leaving = service.admitted(12).await;
     client.send(common::delete("/api/v1/waiting-queues").token(&leaving)).await.empty(204);
     tokens.push((12, leaving));
-    let ask = json!({"count": 1, "format": "short", "activated": true, "activeSeconds": 1});
+    let ask = json!({"count": 1, "format": "short", "activated": true, "guessable": true, "activeSeconds": 1});
     client.send(post("/admin/v1/tokens").admin().json(ask)).await.ok(201);
     tokens.push((1, "short".to_owned()));
     tokens.push((14, service.token_in("rope", 14).await));

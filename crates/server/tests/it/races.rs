@@ -44,7 +44,7 @@ fn statuses(replies: &[Reply]) -> HashMap<u16, usize> {
 }
 
 async fn issue(service: &TestService, count: u32, format: &str) {
-    let ask = json!({"count": count, "format": format, "activated": true});
+    let ask = json!({"count": count, "format": format, "activated": true, "guessable": true});
     service.send(post("/admin/v1/tokens").admin().json(ask)).await.ok(201);
 }
 

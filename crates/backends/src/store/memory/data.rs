@@ -18,6 +18,7 @@ use crate::Fault;
 use crate::cloud_event::{OutboxRow, cloud_event};
 use crate::planted::{Bug, planted};
 use crate::store::DatabaseTime;
+use crate::store::act::{LogEntry, StoredOperator};
 use crate::store::beat::{Beat, Beats, Instances};
 use crate::store::catalog::{Catalog, Inventory};
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
@@ -50,12 +51,27 @@ pub(super) struct Data {
     pub(super) queues: BTreeMap<QueueName, Queue>,
     pub(super) aliases: BTreeMap<String, Alias>,
     pub(super) settings: BTreeMap<&'static str, String>,
+    pub(super) acts: Acts,
+    /// The last ids of what was removed.
+    pub(super) last_concert: i64,
+    pub(super) last_session: i64,
+    pub(super) last_seat: i64,
     /// The latest time that was seen.
     latest: Timestamp,
     /// The last entry that a seed has made.
     pub(super) seeded_entry: i64,
     pub(super) instances: Instances,
     pub(super) time: DatabaseTime,
+}
+
+/// What operators leave behind.
+#[derive(Default)]
+pub(super) struct Acts {
+    /// Those whose tokens are good, by name.
+    pub(super) operators: BTreeMap<String, StoredOperator>,
+    pub(super) log: Vec<LogEntry>,
+    /// By operator and key: a digest of what was asked, the answer, and when.
+    pub(super) keys: BTreeMap<(String, String), ([u8; 32], String, Timestamp)>,
 }
 
 /// A queue.
@@ -224,6 +240,7 @@ impl Data {
             .collect();
         old.sort();
         old.truncate(max as usize);
+        self.acts.forget_keys(before);
         old.iter().filter(|(_, key)| self.keys.remove(key).is_some()).count() as u32
     }
 
@@ -261,6 +278,7 @@ impl Data {
 
     pub(super) fn create_concert(&mut self, new: NewConcert) -> Result<Concert, Fault> {
         let last = self.concerts.last_key_value().map_or(0, |(id, _)| id.get());
+        let last = last.max(self.last_concert);
         let NewConcert { name, venue, queue, opens_at, closes_at } = new;
         let id = id(ConcertId::new, last)?;
         let concert = Concert { id, name, venue, queue, opens_at, closes_at };
@@ -279,6 +297,7 @@ impl Data {
             return Ok(None);
         }
         let last = self.sessions.last_key_value().map_or(0, |(id, _)| id.get());
+        let last = last.max(self.last_session);
         let session = Session { id: id(SessionId::new, last)?, concert, starts_at };
         self.sessions.insert(session.id, session);
         let (mut seats, mut added) = (Vec::new(), Vec::new());
@@ -311,6 +330,7 @@ impl Data {
         let of_session = self.seats.values().filter(|(of, _)| *of == session);
         let numbered = of_session.map(|(_, seat)| seat.number).max().unwrap_or(0);
         let last = self.seats.last_key_value().map_or(0, |(id, _)| id.get());
+        let last = last.max(self.last_seat);
         let mut seats = Vec::with_capacity(group.count as usize);
         for offset in 0..group.count {
             let seat = Seat {
@@ -352,6 +372,10 @@ impl Data {
 
     fn queue(&mut self, name: &QueueName) -> Result<&mut Queue, Fault> {
         self.queues.get_mut(name).ok_or_else(|| no_queue(name))
+    }
+
+    pub(super) fn settings_of(&self, name: &QueueName) -> Option<QueueSettings> {
+        self.queues.get(name).map(|queue| queue.settings.clone())
     }
 
     pub(super) fn change_queue(
@@ -540,6 +564,7 @@ impl Data {
         self.payments.values_mut().for_each(|(payment, _)| set(&mut payment.paid_at));
         self.entries.values_mut().for_each(|entry| set(&mut entry.at));
         self.keys.values_mut().for_each(|key| set(&mut key.at));
+        self.acts.key_times().for_each(&mut set);
         self.aliases.values_mut().for_each(|alias| set(&mut alias.ticket.issued_at));
         for queue in self.queues.values_mut() {
             queue.log.values_mut().chain(queue.readmitted.values_mut()).for_each(&mut set);

@@ -69,11 +69,16 @@ async fn refresh(store: &Arc<Inner>, discover: bool, next: &mut Turn) -> Result<
                 return refresh_sessions(store, &store.look, Duration::ZERO, discover, next).await;
             }
         }
-        // Whether the primary can be reached is asked of the primary.
+        // A replica that has not got something yet looks like one from which it was removed. So that is
+        // asked of the primary, and with it whether the primary can be reached.
         if discover {
+            let known = store.publication.known();
             let mut lease = store.look.acquire().await?;
-            lease.text("DO 1").await?;
+            let concerts = load::concerts(&mut lease, 0).await?;
+            let sessions = load::sessions(&mut lease).await?;
             lease.release();
+            let sessions: Vec<_> = sessions.into_iter().map(|(session, _)| session).collect();
+            store.publication.follow(&known, concerts, &sessions);
         }
         return Ok(());
     }
@@ -109,7 +114,8 @@ async fn refresh_with(
     let publication = &store.publication;
     let mut wanted: Vec<Arc<Inventory>> = Vec::new();
     if discover {
-        wanted.extend(discover_new(publication, lease).await?);
+        let from_primary = lag.is_zero();
+        wanted.extend(discover_new(publication, lease, from_primary).await?);
     }
     let catalog = publication.catalog();
     let inventories: Vec<Arc<Inventory>> =
@@ -155,24 +161,23 @@ struct Turn {
     after: i64,
 }
 
-/// Finds concerts and sessions that were made elsewhere; returns the sessions that have got seats.
+/// Finds concerts and sessions that were made elsewhere, and follows what was corrected or removed there;
+/// returns the sessions that have got seats.
 async fn discover_new(
     publication: &Publication,
     lease: &mut Lease,
+    from_primary: bool,
 ) -> Result<Vec<Arc<Inventory>>, Failure> {
+    let before = publication.known();
+    // A session that is there has its concert there, too, which is read after it.
     let sessions = load::sessions(lease).await?;
-    let known = publication.catalog();
-    // Ids come in order, but commits do not: a lower one may show up after a higher one.
-    let mut after = i64::MAX;
-    for mut row in lease.rows(super::sql::CONCERT_IDS, vec![]).await? {
-        let id: i64 = super::rows::take(&mut row, 0)?;
-        let is_new = boxoffice_domain::ids::ConcertId::new(id)
-            .is_some_and(|concert| known.concert(concert).is_none());
-        if is_new {
-            after = after.min(id - 1);
-        }
+    let mut concerts = load::concerts(lease, 0).await?;
+    if from_primary {
+        let sessions: Vec<_> = sessions.iter().map(|(session, _)| *session).collect();
+        publication.follow(&before, concerts.clone(), &sessions);
     }
-    let concerts = if after < i64::MAX { load::concerts(lease, after).await? } else { Vec::new() };
+    let known = publication.catalog();
+    concerts.retain(|concert| known.concert(concert.id).is_none());
     let mut grown = Vec::new();
     let mut inventories = Vec::new();
     for (session, seats) in sessions {

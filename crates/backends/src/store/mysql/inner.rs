@@ -123,8 +123,9 @@ impl Inner {
         let mut tx = Tx { lease, catalog: self.catalog(), made: Vec::new() };
         match operation.run(&mut tx).await {
             Ok(Done::Commit(answer)) => {
+                let order = self.publication.next_order();
                 tx.lease.commit().await?;
-                self.publication.publish(self.publication.next_order(), &[], tx.made);
+                self.publication.publish(order, &[], tx.made);
                 tx.lease.release();
                 self.stats.recovered();
                 (self.observe)(Commit { commands: 1, took: began.elapsed() });

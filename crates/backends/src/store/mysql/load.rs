@@ -64,16 +64,21 @@ pub(super) async fn catalog(lease: &mut Lease) -> Load<Catalog> {
 pub(super) async fn concerts(lease: &mut Lease, after: i64) -> Load<Vec<Concert>> {
     let mut concerts = Vec::new();
     for mut row in lease.rows(sql::CONCERTS, vec![after.into()]).await? {
-        concerts.push(Concert {
-            id: rows::id(ConcertId::new, take(&mut row, 0)?, "concert")?,
-            name: take(&mut row, 1)?,
-            venue: take(&mut row, 2)?,
-            queue: rows::queue_name(&take::<String>(&mut row, 3)?)?,
-            opens_at: Timestamp(take(&mut row, 4)?),
-            closes_at: Timestamp(take(&mut row, 5)?),
-        });
+        concerts.push(concert(&mut row)?);
     }
     Ok(concerts)
+}
+
+/// A concert from the columns id, name, venue, queue, opens at, closes at.
+pub(super) fn concert(row: &mut Row) -> Load<Concert> {
+    Ok(Concert {
+        id: rows::id(ConcertId::new, take(row, 0)?, "concert")?,
+        name: take(row, 1)?,
+        venue: take(row, 2)?,
+        queue: rows::queue_name(&take::<String>(row, 3)?)?,
+        opens_at: Timestamp(take(row, 4)?),
+        closes_at: Timestamp(take(row, 5)?),
+    })
 }
 
 /// Every session, with how many seats it has.

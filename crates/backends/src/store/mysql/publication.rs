@@ -5,13 +5,13 @@
 //! commit of this instance that gets here later. So it is kept for a while which seats were published,
 //! when, and with locks of which order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use boxoffice_domain::ids::{SeatId, SessionId};
+use boxoffice_domain::ids::{ConcertId, SeatId, SessionId};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use parking_lot::Mutex;
 
@@ -37,8 +37,17 @@ pub(super) struct Publication {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LockOrder(u64);
 
+/// What was shown at a moment.
+pub(super) struct Known {
+    catalog: Arc<Catalog>,
+    sessions: Vec<Session>,
+}
+
 struct Own {
     seats: HashMap<SeatId, (Instant, LockOrder)>,
+    /// The last corrections of this instance, which may get here in another order than to the store.
+    concerts: HashMap<ConcertId, LockOrder>,
+    sessions: HashMap<SessionId, LockOrder>,
     pruned: Instant,
 }
 
@@ -47,7 +56,12 @@ impl Publication {
         let now = Instant::now();
         Self {
             catalog: ArcSwap::from_pointee(catalog),
-            own: Mutex::new(Own { seats: HashMap::new(), pruned: now }),
+            own: Mutex::new(Own {
+                seats: HashMap::new(),
+                concerts: HashMap::new(),
+                sessions: HashMap::new(),
+                pruned: now,
+            }),
             next_order: AtomicU64::new(0),
         }
     }
@@ -75,7 +89,9 @@ impl Publication {
             own.seats.retain(|_, (at, _)| now - *at <= REPLICA_LAG);
         }
         for made in made {
-            self.show(made);
+            if own.is_last(&made, order) {
+                self.show(made);
+            }
         }
         let mut by_session: HashMap<SessionId, Vec<(SeatId, SeatState)>> = HashMap::new();
         for (seat, session, state) in seats {
@@ -115,6 +131,26 @@ impl Publication {
                     inventory.merge(seats, |_| true);
                 }
             }
+            Made::ConcertChanged(concert) => {
+                if catalog.concert(concert.id).is_some_and(|known| **known != concert) {
+                    self.catalog.store(Arc::new(catalog.with_concert(concert)));
+                }
+            }
+            Made::SessionMoved(session, starts_at) => {
+                if let Some(inventory) = catalog.inventory_of(session) {
+                    inventory.move_to(starts_at);
+                }
+            }
+            Made::SessionGone(session) => {
+                if catalog.inventory_of(session).is_some() {
+                    self.catalog.store(Arc::new(catalog.without_session(session)));
+                }
+            }
+            Made::ConcertGone(concert) => {
+                if catalog.concert(concert).is_some() {
+                    self.catalog.store(Arc::new(catalog.without_concert(concert)));
+                }
+            }
         }
     }
 
@@ -128,6 +164,48 @@ impl Publication {
         inventories
             .into_iter()
             .for_each(|(session, seats)| self.show(Made::Inventory(session, seats)));
+    }
+
+    /// What is shown now, for who is about to read the same from the store.
+    pub(super) fn known(&self) -> Known {
+        let catalog = self.catalog();
+        let inventories = catalog.concerts().flat_map(|concert| catalog.inventories(concert.id));
+        let sessions = inventories.map(|inventory| inventory.session()).collect();
+        Known { catalog, sessions }
+    }
+
+    /// Takes over what was corrected or removed elsewhere: `concerts` and `sessions` are all that the
+    /// primary had after `known` was looked at. What has changed here since then is left for the next
+    /// time.
+    pub(super) fn follow(&self, known: &Known, concerts: Vec<Concert>, sessions: &[Session]) {
+        let _own = self.own.lock();
+        let Known { catalog: known, sessions: known_sessions } = known;
+        let there: HashSet<ConcertId> = concerts.iter().map(|concert| concert.id).collect();
+        for concert in concerts {
+            let current = self.catalog.load();
+            let is_as_known = match (known.concert(concert.id), current.concert(concert.id)) {
+                (Some(known), Some(current)) => Arc::ptr_eq(known, current),
+                _ => false,
+            };
+            if is_as_known {
+                self.show(Made::ConcertChanged(concert));
+            }
+        }
+        for concert in known.concerts().filter(|concert| !there.contains(&concert.id)) {
+            self.show(Made::ConcertGone(concert.id));
+        }
+        let there: HashMap<SessionId, Session> =
+            sessions.iter().map(|session| (session.id, *session)).collect();
+        for session in known_sessions {
+            let current = self.catalog.load().inventory_of(session.id).map(|it| it.session());
+            match there.get(&session.id) {
+                None => self.show(Made::SessionGone(session.id)),
+                Some(stored) if current == Some(*session) => {
+                    self.show(Made::SessionMoved(session.id, stored.starts_at));
+                }
+                Some(_) => {}
+            }
+        }
     }
 
     /// Takes over the seats of a session that were read at `begun`; `lag` is how far the server
@@ -172,11 +250,29 @@ impl Publication {
     }
 }
 
+impl Own {
+    /// Whether nobody with later locks has published something about the same before.
+    fn is_last(&mut self, made: &Made, order: LockOrder) -> bool {
+        let last = match made {
+            Made::ConcertChanged(concert) => self.concerts.entry(concert.id).or_insert(order),
+            Made::SessionMoved(session, _) => self.sessions.entry(*session).or_insert(order),
+            Made::Concert(_)
+            | Made::Inventory(..)
+            | Made::Seats(..)
+            | Made::SessionGone(_)
+            | Made::ConcertGone(_) => return true,
+        };
+        let is_last = *last <= order;
+        *last = order.max(*last);
+        is_last
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use boxoffice_domain::ids::{ConcertId, ReservationId};
+    use boxoffice_domain::ids::ReservationId;
     use boxoffice_domain::time::Timestamp;
 
     use super::*;

@@ -10,7 +10,7 @@ use crate::Fault;
 pub(super) use crate::store::columns::{
     Corrupt, SET_BACK, check_passed, column, count, digest, entry_kind, id, items_to_text,
     numbers_from, numbers_to, parts_of, passed_after, queue_name, reservation_columns,
-    reservation_state, seat_columns, seat_from, seat_state, ticket_id,
+    reservation_state, role, seat_columns, seat_from, seat_state, ticket_id,
 };
 
 /// Why an operation stopped half-way. The transaction is rolled back.

@@ -9,7 +9,7 @@ use super::rows::{Failure, take};
 use crate::Fault;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&[&str]; 3] = [V1, V2, V3];
+const MIGRATIONS: [&[&str]; 4] = [V1, V2, V3, V4];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -237,5 +237,22 @@ const V3: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS instance (name VARCHAR(64) NOT NULL PRIMARY KEY, \
      at BIGINT NOT NULL, since BIGINT NOT NULL, ended BOOLEAN NOT NULL, redis_at BIGINT NOT NULL, \
      ticket_keys VARCHAR(1000) NOT NULL, present LONGBLOB NOT NULL, claimed LONGBLOB NOT NULL) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+];
+
+/// Operators by their tokens, of which a digest is stored; what they changed; and what was answered under the
+/// idempotency keys of their requests.
+const V4: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS operator (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, \
+     name VARCHAR(40) NOT NULL, role VARCHAR(16) NOT NULL, digest BINARY(32) NOT NULL, \
+     created_at BIGINT NOT NULL, removed_at BIGINT NOT NULL, UNIQUE KEY (name, removed_at)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS change_log (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, \
+     at BIGINT NOT NULL, who VARCHAR(40) NOT NULL, role VARCHAR(16) NOT NULL, \
+     origin VARCHAR(64) NOT NULL, operation VARCHAR(64) NOT NULL, target VARCHAR(128) NOT NULL, \
+     was TEXT, became TEXT) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS change_key (who VARCHAR(40) NOT NULL, \
+     idem_key VARBINARY(255) NOT NULL, fingerprint BINARY(32) NOT NULL, answer TEXT NOT NULL, \
+     at BIGINT NOT NULL, PRIMARY KEY (who, idem_key), KEY change_key_by_age (at)) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
 ];

@@ -115,6 +115,8 @@ statements! {
         WHERE name = ?";
     QUEUE_SETTINGS = "SELECT admit_per_second, max_active, active_ttl_ms, claim_window_ms, \
         opens_at, paused FROM queue WHERE name = ?";
+    QUEUE_SETTINGS_LOCK = "SELECT admit_per_second, max_active, active_ttl_ms, claim_window_ms, \
+        opens_at, paused FROM queue WHERE name = ? FOR UPDATE";
     QUEUE_EXISTS = "SELECT 1 FROM queue WHERE name = ?";
     QUEUE_GRANTED = "SELECT watermark, pool, pool_after, pool_first, pool_last FROM queue \
         WHERE name = ? FOR UPDATE";
@@ -174,18 +176,63 @@ statements! {
         ORDER BY id";
     CONCERT_IDS = "SELECT id FROM concert";
     SESSIONS = "SELECT id, concert_id, starts_at, seats FROM session ORDER BY id";
-    SESSION_LOCK = "SELECT seats FROM session WHERE id = ? AND concert_id = ? FOR UPDATE";
+    SESSION_LOCK = "SELECT seats, starts_at FROM session WHERE id = ? AND concert_id = ? FOR UPDATE";
     SESSION_SEATS = "UPDATE session SET seats = ? WHERE id = ?";
     SESSION_ADD = "INSERT INTO session (concert_id, starts_at, seats) VALUES (?, ?, ?)";
     CONCERT_ADD = "INSERT INTO concert (name, venue, queue, opens_at, closes_at) \
         VALUES (?, ?, ?, ?, ?)";
-    CONCERT_EXISTS = "SELECT id FROM concert WHERE id = ?";
+    CONCERT_LOCK = "SELECT id, name, venue, queue, opens_at, closes_at FROM concert WHERE id = ? \
+        FOR UPDATE";
+    CONCERT_CHANGE = "UPDATE concert SET name = ?, venue = ?, opens_at = ?, closes_at = ? \
+        WHERE id = ?";
+    CONCERT_REMOVE = "DELETE FROM concert WHERE id = ?";
+    SESSIONS_OF_LOCK = "SELECT id FROM session WHERE concert_id = ? ORDER BY id FOR UPDATE";
+    SESSION_MOVE = "UPDATE session SET starts_at = ? WHERE id = ?";
+    SESSION_REMOVE = "DELETE FROM session WHERE id = ?";
+    SEATS_OF_LOCK = "SELECT id, state FROM seat FORCE INDEX (seat_by_session) \
+        WHERE session_id = ? ORDER BY id FOR UPDATE";
+    SEATS_REMOVE = "DELETE FROM seat WHERE id IN ({list})";
     SEAT_IDS_TAKE = "UPDATE counter SET value = value + ? WHERE name = 'seat'";
     SEAT_IDS_LAST = "SELECT value FROM counter WHERE name = 'seat'";
     SEATS_OF = "SELECT id, number, price, state, reservation_id, held_until FROM seat \
         FORCE INDEX (seat_by_session) WHERE session_id = ? AND id > ? ORDER BY id LIMIT ?";
     SEATS_PAGE = "SELECT id, number, price, state, reservation_id, held_until, session_id \
         FROM seat FORCE INDEX (PRIMARY) WHERE id > ? ORDER BY id LIMIT ?";
+
+    // ---- operators ----
+    OPERATORS = "SELECT name, role, digest, created_at FROM operator WHERE removed_at = 0 \
+        ORDER BY name";
+    OPERATOR_ADD = "INSERT INTO operator (name, role, digest, created_at, removed_at) \
+        VALUES (?, ?, ?, ?, 0)";
+    OPERATOR_LOCK = "SELECT name, role, digest, created_at, id FROM operator \
+        WHERE name = ? AND removed_at = 0 FOR UPDATE";
+    OPERATOR_REMOVED = "SELECT MAX(removed_at) FROM operator WHERE name = ?";
+    OPERATOR_REMOVE = "UPDATE operator SET removed_at = ? WHERE id = ?";
+    LOG_ADD = "INSERT INTO change_log (at, who, role, origin, operation, target, was, became) \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    LOG = "SELECT id, at, who, role, origin, operation, target, was, became FROM change_log \
+        WHERE id < ? ORDER BY id DESC LIMIT ?";
+    CHANGE_KEY = "SELECT fingerprint, answer FROM change_key WHERE who = ? AND idem_key = ?";
+    CHANGE_KEY_ADD = "INSERT INTO change_key (who, idem_key, fingerprint, answer, at) \
+        VALUES (?, ?, ?, ?, ?)";
+    CHANGE_KEYS_FORGET = "DELETE FROM change_key WHERE at < ? ORDER BY at LIMIT ?";
+
+    // ---- lists ----
+    RESERVATIONS_END = "SELECT id FROM reservation FORCE INDEX (PRIMARY) WHERE id > ? ORDER BY id \
+        LIMIT 1 OFFSET ?";
+    RESERVATIONS_LIST = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
+        state, payment_id FROM reservation FORCE INDEX (PRIMARY) WHERE id > ? AND id <= ? \
+        ORDER BY id LIMIT ?";
+    RESERVATIONS_LIST_STATE = "SELECT id, user_id, concert_id, session_id, items, created_at, \
+        held_until, state, payment_id FROM reservation FORCE INDEX (PRIMARY) \
+        WHERE id > ? AND id <= ? AND state = ? ORDER BY id LIMIT ?";
+    PAYMENTS_LIST = "SELECT id, reservation_id, user_id, amount, paid_at FROM payment WHERE id > ? \
+        ORDER BY id LIMIT ?";
+    PEOPLE_LIST = "SELECT a.user_id, a.balance, (SELECT COUNT(*) FROM reservation r \
+        FORCE INDEX (reservation_live) WHERE r.user_id = a.user_id AND r.state = 0), \
+        (SELECT COUNT(*) FROM reservation r FORCE INDEX (reservation_live) \
+        WHERE r.user_id = a.user_id AND r.state = 1) FROM account a WHERE a.user_id > ? \
+        ORDER BY a.user_id LIMIT ?";
 
     // ---- settings ----
     SETTING = "SELECT value FROM setting WHERE name = ?";

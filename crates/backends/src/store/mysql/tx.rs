@@ -73,7 +73,8 @@ impl Operation for ForgetKeys {
 
     async fn run(&self, tx: &mut Tx) -> Op<Done<u32>> {
         let values = vec![self.before.0.into(), self.max.into()];
-        let forgotten = tx.lease.exec(sql::KEYS_FORGET, values).await?;
+        let forgotten = tx.lease.exec(sql::KEYS_FORGET, values.clone()).await?;
+        tx.lease.exec(sql::CHANGE_KEYS_FORGET, values).await?;
         Ok(Done::Commit(u32::try_from(forgotten).unwrap_or(self.max)))
     }
 }
@@ -492,7 +493,7 @@ impl Operation for CreateConcert {
     }
 }
 
-async fn create_concert(tx: &mut Tx, new: &NewConcert) -> Op<ConcertId> {
+pub(super) async fn create_concert(tx: &mut Tx, new: &NewConcert) -> Op<ConcertId> {
     let values = vec![
         new.name.as_str().into(),
         new.venue.as_str().into(),
@@ -525,7 +526,8 @@ impl Operation for CreateSession {
     const LANE: Lane = Lane::Bulk;
 
     async fn run(&self, tx: &mut Tx) -> Op<Done<Self::Answer>> {
-        let found = tx.lease.rows(sql::CONCERT_EXISTS, vec![self.concert.get().into()]).await?;
+        // Under a lock, so that nobody removes it meanwhile.
+        let found = tx.lease.rows(sql::CONCERT_LOCK, vec![self.concert.get().into()]).await?;
         if found.is_empty() {
             return Ok(Done::Nothing(None));
         }

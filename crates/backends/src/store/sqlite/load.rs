@@ -17,6 +17,11 @@ use crate::store::types::{ALIAS_KEPT_MS, Alias, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
 
+/// Settings that tell the last ids that were given, where their rows may be gone.
+pub(super) const LAST_CONCERT: &str = "last.concert";
+pub(super) const LAST_SESSION: &str = "last.session";
+pub(super) const LAST_SEAT: &str = "last.seat";
+
 /// The highest ids in use. They only rise; a rolled-back transaction leaves a gap.
 #[derive(Debug, Default)]
 pub(super) struct LastIds {
@@ -51,9 +56,9 @@ pub(super) fn everything(
         return Err(Failure::Corrupt(format!("seats of session {session}, which does not exist")));
     }
     let last = LastIds {
-        concert: highest(connection, "SELECT MAX(id) FROM concert")?,
-        session: highest(connection, "SELECT MAX(id) FROM session")?,
-        seat: highest(connection, "SELECT MAX(id) FROM seat")?,
+        concert: given(connection, "SELECT MAX(id) FROM concert", LAST_CONCERT)?,
+        session: given(connection, "SELECT MAX(id) FROM session", LAST_SESSION)?,
+        seat: given(connection, "SELECT MAX(id) FROM seat", LAST_SEAT)?,
         seeded_entry: 0,
         // Rows leave the outbox, and an id must not come back: consumers saw it.
         outbox: last_event(connection)?,
@@ -65,6 +70,12 @@ pub(super) fn everything(
     ids.payments.add(after(highest(connection, "SELECT MAX(id) FROM payment")?));
     ids.entries.add(after(last_entry(connection)?));
     Ok((Catalog::from_parts(concerts, inventories), last, ids))
+}
+
+/// The highest id that was ever given: what was removed has taken its own along, and it was noted.
+fn given(connection: &Connection, sql: &str, noted: &str) -> Load<i64> {
+    let noted = setting(connection, noted)?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    Ok(highest(connection, sql)?.max(noted))
 }
 
 /// The highest id of an entry in the ledger.
@@ -88,16 +99,21 @@ fn concerts(connection: &Connection) -> Load<Vec<Concert>> {
     let mut found = statement.query([])?;
     let mut concerts = Vec::new();
     while let Some(row) = found.next()? {
-        concerts.push(Concert {
-            id: rows::id(ConcertId::new, row.get(0)?, "concert")?,
-            name: row.get(1)?,
-            venue: row.get(2)?,
-            queue: rows::queue_name(row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?)?,
-            opens_at: Timestamp(row.get(4)?),
-            closes_at: Timestamp(row.get(5)?),
-        });
+        concerts.push(concert(row)?);
     }
     Ok(concerts)
+}
+
+/// A concert from the columns id, name, venue, queue, opens at, closes at.
+pub(super) fn concert(row: &Row<'_>) -> Load<Concert> {
+    Ok(Concert {
+        id: rows::id(ConcertId::new, row.get(0)?, "concert")?,
+        name: row.get(1)?,
+        venue: row.get(2)?,
+        queue: rows::queue_name(row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?)?,
+        opens_at: Timestamp(row.get(4)?),
+        closes_at: Timestamp(row.get(5)?),
+    })
 }
 
 /// All seats, by session and in order. They are nearly all that there is to load, so two threads

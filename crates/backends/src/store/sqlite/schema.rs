@@ -6,7 +6,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i64 = 0x424f_584f;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
+const MIGRATIONS: [&str; 5] = [V1, V2, V3, V4, V5];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -150,4 +150,22 @@ CREATE TABLE queue_passed (
 CREATE TABLE readmitted (
     queue TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (queue, seq)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Operators by their tokens, of which a digest is stored; what they changed; and what was answered under the
+/// idempotency keys of their requests.
+const V5: &str = "
+CREATE TABLE operator (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, digest BLOB NOT NULL,
+    created_at INTEGER NOT NULL, removed_at INTEGER NOT NULL, UNIQUE (name, removed_at)
+) STRICT;
+CREATE TABLE change_log (
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, role TEXT NOT NULL,
+    origin TEXT NOT NULL, operation TEXT NOT NULL, target TEXT NOT NULL, was TEXT, became TEXT
+) STRICT;
+CREATE TABLE change_key (
+    who TEXT NOT NULL, key TEXT NOT NULL, fingerprint BLOB NOT NULL, answer TEXT NOT NULL,
+    at INTEGER NOT NULL, PRIMARY KEY (who, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX change_key_by_age ON change_key (at);
 ";

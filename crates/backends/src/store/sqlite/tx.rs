@@ -58,6 +58,20 @@ impl State {
                         inventory.append(seats);
                     }
                 }
+                Made::ConcertChanged(concert) => {
+                    self.catalog.store(Arc::new(catalog.with_concert(concert)));
+                }
+                Made::SessionMoved(session, starts_at) => {
+                    if let Some(inventory) = catalog.inventory_of(session) {
+                        inventory.move_to(starts_at);
+                    }
+                }
+                Made::SessionGone(session) => {
+                    self.catalog.store(Arc::new(catalog.without_session(session)));
+                }
+                Made::ConcertGone(concert) => {
+                    self.catalog.store(Arc::new(catalog.without_concert(concert)));
+                }
             }
         }
     }
@@ -103,7 +117,27 @@ impl<'a> Tx<'a> {
         self.state.made.iter().map(added).sum()
     }
 
-    fn execute(&self, sql: &str, params: impl Params) -> Op<usize> {
+    /// Shows this once the transaction is durable.
+    pub(super) fn made(&mut self, made: Made) {
+        self.state.made.push(made);
+    }
+
+    pub(super) const fn last_ids(&self) -> &LastIds {
+        &self.state.last
+    }
+
+    /// Between which ids the seats of a session are, those of the transaction under way among them.
+    pub(super) fn range_of(&self, session: SessionId) -> Option<(i64, i64)> {
+        let shown = self.state.catalog.load().inventory_of(session).and_then(|shown| shown.range());
+        let made = self.state.made.iter().filter_map(|made| match made {
+            Made::Inventory(of, seats) if of.id == session => range_of(seats),
+            Made::Seats(of, seats) if *of == session => range_of(seats),
+            _ => None,
+        });
+        made.chain(shown).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+
+    pub(super) fn execute(&self, sql: &str, params: impl Params) -> Op<usize> {
         Ok(self.connection.prepare_cached(sql)?.execute(params)?)
     }
 
@@ -139,6 +173,11 @@ impl<'a> Tx<'a> {
         let forgotten = self.execute(
             "DELETE FROM idempotency WHERE (user_id, key) IN \
              (SELECT user_id, key FROM idempotency WHERE at < ?1 ORDER BY at LIMIT ?2)",
+            params![before.0, max],
+        )?;
+        self.execute(
+            "DELETE FROM change_key WHERE (who, key) IN \
+             (SELECT who, key FROM change_key WHERE at < ?1 ORDER BY at LIMIT ?2)",
             params![before.0, max],
         )?;
         Ok(u32::try_from(forgotten).unwrap_or(max))
@@ -435,9 +474,9 @@ impl<'a> Tx<'a> {
         Ok(id)
     }
 
-    fn has_concert(&self, id: ConcertId) -> bool {
-        self.state.catalog.load().concert(id).is_some()
-            || self.state.made.iter().any(|made| matches!(made, Made::Concert(c) if c.id == id))
+    fn has_concert(&self, id: ConcertId) -> Op<bool> {
+        let mut find = self.connection.prepare_cached("SELECT 1 FROM concert WHERE id = ?1")?;
+        Ok(find.exists([id.get()])?)
     }
 
     pub(super) fn create_session(
@@ -446,7 +485,7 @@ impl<'a> Tx<'a> {
         starts_at: Timestamp,
         groups: &[NewSeats],
     ) -> Op<Option<(SessionId, Vec<AddedSeats>)>> {
-        if !self.has_concert(concert) {
+        if !self.has_concert(concert)? {
             return Ok(None);
         }
         let id = rows::id(SessionId::new, next(&mut self.state.last.session), "session")?;
@@ -472,8 +511,7 @@ impl<'a> Tx<'a> {
         session: SessionId,
         group: NewSeats,
     ) -> Op<Option<AddedSeats>> {
-        let catalog = self.state.catalog.load_full();
-        if catalog.inventory(concert, session).is_none() {
+        if self.session(concert, session)?.is_none() {
             return Ok(None);
         }
         let numbered = self
@@ -555,6 +593,11 @@ impl<'a> Tx<'a> {
         )?;
         Ok(())
     }
+}
+
+/// Between which ids these seats are.
+fn range_of(seats: &[Seat]) -> Option<(i64, i64)> {
+    Some((seats.first()?.id.get(), seats.last()?.id.get()))
 }
 
 fn no_queue(name: &str) -> Failure {

@@ -17,7 +17,7 @@ type ConcertWithSeats = (Concert, Vec<(Session, Vec<Seat>)>);
 fn content(catalog: &Catalog) -> Vec<ConcertWithSeats> {
     let inventories = |concert| {
         let inventories = catalog.inventories(concert).iter();
-        inventories.map(|inventory| (*inventory.session(), inventory.snapshot().1)).collect()
+        inventories.map(|inventory| (inventory.session(), inventory.snapshot().1)).collect()
     };
     catalog.concerts().map(|concert| (Concert::clone(concert), inventories(concert.id))).collect()
 }
@@ -50,7 +50,7 @@ pub(crate) async fn what_was_made_is_there_at_once_and_after_a_reopen(subject: S
     assert_eq!(**catalog.concert(first).unwrap(), made);
     let inventory = catalog.inventory(first, session).unwrap();
     let expected = Session { id: session, concert: first, starts_at: at(1_000) };
-    assert_eq!(*inventory.session(), expected);
+    assert_eq!(inventory.session(), expected);
     let (_, seats) = inventory.snapshot();
     let numbers: Vec<_> = seats.iter().map(|seat| (seat.number, seat.price)).collect();
     assert_eq!(numbers, [(1, 500), (2, 500), (3, 70), (4, 70), (5, 70)]);

@@ -181,7 +181,16 @@ async fn every_code_can_be_had() {
         Some(())
     })
     .await;
-    let short = json!({"count": 1, "format": "short", "activated": true, "activeSeconds": 1});
+    let viewer = json!({"name": "desk-1", "role": "viewer"});
+    let added = fan.send(post("/admin/v1/operators").admin().json(viewer)).await.ok(201);
+    let bearer = format!("Bearer {}", added["token"].as_str().unwrap());
+    let call = post("/admin/v1/queues/main/pause").header("Authorization", bearer);
+    seen.expect(&mut fan, call, ErrorCode::RoleRequired).await;
+    let call = delete("/admin/v1/operators/nobody").admin();
+    seen.expect(&mut fan, call, ErrorCode::OperatorNotFound).await;
+    let call = delete(format!("/admin/v1/concerts/{}", hall.concert)).admin();
+    seen.expect(&mut fan, call, ErrorCode::SoldOrHeld).await;
+    let short = json!({"count": 1, "format": "short", "activated": true, "guessable": true, "activeSeconds": 1});
     fan.send(post("/admin/v1/tokens").admin().json(short)).await.ok(201);
     until("the token to run out", async || {
         let reply = fan.send(hall.seats("short")).await;

@@ -210,8 +210,9 @@ async fn the_demo_data_is_as_promised() {
     for (user, points) in [(1, 1_000_000), (1_000, 1_000_000), (1_001, 0)] {
         assert_eq!(service.balance(user).await, points, "user {user}");
     }
-    // As `boxoffice token issue --count 300 --format 'queue_token_{n}' --activated` asks.
-    let issue = json!({"count": 300, "format": "queue_token_{n}", "activated": true});
+    // As `boxoffice token issue --count 300 --format 'queue_token_{n}' --activated --guessable` asks.
+    let issue =
+        json!({"count": 300, "format": "queue_token_{n}", "activated": true, "guessable": true});
     fan.send(post("/admin/v1/tokens").admin().json(issue)).await.ok(201);
     for (concert, sessions, seats) in [(1, 10, 2_000), (4, 3, 50)] {
         let path = format!("/api/v1/concerts/{concert}/sessions");

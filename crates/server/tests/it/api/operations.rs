@@ -68,7 +68,7 @@ async fn a_store_that_is_gone_is_told_without_its_cause() {
         post("/admin/v1/queues").admin().json(json!({"queue": "other"})),
         post("/admin/v1/tokens")
             .admin()
-            .json(json!({"count": 1, "format": "a", "activated": true})),
+            .json(json!({"count": 1, "format": "a", "activated": true, "guessable": true})),
     ];
     for call in calls {
         let reply = client.send(call).await;

@@ -13,7 +13,8 @@ async fn everything_that_was_promised_survives() {
     let hall = service.concert(10, 10).await;
     service.charge(1, 1_000).await;
     let mut fan = service.client();
-    let issue = json!({"count": 3, "format": "queue_token_{n}", "activated": true});
+    let issue =
+        json!({"count": 3, "format": "queue_token_{n}", "activated": true, "guessable": true});
     fan.send(post("/admin/v1/tokens").admin().json(issue)).await.ok(201);
     fan.send(delete("/api/v1/waiting-queues").token("queue_token_3")).await.empty(204);
     // Of three who were let in, one pays, one leaves, one goes on.

@@ -136,7 +136,9 @@ async fn opaque_tokens_are_of_the_user_with_their_number() {
     let hall = service.concert(10, 0).await;
     let mut fan = service.client();
     let issued = fan
-        .send(issue(json!({"count": 5, "format": "queue_token_{n}", "activated": true})))
+        .send(issue(
+            json!({"count": 5, "format": "queue_token_{n}", "activated": true, "guessable": true}),
+        ))
         .await
         .ok(201);
     assert_eq!(issued["count"], 5);
@@ -158,12 +160,12 @@ async fn opaque_tokens_are_of_the_user_with_their_number() {
 
     // All or none: 4 and 5 exist, so 6 is not issued either.
     let more = json!({
-        "count": 3, "format": "queue_token_{n}", "activated": true, "firstNumber": 4,
+        "count": 3, "format": "queue_token_{n}", "activated": true, "guessable": true, "firstNumber": 4,
     });
     fan.send(issue(more)).await.refused(ErrorCode::AlreadyExists);
     fan.send(status("queue_token_6")).await.refused(ErrorCode::TokenInvalid);
     let more = json!({
-        "count": 2, "format": "queue_token_{n}", "activated": true, "firstNumber": 6, "userId": "77",
+        "count": 2, "format": "queue_token_{n}", "activated": true, "guessable": true, "firstNumber": 6, "userId": "77",
     });
     fan.send(issue(more)).await.ok(201);
     for number in [6, 7] {
@@ -242,7 +244,7 @@ async fn an_opaque_token_runs_out_at_its_own_time() {
     let service = TestService::start().await;
     let hall = service.concert(5, 0).await;
     let mut fan = service.client();
-    let ask = json!({"count": 1, "format": "short", "activated": true, "activeSeconds": 1});
+    let ask = json!({"count": 1, "format": "short", "activated": true, "guessable": true, "activeSeconds": 1});
     fan.send(issue(ask)).await.ok(201);
     until("the end", async || {
         let place = fan.send(status("short")).await.ok(200);
@@ -251,6 +253,44 @@ async fn an_opaque_token_runs_out_at_its_own_time() {
     .await;
     fan.send(hall.seats("short")).await.refused(ErrorCode::TokenExpired);
     fan.send(hall.reserve("short", 1, &[1])).await.refused(ErrorCode::TokenExpired);
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn activated_tokens_cannot_be_guessed_unless_that_is_said() {
+    let service = TestService::start().await;
+    let mut fan = service.client();
+    let guessable = json!({"count": 2, "format": "queue_token_{n}", "activated": true});
+    let refused = fan.send(issue(guessable)).await.refused(ErrorCode::InvalidSetting);
+    assert!(refused["detail"].as_str().unwrap().contains("{r}"), "{refused}");
+    fan.send(status("queue_token_1")).await.refused(ErrorCode::TokenInvalid);
+    // In the line there is nothing to be had by guessing.
+    fan.send(issue(json!({"count": 2, "format": "late_{n}"}))).await.ok(201);
+
+    let ask = || issue(json!({"count": 3, "format": "press_{n}_{r}", "activated": true}));
+    let issued = fan.send(ask().key("press")).await.ok(201);
+    let tokens: Vec<&str> =
+        issued["tokens"].as_array().unwrap().iter().map(|token| token.as_str().unwrap()).collect();
+    assert_eq!((tokens.len(), &issued["count"]), (3, &json!(3)));
+    assert_eq!((&issued["first"], &issued["last"]), (&json!(tokens[0]), &json!(tokens[2])));
+    let mut parts = Vec::new();
+    for (number, token) in (1..).zip(&tokens) {
+        let part = token.strip_prefix(&format!("press_{number}_")).unwrap();
+        assert!(part.len() == 32 && part.bytes().all(|b| b.is_ascii_hexdigit()), "{token}");
+        assert!(!parts.contains(&part), "{tokens:?}");
+        parts.push(part);
+        let place = fan.send(status(token)).await.ok(200);
+        assert_eq!((&place["userId"], &place["status"]), (&json!(number), &json!("ACTIVATED")));
+    }
+    // Told again under the key, they are the same; without it they are others.
+    assert_eq!(fan.send(ask().key("press")).await.ok(201), issued);
+    let others = fan.send(ask()).await.ok(201);
+    assert_ne!(others["tokens"], issued["tokens"]);
+    let one = json!({"count": 2, "format": "{r}{r}", "activated": true, "userId": 9});
+    let one = fan.send(issue(one)).await.ok(201);
+    assert_eq!(one["first"].as_str().unwrap().len(), 64);
+    let long = json!({"count": 1, "format": "{r}".repeat(20), "activated": true});
+    fan.send(issue(long)).await.refused(ErrorCode::InvalidSetting);
     service.finish().await;
 }
 
@@ -266,11 +306,12 @@ async fn the_admin_api_asks_for_its_token() {
                 .template()
                 .replace("{queue}", "main")
                 .replace("{id}", "1")
+                .replace("{name}", "desk-1")
                 .replace("{sessionId}", "1");
             Call::new(route.method(), path).text("{}")
         })
     };
-    assert_eq!(calls().count(), 10);
+    assert!(calls().count() >= 18);
     for call in calls() {
         client.send(call.clone()).await.refused(ErrorCode::AdminTokenMissing);
         for (value, code) in [

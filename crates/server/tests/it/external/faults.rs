@@ -409,7 +409,7 @@ impl Scene {
     const CHARGED: i64 = 3;
 
     fn set(server: &Server) -> Self {
-        let issue = ["token", "issue", "--count", "2", "--activated"];
+        let issue = ["token", "issue", "--count", "2", "--activated", "--guessable"];
         run(server.data(), &issue).ok();
         // Nobody is let in any more, so that the one in the line stays there.
         run(server.data(), &["queue", "pause"]).ok();

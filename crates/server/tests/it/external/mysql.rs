@@ -83,7 +83,8 @@ fn an_empty_database_is_enough_and_a_kill_loses_nothing() {
     audit(&data, &settings);
 
     let mut server = Server::start(&data, &with(&settings, &[]));
-    run(&data, &with(&settings, &["token", "issue", "--count", "3", "--activated"])).ok();
+    run(&data, &with(&settings, &["token", "issue", "--count", "3", "--activated", "--guessable"]))
+        .ok();
     let mut client = server.client();
     let ready = client.send("GET", "/health/ready", &[], None).unwrap().expect(200);
     assert_eq!(ready.json()["status"], "UP");
@@ -121,7 +122,8 @@ fn purchases_are_refused_fast_while_the_database_is_away() {
     let settings = database.settings();
     let (_directory, data) = place();
     let server = Server::start(&data, &with(&settings, &[]));
-    run(&data, &with(&settings, &["token", "issue", "--count", "2", "--activated"])).ok();
+    run(&data, &with(&settings, &["token", "issue", "--count", "2", "--activated", "--guessable"]))
+        .ok();
     let mut client = server.client();
     reserve(&mut client, 1, &[1]).expect(201);
     // To the program it is as good as gone.

@@ -8,7 +8,8 @@ use crate::conformance::{
     sale, session_of, ticket, user,
 };
 use boxoffice_backends::store::{
-    MysqlOptions, MysqlServer, NewSeats, Pay, ReservationRejected, Reserve, ReserveRejected, Store,
+    Act, ConcertChange, MysqlOptions, MysqlServer, NewSeats, Note, Pay, ReservationRejected,
+    Reserve, ReserveRejected, Role, Store,
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::sales::{HoldRejected, ReservationState, SeatState, SettleRejected};
@@ -44,6 +45,57 @@ async fn close(stores: Vec<Store>) {
     for store in stores {
         store.close().await;
     }
+}
+
+/// What is corrected or removed at one instance is so at the others a moment later; what they have just
+/// made themselves does not go meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn corrections_and_removals_show_at_every_instance() {
+    let (stores, _server) = instances(2).await;
+    let [a, b] = &stores[..] else { panic!("two") };
+    let sale = sale(a, 2).await;
+    let other = session_of(a, sale.concert, 1).await;
+    known(b, &other).await;
+    let note = |operation| Note {
+        at: at(1),
+        who: "ada".into(),
+        role: Role::Admin,
+        origin: "here".into(),
+        operation,
+        key: None,
+        answer: std::sync::Arc::new(|_| String::new()),
+    };
+    let change = ConcertChange {
+        name: Some("Another".into()),
+        closes_at: Some(at(70)),
+        ..ConcertChange::default()
+    };
+    a.act(Act::ChangeConcert(sale.concert, change), note("a")).await.unwrap();
+    a.act(Act::ChangeSession(sale.concert, sale.session, at(60)), note("b")).await.unwrap();
+    let took = shows(|| {
+        let catalog = b.catalog();
+        let concert = catalog.concert(sale.concert).unwrap();
+        let session = catalog.inventory_of(sale.session).unwrap().session();
+        (concert.name.as_str(), concert.closes_at, session.starts_at) == ("Another", at(70), at(60))
+    })
+    .await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    a.act(Act::RemoveSession(sale.concert, other.session), note("c")).await.unwrap();
+    shows(|| b.catalog().inventory_of(other.session).is_none()).await;
+    a.act(Act::RemoveConcert(sale.concert), note("d")).await.unwrap();
+    // Sessions come and stay while that is found out.
+    for _ in 0..40 {
+        let fresh = crate::conformance::sale(b, 1).await;
+        assert!(b.catalog().inventory_of(fresh.session).is_some());
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(b.catalog().inventory_of(fresh.session).is_some(), "it went");
+    }
+    shows(|| b.catalog().concert(sale.concert).is_none()).await;
+    assert!(b.catalog().inventory_of(sale.session).is_none());
+    let log = b.log(i64::MAX, 10).await.unwrap();
+    assert_eq!(log.len(), 4);
+    assert_clean(b, START).await;
+    close(stores).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

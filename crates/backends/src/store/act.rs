@@ -1,0 +1,413 @@
+//! What operators change, and what each change leaves behind: a row of the log, and the answer under the
+//! idempotency key that it came with. Both are written in the transaction of the change.
+//!
+//! What does not belong here: who may change what (the service's business), and how a change is stored.
+
+use std::fmt;
+use std::sync::Arc;
+
+use boxoffice_domain::ids::{ConcertId, QueueName, SessionId};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange};
+use boxoffice_domain::sales::{Concert, Session};
+use boxoffice_domain::time::Timestamp;
+use serde_json::{Value, json};
+
+use super::types::{AddedSeats, Alias, NewConcert, NewSeats};
+use crate::events::rfc3339;
+
+/// What an operator may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// Also changes queues.
+    Operator,
+    /// Everything.
+    Admin,
+    /// Charges points, and nothing else.
+    Cashier,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Viewer, Self::Operator, Self::Admin, Self::Cashier];
+
+    /// The role as text, in the store, the API and the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+            Self::Cashier => "cashier",
+        }
+    }
+
+    /// The role of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+
+    /// Whether somebody with this role may do what needs that one.
+    pub const fn may(self, needed: Self) -> bool {
+        match (self, needed) {
+            (Self::Admin, _)
+            | (Self::Operator, Self::Operator | Self::Viewer)
+            | (Self::Viewer, Self::Viewer)
+            | (Self::Cashier, Self::Cashier) => true,
+            (Self::Operator, Self::Admin | Self::Cashier)
+            | (Self::Viewer, Self::Operator | Self::Admin | Self::Cashier)
+            | (Self::Cashier, Self::Viewer | Self::Operator | Self::Admin) => false,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An operator, but for the token: of that only a digest is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredOperator {
+    /// What the log calls them.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// SHA-256 of their token.
+    pub digest: [u8; 32],
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
+/// What to correct of a concert. What is `None` stays as it is, whoever changes it meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConcertChange {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its venue.
+    pub venue: Option<String>,
+    /// When reservations begin.
+    pub opens_at: Option<Timestamp>,
+    /// When they end.
+    pub closes_at: Option<Timestamp>,
+}
+
+impl ConcertChange {
+    /// The concert after the change, unless its sale would end before it begins.
+    pub(super) fn applied(&self, to: &Concert) -> Result<Concert, ActRejected> {
+        let changed = Concert {
+            name: self.name.clone().unwrap_or_else(|| to.name.clone()),
+            venue: self.venue.clone().unwrap_or_else(|| to.venue.clone()),
+            opens_at: self.opens_at.unwrap_or(to.opens_at),
+            closes_at: self.closes_at.unwrap_or(to.closes_at),
+            ..to.clone()
+        };
+        if changed.closes_at <= changed.opens_at {
+            return Err(ActRejected::ClosesBeforeOpening);
+        }
+        Ok(changed)
+    }
+}
+
+/// What an operator does.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Makes a queue.
+    CreateQueue(QueueName, QueueSettings),
+    /// Changes how a queue admits.
+    ChangeQueue(QueueName, SettingsChange),
+    /// Issues opaque tokens of one queue.
+    Issue(QueueName, Vec<Alias>),
+    /// Makes a concert.
+    CreateConcert(NewConcert),
+    /// Corrects a concert.
+    ChangeConcert(ConcertId, ConcertChange),
+    /// Removes a concert in which nothing is sold or held, with its sessions.
+    RemoveConcert(ConcertId),
+    /// Makes a session of a concert, with its first seats.
+    CreateSession(ConcertId, Timestamp, Vec<NewSeats>),
+    /// Moves a session of a concert to another time.
+    ChangeSession(ConcertId, SessionId, Timestamp),
+    /// Removes a session of a concert in which nothing is sold or held.
+    RemoveSession(ConcertId, SessionId),
+    /// Adds seats to a session of a concert.
+    AddSeats(ConcertId, SessionId, NewSeats),
+    /// Adds an operator.
+    AddOperator(StoredOperator),
+    /// Takes an operator's token away.
+    RemoveOperator(String),
+    /// Takes back what was stored at times after this one, because a clock was wrong.
+    SetClockBack(Timestamp),
+}
+
+impl Act {
+    /// Whether it may touch many rows.
+    pub(super) const fn is_bulk(&self) -> bool {
+        match self {
+            Self::Issue(..)
+            | Self::CreateSession(..)
+            | Self::AddSeats(..)
+            | Self::RemoveConcert(_)
+            | Self::RemoveSession(..)
+            | Self::SetClockBack(_) => true,
+            Self::CreateQueue(..)
+            | Self::ChangeQueue(..)
+            | Self::CreateConcert(_)
+            | Self::ChangeConcert(..)
+            | Self::ChangeSession(..)
+            | Self::AddOperator(_)
+            | Self::RemoveOperator(_) => false,
+        }
+    }
+}
+
+/// What an act has changed. `None` before is new; `None` after is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// How a queue admits.
+    Queue {
+        /// Which.
+        name: QueueName,
+        /// Before.
+        before: Option<QueueSettings>,
+        /// From now on.
+        after: QueueSettings,
+    },
+    /// Opaque tokens were issued.
+    Issued {
+        /// For which queue.
+        queue: QueueName,
+        /// How many.
+        count: usize,
+        /// Until when they are active; those in the line have no such time.
+        active_until: Option<Timestamp>,
+    },
+    /// A concert.
+    Concert {
+        /// Before.
+        before: Option<Concert>,
+        /// From now on.
+        after: Option<Concert>,
+    },
+    /// A session.
+    Session {
+        /// Before.
+        before: Option<Session>,
+        /// From now on.
+        after: Option<Session>,
+        /// The seats that it was made with.
+        added: Vec<AddedSeats>,
+    },
+    /// Seats of a session.
+    Seats {
+        /// Which session.
+        session: SessionId,
+        /// The seats; none where none were wanted.
+        added: Option<AddedSeats>,
+        /// The price of each, in points.
+        price: i64,
+    },
+    /// An operator.
+    Operator {
+        /// Before.
+        before: Option<StoredOperator>,
+        /// From now on.
+        after: Option<StoredOperator>,
+    },
+    /// Times in the store.
+    Clock {
+        /// How many rows had later ones.
+        rows: u64,
+        /// When they have happened from now on.
+        now: Timestamp,
+    },
+}
+
+/// Why an act was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActRejected {
+    /// There is one of that name.
+    Exists,
+    /// There is a token of that name; none was issued.
+    TokenExists(String),
+    /// There is no such queue.
+    NoSuchQueue,
+    /// There is no such concert.
+    NoSuchConcert,
+    /// The concert has no such session.
+    NoSuchSession,
+    /// There is no such operator.
+    NoSuchOperator,
+    /// A concert's sale would end before it begins.
+    ClosesBeforeOpening,
+    /// Seats in it are sold, or held.
+    SoldOrHeld,
+    /// The idempotency key was used for something else.
+    KeyReused,
+}
+
+/// What of an act is written down beside its effect.
+#[derive(Clone)]
+pub struct Note {
+    /// When.
+    pub at: Timestamp,
+    /// Who: the name of the operator.
+    pub who: String,
+    /// With which role.
+    pub role: Role,
+    /// From where: a client's address, or the command line.
+    pub origin: String,
+    /// What the operation is called.
+    pub operation: &'static str,
+    /// The idempotency key, where there is one, and a digest of all that was asked under it.
+    pub key: Option<(String, [u8; 32])>,
+    /// What to keep under the key, for who asks again.
+    pub answer: Answering,
+}
+
+/// Makes the answer to an effect.
+pub type Answering = Arc<dyn Fn(&Effect) -> String + Send + Sync>;
+
+/// How an act ends that is not refused.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Acted {
+    /// It was done now.
+    Now(Effect),
+    /// It was done under the same key before. The answer that was kept.
+    Before(String),
+}
+
+/// A row of the log of what operators changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its number; later entries have higher ones.
+    pub id: i64,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub who: String,
+    /// With which role.
+    pub role: Role,
+    /// From where.
+    pub origin: String,
+    /// What the operation is called.
+    pub operation: String,
+    /// What was changed.
+    pub target: String,
+    /// What it was before, as JSON; none where it is new.
+    pub before: Option<String>,
+    /// What it has become, as JSON; none where it is gone.
+    pub after: Option<String>,
+}
+
+/// What a row of the log says of an effect: the target, what was, what is.
+pub(super) struct Told {
+    pub(super) target: String,
+    pub(super) before: Option<String>,
+    pub(super) after: Option<String>,
+}
+
+impl Effect {
+    /// What the log says of it. Never a secret: neither tokens nor their digests. Every text in it has
+    /// a bound, so the whole has.
+    pub(super) fn told(&self) -> Told {
+        let told = |target: String, before: Option<Value>, after: Option<Value>| Told {
+            target,
+            before: before.map(|value| value.to_string()),
+            after: after.map(|value| value.to_string()),
+        };
+        match self {
+            Self::Queue { name, before, after } => told(
+                format!("queue {name}"),
+                before.as_ref().map(settings_json),
+                Some(settings_json(after)),
+            ),
+            Self::Issued { queue, count, active_until } => {
+                let after = json!({"count": count, "activeUntil": active_until.map(rfc3339)});
+                told(format!("tokens of queue {queue}"), None, Some(after))
+            }
+            Self::Concert { before, after } => {
+                let id = before.as_ref().or(after.as_ref()).map_or(0, |concert| concert.id.get());
+                let json = |concert: &Concert| concert_json(concert);
+                told(format!("concert {id}"), before.as_ref().map(json), after.as_ref().map(json))
+            }
+            Self::Session { before, after, added } => {
+                let id = before.or(*after).map_or(0, |session| session.id.get());
+                let seats: u32 = added.iter().map(|added| added.count).sum();
+                let json = |session: Session| session_json(&session);
+                let after = after.map(json).map(|mut after| {
+                    if !added.is_empty() {
+                        after["seatCount"] = seats.into();
+                    }
+                    after
+                });
+                told(format!("session {id}"), before.map(json), after)
+            }
+            Self::Seats { session, added, price } => {
+                let first = added.map(|added| added.first.get());
+                let count = added.map_or(0, |added| added.count);
+                let after = json!({"firstSeatId": first, "seatCount": count, "price": price});
+                told(format!("session {session}"), None, Some(after))
+            }
+            Self::Operator { before, after } => {
+                let name = before.as_ref().or(after.as_ref()).map(|operator| &operator.name);
+                let json = |operator: &StoredOperator| json!({"role": operator.role.as_str()});
+                told(
+                    format!("operator {}", name.map_or("", String::as_str)),
+                    before.as_ref().map(json),
+                    after.as_ref().map(json),
+                )
+            }
+            Self::Clock { rows, now } => {
+                let after = json!({"rows": rows, "now": rfc3339(*now)});
+                told("clock".to_owned(), None, Some(after))
+            }
+        }
+    }
+}
+
+fn settings_json(settings: &QueueSettings) -> Value {
+    json!({
+        "admitPerSecond": settings.admit_per_second,
+        "maxActive": settings.max_active,
+        "opensAt": settings.opens_at.map(rfc3339),
+        "paused": settings.paused,
+    })
+}
+
+fn concert_json(concert: &Concert) -> Value {
+    json!({
+        "name": concert.name,
+        "venue": concert.venue,
+        "queue": concert.queue.as_str(),
+        "reservationOpensAt": rfc3339(concert.opens_at),
+        "reservationClosesAt": rfc3339(concert.closes_at),
+    })
+}
+
+fn session_json(session: &Session) -> Value {
+    json!({"concertId": session.concert.get(), "concertAt": rfc3339(session.starts_at)})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_may_what_it_is_for() {
+        use Role::{Admin, Cashier, Operator, Viewer};
+        for (role, may) in [
+            (Viewer, &[Viewer] as &[Role]),
+            (Operator, &[Viewer, Operator]),
+            (Admin, &[Viewer, Operator, Admin, Cashier]),
+            (Cashier, &[Cashier]),
+        ] {
+            let found: Vec<Role> =
+                Role::ALL.into_iter().filter(|needed| role.may(*needed)).collect();
+            assert_eq!(found, may, "{role}");
+            assert_eq!(Role::parse(role.as_str()), Some(role));
+        }
+        assert_eq!(Role::parse("root"), None);
+    }
+}

@@ -1,0 +1,433 @@
+//! What operators change: done once, with a row of the log, and not where something is sold.
+
+use std::sync::Arc;
+
+use boxoffice_domain::ids::{ConcertId, QueueName, UserId};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange, Ticket};
+use boxoffice_domain::sales::{Concert, HoldRejected, Reservation, SeatState};
+use boxoffice_domain::time::Timestamp;
+
+use super::{
+    HOLD_MS, START, Subject, assert_clean, at, at_once, concert, main_queue, sale, session_of,
+    settings, ticket, user,
+};
+use boxoffice_backends::Error;
+use boxoffice_backends::store::{
+    Act, ActRejected, Acted, Alias, Became, ConcertChange, Effect, LogEntry, NewSeats, Note, Part,
+    Payment, Person, ReserveRejected, Role, Store, StoredOperator,
+};
+
+/// A note of Ada, an admin, who calls from here.
+fn note(operation: &'static str) -> Note {
+    Note {
+        at: at(7),
+        who: "ada".into(),
+        role: Role::Admin,
+        origin: "203.0.113.9".into(),
+        operation,
+        key: None,
+        answer: Arc::new(|effect| format!("{effect:?}")),
+    }
+}
+
+fn keyed(key: &str, fingerprint: u8) -> Note {
+    Note { key: Some((key.into(), [fingerprint; 32])), ..note("keyed") }
+}
+
+async fn effect(store: &Store, act: Act, note: Note) -> Effect {
+    match store.act(act, note).await.unwrap() {
+        Acted::Now(effect) => effect,
+        Acted::Before(answer) => panic!("done before: {answer}"),
+    }
+}
+
+async fn refused(store: &Store, act: Act) -> ActRejected {
+    match store.act(act, note("refused")).await {
+        Err(Error::Rejected(rejected)) => rejected,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn log(store: &Store) -> Vec<LogEntry> {
+    store.log(i64::MAX, 1_000).await.unwrap()
+}
+
+fn operator(name: &str, digest: u8) -> StoredOperator {
+    StoredOperator {
+        name: name.into(),
+        role: Role::Cashier,
+        digest: [digest; 32],
+        created_at: at(3),
+    }
+}
+
+fn corrected(concert: ConcertId) -> Act {
+    let name = Some("Die Köchin".to_owned());
+    Act::ChangeConcert(concert, ConcertChange { name, ..ConcertChange::default() })
+}
+
+fn alias(token: &str) -> Alias {
+    let ticket =
+        Ticket { queue: main_queue(), seq: 0, user: user(1), issued_at: at(0), id: ticket(9).id };
+    Alias { token: token.into(), ticket, active_until: Some(at(9_000)), spent: false }
+}
+
+/// Every act is one row that says who, from where, what it was and what it has become; what is refused is
+/// none.
+pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
+    let store = &subject.store;
+    let vip = || QueueName::new("vip").unwrap();
+    let change = SettingsChange { max_active: Some(None), ..SettingsChange::pause(false) };
+    effect(store, Act::CreateQueue(main_queue(), settings()), note("a")).await;
+    assert_eq!(log(store).await.len(), 1);
+    let Effect::Queue { before, after, .. } =
+        effect(store, Act::ChangeQueue(main_queue(), change.clone()), note("b")).await
+    else {
+        panic!("a queue")
+    };
+    assert_eq!(before, Some(settings()));
+    let expected = QueueSettings { max_active: None, paused: false, ..settings() };
+    assert_eq!(after, expected);
+    assert_eq!(store.queues().await.unwrap()[0].settings, expected);
+    let Effect::Concert { before: None, after: Some(made) } =
+        effect(store, Act::CreateConcert(concert()), note("c")).await
+    else {
+        panic!("a concert")
+    };
+    let id = made.id;
+    effect(store, corrected(id), note("d")).await;
+    let seats = vec![NewSeats { count: 2, price: 5 }];
+    let Effect::Session { after: Some(session), .. } =
+        effect(store, Act::CreateSession(id, at(1_000), seats), note("e")).await
+    else {
+        panic!("a session")
+    };
+    let more = NewSeats { count: 3, price: 9 };
+    effect(store, Act::AddSeats(id, session.id, more), note("f")).await;
+    effect(store, Act::ChangeSession(id, session.id, at(2_000)), note("g")).await;
+    effect(store, Act::RemoveSession(id, session.id), note("h")).await;
+    effect(store, Act::RemoveConcert(id), note("i")).await;
+    effect(store, Act::Issue(main_queue(), vec![alias("a-secret")]), note("j")).await;
+    effect(store, Act::AddOperator(operator("desk-1", 1)), note("k")).await;
+    effect(store, Act::RemoveOperator("desk-1".into()), note("l")).await;
+    effect(store, Act::SetClockBack(at(9_000_000)), note("m")).await;
+
+    let before = log(store).await;
+    for (act, why) in [
+        (Act::CreateQueue(main_queue(), settings()), ActRejected::Exists),
+        (Act::ChangeQueue(vip(), change), ActRejected::NoSuchQueue),
+        (corrected(id), ActRejected::NoSuchConcert),
+        (Act::RemoveConcert(id), ActRejected::NoSuchConcert),
+        (Act::CreateSession(id, at(0), vec![]), ActRejected::NoSuchConcert),
+        (Act::AddSeats(id, session.id, more), ActRejected::NoSuchSession),
+        (Act::ChangeSession(id, session.id, at(0)), ActRejected::NoSuchSession),
+        (Act::RemoveSession(id, session.id), ActRejected::NoSuchSession),
+        (
+            Act::Issue(main_queue(), vec![alias("a-secret")]),
+            ActRejected::TokenExists("a-secret".into()),
+        ),
+        (Act::RemoveOperator("desk-1".into()), ActRejected::NoSuchOperator),
+    ] {
+        assert_eq!(refused(store, act.clone()).await, why, "{act:?}");
+    }
+    let subject = subject.reopened().await;
+    let entries = log(&subject.store).await;
+    assert_eq!(entries, before, "what is refused leaves none, and a restart keeps them");
+    let operations: Vec<&str> = entries.iter().map(|entry| entry.operation.as_str()).collect();
+    assert_eq!(operations, ["m", "l", "k", "j", "i", "h", "g", "f", "e", "d", "c", "b", "a"]);
+    assert!(entries.is_sorted_by(|a, b| a.id > b.id));
+    for entry in &entries {
+        let who = (entry.at, entry.who.as_str(), entry.role, entry.origin.as_str());
+        assert_eq!(who, (at(7), "ada", Role::Admin, "203.0.113.9"));
+        let text = format!("{entry:?}");
+        assert!(!text.contains("a-secret") && !text.contains("1, 1, 1"), "a secret: {text}");
+    }
+    let changed = &entries[11];
+    assert_eq!(changed.target, "queue main");
+    assert!(changed.before.as_ref().unwrap().contains("\"maxActive\":77"), "{changed:?}");
+    assert!(changed.after.as_ref().unwrap().contains("\"maxActive\":null"), "{changed:?}");
+    let named = &entries[9];
+    assert_eq!(named.target, format!("concert {id}"));
+    assert!(named.before.as_ref().unwrap().contains("Öwl"), "{named:?}");
+    assert!(named.after.as_ref().unwrap().contains("Die Köchin"), "{named:?}");
+    let gone = |entry: &LogEntry| (entry.before.is_some(), entry.after.is_some());
+    assert_eq!(gone(&entries[1]), (true, false));
+    assert_eq!(gone(&entries[4]), (true, false));
+    assert_eq!(gone(&entries[12]), (false, true));
+    // In pages.
+    let page = subject.store.log(entries[4].id, 3).await.unwrap();
+    assert_eq!(page, entries[5..8]);
+    assert_clean(&subject.store, START).await;
+}
+
+/// The same key and the same request do it once and give the first answer; another request is refused.
+pub(crate) async fn an_act_under_a_key_is_done_once(subject: Subject) {
+    let store = &subject.store;
+    let create = || Act::CreateConcert(concert());
+    let first = match store.act(create(), keyed("k", 1)).await.unwrap() {
+        Acted::Now(effect) => format!("{effect:?}"),
+        Acted::Before(answer) => panic!("{answer}"),
+    };
+    let again = store.act(create(), keyed("k", 1)).await;
+    assert_eq!(again, Ok(Acted::Before(first.clone())));
+    let reused = Err(Error::Rejected(ActRejected::KeyReused));
+    assert_eq!(store.act(create(), keyed("k", 2)).await, reused);
+    assert_eq!(store.acted_before(&keyed("k", 1)).await, Ok(Some(first.clone())));
+    assert_eq!(store.acted_before(&keyed("other", 1)).await, Ok(None));
+    assert_eq!(
+        store.acted_before(&keyed("k", 2)).await,
+        Err(Error::Rejected(ActRejected::KeyReused))
+    );
+    // Another operator's key is another key.
+    let bob = Note { who: "bob".into(), ..keyed("k", 1) };
+    assert!(matches!(store.act(create(), bob).await, Ok(Acted::Now(_))));
+    assert_eq!(store.catalog().concerts().count(), 2);
+
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    assert_eq!(store.act(create(), keyed("k", 1)).await, Ok(Acted::Before(first)));
+    assert_eq!(log(store).await.len(), 2, "a repetition is no change");
+    // Many at once.
+    let acted =
+        at_once(
+            (0..8).map(|_| {
+                let store = store.clone();
+                async move {
+                    store.act(Act::CreateConcert(concert()), keyed("at once", 3)).await.unwrap()
+                }
+            }),
+        )
+        .await;
+    let now = acted.iter().filter(|acted| matches!(acted, Acted::Now(_))).count();
+    assert_eq!(now, 1, "{acted:?}");
+    assert_eq!(store.catalog().concerts().count(), 3);
+    // Forgotten with the keys of buyers.
+    let keep = std::time::Duration::from_millis(1);
+    store.forget_keys(at(8), keep, 10).await.unwrap();
+    assert!(matches!(store.acted_before(&keyed("k", 1)).await, Ok(Some(_))), "not old enough");
+    store.forget_keys(at(9), keep, 10).await.unwrap();
+    assert_eq!(store.acted_before(&keyed("k", 1)).await, Ok(None));
+}
+
+/// A correction changes what it names, is seen at once, and decides who may buy.
+pub(crate) async fn a_correction_is_seen_and_decides(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 3).await;
+    let change = |change| Act::ChangeConcert(sale.concert, change);
+    let shown = |store: &Store| Concert::clone(store.catalog().concert(sale.concert).unwrap());
+    let before = shown(store);
+    let venue = ConcertChange { venue: Some("Hall 2".into()), ..ConcertChange::default() };
+    effect(store, change(venue), note("a")).await;
+    assert_eq!(shown(store), Concert { venue: "Hall 2".into(), ..before.clone() });
+    // Both ends are checked against what the change leaves as it is.
+    let closes = |at| ConcertChange { closes_at: Some(at), ..ConcertChange::default() };
+    assert_eq!(refused(store, change(closes(START))).await, ActRejected::ClosesBeforeOpening);
+    effect(store, change(closes(at(50))), note("b")).await;
+    let late = store.reserve(sale.reserve(1, &[0], at(50))).await;
+    let closed = HoldRejected::Closed { closed_at: at(50) };
+    assert_eq!(late, Err(Error::Rejected(ReserveRejected::Hold(closed))));
+    // A session that begins earlier is over earlier.
+    effect(store, change(closes(at(99_000_000))), note("c")).await;
+    let earlier = Act::ChangeSession(sale.concert, sale.session, at(40));
+    effect(store, earlier, note("d")).await;
+    let late = store.reserve(sale.reserve(1, &[0], at(60))).await;
+    let started = HoldRejected::SessionStarted;
+    assert_eq!(late, Err(Error::Rejected(ReserveRejected::Hold(started))));
+    let later = Act::ChangeSession(sale.concert, sale.session, at(90_000_000));
+    effect(store, later, note("e")).await;
+    sale.held(store, 1, &[0]).await;
+    let other =
+        Act::ChangeSession(ConcertId::new(sale.concert.get() + 1).unwrap(), sale.session, at(0));
+    assert_eq!(refused(store, other).await, ActRejected::NoSuchSession);
+
+    let subject = subject.reopened().await;
+    let catalog = subject.store.catalog();
+    let inventory = catalog.inventory(sale.concert, sale.session).unwrap();
+    assert_eq!(inventory.session().starts_at, at(90_000_000));
+    let after = Concert { venue: "Hall 2".into(), closes_at: at(99_000_000), ..before };
+    assert_eq!(shown(&subject.store), after);
+    assert!(matches!(sale.owner(&subject.store, 0), SeatState::Held { .. }));
+    assert_clean(&subject.store, START).await;
+}
+
+/// Corrections at once never undo each other.
+pub(crate) async fn corrections_at_once_all_stand(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 1).await;
+    for round in 0..10_i64 {
+        let changes = [
+            ConcertChange { name: Some(format!("name {round}")), ..ConcertChange::default() },
+            ConcertChange { venue: Some(format!("venue {round}")), ..ConcertChange::default() },
+            ConcertChange { opens_at: Some(at(round)), ..ConcertChange::default() },
+            ConcertChange { closes_at: Some(at(9_000 + round)), ..ConcertChange::default() },
+        ];
+        at_once(changes.into_iter().map(|change| {
+            let store = store.clone();
+            async move { effect(&store, Act::ChangeConcert(sale.concert, change), note("x")).await }
+        }))
+        .await;
+        let subject = store.catalog();
+        let shown = subject.concert(sale.concert).unwrap();
+        let found = (shown.name.clone(), shown.venue.clone(), shown.opens_at, shown.closes_at);
+        let expected =
+            (format!("name {round}"), format!("venue {round}"), at(round), at(9_000 + round));
+        assert_eq!(found, expected);
+    }
+    assert_eq!(log(store).await.len(), 40);
+}
+
+/// What is sold or held stays; what is not goes, for good, and nothing gets its ids again.
+pub(crate) async fn only_what_nobody_has_is_removed(subject: Subject) {
+    let store = &subject.store;
+    let kept = sale(store, 2).await;
+    let empty = session_of(store, kept.concert, 2).await;
+    let held = kept.held(store, 1, &[0]).await;
+    for act in [Act::RemoveSession(kept.concert, kept.session), Act::RemoveConcert(kept.concert)] {
+        assert_eq!(refused(store, act).await, ActRejected::SoldOrHeld);
+    }
+    assert_eq!(store.catalog().inventories(kept.concert).len(), 2, "nothing went half");
+    effect(store, Act::RemoveSession(kept.concert, empty.session), note("a")).await;
+    assert!(store.catalog().inventory_of(empty.session).is_none());
+    let gone = store.reserve(empty.reserve(2, &[0], START)).await;
+    assert_eq!(gone, Err(Error::Rejected(ReserveRejected::NoSuchSession)));
+    let seats = NewSeats { count: 1, price: 1 };
+    assert_eq!(store.add_seats(kept.concert, empty.session, seats).await, Ok(None));
+    // Sold is as good as held; given back is as good as never.
+    store.cancel(held.id, user(1), at(1)).await.unwrap();
+    let bought = kept.bought(store, 2, &[1]).await;
+    assert_eq!(
+        refused(store, Act::RemoveConcert(kept.concert)).await,
+        ActRejected::SoldOrHeld,
+        "{bought:?}"
+    );
+    let other = sale(store, 2).await;
+    let returned = other.held(store, 3, &[0, 1]).await;
+    store.cancel(returned.id, user(3), at(2)).await.unwrap();
+    effect(store, Act::RemoveConcert(other.concert), note("b")).await;
+    assert!(store.catalog().concert(other.concert).is_none());
+    assert!(store.catalog().inventory_of(other.session).is_none());
+    assert_clean(store, START).await;
+
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    assert_eq!(store.catalog().concerts().count(), 1);
+    assert!(store.catalog().inventory_of(other.session).is_none());
+    // The reservation of a session that is gone can still be looked up.
+    let (found, _) = store.reservation(returned.id).await.unwrap().unwrap();
+    assert_eq!(found.session, other.session);
+    let next = sale(store, 1).await;
+    assert!(next.concert > other.concert && next.session > other.session);
+    assert!(next.seats[0] > other.seats[1], "{next:?} {other:?}");
+    assert_clean(store, at(HOLD_MS)).await;
+}
+
+/// A seat is sold, or its session is removed; never both.
+pub(crate) async fn a_hold_and_a_removal_at_once_and_one_wins(subject: Subject) {
+    let store = &subject.store;
+    let (mut sold, mut removed) = (0, 0);
+    for round in 0..12_i64 {
+        let sale = sale(store, 3).await;
+        let (holder, remover) = (store.clone(), store.clone());
+        let (session, concert) = (sale.session, sale.concert);
+        let hold = sale.reserve(100 + round, &[0, 1], START);
+        let (held, gone) = if round % 2 == 0 {
+            tokio::join!(
+                tokio::spawn(async move { holder.reserve(hold).await }),
+                tokio::spawn(async move {
+                    remover.act(Act::RemoveSession(concert, session), note("x")).await
+                }),
+            )
+        } else {
+            let (gone, held) = tokio::join!(
+                tokio::spawn(
+                    async move { remover.act(Act::RemoveConcert(concert), note("x")).await }
+                ),
+                tokio::spawn(async move { holder.reserve(hold).await }),
+            );
+            (held, gone)
+        };
+        let (held, gone) = (held.unwrap(), gone.unwrap());
+        assert_ne!(held.is_ok(), gone.is_ok(), "round {round}: {held:?} {gone:?}");
+        sold += u32::from(held.is_ok());
+        removed += u32::from(gone.is_ok());
+    }
+    assert_eq!(sold + removed, 12);
+    assert_clean(store, START).await;
+}
+
+/// Lists are whole in parts of any size, by state too.
+pub(crate) async fn lists_are_whole_in_parts(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 10).await;
+    sale.bought(store, 1, &[0, 1]).await;
+    sale.held(store, 2, &[2]).await;
+    let back = sale.held(store, 2, &[3]).await;
+    store.cancel(back.id, user(2), at(1)).await.unwrap();
+    sale.bought(store, 3, &[4]).await;
+    sale.held(store, 4, &[5]).await;
+    store.charge(super::charge(2, 7, START)).await.unwrap();
+    store.charge(super::charge(4, 3, START)).await.unwrap();
+    for max in [1, 2, 3, 100] {
+        let mut found: Vec<(i64, usize)> = Vec::new();
+        let (mut after, mut parts) = (0, 0);
+        loop {
+            let part = store.list_reservations(after, max, None).await.unwrap();
+            assert!(part.items.len() <= max as usize);
+            let row = |(it, _): &(Reservation, Timestamp)| (it.user.get(), it.items.len());
+            found.extend(part.items.iter().map(row));
+            parts += 1;
+            let Some(next) = part.next else { break };
+            assert!(next > after, "{next} after {after}");
+            after = next;
+        }
+        // Ids come in blocks where there is a server, so their order is not that of time.
+        found.sort_unstable();
+        assert_eq!(found, [(1, 2), (2, 1), (2, 1), (3, 1), (4, 1)], "{max}");
+        assert!(parts >= 5 / max as usize);
+    }
+    for (became, users) in [
+        (Became::Held, &[2_i64, 4] as &[i64]),
+        (Became::Paid, &[1, 3]),
+        (Became::Cancelled, &[2]),
+        (Became::Expired, &[]),
+    ] {
+        let part = store.list_reservations(0, 100, Some(became)).await.unwrap();
+        let mut found: Vec<i64> = part.items.iter().map(|(it, _)| it.user.get()).collect();
+        found.sort_unstable();
+        assert_eq!((&found[..], part.next), (users, None), "{became:?}");
+    }
+    let paid = store.list_payments(0, 1).await.unwrap();
+    let rest = store.list_payments(paid.next.unwrap(), 100).await.unwrap();
+    let of = |part: &Part<(Payment, UserId)>| -> Vec<(i64, i64)> {
+        part.items.iter().map(|(payment, user)| (user.get(), payment.amount)).collect()
+    };
+    let mut payments = [of(&paid), of(&rest)].concat();
+    payments.sort_unstable();
+    assert_eq!((payments, rest.next), (vec![(1, 200), (3, 100)], None));
+    let people = store.list_people(0, 2).await.unwrap();
+    let rest = store.list_people(people.next.unwrap(), 100).await.unwrap();
+    let person = |id, balance, held, paid| Person { user: user(id), balance, held, paid };
+    assert_eq!(people.items, [person(1, 0, 0, 1), person(2, 7, 1, 0)]);
+    assert_eq!(rest.items, [person(3, 0, 0, 1), person(4, 3, 1, 0)]);
+    assert_eq!(rest.next, None);
+}
+
+/// Operators are known by what is left of their tokens, and gone once they are removed.
+pub(crate) async fn operators_come_and_go(subject: Subject) {
+    let store = &subject.store;
+    assert_eq!(store.operators().await, Ok(vec![]));
+    let (one, two) = (operator("desk-1", 1), operator("desk-2", 2));
+    for new in [&one, &two] {
+        effect(store, Act::AddOperator(new.clone()), note("add")).await;
+    }
+    assert_eq!(refused(store, Act::AddOperator(operator("desk-1", 3))).await, ActRejected::Exists);
+    assert_eq!(store.operators().await, Ok(vec![one.clone(), two.clone()]));
+    // Removed, added under the same name and removed again, in one moment.
+    for digest in 4..7 {
+        effect(store, Act::RemoveOperator("desk-1".into()), note("remove")).await;
+        effect(store, Act::AddOperator(operator("desk-1", digest)), note("add")).await;
+    }
+    let subject = subject.reopened().await;
+    let found = subject.store.operators().await.unwrap();
+    assert_eq!(found, [operator("desk-1", 6), two]);
+}
