@@ -6,6 +6,7 @@
 
 mod admin;
 mod auth;
+mod bodies;
 mod client;
 mod concerts;
 mod damper;
@@ -18,6 +19,7 @@ pub mod observe;
 pub mod openapi;
 mod ops;
 mod payments;
+mod per_address;
 mod points;
 pub mod problem;
 mod queue;

@@ -207,6 +207,31 @@ pub struct ClassLabel {
     pub class: Class,
 }
 
+/// A label for whose limit was reached.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LimitLabel {
+    /// Whose.
+    pub limit: Limit,
+}
+
+/// Whose limit it is.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq)]
+pub enum Limit {
+    /// That of all clients together.
+    All,
+    /// That of one client address.
+    Address,
+}
+
+impl EncodeLabelValue for Limit {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::All => "all",
+            Self::Address => "address",
+        })
+    }
+}
+
 /// A label for what a call of Redis is for.
 #[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RedisCallLabel {
@@ -307,6 +332,8 @@ impl EncodeLabelValue for Outcome {
 pub type IntGauge = Gauge<i64, AtomicI64>;
 /// Counts per queue.
 pub type PerQueueCounter = Family<QueueLabel, Counter>;
+/// Counts per limit that was reached.
+pub type PerLimitCounter = Family<LimitLabel, Counter>;
 /// Levels per queue.
 pub type PerQueueGauge = Family<QueueLabel, IntGauge>;
 /// Counts per outcome.
@@ -356,6 +383,10 @@ metrics! {
     http_server_connections_refused: Counter = "http_server_connections_refused" Counter::default(),
     /// Connections cut because the peer was too slow: head, response, or the shutdown.
     http_server_connections_cut: Counter = "http_server_connections_cut" Counter::default(),
+    /// Request bodies on their way, which are those that did not come with their heads.
+    http_server_bodies: IntGauge = "http_server_bodies" Gauge::default(),
+    /// Requests answered 429 or 503 because too many bodies were on their way.
+    http_server_bodies_refused: PerLimitCounter = "http_server_bodies_refused" Family::default(),
     /// Whether the queue admits: 0 while it is paused, before its opening, and when all is sold.
     queue_open: PerQueueGauge = "boxoffice_queue_open" Family::default(),
     /// Users waiting.
@@ -440,6 +471,9 @@ impl Metrics {
             for family in [&self.reservations, &self.payments, &self.points_charges] {
                 drop(family.get_or_create(&(*outcome).into()));
             }
+        }
+        for limit in [Limit::All, Limit::Address] {
+            drop(self.http_server_bodies_refused.get_or_create(&LimitLabel { limit }));
         }
         for class in Class::ALL {
             drop(self.http_server_requests_shed.get_or_create(&ClassLabel { class }));

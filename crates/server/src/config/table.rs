@@ -287,6 +287,12 @@ settings! {
         write_timeout_ms: u64 = 30_000, 1..=3_600_000;
         /// Largest request body; over it 413.
         max_body_bytes: usize = 65_536, 1_024..=16_777_216;
+        /// Request bodies on their way at once, which are those that did not come with their heads; for one
+        /// more 503. With `server.max_body_bytes` it bounds what they occupy.
+        bodies_max: usize = 4_096, 1..=1_000_000;
+        /// The same for each client address, but for those of this machine; for one more 429. An IPv6 client
+        /// is its /64.
+        bodies_per_address_max: usize = 256, 1..=1_000_000;
         /// Time that a shutdown waits for requests in progress.
         drain_timeout_ms: u64 = 10_000, 0..=600_000;
         /// Worker threads; 0 means one for each CPU that the process may use.

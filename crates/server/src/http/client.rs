@@ -1,20 +1,20 @@
 //! Which address a request comes from: the peer's, or the one that a proxy of ours vouches for.
 
-use std::net::{IpAddr, SocketAddr};
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use super::describe::{Described, Description};
-use super::state::HttpState;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address of the client.
+/// The address of the client. What stands before the router puts it into every request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ClientAddress(pub IpAddr);
+pub(crate) struct ClientAddress(pub IpAddr);
 
 impl ClientAddress {
     /// The client of a request with these headers, which came from `peer`, where these proxies are
@@ -22,25 +22,35 @@ impl ClientAddress {
     pub(super) fn of(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         Self(behind(peer.ip(), headers, trusted))
     }
+
+    /// The client of a request that has come through the router.
+    pub(super) fn within(parts: &Parts) -> Self {
+        parts.extensions.get().copied().unwrap_or(Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+    }
 }
 
-impl FromRequestParts<HttpState> for ClientAddress {
-    type Rejection = std::convert::Infallible;
+impl<S: Sync> FromRequestParts<S> for ClientAddress {
+    type Rejection = Infallible;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        state: &HttpState,
-    ) -> Result<Self, std::convert::Infallible> {
-        let peer = parts.extensions.get().map(|ConnectInfo(peer)| *peer);
-        // What stands before the router puts it into every request.
-        let peer = peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-        Ok(Self::of(peer, &parts.headers, &state.web.trusted_proxies))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::within(parts))
     }
 }
 
 /// The peer's address comes with every connection.
 impl Described for ClientAddress {
     fn describe(_: &mut Description) {}
+}
+
+/// What counts as one client: an IPv4 address, or an IPv6 /64, of which one customer has a whole.
+pub(super) fn one_client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
 }
 
 /// Each proxy appends the address that it was called from, so the list is read from its end, and

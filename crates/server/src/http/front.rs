@@ -14,7 +14,6 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::ConnectInfo;
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::future::RouteFuture;
@@ -44,7 +43,7 @@ impl Front {
     /// The service that answers with the handlers of the router.
     pub fn new(state: HttpState) -> Self {
         let app = state.app();
-        let observer = Observer::new(&app.config.server.concurrency, &app.metrics);
+        let observer = Observer::new(&app.config.server, &app.metrics);
         let router = router(state.clone(), &observer);
         Self { state, observer, router }
     }
@@ -125,6 +124,9 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
 
     fn call(&self, request: hyper::Request<Incoming>) -> FrontFuture {
         let Front { state: HttpState { app, web }, observer, router } = &self.front;
+        let client = |request: &hyper::Request<Incoming>| {
+            ClientAddress::of(self.peer, request.headers(), &web.trusted_proxies)
+        };
         let path = request.uri().path();
         if path == Route::QueueStatus.template() {
             if *request.method() == Method::GET {
@@ -136,7 +138,7 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
                 return FrontFuture::Answered(Some(response));
             }
             if *request.method() == Method::POST {
-                let client = ClientAddress::of(self.peer, request.headers(), &web.trusted_proxies);
+                let client = client(&request);
                 let (rate, limits) = (web.join_rate.clone(), web.body);
                 return FrontFuture::Boxed(observer.start(
                     Route::QueueJoin,
@@ -151,17 +153,20 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
         } else if *request.method() == Method::POST
             && let Some(ids) = PathIds::of(path, Route::ReservationCreate.template())
         {
+            let client = client(&request);
             return FrontFuture::Boxed(observer.start(
                 Route::ReservationCreate,
                 request,
                 |request, _| -> Boxed {
-                    let created = reservations::create_from(app.clone(), web.body, ids, request);
+                    let created =
+                        reservations::create_from(app.clone(), web.body, ids, client, request);
                     Box::pin(async move { created.await.map(Either::Right) })
                 },
             ));
         }
+        let client = client(&request);
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(self.peer));
+        request.extensions_mut().insert(client);
         FrontFuture::Routed(tower::Service::call(&mut router.clone(), request))
     }
 }

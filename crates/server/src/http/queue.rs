@@ -266,12 +266,12 @@ pub(super) async fn join_from(
     rate: Option<Arc<ClientRateLimit>>,
     limits: BodyLimits,
     begun: Instant,
-    ClientAddress(client): ClientAddress,
+    client: ClientAddress,
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let (parts, body) = request.into_parts();
-    let ApiJson(request) = ApiJson::read(&parts.headers, body, limits).await?;
-    join_at(&app, rate.as_deref(), begun, client, request).await
+    let ApiJson(request) = ApiJson::read(&parts.headers, body, limits, client).await?;
+    join_at(&app, rate.as_deref(), begun, client.0, request).await
 }
 
 pub(super) async fn status(presented: Presented) -> Response {

@@ -3,7 +3,7 @@
 //! What does not belong here: deciding what the client's address is (see `client`), and limits that
 //! protect the service as a whole; those are the classes.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
+use super::client::one_client;
 use super::problem::{ErrorCode, Problem};
 use crate::config::JoinRateConfig;
 
@@ -50,7 +51,7 @@ impl ClientRateLimit {
         if self.checks.fetch_add(1, Ordering::Relaxed) % CHECKS_PER_SWEEP == CHECKS_PER_SWEEP - 1 {
             self.forget_quiet();
         }
-        self.buckets.check_key(&client(address)).map_err(|denied| {
+        self.buckets.check_key(&one_client(address)).map_err(|denied| {
             let wait = denied.wait_time_from(self.clock.now());
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             Problem::new(ErrorCode::RateLimited)
@@ -72,17 +73,6 @@ impl ClientRateLimit {
     /// Whether no address is remembered.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
-    }
-}
-
-/// What counts as one client: an IPv4 address, or an IPv6 /64, of which one customer has a whole.
-fn client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
     }
 }
 

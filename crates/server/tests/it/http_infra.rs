@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::extract::{ConnectInfo, FromRef, State};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use boxoffice::config::ConcurrencyConfig;
+use boxoffice::config::ServerConfig;
 use boxoffice::endpoints::Route;
 use boxoffice::http::extract::{ApiJson, BodyLimits};
 use boxoffice::http::listener::{self, ListenerLimits};
@@ -61,7 +61,7 @@ fn limits() -> ListenerLimits {
 
 fn start(limits: ListenerLimits) -> Running {
     let metrics = Arc::new(Metrics::new());
-    let observer = Observer::new(&ConcurrencyConfig::default(), &metrics);
+    let observer = Observer::new(&ServerConfig::default(), &metrics);
     let app = App { arrived: Arc::new(Notify::new()), go: Arc::new(Notify::new()) };
     let router =
         Router::new()

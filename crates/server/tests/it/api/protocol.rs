@@ -1,12 +1,13 @@
 //! HTTP itself: methods, paths, sizes, media types, headers, and the odd values that clients send.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use boxoffice::endpoints::Route;
 use boxoffice::http::problem::ErrorCode;
+use boxoffice::metrics::{Limit, LimitLabel};
 use serde_json::json;
 
-use crate::common::{Call, Client, TestService, charge, get, join, patch, post};
+use crate::common::{Call, Client, TestService, charge, get, join, patch, pay, post, until};
 
 #[tokio::test]
 async fn every_answer_has_a_request_id() {
@@ -373,42 +374,113 @@ async fn behind_a_trusted_proxy_each_client_has_a_rate_of_its_own() {
     service.finish().await;
 }
 
-/// A request whose body does not come, so that it stays in progress.
-async fn hold_open(client: &mut Client, path: &str, admin: bool) {
-    let admin = if admin {
-        format!("Authorization: Bearer {}\r\n", crate::common::ADMIN)
-    } else {
-        String::new()
-    };
+#[tokio::test]
+async fn a_full_class_of_requests_keeps_no_other_out() {
+    let service = TestService::start_with(|config| config.server.concurrency.payment = 1).await;
+    let mut fan = service.client();
+    // Each waits for its commit, so that they are there at the same time.
+    let reply = until("the class to be full", async || {
+        let charges: Vec<_> = (0..16)
+            .map(|_| {
+                let mut client = service.client();
+                tokio::spawn(async move { client.send(charge(2, 1)).await })
+            })
+            .collect();
+        fan.send(join(1)).await.ok(201);
+        fan.send(get("/health/live")).await.ok(200);
+        let mut refused = None;
+        for charge in charges {
+            refused = Some(charge.await.unwrap()).filter(|reply| reply.status == 503).or(refused);
+        }
+        refused
+    })
+    .await;
+    reply.refused(ErrorCode::Overloaded);
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    fan.send(charge(2, 1)).await.ok(200);
+    service.finish().await;
+}
+
+/// A request that has begun and whose body does not come.
+async fn begin_slowly(client: &mut Client, path: &str, more: &str) {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: test\r\n{admin}Content-Type: application/json\r\n\
+        "PATCH {path} HTTP/1.1\r\nHost: test\r\n{more}Content-Type: application/json\r\n\
          Content-Length: 100\r\n\r\n{{"
     );
     client.write(head.as_bytes()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_full_class_of_requests_keeps_no_other_out() {
-    let service = TestService::start_with(|config| config.server.concurrency.payment = 1).await;
-    let mut holding = service.client();
-    hold_open(&mut holding, "/api/v1/users/1/points/charge", false).await;
-    let mut fan = service.client();
-    let reply = crate::common::until("the class to be full", async || {
-        let reply = fan.send(charge(2, 1)).await;
-        (reply.status == 503).then_some(reply)
+async fn bodies_that_do_not_come_keep_nobody_from_paying() {
+    const SLOW: i64 = 2_100;
+    let service = TestService::start_with(|config| {
+        config.server.bodies_max = 2_000;
+        config.server.concurrency.payment = 64;
+        config.server.body_timeout_ms = 60_000;
     })
     .await;
+    let hall = service.concert(5, 10).await;
+    let token = service.token(1).await;
+    service.charge(1, 100).await;
+    let mut buyer = service.client();
+    let held = buyer.send(hall.reserve(&token, 1, &[1])).await.ok(201);
+    let on_the_way = || service.running().app().metrics.http_server_bodies.get();
+
+    let mut slow = Vec::new();
+    for user in 0..SLOW {
+        let mut client = service.client();
+        begin_slowly(&mut client, &format!("/api/v1/users/{}/points/charge", user + 10), "").await;
+        slow.push(client);
+    }
+    until("the bodies to be on their way", async || (on_the_way() == 2_000).then_some(())).await;
+    // Who comes with a body finds every slot free.
+    let began = Instant::now();
+    let charged = buyer.send(charge(1, 1)).await.ok(200);
+    assert_eq!(charged["totalAmount"], 101);
+    let reservation = held["reservationId"].as_i64().unwrap();
+    buyer.send(pay(&token, 1, reservation)).await.ok(201);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(on_the_way(), 2_000);
+
+    // Those for whom there was no room know at once.
+    let metrics = &service.running().app().metrics;
+    let refused = LimitLabel { limit: Limit::All };
+    let refused = metrics.http_server_bodies_refused.get_or_create(&refused).clone();
+    until("the last ones to be refused", async || (refused.get() == 100).then_some(())).await;
+    let reply = slow.last_mut().unwrap().answer(&patch("/api/v1/users/1/points/charge")).await;
     reply.refused(ErrorCode::Overloaded);
-    assert_eq!(reply.header("retry-after"), Some("1"));
-    fan.send(join(1)).await.ok(201);
-    fan.send(get("/health/live")).await.ok(200);
-    // The place is free again as soon as the other one hangs up.
-    holding.hang_up();
-    crate::common::until("a free place", async || {
-        let reply = fan.send(charge(2, 1)).await;
-        (reply.status == 200).then_some(())
+    assert!(reply.closes());
+    // Who hangs up makes room.
+    drop(slow);
+    until("all of them to be gone", async || (on_the_way() == 0).then_some(())).await;
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn one_address_keeps_no_other_from_sending_a_body() {
+    let service = TestService::start_with(|config| {
+        config.server.trusted_proxies = vec!["127.0.0.0/8".into()];
+        config.server.bodies_per_address_max = 2;
     })
     .await;
+    let path = "/api/v1/users/1/points/charge";
+    let of = |address: &str| format!("X-Forwarded-For: {address}\r\n");
+    let (mut one, mut two, mut three) = (service.client(), service.client(), service.client());
+    begin_slowly(&mut one, path, &of("192.0.2.1")).await;
+    begin_slowly(&mut two, path, &of("192.0.2.1")).await;
+    let on_the_way = || service.running().app().metrics.http_server_bodies.get();
+    until("the bodies to be on their way", async || (on_the_way() == 2).then_some(())).await;
+    begin_slowly(&mut three, path, &of("192.0.2.1")).await;
+    let reply = three.answer(&patch(path)).await;
+    reply.refused(ErrorCode::TooManySlowBodies);
+    assert!(reply.closes());
+    // Somebody else's body may take its time, and a body that is here is not on its way.
+    let mut other = service.client();
+    begin_slowly(&mut other, path, &of("192.0.2.2")).await;
+    until("another one to be on its way", async || (on_the_way() == 3).then_some(())).await;
+    let whole = charge(1, 1).header("X-Forwarded-For", "192.0.2.1");
+    service.send(whole).await.ok(200);
+    drop((one, two, other));
     service.finish().await;
 }
 
