@@ -145,7 +145,7 @@ macro_rules! endpoints {
             }
 
             /// Charges points onto a balance. `POST` does the same.
-            PointsCharge = PATCH "/api/v1/users/{id}/points/charge" Payment {
+            PointsCharge = PATCH "/api/v1/users/{id}/points/charge" Charge {
                 handler: points::charge,
                 operation: "points" "charge",
                 answers: [200 "The balance afterwards" => json::<points::PointsResponse>()],
@@ -153,7 +153,7 @@ macro_rules! endpoints {
             }
 
             /// Charges points, for clients that cannot send `PATCH`.
-            PointsChargeByPost = POST "/api/v1/users/{id}/points/charge" Payment {
+            PointsChargeByPost = POST "/api/v1/users/{id}/points/charge" Charge {
                 handler: points::charge,
                 operation: "points" "charge_by_post",
                 answers: [200 "The balance afterwards" => json::<points::PointsResponse>()],
@@ -383,8 +383,10 @@ impl EncodeLabelValue for Route {
 /// cannot keep a buyer from paying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Payments and point charges.
+    /// Payments.
     Payment,
+    /// Point charges, which must not take the place of payments.
+    Charge,
     /// Reservations made and given back.
     Reservation,
     /// Queue status.
@@ -401,8 +403,9 @@ pub enum Class {
 
 impl Class {
     /// Every class; `Class::X as usize` is its index.
-    pub const ALL: [Class; 7] = [
+    pub const ALL: [Class; 8] = [
         Class::Payment,
+        Class::Charge,
         Class::Reservation,
         Class::Poll,
         Class::Join,
@@ -415,6 +418,7 @@ impl Class {
     pub const fn label(self) -> &'static str {
         match self {
             Class::Payment => "payment",
+            Class::Charge => "charge",
             Class::Reservation => "reservation",
             Class::Poll => "poll",
             Class::Join => "join",

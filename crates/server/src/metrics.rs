@@ -379,8 +379,8 @@ metrics! {
     http_server_requests_shed: Family<ClassLabel, Counter> = "http_server_requests_shed" Family::default(),
     /// Connections open now.
     http_server_connections: IntGauge = "http_server_connections" Gauge::default(),
-    /// Connections answered 503 and closed because too many were open.
-    http_server_connections_refused: Counter = "http_server_connections_refused" Counter::default(),
+    /// Connections answered 503 or 429 and closed because too many were open, in all or of one address.
+    http_server_connections_refused: PerLimitCounter = "http_server_connections_refused" Family::default(),
     /// Connections cut because the peer was too slow: head, response, or the shutdown.
     http_server_connections_cut: Counter = "http_server_connections_cut" Counter::default(),
     /// Request bodies on their way, which are those that did not come with their heads.
@@ -473,7 +473,10 @@ impl Metrics {
             }
         }
         for limit in [Limit::All, Limit::Address] {
-            drop(self.http_server_bodies_refused.get_or_create(&LimitLabel { limit }));
+            for family in [&self.http_server_connections_refused, &self.http_server_bodies_refused]
+            {
+                drop(family.get_or_create(&LimitLabel { limit }));
+            }
         }
         for class in Class::ALL {
             drop(self.http_server_requests_shed.get_or_create(&ClassLabel { class }));

@@ -4,10 +4,10 @@
 //! its sender likes, up to `server.body_timeout_ms`, so it must not occupy what others wait for: a
 //! slot of its class. It occupies a place here, of which each address has only some.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::client::ClientAddress;
 use super::per_address::{OneOfAddress, PerAddress};
 use super::problem::{ErrorCode, Problem};
 use crate::config::ServerConfig;
@@ -41,7 +41,7 @@ impl Bodies {
     ///
     /// # Errors
     /// 429 where the client has as many as it may, 503 where all together have.
-    pub(super) fn enter(self: &Arc<Self>, client: IpAddr) -> Result<OnItsWay, Problem> {
+    pub(super) fn enter(self: &Arc<Self>, client: ClientAddress) -> Result<OnItsWay, Problem> {
         let refused = |code, limit| {
             self.refused.get_or_create(&LimitLabel { limit }).inc();
             // The rest of the body may still come, and nobody wants it.
@@ -85,13 +85,13 @@ mod tests {
         let config =
             ServerConfig { bodies_max: 3, bodies_per_address_max: 2, ..ServerConfig::default() };
         let bodies = Bodies::new(&config, &metrics);
-        let enter = |address: &str| bodies.enter(address.parse().unwrap());
+        let enter = |peer: &str| bodies.enter(ClientAddress::of_peer(peer.parse().unwrap(), &[]));
         let code = |refused: Result<OnItsWay, Problem>| refused.unwrap_err().code();
-        let one = enter("192.0.2.1").unwrap();
-        let two = enter("192.0.2.1").unwrap();
-        assert_eq!(code(enter("192.0.2.1")), ErrorCode::TooManySlowBodies);
-        let three = enter("192.0.2.2").unwrap();
-        assert_eq!(code(enter("192.0.2.3")), ErrorCode::Overloaded);
+        let one = enter("192.0.2.1:1").unwrap();
+        let two = enter("192.0.2.1:1").unwrap();
+        assert_eq!(code(enter("192.0.2.1:1")), ErrorCode::TooManySlowBodies);
+        let three = enter("192.0.2.2:1").unwrap();
+        assert_eq!(code(enter("192.0.2.3:1")), ErrorCode::Overloaded);
         // Who is refused takes no place, neither of all nor of their address.
         assert_eq!(metrics.http_server_bodies.get(), 3);
         for limit in [Limit::All, Limit::Address] {
@@ -99,7 +99,7 @@ mod tests {
             assert_eq!(refused.get(), 1);
         }
         drop((one, three));
-        drop([enter("192.0.2.3").unwrap(), enter("192.0.2.3").unwrap()]);
+        drop([enter("192.0.2.3:1").unwrap(), enter("192.0.2.3:1").unwrap()]);
         drop(two);
         assert_eq!(metrics.http_server_bodies.get(), 0);
     }

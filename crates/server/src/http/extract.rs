@@ -338,7 +338,7 @@ fn empty_body() -> Problem {
 async fn read_body<B>(
     mut body: B,
     limits: BodyLimits,
-    ClientAddress(client): ClientAddress,
+    client: ClientAddress,
 ) -> Result<Bytes, Problem>
 where
     B: HttpBody<Data = Bytes> + Unpin,

@@ -139,13 +139,12 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
             }
             if *request.method() == Method::POST {
                 let client = client(&request);
-                let (rate, limits) = (web.join_rate.clone(), web.body);
                 return FrontFuture::Boxed(observer.start(
                     Route::QueueJoin,
                     request,
                     |request, begun| -> Boxed {
                         let joined =
-                            queue::join_from(app.clone(), rate, limits, begun, client, request);
+                            queue::join_from(app.clone(), web.clone(), begun, client, request);
                         Box::pin(async move { whole(joined.await) })
                     },
                 ));

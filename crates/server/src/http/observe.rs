@@ -13,7 +13,6 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +30,7 @@ use prometheus_client::metrics::counter::Counter;
 use tower::{Layer, Service};
 
 use super::bodies::{Bodies, OnItsWay};
+use super::client::ClientAddress;
 use super::damper::Damper;
 use super::problem::{Cause, ErrorCode, Problem};
 use super::request_id::{RequestId, RequestIds, X_REQUEST_ID};
@@ -78,6 +78,7 @@ impl Observer {
             in_progress: AtomicUsize::new(0),
             max: match class {
                 Class::Payment => limits.payment,
+                Class::Charge => limits.charge,
                 Class::Reservation => limits.reservation,
                 Class::Poll => limits.poll,
                 Class::Join => limits.join,
@@ -274,7 +275,7 @@ impl AwaitsBody {
     ///
     /// # Errors
     /// Where too many bodies are on their way.
-    pub(super) fn begin(client: IpAddr) -> Result<Self, Problem> {
+    pub(super) fn begin(client: ClientAddress) -> Result<Self, Problem> {
         CURRENT.with_borrow_mut(|permit| {
             let Some(permit) = permit else { return Ok(Self { place: None }) };
             let place = permit.observer.0.bodies.enter(client)?;

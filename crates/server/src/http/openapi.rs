@@ -66,9 +66,10 @@ impl Modify for Security {
 }
 
 /// How every endpoint may refuse: before its handler is asked, for want of room, or at fault.
-const ANY_ENDPOINT: [ErrorCode; 5] = [
+const ANY_ENDPOINT: [ErrorCode; 6] = [
     ErrorCode::InvalidHeader,
     ErrorCode::UriTooLong,
+    ErrorCode::TooManyConnections,
     ErrorCode::HeadersTooLarge,
     ErrorCode::Internal,
     ErrorCode::Overloaded,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::client::one_client;
+use super::client::ClientAddress;
 
 /// Counts by client. Nobody is remembered who has none.
 #[derive(Debug)]
@@ -25,16 +25,10 @@ impl PerAddress {
         Arc::new(Self { max, counts: Mutex::default() })
     }
 
-    /// Counts one more for an address; none where it has as many as it may. It is counted out when
-    /// the guard is dropped.
-    ///
-    /// Addresses of this machine are not counted: who is here can do worse, and a proxy here that
-    /// nobody has named brings everybody.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<OneOfAddress> {
-        if address.to_canonical().is_loopback() {
-            return Some(OneOfAddress(None));
-        }
-        let client = one_client(address);
+    /// Counts one more for a client; none where it has as many as it may. It is counted out when the
+    /// guard is dropped. Who is no stranger is not counted.
+    pub(super) fn enter(self: &Arc<Self>, client: ClientAddress) -> Option<OneOfAddress> {
+        let Some(client) = client.stranger() else { return Some(OneOfAddress(None)) };
         let mut counts = self.counts.lock();
         let count = counts.entry(client).or_default();
         if *count >= self.max {
@@ -73,27 +67,19 @@ mod tests {
     #[test]
     fn each_client_has_a_bound_of_its_own_and_who_has_none_is_forgotten() {
         let per = PerAddress::new(2);
-        let enter = |address: &str| per.enter(address.parse().unwrap());
-        let held = [enter("192.0.2.1"), enter("::ffff:192.0.2.1"), enter("192.0.2.2")];
+        let enter = |peer: &str| per.enter(ClientAddress::of_peer(peer.parse().unwrap(), &[]));
+        let held = [enter("192.0.2.1:1"), enter("[::ffff:192.0.2.1]:2"), enter("192.0.2.2:1")];
         assert!(held.iter().all(Option::is_some));
-        assert!(enter("192.0.2.1").is_none());
-        // A customer has a whole /64.
-        let network = [enter("2001:db8::1"), enter("2001:db8::ffff:2")];
+        assert!(enter("192.0.2.1:3").is_none());
+        let network = [enter("[2001:db8::1]:1"), enter("[2001:db8::ffff:2]:1")];
         assert!(network.iter().all(Option::is_some));
-        assert!(enter("2001:db8::3").is_none());
-        assert!(enter("2001:db8:0:1::3").is_some());
-        drop((held, network));
-        assert!(enter("192.0.2.1").is_some());
-        assert!(per.counts.lock().is_empty());
-    }
-
-    #[test]
-    fn this_machine_has_no_bound() {
-        let per = PerAddress::new(1);
-        let enter = |address: &str| per.enter(address.parse().unwrap());
-        let held = ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"].map(enter);
-        let more = ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"].map(enter);
-        assert!(held.iter().chain(&more).all(Option::is_some));
+        assert!(enter("[2001:db8::3]:1").is_none());
+        assert!(enter("[2001:db8:0:1::3]:1").is_some());
+        // Our own have no bound.
+        let ours = [(); 3].map(|()| enter("127.0.0.1:1"));
+        assert!(ours.iter().all(Option::is_some));
+        drop((held, network, ours));
+        assert!(enter("192.0.2.1:1").is_some());
         assert!(per.counts.lock().is_empty());
     }
 }

@@ -199,6 +199,9 @@ error_codes! {
     TooManySlowBodies "TOO_MANY_SLOW_BODIES" TOO_MANY_REQUESTS "Too many slow bodies"
         "Too many request bodies of this client address are on their way at once; nothing was done."
         "Send the body together with its head, and wait as long as Retry-After says.";
+    TooManyConnections "TOO_MANY_CONNECTIONS" TOO_MANY_REQUESTS "Too many connections"
+        "Too many connections of this client address are open; nothing was done."
+        "Send several requests over one connection, close those that are not needed, and wait as long as Retry-After says.";
     RateLimited "RATE_LIMITED" TOO_MANY_REQUESTS "Too many requests"
         "This client address sends faster than allowed."
         "Wait as long as Retry-After says.";

@@ -30,7 +30,7 @@ pub(super) struct Web {
     /// The limits of bodies.
     pub body: BodyLimits,
     /// The limit of joins for each client, where there is one.
-    pub join_rate: Option<Arc<ClientRateLimit>>,
+    pub join_rate: Option<ClientRateLimit>,
     /// Proxies whose word is taken for where a request comes from.
     pub trusted_proxies: Vec<IpNet>,
     /// Seat lists as they were rendered last.
@@ -51,7 +51,7 @@ impl HttpState {
         let web = Web {
             admin_token,
             body,
-            join_rate: ClientRateLimit::new(&server.join_rate).map(Arc::new),
+            join_rate: ClientRateLimit::new(&server.join_rate),
             trusted_proxies,
             seat_lists: SeatLists::default(),
         };

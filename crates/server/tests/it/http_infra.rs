@@ -15,7 +15,7 @@ use boxoffice::endpoints::Route;
 use boxoffice::http::extract::{ApiJson, BodyLimits};
 use boxoffice::http::listener::{self, ListenerLimits};
 use boxoffice::http::observe::{Observer, not_found};
-use boxoffice::metrics::Metrics;
+use boxoffice::metrics::{Limit, LimitLabel, Metrics};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -51,6 +51,8 @@ struct Running {
 fn limits() -> ListenerLimits {
     ListenerLimits {
         max_connections: 100,
+        max_connections_per_address: 100,
+        trusted_proxies: Vec::new(),
         header_timeout: Duration::from_millis(300),
         idle_timeout: Duration::from_millis(900),
         write_timeout: Duration::from_millis(300),
@@ -261,7 +263,8 @@ async fn one_connection_too_many_is_answered_503() {
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(body["code"], "OVERLOADED");
-    assert_eq!(server.metrics.http_server_connections_refused.get(), 1);
+    let refused = &server.metrics.http_server_connections_refused;
+    assert_eq!(refused.get_or_create(&LimitLabel { limit: Limit::All }).get(), 1);
 
     // One closes, and there is room again.
     held.pop();

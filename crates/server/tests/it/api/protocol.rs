@@ -340,20 +340,51 @@ async fn one_connection_takes_one_request_after_the_other() {
 #[tokio::test]
 async fn who_joins_too_fast_is_told_when_to_come_back() {
     let service = TestService::start_with(|config| {
+        config.server.trusted_proxies = vec!["127.0.0.0/8".into()];
         config.server.join_rate.per_second = 0.5;
         config.server.join_rate.burst = 3;
     })
     .await;
     let mut fan = service.client();
+    let from = |user| join(user).header("X-Forwarded-For", "192.0.2.1");
     for user in 1..=3 {
-        fan.send(join(user)).await.ok(201);
+        fan.send(from(user)).await.ok(201);
     }
-    let reply = fan.send(join(4)).await;
+    let reply = fan.send(from(4)).await;
     reply.refused(ErrorCode::RateLimited);
     let wait: u32 = reply.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=2).contains(&wait), "{wait}");
-    // Only joining is limited.
-    fan.send(get("/api/v1/waiting-queues/main")).await.ok(200);
+    // Only joining is limited, and only strangers are.
+    let document = get("/api/v1/waiting-queues/main").header("X-Forwarded-For", "192.0.2.1");
+    fan.send(document).await.ok(200);
+    for user in 1..=10 {
+        fan.send(join(user)).await.ok(201);
+    }
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn by_default_one_address_cannot_take_the_whole_line() {
+    let service = TestService::start_with(|config| {
+        config.server.trusted_proxies = vec!["127.0.0.0/8".into()];
+    })
+    .await;
+    let (mut one, mut other) = (service.client(), service.client());
+    let greedy = join(1).header("X-Forwarded-For", "192.0.2.1");
+    let mut joined = 0;
+    until("the address to be stopped", async || {
+        let reply = one.send(greedy.clone()).await;
+        joined += u64::from(reply.status == 201);
+        (reply.status != 201).then_some(reply)
+    })
+    .await
+    .refused(ErrorCode::RateLimited);
+    assert!(joined >= 500, "{joined} people behind one address are no attack");
+    other.send(join(2).header("X-Forwarded-For", "192.0.2.2")).await.ok(201);
+    // Scripts of this machine, such as those of a load test, are not limited.
+    for user in 0..600 {
+        other.send(join(user + 1)).await.ok(201);
+    }
     service.finish().await;
 }
 
@@ -376,7 +407,9 @@ async fn behind_a_trusted_proxy_each_client_has_a_rate_of_its_own() {
 
 #[tokio::test]
 async fn a_full_class_of_requests_keeps_no_other_out() {
-    let service = TestService::start_with(|config| config.server.concurrency.payment = 1).await;
+    let service = TestService::start_with(|config| config.server.concurrency.charge = 1).await;
+    let token = service.token(1).await;
+    let mut buyer = service.client();
     let mut fan = service.client();
     // Each waits for its commit, so that they are there at the same time.
     let reply = until("the class to be full", async || {
@@ -388,6 +421,9 @@ async fn a_full_class_of_requests_keeps_no_other_out() {
             .collect();
         fan.send(join(1)).await.ok(201);
         fan.send(get("/health/live")).await.ok(200);
+        // Charges are no payments.
+        let unknown = buyer.send(pay(&token, 1, 1_000_000)).await;
+        unknown.refused(ErrorCode::ReservationNotFound);
         let mut refused = None;
         for charge in charges {
             refused = Some(charge.await.unwrap()).filter(|reply| reply.status == 503).or(refused);
@@ -416,6 +452,7 @@ async fn bodies_that_do_not_come_keep_nobody_from_paying() {
     let service = TestService::start_with(|config| {
         config.server.bodies_max = 2_000;
         config.server.concurrency.payment = 64;
+        config.server.concurrency.charge = 64;
         config.server.body_timeout_ms = 60_000;
     })
     .await;
