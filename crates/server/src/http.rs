@@ -12,6 +12,7 @@ mod concerts;
 mod damper;
 mod describe;
 pub mod extract;
+mod framing;
 mod front;
 mod idempotency;
 pub mod listener;

@@ -5,10 +5,12 @@
 //! `header_read_timeout` runs from the end of one request, so that it cuts idle connections too, and
 //! makes and drops a timer per request. Here the socket is wrapped instead: it notes what the
 //! connection is doing, and one timer per connection looks at the note now and then. A request
-//! costs a few relaxed stores and one reading of the clock, no timer.
+//! costs a few relaxed stores and one reading of the clock, no timer. The same place looks at the bytes
+//! before hyper does (see `framing`).
 //!
 //! What does not belong here: anything about the content of requests, and TLS (a proxy's business).
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -23,11 +25,12 @@ use axum::BoxError;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
+use memchr::memmem;
 use prometheus_client::metrics::counter::Counter;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,6 +40,7 @@ use tokio::time::Sleep;
 
 use super::client::ClientAddress;
 use super::damper::Damper;
+use super::framing::{Flaw, Framing};
 use super::per_address::{OneOfAddress, PerAddress};
 use super::problem::{ErrorCode, PROBLEM_JSON, Problem};
 use super::request_id::RequestIds;
@@ -61,6 +65,21 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// First and longest pause after an accept failed for want of a resource.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// What stands in hyper's own answers, and in none of ours that says what is wrong.
+const NO_BODY: &[u8] = b"\r\ncontent-length: 0\r\n";
+
+/// What hyper refuses in a head, before a chunk and after the last one: a byte that stands in none of
+/// them, and the end of a head, because hyper looks at no other.
+const REFUSED: &[u8] = b"\0\r\n\r\n";
+
+/// The most that is read at once.
+const READ_MAX: usize = 16 * 1024;
+
+thread_local! {
+    /// Where bytes are looked at before hyper gets them: no connection needs it for longer than that.
+    static INCOMING: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_MAX]);
+}
 
 /// What a connection may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -475,6 +494,8 @@ where
     });
     let io = Socket {
         inner: TokioIo::new(stream),
+        framing: Framing::default(),
+        flaw: None,
         activity: Arc::clone(&activity),
         server: Arc::clone(server),
         replacement: None,
@@ -588,9 +609,12 @@ fn poll_timer(timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
     timer.poll(cx)
 }
 
-/// A socket that notes what the connection is doing.
+/// A socket that notes what the connection is doing, and whether its requests are what they seem.
 struct Socket {
     inner: TokioIo<TcpStream>,
+    framing: Framing,
+    /// Why nothing more is read.
+    flaw: Option<Flaw>,
     activity: Arc<Activity>,
     server: Arc<Server>,
     /// A response of ours in place of one that hyper wrote itself, and how much of it is written.
@@ -613,22 +637,53 @@ impl Socket {
         }
     }
 
+    /// Reads as much as there is room for, without what is not to be trusted: hyper gets [`REFUSED`]
+    /// instead, and so refuses at the right place, after the answers to what came before.
+    fn poll_trusted(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.flaw.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        INCOMING.with_borrow_mut(|incoming| {
+            let room = buf.remaining().min(READ_MAX).saturating_sub(REFUSED.len()).max(1);
+            let mut incoming = ReadBuf::new(&mut incoming[..room]);
+            match Pin::new(&mut self.inner).poll_read(cx, incoming.unfilled()) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+            let bytes = incoming.filled();
+            match self.framing.look_at(bytes) {
+                Ok(()) => buf.put_slice(bytes),
+                Err((at, flaw)) => {
+                    buf.put_slice(&bytes[..at]);
+                    buf.put_slice(&REFUSED[..REFUSED.len().min(buf.remaining())]);
+                    self.flaw = Some(flaw);
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
     /// hyper answers heads that it cannot parse by itself, without a body. What is written although
-    /// no request reached the service is such an answer, and is replaced by a problem document.
-    fn is_hypers_own(&self) -> bool {
-        matches!(self.activity.phase(), IDLE | FIRST_BYTES | HEAD)
+    /// no request reached the service is such an answer, and is replaced by a problem document. So is
+    /// the answer to such a head behind requests that were served.
+    fn is_hypers_own(&self, head: &[u8]) -> bool {
+        match self.activity.phase() {
+            IDLE | FIRST_BYTES | HEAD => true,
+            ANSWERED => head.starts_with(b"HTTP/1.1 4") && memmem::find(head, NO_BODY).is_some(),
+            _ => false,
+        }
     }
 
     fn replacement_for(&self, head: &[u8]) -> Option<Vec<u8>> {
         let code = match head.strip_prefix(b"HTTP/1.1 ")?.get(..3)? {
             b"400" => {
-                return Some(
-                    self.server.closing_response(
-                        &Problem::new(ErrorCode::InvalidHeader)
-                            .detail("this is not an HTTP/1.1 request"),
-                        "",
-                    ),
-                );
+                let detail = self.flaw.map_or("this is not an HTTP/1.1 request", Flaw::detail);
+                let problem = Problem::new(ErrorCode::InvalidHeader).detail(detail);
+                return Some(self.server.closing_response(&problem, ""));
             }
             b"414" => ErrorCode::UriTooLong,
             b"431" => ErrorCode::HeadersTooLarge,
@@ -659,9 +714,9 @@ impl Read for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let result = self.poll_trusted(cx, &mut buf);
         let activity = &self.activity;
         match (activity.phase(), result.is_ready()) {
             (IDLE | ANSWERED, true) => activity.enter(FIRST_BYTES),
@@ -688,8 +743,9 @@ impl Write for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if self.replacement.is_none()
-            && self.is_hypers_own()
-            && let Some(bytes) = bufs.first().and_then(|head| self.replacement_for(head))
+            && let Some(head) = bufs.first()
+            && self.is_hypers_own(head)
+            && let Some(bytes) = self.replacement_for(head)
         {
             self.replacement = Some((bytes, 0));
         }

@@ -508,7 +508,7 @@ impl Target {
             .into_bytes()
         };
         let with = |more: &str, body: &[u8]| [&post(more), body].concat();
-        match dice.below(30) {
+        match dice.below(36) {
             0 => dice.bytes(400),
             1 => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
             2 => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
@@ -545,6 +545,19 @@ impl Target {
                 for _ in 0..dice.below(6) {
                     bytes.extend_from_slice(&self.framed(dice).1.to_bytes());
                 }
+                bytes
+            }
+            29 => b"GET /api/v1/concerts HTTP/1.1\r\n\r\n".to_vec(),
+            30 => with("Host: y\r\nContent-Length: 13\r\n", json),
+            31 => with("Content-Length: 13\n", json),
+            32 => with("Transfer-Encoding: chunked\r\n", b"d\n{\"userId\": 1}\r\n0\r\n\r\n"),
+            33 => {
+                with("Transfer-Encoding: chunked\r\n", b"d\r\n{\"userId\": 1}\r\n0\r\nX: y\n\r\n")
+            }
+            34 => {
+                // Line ends that are none, anywhere.
+                let mut bytes = good;
+                bytes.retain(|byte| *byte != b'\r' || !dice.once_in(4));
                 bytes
             }
             28 => {
