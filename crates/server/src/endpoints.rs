@@ -307,6 +307,9 @@ macro_rules! endpoints {
                 errors: [StoreUnavailable],
             }
 
+            /// A browser asks what a page of another origin may do.
+            Preflight = ANY "(preflight)" Ops {}
+
             /// No endpoint has this path.
             NotFound = ANY "(not found)" Ops {}
 

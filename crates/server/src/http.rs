@@ -9,6 +9,7 @@ mod auth;
 mod bodies;
 mod client;
 mod concerts;
+mod cors;
 mod damper;
 mod describe;
 pub mod extract;

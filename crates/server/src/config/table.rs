@@ -303,6 +303,9 @@ settings! {
         /// Proxies in front of the service, as addresses or networks (`10.0.0.0/8`): a client is who they
         /// say it is, in `X-Forwarded-For`.
         trusted_proxies: Vec<String> = Vec::new();
+        /// Origins whose web pages may read answers, exactly as browsers send them (`https://tickets.example`);
+        /// not those of the admin API and of the metrics.
+        cors_origins: Vec<String> = Vec::new();
         sections {
             concurrency: ConcurrencyConfig,
             join_rate: JoinRateConfig,

@@ -23,6 +23,7 @@ use hyper::service::Service;
 
 use super::auth::Presented;
 use super::client::ClientAddress;
+use super::cors::{self, Shared};
 use super::extract::PathIds;
 use super::observe::{Finished, Observed, Observer};
 use super::problem::Problem;
@@ -83,7 +84,13 @@ impl Finished for FrontResponse {
 }
 
 /// A request on its way.
-pub enum FrontFuture {
+pub struct FrontFuture {
+    way: Way,
+    /// How the answer is shared with pages of other origins, where any may read it.
+    shared: Option<Shared>,
+}
+
+enum Way {
     /// A poll, which is answered from memory at once. Empty once it has been taken.
     Answered(Option<FrontResponse>),
     /// A join or a hold, which has a body to be read.
@@ -96,17 +103,27 @@ impl Future for FrontFuture {
     type Output = Result<FrontResponse, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Self::Answered(response) => match response.take() {
+        let Self { way, shared } = self.get_mut();
+        let answer = match way {
+            Way::Answered(response) => match response.take() {
                 Some(response) => Poll::Ready(Ok(response)),
                 // Nobody asks again for what he has.
                 None => Poll::Pending,
             },
-            Self::Boxed(future) => Pin::new(future).poll(cx).map(Ok),
-            Self::Routed(future) => {
+            Way::Boxed(future) => Pin::new(future).poll(cx).map(Ok),
+            Way::Routed(future) => {
                 Pin::new(future).poll(cx).map_ok(|response| response.map(Either::Right))
             }
+        };
+        if shared.is_none() {
+            return answer;
         }
+        answer.map_ok(|mut response| {
+            if let Some(shared) = shared.take() {
+                shared.tell(response.headers_mut());
+            }
+            response
+        })
     }
 }
 
@@ -123,6 +140,21 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
     type Future = FrontFuture;
 
     fn call(&self, request: hyper::Request<Incoming>) -> FrontFuture {
+        let shared = self.front.state.web.cors.as_ref().and_then(|cors| cors.share(&request));
+        let way = match &shared {
+            Some(shared) if shared.is_preflight(&request) => {
+                let answer = |_| cors::preflight().map(Either::Left);
+                let observer = &self.front.observer;
+                Way::Answered(Some(observer.answer(Route::Preflight, &request, answer)))
+            }
+            _ => self.send(request),
+        };
+        FrontFuture { way, shared }
+    }
+}
+
+impl FrontOfPeer {
+    fn send(&self, request: hyper::Request<Incoming>) -> Way {
         let Front { state: HttpState { app, web }, observer, router } = &self.front;
         let client = |request: &hyper::Request<Incoming>| {
             ClientAddress::of(self.peer, request.headers(), &web.trusted_proxies)
@@ -135,11 +167,11 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
                     whole(presented.map(|presented| queue::place_of(&presented)))
                 };
                 let response = observer.answer(Route::QueueStatus, &request, answer);
-                return FrontFuture::Answered(Some(response));
+                return Way::Answered(Some(response));
             }
             if *request.method() == Method::POST {
                 let client = client(&request);
-                return FrontFuture::Boxed(observer.start(
+                return Way::Boxed(observer.start(
                     Route::QueueJoin,
                     request,
                     |request, begun| -> Boxed {
@@ -153,7 +185,7 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
             && let Some(ids) = PathIds::of(path, Route::ReservationCreate.template())
         {
             let client = client(&request);
-            return FrontFuture::Boxed(observer.start(
+            return Way::Boxed(observer.start(
                 Route::ReservationCreate,
                 request,
                 |request, _| -> Boxed {
@@ -166,6 +198,6 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
         let client = client(&request);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(client);
-        FrontFuture::Routed(tower::Service::call(&mut router.clone(), request))
+        Way::Routed(tower::Service::call(&mut router.clone(), request))
     }
 }

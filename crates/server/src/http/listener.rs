@@ -371,7 +371,8 @@ impl Server {
         let body = problem.to_json(&id);
         let mut response = format!(
             "HTTP/1.1 {}\r\nContent-Type: {PROBLEM_JSON}\r\nContent-Length: {}\r\n\
-             X-Request-Id: {id}\r\nConnection: close\r\n{more_headers}\r\n",
+             X-Request-Id: {id}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+             Connection: close\r\n{more_headers}\r\n",
             problem.code().status(),
             body.len(),
         )

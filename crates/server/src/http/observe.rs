@@ -24,7 +24,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::HeaderValue;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CACHE_CONTROL, CONNECTION, Entry, VARY, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::metrics::counter::Counter;
 use tower::{Layer, Service};
@@ -40,6 +40,12 @@ use crate::metrics::{ClassLabel, HttpDurations, Metrics};
 
 /// Longest path and query that is served, in bytes. hyper would let through what fits its buffer.
 const URI_MAX: usize = 8 * 1024;
+
+/// What every answer has unless it says otherwise: it is for this client and for now.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// What an answer may depend on, beside the path.
+const WHO_ASKS: HeaderValue = HeaderValue::from_static("authorization, queue-token");
+const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// Whole seconds that a shed request is asked to wait.
 const SHED_RETRY_AFTER_SECONDS: u32 = 1;
@@ -195,6 +201,14 @@ impl Inner {
             let cause = if status >= 500 { response.extensions_mut().remove() } else { None };
             self.log(route, status, &id, took, cause);
             response.headers_mut().insert(X_REQUEST_ID, id.header_value());
+        }
+        let headers = response.headers_mut();
+        headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+        if let Entry::Vacant(caching) = headers.entry(CACHE_CONTROL) {
+            caching.insert(NO_STORE);
+            if route.class() != Class::Ops {
+                headers.insert(VARY, WHO_ASKS);
+            }
         }
         // Their bodies may not have been read; hyper would read them to their end to keep the
         // connection.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use ipnet::IpNet;
 
+use super::cors::Cors;
 use super::extract::BodyLimits;
 use super::rate_limit::ClientRateLimit;
 use super::seat_list::SeatLists;
@@ -29,6 +30,8 @@ pub(super) struct Web {
     pub admin_token: String,
     /// The limits of bodies.
     pub body: BodyLimits,
+    /// The pages that may read answers, where there are any.
+    pub cors: Option<Cors>,
     /// The limit of joins for each client, where there is one.
     pub join_rate: Option<ClientRateLimit>,
     /// Proxies whose word is taken for where a request comes from.
@@ -51,6 +54,7 @@ impl HttpState {
         let web = Web {
             admin_token,
             body,
+            cors: Cors::new(&server.cors_origins),
             join_rate: ClientRateLimit::new(&server.join_rate),
             trusted_proxies,
             seat_lists: SeatLists::default(),

@@ -7,7 +7,9 @@ use boxoffice::http::problem::ErrorCode;
 use boxoffice::metrics::{Limit, LimitLabel};
 use serde_json::json;
 
-use crate::common::{Call, Client, TestService, charge, get, join, patch, pay, post, until};
+use crate::common::{
+    Call, Client, Reply, TestService, charge, delete, get, join, patch, pay, post, status, until,
+};
 
 #[tokio::test]
 async fn every_answer_has_a_request_id() {
@@ -551,5 +553,151 @@ async fn one_connection_too_many_is_told_so() {
     })
     .await
     .unwrap();
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_personal_is_kept_by_nobody() {
+    let service = TestService::start().await;
+    let hall = service.concert(5, 10).await;
+    let mut fan = service.client();
+    let joined = fan.send(join(1)).await;
+    let token = service.token(1).await;
+    service.charge(1, 100).await;
+    let held = fan.send(hall.reserve(&token, 1, &[1])).await;
+    let reservation = held.ok(201)["reservationId"].as_i64().unwrap();
+    let shown = fan.send(get(format!("/api/v1/reservations/{reservation}")).token(&token)).await;
+    let answers = [
+        joined,
+        held,
+        shown,
+        fan.send(status(&token)).await,
+        fan.send(status("nobody's")).await,
+        fan.send(get("/api/v1/users/1/points")).await,
+        fan.send(charge(1, 1)).await,
+        fan.send(hall.reserve(&token, 1, &[1])).await,
+        fan.send(pay(&token, 1, reservation)).await,
+        fan.send(delete("/api/v1/waiting-queues").token(&token)).await,
+        fan.send(get("/admin/v1/queues").admin()).await,
+        fan.send(get("/admin/v1/queues")).await,
+    ];
+    for reply in answers {
+        assert_eq!(reply.header("cache-control"), Some("no-store"), "{reply}");
+        assert_eq!(reply.header("vary"), Some("authorization, queue-token"), "{reply}");
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{reply}");
+    }
+    // What says otherwise is for everybody, or is asked for again.
+    let public = fan.send(get("/api/v1/waiting-queues/main")).await;
+    assert_eq!(public.header("cache-control"), Some("public, max-age=1"));
+    assert_eq!(public.header("vary"), None);
+    let seats = fan.send(hall.seats(&service.token(2).await)).await;
+    assert_eq!(seats.header("cache-control"), Some("private, no-cache"));
+    for path in ["/nowhere", "/health/live", "/metrics", "/openapi.json"] {
+        let reply = fan.send(get(path)).await;
+        assert_eq!(reply.header("cache-control"), Some("no-store"), "{path}");
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{path}");
+    }
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn pages_do_what_they_are_made_for_and_in_no_frame() {
+    let service = TestService::start().await;
+    for path in ["/swagger-ui/", "/swagger-ui/swagger-initializer.js"] {
+        let reply = service.send(get(path)).await;
+        assert_eq!(reply.status, 200);
+        let policy = reply.header("content-security-policy").unwrap();
+        for part in ["default-src 'none'", "script-src 'self';", "frame-ancestors 'none'"] {
+            assert!(policy.contains(part), "{policy}");
+        }
+        assert_eq!(reply.header("x-frame-options"), Some("DENY"));
+        assert_eq!(reply.header("referrer-policy"), Some("no-referrer"));
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
+        // No script in the page itself, which the policy would not let run.
+        let text = String::from_utf8_lossy(&reply.body);
+        assert!(!text.contains("<script>"), "{text}");
+    }
+    service.finish().await;
+}
+
+/// What an answer says to pages of other origins.
+fn shared_with(reply: &Reply) -> Option<&str> {
+    assert_eq!(reply.header("access-control-allow-credentials"), None, "{reply}");
+    reply.header("access-control-allow-origin")
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_read_what_they_are_allowed_to() {
+    let ours = "https://tickets.example";
+    let service = TestService::start_with(|config| {
+        config.server.cors_origins = vec![ours.into(), "http://localhost:3000".into()];
+    })
+    .await;
+    let mut fan = service.client();
+    let from = |call: Call, origin: &str| call.header("Origin", origin);
+    let token = service.token(1).await;
+    for call in [
+        join(1),
+        status(&token),
+        status("nobody's"),
+        get("/api/v1/concerts"),
+        charge(1, 1),
+        charge(1, 0),
+        get("/nowhere"),
+    ] {
+        for origin in [ours, "http://localhost:3000"] {
+            let reply = fan.send(from(call.clone(), origin)).await;
+            assert_eq!(shared_with(&reply), Some(origin), "{reply}");
+            let exposed = reply.header("access-control-expose-headers").unwrap();
+            assert!(exposed.contains("Retry-After") && exposed.contains("X-Request-Id"));
+            assert!(reply.header("vary").unwrap().contains("origin"), "{reply}");
+        }
+        for origin in ["https://tickets.example.evil", "https://TICKETS.example", "null", "*", ""] {
+            let reply = fan.send(from(call.clone(), origin)).await;
+            assert_eq!(shared_with(&reply), None, "{reply}");
+            assert!(reply.header("vary").unwrap().contains("origin"), "{reply}");
+        }
+        let twice = from(from(call.clone(), ours), "https://other.example");
+        assert_eq!(shared_with(&fan.send(twice).await), None);
+    }
+    // What a cache may keep for all differs by who asked, also where nobody did.
+    let public = fan.send(get("/api/v1/waiting-queues/main")).await;
+    assert_eq!(public.header("vary"), Some("origin"));
+
+    let ask = |path: &str, origin: &str| {
+        let call = Call::new("OPTIONS", path).header("Access-Control-Request-Method", "POST");
+        from(call.header("Access-Control-Request-Headers", "queue-token,content-type"), origin)
+    };
+    let reply = fan.send(ask("/api/v1/waiting-queues", ours)).await;
+    reply.empty(204);
+    assert_eq!(shared_with(&reply), Some(ours));
+    for (header, part) in [
+        ("access-control-allow-methods", "PATCH"),
+        ("access-control-allow-headers", "QUEUE-TOKEN"),
+        ("access-control-allow-headers", "Idempotency-Key"),
+        ("access-control-max-age", "600"),
+    ] {
+        assert!(reply.header(header).unwrap().contains(part), "{reply}");
+    }
+    let reply = fan.send(ask("/api/v1/waiting-queues", "https://other.example")).await;
+    reply.refused(ErrorCode::MethodNotAllowed);
+    assert_eq!(shared_with(&reply), None);
+
+    // Operators have no pages elsewhere.
+    for path in ["/admin/v1/queues", "/metrics", "/actuator/prometheus"] {
+        let reply = fan.send(from(get(path).admin(), ours)).await;
+        assert_eq!(reply.status, 200);
+        assert_eq!(shared_with(&reply), None, "{path}");
+        let reply = fan.send(ask(path, ours)).await;
+        reply.refused(ErrorCode::MethodNotAllowed);
+        assert_eq!(shared_with(&reply), None, "{path}");
+    }
+    service.finish().await;
+
+    // By default nobody has.
+    let service = TestService::start().await;
+    let reply = service.send(from(get("/api/v1/concerts"), ours)).await;
+    assert_eq!(shared_with(&reply), None);
+    service.send(ask("/api/v1/concerts", ours)).await.refused(ErrorCode::MethodNotAllowed);
     service.finish().await;
 }
