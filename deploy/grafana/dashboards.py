@@ -69,8 +69,8 @@ def rendered(panel, number, x, y, source):
         defaults["max"] = panel.maximum
     if panel.decimals is not None:
         defaults["decimals"] = panel.decimals
-    if panel.unit in ("ms-signed",):
-        defaults["unit"] = "ms"
+    if panel.unit in ("s-signed",):
+        defaults["unit"] = "s"
         del defaults["min"]
     options = {}
     if panel.kind == "timeseries":
@@ -317,7 +317,7 @@ def service():
                                                     Query(level("boxoffice_redis_grants_total", by="", how="sum"), "grants"),
                                                     Query(level("boxoffice_redis_reloads_total"), "reloads, {{instance}}", rests=True)], width=6,
               about="Since each instance started. One reload in 30 s is ordinary."),
-        Panel("Clock, ahead of that of the database", [Query(level("boxoffice_database_clock_ahead_milliseconds"), "{{instance}}", rests=True)], unit="ms-signed", width=6),
+        Panel("Clock, ahead of that of the database", [Query(level("boxoffice_database_clock_ahead_seconds"), "{{instance}}", rests=True)], unit="s-signed", width=6),
         Panel("Clock jumps since the start", [Query(level("boxoffice_clock_jumps_total"), "{{instance}}", rests=True)], width=6),
         Panel("Invariants violated", [Query(or_zero(level("boxoffice_invariant_violations_total", by="invariant"), "invariant"), "{{invariant}}", rests=True)], width=6,
               about="What audits found since the start. No audit, no finding: boxoffice audit."),

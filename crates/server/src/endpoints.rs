@@ -193,7 +193,10 @@ macro_rules! endpoints {
             Metrics = GET "/metrics" Ops {
                 handler: ops::metrics,
                 operation: "operations" "metrics",
-                answers: [200 "OpenMetrics text" => text("application/openmetrics-text")],
+                answers: [
+                    200 "The metrics; OpenMetrics where Accept asks for it"
+                        => text("text/plain").or("application/openmetrics-text"),
+                ],
                 errors: [],
             }
 
@@ -202,8 +205,8 @@ macro_rules! endpoints {
                 handler: ops::metrics,
                 operation: "operations" "metrics_actuator",
                 answers: [
-                    200 "OpenMetrics text, where existing configurations look"
-                        => text("application/openmetrics-text"),
+                    200 "The same, where existing configurations look"
+                        => text("text/plain").or("application/openmetrics-text"),
                 ],
                 errors: [],
             }

@@ -87,7 +87,7 @@ struct Endpoint {
 
 /// The body of an answer, with what headers come along.
 struct Body {
-    media_type: &'static str,
+    media_types: Vec<&'static str>,
     schema: RefOr<Schema>,
     schemas: Vec<(String, RefOr<Schema>)>,
     headers: Vec<(&'static str, &'static str)>,
@@ -98,16 +98,22 @@ fn json<T: ToSchema>() -> Body {
     let mut schemas = vec![(T::name().into_owned(), T::schema())];
     T::schemas(&mut schemas);
     let schema = Ref::from_schema_name(T::name()).into();
-    Body { media_type: "application/json", schema, schemas, headers: Vec::new() }
+    Body { media_types: vec!["application/json"], schema, schemas, headers: Vec::new() }
 }
 
 /// A text of some type.
 fn text(media_type: &'static str) -> Body {
     let schema = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).into();
-    Body { media_type, schema, schemas: Vec::new(), headers: Vec::new() }
+    Body { media_types: vec![media_type], schema, schemas: Vec::new(), headers: Vec::new() }
 }
 
 impl Body {
+    /// Another type that the same may have.
+    fn or(mut self, media_type: &'static str) -> Self {
+        self.media_types.push(media_type);
+        self
+    }
+
     fn header(mut self, name: &'static str, description: &'static str) -> Self {
         self.headers.push((name, description));
         self
@@ -201,7 +207,10 @@ impl Endpoint {
             let mut response = ResponseBuilder::new().description(meaning);
             if let Some(body) = body {
                 schemas.extend(body.schemas);
-                response = response.content(body.media_type, Content::new(Some(body.schema)));
+                for media_type in body.media_types {
+                    response =
+                        response.content(media_type, Content::new(Some(body.schema.clone())));
+                }
                 for (name, description) in body.headers {
                     let header = HeaderBuilder::new()
                         .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
