@@ -166,8 +166,9 @@ impl Head {
             return Ok(());
         }
         match line[0] {
-            b'h' | b'H' if value(line, "host").is_some() => {
-                if mem::replace(&mut self.has_host, true) {
+            b'h' | b'H' => {
+                let is_host = value(line, "host").is_some();
+                if is_host && mem::replace(&mut self.has_host, true) {
                     return Err(Flaw::SecondHost);
                 }
             }

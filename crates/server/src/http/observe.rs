@@ -839,6 +839,16 @@ mod tests {
         (sender, to_pay(Body::new(Later(receiver))))
     }
 
+    /// Waits until so many bodies are on their way.
+    async fn on_the_way(metrics: &Metrics, count: i64) {
+        let waiting = async {
+            while metrics.http_server_bodies.get() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap();
+    }
+
     #[tokio::test]
     async fn who_waits_for_a_body_holds_no_slot_and_takes_one_when_it_is_here() {
         let (router, observer, metrics) = app();
@@ -846,9 +856,7 @@ mod tests {
         let (one, paying_one) = to_pay_later();
         let (two, paying_two) = to_pay_later();
         let running = [begin(paying_one), begin(paying_two)];
-        while metrics.http_server_bodies.get() < 2 {
-            tokio::task::yield_now().await;
-        }
+        on_the_way(&metrics, 2).await;
         assert_eq!(observer.in_progress(Class::Payment), 0);
         // The only slot is free for whoever comes with a body.
         assert_eq!(send(&router, to_pay(Body::from("{}"))).await.0.status(), 200);
@@ -877,9 +885,7 @@ mod tests {
         let (router, observer, metrics) = app();
         let (sender, paying) = to_pay_later();
         let running = tokio::spawn(send_to(router.clone(), paying));
-        while metrics.http_server_bodies.get() == 0 {
-            tokio::task::yield_now().await;
-        }
+        on_the_way(&metrics, 1).await;
         observer.0.take_slot(Class::Payment).unwrap();
         sender.send(b"{}").await.unwrap();
         drop(sender);
