@@ -858,6 +858,12 @@ async fn tokens(service: &TestService, hall: &OnSale) -> Vec<(i64, String)> {
     tokens.push((12, leaving));
     let ask = json!({"count": 1, "format": "short", "activated": true, "activeSeconds": 1});
     client.send(post("/admin/v1/tokens").admin().json(ask)).await.ok(201);
+    // Before anybody spends it.
+    common::until("the token to run out", async || {
+        let place = client.send(status("short")).await.ok(200);
+        (place["status"] == "EXPIRED").then_some(())
+    })
+    .await;
     tokens.push((1, "short".to_owned()));
     tokens.push((14, service.token_in("rope", 14).await));
     tokens
