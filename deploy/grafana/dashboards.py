@@ -69,8 +69,8 @@ def rendered(panel, number, x, y, source):
         defaults["max"] = panel.maximum
     if panel.decimals is not None:
         defaults["decimals"] = panel.decimals
-    if panel.unit in ("ms-signed",):
-        defaults["unit"] = "ms"
+    if panel.unit in ("s-signed",):
+        defaults["unit"] = "s"
         del defaults["min"]
     options = {}
     if panel.kind == "timeseries":
@@ -299,7 +299,8 @@ def service():
         Panel("Memory", [Query(level("process_resident_memory_bytes"), "{{instance}}")], unit="bytes"),
         Panel("Connections", [Query(level("http_server_connections"), "{{instance}}")], about="At server.max_connections (16,000) the next is refused."),
         Panel("Turned away a second", [Query(rate("http_server_requests_shed_total", by="class"), "shed, {{class}}", rests=True),
-                                       Query(rate("http_server_connections_refused_total"), "connections refused", rests=True),
+                                       Query(rate("http_server_connections_refused_total", by="limit"), "connections refused, {{limit}}", rests=True),
+                                       Query(rate("http_server_bodies_refused_total", by="limit"), "bodies refused, {{limit}}", rests=True),
                                        Query(rate("http_server_connections_cut_total"), "connections cut", rests=True)], unit="ops"),
         Panel("Open files", [Query(level("process_open_fds"), "{{instance}}")]),
         Row("Redis (several instances)"),
@@ -316,7 +317,7 @@ def service():
                                                     Query(level("boxoffice_redis_grants_total", by="", how="sum"), "grants"),
                                                     Query(level("boxoffice_redis_reloads_total"), "reloads, {{instance}}", rests=True)], width=6,
               about="Since each instance started. One reload in 30 s is ordinary."),
-        Panel("Clock, ahead of that of the database", [Query(level("boxoffice_database_clock_ahead_milliseconds"), "{{instance}}", rests=True)], unit="ms-signed", width=6),
+        Panel("Clock, ahead of that of the database", [Query(level("boxoffice_database_clock_ahead_seconds"), "{{instance}}", rests=True)], unit="s-signed", width=6),
         Panel("Clock jumps since the start", [Query(level("boxoffice_clock_jumps_total"), "{{instance}}", rests=True)], width=6),
         Panel("Invariants violated", [Query(or_zero(level("boxoffice_invariant_violations_total", by="invariant"), "invariant"), "{{invariant}}", rests=True)], width=6,
               about="What audits found since the start. No audit, no finding: boxoffice audit."),

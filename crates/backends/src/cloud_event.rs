@@ -4,6 +4,9 @@ use std::cell::RefCell;
 
 use boxoffice_domain::event::{EndReason, Event};
 use boxoffice_domain::time::Timestamp;
+use jiff::SignedDuration;
+use jiff::civil::{DateTime, date};
+use jiff::fmt::temporal::Pieces;
 
 /// An event on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +21,23 @@ pub struct OutboxRow {
     pub body: String,
 }
 
-/// A moment as RFC 3339 text in UTC, to the millisecond. A time that no calendar has (only a
-/// corrupt store could hold one) becomes the start of 1970.
+/// The first and the last millisecond that RFC 3339 can write, of the years 0 and 9999.
+const WRITABLE_MS: (i64, i64) = (-62_167_219_200_000, 253_402_300_799_999);
+
+const EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
+
+/// The moment that a text names: a date, a time and an offset, from the year 1970 to the end of the
+/// year 9999 in UTC; none where it is anything else.
+pub fn from_rfc3339(text: &str) -> Option<Timestamp> {
+    let pieces = Pieces::parse(text).ok()?;
+    let offset = SignedDuration::from_secs(pieces.to_numeric_offset()?.seconds().into());
+    let local = pieces.date().to_datetime(pieces.time()?).duration_since(EPOCH);
+    let ms = i64::try_from(local.checked_sub(offset)?.as_millis()).ok()?;
+    (0..=WRITABLE_MS.1).contains(&ms).then_some(Timestamp(ms))
+}
+
+/// A moment as RFC 3339 text in UTC, to the millisecond. A time before or after what can be written
+/// (only a corrupt store could hold one) becomes the first or the last that can.
 pub fn rfc3339(at: Timestamp) -> String {
     let mut text = Vec::with_capacity("2026-01-01T00:00:00.000Z".len());
     rfc3339_to(at, &mut text);
@@ -32,15 +50,13 @@ pub fn rfc3339_to(at: Timestamp, out: &mut Vec<u8>) {
         // Thousands of joins and events in a second have all but the last digits in common.
         static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
     }
-    let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    let ms = at.as_millisecond();
+    let ms = at.0.clamp(WRITABLE_MS.0, WRITABLE_MS.1);
     let (second, ms) = (ms.div_euclid(1000), ms.rem_euclid(1000));
     SECOND.with_borrow_mut(|(cached, text)| {
         if *cached != second {
-            let whole = jiff::Timestamp::from_second(second).unwrap_or(at);
-            (*cached, *text) = (second, format!("{whole:.0}"));
-            // The `Z`.
-            text.pop();
+            // A moment of jiff's ends two days before the year does; a date and time does not.
+            let whole = EPOCH.saturating_add(SignedDuration::from_secs(second));
+            (*cached, *text) = (second, whole.to_string());
         }
         let digit = |value: i64| b'0' + (value % 10) as u8;
         out.extend_from_slice(text.as_bytes());
@@ -129,7 +145,54 @@ mod tests {
             let calendar = jiff::Timestamp::from_millisecond(ms).unwrap();
             assert_eq!(rfc3339(Timestamp(ms)), format!("{calendar:.3}"));
         }
-        assert_eq!(rfc3339(Timestamp(i64::MAX)), "1970-01-01T00:00:00.000Z");
+        for (ms, written) in [
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+            (253_402_300_800_000, "9999-12-31T23:59:59.999Z"),
+            (i64::MAX, "9999-12-31T23:59:59.999Z"),
+            (-62_167_219_200_000, "0000-01-01T00:00:00.000Z"),
+            (i64::MIN, "0000-01-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(rfc3339(Timestamp(ms)), written);
+        }
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_written_and_no_others() {
+        for ms in [0, 999, 1_763_800_000_123, 253_402_207_000_000, 253_402_300_799_999] {
+            assert_eq!(from_rfc3339(&rfc3339(Timestamp(ms))), Some(Timestamp(ms)));
+        }
+        for (text, ms) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1970-01-01T09:00:00.001+09:00", 1),
+            ("2026-12-31t20:00:00z", 1_798_747_200_000),
+            ("9999-12-31T23:59:59.999999999Z", 253_402_300_799_999),
+            ("9999-12-31T14:59:59-09:00", 253_402_300_799_000),
+        ] {
+            assert_eq!(from_rfc3339(text), Some(Timestamp(ms)), "{text}");
+        }
+        for text in [
+            "",
+            "2026-12-31",
+            "2026-12-31T20:00:00",
+            "2026-12-31T20:00:00[Asia/Seoul]",
+            "2026-13-01T00:00:00Z",
+            "2026-02-29T00:00:00Z",
+            "1969-12-31T23:59:59.999Z",
+            "1970-01-01T00:00:00+09:00",
+            "0000-01-01T00:00:00Z",
+            "0000-00-00T00:00:00Z",
+            "-1-01-01T00:00:00Z",
+            "-000001-01-01T00:00:00Z",
+            "-009999-01-02T01:59:59Z",
+            "9999-12-31T23:59:59-09:00",
+            "10000-01-01T00:00:00Z",
+            "20000-01-01T00:00:00Z",
+            "+010000-01-01T00:00:00Z",
+            "+020000-01-01T00:00:00Z",
+            "999999999-01-01T00:00:00Z",
+        ] {
+            assert_eq!(from_rfc3339(text), None, "{text}");
+        }
     }
 
     #[test]

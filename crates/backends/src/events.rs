@@ -7,7 +7,7 @@ mod kafka;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-pub use crate::cloud_event::{rfc3339, rfc3339_to};
+pub use crate::cloud_event::{from_rfc3339, rfc3339, rfc3339_to};
 pub use jsonl::JsonlSink;
 pub use kafka::{
     KAFKA_TLS, KafkaConnection, KafkaSasl, KafkaSink, KafkaSource, Received, SourceEvent, TopicPlan,

@@ -147,7 +147,7 @@ macro_rules! endpoints {
             }
 
             /// Charges points onto a balance. `POST` does the same.
-            PointsCharge = PATCH "/api/v1/users/{id}/points/charge" Payment {
+            PointsCharge = PATCH "/api/v1/users/{id}/points/charge" Charge {
                 handler: points::charge,
                 operation: "points" "charge",
                 answers: [200 "The balance afterwards" => json::<points::PointsResponse>()],
@@ -155,7 +155,7 @@ macro_rules! endpoints {
             }
 
             /// Charges points, for clients that cannot send `PATCH`.
-            PointsChargeByPost = POST "/api/v1/users/{id}/points/charge" Payment {
+            PointsChargeByPost = POST "/api/v1/users/{id}/points/charge" Charge {
                 handler: points::charge,
                 operation: "points" "charge_by_post",
                 answers: [200 "The balance afterwards" => json::<points::PointsResponse>()],
@@ -195,7 +195,10 @@ macro_rules! endpoints {
             Metrics = GET "/metrics" Ops {
                 handler: ops::metrics,
                 operation: "operations" "metrics",
-                answers: [200 "OpenMetrics text" => text("application/openmetrics-text")],
+                answers: [
+                    200 "The metrics; OpenMetrics where Accept asks for it"
+                        => text("text/plain").or("application/openmetrics-text"),
+                ],
                 errors: [],
             }
 
@@ -204,8 +207,8 @@ macro_rules! endpoints {
                 handler: ops::metrics,
                 operation: "operations" "metrics_actuator",
                 answers: [
-                    200 "OpenMetrics text, where existing configurations look"
-                        => text("application/openmetrics-text"),
+                    200 "The same, where existing configurations look"
+                        => text("text/plain").or("application/openmetrics-text"),
                 ],
                 errors: [],
             }
@@ -436,6 +439,9 @@ macro_rules! endpoints {
                 errors: [StoreUnavailable],
             }
 
+            /// A browser asks what a page of another origin may do.
+            Preflight = ANY "(preflight)" Ops {}
+
             /// No endpoint has this path.
             NotFound = ANY "(not found)" Ops {}
 
@@ -544,8 +550,10 @@ impl EncodeLabelValue for Route {
 /// cannot keep a buyer from paying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Payments and point charges.
+    /// Payments.
     Payment,
+    /// Point charges, which must not take the place of payments.
+    Charge,
     /// Reservations made and given back.
     Reservation,
     /// Queue status.
@@ -562,8 +570,9 @@ pub enum Class {
 
 impl Class {
     /// Every class; `Class::X as usize` is its index.
-    pub const ALL: [Class; 7] = [
+    pub const ALL: [Class; 8] = [
         Class::Payment,
+        Class::Charge,
         Class::Reservation,
         Class::Poll,
         Class::Join,
@@ -576,6 +585,7 @@ impl Class {
     pub const fn label(self) -> &'static str {
         match self {
             Class::Payment => "payment",
+            Class::Charge => "charge",
             Class::Reservation => "reservation",
             Class::Poll => "poll",
             Class::Join => "join",

@@ -1,4 +1,4 @@
-//! What the service measures, as OpenMetrics text.
+//! What the service measures, as the text that Prometheus reads.
 //!
 //! One field per metric; its doc comment is the help text that a scrape shows. Labels are closed
 //! enums, or names that the operator chose (queues, invariants), never ids. Whatever runs on every
@@ -26,8 +26,24 @@ use prometheus_client::registry::Registry;
 
 use crate::endpoints::{Class, Route};
 
-/// `Content-Type` of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How a scrape may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposition {
+    /// The text format of Prometheus, which everything reads.
+    Text,
+    /// OpenMetrics.
+    OpenMetrics,
+}
+
+impl Exposition {
+    /// The `Content-Type` of [`Metrics::render`].
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// Upper bounds of request and commit durations, in nanoseconds: 50 µs to 10 s. A poll takes tens
 /// of microseconds here, a time-out ten seconds.
@@ -207,6 +223,31 @@ pub struct ClassLabel {
     pub class: Class,
 }
 
+/// A label for whose limit was reached.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LimitLabel {
+    /// Whose.
+    pub limit: Limit,
+}
+
+/// Whose limit it is.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq)]
+pub enum Limit {
+    /// That of all clients together.
+    All,
+    /// That of one client address.
+    Address,
+}
+
+impl EncodeLabelValue for Limit {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::All => "all",
+            Self::Address => "address",
+        })
+    }
+}
+
 /// A label for what a call of Redis is for.
 #[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RedisCallLabel {
@@ -307,6 +348,8 @@ impl EncodeLabelValue for Outcome {
 pub type IntGauge = Gauge<i64, AtomicI64>;
 /// Counts per queue.
 pub type PerQueueCounter = Family<QueueLabel, Counter>;
+/// Counts per limit that was reached.
+pub type PerLimitCounter = Family<LimitLabel, Counter>;
 /// Levels per queue.
 pub type PerQueueGauge = Family<QueueLabel, IntGauge>;
 /// Counts per outcome.
@@ -352,10 +395,14 @@ metrics! {
     http_server_requests_shed: Family<ClassLabel, Counter> = "http_server_requests_shed" Family::default(),
     /// Connections open now.
     http_server_connections: IntGauge = "http_server_connections" Gauge::default(),
-    /// Connections answered 503 and closed because too many were open.
-    http_server_connections_refused: Counter = "http_server_connections_refused" Counter::default(),
+    /// Connections answered 503 or 429 and closed because too many were open, in all or of one address.
+    http_server_connections_refused: PerLimitCounter = "http_server_connections_refused" Family::default(),
     /// Connections cut because the peer was too slow: head, response, or the shutdown.
     http_server_connections_cut: Counter = "http_server_connections_cut" Counter::default(),
+    /// Request bodies on their way, which are those that did not come with their heads.
+    http_server_bodies: IntGauge = "http_server_bodies" Gauge::default(),
+    /// Requests answered 429 or 503 because too many bodies were on their way.
+    http_server_bodies_refused: PerLimitCounter = "http_server_bodies_refused" Family::default(),
     /// Whether the queue admits: 0 while it is paused, before its opening, and when all is sold.
     queue_open: PerQueueGauge = "boxoffice_queue_open" Family::default(),
     /// Users waiting.
@@ -424,8 +471,8 @@ metrics! {
     redis_reloads: Counter = "boxoffice_redis_reloads" Counter::default(),
     /// Whether Redis answers; 0 also where there is none.
     redis_up: IntGauge = "boxoffice_redis_up" Gauge::default(),
-    /// How far the clock is ahead of that of the database, in milliseconds.
-    database_clock_ahead_ms: IntGauge = "boxoffice_database_clock_ahead_milliseconds" Gauge::default(),
+    /// How far the clock is ahead of that of the database.
+    database_clock_ahead: Gauge<f64, AtomicU64> = "boxoffice_database_clock_ahead_seconds" Gauge::default(),
     /// Times that the wall clock was seen to jump.
     clock_jumps: Counter = "boxoffice_clock_jumps" Counter::default(),
 }
@@ -441,22 +488,60 @@ impl Metrics {
                 drop(family.get_or_create(&(*outcome).into()));
             }
         }
+        for limit in [Limit::All, Limit::Address] {
+            for family in [&self.http_server_connections_refused, &self.http_server_bodies_refused]
+            {
+                drop(family.get_or_create(&LimitLabel { limit }));
+            }
+        }
         for class in Class::ALL {
             drop(self.http_server_requests_shed.get_or_create(&ClassLabel { class }));
         }
     }
 
-    /// The OpenMetrics text of a scrape, to be served as [`CONTENT_TYPE`].
-    ///
-    /// Levels that something else keeps are to be set just before.
-    pub fn render(&self) -> String {
+    /// The text of a scrape. Levels that something else keeps are to be set just before.
+    pub fn render(&self, exposition: Exposition) -> String {
         let mut text = String::with_capacity(32 * 1024);
         // Writing to a string cannot fail; a metric that fails to encode is a fault of ours.
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
             tracing::error!(%error, "metrics cannot be encoded");
         }
-        text
+        match exposition {
+            Exposition::Text => as_text_format(&text),
+            Exposition::OpenMetrics => text,
+        }
     }
+}
+
+/// OpenMetrics in the older format. They differ in what stands above the samples: there a family is
+/// called as its samples are, with their suffix, and there are no types but the oldest.
+fn as_text_format(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len() + 2_048);
+    let mut help = "";
+    for line in open_metrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("HELP"), Some(_), about) => help = about.unwrap_or_default(),
+            (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
+                let (suffix, kind) = match kind {
+                    "counter" => ("_total", "counter"),
+                    "info" => ("_info", "gauge"),
+                    "unknown" => ("", "untyped"),
+                    other => ("", other),
+                };
+                // Writing to a string cannot fail.
+                let _ =
+                    write!(text, "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n");
+            }
+            // Units stand in the names, and the end is where it ends.
+            (Some("#"), ..) => {}
+            _ => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    text
 }
 
 impl Default for Metrics {
@@ -549,7 +634,7 @@ mod tests {
         metrics.queue_waiting.get_or_create(&"main".into()).set(7);
         metrics.reservations.get_or_create(&Outcome::SeatTaken.into()).inc();
         metrics.http_server_requests_shed.get_or_create(&ClassLabel { class: Class::Poll }).inc();
-        let text = metrics.render();
+        let text = metrics.render(Exposition::OpenMetrics);
         for line in [
             "# TYPE http_server_request_duration_seconds histogram",
             "http_server_request_duration_seconds_bucket{le=\"0.0001\",method=\"GET\",route=\"/api/v1/waiting-queues\",status=\"2xx\"} 1",
@@ -580,6 +665,37 @@ mod tests {
                 assert!(text.lines().any(|line| line.starts_with(name)), "{name} missing");
             }
         }
+    }
+
+    #[test]
+    fn both_formats_have_the_same_samples() {
+        let metrics = Metrics::new();
+        metrics.queue_waiting.get_or_create(&"main".into()).set(7);
+        metrics.http_server_request_duration.observe(
+            Route::QueueStatus,
+            200,
+            Duration::from_micros(80),
+        );
+        let samples = |text: &str| {
+            // Those of the process differ from one moment to the next.
+            let lines = text.lines().filter(|line| !line.starts_with(['#', 'p']));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let text = metrics.render(Exposition::Text);
+        let open_metrics = metrics.render(Exposition::OpenMetrics);
+        assert_eq!(samples(&text), samples(&open_metrics));
+        assert!(samples(&text).len() > 50, "{text}");
+        for line in [
+            "# HELP http_server_requests_shed_total Requests answered 503 because too many of their class were in progress.",
+            "# TYPE http_server_requests_shed_total counter",
+            "# TYPE http_server_connections gauge",
+            "# TYPE http_server_request_duration_seconds histogram",
+            "# TYPE boxoffice_build_info gauge",
+            "# TYPE process_cpu_seconds_total counter",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line:?} missing in\n{text}");
+        }
+        assert!(!text.contains("EOF") && !text.contains("UNIT"), "{text}");
     }
 
     #[test]

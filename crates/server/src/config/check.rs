@@ -79,6 +79,11 @@ impl Check {
                 format!("{text:?} is neither an address nor a network such as 10.0.0.0/8");
             self.problem("server.trusted_proxies", message);
         }
+        for (index, origin) in config.server.cors_origins.iter().enumerate() {
+            let message =
+                "must be an origin such as https://tickets.example, in lower case, without a path";
+            self.need(is_origin(origin), &format!("server.cors_origins[{index}]"), message);
+        }
     }
 
     fn store(&mut self, config: &Config) {
@@ -246,6 +251,14 @@ impl Check {
             self.need(visible, "admin.token", "must be visible ASCII without spaces");
         }
     }
+}
+
+/// Whether browsers send it so in `Origin`.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]".contains(&byte);
+    host.is_some_and(|host| !host.is_empty() && host.bytes().all(plain))
 }
 
 fn is_host_and_port(text: &str) -> bool {

@@ -277,6 +277,9 @@ settings! {
         /// Connections open at once; the next one is answered 503 and closed. Lowered, with a warning,
         /// where the limit of open files is too low.
         max_connections: usize = 16_000, 1..=1_000_000;
+        /// Connections open at once from one client address, but for those of this machine and of trusted
+        /// proxies; the next one is answered 429 and closed. An IPv6 client is its /64.
+        max_connections_per_address: usize = 1_000, 1..=1_000_000;
         /// Time from the first byte of a request to the end of its head.
         header_timeout_ms: u64 = 10_000, 1..=3_600_000;
         /// Time that a connection may stay open between requests.
@@ -287,6 +290,12 @@ settings! {
         write_timeout_ms: u64 = 30_000, 1..=3_600_000;
         /// Largest request body; over it 413.
         max_body_bytes: usize = 65_536, 1_024..=16_777_216;
+        /// Request bodies on their way at once, which are those that did not come with their heads; for one
+        /// more 503. With `server.max_body_bytes` it bounds what they occupy.
+        bodies_max: usize = 4_096, 1..=1_000_000;
+        /// The same for each client address, but for those of this machine and of trusted proxies; for one
+        /// more 429. An IPv6 client is its /64.
+        bodies_per_address_max: usize = 256, 1..=1_000_000;
         /// Time that a shutdown waits for requests in progress.
         drain_timeout_ms: u64 = 10_000, 0..=600_000;
         /// Worker threads; 0 means one for each CPU that the process may use.
@@ -294,6 +303,9 @@ settings! {
         /// Proxies in front of the service, as addresses or networks (`10.0.0.0/8`): a client is who they
         /// say it is, in `X-Forwarded-For`.
         trusted_proxies: Vec<String> = Vec::new();
+        /// Origins whose web pages may read answers, exactly as browsers send them (`https://tickets.example`);
+        /// not those of the admin API and of the metrics.
+        cors_origins: Vec<String> = Vec::new();
         sections {
             concurrency: ConcurrencyConfig,
             join_rate: JoinRateConfig,
@@ -302,8 +314,10 @@ settings! {
 
     /// Requests in progress at once, by class; one more is answered 503.
     ConcurrencyConfig [server.concurrency] {
-        /// Payments and point charges.
+        /// Payments.
         payment: usize = 4_096, 1..=1_000_000;
+        /// Point charges.
+        charge: usize = 1_024, 1..=1_000_000;
         /// Reservations made and given back.
         reservation: usize = 4_096, 1..=1_000_000;
         /// Queue status.
@@ -316,13 +330,15 @@ settings! {
         admin: usize = 64, 1..=1_000_000;
     }
 
-    /// How fast one client address may join the queue; an IPv6 client is its /64. Behind a proxy,
-    /// `server.trusted_proxies` is needed too.
+    /// How fast one client address may join the queue; an IPv6 client is its /64. Addresses of this machine
+    /// and of trusted proxies are not limited, only the clients that these name, so behind a proxy
+    /// `server.trusted_proxies` is needed too. By default 500 people behind one address get in at once and
+    /// 10 more a second, while one machine takes no more than a thirtieth of `queue.admit_per_second`.
     JoinRateConfig [server.join_rate] {
         /// Joins for each address; 0 switches the limit off.
-        per_second: f64 = 0.0, 0.0..=1_000_000.0;
+        per_second: f64 = 10.0, 0.0..=1_000_000.0;
         /// Joins that an address may make at once before the rate applies.
-        burst: u32 = 10, 1..=1_000_000;
+        burst: u32 = 500, 1..=1_000_000;
     }
 
     /// Where the sales are kept.

@@ -387,6 +387,24 @@ fn a_database_is_named_by_parts_or_by_a_url_and_its_password_is_hidden() {
 }
 
 #[test]
+fn origins_are_what_browsers_send() {
+    let dir = dir();
+    let with = |origins: &str| {
+        let mut options = options(&dir);
+        options.overrides = pairs(&[("server.cors_origins", origins)]);
+        options
+    };
+    let good = "https://tickets.example, http://localhost:3000, http://[::1]:3000";
+    assert_eq!(Config::load(with(good)).unwrap().config.server.cors_origins.len(), 3);
+    for wrong in
+        ["*", "null", "tickets.example", "https://", "https://a/", "https://A", "https://a@b"]
+    {
+        let text = error(with(&format!("https://tickets.example, {wrong}")));
+        assert!(text.contains("server.cors_origins[1]: must be an origin"), "{wrong}: {text}");
+    }
+}
+
+#[test]
 fn kafka_is_validated_as_a_whole() {
     let dir = dir();
     let password = dir.path().join("password");

@@ -62,8 +62,7 @@ impl FromRequestParts<HttpState> for Access {
             let detail = format!("this needs the role {needed}; {} is {}", who.name, who.role);
             return Err(Problem::new(ErrorCode::RoleRequired).detail(detail));
         }
-        let Ok(ClientAddress(from)) = ClientAddress::from_request_parts(parts, state).await;
-        Ok(Self { who, from })
+        Ok(Self { who, from: ClientAddress::within(parts).address })
     }
 }
 
@@ -142,7 +141,9 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let bytes = read_json_body(&parts.headers, body, BodyLimits::from_ref(state)).await?;
+        let client = ClientAddress::within(&parts);
+        let limits = BodyLimits::from_ref(state);
+        let bytes = read_json_body(&parts.headers, body, limits, client).await?;
         let body = parse_json(&bytes)?;
         let canonical: serde_json::Value = parse_json(&bytes)?;
         let digest = Sha256::new()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use boxoffice_backends::events::rfc3339;
+use boxoffice_backends::events::{from_rfc3339, rfc3339};
 use boxoffice_backends::sequencer::{NewAlias, Queue};
 use boxoffice_backends::store::{
     Act, Acted, ConcertChange, Effect, Inventory, NewConcert, NewSeats, Note,
@@ -45,9 +45,10 @@ fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
 
 /// A moment in a request.
 fn moment(field: &str, text: &str) -> Result<Timestamp, Problem> {
-    text.parse::<jiff::Timestamp>().map(|at| Timestamp(at.as_millisecond())).map_err(|_| {
+    from_rfc3339(text).ok_or_else(|| {
         invalid(format!(
-            "{field}: expected a date and time with an offset, such as 2026-12-31T20:00:00+09:00"
+            "{field}: expected a date and time with an offset, such as 2026-12-31T20:00:00+09:00, \
+             from the year 1970 to the year 9999"
         ))
     })
 }

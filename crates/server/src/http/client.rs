@@ -1,40 +1,67 @@
-//! Which address a request comes from: the peer's, or the one that a proxy of ours vouches for.
+//! Which address a request comes from: the peer's, or the one that a proxy of ours vouches for. And
+//! whether it is a stranger's, whom limits apply to.
 
-use std::net::{IpAddr, SocketAddr};
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use super::describe::{Described, Description};
-use super::state::HttpState;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address of the client.
+/// The address of the client. What stands before the router puts it into every request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ClientAddress(pub IpAddr);
+pub(crate) struct ClientAddress {
+    pub address: IpAddr,
+    /// Of this machine, or of a trusted proxy that vouches for nobody else.
+    pub is_ours: bool,
+}
 
 impl ClientAddress {
     /// The client of a request with these headers, which came from `peer`, where these proxies are
     /// trusted.
     pub(super) fn of(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
-        Self(behind(peer.ip(), headers, trusted))
+        let address = behind(peer.ip(), headers, trusted);
+        Self { address, is_ours: is_ours(address, trusted) }
+    }
+
+    /// Whoever opened a connection.
+    pub(super) fn of_peer(peer: SocketAddr, trusted: &[IpNet]) -> Self {
+        Self { address: peer.ip(), is_ours: is_ours(peer.ip(), trusted) }
+    }
+
+    /// The client whom limits apply to: an IPv4 address, or an IPv6 /64, of which one customer has a
+    /// whole. None where it is ours: who is on this machine can do worse, and a proxy that says nothing
+    /// of its clients brings all of them.
+    pub(super) fn stranger(self) -> Option<IpAddr> {
+        if self.is_ours {
+            return None;
+        }
+        Some(match self.address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+        })
+    }
+
+    /// The client of a request that has come through the router.
+    pub(super) fn within(parts: &Parts) -> Self {
+        let unknown = Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), is_ours: false };
+        parts.extensions.get().copied().unwrap_or(unknown)
     }
 }
 
-impl FromRequestParts<HttpState> for ClientAddress {
-    type Rejection = std::convert::Infallible;
+impl<S: Sync> FromRequestParts<S> for ClientAddress {
+    type Rejection = Infallible;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        state: &HttpState,
-    ) -> Result<Self, std::convert::Infallible> {
-        let peer = parts.extensions.get().map(|ConnectInfo(peer)| *peer);
-        // What stands before the router puts it into every request.
-        let peer = peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-        Ok(Self::of(peer, &parts.headers, &state.web.trusted_proxies))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::within(parts))
     }
 }
 
@@ -43,19 +70,25 @@ impl Described for ClientAddress {
     fn describe(_: &mut Description) {}
 }
 
+fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address.to_canonical()))
+}
+
+fn is_ours(address: IpAddr, trusted: &[IpNet]) -> bool {
+    address.to_canonical().is_loopback() || is_trusted(address, trusted)
+}
+
 /// Each proxy appends the address that it was called from, so the list is read from its end, and
 /// only as far as those who wrote it are trusted: what stands before that, anybody may have sent.
 fn behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted =
-        |address: IpAddr| trusted.iter().any(|net| net.contains(&address.to_canonical()));
-    if !is_trusted(peer) {
+    if !is_trusted(peer, trusted) {
         // Nearly every join where no proxy is trusted: the header is not even looked for.
         return peer;
     }
     let mut client = peer;
     let lines = headers.get_all(X_FORWARDED_FOR).into_iter().rev();
     for hop in lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')) {
-        if !is_trusted(client) {
+        if !is_trusted(client, trusted) {
             break;
         }
         match parse(hop) {
@@ -111,5 +144,31 @@ mod tests {
         let peer = "10.1.1.1".parse().unwrap();
         assert_eq!(behind(peer, &headers, &trusted), peer);
         assert_eq!(behind(peer, &headers, &[]), peer);
+    }
+
+    #[test]
+    fn strangers_are_addresses_and_networks_that_are_not_ours() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        for (peer, expected) in [
+            ("192.0.2.1:1", Some("192.0.2.1")),
+            ("[::ffff:192.0.2.1]:1", Some("192.0.2.1")),
+            ("[2001:db8:1:2:ffff::9]:1", Some("2001:db8:1:2::")),
+            ("127.0.0.1:1", None),
+            ("127.8.8.8:1", None),
+            ("[::1]:1", None),
+            ("[::ffff:127.0.0.1]:1", None),
+            ("10.1.1.1:1", None),
+        ] {
+            let client = ClientAddress::of_peer(peer.parse().unwrap(), &trusted);
+            let expected = expected.map(|address| address.parse::<IpAddr>().unwrap());
+            assert_eq!(client.stranger(), expected, "{peer}");
+        }
+        let mut headers = HeaderMap::new();
+        let of = |headers: &HeaderMap| {
+            ClientAddress::of("10.1.1.1:1".parse().unwrap(), headers, &trusted).stranger()
+        };
+        assert_eq!(of(&headers), None);
+        headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("127.0.0.1, 192.0.2.1"));
+        assert_eq!(of(&headers), Some("192.0.2.1".parse().unwrap()));
     }
 }

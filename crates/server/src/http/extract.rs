@@ -22,7 +22,9 @@ use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
+use super::client::ClientAddress;
 use super::describe::{Described, Description};
+use super::observe::AwaitsBody;
 use super::problem::{ErrorCode, Problem};
 
 /// `Idempotency-Key`, of the IETF draft of that name.
@@ -266,7 +268,8 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        Self::read(&parts.headers, body, BodyLimits::from_ref(state)).await
+        let client = ClientAddress::within(&parts);
+        Self::read(&parts.headers, body, BodyLimits::from_ref(state), client).await
     }
 }
 
@@ -280,6 +283,7 @@ impl<T: ToSchema> Described for ApiJson<T> {
             ErrorCode::RequestTimeout,
             ErrorCode::BodyTooLarge,
             ErrorCode::UnsupportedMediaType,
+            ErrorCode::TooManySlowBodies,
         ]);
     }
 }
@@ -290,12 +294,13 @@ impl<T: DeserializeOwned> ApiJson<T> {
         headers: &HeaderMap,
         body: B,
         limits: BodyLimits,
+        client: ClientAddress,
     ) -> Result<Self, Problem>
     where
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let bytes = read_json_body(headers, body, limits).await?;
+        let bytes = read_json_body(headers, body, limits, client).await?;
         parse_json(&bytes).map(Self)
     }
 }
@@ -308,13 +313,14 @@ pub(crate) async fn read_json_body<B>(
     headers: &HeaderMap,
     body: B,
     limits: BodyLimits,
+    client: ClientAddress,
 ) -> Result<Bytes, Problem>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     check_content_type(headers, &body)?;
-    read_body(body, limits).await
+    read_body(body, limits, client).await
 }
 
 fn check_content_type(headers: &HeaderMap, body: &impl HttpBody) -> Result<(), Problem> {
@@ -345,8 +351,12 @@ fn empty_body() -> Problem {
 ///
 /// # Errors
 /// 413 as soon as the length is known to be too large, 408 when it does not arrive in time, 400
-/// when its framing is broken.
-pub async fn read_body<B>(mut body: B, limits: BodyLimits) -> Result<Bytes, Problem>
+/// when its framing is broken, 429 and 503 when too many are on their way.
+async fn read_body<B>(
+    mut body: B,
+    limits: BodyLimits,
+    client: ClientAddress,
+) -> Result<Bytes, Problem>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -379,16 +389,20 @@ where
         return Ok(begun);
     }
     let rest = limits.max_bytes - begun.len();
+    // The slot of the class is for those whose body is here; senders may be as slow as they like.
+    let waiting = AwaitsBody::begin(client)?;
     // Few bodies come in pieces. What waits for them is not part of every join's future.
     let collect =
         Box::pin(tokio::time::timeout(limits.timeout, Limited::new(body, rest).collect()));
-    match collect.await {
-        Ok(Ok(collected)) if begun.is_empty() => Ok(collected.to_bytes()),
-        Ok(Ok(collected)) => Ok([begun, collected.to_bytes()].concat().into()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(broken()),
-        Err(_) => Err(Problem::new(ErrorCode::RequestTimeout)),
-    }
+    let bytes = match collect.await {
+        Ok(Ok(collected)) if begun.is_empty() => collected.to_bytes(),
+        Ok(Ok(collected)) => [begun, collected.to_bytes()].concat().into(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(_)) => return Err(broken()),
+        Err(_) => return Err(Problem::new(ErrorCode::RequestTimeout)),
+    };
+    waiting.end()?;
+    Ok(bytes)
 }
 
 /// Parses one JSON document.

@@ -14,7 +14,6 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::ConnectInfo;
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::future::RouteFuture;
@@ -24,6 +23,7 @@ use hyper::service::Service;
 
 use super::auth::Presented;
 use super::client::ClientAddress;
+use super::cors::{self, Shared};
 use super::extract::PathIds;
 use super::observe::{Finished, Observed, Observer, not_found};
 use super::problem::Problem;
@@ -46,7 +46,7 @@ impl Front {
     /// The service that answers with the handlers of the router.
     pub fn new(state: HttpState) -> Self {
         let app = state.app();
-        let observer = Observer::new(&app.config.server.concurrency, &app.metrics);
+        let observer = Observer::new(&app.config.server, &app.metrics);
         let router = router(state.clone(), &observer);
         Self { state, observer, router, surface: Surface::All }
     }
@@ -92,7 +92,13 @@ impl Finished for FrontResponse {
 }
 
 /// A request on its way.
-pub enum FrontFuture {
+pub struct FrontFuture {
+    way: Way,
+    /// How the answer is shared with pages of other origins, where any may read it.
+    shared: Option<Shared>,
+}
+
+enum Way {
     /// A poll, which is answered from memory at once. Empty once it has been taken.
     Answered(Option<FrontResponse>),
     /// A join or a hold, which has a body to be read.
@@ -105,17 +111,27 @@ impl Future for FrontFuture {
     type Output = Result<FrontResponse, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Self::Answered(response) => match response.take() {
+        let Self { way, shared } = self.get_mut();
+        let answer = match way {
+            Way::Answered(response) => match response.take() {
                 Some(response) => Poll::Ready(Ok(response)),
                 // Nobody asks again for what he has.
                 None => Poll::Pending,
             },
-            Self::Boxed(future) => Pin::new(future).poll(cx).map(Ok),
-            Self::Routed(future) => {
+            Way::Boxed(future) => Pin::new(future).poll(cx).map(Ok),
+            Way::Routed(future) => {
                 Pin::new(future).poll(cx).map_ok(|response| response.map(Either::Right))
             }
+        };
+        if shared.is_none() {
+            return answer;
         }
+        answer.map_ok(|mut response| {
+            if let Some(shared) = shared.take() {
+                shared.tell(response.headers_mut());
+            }
+            response
+        })
     }
 }
 
@@ -132,10 +148,28 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
     type Future = FrontFuture;
 
     fn call(&self, request: hyper::Request<Incoming>) -> FrontFuture {
+        let shared = self.front.state.web.cors.as_ref().and_then(|cors| cors.share(&request));
+        let way = match &shared {
+            Some(shared) if shared.is_preflight(&request) => {
+                let answer = |_| cors::preflight().map(Either::Left);
+                let observer = &self.front.observer;
+                Way::Answered(Some(observer.answer(Route::Preflight, &request, answer)))
+            }
+            _ => self.send(request),
+        };
+        FrontFuture { way, shared }
+    }
+}
+
+impl FrontOfPeer {
+    fn send(&self, request: hyper::Request<Incoming>) -> Way {
         let Front { state: HttpState { app, web }, observer, router, surface } = &self.front;
+        let client = |request: &hyper::Request<Incoming>| {
+            ClientAddress::of(self.peer, request.headers(), &web.trusted_proxies)
+        };
         let path = request.uri().path();
         if !surface.serves(path) {
-            return FrontFuture::Boxed(observer.start(Route::NotFound, request, |_, _| -> Boxed {
+            return Way::Boxed(observer.start(Route::NotFound, request, |_, _| -> Boxed {
                 Box::pin(async { whole(Err(not_found().await)) })
             }));
         }
@@ -146,17 +180,16 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
                     whole(presented.map(|presented| queue::place_of(&presented)))
                 };
                 let response = observer.answer(Route::QueueStatus, &request, answer);
-                return FrontFuture::Answered(Some(response));
+                return Way::Answered(Some(response));
             }
             if *request.method() == Method::POST {
-                let client = ClientAddress::of(self.peer, request.headers(), &web.trusted_proxies);
-                let (rate, limits) = (web.join_rate.clone(), web.body);
-                return FrontFuture::Boxed(observer.start(
+                let client = client(&request);
+                return Way::Boxed(observer.start(
                     Route::QueueJoin,
                     request,
                     |request, begun| -> Boxed {
                         let joined =
-                            queue::join_from(app.clone(), rate, limits, begun, client, request);
+                            queue::join_from(app.clone(), web.clone(), begun, client, request);
                         Box::pin(async move { whole(joined.await) })
                     },
                 ));
@@ -164,17 +197,20 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
         } else if *request.method() == Method::POST
             && let Some(ids) = PathIds::of(path, Route::ReservationCreate.template())
         {
-            return FrontFuture::Boxed(observer.start(
+            let client = client(&request);
+            return Way::Boxed(observer.start(
                 Route::ReservationCreate,
                 request,
                 |request, _| -> Boxed {
-                    let created = reservations::create_from(app.clone(), web.body, ids, request);
+                    let created =
+                        reservations::create_from(app.clone(), web.body, ids, client, request);
                     Box::pin(async move { created.await.map(Either::Right) })
                 },
             ));
         }
+        let client = client(&request);
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(self.peer));
-        FrontFuture::Routed(tower::Service::call(&mut router.clone(), request))
+        request.extensions_mut().insert(client);
+        Way::Routed(tower::Service::call(&mut router.clone(), request))
     }
 }

@@ -5,10 +5,12 @@
 //! `header_read_timeout` runs from the end of one request, so that it cuts idle connections too, and
 //! makes and drops a timer per request. Here the socket is wrapped instead: it notes what the
 //! connection is doing, and one timer per connection looks at the note now and then. A request
-//! costs a few relaxed stores and one reading of the clock, no timer.
+//! costs a few relaxed stores and one reading of the clock, no timer. The same place looks at the bytes
+//! before hyper does (see `framing`).
 //!
 //! What does not belong here: anything about the content of requests, and TLS (a proxy's business).
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -23,10 +25,12 @@ use axum::BoxError;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
+use memchr::memmem;
 use prometheus_client::metrics::counter::Counter;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,10 +38,14 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+use super::client::ClientAddress;
+use super::damper::Damper;
+use super::framing::{Flaw, Framing};
+use super::per_address::{OneOfAddress, PerAddress};
 use super::problem::{ErrorCode, PROBLEM_JSON, Problem};
 use super::request_id::RequestIds;
 use crate::config::ServerConfig;
-use crate::metrics::{IntGauge, Metrics};
+use crate::metrics::{IntGauge, Limit, LimitLabel, Metrics};
 
 /// Connections that the kernel may hold ready for accepting. A rush arrives within a second; what
 /// does not fit retries after one more. The kernel lowers it to `net.core.somaxconn`.
@@ -52,14 +60,36 @@ const REFUSALS_MAX: usize = 64;
 /// How long a refused connection may take to read its refusal.
 const REFUSAL_LINGER: Duration = Duration::from_millis(500);
 
+/// How often the log is told at the most that an address has too many connections.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 /// First and longest pause after an accept failed for want of a resource.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
+/// What stands in hyper's own answers, and in none of ours that says what is wrong.
+const NO_BODY: &[u8] = b"\r\ncontent-length: 0\r\n";
+
+/// What hyper refuses in a head, before a chunk and after the last one: a byte that stands in none of
+/// them, and the end of a head, because hyper looks at no other.
+const REFUSED: &[u8] = b"\0\r\n\r\n";
+
+/// The most that is read at once.
+const READ_MAX: usize = 16 * 1024;
+
+thread_local! {
+    /// Where bytes are looked at before hyper gets them: no connection needs it for longer than that.
+    static INCOMING: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_MAX]);
+}
+
 /// What a connection may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerLimits {
     /// Connections open at once.
     pub max_connections: usize,
+    /// The same from one client address.
+    pub max_connections_per_address: usize,
+    /// Whose connections are those of others, and so have no limit of their own.
+    pub trusted_proxies: Vec<IpNet>,
     /// From a request's first byte to the end of its head.
     pub header_timeout: Duration,
     /// Without a byte between requests, and before the first.
@@ -76,6 +106,9 @@ impl From<&ServerConfig> for ListenerLimits {
     fn from(config: &ServerConfig) -> Self {
         Self {
             max_connections: config.max_connections,
+            max_connections_per_address: config.max_connections_per_address,
+            // Who starts a service has been told of those that are none.
+            trusted_proxies: config.trusted_proxies().unwrap_or_default(),
             header_timeout: Duration::from_millis(config.header_timeout_ms),
             idle_timeout: Duration::from_millis(config.idle_timeout_ms),
             write_timeout: Duration::from_millis(config.write_timeout_ms),
@@ -95,15 +128,20 @@ impl Default for ListenerLimits {
 #[derive(Debug, Clone)]
 pub struct ListenerMetrics {
     connections: IntGauge,
-    refused: Counter,
+    refused_all: Counter,
+    refused_address: Counter,
     cut: Counter,
 }
 
 impl From<&Metrics> for ListenerMetrics {
     fn from(metrics: &Metrics) -> Self {
+        let refused = |limit| {
+            metrics.http_server_connections_refused.get_or_create(&LimitLabel { limit }).clone()
+        };
         Self {
             connections: metrics.http_server_connections.clone(),
-            refused: metrics.http_server_connections_refused.clone(),
+            refused_all: refused(Limit::All),
+            refused_address: refused(Limit::Address),
             cut: metrics.http_server_connections_cut.clone(),
         }
     }
@@ -173,19 +211,7 @@ where
     let mut http = http1::Builder::new();
     // The header limit stays at hyper's 100: setting it moves the headers to the heap.
     http.max_buf_size(limits.max_head_bytes.max(8_192)).header_read_timeout(None);
-    let server = Arc::new(Server {
-        limits,
-        http,
-        metrics,
-        ids: RequestIds::new(),
-        epoch: Instant::now(),
-        open: AtomicUsize::new(0),
-        refusing: AtomicUsize::new(0),
-        aborted: AtomicUsize::new(0),
-        draining: AtomicBool::new(false),
-        drain: Notify::new(),
-        all_closed: Notify::new(),
-    });
+    let server = Server::new(limits, http, metrics);
 
     let mut shutdown = pin!(shutdown);
     let mut backoff = ACCEPT_BACKOFF.0;
@@ -230,6 +256,9 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 
 struct Server {
     limits: ListenerLimits,
+    per_address: Arc<PerAddress>,
+    /// Bounds how often the log is told of an address that has too many.
+    refusals: Damper,
     http: http1::Builder,
     metrics: ListenerMetrics,
     ids: RequestIds,
@@ -244,7 +273,7 @@ struct Server {
 }
 
 /// Counts a connection out, however its task ends.
-struct OpenConnection(Arc<Server>);
+struct OpenConnection(Arc<Server>, #[expect(dead_code, reason = "it is for its end")] OneOfAddress);
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
@@ -256,6 +285,24 @@ impl Drop for OpenConnection {
 }
 
 impl Server {
+    fn new(limits: ListenerLimits, http: http1::Builder, metrics: ListenerMetrics) -> Arc<Self> {
+        Arc::new(Self {
+            per_address: PerAddress::new(limits.max_connections_per_address),
+            limits,
+            refusals: Damper::new(REFUSAL_LOG_INTERVAL),
+            http,
+            metrics,
+            ids: RequestIds::new(),
+            epoch: Instant::now(),
+            open: AtomicUsize::new(0),
+            refusing: AtomicUsize::new(0),
+            aborted: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            drain: Notify::new(),
+            all_closed: Notify::new(),
+        })
+    }
+
     fn accept<S, B>(
         self: &Arc<Self>,
         stream: TcpStream,
@@ -269,27 +316,40 @@ impl Server {
     {
         // Only this loop adds, so the count cannot pass the cap in between.
         if self.open.load(Ordering::Acquire) >= self.limits.max_connections {
-            self.refuse(stream);
+            self.metrics.refused_all.inc();
+            let problem = Problem::new(ErrorCode::Overloaded)
+                .detail("too many connections are open; nothing was done");
+            self.refuse(stream, problem);
             return;
         }
+        let client = ClientAddress::of_peer(peer, &self.limits.trusted_proxies);
+        let Some(one) = self.per_address.enter(client) else {
+            self.metrics.refused_address.inc();
+            if let Some(left_out) = self.refusals.pass(Instant::now()) {
+                tracing::warn!(
+                    client.address = %peer.ip(),
+                    log.left_out = left_out,
+                    "too many connections of one address; if it is a proxy, name it in server.trusted_proxies"
+                );
+            }
+            self.refuse(stream, Problem::new(ErrorCode::TooManyConnections));
+            return;
+        };
         self.open.fetch_add(1, Ordering::AcqRel);
         self.metrics.connections.inc();
-        let open = OpenConnection(Arc::clone(self));
+        let open = OpenConnection(Arc::clone(self), one);
         // Answers are written whole; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
         tokio::spawn(connection(stream, peer, service(peer), open));
     }
 
-    fn refuse(self: &Arc<Self>, mut stream: TcpStream) {
-        self.metrics.refused.inc();
+    fn refuse(self: &Arc<Self>, mut stream: TcpStream, problem: Problem) {
         if self.refusing.fetch_add(1, Ordering::Relaxed) >= REFUSALS_MAX {
             self.refusing.fetch_sub(1, Ordering::Relaxed);
             return;
         }
         let server = Arc::clone(self);
         tokio::spawn(async move {
-            let problem = Problem::new(ErrorCode::Overloaded)
-                .detail("too many connections are open; nothing was done");
             let answer = server.closing_response(&problem, "Retry-After: 1\r\n");
             let _ = tokio::time::timeout(REFUSAL_LINGER, async {
                 stream.write_all(&answer).await?;
@@ -311,7 +371,8 @@ impl Server {
         let body = problem.to_json(&id);
         let mut response = format!(
             "HTTP/1.1 {}\r\nContent-Type: {PROBLEM_JSON}\r\nContent-Length: {}\r\n\
-             X-Request-Id: {id}\r\nConnection: close\r\n{more_headers}\r\n",
+             X-Request-Id: {id}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+             Connection: close\r\n{more_headers}\r\n",
             problem.code().status(),
             body.len(),
         )
@@ -434,6 +495,8 @@ where
     });
     let io = Socket {
         inner: TokioIo::new(stream),
+        framing: Framing::default(),
+        flaw: None,
         activity: Arc::clone(&activity),
         server: Arc::clone(server),
         replacement: None,
@@ -547,9 +610,12 @@ fn poll_timer(timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
     timer.poll(cx)
 }
 
-/// A socket that notes what the connection is doing.
+/// A socket that notes what the connection is doing, and whether its requests are what they seem.
 struct Socket {
     inner: TokioIo<TcpStream>,
+    framing: Framing,
+    /// Why nothing more is read.
+    flaw: Option<Flaw>,
     activity: Arc<Activity>,
     server: Arc<Server>,
     /// A response of ours in place of one that hyper wrote itself, and how much of it is written.
@@ -572,22 +638,53 @@ impl Socket {
         }
     }
 
+    /// Reads as much as there is room for, without what is not to be trusted: hyper gets [`REFUSED`]
+    /// instead, and so refuses at the right place, after the answers to what came before.
+    fn poll_trusted(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.flaw.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        INCOMING.with_borrow_mut(|incoming| {
+            let room = buf.remaining().min(READ_MAX).saturating_sub(REFUSED.len()).max(1);
+            let mut incoming = ReadBuf::new(&mut incoming[..room]);
+            match Pin::new(&mut self.inner).poll_read(cx, incoming.unfilled()) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+            let bytes = incoming.filled();
+            match self.framing.look_at(bytes) {
+                Ok(()) => buf.put_slice(bytes),
+                Err((at, flaw)) => {
+                    buf.put_slice(&bytes[..at]);
+                    buf.put_slice(&REFUSED[..REFUSED.len().min(buf.remaining())]);
+                    self.flaw = Some(flaw);
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
     /// hyper answers heads that it cannot parse by itself, without a body. What is written although
-    /// no request reached the service is such an answer, and is replaced by a problem document.
-    fn is_hypers_own(&self) -> bool {
-        matches!(self.activity.phase(), IDLE | FIRST_BYTES | HEAD)
+    /// no request reached the service is such an answer, and is replaced by a problem document. So is
+    /// the answer to such a head behind requests that were served.
+    fn is_hypers_own(&self, head: &[u8]) -> bool {
+        match self.activity.phase() {
+            IDLE | FIRST_BYTES | HEAD => true,
+            ANSWERED => head.starts_with(b"HTTP/1.1 4") && memmem::find(head, NO_BODY).is_some(),
+            _ => false,
+        }
     }
 
     fn replacement_for(&self, head: &[u8]) -> Option<Vec<u8>> {
         let code = match head.strip_prefix(b"HTTP/1.1 ")?.get(..3)? {
             b"400" => {
-                return Some(
-                    self.server.closing_response(
-                        &Problem::new(ErrorCode::InvalidHeader)
-                            .detail("this is not an HTTP/1.1 request"),
-                        "",
-                    ),
-                );
+                let detail = self.flaw.map_or("this is not an HTTP/1.1 request", Flaw::detail);
+                let problem = Problem::new(ErrorCode::InvalidHeader).detail(detail);
+                return Some(self.server.closing_response(&problem, ""));
             }
             b"414" => ErrorCode::UriTooLong,
             b"431" => ErrorCode::HeadersTooLarge,
@@ -618,9 +715,9 @@ impl Read for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let result = self.poll_trusted(cx, &mut buf);
         let activity = &self.activity;
         match (activity.phase(), result.is_ready()) {
             (IDLE | ANSWERED, true) => activity.enter(FIRST_BYTES),
@@ -647,8 +744,9 @@ impl Write for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if self.replacement.is_none()
-            && self.is_hypers_own()
-            && let Some(bytes) = bufs.first().and_then(|head| self.replacement_for(head))
+            && let Some(head) = bufs.first()
+            && self.is_hypers_own(head)
+            && let Some(bytes) = self.replacement_for(head)
         {
             self.replacement = Some((bytes, 0));
         }
@@ -687,6 +785,76 @@ mod tests {
         assert_eq!(cap_connections(16_000, Some(1_024)), 768);
         assert_eq!(cap_connections(16_000, Some(100)), 50);
         assert_eq!(cap_connections(16_000, None), 16_000);
+    }
+
+    /// Answers everything with nothing.
+    #[derive(Clone)]
+    struct Empty;
+
+    impl Service<Request<Incoming>> for Empty {
+        type Response = Response<http_body_util::Empty<Bytes>>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+        fn call(&self, _: Request<Incoming>) -> Self::Future {
+            std::future::ready(Ok(Response::new(http_body_util::Empty::new())))
+        }
+    }
+
+    #[tokio::test]
+    async fn one_address_has_some_of_the_connections_and_leaves_the_others() {
+        let metrics = Metrics::new();
+        let limits = ListenerLimits {
+            max_connections: 6,
+            max_connections_per_address: 2,
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            ..ListenerLimits::default()
+        };
+        let server = Server::new(limits, http1::Builder::new(), ListenerMetrics::from(&metrics));
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        // A real connection that claims to come from somewhere else.
+        let connect = async |from: &str| {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            server.accept(stream, from.parse().unwrap(), &|_| Empty);
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).await.unwrap();
+            (client, String::from_utf8_lossy(&answer[9..]).into_owned())
+        };
+        let one = connect("192.0.2.1:1").await;
+        let two = connect("192.0.2.1:2").await;
+        assert_eq!((one.1.as_str(), two.1.as_str()), ("200", "200"));
+        let mut refused = connect("192.0.2.1:3").await;
+        assert_eq!(refused.1, "429");
+        refused.0.shutdown().await.unwrap();
+        let mut rest = String::new();
+        refused.0.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.contains("TOO_MANY_CONNECTIONS") && rest.contains("Retry-After: 1"), "{rest}");
+        assert_eq!(metrics.http_server_connections.get(), 2);
+        // Others have room; our own and our proxies as much as there is.
+        let others = ["192.0.2.2:1", "10.0.0.1:1", "10.0.0.1:2"];
+        let mut open = Vec::new();
+        for other in others {
+            open.push(connect(other).await);
+        }
+        open.push(connect("127.0.0.1:1").await);
+        assert!(open.iter().all(|(_, status)| status == "200"));
+        assert_eq!(connect("127.0.0.1:2").await.1, "503");
+        for limit in [Limit::All, Limit::Address] {
+            let refused = &metrics.http_server_connections_refused;
+            assert_eq!(refused.get_or_create(&LimitLabel { limit }).get(), 1);
+        }
+        // Who goes makes room.
+        drop((one, open));
+        let came = async {
+            while metrics.http_server_connections.get() > 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), came).await.unwrap();
+        assert_eq!(connect("192.0.2.1:4").await.1, "200");
     }
 
     #[test]

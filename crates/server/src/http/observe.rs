@@ -10,6 +10,7 @@
 //! What does not belong here: anything that needs the request's body, a token, or the store.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,20 +24,28 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::HeaderValue;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CACHE_CONTROL, CONNECTION, Entry, VARY, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::metrics::counter::Counter;
 use tower::{Layer, Service};
 
+use super::bodies::{Bodies, OnItsWay};
+use super::client::ClientAddress;
 use super::damper::Damper;
 use super::problem::{Cause, ErrorCode, Problem};
 use super::request_id::{RequestId, RequestIds, X_REQUEST_ID};
-use crate::config::ConcurrencyConfig;
+use crate::config::ServerConfig;
 use crate::endpoints::{Class, Route};
 use crate::metrics::{ClassLabel, HttpDurations, Metrics};
 
 /// Longest path and query that is served, in bytes. hyper would let through what fits its buffer.
 const URI_MAX: usize = 8 * 1024;
+
+/// What every answer has unless it says otherwise: it is for this client and for now.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// What an answer may depend on, beside the path.
+const WHO_ASKS: HeaderValue = HeaderValue::from_static("authorization, queue-token");
+const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// Whole seconds that a shed request is asked to wait.
 const SHED_RETRY_AFTER_SECONDS: u32 = 1;
@@ -52,6 +61,7 @@ pub struct Observer(Arc<Inner>);
 struct Inner {
     durations: HttpDurations,
     classes: [ClassLimit; Class::ALL.len()],
+    bodies: Arc<Bodies>,
     ids: RequestIds,
     /// Bounds how often the log is told why a 503 was answered.
     unavailable: Damper,
@@ -68,11 +78,13 @@ struct ClassLimit {
 
 impl Observer {
     /// An observer with the limits of a configuration.
-    pub fn new(limits: &ConcurrencyConfig, metrics: &Metrics) -> Self {
+    pub fn new(config: &ServerConfig, metrics: &Metrics) -> Self {
+        let limits = &config.concurrency;
         let classes = Class::ALL.map(|class| ClassLimit {
             in_progress: AtomicUsize::new(0),
             max: match class {
                 Class::Payment => limits.payment,
+                Class::Charge => limits.charge,
                 Class::Reservation => limits.reservation,
                 Class::Poll => limits.poll,
                 Class::Join => limits.join,
@@ -82,9 +94,13 @@ impl Observer {
             },
             shed: metrics.http_server_requests_shed.get_or_create(&ClassLabel { class }).clone(),
         });
-        let durations = metrics.http_server_request_duration.clone();
-        let unavailable = Damper::new(UNAVAILABLE_LOG_INTERVAL);
-        Self(Arc::new(Inner { durations, classes, ids: RequestIds::new(), unavailable }))
+        Self(Arc::new(Inner {
+            durations: metrics.http_server_request_duration.clone(),
+            classes,
+            bodies: Bodies::new(config, metrics),
+            ids: RequestIds::new(),
+            unavailable: Damper::new(UNAVAILABLE_LOG_INTERVAL),
+        }))
     }
 
     /// Wraps a handler: `get(observer.handler(Route::QueueStatus, queue_status))`.
@@ -135,12 +151,12 @@ impl Observer {
         let started = Instant::now();
         let id = self.0.ids.take_or_make(request.headers());
         let refused = self.0.enter(route.class(), &request);
-        let permit = Permit { observer: self.clone(), class: route.class() };
+        let permit = Permit { observer: self.clone(), class: route.class(), has_slot: true };
         let work = match refused {
             Some(problem) => Work::Refused(problem),
             None => Work::Running(call(request, started)),
         };
-        Observed { work, permit, route, id: Some(id), started }
+        Observed { work, permit: Some(permit), route, id: Some(id), started }
     }
 }
 
@@ -148,16 +164,23 @@ impl Inner {
     /// Counts a request in, and returns why it is refused, if it is. The caller counts it out in
     /// either case.
     fn enter<B>(&self, class: Class, request: &axum::http::Request<B>) -> Option<Problem> {
-        let limit = &self.classes[class.index()];
-        // Counted first and compared afterwards: two arrivals cannot both take the last place.
-        if limit.in_progress.fetch_add(1, Ordering::Relaxed) >= limit.max {
-            limit.shed.inc();
-            let overloaded = Problem::new(ErrorCode::Overloaded);
-            return Some(overloaded.retry_after(SHED_RETRY_AFTER_SECONDS));
+        if let Err(overloaded) = self.take_slot(class) {
+            return Some(overloaded);
         }
         let uri = request.uri().path_and_query();
         uri.is_some_and(|uri| uri.as_str().len() > URI_MAX)
             .then(|| Problem::new(ErrorCode::UriTooLong))
+    }
+
+    /// Counts one more of a class, in either case.
+    fn take_slot(&self, class: Class) -> Result<(), Problem> {
+        let limit = &self.classes[class.index()];
+        // Counted first and compared afterwards: two arrivals cannot both take the last place.
+        if limit.in_progress.fetch_add(1, Ordering::Relaxed) >= limit.max {
+            limit.shed.inc();
+            return Err(Problem::new(ErrorCode::Overloaded).retry_after(SHED_RETRY_AFTER_SECONDS));
+        }
+        Ok(())
     }
 
     fn leave(&self, class: Class) {
@@ -179,6 +202,14 @@ impl Inner {
             self.log(route, status, &id, took, cause);
             response.headers_mut().insert(X_REQUEST_ID, id.header_value());
         }
+        let headers = response.headers_mut();
+        headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+        if let Entry::Vacant(caching) = headers.entry(CACHE_CONTROL) {
+            caching.insert(NO_STORE);
+            if route.class() != Class::Ops {
+                headers.insert(VARY, WHO_ASKS);
+            }
+        }
         // Their bodies may not have been read; hyper would read them to their end to keep the
         // connection.
         if matches!(status, 408 | 413) {
@@ -186,6 +217,7 @@ impl Inner {
         }
         response
     }
+
     /// Writes a request down, once.
     fn log(&self, route: Route, status: u16, id: &RequestId, took: Duration, cause: Option<Cause>) {
         /// All of them have these fields.
@@ -224,11 +256,58 @@ impl Inner {
 struct Permit {
     observer: Observer,
     class: Class,
+    has_slot: bool,
+}
+
+impl Permit {
+    fn give_back(&mut self) {
+        if std::mem::take(&mut self.has_slot) {
+            self.observer.0.leave(self.class);
+        }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.observer.0.leave(self.class);
+        self.give_back();
+    }
+}
+
+thread_local! {
+    /// The permit of the request whose future is being polled, kept as [`RequestId::current`] is.
+    static CURRENT: RefCell<Option<Permit>> = const { RefCell::new(None) };
+}
+
+/// A request that waits for its body, and holds no slot of its class meanwhile.
+#[derive(Debug)]
+pub(super) struct AwaitsBody {
+    place: Option<OnItsWay>,
+}
+
+impl AwaitsBody {
+    /// Lets the request whose future is being polled wait for its body: it gives back its slot.
+    ///
+    /// # Errors
+    /// Where too many bodies are on their way.
+    pub(super) fn begin(client: ClientAddress) -> Result<Self, Problem> {
+        CURRENT.with_borrow_mut(|permit| {
+            let Some(permit) = permit else { return Ok(Self { place: None }) };
+            let place = permit.observer.0.bodies.enter(client)?;
+            permit.give_back();
+            Ok(Self { place: Some(place) })
+        })
+    }
+
+    /// The body is here: the request takes a slot again.
+    ///
+    /// # Errors
+    /// 503 where the class is full.
+    pub(super) fn end(self) -> Result<(), Problem> {
+        CURRENT.with_borrow_mut(|permit| {
+            let (Some(permit), Some(_)) = (permit, self.place) else { return Ok(()) };
+            permit.has_slot = true;
+            permit.observer.0.take_slot(permit.class)
+        })
     }
 }
 
@@ -242,9 +321,9 @@ enum Work<F> {
 #[derive(Debug)]
 pub struct Observed<F> {
     work: Work<F>,
-    permit: Permit,
+    /// Present except while it is current, which is while the inner future is polled; so is the id.
+    permit: Option<Permit>,
     route: Route,
-    /// Present except while it is current, which is while the inner future is polled.
     id: Option<RequestId>,
     started: Instant,
 }
@@ -307,12 +386,14 @@ where
         let this = self.get_mut();
         // Put back below; a panic is caught in between, so no other request can see this one's id.
         let outer = RequestId::replace_current(this.id.take());
+        let outer_permit = CURRENT.replace(this.permit.take());
         let polled = catch_unwind(AssertUnwindSafe(|| match &mut this.work {
             Work::Running(future) => Pin::new(future).poll(cx).map(Finished::into_inner),
             Work::Refused(problem) => {
                 Poll::Ready(F::Output::refused(problem.clone().into_response()))
             }
         }));
+        this.permit = CURRENT.replace(outer_permit);
         let response = match polled {
             Ok(Poll::Pending) => {
                 this.id = RequestId::replace_current(outer);
@@ -322,8 +403,12 @@ where
             Err(panic) => F::Output::refused(panicked(&*panic)),
         };
         let id = RequestId::replace_current(outer);
-        let observer = &this.permit.observer.0;
-        Poll::Ready(Finished::from_inner(observer.finish(response, this.route, id, this.started)))
+        let response = match &this.permit {
+            Some(permit) => permit.observer.0.finish(response, this.route, id, this.started),
+            // Whatever was polled gives back what it was given.
+            None => response,
+        };
+        Poll::Ready(Finished::from_inner(response))
     }
 }
 
@@ -507,8 +592,10 @@ mod tests {
 
     fn app() -> (Router, Observer, Metrics) {
         let metrics = Metrics::new();
-        let limits = ConcurrencyConfig { poll: 1, ..ConcurrencyConfig::default() };
-        let observer = Observer::new(&limits, &metrics);
+        let mut config = ServerConfig { bodies_max: 2, ..ServerConfig::default() };
+        config.concurrency.poll = 1;
+        config.concurrency.payment = 1;
+        let observer = Observer::new(&config, &metrics);
         let router = Router::new()
             .route("/ok", get(observer.handler(Route::ConcertList, async || "ok")))
             .route(
@@ -550,6 +637,13 @@ mod tests {
                 )),
             )
             .route(
+                "/pay",
+                post(observer.handler(
+                    Route::PaymentCreate,
+                    async |ApiJson(value): ApiJson<serde_json::Value>| value.to_string(),
+                )),
+            )
+            .route(
                 "/a/{a}/b/{b}",
                 get(observer
                     .handler(Route::SeatList, async |PathIds((a, b)): Pair| format!("{a},{b}"))),
@@ -567,7 +661,11 @@ mod tests {
     }
 
     async fn send(router: &Router, request: Request) -> (Response<()>, String) {
-        let response = router.clone().oneshot(request).await.unwrap();
+        send_to(router.clone(), request).await
+    }
+
+    async fn send_to(router: Router, request: Request) -> (Response<()>, String) {
+        let response = router.oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         (Response::from_parts(parts, ()), String::from_utf8(bytes.to_vec()).unwrap())
@@ -713,6 +811,88 @@ mod tests {
         ) -> Poll<Option<Result<hyper::body::Frame<Self::Data>, Infallible>>> {
             Poll::Pending
         }
+    }
+
+    /// What is sent as the test goes on.
+    struct Later(tokio::sync::mpsc::Receiver<&'static [u8]>);
+
+    impl hyper::body::Body for Later {
+        type Data = axum::body::Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<hyper::body::Frame<Self::Data>, Infallible>>> {
+            let frame = |bytes| Ok(hyper::body::Frame::data(Self::Data::from_static(bytes)));
+            self.0.poll_recv(cx).map(|sent| sent.map(frame))
+        }
+    }
+
+    fn to_pay(body: Body) -> Request {
+        let request = Request::builder().method("POST").uri("/pay");
+        request.header("content-type", "application/json").body(body).unwrap()
+    }
+
+    fn to_pay_later() -> (tokio::sync::mpsc::Sender<&'static [u8]>, Request) {
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        (sender, to_pay(Body::new(Later(receiver))))
+    }
+
+    /// Waits until so many bodies are on their way.
+    async fn on_the_way(metrics: &Metrics, count: i64) {
+        let waiting = async {
+            while metrics.http_server_bodies.get() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_body_holds_no_slot_and_takes_one_when_it_is_here() {
+        let (router, observer, metrics) = app();
+        let begin = |request| tokio::spawn(send_to(router.clone(), request));
+        let (one, paying_one) = to_pay_later();
+        let (two, paying_two) = to_pay_later();
+        let running = [begin(paying_one), begin(paying_two)];
+        on_the_way(&metrics, 2).await;
+        assert_eq!(observer.in_progress(Class::Payment), 0);
+        // The only slot is free for whoever comes with a body.
+        assert_eq!(send(&router, to_pay(Body::from("{}"))).await.0.status(), 200);
+        // A third has no place to wait in.
+        let (response, body) = send(&router, to_pay_later().1).await;
+        assert_eq!((response.status().as_u16(), code(&body).as_str()), (503, "OVERLOADED"));
+        assert_eq!(response.headers()["connection"], "close");
+        // A part of a body is none.
+        one.send(b"{\"n\":").await.unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(observer.in_progress(Class::Payment), 0);
+        one.send(b"1}").await.unwrap();
+        drop(one);
+        // The second hangs up.
+        running[1].abort();
+        drop(two);
+        let [first, second] = running;
+        assert_eq!(first.await.unwrap().1, r#"{"n":1}"#);
+        assert!(second.await.unwrap_err().is_cancelled());
+        assert_eq!(metrics.http_server_bodies.get(), 0);
+        assert_eq!(observer.in_progress(Class::Payment), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_comes_to_a_full_class_is_shed() {
+        let (router, observer, metrics) = app();
+        let (sender, paying) = to_pay_later();
+        let running = tokio::spawn(send_to(router.clone(), paying));
+        on_the_way(&metrics, 1).await;
+        observer.0.take_slot(Class::Payment).unwrap();
+        sender.send(b"{}").await.unwrap();
+        drop(sender);
+        let (response, body) = running.await.unwrap();
+        assert_eq!((response.status().as_u16(), code(&body).as_str()), (503, "OVERLOADED"));
+        assert_eq!(observer.in_progress(Class::Payment), 1);
+        observer.0.leave(Class::Payment);
     }
 
     #[tokio::test]

@@ -70,9 +70,10 @@ impl Modify for Security {
 }
 
 /// How every endpoint may refuse: before its handler is asked, for want of room, or at fault.
-const ANY_ENDPOINT: [ErrorCode; 5] = [
+const ANY_ENDPOINT: [ErrorCode; 6] = [
     ErrorCode::InvalidHeader,
     ErrorCode::UriTooLong,
+    ErrorCode::TooManyConnections,
     ErrorCode::HeadersTooLarge,
     ErrorCode::Internal,
     ErrorCode::Overloaded,
@@ -90,7 +91,7 @@ struct Endpoint {
 
 /// The body of an answer, with what headers come along.
 struct Body {
-    media_type: &'static str,
+    media_types: Vec<&'static str>,
     schema: RefOr<Schema>,
     schemas: Vec<(String, RefOr<Schema>)>,
     headers: Vec<(&'static str, &'static str)>,
@@ -103,16 +104,24 @@ fn json<T: ToSchema>() -> Body {
     let mut schemas = vec![(T::name().into_owned(), T::schema())];
     T::schemas(&mut schemas);
     let schema = Ref::from_schema_name(T::name()).into();
-    Body { media_type: "application/json", schema, schemas, headers: Vec::new(), or_csv: false }
+    let media_types = vec!["application/json"];
+    Body { media_types, schema, schemas, headers: Vec::new(), or_csv: false }
 }
 
 /// A text of some type.
 fn text(media_type: &'static str) -> Body {
     let schema = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).into();
-    Body { media_type, schema, schemas: Vec::new(), headers: Vec::new(), or_csv: false }
+    let media_types = vec![media_type];
+    Body { media_types, schema, schemas: Vec::new(), headers: Vec::new(), or_csv: false }
 }
 
 impl Body {
+    /// Another type that the same may have.
+    fn or(mut self, media_type: &'static str) -> Self {
+        self.media_types.push(media_type);
+        self
+    }
+
     fn header(mut self, name: &'static str, description: &'static str) -> Self {
         self.headers.push((name, description));
         self
@@ -214,7 +223,10 @@ impl Endpoint {
             let mut response = ResponseBuilder::new().description(meaning);
             if let Some(body) = body {
                 schemas.extend(body.schemas);
-                response = response.content(body.media_type, Content::new(Some(body.schema)));
+                for media_type in body.media_types {
+                    response =
+                        response.content(media_type, Content::new(Some(body.schema.clone())));
+                }
                 if body.or_csv {
                     let table = ObjectBuilder::new().schema_type(Type::String);
                     response = response.content("text/csv", Content::new(Some(table)));

@@ -2,20 +2,24 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use std::convert::Infallible;
+
+use axum::extract::{FromRequestParts, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderValue, VARY};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use boxoffice_backends::store::Store;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::describe::{Described, Description};
 use super::problem::errors_markdown;
 use super::queue::{QueueState, state_of};
 use super::reply::json;
 use super::state::HttpState;
 use crate::app::AppState;
-use crate::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, RedisCallLabel};
+use crate::metrics::{Exposition, RedisCallLabel};
 use prometheus_client::metrics::counter::Counter;
 
 /// How the service is.
@@ -109,7 +113,47 @@ pub(super) async fn ready(State(app): State<AppState>) -> Response {
     json(code, &Health { status, dependencies })
 }
 
-pub(super) async fn metrics(State(HttpState { app, web }): State<HttpState>) -> Response {
+/// How whoever scrapes wants to read it.
+pub(super) struct Asked(Exposition);
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(exposition(&parts.headers)))
+    }
+}
+
+/// `Accept` is not among the headers that a description lists.
+impl Described for Asked {
+    fn describe(_: &mut Description) {}
+}
+
+/// OpenMetrics where it is asked for by name, and not less than plain text.
+fn exposition(headers: &HeaderMap) -> Exposition {
+    let weight = |name: &str| {
+        let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let ranges = values.flat_map(|value| value.split(','));
+        let weights = ranges.filter_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            parts.next().filter(|found| found.eq_ignore_ascii_case(name))?;
+            let weight = parts.find_map(|part| part.strip_prefix("q="));
+            weight.map_or(Some(1.0), |weight| weight.parse::<f64>().ok())
+        });
+        weights.fold(0.0, f64::max)
+    };
+    let open_metrics = weight("application/openmetrics-text");
+    if open_metrics > 0.0 && open_metrics >= weight("text/plain") {
+        Exposition::OpenMetrics
+    } else {
+        Exposition::Text
+    }
+}
+
+pub(super) async fn metrics(
+    State(HttpState { app, web }): State<HttpState>,
+    Asked(exposition): Asked,
+) -> Response {
     let now = app.clock.now();
     let level = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let m = &app.metrics;
@@ -156,14 +200,44 @@ pub(super) async fn metrics(State(HttpState { app, web }): State<HttpState>) -> 
         m.redis_pooled.set(level(redis.pooled.load(Ordering::Relaxed)));
     }
     if let Some(check) = app.store.clock_check() {
-        m.database_clock_ahead_ms.set(check.ahead_ms().unwrap_or(0));
+        m.database_clock_ahead.set(check.ahead_ms().unwrap_or(0) as f64 / 1_000.0);
     }
     m.store_up.set(app.store.stats().fault().is_none().into());
     m.store_pending_commands.set(level(app.store.stats().pending.load(Ordering::Relaxed)));
     m.seat_list_builds.inner().store(web.seat_lists.builds(), Ordering::Relaxed);
-    ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], m.render()).into_response()
+    let headers = [(CONTENT_TYPE, exposition.content_type()), (VARY, "accept")];
+    (headers, m.render(exposition)).into_response()
 }
 
 pub(super) async fn errors() -> Response {
     ([(CONTENT_TYPE, "text/markdown; charset=utf-8")], errors_markdown()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_metrics_is_for_those_who_ask_for_it() {
+        for (accept, expected) in [
+            ("", Exposition::Text),
+            ("*/*", Exposition::Text),
+            ("text/plain", Exposition::Text),
+            ("text/plain;version=0.0.4;q=0.5, */*;q=0.1", Exposition::Text),
+            ("application/openmetrics-text", Exposition::OpenMetrics),
+            ("application/openmetrics-text;q=0", Exposition::Text),
+            ("application/openmetrics-text;q=0.2,text/plain;q=0.9", Exposition::Text),
+            ("application/json", Exposition::Text),
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.6,application/openmetrics-text;\
+                 version=0.0.1;q=0.5,text/plain;version=1.0.0;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                Exposition::OpenMetrics,
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(exposition(&headers), expected, "{accept}");
+        }
+        assert_eq!(exposition(&HeaderMap::new()), Exposition::Text);
+    }
 }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::fmt::{Display, Write};
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -205,6 +205,12 @@ error_codes! {
     InvalidSetting "INVALID_SETTING" UNPROCESSABLE_ENTITY "Invalid setting"
         "A value given to the admin API is out of range or contradicts another."
         "Correct the value that the detail names.";
+    TooManySlowBodies "TOO_MANY_SLOW_BODIES" TOO_MANY_REQUESTS "Too many slow bodies"
+        "Too many request bodies of this client address are on their way at once; nothing was done."
+        "Send the body together with its head, and wait as long as Retry-After says.";
+    TooManyConnections "TOO_MANY_CONNECTIONS" TOO_MANY_REQUESTS "Too many connections"
+        "Too many connections of this client address are open; nothing was done."
+        "Send several requests over one connection, close those that are not needed, and wait as long as Retry-After says.";
     RateLimited "RATE_LIMITED" TOO_MANY_REQUESTS "Too many requests"
         "This client address sends faster than allowed."
         "Wait as long as Retry-After says.";
@@ -247,6 +253,7 @@ pub struct Problem {
     code: ErrorCode,
     detail: Option<Cow<'static, str>>,
     retry_after_seconds: Option<u32>,
+    closes: bool,
     cause: Option<Cause>,
 }
 
@@ -271,7 +278,7 @@ struct Document<'a> {
 impl Problem {
     /// A problem whose detail is the code's meaning.
     pub fn new(code: ErrorCode) -> Self {
-        Self { code, detail: None, retry_after_seconds: None, cause: None }
+        Self { code, detail: None, retry_after_seconds: None, closes: false, cause: None }
     }
 
     /// A 500 with its cause.
@@ -301,6 +308,13 @@ impl Problem {
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// Ends the connection with the answer, where what the client still sends is of no use.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.closes = true;
         self
     }
 
@@ -346,6 +360,9 @@ impl IntoResponse for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(cause);

@@ -1,7 +1,6 @@
 //! The waiting queue: join, status, leave, and the public document.
 
 use std::fmt::Display;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,11 +22,11 @@ use utoipa::ToSchema;
 
 use super::auth::Presented;
 use super::client::ClientAddress;
-use super::extract::{ApiJson, BodyLimits, PathQueue, WireId};
+use super::extract::{ApiJson, PathQueue, WireId};
 use super::problem::{ErrorCode, Problem};
 use super::rate_limit::ClientRateLimit;
 use super::reply::{PlainObject, fault, field, json, json_bytes};
-use super::state::HttpState;
+use super::state::{HttpState, Web};
 use crate::app::{App, AppState};
 use crate::tickets::Signed;
 
@@ -206,10 +205,10 @@ fn pace(number: u64, settings: &QueueSettings, now: Timestamp, jitter: u64) -> (
 
 pub(super) async fn join(
     State(HttpState { app, web }): State<HttpState>,
-    ClientAddress(client): ClientAddress,
+    client: ClientAddress,
     ApiJson(request): ApiJson<JoinRequest>,
 ) -> Result<Response, Problem> {
-    let rate = web.join_rate.as_deref();
+    let rate = web.join_rate.as_ref();
     join_at(&app, rate, Instant::now(), client, request).await.map(|joined| joined.map(Body::new))
 }
 
@@ -218,7 +217,7 @@ async fn join_at(
     app: &App,
     rate: Option<&ClientRateLimit>,
     begun: Instant,
-    client: IpAddr,
+    client: ClientAddress,
     request: JoinRequest,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     if app.is_draining() {
@@ -263,15 +262,14 @@ async fn join_at(
 /// See [`join`]; for requests that have not been through the router.
 pub(super) async fn join_from(
     app: AppState,
-    rate: Option<Arc<ClientRateLimit>>,
-    limits: BodyLimits,
+    web: Arc<Web>,
     begun: Instant,
-    ClientAddress(client): ClientAddress,
+    client: ClientAddress,
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let (parts, body) = request.into_parts();
-    let ApiJson(request) = ApiJson::read(&parts.headers, body, limits).await?;
-    join_at(&app, rate.as_deref(), begun, client, request).await
+    let ApiJson(request) = ApiJson::read(&parts.headers, body, web.body, client).await?;
+    join_at(&app, web.join_rate.as_ref(), begun, client, request).await
 }
 
 pub(super) async fn status(presented: Presented) -> Response {

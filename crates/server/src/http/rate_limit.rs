@@ -1,9 +1,9 @@
-//! An optional limit per client address, for joins.
+//! A limit per client address, for joins.
 //!
 //! What does not belong here: deciding what the client's address is (see `client`), and limits that
 //! protect the service as a whole; those are the classes.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
+use super::client::ClientAddress;
 use super::problem::{ErrorCode, Problem};
 use crate::config::JoinRateConfig;
 
@@ -42,15 +43,16 @@ impl ClientRateLimit {
         })
     }
 
-    /// Takes one from the address's bucket.
+    /// Takes one from the client's bucket. Who is no stranger has none, and passes.
     ///
     /// # Errors
     /// 429 with `Retry-After` in whole seconds, at least one, where the bucket is empty.
-    pub fn check(&self, address: IpAddr) -> Result<(), Problem> {
+    pub(super) fn check(&self, client: ClientAddress) -> Result<(), Problem> {
+        let Some(client) = client.stranger() else { return Ok(()) };
         if self.checks.fetch_add(1, Ordering::Relaxed) % CHECKS_PER_SWEEP == CHECKS_PER_SWEEP - 1 {
             self.forget_quiet();
         }
-        self.buckets.check_key(&client(address)).map_err(|denied| {
+        self.buckets.check_key(&client).map_err(|denied| {
             let wait = denied.wait_time_from(self.clock.now());
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             Problem::new(ErrorCode::RateLimited)
@@ -75,17 +77,6 @@ impl ClientRateLimit {
     }
 }
 
-/// What counts as one client: an IPv4 address, or an IPv6 /64, of which one customer has a whole.
-fn client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,31 +85,45 @@ mod tests {
         ClientRateLimit::new(&JoinRateConfig { per_second, burst }).unwrap()
     }
 
+    fn check(limit: &ClientRateLimit, peer: &str) -> Result<(), Problem> {
+        limit.check(ClientAddress::of_peer(peer.parse().unwrap(), &[]))
+    }
+
     #[test]
     fn zero_is_off() {
-        assert!(ClientRateLimit::new(&JoinRateConfig::default()).is_none());
+        let config = JoinRateConfig { per_second: 0.0, ..JoinRateConfig::default() };
+        assert!(ClientRateLimit::new(&config).is_none());
     }
 
     #[test]
     fn the_burst_passes_and_the_next_is_told_when() {
         let limit = limit(0.1, 3);
-        let address: IpAddr = "192.0.2.1".parse().unwrap();
         for _ in 0..3 {
-            limit.check(address).unwrap();
+            check(&limit, "192.0.2.1:1").unwrap();
         }
-        let problem = limit.check(address).unwrap_err();
+        let problem = check(&limit, "192.0.2.1:1").unwrap_err();
         assert_eq!(problem, Problem::new(ErrorCode::RateLimited).retry_after(10));
-        limit.check("192.0.2.2".parse().unwrap()).unwrap();
+        check(&limit, "192.0.2.2:1").unwrap();
     }
 
     #[test]
-    fn ipv6_clients_are_networks_and_mapped_addresses_are_ipv4() {
+    fn a_network_of_ipv6_is_one_client_and_this_machine_is_none() {
         let limit = limit(0.001, 1);
-        limit.check("2001:db8:1:2::1".parse().unwrap()).unwrap();
-        assert!(limit.check("2001:db8:1:2:ffff::9".parse().unwrap()).is_err());
-        limit.check("2001:db8:1:3::1".parse().unwrap()).unwrap();
-        limit.check("192.0.2.1".parse().unwrap()).unwrap();
-        assert!(limit.check("::ffff:192.0.2.1".parse().unwrap()).is_err());
+        check(&limit, "[2001:db8:1:2::1]:1").unwrap();
+        assert!(check(&limit, "[2001:db8:1:2:ffff::9]:1").is_err());
+        check(&limit, "[2001:db8:1:3::1]:1").unwrap();
+        for _ in 0..10 {
+            check(&limit, "127.0.0.1:1").unwrap();
+            check(&limit, "[::1]:1").unwrap();
+        }
+    }
+
+    /// What the documentation of the default says of it.
+    #[test]
+    fn by_default_a_shared_address_gets_in_and_does_not_fill_the_line() {
+        let limit = ClientRateLimit::new(&JoinRateConfig::default()).unwrap();
+        let joined = (0..2_000).filter(|_| check(&limit, "192.0.2.1:1").is_ok()).count();
+        assert!((500..600).contains(&joined), "{joined}");
     }
 
     #[test]
@@ -126,7 +131,7 @@ mod tests {
         // A bucket of one that refills in a microsecond is full again at once.
         let limit = limit(1_000_000.0, 1);
         for n in 0..=255 {
-            let _ = limit.check(IpAddr::from([192, 0, 2, n]));
+            let _ = check(&limit, &format!("192.0.2.{n}:1"));
         }
         std::thread::sleep(Duration::from_millis(5));
         limit.forget_quiet();

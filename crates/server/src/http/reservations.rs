@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::{Presented, ended};
+use super::client::ClientAddress;
 use super::extract::{ApiJson, BodyLimits, IdempotencyKey, MaybeIdempotencyKey, PathIds, WireId};
 use super::idempotency;
 use super::problem::{ErrorCode, Problem};
@@ -158,6 +159,7 @@ pub(super) async fn create_from(
     app: AppState,
     limits: BodyLimits,
     ids: PathIds<(ConcertId, SessionId)>,
+    client: ClientAddress,
     request: hyper::Request<Incoming>,
 ) -> Response {
     let (parts, body) = request.into_parts();
@@ -165,7 +167,7 @@ pub(super) async fn create_from(
     let read = async {
         let presented = Presented::from_headers(&parts.headers, &app)?;
         let key = IdempotencyKey::from_headers(&parts.headers)?;
-        let body = ApiJson::read(&parts.headers, body, limits).await?;
+        let body = ApiJson::read(&parts.headers, body, limits, client).await?;
         create(State(app), presented, ids, MaybeIdempotencyKey(key), body).await
     };
     read.await.into_response()

@@ -1,6 +1,8 @@
 //! The router: every endpoint of the list at its place, and what answers where there is none.
 
 use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_FRAME_OPTIONS};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
@@ -47,6 +49,20 @@ pub(super) fn router(state: HttpState, observer: &Observer) -> Router {
         .method_not_allowed_fallback(observer.handler(Route::MethodNotAllowed, method_not_allowed))
 }
 
-async fn swagger_answer(response: Response) -> Response {
-    if response.status().is_client_error() { not_found().await.into_response() } else { response }
+/// What the pages of Swagger UI may do: show what comes from here, and ask here. It styles elements by
+/// itself, and has its icons in its style sheet.
+const PAGES: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+
+async fn swagger_answer(mut response: Response) -> Response {
+    if response.status().is_client_error() {
+        return not_found().await.into_response();
+    }
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, PAGES);
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use ipnet::IpNet;
 
+use super::cors::Cors;
 use super::extract::BodyLimits;
 use super::rate_limit::ClientRateLimit;
 use super::seat_list::SeatLists;
@@ -27,8 +28,10 @@ pub struct HttpState {
 pub(super) struct Web {
     /// The limits of bodies.
     pub body: BodyLimits,
+    /// The pages that may read answers, where there are any.
+    pub cors: Option<Cors>,
     /// The limit of joins for each client, where there is one.
-    pub join_rate: Option<Arc<ClientRateLimit>>,
+    pub join_rate: Option<ClientRateLimit>,
     /// Proxies whose word is taken for where a request comes from.
     pub trusted_proxies: Vec<IpNet>,
     /// Seat lists as they were rendered last.
@@ -48,7 +51,8 @@ impl HttpState {
         let body = BodyLimits { max_bytes: server.max_body_bytes, timeout: server.body_timeout() };
         let web = Web {
             body,
-            join_rate: ClientRateLimit::new(&server.join_rate).map(Arc::new),
+            cors: Cors::new(&server.cors_origins),
+            join_rate: ClientRateLimit::new(&server.join_rate),
             trusted_proxies,
             seat_lists: SeatLists::default(),
         };

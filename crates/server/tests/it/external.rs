@@ -4,6 +4,7 @@
 mod broker;
 mod faults;
 mod kafka;
+mod metrics;
 mod mysql;
 mod redis;
 #[path = "../../../backends/tests/it/external/servers.rs"]

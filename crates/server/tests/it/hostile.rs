@@ -137,7 +137,7 @@ const NUMBERS: [&str; 28] = [
     "01",
 ];
 
-const TEXTS: [&str; 24] = [
+const TEXTS: [&str; 29] = [
     "",
     " ",
     "0",
@@ -162,6 +162,11 @@ const TEXTS: [&str; 24] = [
     "eyJhbGciOiJub25lIn0.e30.",
     "2026-01-01T00:00:00Z",
     "9999-99-99T99:99:99+99:99",
+    "9999-12-31T23:59:59.999Z",
+    "9999-12-31T23:59:59-23:59",
+    "+020000-01-01T00:00:00Z",
+    "-009999-01-02T01:59:59Z",
+    "0000-01-01T00:00:00Z",
 ];
 
 const SEGMENTS: [&str; 30] = [
@@ -508,7 +513,7 @@ impl Target {
             .into_bytes()
         };
         let with = |more: &str, body: &[u8]| [&post(more), body].concat();
-        match dice.below(30) {
+        match dice.below(36) {
             0 => dice.bytes(400),
             1 => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
             2 => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
@@ -545,6 +550,19 @@ impl Target {
                 for _ in 0..dice.below(6) {
                     bytes.extend_from_slice(&self.framed(dice).1.to_bytes());
                 }
+                bytes
+            }
+            29 => b"GET /api/v1/concerts HTTP/1.1\r\n\r\n".to_vec(),
+            30 => with("Host: y\r\nContent-Length: 13\r\n", json),
+            31 => with("Content-Length: 13\n", json),
+            32 => with("Transfer-Encoding: chunked\r\n", b"d\n{\"userId\": 1}\r\n0\r\n\r\n"),
+            33 => {
+                with("Transfer-Encoding: chunked\r\n", b"d\r\n{\"userId\": 1}\r\n0\r\nX: y\n\r\n")
+            }
+            34 => {
+                // Line ends that are none, anywhere.
+                let mut bytes = good;
+                bytes.retain(|byte| *byte != b'\r' || !dice.once_in(4));
                 bytes
             }
             28 => {
@@ -840,6 +858,12 @@ async fn tokens(service: &TestService, hall: &OnSale) -> Vec<(i64, String)> {
     tokens.push((12, leaving));
     let ask = json!({"count": 1, "format": "short", "activated": true, "guessable": true, "activeSeconds": 1});
     client.send(post("/admin/v1/tokens").admin().json(ask)).await.ok(201);
+    // Before anybody spends it.
+    common::until("the token to run out", async || {
+        let place = client.send(status("short")).await.ok(200);
+        (place["status"] == "EXPIRED").then_some(())
+    })
+    .await;
     tokens.push((1, "short".to_owned()));
     tokens.push((14, service.token_in("rope", 14).await));
     tokens

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use axum::extract::{ConnectInfo, FromRef, State};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use boxoffice::config::ConcurrencyConfig;
+use boxoffice::config::ServerConfig;
 use boxoffice::endpoints::Route;
 use boxoffice::http::extract::{ApiJson, BodyLimits};
 use boxoffice::http::listener::{self, ListenerLimits};
 use boxoffice::http::observe::{Observer, not_found};
-use boxoffice::metrics::Metrics;
+use boxoffice::metrics::{Limit, LimitLabel, Metrics};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -51,6 +51,8 @@ struct Running {
 fn limits() -> ListenerLimits {
     ListenerLimits {
         max_connections: 100,
+        max_connections_per_address: 100,
+        trusted_proxies: Vec::new(),
         header_timeout: Duration::from_millis(300),
         idle_timeout: Duration::from_millis(900),
         write_timeout: Duration::from_millis(300),
@@ -61,7 +63,7 @@ fn limits() -> ListenerLimits {
 
 fn start(limits: ListenerLimits) -> Running {
     let metrics = Arc::new(Metrics::new());
-    let observer = Observer::new(&ConcurrencyConfig::default(), &metrics);
+    let observer = Observer::new(&ServerConfig::default(), &metrics);
     let app = App { arrived: Arc::new(Notify::new()), go: Arc::new(Notify::new()) };
     let router =
         Router::new()
@@ -261,7 +263,8 @@ async fn one_connection_too_many_is_answered_503() {
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(body["code"], "OVERLOADED");
-    assert_eq!(server.metrics.http_server_connections_refused.get(), 1);
+    let refused = &server.metrics.http_server_connections_refused;
+    assert_eq!(refused.get_or_create(&LimitLabel { limit: Limit::All }).get(), 1);
 
     // One closes, and there is room again.
     held.pop();
@@ -366,5 +369,108 @@ async fn heads_that_hyper_refuses_are_answered_as_problems() {
         assert!(head.contains("X-Request-Id: "), "{answer}");
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(body["code"], code);
+    }
+}
+
+#[tokio::test]
+async fn requests_that_can_be_read_in_two_ways_are_refused() {
+    let server = start(limits());
+    let post = |lines: &str, body: &str| {
+        format!(
+            "POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{lines}\r\n{body}"
+        )
+    };
+    for (name, request) in [
+        ("no host", "GET /ok HTTP/1.1\r\n\r\n".to_owned()),
+        ("no host, absolute form", "GET http://x/ok HTTP/1.1\r\n\r\n".into()),
+        ("two hosts", "GET /ok HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n".into()),
+        ("two different hosts", "GET /ok HTTP/1.1\r\nHost: x\r\nX: y\r\nhost: y\r\n\r\n".into()),
+        ("bare LF after the request line", "GET /ok HTTP/1.1\nHost: x\r\n\r\n".into()),
+        ("bare LF after a header", "GET /ok HTTP/1.1\r\nHost: x\nX: y\r\n\r\n".into()),
+        ("bare LF at the end of the head", "GET /ok HTTP/1.1\r\nHost: x\r\n\n".into()),
+        ("bare LFs only", "GET /ok HTTP/1.1\nHost: x\n\n".into()),
+        ("another coding", post("Transfer-Encoding: gzip\r\n", "")),
+        (
+            "another coding before chunked",
+            post("Transfer-Encoding: gzip, chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"),
+        ),
+        ("identity", post("Transfer-Encoding: identity\r\nContent-Length: 2\r\n", "{}")),
+        (
+            "chunked twice",
+            post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+        ),
+        (
+            "chunked and a length",
+            post("Transfer-Encoding: chunked\r\nContent-Length: 2\r\n", "2\r\n{}\r\n0\r\n\r\n"),
+        ),
+        (
+            "a length and chunked",
+            post("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"),
+        ),
+        ("a folded header", post("Transfer-Encoding:\r\n chunked\r\n", "2\r\n{}\r\n0\r\n\r\n")),
+        (
+            "a space before the colon",
+            post("Transfer-Encoding : chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"),
+        ),
+        ("the same length twice", post("Content-Length: 2\r\nContent-Length: 2\r\n", "{}")),
+        ("a length with a sign", post("Content-Length: +2\r\n", "{}")),
+    ] {
+        // In one piece, byte by byte, and behind a request that is fine.
+        for (way, before, piece) in
+            [("whole", "", 4_096), ("bytes", "", 1), ("second", "GET", 4_096)]
+        {
+            let what = format!("{name}, {way}");
+            let mut stream = server.connect().await;
+            stream.set_nodelay(true).unwrap();
+            let before = if before.is_empty() { &[] } else { GET_OK };
+            let bytes = [before, request.as_bytes()].concat();
+            for piece in bytes.chunks(piece) {
+                // It may be refused, and the connection closed, before the last byte.
+                let _ = stream.write_all(piece).await;
+                tokio::task::yield_now().await;
+            }
+            let answer = read_to_end(&mut stream).await;
+            let refusals = answer.matches("HTTP/1.1 400 Bad Request\r\n").count();
+            assert_eq!(refusals, 1, "{what}: {answer}");
+            assert_eq!(answer.contains("\r\n\r\nok"), !before.is_empty(), "{what}: {answer}");
+            assert!(!answer.contains("{}"), "{what}: {answer}");
+            assert!(answer.to_ascii_lowercase().contains("connection: close"), "{what}: {answer}");
+            assert!(answer.contains("\"code\":\"INVALID_HEADER\""), "{what}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_that_can_be_read_in_one_way_are_served() {
+    let server = start(limits());
+    let json = "Content-Type: application/json\r\n";
+    for request in [
+        "GET /ok HTTP/1.0\r\n\r\n".to_owned(),
+        "GET /ok HTTP/1.0\r\nHost: x\r\n\r\n".into(),
+        "GET http://x/ok HTTP/1.1\r\nhost: x\r\nConnection: close\r\n\r\n".into(),
+        "\r\nGET /ok HTTP/1.1\r\nHOST:x\r\nConnection: close\r\n\r\n".into(),
+        format!(
+            "POST /json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{json}Transfer-Encoding: chunked\r\n\r\n\
+             3;a=b\r\n{{\n\n\r\n1\r\n}}\r\n0\r\nX: y\r\n\r\n"
+        ),
+        format!(
+            "POST /json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{json}Content-Length: 5\r\n\r\n{{\n\n\n}}"
+        ),
+        format!(
+            "POST /json HTTP/1.1\r\nHost: x\r\n{json}Content-Length: 5\r\n\r\n{{\n\n\n}}\
+             GET /ok HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        ),
+    ] {
+        for piece in [4_096, 1] {
+            let mut stream = server.connect().await;
+            stream.set_nodelay(true).unwrap();
+            for piece in request.as_bytes().chunks(piece) {
+                stream.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            let answer = read_to_end(&mut stream).await;
+            let served = answer.matches(" 200 OK\r\n").count();
+            assert_eq!(served, request.matches(" HTTP/1.").count(), "{request:?}: {answer}");
+        }
     }
 }

@@ -13,9 +13,11 @@ use crate::common::{
 };
 
 /// Codes that no request brings about in a service that works.
-const NOT_BY_ASKING: [ErrorCode; 3] = [
+const NOT_BY_ASKING: [ErrorCode; 4] = [
     // No endpoint takes a query; the code is kept for one that will.
     ErrorCode::InvalidQuery,
+    // Not from this machine; the test of the listener claims to be elsewhere.
+    ErrorCode::TooManyConnections,
     // Faults of the service itself.
     ErrorCode::Internal,
     ErrorCode::OutcomeUnknown,
@@ -44,7 +46,9 @@ async fn every_code_can_be_had() {
         config.server.body_timeout_ms = 200;
         config.server.join_rate.per_second = 0.01;
         config.server.join_rate.burst = 4;
-        config.server.concurrency.reservation = 1;
+        config.server.trusted_proxies = vec!["127.0.0.0/8".into()];
+        config.server.bodies_max = 2;
+        config.server.bodies_per_address_max = 1;
     })
     .await;
     let mut seen = Seen::default();
@@ -148,32 +152,48 @@ async fn every_code_can_be_had() {
     let long = get("/").header("X", "x".repeat(20_000));
     seen.expect(&mut fan, long, ErrorCode::HeadersTooLarge).await;
 
-    let half = format!(
-        "POST {} HTTP/1.1\r\nHost: test\r\nQUEUE-TOKEN: {two}\r\n\
-         Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{",
-        hall.path("reservations"),
-    );
-    let mut slow = service.client();
-    slow.write(half.as_bytes()).await.unwrap();
-    // The one reservation that may be in progress is the slow one.
-    until("the class to be full", async || {
-        let reply = fan.send(hall.reserve(&two, 2, &[])).await;
-        if reply.status != 503 {
+    let reserve = post(hall.path("reservations"));
+    let half = async |more: &str| {
+        let head = format!(
+            "POST {} HTTP/1.1\r\nHost: test\r\nQUEUE-TOKEN: {two}\r\n{more}\
+             Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{",
+            reserve.path,
+        );
+        let mut slow = service.client();
+        slow.write(head.as_bytes()).await.unwrap();
+        slow
+    };
+    // Those before may have run out of time already.
+    let stranger = "X-Forwarded-For: 192.0.2.1\r\n";
+    let mut slow = until("an address to have too many bodies", async || {
+        let first = half(stranger).await;
+        let reply = half(stranger).await.answer(&reserve).await;
+        if reply.status == 408 {
+            return None;
+        }
+        seen.note(&reply, ErrorCode::TooManySlowBodies);
+        Some(first)
+    })
+    .await;
+    let reply = slow.answer(&reserve).await;
+    seen.note(&reply, ErrorCode::RequestTimeout);
+    until("too many bodies", async || {
+        let _two = [half("").await, half("").await];
+        let reply = half("").await.answer(&reserve).await;
+        if reply.status == 408 {
             return None;
         }
         seen.note(&reply, ErrorCode::Overloaded);
         Some(())
     })
     .await;
-    let reply = slow.answer(&post(hall.path("reservations"))).await;
-    seen.note(&reply, ErrorCode::RequestTimeout);
 
     service.pause("main").await;
     let joined = fan.send(join(1)).await.ok(201);
     let waiting = joined["token"].as_str().unwrap();
     seen.expect(&mut fan, hall.seats(waiting), ErrorCode::TokenNotActivated).await;
     until("the limit of joins", async || {
-        let reply = fan.send(join(1)).await;
+        let reply = fan.send(join(1).header("X-Forwarded-For", "192.0.2.1")).await;
         if reply.status == 201 {
             return None;
         }

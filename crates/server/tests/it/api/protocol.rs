@@ -1,12 +1,15 @@
 //! HTTP itself: methods, paths, sizes, media types, headers, and the odd values that clients send.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use boxoffice::endpoints::Route;
 use boxoffice::http::problem::ErrorCode;
+use boxoffice::metrics::{Limit, LimitLabel};
 use serde_json::json;
 
-use crate::common::{Call, Client, TestService, charge, get, join, patch, post};
+use crate::common::{
+    Call, Client, Reply, TestService, charge, delete, get, join, patch, pay, post, status, until,
+};
 
 #[tokio::test]
 async fn every_answer_has_a_request_id() {
@@ -339,20 +342,51 @@ async fn one_connection_takes_one_request_after_the_other() {
 #[tokio::test]
 async fn who_joins_too_fast_is_told_when_to_come_back() {
     let service = TestService::start_with(|config| {
+        config.server.trusted_proxies = vec!["127.0.0.0/8".into()];
         config.server.join_rate.per_second = 0.5;
         config.server.join_rate.burst = 3;
     })
     .await;
     let mut fan = service.client();
+    let from = |user| join(user).header("X-Forwarded-For", "192.0.2.1");
     for user in 1..=3 {
-        fan.send(join(user)).await.ok(201);
+        fan.send(from(user)).await.ok(201);
     }
-    let reply = fan.send(join(4)).await;
+    let reply = fan.send(from(4)).await;
     reply.refused(ErrorCode::RateLimited);
     let wait: u32 = reply.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=2).contains(&wait), "{wait}");
-    // Only joining is limited.
-    fan.send(get("/api/v1/waiting-queues/main")).await.ok(200);
+    // Only joining is limited, and only strangers are.
+    let document = get("/api/v1/waiting-queues/main").header("X-Forwarded-For", "192.0.2.1");
+    fan.send(document).await.ok(200);
+    for user in 1..=10 {
+        fan.send(join(user)).await.ok(201);
+    }
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn by_default_one_address_cannot_take_the_whole_line() {
+    let service = TestService::start_with(|config| {
+        config.server.trusted_proxies = vec!["127.0.0.0/8".into()];
+    })
+    .await;
+    let (mut one, mut other) = (service.client(), service.client());
+    let greedy = join(1).header("X-Forwarded-For", "192.0.2.1");
+    let mut joined = 0;
+    until("the address to be stopped", async || {
+        let reply = one.send(greedy.clone()).await;
+        joined += u64::from(reply.status == 201);
+        (reply.status != 201).then_some(reply)
+    })
+    .await
+    .refused(ErrorCode::RateLimited);
+    assert!(joined >= 500, "{joined} people behind one address are no attack");
+    other.send(join(2).header("X-Forwarded-For", "192.0.2.2")).await.ok(201);
+    // Scripts of this machine, such as those of a load test, are not limited.
+    for user in 0..600 {
+        other.send(join(user + 1)).await.ok(201);
+    }
     service.finish().await;
 }
 
@@ -373,42 +407,119 @@ async fn behind_a_trusted_proxy_each_client_has_a_rate_of_its_own() {
     service.finish().await;
 }
 
-/// A request whose body does not come, so that it stays in progress.
-async fn hold_open(client: &mut Client, path: &str, admin: bool) {
-    let admin = if admin {
-        format!("Authorization: Bearer {}\r\n", crate::common::ADMIN)
-    } else {
-        String::new()
-    };
+#[tokio::test]
+async fn a_full_class_of_requests_keeps_no_other_out() {
+    let service = TestService::start_with(|config| config.server.concurrency.charge = 1).await;
+    let token = service.token(1).await;
+    let mut buyer = service.client();
+    let mut fan = service.client();
+    // Each waits for its commit, so that they are there at the same time.
+    let reply = until("the class to be full", async || {
+        let charges: Vec<_> = (0..16)
+            .map(|_| {
+                let mut client = service.client();
+                tokio::spawn(async move { client.send(charge(2, 1)).await })
+            })
+            .collect();
+        fan.send(join(1)).await.ok(201);
+        fan.send(get("/health/live")).await.ok(200);
+        // Charges are no payments.
+        let unknown = buyer.send(pay(&token, 1, 1_000_000)).await;
+        unknown.refused(ErrorCode::ReservationNotFound);
+        let mut refused = None;
+        for charge in charges {
+            refused = Some(charge.await.unwrap()).filter(|reply| reply.status == 503).or(refused);
+        }
+        refused
+    })
+    .await;
+    reply.refused(ErrorCode::Overloaded);
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    fan.send(charge(2, 1)).await.ok(200);
+    service.finish().await;
+}
+
+/// A request that has begun and whose body does not come.
+async fn begin_slowly(client: &mut Client, path: &str, more: &str) {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: test\r\n{admin}Content-Type: application/json\r\n\
+        "PATCH {path} HTTP/1.1\r\nHost: test\r\n{more}Content-Type: application/json\r\n\
          Content-Length: 100\r\n\r\n{{"
     );
     client.write(head.as_bytes()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_full_class_of_requests_keeps_no_other_out() {
-    let service = TestService::start_with(|config| config.server.concurrency.payment = 1).await;
-    let mut holding = service.client();
-    hold_open(&mut holding, "/api/v1/users/1/points/charge", false).await;
-    let mut fan = service.client();
-    let reply = crate::common::until("the class to be full", async || {
-        let reply = fan.send(charge(2, 1)).await;
-        (reply.status == 503).then_some(reply)
+async fn bodies_that_do_not_come_keep_nobody_from_paying() {
+    const SLOW: i64 = 2_100;
+    let service = TestService::start_with(|config| {
+        config.server.bodies_max = 2_000;
+        config.server.concurrency.payment = 64;
+        config.server.concurrency.charge = 64;
+        config.server.body_timeout_ms = 60_000;
     })
     .await;
+    let hall = service.concert(5, 10).await;
+    let token = service.token(1).await;
+    service.charge(1, 100).await;
+    let mut buyer = service.client();
+    let held = buyer.send(hall.reserve(&token, 1, &[1])).await.ok(201);
+    let on_the_way = || service.running().app().metrics.http_server_bodies.get();
+
+    let mut slow = Vec::new();
+    for user in 0..SLOW {
+        let mut client = service.client();
+        begin_slowly(&mut client, &format!("/api/v1/users/{}/points/charge", user + 10), "").await;
+        slow.push(client);
+    }
+    until("the bodies to be on their way", async || (on_the_way() == 2_000).then_some(())).await;
+    // Who comes with a body finds every slot free.
+    let began = Instant::now();
+    let charged = buyer.send(charge(1, 1)).await.ok(200);
+    assert_eq!(charged["totalAmount"], 101);
+    let reservation = held["reservationId"].as_i64().unwrap();
+    buyer.send(pay(&token, 1, reservation)).await.ok(201);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(on_the_way(), 2_000);
+
+    // Those for whom there was no room know at once.
+    let metrics = &service.running().app().metrics;
+    let refused = LimitLabel { limit: Limit::All };
+    let refused = metrics.http_server_bodies_refused.get_or_create(&refused).clone();
+    until("the last ones to be refused", async || (refused.get() == 100).then_some(())).await;
+    let reply = slow.last_mut().unwrap().answer(&patch("/api/v1/users/1/points/charge")).await;
     reply.refused(ErrorCode::Overloaded);
-    assert_eq!(reply.header("retry-after"), Some("1"));
-    fan.send(join(1)).await.ok(201);
-    fan.send(get("/health/live")).await.ok(200);
-    // The place is free again as soon as the other one hangs up.
-    holding.hang_up();
-    crate::common::until("a free place", async || {
-        let reply = fan.send(charge(2, 1)).await;
-        (reply.status == 200).then_some(())
+    assert!(reply.closes());
+    // Who hangs up makes room.
+    drop(slow);
+    until("all of them to be gone", async || (on_the_way() == 0).then_some(())).await;
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn one_address_keeps_no_other_from_sending_a_body() {
+    let service = TestService::start_with(|config| {
+        config.server.trusted_proxies = vec!["127.0.0.0/8".into()];
+        config.server.bodies_per_address_max = 2;
     })
     .await;
+    let path = "/api/v1/users/1/points/charge";
+    let of = |address: &str| format!("X-Forwarded-For: {address}\r\n");
+    let (mut one, mut two, mut three) = (service.client(), service.client(), service.client());
+    begin_slowly(&mut one, path, &of("192.0.2.1")).await;
+    begin_slowly(&mut two, path, &of("192.0.2.1")).await;
+    let on_the_way = || service.running().app().metrics.http_server_bodies.get();
+    until("the bodies to be on their way", async || (on_the_way() == 2).then_some(())).await;
+    begin_slowly(&mut three, path, &of("192.0.2.1")).await;
+    let reply = three.answer(&patch(path)).await;
+    reply.refused(ErrorCode::TooManySlowBodies);
+    assert!(reply.closes());
+    // Somebody else's body may take its time, and a body that is here is not on its way.
+    let mut other = service.client();
+    begin_slowly(&mut other, path, &of("192.0.2.2")).await;
+    until("another one to be on its way", async || (on_the_way() == 3).then_some(())).await;
+    let whole = charge(1, 1).header("X-Forwarded-For", "192.0.2.1");
+    service.send(whole).await.ok(200);
+    drop((one, two, other));
     service.finish().await;
 }
 
@@ -484,6 +595,50 @@ async fn a_field_that_nobody_knows_is_named() {
 }
 
 #[tokio::test]
+async fn what_is_personal_is_kept_by_nobody() {
+    let service = TestService::start().await;
+    let hall = service.concert(5, 10).await;
+    let mut fan = service.client();
+    let joined = fan.send(join(1)).await;
+    let token = service.token(1).await;
+    service.charge(1, 100).await;
+    let held = fan.send(hall.reserve(&token, 1, &[1])).await;
+    let reservation = held.ok(201)["reservationId"].as_i64().unwrap();
+    let shown = fan.send(get(format!("/api/v1/reservations/{reservation}")).token(&token)).await;
+    let answers = [
+        joined,
+        held,
+        shown,
+        fan.send(status(&token)).await,
+        fan.send(status("nobody's")).await,
+        fan.send(get("/api/v1/users/1/points")).await,
+        fan.send(charge(1, 1)).await,
+        fan.send(hall.reserve(&token, 1, &[1])).await,
+        fan.send(pay(&token, 1, reservation)).await,
+        fan.send(delete("/api/v1/waiting-queues").token(&token)).await,
+        fan.send(get("/admin/v1/queues").admin()).await,
+        fan.send(get("/admin/v1/queues")).await,
+    ];
+    for reply in answers {
+        assert_eq!(reply.header("cache-control"), Some("no-store"), "{reply}");
+        assert_eq!(reply.header("vary"), Some("authorization, queue-token"), "{reply}");
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{reply}");
+    }
+    // What says otherwise is for everybody, or is asked for again.
+    let public = fan.send(get("/api/v1/waiting-queues/main")).await;
+    assert_eq!(public.header("cache-control"), Some("public, max-age=1"));
+    assert_eq!(public.header("vary"), None);
+    let seats = fan.send(hall.seats(&service.token(2).await)).await;
+    assert_eq!(seats.header("cache-control"), Some("private, no-cache"));
+    for path in ["/nowhere", "/health/live", "/metrics", "/openapi.json"] {
+        let reply = fan.send(get(path)).await;
+        assert_eq!(reply.header("cache-control"), Some("no-store"), "{path}");
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{path}");
+    }
+    service.finish().await;
+}
+
+#[tokio::test]
 async fn changes_of_a_queue_at_once_never_undo_each_other() {
     let service = TestService::start().await;
     for round in 1..=20_u32 {
@@ -510,5 +665,107 @@ async fn changes_of_a_queue_at_once_never_undo_each_other() {
         let state = if round % 2 == 0 { "SCHEDULED" } else { "PAUSED" };
         assert_eq!(queue["state"], state, "{queue}");
     }
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn pages_do_what_they_are_made_for_and_in_no_frame() {
+    let service = TestService::start().await;
+    for path in ["/swagger-ui/", "/swagger-ui/swagger-initializer.js"] {
+        let reply = service.send(get(path)).await;
+        assert_eq!(reply.status, 200);
+        let policy = reply.header("content-security-policy").unwrap();
+        for part in ["default-src 'none'", "script-src 'self';", "frame-ancestors 'none'"] {
+            assert!(policy.contains(part), "{policy}");
+        }
+        assert_eq!(reply.header("x-frame-options"), Some("DENY"));
+        assert_eq!(reply.header("referrer-policy"), Some("no-referrer"));
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
+        // No script in the page itself, which the policy would not let run.
+        let text = String::from_utf8_lossy(&reply.body);
+        assert!(!text.contains("<script>"), "{text}");
+    }
+    service.finish().await;
+}
+
+/// What an answer says to pages of other origins.
+fn shared_with(reply: &Reply) -> Option<&str> {
+    assert_eq!(reply.header("access-control-allow-credentials"), None, "{reply}");
+    reply.header("access-control-allow-origin")
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_read_what_they_are_allowed_to() {
+    let ours = "https://tickets.example";
+    let service = TestService::start_with(|config| {
+        config.server.cors_origins = vec![ours.into(), "http://localhost:3000".into()];
+    })
+    .await;
+    let mut fan = service.client();
+    let from = |call: Call, origin: &str| call.header("Origin", origin);
+    let token = service.token(1).await;
+    for call in [
+        join(1),
+        status(&token),
+        status("nobody's"),
+        get("/api/v1/concerts"),
+        charge(1, 1),
+        charge(1, 0),
+        get("/nowhere"),
+    ] {
+        for origin in [ours, "http://localhost:3000"] {
+            let reply = fan.send(from(call.clone(), origin)).await;
+            assert_eq!(shared_with(&reply), Some(origin), "{reply}");
+            let exposed = reply.header("access-control-expose-headers").unwrap();
+            assert!(exposed.contains("Retry-After") && exposed.contains("X-Request-Id"));
+            assert!(reply.header("vary").unwrap().contains("origin"), "{reply}");
+        }
+        for origin in ["https://tickets.example.evil", "https://TICKETS.example", "null", "*", ""] {
+            let reply = fan.send(from(call.clone(), origin)).await;
+            assert_eq!(shared_with(&reply), None, "{reply}");
+            assert!(reply.header("vary").unwrap().contains("origin"), "{reply}");
+        }
+        let twice = from(from(call.clone(), ours), "https://other.example");
+        assert_eq!(shared_with(&fan.send(twice).await), None);
+    }
+    // What a cache may keep for all differs by who asked, also where nobody did.
+    let public = fan.send(get("/api/v1/waiting-queues/main")).await;
+    assert_eq!(public.header("vary"), Some("origin"));
+
+    let ask = |path: &str, origin: &str| {
+        let call = Call::new("OPTIONS", path).header("Access-Control-Request-Method", "POST");
+        from(call.header("Access-Control-Request-Headers", "queue-token,content-type"), origin)
+    };
+    let reply = fan.send(ask("/api/v1/waiting-queues", ours)).await;
+    reply.empty(204);
+    assert_eq!(shared_with(&reply), Some(ours));
+    for (header, part) in [
+        ("access-control-allow-methods", "PATCH"),
+        ("access-control-allow-headers", "QUEUE-TOKEN"),
+        ("access-control-allow-headers", "Idempotency-Key"),
+        ("access-control-max-age", "600"),
+    ] {
+        assert!(reply.header(header).unwrap().contains(part), "{reply}");
+    }
+    let reply = fan.send(ask("/api/v1/waiting-queues", "https://other.example")).await;
+    reply.refused(ErrorCode::MethodNotAllowed);
+    assert_eq!(shared_with(&reply), None);
+
+    // Operators have no pages elsewhere.
+    for path in ["/admin/v1/queues", "/metrics", "/actuator/prometheus"] {
+        let reply = fan.send(from(get(path).admin(), ours)).await;
+        assert_eq!(reply.status, 200);
+        assert_eq!(shared_with(&reply), None, "{path}");
+        let reply = fan.send(ask(path, ours)).await;
+        reply.refused(ErrorCode::MethodNotAllowed);
+        assert_eq!(shared_with(&reply), None, "{path}");
+    }
+    service.finish().await;
+
+    // By default nobody has.
+    let service = TestService::start().await;
+    let reply = service.send(from(get("/api/v1/concerts"), ours)).await;
+    assert_eq!(shared_with(&reply), None);
+    service.send(ask("/api/v1/concerts", ours)).await.refused(ErrorCode::MethodNotAllowed);
     service.finish().await;
 }

@@ -19,7 +19,7 @@ async fn seat_lists_can_be_kept_and_compressed() {
     let etag = reply.header("etag").unwrap().to_owned();
     assert!(etag.starts_with('"') && etag.ends_with('"'), "{etag}");
     assert_eq!(reply.header("cache-control"), Some("private, no-cache"));
-    assert_eq!(reply.header("vary"), Some("accept-encoding"));
+    assert_eq!(reply.header("vary"), Some("accept-encoding, queue-token"));
     assert_eq!(reply.header("content-encoding"), None);
 
     for known in [
@@ -66,7 +66,7 @@ async fn seat_lists_can_be_kept_and_compressed() {
         assert_eq!(reply.status, if current { 304 } else { 200 }, "{coding} {known}");
         let wanted = if coding == "gzip" { &compressed } else { &etag };
         assert_eq!(reply.header("etag"), Some(wanted.as_str()), "{coding} {known}");
-        assert_eq!(reply.header("vary"), Some("accept-encoding"));
+        assert_eq!(reply.header("vary"), Some("accept-encoding, queue-token"));
     }
 
     // A change makes the list another one.
