@@ -53,8 +53,8 @@ use super::clock_check::ClockCheck;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
-    StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson, NewSeats, Progress,
+    Seed, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -413,6 +413,14 @@ impl MysqlStore {
         now: Timestamp,
     ) -> Result<(), Fault> {
         self.inner.call(tx::Record(progress, now)).await
+    }
+
+    pub(super) async fn people(
+        &self,
+        people: Vec<NewPerson>,
+        now: Timestamp,
+    ) -> Result<Vec<Option<UserId>>, Fault> {
+        self.inner.call(tx::People(people, now)).await
     }
 
     pub(super) async fn add_aliases(&self, aliases: Vec<Alias>) -> Result<(), Error<AliasExists>> {

@@ -39,8 +39,8 @@ use super::database_time::DatabaseTime;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
-    StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson, NewSeats, Progress,
+    Seed, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -426,6 +426,14 @@ impl SqliteStore {
         now: Timestamp,
     ) -> Result<(), Fault> {
         self.call(move |tx| tx.record(&progress, now)).await
+    }
+
+    pub(super) async fn people(
+        &self,
+        people: Vec<NewPerson>,
+        now: Timestamp,
+    ) -> Result<Vec<Option<UserId>>, Fault> {
+        self.call(move |tx| tx.people(&people, now)).await
     }
 
     pub(super) async fn add_aliases(&self, aliases: Vec<Alias>) -> Result<(), Error<AliasExists>> {

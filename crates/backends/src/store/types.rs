@@ -1,6 +1,6 @@
 //! What is asked of a store beside the sale, and what it answers.
 
-use boxoffice_domain::ids::{QueueName, SeatId};
+use boxoffice_domain::ids::{QueueName, SeatId, UserId};
 use boxoffice_domain::queue::{Bucket, LineParts, QueueSettings, Step, Ticket};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -112,6 +112,19 @@ pub struct Alias {
     pub active_until: Option<Timestamp>,
     /// Whether it paid, or was given up.
     pub spent: bool,
+}
+
+/// A person, as the issuer of their tokens names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPerson {
+    /// What tells them from everybody else: a digest of issuer and name.
+    pub digest: [u8; 32],
+    /// The issuer.
+    pub issuer: String,
+    /// What the issuer calls them.
+    pub name: String,
+    /// The id that they bring along; none where they are to get one.
+    pub id: Option<UserId>,
 }
 
 /// An alias of this name exists.

@@ -464,9 +464,9 @@ fn counters_that_contradict_each_other_stop_the_start_and_the_audit() {
 fn a_migration_says_what_it_did() {
     let (_directory, data) = place();
     let said = run(&data, &["migrate"]).ok();
-    assert!(said.contains("created with schema version 4"), "{said}");
+    assert!(said.contains("created with schema version 5"), "{said}");
     let said = run(&data, &["migrate"]).ok();
-    assert!(said.contains("schema version 4, nothing to do"), "{said}");
+    assert!(said.contains("schema version 5, nothing to do"), "{said}");
     let server = Server::start(&data, &[]);
     run(&data, &["migrate"]).fails_with(&["another process", "--data-dir"]);
     server.stop();

@@ -9,7 +9,7 @@ use super::rows::{Failure, take};
 use crate::Fault;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&[&str]; 3] = [V1, V2, V3];
+const MIGRATIONS: [&[&str]; 4] = [V1, V2, V3, V4];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -238,4 +238,13 @@ const V3: &[&str] = &[
      at BIGINT NOT NULL, since BIGINT NOT NULL, redis_at BIGINT NOT NULL, \
      ticket_keys VARCHAR(1000) NOT NULL, present LONGBLOB NOT NULL, claimed LONGBLOB NOT NULL) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+];
+
+/// People by the digest of what the issuer of their tokens calls them.
+const V4: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS person (id BIGINT NOT NULL PRIMARY KEY, \
+     digest BINARY(32) NOT NULL, issuer VARCHAR(1000) NOT NULL, name VARCHAR(255) NOT NULL, \
+     at BIGINT NOT NULL, UNIQUE KEY person_by_digest (digest)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "INSERT IGNORE INTO counter (name, value) VALUES ('person', 0)",
 ];

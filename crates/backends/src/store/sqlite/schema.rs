@@ -6,7 +6,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i64 = 0x424f_584f;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
+const MIGRATIONS: [&str; 5] = [V1, V2, V3, V4, V5];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -150,4 +150,12 @@ CREATE TABLE queue_passed (
 CREATE TABLE readmitted (
     queue TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (queue, seq)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// People by the digest of what the issuer of their tokens calls them.
+const V5: &str = "
+CREATE TABLE person (
+    id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, issuer TEXT NOT NULL, name TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
 ";
