@@ -10,6 +10,7 @@ mod demo;
 pub mod endpoints;
 pub mod http;
 pub mod metrics;
+pub mod people;
 pub mod service;
 pub mod telemetry;
 pub mod tickets;

@@ -27,11 +27,12 @@ use uuid::Uuid;
 
 use crate::app::{App, AppState, InFlight, TicketIds, limits, queue_settings};
 use crate::clock::Clock;
-use crate::config::{Config, EventsKind, QueueKind, RedisKind, StoreKind};
+use crate::config::{AuthMode, Config, EventsKind, QueueKind, RedisKind, StoreKind};
 use crate::demo;
 use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
 use crate::http::{Front, HttpState};
 use crate::metrics::Metrics;
+use crate::people::People;
 use crate::tickets::{SigningKeys, key_id};
 use crate::workers::Workers;
 
@@ -237,6 +238,7 @@ impl Service {
             )));
         }
         let admin_token = admin_token(&config)?;
+        let people = people(&config, &store).await?;
         let address = config.server.listen;
         let listener = listener::bind(address).map_err(|error| {
             StartError(format!(
@@ -259,6 +261,7 @@ impl Service {
             sequencer,
             default_queue,
             tickets,
+            people,
             metrics,
         });
         let http = HttpState::new(app.clone(), admin_token).map_err(StartError)?;
@@ -448,6 +451,31 @@ async fn ticket_keys(config: &Config, store: &Store) -> Result<SigningKeys, Star
         )));
     }
     Ok(keys)
+}
+
+/// The people who are known. Where everybody is believed, only this machine may ask, unless somebody says
+/// that more is meant.
+async fn people(config: &Config, store: &Store) -> Result<Option<People>, StartError> {
+    let (auth, listen) = (&config.auth, config.server.listen);
+    if auth.mode == AuthMode::Jwt {
+        let people = People::open(auth, store).await.map_err(StartError)?;
+        return Ok(Some(people));
+    }
+    if listen.ip().to_canonical().is_loopback() {
+        return Ok(None);
+    }
+    if auth.allow_anonymous {
+        tracing::warn!(
+            server.address = %listen,
+            "auth.mode is none: whoever reaches this address can be anybody"
+        );
+        return Ok(None);
+    }
+    Err(StartError(format!(
+        "with auth.mode = \"none\" whoever reaches {listen} can act for any user. Listen on 127.0.0.1, set \
+         auth.mode = \"jwt\", or, where something in front knows who asks, say so with \
+         auth.allow_anonymous = true (BOXOFFICE_AUTH__ALLOW_ANONYMOUS=true)"
+    )))
 }
 
 /// The admin token: configured, or made once and kept in the data directory, readable by its owner

@@ -6,6 +6,7 @@
 mod errors;
 mod journey;
 mod operations;
+mod people;
 mod points;
 mod protocol;
 mod queue;
