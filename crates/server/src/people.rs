@@ -103,6 +103,11 @@ impl People {
         })
     }
 
+    /// Lets go of the store. Nobody new is known any more.
+    pub async fn close(&self) {
+        self.ids.close().await;
+    }
+
     /// Returns whose token it is, at `now`.
     ///
     /// # Errors

@@ -307,6 +307,9 @@ impl Service {
         } else if let Err(error) = app.sequencer.close(app.clock.now()).await {
             tracing::warn!(%error, "the queue's last numbers were not recorded");
         }
+        if let Some(people) = &app.people {
+            people.close().await;
+        }
         app.store.close().await;
         let _ = fs::remove_file(address_file(&app.config.data_dir));
         tracing::info!(connections.cut = cut, "stopped");

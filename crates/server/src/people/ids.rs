@@ -7,7 +7,9 @@ use boxoffice_backends::Fault;
 use boxoffice_backends::store::{NewPerson, Store};
 use boxoffice_domain::ids::UserId;
 use boxoffice_domain::time::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// So many are asked for at once,
@@ -26,14 +28,26 @@ struct Ask {
 }
 
 /// Finds the ids of people.
-pub(super) struct Ids(mpsc::Sender<Ask>);
+pub(super) struct Ids {
+    asks: mpsc::Sender<Ask>,
+    finding: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Ids {
     pub(super) fn new(store: Store) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let tasks = store.tasks().clone();
-        tasks.spawn("people", find(store, receiver));
-        Self(sender)
+        let finding = tasks.spawn("people", find(store, receiver));
+        Self { asks: sender, finding: Mutex::new(Some(finding)) }
+    }
+
+    /// Finds nobody any more, and lets go of the store.
+    pub(super) async fn close(&self) {
+        let finding = self.finding.lock().take();
+        if let Some(finding) = finding {
+            finding.abort();
+            let _ = finding.await;
+        }
     }
 
     /// Returns the id of a person, a new one where they are new; `None` where they bring one along that
@@ -41,7 +55,7 @@ impl Ids {
     pub(super) async fn id_of(&self, person: NewPerson, now: Timestamp) -> Found {
         let (reply, found) = oneshot::channel();
         let ask = Ask { person, now, reply };
-        self.0
+        self.asks
             .try_send(ask)
             .map_err(|_| Fault::Unavailable("too many people come for the first time".into()))?;
         match timeout(PATIENCE, found).await {
