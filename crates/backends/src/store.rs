@@ -51,8 +51,8 @@ pub use sqlite::{SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewSeats, Part,
-    Person, Progress, Seed, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
+    Part, Person, Progress, Seed, StoredQueue,
 };
 
 pub use crate::cloud_event::OutboxRow;
@@ -270,6 +270,18 @@ impl Store {
             }
         }
         Ok(ended)
+    }
+
+    /// Returns the id of each of these people, in their order. Whoever is seen for the first time gets the
+    /// next free one, or the one that they bring along; `None` where that is another person's.
+    ///
+    /// No account has an id before its person has it, so nobody gets another's points.
+    pub async fn people(
+        &self,
+        people: Vec<NewPerson>,
+        now: Timestamp,
+    ) -> Result<Vec<Option<UserId>>, Fault> {
+        forward!(self, store => store.people(people, now).await)
     }
 
     /// Forgets idempotency keys older than `keep`, at most `max` of them; returns how many.

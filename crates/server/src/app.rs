@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::operators::Operators;
+use crate::people::People;
 use crate::tickets::SigningKeys;
 
 /// The service, assembled.
@@ -38,6 +39,8 @@ pub struct App {
     pub default_queue: QueueName,
     /// The keys of the tickets.
     pub tickets: SigningKeys,
+    /// The people who are known; `None` where the service believes what requests say.
+    pub people: Option<People>,
     /// What Prometheus reads.
     pub metrics: Metrics,
     /// How much one user may take.

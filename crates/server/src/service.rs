@@ -27,12 +27,13 @@ use uuid::Uuid;
 
 use crate::app::{App, AppState, InFlight, TicketIds, limits, queue_settings};
 use crate::clock::Clock;
-use crate::config::{Config, EventsKind, QueueKind, RedisKind, StoreKind};
+use crate::config::{AuthMode, Config, EventsKind, QueueKind, RedisKind, StoreKind};
 use crate::demo;
 use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
 use crate::http::{Front, HttpState, Surface};
 use crate::metrics::Metrics;
 use crate::operators::Operators;
+use crate::people::People;
 use crate::tickets::{SigningKeys, key_id};
 use crate::workers::Workers;
 
@@ -244,6 +245,7 @@ impl Service {
             )));
         }
         let operators = Operators::open(&admin_token(&config)?, &store).await?;
+        let people = people(&config, &store).await?;
         let (listener, address) = listen(config.server.listen, "--listen")?;
         note_address(&address_file(&config.data_dir), Some(address))?;
         let operators_listener =
@@ -263,6 +265,7 @@ impl Service {
             operators,
             default_queue,
             tickets,
+            people,
             metrics,
         });
         let http = HttpState::new(app.clone()).map_err(StartError)?;
@@ -327,6 +330,9 @@ impl Service {
             tracing::warn!("the queue's last numbers are not recorded, because a worker was lost");
         } else if let Err(error) = app.sequencer.close(app.clock.now()).await {
             tracing::warn!(%error, "the queue's last numbers were not recorded");
+        }
+        if let Some(people) = &app.people {
+            people.close().await;
         }
         app.store.close().await;
         let _ = fs::remove_file(address_file(&app.config.data_dir));
@@ -497,6 +503,31 @@ async fn ticket_keys(config: &Config, store: &Store) -> Result<SigningKeys, Star
         )));
     }
     Ok(keys)
+}
+
+/// The people who are known. Where everybody is believed, only this machine may ask, unless somebody says
+/// that more is meant.
+async fn people(config: &Config, store: &Store) -> Result<Option<People>, StartError> {
+    let (auth, listen) = (&config.auth, config.server.listen);
+    if auth.mode == AuthMode::Jwt {
+        let people = People::open(auth, store).await.map_err(StartError)?;
+        return Ok(Some(people));
+    }
+    if listen.ip().to_canonical().is_loopback() {
+        return Ok(None);
+    }
+    if auth.allow_anonymous {
+        tracing::warn!(
+            server.address = %listen,
+            "auth.mode is none: whoever reaches this address can be anybody"
+        );
+        return Ok(None);
+    }
+    Err(StartError(format!(
+        "with auth.mode = \"none\" whoever reaches {listen} can act for any user. Listen on 127.0.0.1, set \
+         auth.mode = \"jwt\", or, where something in front knows who asks, say so with \
+         auth.allow_anonymous = true (BOXOFFICE_AUTH__ALLOW_ANONYMOUS=true)"
+    )))
 }
 
 /// The admin token: configured, or made once and kept in the data directory, readable by its owner

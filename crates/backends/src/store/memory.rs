@@ -30,8 +30,8 @@ use super::database_time::DatabaseTime;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::StoreStats;
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewSeats, Part,
-    Person, Progress, Seed, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
+    Part, Person, Progress, Seed, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::planted::{Bug, planted};
@@ -197,6 +197,14 @@ impl MemoryStore {
         now: Timestamp,
     ) -> Result<(), Fault> {
         self.with(|data| data.record(&progress, now))
+    }
+
+    pub(super) async fn people(
+        &self,
+        people: Vec<NewPerson>,
+        _: Timestamp,
+    ) -> Result<Vec<Option<UserId>>, Fault> {
+        self.with(|data| data.people(&people))
     }
 
     pub(super) async fn add_aliases(&self, aliases: Vec<Alias>) -> Result<(), Error<AliasExists>> {

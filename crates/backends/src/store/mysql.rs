@@ -56,8 +56,8 @@ use super::clock_check::ClockCheck;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewSeats, Part,
-    Person, Progress, Seed, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
+    Part, Person, Progress, Seed, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -416,6 +416,14 @@ impl MysqlStore {
         now: Timestamp,
     ) -> Result<(), Fault> {
         self.inner.call(tx::Record(progress, now)).await
+    }
+
+    pub(super) async fn people(
+        &self,
+        people: Vec<NewPerson>,
+        now: Timestamp,
+    ) -> Result<Vec<Option<UserId>>, Fault> {
+        self.inner.call(tx::People(people, now)).await
     }
 
     pub(super) async fn add_aliases(&self, aliases: Vec<Alias>) -> Result<(), Error<AliasExists>> {

@@ -42,8 +42,8 @@ use super::database_time::DatabaseTime;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewSeats, Part,
-    Person, Progress, Seed, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
+    Part, Person, Progress, Seed, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -429,6 +429,14 @@ impl SqliteStore {
         now: Timestamp,
     ) -> Result<(), Fault> {
         self.call(move |tx| tx.record(&progress, now)).await
+    }
+
+    pub(super) async fn people(
+        &self,
+        people: Vec<NewPerson>,
+        now: Timestamp,
+    ) -> Result<Vec<Option<UserId>>, Fault> {
+        self.call(move |tx| tx.people(&people, now)).await
     }
 
     pub(super) async fn add_aliases(&self, aliases: Vec<Alias>) -> Result<(), Error<AliasExists>> {

@@ -114,6 +114,19 @@ pub struct Alias {
     pub spent: bool,
 }
 
+/// A person, as the issuer of their tokens names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPerson {
+    /// What tells them from everybody else: a digest of issuer and name.
+    pub digest: [u8; 32],
+    /// The issuer.
+    pub issuer: String,
+    /// What the issuer calls them.
+    pub name: String,
+    /// The id that they bring along; none where they are to get one.
+    pub id: Option<UserId>,
+}
+
 /// An alias of this name exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AliasExists(pub String);

@@ -18,6 +18,7 @@ pub(crate) mod acts;
 pub(crate) mod catalogue;
 pub(crate) mod events;
 pub(crate) mod idempotency;
+pub(crate) mod people;
 pub(crate) mod points;
 pub(crate) mod queues;
 pub(crate) mod random;
@@ -101,6 +102,9 @@ macro_rules! store_conformance {
             idempotency::one_key_at_once_does_one_thing,
             idempotency::a_refusal_is_not_remembered,
             idempotency::a_ticket_that_is_over_only_gets_earlier_answers,
+            people::a_person_gets_an_id_once,
+            people::an_id_that_is_brought_along_is_one_persons,
+            people::people_seen_at_once_have_one_id_each,
             points::an_unknown_user_has_nothing,
             points::amounts_out_of_range_are_refused,
             points::five_charges_at_once_all_count,

@@ -9,8 +9,8 @@ use boxoffice_domain::ids::QueueName;
 use super::derived::host_and_port;
 use super::layers::ConfigProblem;
 use super::table::{
-    Config, EventsKind, KafkaConfig, MysqlConfig, MysqlTlsMode, QueueKind, RedisConfig, RedisKind,
-    SaslMechanism, Setting, settings,
+    AuthConfig, AuthMode, Config, EventsKind, KafkaConfig, MysqlConfig, MysqlTlsMode, QueueKind,
+    RedisConfig, RedisKind, SaslMechanism, Setting, settings,
 };
 use super::value::Secret;
 
@@ -32,6 +32,7 @@ pub(super) fn check(config: &Config) -> Vec<ConfigProblem> {
     check.redis(&config.queue.redis, config.queue.kind == QueueKind::Redis);
     check.events(config);
     check.kafka(&config.events.kafka, config.events.kind == EventsKind::Kafka);
+    check.auth(&config.auth);
     check.secrets(config);
     if let Err(message) = config.log.filter() {
         check.problem("log.level", message);
@@ -230,6 +231,30 @@ impl Check {
             "events.kafka.ca_file",
             "is not a file that can be read",
         );
+    }
+
+    fn auth(&mut self, auth: &AuthConfig) {
+        let used = auth.mode == AuthMode::Jwt;
+        let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+        let needed = "is needed with auth.mode = \"jwt\"";
+        self.need(!used || given(&auth.issuer), "auth.issuer", needed);
+        self.need(!used || given(&auth.audience), "auth.audience", needed);
+        let is_address = |text: &String| {
+            ["https://", "http://"].iter().any(|scheme| {
+                text.strip_prefix(scheme)
+                    .is_some_and(|host| !host.starts_with(['/', ' ']) && !host.is_empty())
+            })
+        };
+        let address = "must begin with https:// (or http://)";
+        self.need(auth.jwks_url.as_ref().is_none_or(is_address), "auth.jwks_url", address);
+        let asked = auth.jwks_url.is_none() && auth.jwks_file.is_none() && given(&auth.issuer);
+        self.need(!asked || auth.issuer.as_ref().is_none_or(is_address), "auth.issuer", address);
+        self.need(
+            auth.jwks_url.is_none() || auth.jwks_file.is_none(),
+            "auth.jwks_file",
+            "cannot be given beside auth.jwks_url",
+        );
+        self.need(!auth.user_claim.is_empty(), "auth.user_claim", "must not be empty");
     }
 
     fn secrets(&mut self, config: &Config) {

@@ -208,6 +208,14 @@ choices! {
         Cluster = "cluster",
     }
 
+    /// How people are known.
+    AuthMode {
+        /// The service believes the `userId` of a request.
+        None = "none",
+        /// By tokens (JWT) of an OpenID Connect issuer, sent as `Authorization: Bearer`.
+        Jwt = "jwt",
+    }
+
     /// Where events are published.
     EventsKind {
         /// A file, one JSON document in a line.
@@ -264,6 +272,7 @@ settings! {
             sales: SalesConfig,
             events: EventsConfig,
             ticket: TicketConfig,
+            auth: AuthConfig,
             admin: AdminConfig,
             log: LogConfig,
             demo: DemoConfig,
@@ -500,6 +509,31 @@ settings! {
         signing_key_file: Option<PathBuf> = None;
         /// Keys that are still accepted but no longer sign, each at least 32 bytes.
         previous_signing_keys: Vec<Secret> = Vec::new();
+    }
+
+    /// Who people are.
+    AuthConfig [auth] {
+        /// How people are known.
+        mode: AuthMode = AuthMode::None;
+        /// In mode `none`, listens on other addresses than loopback all the same. Anybody who reaches them can
+        /// be anybody: only behind something that knows who asks.
+        allow_anonymous: bool = false;
+        /// The issuer, exactly as the `iss` of its tokens; needed in mode `jwt`.
+        issuer: Option<String> = None;
+        /// Whom its tokens are for, their `aud`; needed in mode `jwt`.
+        audience: Option<String> = None;
+        /// Address of the issuer's keys, a JSON Web Key Set; none means the one that the issuer says itself
+        /// (`/.well-known/openid-configuration`).
+        jwks_url: Option<String> = None;
+        /// File with the keys, in place of an address. It is read again as an address is.
+        jwks_file: Option<PathBuf> = None;
+        /// PEM file of the authorities that the issuer's certificate is checked against; none means the
+        /// well-known ones.
+        ca_file: Option<PathBuf> = None;
+        /// The claim that says who it is. A text gets a small id here when it is seen first; a number is the id.
+        user_claim: String = "sub".into();
+        /// So many seconds may the issuer's clock be off.
+        leeway_seconds: u32 = 30, 0..=600;
     }
 
     /// The admin API.

@@ -1,4 +1,4 @@
-//! Who asks: tickets in `QUEUE-TOKEN`.
+//! Who asks: tickets in `QUEUE-TOKEN`, and people in `Authorization`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,19 +7,25 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use boxoffice_backends::sequencer::{PresentedTicket, Queue};
+use boxoffice_backends::store::Role;
 use boxoffice_domain::ids::{QueueName, UserId};
 use boxoffice_domain::queue::{Ending, Place};
 use boxoffice_domain::time::Timestamp;
 
+use super::access::{ADMIN_SCHEME, bearer};
 use super::describe::{Described, Description};
 use super::extract::single_header;
 use super::problem::{ErrorCode, Problem};
+use super::reply::fault;
 use super::state::HttpState;
 use crate::app::App;
+use crate::people::{PERSON_MAX, People, Stranger};
 use crate::tickets::looks_signed;
 
 /// What tickets are called among the security schemes of the API's description.
 pub(super) const TICKET_SCHEME: &str = "queueToken";
+/// What the tokens of people are called there.
+pub(super) const PERSON_SCHEME: &str = "personToken";
 
 /// The header that carries a ticket.
 pub(super) const QUEUE_TOKEN: HeaderName = HeaderName::from_static("queue-token");
@@ -129,4 +135,125 @@ pub(super) fn ended(ending: Ending) -> Problem {
         Ending::TimedOut => ErrorCode::TokenExpired,
         Ending::Finished | Ending::Left => ErrorCode::TokenSpent,
     })
+}
+
+/// The person who asks, where people are known; `None` where the service believes what requests say.
+#[derive(Clone, Copy)]
+pub(super) struct Asker(Option<UserId>);
+
+impl FromRequestParts<HttpState> for Asker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
+        Self::from_headers(&parts.headers, state.app()).await
+    }
+}
+
+impl Described for Asker {
+    fn describe(description: &mut Description) {
+        description.may_be_secured(PERSON_SCHEME);
+        description.errors(&[
+            ErrorCode::DuplicateHeader,
+            ErrorCode::InvalidField,
+            ErrorCode::PersonTokenMissing,
+            ErrorCode::PersonTokenInvalid,
+            ErrorCode::UserMismatch,
+            ErrorCode::UserIdTooLarge,
+            ErrorCode::IssuerUnavailable,
+            ErrorCode::StoreUnavailable,
+            ErrorCode::OutcomeUnknown,
+        ]);
+    }
+}
+
+impl Asker {
+    /// The person of a request.
+    pub(crate) async fn from_headers(headers: &HeaderMap, app: &App) -> Result<Self, Problem> {
+        match &app.people {
+            None => Ok(Self(None)),
+            // On the heap, so that it is no part of every join's future.
+            Some(people) => Box::pin(Self::known_to(people, headers, app.clock.now())).await,
+        }
+    }
+
+    async fn known_to(
+        people: &People,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Self, Problem> {
+        let token = bearer(headers)?.ok_or_else(|| Problem::new(ErrorCode::PersonTokenMissing))?;
+        match people.person(token, now).await {
+            Ok(user) => Ok(Self(Some(user))),
+            Err(Stranger::Invalid(why)) => {
+                Err(Problem::new(ErrorCode::PersonTokenInvalid).detail(why))
+            }
+            Err(Stranger::NoKeys) => Err(Problem::new(ErrorCode::IssuerUnavailable).retry_after(5)),
+            Err(Stranger::Store(cause)) => Err(fault(&cause)),
+        }
+    }
+
+    /// Returns who it is that a request is about, where it names `given`.
+    pub(super) fn user(self, given: Option<UserId>) -> Result<UserId, Problem> {
+        match (self.0, given) {
+            (Some(person), Some(given)) if person != given => {
+                Err(Problem::new(ErrorCode::UserMismatch)
+                    .detail("userId is another person's; it can be left out"))
+            }
+            (Some(person), _) => Ok(person),
+            (None, Some(given)) => safe(given),
+            (None, None) => {
+                Err(Problem::new(ErrorCode::InvalidField).detail("userId: it is needed here"))
+            }
+        }
+    }
+
+    /// Refuses a ticket of another person.
+    pub(super) fn must_own(self, presented: &Presented) -> Result<(), Problem> {
+        match self.0 {
+            Some(person) => presented.must_be(person),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses an id that not every JSON parser reads exactly.
+pub(super) fn safe(user: UserId) -> Result<UserId, Problem> {
+    if user.get() <= PERSON_MAX { Ok(user) } else { Err(Problem::new(ErrorCode::UserIdTooLarge)) }
+}
+
+/// Somebody who may charge points: where people are known, a shop with a token of its own, and nobody for
+/// themselves; else everybody.
+pub(super) struct Cashier;
+
+impl FromRequestParts<HttpState> for Cashier {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
+        let app = state.app();
+        if app.people.is_none() {
+            return Ok(Self);
+        }
+        let token =
+            bearer(&parts.headers)?.ok_or_else(|| Problem::new(ErrorCode::AdminTokenMissing))?;
+        let found = app.operators.find(token).map_err(|cause| fault(&cause))?;
+        let who = found.ok_or_else(|| Problem::new(ErrorCode::AdminTokenInvalid))?;
+        if who.role.may(Role::Cashier) {
+            return Ok(Self);
+        }
+        let detail = format!("this needs the role cashier; {} is {}", who.name, who.role);
+        Err(Problem::new(ErrorCode::RoleRequired).detail(detail))
+    }
+}
+
+impl Described for Cashier {
+    fn describe(description: &mut Description) {
+        description.may_be_secured(ADMIN_SCHEME);
+        description.errors(&[
+            ErrorCode::DuplicateHeader,
+            ErrorCode::AdminTokenMissing,
+            ErrorCode::AdminTokenInvalid,
+            ErrorCode::RoleRequired,
+            ErrorCode::UserIdTooLarge,
+        ]);
+    }
 }

@@ -31,6 +31,8 @@ pub(super) struct Description {
     pub body: Option<RequestBody>,
     /// Who may ask, where not everybody may.
     pub security: Option<SecurityRequirement>,
+    /// Who has to say who they are as well, where people are known.
+    pub person: Option<&'static str>,
     /// How extractors refuse.
     pub errors: Vec<ErrorCode>,
     /// The schemas that the above refers to.
@@ -112,6 +114,11 @@ impl Description {
         self.security = Some(SecurityRequirement::new(scheme, [""; 0]));
     }
 
+    /// Asks for one more of the security schemes, where people are known.
+    pub(super) fn may_be_secured(&mut self, scheme: &'static str) {
+        self.person = Some(scheme);
+    }
+
     /// Adds codes that the extractor refuses with.
     pub(super) fn errors(&mut self, codes: &[ErrorCode]) {
         self.errors.extend(codes);
@@ -148,6 +155,7 @@ handlers! {
     (A, B, C)
     (A, B, C, D)
     (A, B, C, D, E)
+    (A, B, C, D, E, F)
 }
 
 /// The service's own state is nothing that a request brings along.

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::access::ADMIN_SCHEME;
-use super::auth::TICKET_SCHEME;
+use super::auth::{PERSON_SCHEME, TICKET_SCHEME};
 use super::describe::Description;
 use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
@@ -61,6 +63,9 @@ impl Modify for Security {
         let ticket = ApiKeyValue::with_description("QUEUE-TOKEN", "The ticket that joining gave");
         components
             .add_security_scheme(TICKET_SCHEME, SecurityScheme::ApiKey(ApiKey::Header(ticket)));
+        let person = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT");
+        let person = person.description(Some("With `auth.mode = \"jwt\"`: a token of the issuer"));
+        components.add_security_scheme(PERSON_SCHEME, SecurityScheme::Http(person.build()));
         let admin = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
             "An operator's token (`boxoffice operator add`), or the one from the configuration \
                  or `admin.token` in the data directory, which may do everything",
@@ -215,7 +220,15 @@ impl Endpoint {
         if !asked.parameters.is_empty() {
             operation = operation.parameters(Some(asked.parameters));
         }
-        if let Some(security) = asked.security {
+        // Alternatives: without people, and with them.
+        let security = asked.security;
+        let with = asked.person.map(|person| match &security {
+            None => SecurityRequirement::new(person, [""; 0]),
+            Some(other) => other.clone().add(person, [""; 0]),
+        });
+        if let Some(with) = with {
+            operation = operation.security(security.unwrap_or_default()).security(with);
+        } else if let Some(security) = security {
             operation = operation.security(security);
         }
         let mut listed = Vec::new();

@@ -11,7 +11,7 @@ use boxoffice_domain::ids::{ReservationId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::auth::Presented;
+use super::auth::{Asker, Presented};
 use super::extract::{ApiJson, IdempotencyKey, MaybeIdempotencyKey, WireId};
 use super::idempotency;
 use super::problem::Problem;
@@ -23,9 +23,9 @@ use crate::metrics::{Outcome, OutcomeLabel};
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PaymentRequest {
-    /// Who pays; the ticket's user.
+    /// Who pays, the ticket's user; may be left out where people are known.
     #[schema(schema_with = super::schema::id)]
-    user_id: WireId<UserId>,
+    user_id: Option<WireId<UserId>>,
     /// Which reservation.
     #[schema(schema_with = super::schema::id)]
     reservation_id: WireId<ReservationId>,
@@ -61,11 +61,12 @@ pub(super) enum PaymentStatus {
 pub(super) async fn create(
     State(app): State<AppState>,
     presented: Presented,
+    asker: Asker,
     MaybeIdempotencyKey(key): MaybeIdempotencyKey,
     ApiJson(request): ApiJson<PaymentRequest>,
 ) -> Result<Response, Problem> {
     let count = |outcome| app.metrics.payments.get_or_create(&OutcomeLabel { outcome }).inc();
-    match pay(&app, presented, key, request).await {
+    match pay(&app, presented, asker, key, request).await {
         Ok((response, outcome)) => {
             count(outcome);
             Ok(response)
@@ -80,11 +81,13 @@ pub(super) async fn create(
 async fn pay(
     app: &AppState,
     presented: Presented,
+    asker: Asker,
     key: Option<IdempotencyKey>,
     request: PaymentRequest,
 ) -> Result<(Response, Outcome), (Problem, Outcome)> {
     let forbidden = |problem| (problem, Outcome::Forbidden);
-    let PaymentRequest { user_id: WireId(user), reservation_id: WireId(reservation) } = request;
+    let PaymentRequest { user_id, reservation_id: WireId(reservation) } = request;
+    let user = asker.user(user_id.map(|WireId(user)| user)).map_err(forbidden)?;
     presented.must_be(user).map_err(forbidden)?;
     presented.must_have_been_admitted().map_err(forbidden)?;
     let entered = idempotency::enter(app, user, key, "pay", [user.get(), reservation.get()])

@@ -10,6 +10,7 @@ use boxoffice_domain::points::BALANCE_MAX;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::auth::{Asker, Cashier, safe};
 use super::extract::{ApiJson, IdempotencyKey, MaybeIdempotencyKey, PathIds, WireAmount};
 use super::idempotency;
 use super::problem::{ErrorCode, Problem};
@@ -36,6 +37,7 @@ pub(super) struct PointsResponse {
 
 pub(super) async fn charge(
     State(app): State<AppState>,
+    _: Cashier,
     PathIds(user): PathIds<UserId>,
     MaybeIdempotencyKey(key): MaybeIdempotencyKey,
     ApiJson(request): ApiJson<ChargeRequest>,
@@ -59,6 +61,7 @@ async fn charged(
     key: Option<IdempotencyKey>,
     request: ChargeRequest,
 ) -> Result<(i64, Outcome), (Problem, Outcome)> {
+    let user = safe(user).map_err(|problem| (problem, Outcome::Invalid))?;
     let amount = request.amount.get().ok_or_else(|| {
         let detail = format!("amount must be from 1 to {BALANCE_MAX}");
         (Problem::new(ErrorCode::InvalidAmount).detail(detail), Outcome::Invalid)
@@ -81,8 +84,10 @@ async fn charged(
 
 pub(super) async fn balance(
     State(app): State<AppState>,
+    asker: Asker,
     PathIds(user): PathIds<UserId>,
 ) -> Result<Response, Problem> {
+    let user = asker.user(Some(user))?;
     let total_amount = app.store.balance(user).await.map_err(|cause| fault(&cause))?;
     Ok(json(StatusCode::OK, &PointsResponse { total_amount }))
 }

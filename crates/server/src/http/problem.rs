@@ -85,6 +85,12 @@ error_codes! {
     TokenInvalid "TOKEN_INVALID" UNAUTHORIZED "Invalid queue token"
         "The queue token is forged, truncated or unknown."
         "Join the queue anew.";
+    PersonTokenMissing "PERSON_TOKEN_MISSING" UNAUTHORIZED "Not logged in"
+        "The request needs an Authorization header with the bearer token of a person."
+        "Log in at the issuer, and send its token.";
+    PersonTokenInvalid "PERSON_TOKEN_INVALID" UNAUTHORIZED "Invalid person token"
+        "The person's token is forged, over, or not for this service; the detail says which."
+        "Log in anew at the issuer, and send its token.";
     AdminTokenMissing "ADMIN_TOKEN_MISSING" UNAUTHORIZED "No operator token"
         "The admin API needs an Authorization header with a bearer token."
         "Send an operator's token, or the admin token.";
@@ -104,7 +110,7 @@ error_codes! {
         "The token was used for a payment, or its owner left the queue."
         "Join the queue anew to buy more.";
     UserMismatch "USER_MISMATCH" FORBIDDEN "Not this user's token"
-        "The request names another user than the token's owner."
+        "The request names another user than the token's owner, or the ticket is another person's."
         "Use the user that joined the queue.";
     WrongQueue "WRONG_QUEUE" FORBIDDEN "Token of another queue"
         "The concert is sold through another queue than the token's."
@@ -199,6 +205,9 @@ error_codes! {
     PointsOverflow "POINTS_OVERFLOW" UNPROCESSABLE_ENTITY "Too many points"
         "The balance would exceed what an account can hold."
         "Send a smaller amount.";
+    UserIdTooLarge "USER_ID_TOO_LARGE" UNPROCESSABLE_ENTITY "User id too large"
+        "The user's id is above 2⁵³ − 1, which not every JSON parser reads exactly."
+        "Use an id up to 9007199254740991.";
     IdempotencyKeyReused "IDEMPOTENCY_KEY_REUSED" UNPROCESSABLE_ENTITY "Idempotency key reused"
         "The idempotency key was used for a request with another content."
         "Use a new key for a new request.";
@@ -228,6 +237,9 @@ error_codes! {
         "Wait as long as Retry-After says, then try again with the same idempotency key.";
     QueueUnavailable "QUEUE_UNAVAILABLE" SERVICE_UNAVAILABLE "Queue unavailable"
         "The queue cannot give out numbers; nobody's place is lost."
+        "Wait as long as Retry-After says, then try again.";
+    IssuerUnavailable "ISSUER_UNAVAILABLE" SERVICE_UNAVAILABLE "Issuer unavailable"
+        "The keys that people's tokens are checked with cannot be read; nothing was done."
         "Wait as long as Retry-After says, then try again.";
     ShuttingDown "SHUTTING_DOWN" SERVICE_UNAVAILABLE "Shutting down"
         "This instance is stopping; nothing was done."

@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::auth::Presented;
+use super::auth::{Asker, Presented};
 use super::client::ClientAddress;
 use super::extract::{ApiJson, PathQueue, WireId};
 use super::problem::{ErrorCode, Problem};
@@ -34,9 +34,9 @@ use crate::tickets::Signed;
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct JoinRequest {
-    /// Who joins.
+    /// Who joins; may be left out where people are known.
     #[schema(schema_with = super::schema::id)]
-    user_id: WireId<UserId>,
+    user_id: Option<WireId<UserId>>,
     /// Which queue; the default one where it is left out.
     #[schema(example = "main")]
     queue: Option<String>,
@@ -206,10 +206,12 @@ fn pace(number: u64, settings: &QueueSettings, now: Timestamp, jitter: u64) -> (
 pub(super) async fn join(
     State(HttpState { app, web }): State<HttpState>,
     client: ClientAddress,
+    asker: Asker,
     ApiJson(request): ApiJson<JoinRequest>,
 ) -> Result<Response, Problem> {
     let rate = web.join_rate.as_ref();
-    join_at(&app, rate, Instant::now(), client, request).await.map(|joined| joined.map(Body::new))
+    let joined = join_at(&app, rate, Instant::now(), client, asker, request).await;
+    joined.map(|joined| joined.map(Body::new))
 }
 
 /// The answer to a join that came at `begun`.
@@ -218,6 +220,7 @@ async fn join_at(
     rate: Option<&ClientRateLimit>,
     begun: Instant,
     client: ClientAddress,
+    asker: Asker,
     request: JoinRequest,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     if app.is_draining() {
@@ -226,7 +229,7 @@ async fn join_at(
     if let Some(rate) = rate {
         rate.check(client)?;
     }
-    let WireId(user) = request.user_id;
+    let user = asker.user(request.user_id.map(|WireId(user)| user))?;
     let name = request.queue.as_deref().unwrap_or(app.default_queue.as_str());
     let queue = app.sequencer.queue(name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
     let seq = app.sequencer.join(&queue).await.map_err(|cause| match &cause {
@@ -268,8 +271,9 @@ pub(super) async fn join_from(
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let (parts, body) = request.into_parts();
+    let asker = Asker::from_headers(&parts.headers, &app).await?;
     let ApiJson(request) = ApiJson::read(&parts.headers, body, web.body, client).await?;
-    join_at(&app, web.join_rate.as_ref(), begun, client, request).await
+    join_at(&app, web.join_rate.as_ref(), begun, client, asker, request).await
 }
 
 pub(super) async fn status(presented: Presented) -> Response {

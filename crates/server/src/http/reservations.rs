@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::auth::{Presented, ended};
+use super::auth::{Asker, Presented, ended};
 use super::client::ClientAddress;
 use super::extract::{ApiJson, BodyLimits, IdempotencyKey, MaybeIdempotencyKey, PathIds, WireId};
 use super::idempotency;
@@ -29,9 +29,9 @@ use crate::metrics::{Outcome, OutcomeLabel};
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ReserveRequest {
-    /// Who reserves; the ticket's user.
+    /// Who reserves, the ticket's user; may be left out where people are known.
     #[schema(schema_with = super::schema::id)]
-    user_id: WireId<UserId>,
+    user_id: Option<WireId<UserId>>,
     /// Which seats: all are held, or none.
     #[schema(schema_with = super::schema::ids)]
     seat_ids: Vec<WireId<SeatId>>,
@@ -137,11 +137,12 @@ fn count(app: &App, outcome: Outcome) {
 pub(super) async fn create(
     State(app): State<AppState>,
     presented: Presented,
+    asker: Asker,
     ids: PathIds<(ConcertId, SessionId)>,
     MaybeIdempotencyKey(key): MaybeIdempotencyKey,
     ApiJson(request): ApiJson<ReserveRequest>,
 ) -> Result<Response, Problem> {
-    let answer = reserve(&app, presented, ids, key, request).await;
+    let answer = reserve(&app, presented, asker, ids, key, request).await;
     match answer {
         Ok((response, outcome)) => {
             count(&app, outcome);
@@ -166,9 +167,10 @@ pub(super) async fn create_from(
     // In the order of the handler's extractors: the first that refuses answers.
     let read = async {
         let presented = Presented::from_headers(&parts.headers, &app)?;
+        let asker = Asker::from_headers(&parts.headers, &app).await?;
         let key = IdempotencyKey::from_headers(&parts.headers)?;
         let body = ApiJson::read(&parts.headers, body, limits, client).await?;
-        create(State(app), presented, ids, MaybeIdempotencyKey(key), body).await
+        create(State(app), presented, asker, ids, MaybeIdempotencyKey(key), body).await
     };
     read.await.into_response()
 }
@@ -178,13 +180,14 @@ type Refused = (Problem, Outcome);
 async fn reserve(
     app: &AppState,
     presented: Presented,
+    asker: Asker,
     PathIds((concert, session)): PathIds<(ConcertId, SessionId)>,
     key: Option<IdempotencyKey>,
     request: ReserveRequest,
 ) -> Result<(Response, Outcome), Refused> {
     let forbidden = |problem| (problem, Outcome::Forbidden);
     let not_found = |code| (Problem::new(code), Outcome::NotFound);
-    let WireId(user) = request.user_id;
+    let user = asker.user(request.user_id.map(|WireId(user)| user)).map_err(forbidden)?;
     presented.must_be(user).map_err(forbidden)?;
     // A ticket that is over makes no new hold, but may still ask for the answer it got before.
     let over = match presented.place {
@@ -272,8 +275,10 @@ async fn reserve(
 pub(super) async fn show(
     State(app): State<AppState>,
     presented: Presented,
+    asker: Asker,
     PathIds(id): PathIds<ReservationId>,
 ) -> Result<Response, Problem> {
+    asker.must_own(&presented)?;
     presented.must_have_been_admitted()?;
     let found = app.store.reservation(id).await.map_err(|cause| fault(&cause))?;
     let (reservation, until) = found.ok_or_else(|| Problem::new(ErrorCode::ReservationNotFound))?;
@@ -306,8 +311,10 @@ fn shown(reservation: &Reservation, until: Timestamp, now: Timestamp) -> Reserva
 pub(super) async fn cancel(
     State(app): State<AppState>,
     presented: Presented,
+    asker: Asker,
     PathIds(id): PathIds<ReservationId>,
 ) -> Result<StatusCode, Problem> {
+    asker.must_own(&presented)?;
     presented.must_have_been_admitted()?;
     match app.store.cancel(id, presented.user(), presented.now).await {
         Ok(()) => {

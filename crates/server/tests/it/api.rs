@@ -7,6 +7,7 @@ mod errors;
 mod journey;
 mod operations;
 mod operators;
+mod people;
 mod points;
 mod protocol;
 mod queue;

@@ -16,5 +16,6 @@ mod external;
 mod hostile;
 mod house;
 mod http_infra;
+mod issuer;
 mod program;
 mod races;

@@ -23,8 +23,8 @@ use crate::store::beat::{Beat, Beats, Instances};
 use crate::store::catalog::{Catalog, Inventory};
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
-    ALIAS_KEPT_MS, AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats,
-    Progress, Seed, StoredQueue,
+    ALIAS_KEPT_MS, AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson,
+    NewSeats, Progress, Seed, StoredQueue,
 };
 
 /// All tables.
@@ -56,6 +56,10 @@ pub(super) struct Data {
     pub(super) last_concert: i64,
     pub(super) last_session: i64,
     pub(super) last_seat: i64,
+    /// Ids of people, by their digests.
+    people: HashMap<[u8; 32], UserId>,
+    people_by_id: HashSet<UserId>,
+    last_person: i64,
     /// The latest time that was seen.
     latest: Timestamp,
     /// The last entry that a seed has made.
@@ -583,6 +587,32 @@ impl Data {
             }
         }
         changed
+    }
+
+    // ---- people ----
+
+    pub(super) fn people(&mut self, people: &[NewPerson]) -> Result<Vec<Option<UserId>>, Fault> {
+        people.iter().map(|person| self.person(person)).collect()
+    }
+
+    fn person(&mut self, person: &NewPerson) -> Result<Option<UserId>, Fault> {
+        if let Some(known) = self.people.get(&person.digest) {
+            return Ok(Some(*known));
+        }
+        let new = match person.id {
+            Some(id) if self.people_by_id.contains(&id) => return Ok(None),
+            Some(id) => id,
+            None => loop {
+                let next = id(UserId::new, self.last_person)?;
+                self.last_person = next.get();
+                if !self.people_by_id.contains(&next) && !self.accounts.contains_key(&next) {
+                    break next;
+                }
+            },
+        };
+        self.people.insert(person.digest, new);
+        self.people_by_id.insert(new);
+        Ok(Some(new))
     }
 
     // ---- opaque tokens ----

@@ -240,7 +240,7 @@ const V3: &[&str] = &[
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
 ];
 
-/// Operators by their tokens, of which a digest is stored; what they changed; and what was answered under the
+/// People by the digest of what the issuer of their tokens calls them. Operators by their tokens, of which a digest is stored; what they changed; and what was answered under the
 /// idempotency keys of their requests.
 const V4: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS operator (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, \
@@ -255,4 +255,9 @@ const V4: &[&str] = &[
      idem_key VARBINARY(255) NOT NULL, fingerprint BINARY(32) NOT NULL, answer TEXT NOT NULL, \
      at BIGINT NOT NULL, PRIMARY KEY (who, idem_key), KEY change_key_by_age (at)) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS person (id BIGINT NOT NULL PRIMARY KEY, \
+     digest BINARY(32) NOT NULL, issuer VARCHAR(1000) NOT NULL, name VARCHAR(255) NOT NULL, \
+     at BIGINT NOT NULL, UNIQUE KEY person_by_digest (digest)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "INSERT IGNORE INTO counter (name, value) VALUES ('person', 0)",
 ];

@@ -234,6 +234,15 @@ statements! {
         WHERE r.user_id = a.user_id AND r.state = 1) FROM account a WHERE a.user_id > ? \
         ORDER BY a.user_id LIMIT ?";
 
+    // ---- people ----
+    PEOPLE = "SELECT digest, id FROM person FORCE INDEX (person_by_digest) \
+        WHERE digest IN ({list})";
+    PEOPLE_NOW = "SELECT digest, id FROM person FORCE INDEX (person_by_digest) \
+        WHERE digest IN ({list}) LOCK IN SHARE MODE";
+    PEOPLE_IDS = "SELECT id FROM person FORCE INDEX (PRIMARY) WHERE id BETWEEN ? AND ? \
+        UNION SELECT user_id FROM account FORCE INDEX (PRIMARY) WHERE user_id BETWEEN ? AND ?";
+    PEOPLE_ADD = "INSERT IGNORE INTO person (id, digest, issuer, name, at) VALUES {rows}";
+
     // ---- settings ----
     SETTING = "SELECT value FROM setting WHERE name = ?";
     SETTING_FRESH = "INSERT INTO setting (name, value) VALUES (?, ?) \

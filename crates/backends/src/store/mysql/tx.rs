@@ -1,7 +1,7 @@
 //! What is done inside transactions of their own beside the sale: queues, what is for sale, tokens,
 //! settings.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use boxoffice_domain::command::{Changes, EntryKind, PointsEntry};
@@ -20,7 +20,7 @@ use crate::store::numbers::{
     self, Grant, GrantRequest, LastGrant, REDIS_AHEAD_MS, REDIS_SEEN_MS, Taken,
 };
 use crate::store::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress,
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson, NewSeats, Progress,
     STEP_AHEAD_MS, STEP_LATE_MS, Seed,
 };
 
@@ -76,6 +76,102 @@ impl Operation for ForgetKeys {
         let forgotten = tx.lease.exec(sql::KEYS_FORGET, values.clone()).await?;
         tx.lease.exec(sql::CHANGE_KEYS_FORGET, values).await?;
         Ok(Done::Commit(u32::try_from(forgotten).unwrap_or(self.max)))
+    }
+}
+
+/// Finds the ids of people, and gives ids to those who have none.
+pub(super) struct People(pub(super) Vec<NewPerson>, pub(super) Timestamp);
+
+/// The name of the counter of people.
+const PERSON_COUNTER: &str = "person";
+
+fn person_id(id: i64) -> Op<UserId> {
+    UserId::new(id).ok_or_else(|| Failure::Corrupt(format!("a person has the id {id}")))
+}
+
+impl People {
+    /// Returns the ids of those who have one. In the second round it sees what others committed since
+    /// the transaction began.
+    async fn known(
+        &self,
+        tx: &mut Tx,
+        statement: &str,
+        digests: &[&[u8; 32]],
+    ) -> Op<HashMap<Vec<u8>, i64>> {
+        let mut known = HashMap::with_capacity(digests.len());
+        for part in digests.chunks(sql::LIST_MAX) {
+            let values = part.iter().map(|digest| Value::from(&digest[..])).collect();
+            for mut row in tx.lease.rows(&sql::listed(statement, part.len()), values).await? {
+                known.insert(take(&mut row, 0)?, take(&mut row, 1)?);
+            }
+        }
+        Ok(known)
+    }
+
+    /// Returns so many ids that neither a person nor an account has.
+    async fn free_ids(&self, tx: &mut Tx, count: usize) -> Op<Vec<i64>> {
+        let mut free = Vec::with_capacity(count);
+        let mut block = count as i64;
+        while free.len() < count {
+            let values = vec![block.into(), PERSON_COUNTER.into()];
+            let last = tx.lease.insert(sql::IDS_TAKE, values).await?;
+            let first = last - block + 1;
+            let bounds = [first, last, first, last].map(Value::from).to_vec();
+            let mut taken = HashSet::new();
+            for mut row in tx.lease.rows(sql::PEOPLE_IDS, bounds).await? {
+                taken.insert(take::<i64>(&mut row, 0)?);
+            }
+            let wanted = count - free.len();
+            free.extend((first..=last).filter(|id| !taken.contains(id)).take(wanted));
+            // Accounts of before there were people lie together.
+            block = (block * 2).min(ROWS as i64);
+        }
+        Ok(free)
+    }
+}
+
+impl Operation for People {
+    type Answer = Vec<Option<UserId>>;
+    const LANE: Lane = Lane::Work;
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, tx: &mut Tx) -> Op<Done<Self::Answer>> {
+        // In one order everywhere, so that two instances do not wait for each other.
+        let mut people: BTreeMap<&[u8; 32], &NewPerson> = BTreeMap::new();
+        for person in &self.0 {
+            people.entry(&person.digest).or_insert(person);
+        }
+        let digests: Vec<_> = people.keys().copied().collect();
+        let mut known = self.known(tx, sql::PEOPLE, &digests).await?;
+        people.retain(|digest, _| !known.contains_key(&digest[..]));
+        let any_new = !people.is_empty();
+        if any_new {
+            let without = people.values().filter(|person| person.id.is_none()).count();
+            let mut free = self.free_ids(tx, without).await?.into_iter();
+            let mut values = Vec::with_capacity(people.len() * 5);
+            for person in people.values() {
+                let id = person.id.map(UserId::get).or_else(|| free.next());
+                values.extend([
+                    id.into(),
+                    Value::from(&person.digest[..]),
+                    person.issuer.as_str().into(),
+                    person.name.as_str().into(),
+                    self.1.0.into(),
+                ]);
+            }
+            let text = sql::filled(sql::PEOPLE_ADD, &[&rows_of(5, people.len())]);
+            tx.lease.exec(&text, values).await?;
+            let digests: Vec<_> = people.keys().copied().collect();
+            known.extend(self.known(tx, sql::PEOPLE_NOW, &digests).await?);
+            let is_known = |digest: &[u8; 32]| known.contains_key(&digest[..]);
+            if people.values().any(|person| person.id.is_none() && !is_known(&person.digest)) {
+                // Somebody else has brought along the id that was free a moment ago.
+                return Err(Failure::again());
+            }
+        }
+        let id_of = |person: &NewPerson| known.get(&person.digest[..]).map(|id| person_id(*id));
+        let ids = self.0.iter().map(|person| id_of(person).transpose()).collect::<Op<_>>()?;
+        Ok(if any_new { Done::Commit(ids) } else { Done::Nothing(ids) })
     }
 }
 

@@ -152,7 +152,7 @@ CREATE TABLE readmitted (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Operators by their tokens, of which a digest is stored; what they changed; and what was answered under the
+/// People by the digest of what the issuer of their tokens calls them. Operators by their tokens, of which a digest is stored; what they changed; and what was answered under the
 /// idempotency keys of their requests.
 const V5: &str = "
 CREATE TABLE operator (
@@ -168,4 +168,8 @@ CREATE TABLE change_key (
     at INTEGER NOT NULL, PRIMARY KEY (who, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX change_key_by_age ON change_key (at);
+CREATE TABLE person (
+    id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, issuer TEXT NOT NULL, name TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
 ";

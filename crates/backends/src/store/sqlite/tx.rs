@@ -19,7 +19,8 @@ use crate::store::DatabaseTime;
 use crate::store::catalog::{Catalog, Inventory, Made};
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewSeats, Progress, Seed,
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson, NewSeats, Progress,
+    Seed,
 };
 
 /// What the writer knows without asking the file: the last ids, and what the transaction under way
@@ -81,6 +82,9 @@ impl State {
         self.made.clear();
     }
 }
+
+/// The setting that has the last id that a person got here.
+const LAST_PERSON: &str = "person.last_id";
 
 fn next(last: &mut i64) -> i64 {
     *last += 1;
@@ -167,6 +171,62 @@ impl<'a> Tx<'a> {
             )?;
         }
         Ok(Ok(()))
+    }
+
+    pub(super) fn people(&self, people: &[NewPerson], now: Timestamp) -> Op<Vec<Option<UserId>>> {
+        let mut known =
+            self.connection.prepare_cached("SELECT id FROM person WHERE digest = ?1")?;
+        let mut is_taken = self.connection.prepare_cached(
+            "SELECT 1 WHERE EXISTS (SELECT 1 FROM person WHERE id = ?1) \
+             OR EXISTS (SELECT 1 FROM account WHERE user_id = ?1)",
+        )?;
+        let mut add = self.connection.prepare_cached(
+            "INSERT INTO person (id, digest, issuer, name, at) VALUES (?1, ?2, ?3, ?4, ?5) \
+             ON CONFLICT DO NOTHING",
+        )?;
+        let mut last: Option<i64> = None;
+        let mut ids = Vec::with_capacity(people.len());
+        for person in people {
+            let found: Option<i64> =
+                known.query_row([&person.digest[..]], |row| row.get(0)).optional()?;
+            let id = match (found, person.id) {
+                (Some(id), _) => id,
+                (None, Some(id)) => id.get(),
+                (None, None) => {
+                    let mut next = match last {
+                        Some(last) => last,
+                        None => self.last_person()?,
+                    } + 1;
+                    while is_taken.exists([next])? {
+                        next += 1;
+                    }
+                    last = Some(next);
+                    next
+                }
+            };
+            let is_theirs = found.is_some()
+                || add.execute(params![
+                    id,
+                    &person.digest[..],
+                    person.issuer,
+                    person.name,
+                    now.0
+                ])? == 1;
+            let id = UserId::new(id)
+                .ok_or_else(|| Failure::Corrupt(format!("a person has the id {id}")))?;
+            ids.push(is_theirs.then_some(id));
+        }
+        if let Some(last) = last {
+            self.set_setting(LAST_PERSON, &last.to_string())?;
+        }
+        Ok(ids)
+    }
+
+    /// Returns the last id that a person got here; 0 for none.
+    fn last_person(&self) -> Op<i64> {
+        let last = self.setting(LAST_PERSON, None)?;
+        let last = last.map_or(Ok(0), |last| last.parse());
+        last.map_err(|_| Failure::Corrupt("the last id of a person is no number".into()))
     }
 
     pub(super) fn forget_keys(&self, before: Timestamp, max: u32) -> Op<u32> {

@@ -24,9 +24,10 @@ async fn points_are_charged_and_told() {
     assert_eq!(fan.send(by_post).await.ok(200), json!({"totalAmount": 100}));
     assert_eq!(service.balance(1).await, 100);
     assert_eq!(service.balance(2).await, 0);
-    let last = i64::MAX;
+    let last = BALANCE_MAX;
     fan.send(charge(last, 1)).await.ok(200);
     assert_eq!(service.balance(last).await, 1);
+    fan.send(charge(last + 1, 1)).await.refused(ErrorCode::UserIdTooLarge);
 
     fan.send(charge(2, BALANCE_MAX)).await.ok(200);
     fan.send(charge(2, 1)).await.refused(ErrorCode::PointsOverflow);

@@ -34,6 +34,7 @@ const LARGE: &[&str] = &[
     "idempotency",
     "outbox",
     "queue_left",
+    "person",
     "r",
     "s",
 ];
@@ -64,6 +65,7 @@ async fn fill(conn: &mut Conn) {
         ),
         many("INSERT INTO outbox SELECT seq, seq % 16, 'concert.concert-reserved', seq, '{}'"),
         many("INSERT INTO queue_left SELECT 'main', seq"),
+        many("INSERT INTO person SELECT seq, UNHEX(LPAD(HEX(seq), 64, '0')), 'issuer', 'p', seq"),
         "INSERT INTO queue (name, next, watermark, serving, floor, admit_per_second, \
          active_ttl_ms, claim_window_ms, paused) VALUES ('main', 9, 9, 9, 9, 1, 1, 1, 0)"
             .to_owned(),
@@ -72,7 +74,7 @@ async fn fill(conn: &mut Conn) {
         conn.query_drop(statement).await.unwrap();
     }
     let tables = "seat, reservation, account, points_entry, payment, spent_ticket, idempotency, \
-                  outbox, queue_left, session, queue";
+                  outbox, queue_left, person, session, queue";
     conn.query_drop(format!("ANALYZE TABLE {tables}")).await.unwrap();
 }
 
@@ -86,6 +88,7 @@ fn sample(before: &str) -> Value {
         _ if before.trim_end().ends_with("LIMIT") => 100.into(),
         "queue" | "name" => "main".into(),
         "ticket_id" => vec![0_u8; 16].into(),
+        "digest" => vec![0_u8; 32].into(),
         "idem_key" | "token" => "key-1".into(),
         // Nearly everything is newer than what is forgotten, and nearly nothing is due.
         "at" => 5.into(),
