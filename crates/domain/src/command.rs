@@ -23,7 +23,8 @@ use crate::time::Timestamp;
 pub use changes::{Changes, EntryKind, IdRange, Ids, IdsNeeded, NewKey, PointsEntry, SpentTicket};
 pub use execute::{answer_while_locked, execute, refusal_from_memory};
 pub use rows::{
-    KeyRow, LiveSeats, ReservationRow, ResultOf, ResultRow, RowId, Rows, Unwanted, Wants,
+    KeyRow, LiveSeats, ReservationRow, ResultOf, ResultRow, RowId, Rows, TicketHold, Unwanted,
+    Wants,
 };
 
 /// What makes a repeated request the same request.

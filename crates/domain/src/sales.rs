@@ -88,6 +88,10 @@ pub struct Limits {
     pub seats_per_reservation_max: u32,
     /// Most seats of one user in one session, held and bought together.
     pub seats_per_user_max: u32,
+    /// Most holds of one ticket that wait for payment at a time. It pays for one of them.
+    pub live_holds_max: u32,
+    /// Most holds of one ticket in its life, whatever became of them.
+    pub holds_per_ticket_max: u32,
 }
 
 /// One seat of a reservation, at the price agreed.
@@ -192,6 +196,25 @@ pub enum HoldRejected {
         /// What the user has already.
         has: u32,
     },
+    /// The ticket holds something already that waits for payment.
+    LiveHoldLimit {
+        /// The most such holds at a time.
+        max: u32,
+    },
+    /// The ticket has held as often as it may.
+    HoldLimit {
+        /// The most holds of one ticket.
+        max: u32,
+    },
+}
+
+/// What was held with a ticket so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TicketHolds {
+    /// How many holds there were, whatever became of them.
+    pub made: u32,
+    /// How many of them wait for payment.
+    pub live: u32,
 }
 
 /// The part of a hold that can be judged from the request alone.
@@ -249,6 +272,8 @@ pub struct HoldRequest<'a> {
     pub user_has: u32,
     /// Whether the ticket has paid already, or was given up.
     pub ticket_spent: bool,
+    /// What was held with the ticket so far.
+    pub ticket_holds: TicketHolds,
 }
 
 /// Decides a hold: all seats or none.
@@ -278,6 +303,12 @@ pub fn decide_hold(
             max: limits.seats_per_user_max,
             has: request.user_has,
         });
+    }
+    if request.ticket_holds.live >= limits.live_holds_max {
+        return Err(HoldRejected::LiveHoldLimit { max: limits.live_holds_max });
+    }
+    if request.ticket_holds.made >= limits.holds_per_ticket_max {
+        return Err(HoldRejected::HoldLimit { max: limits.holds_per_ticket_max });
     }
     Ok(Reservation {
         id: request.reservation,

@@ -95,6 +95,8 @@ pub fn limits(config: &Config) -> Limits {
         hold: Duration::from_secs(config.sales.hold_seconds),
         seats_per_reservation_max: count(config.sales.max_seats_per_reservation),
         seats_per_user_max: count(config.sales.max_seats_per_user),
+        live_holds_max: count(config.sales.live_holds_max),
+        holds_per_ticket_max: count(config.sales.holds_per_ticket_max),
     }
 }
 

@@ -106,6 +106,7 @@ macro_rules! endpoints {
                     UserMismatch, TokenNotActivated, TokenExpired, TokenSpent, WrongQueue,
                     ConcertNotFound, SessionNotFound, SeatNotFound, SeatTaken,
                     ReservationNotOpen, ReservationClosed, SessionStarted, SeatLimitReached,
+                    LiveHoldLimit, HoldLimit,
                     NoSeats, DuplicateSeats, TooManySeats, StoreUnavailable, OutcomeUnknown,
                 ],
             }

@@ -1,6 +1,7 @@
 //! Between columns and the domain's types, for every store in SQL. A value that no version of this
 //! program writes makes the row corrupt, never a default.
 
+use boxoffice_domain::command::{ReservationRow, TicketRef};
 use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, TicketId, UserId,
 };
@@ -179,14 +180,27 @@ pub(super) fn items_from_text(text: &str) -> Result<Vec<Item>, Corrupt> {
         .collect()
 }
 
+/// queue, number, id
+pub(super) type TicketColumns = (Option<String>, Option<i64>, Option<Vec<u8>>);
+
+/// The ticket that holds a reservation; none in rows of older versions.
+pub(super) fn holding_ticket(
+    (queue, seq, id): TicketColumns,
+) -> Result<Option<TicketRef>, Corrupt> {
+    let (Some(queue), Some(seq), Some(id)) = (queue, seq, id) else { return Ok(None) };
+    let (queue, seq) = (queue_name(&queue)?, count(seq, "number of a ticket")?);
+    Ok(Some(TicketRef { queue, seq, id: ticket_id(&id)? }))
+}
+
 /// user, concert, session, items, created at, held until, state, payment
 pub(super) type ReservationColumns = (i64, i64, i64, String, i64, i64, i64, Option<i64>);
 
-/// A reservation, and when its hold ends or ended.
+/// A row of a reservation.
 pub(super) fn reservation(
     reservation: ReservationId,
     (user, concert, session, items, created_at, until, state, payment): ReservationColumns,
-) -> Result<(Reservation, Timestamp), Corrupt> {
+    ticket: TicketColumns,
+) -> Result<ReservationRow, Corrupt> {
     let until = Timestamp(until);
     let state = match (state, payment) {
         (reservation_state::HELD, _) => ReservationState::Held { until },
@@ -206,7 +220,7 @@ pub(super) fn reservation(
         created_at: Timestamp(created_at),
         state,
     };
-    Ok((found, until))
+    Ok(ReservationRow { reservation: found, until, ticket: holding_ticket(ticket)? })
 }
 
 /// Takes times back that lie in the future, in every store in SQL. Each `?` is the present. Holds that

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{
-    Changes, Ids, IdsNeeded, LiveSeats, ResultOf, ResultRow, Rows, TicketRef, Wants,
+    Changes, Ids, IdsNeeded, LiveSeats, ResultOf, ResultRow, Rows, TicketHold, TicketRef, Wants,
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
@@ -389,6 +389,14 @@ impl Engine for MemoryEngine {
         for ticket in &wants.tickets {
             let is_spent = data.spent.contains_key(ticket) && !planted(Bug::SpentForgotten);
             rows.put_ticket(ticket.clone(), is_spent);
+        }
+        for ticket in &wants.holds_of {
+            let made = data.holds.get(ticket).into_iter().flatten().filter_map(|id| {
+                let row = data.reservations.get(id)?;
+                let held = matches!(row.reservation.state, ReservationState::Held { .. });
+                Some(TicketHold { reservation: *id, until: held.then_some(row.until) })
+            });
+            rows.put_ticket_holds(ticket.clone(), made.collect());
         }
         for (user, key) in &wants.keys {
             let found = data.key(*user, key).filter(|_| !planted(Bug::KeyForgotten));

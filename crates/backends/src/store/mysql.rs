@@ -340,7 +340,10 @@ impl MysqlStore {
         &self,
         id: ReservationId,
     ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
-        self.inner.read(&self.inner.sale, move |lease| Box::pin(load::reservation(lease, id))).await
+        let sale = &self.inner.sale;
+        let row =
+            self.inner.read(sale, move |lease| Box::pin(load::reservation(lease, id))).await?;
+        Ok(row.map(|row| (row.reservation, row.until)))
     }
 
     pub(super) async fn due(&self, now: Timestamp, max: u32) -> Result<Vec<ReservationId>, Fault> {

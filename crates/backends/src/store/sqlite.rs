@@ -358,7 +358,8 @@ impl SqliteStore {
         &self,
         id: ReservationId,
     ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
-        self.read(move |connection| rows::reservation(connection, id)).await
+        let row = self.read(move |connection| rows::reservation(connection, id)).await?;
+        Ok(row.map(|row| (row.reservation, row.until)))
     }
 
     pub(super) async fn due(&self, now: Timestamp, max: u32) -> Result<Vec<ReservationId>, Fault> {

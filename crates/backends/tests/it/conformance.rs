@@ -121,6 +121,8 @@ macro_rules! store_conformance {
             queues::aliases_know_whether_they_are_spent_and_run_out,
             random::buyers_at_once_agree_with_a_model,
             sales::reserve_takes_all_seats_or_none,
+            sales::a_ticket_holds_within_bounds,
+            sales::tickets_without_a_number_count_by_their_ids,
             sales::a_seat_has_one_owner,
             sales::an_expired_hold_is_free_to_the_millisecond,
             sales::an_expired_hold_is_not_payable_to_the_millisecond,
@@ -195,12 +197,14 @@ pub(crate) fn ticket(seq: u64) -> TicketRef {
     TicketRef { queue: main_queue(), seq, id: TicketId(id) }
 }
 
-/// At most 4 seats in a reservation and 6 for a user.
+/// At most 4 seats in a reservation and 6 for a user, in as many holds as they like.
 pub(crate) fn limits() -> Limits {
     Limits {
         hold: Duration::from_millis(HOLD_MS as u64),
         seats_per_reservation_max: 4,
         seats_per_user_max: 6,
+        live_holds_max: u32::MAX,
+        holds_per_ticket_max: u32::MAX,
     }
 }
 

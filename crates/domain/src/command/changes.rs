@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Command, Payment, TicketRef};
+use super::{Command, Payment, ReservationRow, TicketRef};
 use crate::event::Event;
 use crate::ids::{PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use crate::sales::{Reservation, SeatState};
@@ -70,8 +70,8 @@ pub struct Changes {
     pub accounts: BTreeMap<UserId, i64>,
     /// New states of seats.
     pub seats: BTreeMap<SeatId, (SessionId, SeatState)>,
-    /// Reservations made, each with the end of its hold, as they are now.
-    pub reservations_made: BTreeMap<ReservationId, (Reservation, Timestamp)>,
+    /// Reservations made, as they are now.
+    pub reservations_made: BTreeMap<ReservationId, ReservationRow>,
     /// Reservations that were there before and have been paid, given back or ended.
     pub reservations_settled: BTreeMap<ReservationId, Reservation>,
     /// Payments made, and who paid.

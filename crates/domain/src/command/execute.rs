@@ -11,7 +11,7 @@ use crate::ids::{PaymentId, ReservationId};
 use crate::points::decide_charge;
 use crate::sales::{
     Concert, HoldRejected, HoldRequest, Reservation, ReservationState, Seat, SeatState, Session,
-    SettleRejected, check_seat_list, decide_cancel, decide_hold, decide_payment,
+    SettleRejected, TicketHolds, check_seat_list, decide_cancel, decide_hold, decide_payment,
 };
 use crate::time::Timestamp;
 
@@ -49,8 +49,7 @@ pub fn refusal_from_memory(
     session: &Session,
     seats: &[Option<Seat>],
 ) -> Option<HoldRejected> {
-    // The kindest case: all that is not known speaks for the buyer.
-    hold(request, ANY_RESERVATION, (concert, session, seats), (0, false), request.now).err()
+    hold(request, ANY_RESERVATION, (concert, session, seats), KINDEST, request.now).err()
 }
 
 /// Returns the answer to a command some of whose rows another transaction has locked, where they
@@ -78,7 +77,7 @@ pub fn answer_while_locked(rows: &mut Rows, command: &Command, now: Timestamp) -
     check_seat_list(&request.seats, &request.limits).ok()?;
     let seats = request.seats.iter().map(|seat| rows.seat(*seat, request.session));
     let seats = seats.collect::<Looked<Vec<_>>>().ok()?;
-    let refusal = hold(request, ANY_RESERVATION, (&concert, &session, &seats), (0, false), now);
+    let refusal = hold(request, ANY_RESERVATION, (&concert, &session, &seats), KINDEST, now);
     match refusal {
         Err(why @ HoldRejected::SeatTaken(_)) => {
             Some(Outcome::Reserve(Err(ReserveRejected::Hold(why))))
@@ -87,11 +86,22 @@ pub fn answer_while_locked(rows: &mut Rows, command: &Command, now: Timestamp) -
     }
 }
 
+/// What the store knows of a user and a ticket.
+struct Known {
+    user_has: u32,
+    ticket_spent: bool,
+    ticket_holds: TicketHolds,
+}
+
+/// All that is not known speaks for the buyer.
+const KINDEST: Known =
+    Known { user_has: 0, ticket_spent: false, ticket_holds: TicketHolds { made: 0, live: 0 } };
+
 fn hold(
     request: &Reserve,
     reservation: ReservationId,
     (concert, session, seats): (&Concert, &Session, &[Option<Seat>]),
-    (user_has, ticket_spent): (u32, bool),
+    known: Known,
     now: Timestamp,
 ) -> Result<Reservation, HoldRejected> {
     let asked = HoldRequest {
@@ -101,8 +111,9 @@ fn hold(
         session,
         seat_ids: &request.seats,
         seats,
-        user_has,
-        ticket_spent: request.ticket_over || ticket_spent,
+        user_has: known.user_has,
+        ticket_spent: request.ticket_over || known.ticket_spent,
+        ticket_holds: known.ticket_holds,
     };
     decide_hold(&asked, &request.limits, now)
 }
@@ -141,13 +152,16 @@ fn reserve(
         .iter()
         .map(|seat| rows.seat(*seat, request.session))
         .collect::<Looked<Vec<_>>>()?;
-    let user_has = rows.live_seats((request.user, request.session), now)?;
-    let is_spent = rows.is_spent(&request.ticket)?;
+    let known = Known {
+        user_has: rows.live_seats((request.user, request.session), now)?,
+        ticket_spent: rows.is_spent(&request.ticket)?,
+        ticket_holds: rows.holds_of(&request.ticket, now)?,
+    };
     // The id is used up only where a reservation comes to be.
     let next = rows.ids.reservations.next().and_then(ReservationId::new);
     let id = next.ok_or(Unwanted("an id for a reservation"))?;
     let sale = (&*concert, &session, &seats[..]);
-    let reservation = match hold(request, id, sale, (user_has, is_spent), now) {
+    let reservation = match hold(request, id, sale, known, now) {
         Ok(reservation) => reservation,
         Err(rejected) => return Ok(Err(ReserveRejected::Hold(rejected))),
     };
@@ -156,7 +170,8 @@ fn reserve(
     for item in &reservation.items {
         rows.set_seat(item.seat, SeatState::Held { reservation: id, until })?;
     }
-    let row = ReservationRow { reservation: reservation.clone(), until };
+    let ticket = Some(request.ticket.clone());
+    let row = ReservationRow { reservation: reservation.clone(), until, ticket };
     let result = (ResultOf::Reserve(id), ResultRow::Reserve(row.clone()));
     rows.add_reservation(row);
     rows.remember(request.user, request.idempotency.as_ref(), result, now);

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use super::changes::{Changes, Ids};
 use super::{Command, IdempotencyKey, Payment, TicketRef};
 use crate::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
-use crate::sales::{Concert, Reservation, Seat, Session};
+use crate::sales::{Concert, Reservation, Seat, Session, TicketHolds};
 use crate::time::Timestamp;
 
 /// The rows that some commands want, each once and in the order of its key.
@@ -30,6 +30,8 @@ pub struct Wants {
     pub live_seats: BTreeSet<(UserId, SessionId)>,
     /// Whether tickets are spent.
     pub tickets: BTreeSet<TicketRef>,
+    /// What was held with tickets.
+    pub holds_of: BTreeSet<TicketRef>,
     /// Idempotency keys.
     pub keys: BTreeSet<(UserId, String)>,
 }
@@ -51,6 +53,7 @@ impl Wants {
                 }
                 self.live_seats.insert((reserve.user, reserve.session));
                 self.tickets.insert(reserve.ticket.clone());
+                self.holds_of.insert(reserve.ticket.clone());
             }
             Command::Pay(pay) => {
                 self.accounts.insert(pay.user);
@@ -101,6 +104,17 @@ pub struct ReservationRow {
     pub reservation: Reservation,
     /// When its hold ends, or ended.
     pub until: Timestamp,
+    /// The ticket that holds it. Older versions did not keep it.
+    pub ticket: Option<TicketRef>,
+}
+
+/// Something that was held with a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TicketHold {
+    /// The reservation.
+    pub reservation: ReservationId,
+    /// When the hold ends; none where it is settled.
+    pub until: Option<Timestamp>,
 }
 
 /// Seats that a user holds or has bought in one session with one reservation.
@@ -166,6 +180,7 @@ pub struct Rows {
     reservations: Map<ReservationId, Option<ReservationRow>>,
     live_seats: Map<(UserId, SessionId), Vec<LiveSeats>>,
     tickets: Map<TicketRef, bool>,
+    ticket_holds: Map<TicketRef, Vec<TicketHold>>,
     keys: Map<UserId, Vec<(String, Option<KeyRow>)>>,
     results: Map<ResultOf, ResultRow>,
     locked: HashSet<RowId, RandomState>,
@@ -214,6 +229,11 @@ impl Rows {
     /// Whether a wanted ticket is spent.
     pub fn put_ticket(&mut self, ticket: TicketRef, is_spent: bool) {
         self.tickets.insert(ticket, is_spent);
+    }
+
+    /// All that was held with a ticket.
+    pub fn put_ticket_holds(&mut self, ticket: TicketRef, holds: Vec<TicketHold>) {
+        self.ticket_holds.insert(ticket, holds);
     }
 
     /// A wanted key; none where it was not used.
@@ -311,6 +331,14 @@ impl Rows {
         wanted(self.tickets.get(ticket).copied(), "a ticket")
     }
 
+    /// What was held with a ticket up to `now`.
+    pub(super) fn holds_of(&self, ticket: &TicketRef, now: Timestamp) -> Looked<TicketHolds> {
+        let holds = wanted(self.ticket_holds.get(ticket), "holds of a ticket")?;
+        let live = holds.iter().filter(|hold| hold.until.is_some_and(|until| until > now)).count();
+        let count = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        Ok(TicketHolds { made: count(holds.len()), live: count(live) })
+    }
+
     pub(super) fn earlier(&self, user: UserId, key: Option<&IdempotencyKey>) -> Looked<Earlier> {
         let Some(key) = key else { return Ok(Earlier::None) };
         let keys = wanted(self.keys.get(&user), "an idempotency key")?;
@@ -343,7 +371,7 @@ impl Rows {
     }
 
     pub(super) fn add_reservation(&mut self, row: ReservationRow) {
-        let ReservationRow { reservation, until } = &row;
+        let ReservationRow { reservation, until, ticket } = &row;
         if let Some(live) = self.live_seats.get_mut(&(reservation.user, reservation.session)) {
             live.push(LiveSeats {
                 reservation: reservation.id,
@@ -351,7 +379,10 @@ impl Rows {
                 until: Some(*until),
             });
         }
-        self.changes.reservations_made.insert(reservation.id, (reservation.clone(), *until));
+        if let Some(holds) = ticket.as_ref().and_then(|of| self.ticket_holds.get_mut(of)) {
+            holds.push(TicketHold { reservation: reservation.id, until: Some(*until) });
+        }
+        self.changes.reservations_made.insert(reservation.id, row.clone());
         self.reservations.insert(reservation.id, Some(row));
     }
 
@@ -367,8 +398,12 @@ impl Rows {
                 _ => live.retain(|live| live.reservation != reservation.id),
             }
         }
+        if let Some(holds) = row.ticket.as_ref().and_then(|of| self.ticket_holds.get_mut(of)) {
+            let of_this = holds.iter_mut().filter(|hold| hold.reservation == reservation.id);
+            of_this.for_each(|hold| hold.until = None);
+        }
         match self.changes.reservations_made.get_mut(&reservation.id) {
-            Some((made, _)) => *made = reservation.clone(),
+            Some(made) => made.reservation = reservation.clone(),
             None => {
                 self.changes.reservations_settled.insert(reservation.id, reservation.clone());
             }

@@ -47,6 +47,8 @@ fn reserve(by: i64, seats: &[i64]) -> Reserve {
             hold: Duration::from_millis(HOLD_MS as u64),
             seats_per_reservation_max: 4,
             seats_per_user_max: 4,
+            live_holds_max: u32::MAX,
+            holds_per_ticket_max: u32::MAX,
         },
         idempotency: None,
         now: NOW,
@@ -101,6 +103,9 @@ fn rows_for(commands: &[Command], before: impl Fn(&mut Rows, &Wants)) -> Rows {
     }
     for ticket in &wants.tickets {
         rows.put_ticket(ticket.clone(), false);
+    }
+    for ticket in &wants.holds_of {
+        rows.put_ticket_holds(ticket.clone(), Vec::new());
     }
     for (user, key) in &wants.keys {
         rows.put_key(*user, key.clone(), None);
@@ -208,7 +213,10 @@ fn commands_of_one_user_see_what_those_before_them_did() {
     assert_eq!(held(&outcomes[4]).value.id.get(), 52);
     // What was made and given back in one batch is saved as it ends.
     let (changes, _) = rows.into_changes();
-    assert_eq!(changes.reservations_made[&reservation].0.state, ReservationState::Cancelled);
+    assert_eq!(
+        changes.reservations_made[&reservation].reservation.state,
+        ReservationState::Cancelled
+    );
     assert!(changes.reservations_settled.is_empty());
     assert_eq!(changes.seats[&seat(1)].1, SeatState::Available);
     assert_eq!(changes.events.len(), 4);
@@ -230,7 +238,7 @@ fn a_hold_made_in_a_batch_can_be_paid_in_it_and_spends_its_ticket() {
     assert_eq!(outcomes[2], Outcome::Pay(Err(ReservationRejected::Settle(twice))));
     let spent = Err(ReserveRejected::Hold(HoldRejected::TicketSpent));
     assert_eq!(outcomes[3], Outcome::Reserve(spent));
-    let (made, _) = &changes.reservations_made[&ReservationId::new(50).unwrap()];
+    let made = &changes.reservations_made[&ReservationId::new(50).unwrap()].reservation;
     assert_eq!(made.state, ReservationState::Paid { payment: paid.value.id });
     assert_eq!(changes.spent.len(), 1, "given up after it was spent: nothing new");
     assert_eq!(changes.accounts, [(user(1), 800)].into());
@@ -255,7 +263,7 @@ fn with_hold(state: SeatState) -> impl Fn(&mut Rows, &Wants) {
             created_at: Timestamp(0),
             state: ReservationState::Held { until },
         };
-        rows.put_reservation(id, Some(ReservationRow { reservation, until }));
+        rows.put_reservation(id, Some(ReservationRow { reservation, until, ticket: None }));
         let held = SeatState::Held { reservation: id, until };
         for (n, state) in [(1, held), (2, state)] {
             let seat = Seat { id: seat(n), number: n as u32, price: 100, state };

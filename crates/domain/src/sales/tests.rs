@@ -20,7 +20,13 @@ fn reservation_id(id: i64) -> ReservationId {
 }
 
 fn limits() -> Limits {
-    Limits { hold: Duration::from_secs(300), seats_per_reservation_max: 4, seats_per_user_max: 4 }
+    Limits {
+        hold: Duration::from_secs(300),
+        seats_per_reservation_max: 4,
+        seats_per_user_max: 4,
+        live_holds_max: 1,
+        holds_per_ticket_max: 3,
+    }
 }
 
 fn concert() -> Concert {
@@ -64,8 +70,31 @@ fn hold_with(
         seats,
         user_has,
         ticket_spent,
+        ticket_holds: TicketHolds::default(),
     };
     decide_hold(&request, &limits(), NOW)
+}
+
+#[test]
+fn a_ticket_holds_one_thing_at_a_time_and_not_for_ever() {
+    let (concert, session) = (concert(), session());
+    let held_with = |made, live| {
+        let request = HoldRequest {
+            reservation: reservation_id(9),
+            user: user(7),
+            concert: &concert,
+            session: &session,
+            seat_ids: &[seat_id(1)],
+            seats: &[seat(1, SeatState::Available)],
+            user_has: 0,
+            ticket_spent: false,
+            ticket_holds: TicketHolds { made, live },
+        };
+        decide_hold(&request, &limits(), NOW).map(|_| ())
+    };
+    assert_eq!(held_with(2, 0), Ok(()));
+    assert_eq!(held_with(1, 1), Err(HoldRejected::LiveHoldLimit { max: 1 }));
+    assert_eq!(held_with(3, 0), Err(HoldRejected::HoldLimit { max: 3 }));
 }
 
 fn hold(ids: &[i64], seats: &[Option<Seat>]) -> Result<Reservation, HoldRejected> {

@@ -433,6 +433,10 @@ settings! {
         max_seats_per_reservation: usize = 4, 1..=1_000;
         /// Seats of one session that one user may hold or own.
         max_seats_per_user: usize = 4, 1..=100_000;
+        /// Unpaid reservations of one ticket at a time; it pays for one of them.
+        live_holds_max: usize = 1, 1..=100_000;
+        /// Reservations of one ticket in its life, whatever becomes of them.
+        holds_per_ticket_max: usize = 20, 1..=100_000;
         /// Time that the answer to an idempotency key is kept; the contract promises 24 hours.
         idempotency_hours: u64 = 24, 24..=8_760;
     }

@@ -151,6 +151,12 @@ error_codes! {
     SeatLimitReached "SEAT_LIMIT_REACHED" CONFLICT "Seat limit reached"
         "The user would hold or own more seats of this session than allowed."
         "Ask for fewer seats.";
+    LiveHoldLimit "LIVE_HOLD_LIMIT" CONFLICT "Another hold waits for payment"
+        "The ticket holds seats already that are not paid; it pays for one reservation."
+        "Pay for that reservation, or give it back first.";
+    HoldLimit "HOLD_LIMIT" CONFLICT "Too many holds"
+        "The ticket has held seats as often as one ticket may."
+        "Join the queue anew.";
     AlreadyPaid "ALREADY_PAID" CONFLICT "Already paid"
         "The reservation is paid."
         "Nothing: the seats are the buyer's.";

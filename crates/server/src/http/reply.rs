@@ -152,6 +152,14 @@ pub(super) fn hold_rejected(rejected: HoldRejected) -> (Problem, Outcome) {
             Some(format!("you have {has} seats of this session; the limit is {max}")),
             Outcome::Limit,
         ),
+        R::LiveHoldLimit { max } => (
+            ErrorCode::LiveHoldLimit,
+            Some(format!("a ticket holds at most {max} unpaid reservations at a time")),
+            Outcome::Limit,
+        ),
+        R::HoldLimit { max } => {
+            (ErrorCode::HoldLimit, Some(format!("a ticket may hold {max} times")), Outcome::Limit)
+        }
     };
     (with_detail(code, detail), outcome)
 }

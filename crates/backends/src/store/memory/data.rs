@@ -35,6 +35,8 @@ pub(super) struct Data {
     pub(super) reservations: BTreeMap<ReservationId, ReservationRow>,
     /// Reservations that are held or paid, by user and session.
     pub(super) live: HashMap<(UserId, SessionId), BTreeSet<ReservationId>>,
+    /// What was held with each ticket.
+    pub(super) holds: HashMap<TicketRef, Vec<ReservationId>>,
     /// Holds, by when they end.
     pub(super) held: BTreeSet<(Timestamp, ReservationId)>,
     pub(super) accounts: BTreeMap<UserId, i64>,
@@ -142,9 +144,11 @@ impl Data {
     }
 
     pub(super) fn save(&mut self, changes: &Changes) {
-        for (id, (reservation, until)) in &changes.reservations_made {
-            let row = ReservationRow { reservation: reservation.clone(), until: *until };
-            self.put_reservation(*id, row);
+        for (id, row) in &changes.reservations_made {
+            if let Some(ticket) = &row.ticket {
+                self.holds.entry(ticket.clone()).or_default().push(*id);
+            }
+            self.put_reservation(*id, row.clone());
         }
         for (id, reservation) in &changes.reservations_settled {
             if let Some(row) = self.reservation(*id) {

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use boxoffice_domain::command::TicketRef;
+use boxoffice_domain::command::{ReservationRow, TicketRef};
 use boxoffice_domain::ids::{ConcertId, ReservationId, SessionId, TicketId, UserId};
 use boxoffice_domain::queue::{Admission, Bucket, LineParts, QueueSettings, Ticket};
-use boxoffice_domain::sales::{Concert, Reservation, Seat, Session};
+use boxoffice_domain::sales::{Concert, Seat, Session};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::Row;
 use roaring::RoaringTreemap;
@@ -245,11 +245,11 @@ pub(super) async fn setting(lease: &mut Lease, name: &str) -> Load<Option<String
     row.map(|mut row| take(&mut row, 0)).transpose()
 }
 
-/// The reservation with this id, and when its hold ends or ended.
+/// The reservation with this id.
 pub(super) async fn reservation(
     lease: &mut Lease,
     id: ReservationId,
-) -> Load<Option<(Reservation, Timestamp)>> {
+) -> Load<Option<ReservationRow>> {
     let text = sql::listed(sql::RESERVATIONS, 1);
     let row = lease.rows(&text, vec![id.get().into()]).await?.pop();
     row.map(|mut row| rows::reservation(id, &mut row, 1)).transpose()

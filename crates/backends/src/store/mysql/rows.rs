@@ -1,8 +1,8 @@
 //! Rows of MySQL as the domain's types, and what can go wrong with a statement.
 
+use boxoffice_domain::command::ReservationRow;
 use boxoffice_domain::ids::{ReservationId, SeatId};
-use boxoffice_domain::sales::{Reservation, Seat};
-use boxoffice_domain::time::Timestamp;
+use boxoffice_domain::sales::Seat;
 use mysql_async::prelude::FromValue;
 use mysql_async::{Error, Row};
 
@@ -104,12 +104,12 @@ pub(super) fn seat(row: &mut Row) -> Result<Seat, Failure> {
 }
 
 /// A reservation from the columns user, concert, session, items, created at, held until, state,
-/// payment, of which the first is at `from`.
+/// payment, and those of its ticket, of which the first is at `from`.
 pub(super) fn reservation(
     reservation: ReservationId,
     row: &mut Row,
     from: usize,
-) -> Result<(Reservation, Timestamp), Failure> {
+) -> Result<ReservationRow, Failure> {
     let columns = (
         take(row, from)?,
         take(row, from + 1)?,
@@ -120,5 +120,6 @@ pub(super) fn reservation(
         take(row, from + 6)?,
         take(row, from + 7)?,
     );
-    Ok(crate::store::columns::reservation(reservation, columns)?)
+    let ticket = (take(row, from + 8)?, take(row, from + 9)?, take(row, from + 10)?);
+    Ok(crate::store::columns::reservation(reservation, columns, ticket)?)
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use boxoffice_domain::command::{
     Changes, EntryKind, KeyRow, LiveSeats, Payment, ReservationRow, ResultOf, ResultRow, RowId,
-    Rows, TicketRef, Wants,
+    Rows, TicketHold, TicketRef, Wants,
 };
 use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::sales::{ReservationState, Seat, SeatState};
@@ -195,8 +195,7 @@ fn seat(row: &mut Row) -> Op<(SessionId, Seat)> {
 
 fn reservation(row: &mut Row) -> Op<(ReservationId, ReservationRow)> {
     let id = rows::id(ReservationId::new, take(row, 0)?, "reservation")?;
-    let (reservation, until) = rows::reservation(id, row, 1)?;
-    Ok((id, ReservationRow { reservation, until }))
+    Ok((id, rows::reservation(id, row, 1)?))
 }
 
 // ---- locking ----
@@ -209,6 +208,7 @@ enum Asked {
     Reservations(Vec<ReservationId>),
     LiveSeats,
     Tickets,
+    TicketHolds,
     Keys,
 }
 
@@ -265,6 +265,12 @@ pub(super) fn load(wants: &Wants, absent: &[UserId], rows: &Rows) -> Load {
         });
         load.push(&filled(sql::TICKETS_SPENT, &[&of]), Asked::Tickets);
     }
+    for part in parts(wants.holds_of.iter()) {
+        let of = rows_text(part, |row, ticket: &TicketRef| {
+            row.int(column(ticket.seq)).bytes(&ticket.id.0);
+        });
+        load.push(&filled(sql::TICKETS_HOLDS, &[&of]), Asked::TicketHolds);
+    }
     for part in parts(wants.keys.iter()) {
         let of = rows_text(part, |row, (user, key): &(UserId, String)| {
             row.int(user.get()).text(key);
@@ -289,6 +295,7 @@ impl Load {
         for ticket in &wants.tickets {
             into.put_ticket(ticket.clone(), false);
         }
+        let mut holds: HashMap<TicketRef, Vec<TicketHold>> = HashMap::new();
         let mut keys: HashMap<(UserId, String), KeyRow> = HashMap::new();
         for (asked, ran) in self.asked.into_iter().zip(found) {
             let mut ran = ran.rows;
@@ -356,6 +363,22 @@ impl Load {
                         into.put_ticket(ticket, true);
                     }
                 }
+                Asked::TicketHolds => {
+                    for row in &mut ran {
+                        let ticket = TicketRef {
+                            queue: rows::queue_name(&take::<String>(row, 0)?)?,
+                            seq: rows::count(take(row, 1)?, "seq")?,
+                            id: rows::ticket_id(&take::<Vec<u8>>(row, 2)?)?,
+                        };
+                        let reservation = take(row, 3)?;
+                        let is_held = take::<i64>(row, 4)? == rows::reservation_state::HELD;
+                        let until = Timestamp(take(row, 5)?);
+                        holds.entry(ticket).or_default().push(TicketHold {
+                            reservation: rows::id(ReservationId::new, reservation, "reservation")?,
+                            until: is_held.then_some(until),
+                        });
+                    }
+                }
                 Asked::Keys => {
                     for row in &mut ran {
                         let user = rows::id(UserId::new, take(row, 0)?, "user")?;
@@ -370,6 +393,9 @@ impl Load {
         }
         for (of, live) in live {
             into.put_live_seats(of, live);
+        }
+        for ticket in &wants.holds_of {
+            into.put_ticket_holds(ticket.clone(), holds.remove(ticket).unwrap_or_default());
         }
         for of in &wants.keys {
             into.put_key(of.0, of.1.clone(), keys.remove(of));
@@ -516,12 +542,19 @@ pub(super) fn saving(changes: &Changes) -> Saving {
 
 fn save_reservations(changes: &Changes, saving: &mut Saving) {
     if !changes.reservations_made.is_empty() {
-        let made = rows_text(&changes.reservations_made, |row, (id, (reservation, until))| {
+        let made = rows_text(&changes.reservations_made, |row, (id, made)| {
+            let ReservationRow { reservation, until, ticket } = made;
             let (state, payment) = reservation_columns(reservation.state);
             row.int(id.get()).int(reservation.user.get()).int(reservation.concert.get());
             row.int(reservation.session.get()).text(&items_to_text(&reservation.items));
             row.int(reservation.items.len() as i64).int(reservation.total());
             row.int(reservation.created_at.0).int(until.0).int(state).optional(payment);
+            match ticket {
+                Some(ticket) => {
+                    row.text(ticket.queue.as_str()).int(column(ticket.seq)).bytes(&ticket.id.0)
+                }
+                None => row.optional(None).optional(None).optional(None),
+            };
         });
         saving.push(&filled(sql::RESERVATIONS_ADD, &[&made]), None);
     }

@@ -9,7 +9,7 @@ use super::rows::{Failure, take};
 use crate::Fault;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&[&str]; 3] = [V1, V2, V3];
+const MIGRATIONS: [&[&str]; 4] = [V1, V2, V3, V4];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -238,4 +238,16 @@ const V3: &[&str] = &[
      at BIGINT NOT NULL, since BIGINT NOT NULL, redis_at BIGINT NOT NULL, \
      ticket_keys VARCHAR(1000) NOT NULL, present LONGBLOB NOT NULL, claimed LONGBLOB NOT NULL) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+];
+
+/// A reservation knows the ticket that holds it: what it has held is counted, and a payment spends it.
+const V4: &[&str] = &[
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.columns \
+     WHERE table_schema = DATABASE() AND table_name = 'reservation' \
+     AND column_name = 'ticket_id'), 'DO 0', \
+     'ALTER TABLE reservation ADD COLUMN queue VARCHAR(40), ADD COLUMN ticket_seq BIGINT, \
+     ADD COLUMN ticket_id BINARY(16), ADD KEY reservation_by_ticket (ticket_seq, ticket_id)')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
 ];

@@ -23,13 +23,16 @@ statements! {
     SEATS = "SELECT id, number, price, state, reservation_id, held_until, session_id FROM seat \
         FORCE INDEX (PRIMARY) WHERE id IN ({list})";
     RESERVATIONS = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
-        state, payment_id FROM reservation FORCE INDEX (PRIMARY) WHERE id IN ({list})";
+        state, payment_id, queue, ticket_seq, ticket_id FROM reservation FORCE INDEX (PRIMARY) \
+        WHERE id IN ({list})";
     RESERVATIONS_DUE = "SELECT id FROM reservation FORCE INDEX (reservation_held) \
         WHERE state = 0 AND held_until <= ? ORDER BY held_until LIMIT ?";
     LIVE_SEATS = "SELECT user_id, session_id, id, seat_count, state, held_until FROM reservation \
         FORCE INDEX (reservation_live) WHERE (user_id, session_id, state) IN ({rows})";
     TICKETS_SPENT = "SELECT queue, seq, ticket_id FROM spent_ticket \
         WHERE (queue, seq, ticket_id) IN ({rows})";
+    TICKETS_HOLDS = "SELECT queue, ticket_seq, ticket_id, id, state, held_until FROM reservation \
+        FORCE INDEX (reservation_by_ticket) WHERE (ticket_seq, ticket_id) IN ({rows})";
     KEYS_FIND = "SELECT user_id, idem_key, fingerprint, result_id FROM idempotency \
         WHERE (user_id, idem_key) IN ({rows})";
     PAYMENTS = "SELECT id, reservation_id, amount, paid_at FROM payment WHERE id IN ({list})";
@@ -42,13 +45,14 @@ statements! {
     SEATS_LOCK = "SELECT id, number, price, state, reservation_id, held_until, session_id \
         FROM seat FORCE INDEX (PRIMARY) WHERE id IN ({list}) ORDER BY id FOR UPDATE SKIP LOCKED";
     RESERVATIONS_LOCK = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
-        state, payment_id FROM reservation FORCE INDEX (PRIMARY) WHERE id IN ({list}) ORDER BY id \
-        FOR UPDATE SKIP LOCKED";
+        state, payment_id, queue, ticket_seq, ticket_id FROM reservation FORCE INDEX (PRIMARY) \
+        WHERE id IN ({list}) ORDER BY id FOR UPDATE SKIP LOCKED";
 
     // ---- the sale: saving ----
     IDS_TAKE = "UPDATE counter SET value = LAST_INSERT_ID(value + ?) WHERE name = ?";
     RESERVATIONS_ADD = "INSERT INTO reservation (id, user_id, concert_id, session_id, items, \
-        seat_count, total, created_at, held_until, state, payment_id) VALUES {rows}";
+        seat_count, total, created_at, held_until, state, payment_id, queue, ticket_seq, \
+        ticket_id) VALUES {rows}";
     RESERVATIONS_PAY = "UPDATE reservation SET state = 1, \
         payment_id = ELT(INTERVAL(id, {list}), {values}) WHERE id IN ({list}) AND state = 0";
     RESERVATIONS_CANCEL = "UPDATE reservation SET state = 2 WHERE id IN ({list}) AND state = 0";

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 
 use boxoffice_domain::command::{
     Changes, EntryKind, KeyRow, LiveSeats, Payment, ReservationRow, ResultOf, ResultRow, Rows,
-    TicketRef, Wants,
+    TicketHold, TicketRef, Wants,
 };
 use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::sales::{Reservation, Seat, SeatState};
 use boxoffice_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
-use super::rows::{self, Failure, column, entry_kind, items_to_text, seat_columns};
+use super::rows::{
+    self, Failure, column, entry_kind, items_to_text, reservation_state, seat_columns,
+};
 use crate::cloud_event::cloud_event;
 use crate::store::catalog::Catalog;
 
@@ -20,8 +22,7 @@ type Op<T> = Result<T, Failure>;
 /// Loads the reservations that are wanted, and adds their seats.
 pub(super) fn peek(connection: &Connection, wants: &mut Wants, rows: &mut Rows) -> Op<()> {
     for id in std::mem::take(&mut wants.reservations) {
-        let found = rows::reservation(connection, id)?
-            .map(|(reservation, until)| ReservationRow { reservation, until });
+        let found = rows::reservation(connection, id)?;
         if let Some(row) = &found {
             wants.add_seats_of(&row.reservation);
         }
@@ -81,6 +82,25 @@ pub(super) fn load(
             rows.put_ticket(ticket.clone(), is_spent_by(&mut find, ticket)?);
         }
     }
+    if !wants.holds_of.is_empty() {
+        let mut find = connection.prepare_cached(
+            "SELECT id, state, held_until FROM reservation INDEXED BY reservation_by_ticket \
+             WHERE ticket_seq = ?1 AND ticket_id = ?2 AND queue = ?3",
+        )?;
+        for ticket in &wants.holds_of {
+            let of = params![column(ticket.seq), ticket.id.0, ticket.queue.as_str()];
+            let mut found = find.query(of)?;
+            let mut holds = Vec::new();
+            while let Some(row) = found.next()? {
+                let is_held = row.get::<_, i64>(1)? == reservation_state::HELD;
+                holds.push(TicketHold {
+                    reservation: rows::id(ReservationId::new, row.get(0)?, "reservation")?,
+                    until: is_held.then(|| row.get(2).map(Timestamp)).transpose()?,
+                });
+            }
+            rows.put_ticket_holds(ticket.clone(), holds);
+        }
+    }
     if !wants.keys.is_empty() {
         let mut find = connection.prepare_cached(
             "SELECT fingerprint, result_id FROM idempotency WHERE user_id = ?1 AND key = ?2",
@@ -108,11 +128,7 @@ pub(super) fn load_results(
 ) -> Op<()> {
     for of in wanted {
         let found = match *of {
-            ResultOf::Reserve(id) => {
-                rows::reservation(connection, id)?.map(|(reservation, until)| {
-                    ResultRow::Reserve(ReservationRow { reservation, until })
-                })
-            }
+            ResultOf::Reserve(id) => rows::reservation(connection, id)?.map(ResultRow::Reserve),
             ResultOf::Pay(id) => payment(connection, id)?.map(ResultRow::Pay),
             ResultOf::Charge(entry) => connection
                 .prepare_cached("SELECT balance FROM points_entry WHERE id = ?1")?
@@ -245,10 +261,10 @@ fn save_reservations(connection: &Connection, changes: &Changes) -> Op<()> {
     if !changes.reservations_made.is_empty() {
         let mut add = connection.prepare_cached(
             "INSERT INTO reservation (id, user_id, concert_id, session_id, items, seat_count, \
-             total, created_at, held_until, state, payment_id) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             total, created_at, held_until, state, payment_id, queue, ticket_seq, ticket_id) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?;
-        for (id, (reservation, until)) in &changes.reservations_made {
+        for (id, ReservationRow { reservation, until, ticket }) in &changes.reservations_made {
             let (state, payment) = rows::reservation_columns(reservation.state);
             add.execute(params![
                 id.get(),
@@ -262,6 +278,9 @@ fn save_reservations(connection: &Connection, changes: &Changes) -> Op<()> {
                 until.0,
                 state,
                 payment,
+                ticket.as_ref().map(|ticket| ticket.queue.as_str()),
+                ticket.as_ref().map(|ticket| column(ticket.seq)),
+                ticket.as_ref().map(|ticket| ticket.id.0),
             ])?;
         }
     }

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i64 = 0x424f_584f;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
+const MIGRATIONS: [&str; 5] = [V1, V2, V3, V4, V5];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -150,4 +150,14 @@ CREATE TABLE queue_passed (
 CREATE TABLE readmitted (
     queue TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (queue, seq)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// A reservation knows the ticket that holds it: what it has held is counted, and a payment spends it.
+/// Numbers rise, so the index grows at its end.
+const V5: &str = "
+ALTER TABLE reservation ADD COLUMN queue TEXT;
+ALTER TABLE reservation ADD COLUMN ticket_seq INTEGER;
+ALTER TABLE reservation ADD COLUMN ticket_id BLOB;
+CREATE INDEX reservation_by_ticket ON reservation (ticket_seq, ticket_id)
+    WHERE ticket_id IS NOT NULL;
 ";

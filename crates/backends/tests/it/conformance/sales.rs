@@ -1,11 +1,11 @@
 //! Seats, holds and payments.
 
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, TicketId};
-use boxoffice_domain::sales::{HoldRejected, ReservationState, SeatState, SettleRejected};
+use boxoffice_domain::sales::{HoldRejected, Limits, ReservationState, SeatState, SettleRejected};
 
 use super::{
-    HOLD_MS, PRICE, START, Subject, assert_clean, at, at_once, charge, count_events, limits, pay,
-    sale, session_of, ticket, user, waiting_rows,
+    HOLD_MS, PRICE, START, Sale, Subject, assert_clean, at, at_once, charge, count_events, limits,
+    main_queue, pay, sale, session_of, ticket, user, waiting_rows,
 };
 use boxoffice_backends::Error;
 use boxoffice_backends::store::{Pay, ReservationRejected, Reserve, ReserveRejected, TicketRef};
@@ -626,4 +626,60 @@ pub(crate) async fn everything_survives_a_reopen(subject: Subject) {
     store.pay(pay(by, open, at(2))).await.unwrap();
     store.reserve(sale.reserve(5, &[5, 6, 7], at(2))).await.unwrap();
     assert_clean(store, at(2)).await;
+}
+
+/// One ticket holds one thing at a time, and not for ever; other tickets, and other sessions, do not
+/// change that.
+pub(crate) async fn a_ticket_holds_within_bounds(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 40).await;
+    let other = session_of(store, sale.concert, 4).await;
+    let tight = Limits { live_holds_max: 1, holds_per_ticket_max: 3, ..limits() };
+    let ask = |sale: &Sale, seat: usize, ms| Reserve {
+        limits: tight,
+        ..sale.reserve(1, &[seat], at(ms))
+    };
+    let live = no_hold(HoldRejected::LiveHoldLimit { max: 1 });
+    let first = store.reserve(ask(&sale, 0, 0)).await.unwrap().value;
+    assert_eq!(store.reserve(ask(&sale, 1, 1)).await, live);
+    assert_eq!(store.reserve(ask(&other, 0, 1)).await, live, "in another session");
+    // Another ticket of the same user is another ticket.
+    let second = Reserve { ticket: ticket(1001), ..ask(&sale, 2, 2) };
+    store.reserve(second).await.unwrap();
+    assert_eq!(store.reserve(ask(&sale, 1, 3)).await, live);
+    // Whether it is paid, given back or over, swept or not: it is not in the way.
+    store.cancel(first.id, user(1), at(4)).await.unwrap();
+    let next = store.reserve(ask(&sale, 1, 5)).await.unwrap().value;
+    assert_eq!(store.reserve(ask(&other, 0, 4 + HOLD_MS)).await, live);
+    let last = store.reserve(ask(&other, 0, 5 + HOLD_MS)).await.unwrap().value;
+    // Neither here nor after a restart there is a fourth.
+    let again = |ms| ask(&sale, 3, ms);
+    let spent_up = no_hold(HoldRejected::HoldLimit { max: 3 });
+    assert_eq!(store.reserve(again(6 + 2 * HOLD_MS)).await, spent_up);
+    assert_eq!(store.expire_due(at(7 + 2 * HOLD_MS), 100).await.unwrap(), 3);
+    let subject = subject.reopened().await;
+    assert_eq!(subject.store.reserve(again(8 + 2 * HOLD_MS)).await, spent_up);
+    let fresh = Reserve { ticket: ticket(1002), ..again(9 + 2 * HOLD_MS) };
+    subject.store.reserve(fresh).await.unwrap();
+    assert!(first.id < next.id && next.id < last.id);
+    assert_clean(&subject.store, at(10 + 2 * HOLD_MS)).await;
+}
+
+/// Tickets that an operator issued past the line have no number of their own, and count by their ids.
+/// Many asked for with one ticket at once are one hold.
+pub(crate) async fn tickets_without_a_number_count_by_their_ids(Subject { store, .. }: Subject) {
+    let sale = sale(&store, 40).await;
+    let tight = Limits { live_holds_max: 1, ..limits() };
+    let opaque = |id: u8| TicketRef { queue: main_queue(), seq: 0, id: TicketId([id; 16]) };
+    let asked = (0..30).map(|n| {
+        let ticket = opaque(n as u8 % 3);
+        let request = Reserve { ticket, limits: tight, ..sale.reserve(1, &[n], START) };
+        let request = Reserve { user: user(1 + n as i64 % 3), ..request };
+        let store = store.clone();
+        async move { store.reserve(request).await }
+    });
+    let answers = at_once(asked).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
+    let live = no_hold(HoldRejected::LiveHoldLimit { max: 1 });
+    assert_eq!(answers.iter().filter(|answer| **answer == live).count(), 27);
 }

@@ -41,6 +41,7 @@ impl Seen {
 async fn every_code_can_be_had() {
     let service = TestService::start_with(|config| {
         config.sales.hold_seconds = 1;
+        config.sales.holds_per_ticket_max = 3;
         config.server.body_timeout_ms = 200;
         config.server.join_rate.per_second = 0.01;
         config.server.join_rate.burst = 4;
@@ -103,6 +104,7 @@ async fn every_code_can_be_had() {
     let first = held["reservationId"].as_i64().unwrap();
     seen.expect(&mut fan, hall.reserve(&two, 2, &[1]), ErrorCode::SeatTaken).await;
     seen.expect(&mut fan, hall.reserve(&one, 1, &[4, 5]), ErrorCode::SeatLimitReached).await;
+    seen.expect(&mut fan, hall.reserve(&one, 1, &[4]), ErrorCode::LiveHoldLimit).await;
     seen.expect(&mut fan, pay(&two, 2, first), ErrorCode::ReservationNotYours).await;
     seen.expect(&mut fan, pay(&one, 1, first), ErrorCode::NotEnoughPoints).await;
     service.charge(1, 1_000).await;
@@ -124,6 +126,12 @@ async fn every_code_can_be_had() {
     seen.expect(&mut fan, pay(&one, 1, third), ErrorCode::AlreadyPaid).await;
     seen.expect(&mut fan, hall.seats(&one), ErrorCode::TokenSpent).await;
 
+    for _ in 0..3 {
+        let held = fan.send(hall.reserve(&two, 2, &[5])).await.ok(201);
+        let path = format!("/api/v1/reservations/{}", held["reservationId"]);
+        fan.send(delete(path).token(&two)).await.empty(204);
+    }
+    seen.expect(&mut fan, hall.reserve(&two, 2, &[5]), ErrorCode::HoldLimit).await;
     seen.expect(&mut fan, charge(1, 0), ErrorCode::InvalidAmount).await;
     seen.expect(&mut fan, charge(1, BALANCE_MAX), ErrorCode::PointsOverflow).await;
     fan.send(charge(1, 1).key("k")).await.ok(200);

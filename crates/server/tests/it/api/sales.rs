@@ -197,7 +197,7 @@ async fn what_is_asked_for_is_checked() {
 
 #[tokio::test]
 async fn a_user_has_no_more_seats_of_a_session_than_allowed() {
-    let service = TestService::start().await;
+    let service = TestService::start_with(|config| config.sales.live_holds_max = 3).await;
     let hall = service.concert(20, 5).await;
     let later = service.session(hall.concert, 5, 5, FUTURE).await;
     service.charge(1, 1_000).await;

@@ -391,7 +391,7 @@ async fn a_database_of_the_first_version_is_brought_up_to_date() {
     let mut admin = shared().admin(Some(&server.database)).await;
     admin.query_drop("SET sql_mode = 'STRICT_ALL_TABLES'").await.unwrap();
     assert!(admin.query_drop(older).await.is_err(), "an older program can still sell");
-    assert_eq!(number(&mut admin, "SELECT MAX(version) FROM schema_version").await, 3);
+    assert_eq!(number(&mut admin, "SELECT MAX(version) FROM schema_version").await, 4);
 }
 
 /// A user who holds and gives back again and again is looked up as fast as any other.

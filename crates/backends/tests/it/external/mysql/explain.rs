@@ -50,7 +50,8 @@ async fn fill(conn: &mut Conn) {
         ),
         many(
             "INSERT INTO reservation SELECT seq, 1 + seq DIV 3, 1, 1 + seq % 500, '[[1,1,100]]', 1, \
-              100, seq, seq + 300000, IF(seq % 50 = 0, 0, 1 + seq % 3), NULL",
+              100, seq, seq + 300000, IF(seq % 50 = 0, 0, 1 + seq % 3), NULL, 'main', seq, \
+              UNHEX(LPAD(HEX(seq), 32, '0'))",
         ),
         many("INSERT INTO account SELECT seq, 100"),
         many("INSERT INTO points_entry SELECT seq, 1 + seq DIV 2, 1, 1, 1, NULL, seq"),
@@ -102,6 +103,7 @@ fn rows_for(name: &str, text: &str) -> String {
     match name {
         "LIVE_SEATS" => "(5, 17, 0), (5, 17, 1), (6, 18, 0), (6, 18, 1), (7, 9, 0)".to_owned(),
         "TICKETS_SPENT" => format!("('main', 4711, {ticket}), ('main', 9, {ticket})"),
+        "TICKETS_HOLDS" => format!("(4711, {ticket}), (9, {ticket})"),
         "KEYS_FIND" => "(5, 'key-17'), (6, 'key-21'), (7, 'no such key')".to_owned(),
         // An insert: a value for each column that it names.
         _ => {
