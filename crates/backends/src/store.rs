@@ -182,15 +182,19 @@ impl Store {
         answer_of!(Pay, self.execute(Command::Pay(request)).await)
     }
 
-    /// Gives a hold back.
+    /// Gives a hold back; its seats are free at once.
     pub async fn cancel(
         &self,
         reservation: ReservationId,
         user: UserId,
         now: Timestamp,
     ) -> StoreResult<(), ReservationRejected> {
-        let command = Command::Cancel(Cancel { reservation, user, now });
-        answer_of!(Cancel, self.execute(command).await)
+        self.give_back(Cancel { reservation, user, release_delay: Duration::ZERO, now }).await
+    }
+
+    /// Gives a hold back; its seats are free some time later.
+    pub async fn give_back(&self, request: Cancel) -> StoreResult<(), ReservationRejected> {
+        answer_of!(Cancel, self.execute(Command::Cancel(request)).await)
     }
 
     /// Charges points; returns the balance afterwards.

@@ -12,6 +12,8 @@ mod changes;
 mod execute;
 mod rows;
 
+use std::time::Duration;
+
 use crate::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, TicketId, UserId,
 };
@@ -90,6 +92,8 @@ pub struct Reserve {
     pub seats: Vec<SeatId>,
     /// The limits in force.
     pub limits: Limits,
+    /// How long after the end of the hold its seats stay taken, should it run out.
+    pub release_delay: Duration,
     /// The client's idempotency key.
     pub idempotency: Option<IdempotencyKey>,
     /// The time.
@@ -155,6 +159,8 @@ pub struct Cancel {
     pub reservation: ReservationId,
     /// Who asks.
     pub user: UserId,
+    /// How long its seats stay taken.
+    pub release_delay: Duration,
     /// The time.
     pub now: Timestamp,
 }

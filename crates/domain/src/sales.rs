@@ -16,7 +16,13 @@ pub enum SeatState {
     Held {
         /// The reservation.
         reservation: ReservationId,
-        /// When the hold runs out.
+        /// When the seat is free, at the end of the hold or some time after it.
+        until: Timestamp,
+    },
+    /// Nobody, but it cannot be had before `until`: whoever gave it back, or knew when its hold would
+    /// end, is not to be the first who knows that it is free.
+    Released {
+        /// When the seat is free.
         until: Timestamp,
     },
     /// A reservation that has paid.
@@ -32,7 +38,7 @@ impl SeatState {
     pub fn is_free(self, now: Timestamp) -> bool {
         match self {
             Self::Available => true,
-            Self::Held { until, .. } => until <= now,
+            Self::Held { until, .. } | Self::Released { until } => until <= now,
             Self::Sold { .. } => false,
         }
     }

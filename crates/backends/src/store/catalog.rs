@@ -105,6 +105,8 @@ pub struct Inventory {
     version: AtomicU64,
     /// Seats that are neither held nor sold, as of the last publication.
     available: AtomicU64,
+    /// Seats that nobody has, and that are free at some later time, as of the last publication.
+    released: AtomicU64,
     /// Seats that are sold.
     sold: AtomicU64,
     /// Whether anybody has looked at the list or the count since that was last asked.
@@ -119,6 +121,7 @@ impl Inventory {
             seats: RwLock::new(seats),
             version: AtomicU64::new(1),
             available: AtomicU64::new(0),
+            released: AtomicU64::new(0),
             sold: AtomicU64::new(0),
             asked_for: AtomicBool::new(false),
         };
@@ -142,11 +145,20 @@ impl Inventory {
         self.seats.read().len()
     }
 
-    /// How many seats were free when something changed last. Holds that ran out since then count
-    /// once they are tidied up.
-    pub fn available(&self) -> u64 {
+    /// How many seats are free. Holds that ran out since something changed last count once they are
+    /// tidied up.
+    pub fn available(&self, now: Timestamp) -> u64 {
         self.asked_for.store(true, Ordering::Relaxed);
-        self.available.load(Ordering::Relaxed)
+        let available = self.available.load(Ordering::Relaxed);
+        if self.released.load(Ordering::Relaxed) == 0 {
+            return available;
+        }
+        let is_free = |seat: &&Seat| match seat.state {
+            SeatState::Available => true,
+            SeatState::Released { until } => until <= now,
+            SeatState::Held { .. } | SeatState::Sold { .. } => false,
+        };
+        self.seats.read().iter().filter(is_free).count() as u64
     }
 
     /// How many seats are sold.
@@ -166,12 +178,14 @@ impl Inventory {
         ids.iter().map(|id| index_of(&seats, *id).map(|index| seats[index])).collect()
     }
 
-    /// When the earliest hold that is live at `now` runs out.
+    /// When the first of the seats that are taken at `now` is free by itself.
     pub fn next_expiry(seats: &[Seat], now: Timestamp) -> Option<Timestamp> {
         seats
             .iter()
             .filter_map(|seat| match seat.state {
-                SeatState::Held { until, .. } if until > now => Some(until),
+                SeatState::Held { until, .. } | SeatState::Released { until } if until > now => {
+                    Some(until)
+                }
                 _ => None,
             })
             .min()
@@ -180,11 +194,15 @@ impl Inventory {
     pub(super) fn publish(&self, changes: &[(SeatId, SeatState)]) {
         let mut seats = self.seats.write();
         let (mut available, mut sold) = (self.available.load(Ordering::Relaxed), self.sold());
+        let mut released = self.released.load(Ordering::Relaxed);
+        let is_released = |state: &SeatState| matches!(state, SeatState::Released { .. });
         let mut changed = false;
         for (id, state) in changes {
             if let Some(index) = index_of(&seats, *id) {
                 let before = std::mem::replace(&mut seats[index].state, *state);
                 changed |= before != *state;
+                released -= u64::from(is_released(&before));
+                released += u64::from(is_released(state));
                 available -= u64::from(before == SeatState::Available);
                 sold -= u64::from(matches!(before, SeatState::Sold { .. }));
                 available += u64::from(*state == SeatState::Available);
@@ -192,6 +210,7 @@ impl Inventory {
             }
         }
         self.available.store(available, Ordering::Relaxed);
+        self.released.store(released, Ordering::Relaxed);
         self.sold.store(sold, Ordering::Relaxed);
         if changed {
             self.version.fetch_add(1, Ordering::Release);
@@ -243,6 +262,8 @@ impl Inventory {
             |is: fn(&SeatState) -> bool| seats.iter().filter(|seat| is(&seat.state)).count() as u64;
         self.available.store(count(|s| *s == SeatState::Available), Ordering::Relaxed);
         self.sold.store(count(|s| matches!(s, SeatState::Sold { .. })), Ordering::Relaxed);
+        let released = count(|s| matches!(s, SeatState::Released { .. }));
+        self.released.store(released, Ordering::Relaxed);
     }
 }
 

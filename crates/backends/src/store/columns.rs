@@ -28,6 +28,7 @@ pub(super) mod seat_state {
     pub(crate) const AVAILABLE: i64 = 0;
     pub(crate) const HELD: i64 = 1;
     pub(crate) const SOLD: i64 = 2;
+    pub(crate) const RELEASED: i64 = 3;
 }
 
 /// `points_entry.kind`
@@ -132,6 +133,9 @@ pub(super) fn seat_from(
             Ok(SeatState::Held { reservation: owner(r)?, until: Timestamp(until) })
         }
         (seat_state::SOLD, Some(r), _) => Ok(SeatState::Sold { reservation: owner(r)? }),
+        (seat_state::RELEASED, _, Some(until)) => {
+            Ok(SeatState::Released { until: Timestamp(until) })
+        }
         other => Err(Corrupt(format!("seat with state {other:?}"))),
     }
 }
@@ -144,6 +148,7 @@ pub(super) fn seat_columns(state: SeatState) -> (i64, Option<i64>, Option<i64>) 
             (seat_state::HELD, Some(reservation.get()), Some(until.0))
         }
         SeatState::Sold { reservation } => (seat_state::SOLD, Some(reservation.get()), None),
+        SeatState::Released { until } => (seat_state::RELEASED, None, Some(until.0)),
     }
 }
 
@@ -225,9 +230,10 @@ pub(super) fn reservation(
 
 /// Takes times back that lie in the future, in every store in SQL. Each `?` is the present. Holds that
 /// were made in the future end.
-pub(super) const SET_BACK: [&str; 12] = [
+pub(super) const SET_BACK: [&str; 13] = [
     "UPDATE seat SET held_until = ? WHERE state = 1 AND reservation_id IN \
      (SELECT id FROM reservation WHERE state = 0 AND created_at > ?)",
+    "UPDATE seat SET held_until = ? WHERE state = 3 AND held_until > ?",
     "UPDATE reservation SET held_until = ? WHERE state = 0 AND created_at > ?",
     "UPDATE reservation SET created_at = ? WHERE created_at > ?",
     "UPDATE payment SET paid_at = ? WHERE paid_at > ?",

@@ -123,6 +123,7 @@ macro_rules! store_conformance {
             sales::reserve_takes_all_seats_or_none,
             sales::a_ticket_holds_within_bounds,
             sales::tickets_without_a_number_count_by_their_ids,
+            sales::a_seat_given_up_is_free_after_its_delay,
             sales::a_seat_has_one_owner,
             sales::an_expired_hold_is_free_to_the_millisecond,
             sales::an_expired_hold_is_not_payable_to_the_millisecond,
@@ -277,6 +278,7 @@ impl Sale {
             session: self.session,
             seats: seats.iter().map(|index| self.seats[*index]).collect(),
             limits: limits(),
+            release_delay: Duration::ZERO,
             idempotency: None,
             now,
         }

@@ -167,8 +167,9 @@ fn reserve(
     };
     rows.ids.reservations.take();
     let until = now.plus(request.limits.hold);
+    let seats_until = until.plus(request.release_delay);
     for item in &reservation.items {
-        rows.set_seat(item.seat, SeatState::Held { reservation: id, until })?;
+        rows.set_seat(item.seat, SeatState::Held { reservation: id, until: seats_until })?;
     }
     let ticket = Some(request.ticket.clone());
     let row = ReservationRow { reservation: reservation.clone(), until, ticket };
@@ -273,7 +274,8 @@ fn cancel(
     if let Err(rejected) = unsettled(&row.reservation, Some(request.user), now) {
         return Ok(Err(ReservationRejected::Settle(rejected)));
     }
-    end(rows, row, EndReason::Cancelled, now)?;
+    let free_at = Some(now.plus(request.release_delay));
+    end(rows, row, EndReason::Cancelled, free_at, now)?;
     Ok(Ok(()))
 }
 
@@ -283,7 +285,7 @@ fn expire(rows: &mut Rows, request: &Expire, now: Timestamp) -> Looked<bool> {
     let is_held = matches!(row.reservation.state, ReservationState::Held { .. });
     let has_run_out = unsettled(&row.reservation, None, now) == Err(SettleRejected::Expired);
     if is_held && has_run_out {
-        end(rows, row, EndReason::Expired, now)?;
+        end(rows, row, EndReason::Expired, None, now)?;
         return Ok(true);
     }
     Ok(false)
@@ -298,10 +300,27 @@ fn unsettled(
     decide_cancel(reservation, user.unwrap_or(reservation.user), now)
 }
 
-/// Ends a hold without payment. Seats that another hold has taken since are left alone.
-fn end(rows: &mut Rows, mut row: ReservationRow, reason: EndReason, now: Timestamp) -> Looked<()> {
-    for seat in own_seats(rows, &row.reservation)? {
-        rows.set_seat(seat, SeatState::Available)?;
+/// A seat that nobody has any more, and that can be had from `until` on.
+fn released(until: Timestamp, now: Timestamp) -> SeatState {
+    if until > now { SeatState::Released { until } } else { SeatState::Available }
+}
+
+/// Ends a hold without payment. Its seats are free at `free_at`, or when the hold has said that they
+/// would be. Seats that another hold has taken since are left alone.
+fn end(
+    rows: &mut Rows,
+    mut row: ReservationRow,
+    reason: EndReason,
+    free_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Looked<()> {
+    for id in own_seats(rows, &row.reservation)? {
+        let until = match (free_at, rows.seat(id, row.reservation.session)?) {
+            (Some(free_at), _) => free_at,
+            (None, Some(Seat { state: SeatState::Held { until, .. }, .. })) => until,
+            (None, _) => now,
+        };
+        rows.set_seat(id, released(until, now))?;
     }
     row.reservation.state = match reason {
         EndReason::Cancelled => ReservationState::Cancelled,

@@ -50,6 +50,7 @@ fn reserve(by: i64, seats: &[i64]) -> Reserve {
             live_holds_max: u32::MAX,
             holds_per_ticket_max: u32::MAX,
         },
+        release_delay: Duration::ZERO,
         idempotency: None,
         now: NOW,
     }
@@ -203,7 +204,12 @@ fn commands_of_one_user_see_what_those_before_them_did() {
     let second = Command::Reserve(reserve(1, &[3, 4]));
     let third = Command::Reserve(reserve(1, &[5]));
     let reservation = ReservationId::new(50).unwrap();
-    let cancel = Command::Cancel(Cancel { reservation, user: user(1), now: NOW });
+    let cancel = Command::Cancel(Cancel {
+        reservation,
+        user: user(1),
+        release_delay: Duration::ZERO,
+        now: NOW,
+    });
     let commands = [first, second, third.clone(), cancel, third];
     let mut rows = rows_for(&commands, |_, _| {});
     let outcomes = execute_all(&mut rows, &commands);

@@ -637,7 +637,7 @@ impl World {
             let owner = match seat.state {
                 SeatState::Sold { reservation } => Some(reservation),
                 SeatState::Held { reservation, until } if now < until => Some(reservation),
-                SeatState::Held { .. } | SeatState::Available => None,
+                SeatState::Held { .. } | SeatState::Released { .. } | SeatState::Available => None,
             };
             let expected = model.owners.get(&id.get()).map(|index| *index as i64 + 1);
             prop_assert_eq!(owner.map(ReservationId::get), expected, "owner of seat {}", id);

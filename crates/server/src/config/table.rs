@@ -437,6 +437,9 @@ settings! {
         live_holds_max: usize = 1, 1..=100_000;
         /// Reservations of one ticket in its life, whatever becomes of them.
         holds_per_ticket_max: usize = 20, 1..=100_000;
+        /// A seat that is given back, or whose hold runs out, stays taken for a random part of this
+        /// time: whoever gives back and takes at once is no faster than others. 0 means not at all.
+        release_jitter_seconds: u64 = 0, 0..=3_600;
         /// Time that the answer to an idempotency key is kept; the contract promises 24 hours.
         idempotency_hours: u64 = 24, 24..=8_760;
     }

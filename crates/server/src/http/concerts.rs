@@ -121,7 +121,7 @@ pub(super) async fn sessions(
             session_id: inventory.session().id.get(),
             concert_at: rfc3339(inventory.session().starts_at),
             total_seat_count: inventory.total(),
-            available_seat_count: inventory.available(),
+            available_seat_count: inventory.available(now),
         })
         .collect();
     Ok(json(StatusCode::OK, &SessionList { sessions }))

@@ -5,7 +5,7 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use boxoffice_backends::events::rfc3339;
-use boxoffice_backends::store::{Reserve, ReserveRejected, TicketRef};
+use boxoffice_backends::store::{Cancel, Reserve, ReserveRejected, TicketRef};
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::command::refusal_from_memory;
 use boxoffice_domain::ids::{ConcertId, ReservationId, SeatId, SessionId, UserId};
@@ -199,6 +199,7 @@ async fn reserve(
         session: inventory.session().id,
         seats,
         limits: app.limits,
+        release_delay: app.release_delay(),
         idempotency: None,
         now: presented.now,
     };
@@ -297,7 +298,9 @@ pub(super) async fn cancel(
     PathIds(id): PathIds<ReservationId>,
 ) -> Result<StatusCode, Problem> {
     presented.must_have_been_admitted()?;
-    match app.store.cancel(id, presented.user(), presented.now).await {
+    let (user, now) = (presented.user(), presented.now);
+    let release_delay = app.release_delay();
+    match app.store.give_back(Cancel { reservation: id, user, release_delay, now }).await {
         Ok(()) => {
             count(&app, Outcome::Cancelled);
             Ok(StatusCode::NO_CONTENT)

@@ -36,7 +36,8 @@ fn one_owner(data: &Data, now: Timestamp) -> Finding {
                     state == Some(SeatState::Sold { reservation: *id })
                 }
                 ReservationState::Held { until } if until > now => {
-                    state == Some(SeatState::Held { reservation: *id, until })
+                    matches!(state, Some(SeatState::Held { reservation, until: seat_until })
+                        if reservation == *id && seat_until >= until)
                 }
                 _ => true,
             };
@@ -45,7 +46,7 @@ fn one_owner(data: &Data, now: Timestamp) -> Finding {
     }
     for (session, seat) in data.seats.values() {
         let (owner, is_sold) = match seat.state {
-            SeatState::Available => continue,
+            SeatState::Available | SeatState::Released { .. } => continue,
             SeatState::Held { reservation, .. } => (reservation, false),
             SeatState::Sold { reservation } => (reservation, true),
         };

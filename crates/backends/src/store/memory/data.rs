@@ -157,7 +157,8 @@ impl Data {
             }
         }
         for (seat, (_, state)) in &changes.seats {
-            if *state == SeatState::Available && planted(Bug::GivenBackStaysHeld) {
+            let is_free = matches!(state, SeatState::Available | SeatState::Released { .. });
+            if is_free && planted(Bug::GivenBackStaysHeld) {
                 continue;
             }
             if let Some((_, seat)) = self.seats.get_mut(seat) {
@@ -552,6 +553,11 @@ impl Data {
             }
         }
         set(&mut self.latest);
+        for (_, seat) in self.seats.values_mut() {
+            if let SeatState::Released { until } = &mut seat.state {
+                *until = now.min(*until);
+            }
+        }
         for (id, until) in ended {
             self.held.remove(&(until, id));
             self.held.insert((now, id));

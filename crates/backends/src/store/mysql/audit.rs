@@ -120,7 +120,7 @@ const ITEMS: &str = "JSON_TABLE(r.items, '$[*]' COLUMNS (seat BIGINT PATH '$[0]'
 
 async fn one_owner(lease: &mut Lease, now: Timestamp) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::OneOwner);
-    let taken = "SELECT COUNT(*) FROM seat WHERE state <> 0";
+    let taken = "SELECT COUNT(*) FROM seat WHERE state IN (1, 2)";
     finding.add_checked(number(lease, taken, vec![]).await?);
     let own = format!(
         "SELECT CONCAT('reservation ', r.id, ' lists seat ', j.seat, ', which is not its own') \
@@ -133,9 +133,9 @@ async fn one_owner(lease: &mut Lease, now: Timestamp) -> Audit<Finding> {
     let matching = format!(
         "SELECT CONCAT('seat ', s.id, ' has state ', s.state, ', its reservation ', \
          COALESCE(s.reservation_id, 'none'), ' has ', COALESCE(r.state, 'none')) FROM seat s \
-         LEFT JOIN reservation r ON r.id = s.reservation_id WHERE s.state <> 0 AND (r.id IS NULL \
+         LEFT JOIN reservation r ON r.id = s.reservation_id WHERE s.state IN (1, 2) AND (r.id IS NULL \
          OR r.state <> s.state - 1 OR r.session_id <> s.session_id \
-         OR (s.state = 1 AND NOT (s.held_until <=> r.held_until)) OR NOT EXISTS \
+         OR (s.state = 1 AND (s.held_until IS NULL OR s.held_until < r.held_until)) OR NOT EXISTS \
          (SELECT 1 FROM {ITEMS} WHERE j.seat = s.id))"
     );
     none_of(lease, &mut finding, &matching, vec![]).await?;

@@ -164,7 +164,7 @@ impl Publication {
         let mut seats = inventory.find(ids);
         for seat in &mut seats {
             let seat = seat.as_mut()?;
-            if matches!(seat.state, SeatState::Held { .. }) {
+            if matches!(seat.state, SeatState::Held { .. } | SeatState::Released { .. }) {
                 seat.state = SeatState::Available;
             }
         }

@@ -81,7 +81,7 @@ fn none_of(
 
 fn one_owner(connection: &Connection, now: Timestamp) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::OneOwner);
-    finding.add_checked(number(connection, "SELECT count(*) FROM seat WHERE state <> 0", [])?);
+    finding.add_checked(number(connection, "SELECT count(*) FROM seat WHERE state IN (1, 2)", [])?);
     none_of(
         connection,
         &mut finding,
@@ -98,9 +98,9 @@ fn one_owner(connection: &Connection, now: Timestamp) -> Audit<Finding> {
         &mut finding,
         "SELECT 'seat ' || s.id || ' has state ' || s.state || ', its reservation ' \
          || COALESCE(s.reservation_id, 'none') || ' has ' || COALESCE(r.state, 'none') FROM seat s \
-         LEFT JOIN reservation r ON r.id = s.reservation_id WHERE s.state <> 0 AND (r.id IS NULL \
+         LEFT JOIN reservation r ON r.id = s.reservation_id WHERE s.state IN (1, 2) AND (r.id IS NULL \
          OR r.state <> s.state - 1 OR r.session_id <> s.session_id \
-         OR (s.state = 1 AND s.held_until IS NOT r.held_until) OR NOT EXISTS \
+         OR (s.state = 1 AND (s.held_until IS NULL OR s.held_until < r.held_until)) OR NOT EXISTS \
          (SELECT 1 FROM json_each(r.items) j WHERE json_extract(j.value, '$[0]') = s.id))",
         [],
     )?;

@@ -1,5 +1,7 @@
 //! Seats, holds and payments.
 
+use std::time::Duration;
+
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, TicketId};
 use boxoffice_domain::sales::{HoldRejected, Limits, ReservationState, SeatState, SettleRejected};
 
@@ -8,7 +10,9 @@ use super::{
     main_queue, pay, sale, session_of, ticket, user, waiting_rows,
 };
 use boxoffice_backends::Error;
-use boxoffice_backends::store::{Pay, ReservationRejected, Reserve, ReserveRejected, TicketRef};
+use boxoffice_backends::store::{
+    Cancel, Pay, ReservationRejected, Reserve, ReserveRejected, Store, TicketRef,
+};
 
 const RESERVED: &str = "concert.concert-reserved";
 const ENDED: &str = "concert.reservation-cancelled";
@@ -682,4 +686,47 @@ pub(crate) async fn tickets_without_a_number_count_by_their_ids(Subject { store,
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
     let live = no_hold(HoldRejected::LiveHoldLimit { max: 1 });
     assert_eq!(answers.iter().filter(|answer| **answer == live).count(), 27);
+}
+
+/// A seat that is given back, or whose hold runs out, can be had some time later, by nobody before that;
+/// a restart does not forget it.
+pub(crate) async fn a_seat_given_up_is_free_after_its_delay(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 4).await;
+    let delay = Duration::from_secs(7);
+    let ask =
+        |by, seat: usize, now| Reserve { release_delay: delay, ..sale.reserve(by, &[seat], now) };
+    let free = |store: &Store, now| {
+        let catalog = store.catalog();
+        let inventory = catalog.inventory(sale.concert, sale.session).unwrap();
+        let seats = inventory.snapshot().1;
+        let free = seats.iter().filter(|seat| seat.state.is_free(now)).count() as u64;
+        assert!(inventory.available(now) <= free, "a hold that ran out counts once it is ended");
+        free
+    };
+    let held = store.reserve(ask(1, 0, START)).await.unwrap().value;
+    assert_eq!(held.state, ReservationState::Held { until: at(HOLD_MS) });
+    let runs_out = store.reserve(ask(2, 1, START)).await.unwrap().value;
+    let back = Cancel { reservation: held.id, user: user(1), release_delay: delay, now: at(10) };
+    store.give_back(back).await.unwrap();
+    assert_eq!(sale.owner(store, 0), SeatState::Released { until: at(7_010) });
+    assert_clean(store, at(11)).await;
+
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    let taken = |seat: usize| no_hold(HoldRejected::SeatTaken(sale.seats[seat]));
+    assert_eq!(store.reserve(ask(3, 0, at(7_009))).await, taken(0));
+    assert_eq!((free(store, at(7_009)), free(store, at(7_010))), (2, 3));
+    store.reserve(ask(3, 0, at(7_010))).await.unwrap();
+    // The hold is over when it was said to be; its seat is not free yet, swept or not.
+    store.charge(charge(2, PRICE, START)).await.unwrap();
+    let late = store.pay(pay(2, runs_out.id, at(HOLD_MS))).await;
+    assert_eq!(late, not_settled(SettleRejected::Expired));
+    assert_eq!(store.reserve(ask(4, 1, at(HOLD_MS))).await, taken(1));
+    assert_clean(store, at(HOLD_MS)).await;
+    assert_eq!(store.expire_due(at(HOLD_MS), 10).await.unwrap(), 1);
+    assert_eq!(sale.owner(store, 1), SeatState::Released { until: at(HOLD_MS + 7_000) });
+    assert_eq!(store.reserve(ask(4, 1, at(HOLD_MS + 6_999))).await, taken(1));
+    store.reserve(ask(4, 1, at(HOLD_MS + 7_000))).await.unwrap();
+    assert_clean(store, at(HOLD_MS + 7_001)).await;
 }
