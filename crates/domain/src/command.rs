@@ -45,15 +45,17 @@ pub struct Answer<T> {
     pub value: T,
     /// Whether nothing was done this time.
     pub replayed: bool,
+    /// Another ticket that was spent beside the one that was shown: the one that held what is paid.
+    pub also_spent: Option<TicketRef>,
 }
 
 impl<T> Answer<T> {
     const fn new(value: T) -> Self {
-        Self { value, replayed: false }
+        Self { value, replayed: false, also_spent: None }
     }
 
     const fn replayed(value: T) -> Self {
-        Self { value, replayed: true }
+        Self { value, replayed: true, also_spent: None }
     }
 }
 
@@ -118,7 +120,7 @@ pub enum ReserveRejected {
 pub struct Pay {
     /// Who pays.
     pub user: UserId,
-    /// With which ticket; the payment spends it.
+    /// With which ticket; the payment spends it, and the one that holds the reservation.
     pub ticket: TicketRef,
     /// For which reservation.
     pub reservation: ReservationId,

@@ -340,6 +340,8 @@ pub enum SettleRejected {
     Expired,
     /// The ticket has paid for something else already, or was given up.
     TicketSpent,
+    /// The ticket is of another queue than the one that holds.
+    WrongQueue,
     /// The balance does not reach.
     NotEnoughPoints {
         /// What the user has.
@@ -349,19 +351,32 @@ pub enum SettleRejected {
     },
 }
 
-/// Decides a payment; returns the amount. The balance afterwards is `balance` less the amount.
+/// What a payment is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PaidWith {
+    /// What the user has.
+    pub balance: i64,
+    /// Whether the ticket has paid already, or was given up.
+    pub ticket_spent: bool,
+    /// Whether it is of the queue of the ticket that holds.
+    pub ticket_of_queue: bool,
+}
+
+/// Decides a payment; returns the amount. The balance afterwards is that much less.
 pub fn decide_payment(
     reservation: &Reservation,
     user: UserId,
-    balance: i64,
-    ticket_spent: bool,
+    with: PaidWith,
     now: Timestamp,
 ) -> Result<i64, SettleRejected> {
     check_unsettled(reservation, user, now)?;
-    if ticket_spent {
+    if with.ticket_spent {
         return Err(SettleRejected::TicketSpent);
     }
-    let due = reservation.total();
+    if !with.ticket_of_queue {
+        return Err(SettleRejected::WrongQueue);
+    }
+    let (due, balance) = (reservation.total(), with.balance);
     if balance < due {
         return Err(SettleRejected::NotEnoughPoints { balance, due });
     }

@@ -139,7 +139,7 @@ macro_rules! endpoints {
                 operation: "sales" "pay",
                 answers: [201 "Paid" => json::<payments::PaymentResponse>()],
                 errors: [
-                    NotEnoughPoints, UserMismatch, TokenNotActivated, TokenSpent,
+                    NotEnoughPoints, UserMismatch, TokenNotActivated, TokenSpent, WrongQueue,
                     ReservationNotYours, ReservationNotFound, AlreadyPaid, HoldExpired,
                     HoldCancelled, StoreUnavailable, OutcomeUnknown,
                 ],

@@ -286,9 +286,15 @@ fn spent_is_spent() -> Vec<Plant> {
             "UPDATE spent_ticket SET payment_id = NULL WHERE payment_id = 1",
         ),
         plant(
-            "a payment spent two tickets",
-            "INSERT INTO spent_ticket SELECT queue, seq + 500, ticket_id, payment_id, at \
-             FROM spent_ticket WHERE payment_id = 1",
+            "a payment spent two tickets beside the one that held",
+            "INSERT INTO spent_ticket SELECT queue, seq + 500, randomblob(16), payment_id, at \
+             FROM spent_ticket WHERE payment_id = 1; \
+             INSERT INTO spent_ticket SELECT queue, seq + 600, randomblob(16), payment_id, at \
+             FROM spent_ticket WHERE payment_id = 1 LIMIT 1",
+        ),
+        plant(
+            "the ticket that held is good for another purchase",
+            "UPDATE reservation SET ticket_id = randomblob(16) WHERE payment_id = 1",
         ),
     ]
 }

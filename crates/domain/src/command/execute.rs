@@ -4,14 +4,15 @@ use super::rows::{Earlier, Looked, ReservationRow, ResultOf, ResultRow, RowId, R
 use super::{
     Answer, Cancel, Charge, Command, EntryKind, Expire, LeaveQueue, Outcome, Pay, Payment,
     PointsEntry, PointsRejected, ReservationRejected, Reserve, ReserveRejected, SpentTicket,
-    Unwanted,
+    TicketRef, Unwanted,
 };
 use crate::event::{EndReason, Event};
 use crate::ids::{PaymentId, ReservationId};
 use crate::points::decide_charge;
 use crate::sales::{
-    Concert, HoldRejected, HoldRequest, Reservation, ReservationState, Seat, SeatState, Session,
-    SettleRejected, TicketHolds, check_seat_list, decide_cancel, decide_hold, decide_payment,
+    Concert, HoldRejected, HoldRequest, PaidWith, Reservation, ReservationState, Seat, SeatState,
+    Session, SettleRejected, TicketHolds, check_seat_list, decide_cancel, decide_hold,
+    decide_payment,
 };
 use crate::time::Timestamp;
 
@@ -231,8 +232,13 @@ fn pay(
     };
     let now = settling_time(rows, &row, now)?;
     let balance = rows.balance(request.user)?;
-    let is_spent = rows.is_spent(&request.ticket)?;
-    let decision = decide_payment(&row.reservation, request.user, balance, is_spent, now);
+    let of_queue = |holding: &TicketRef| holding.queue == request.ticket.queue;
+    let with = PaidWith {
+        balance,
+        ticket_spent: rows.is_spent(&request.ticket)?,
+        ticket_of_queue: row.ticket.as_ref().is_none_or(of_queue),
+    };
+    let decision = decide_payment(&row.reservation, request.user, with, now);
     let amount = match decision {
         Ok(amount) => amount,
         Err(rejected) => return Ok(Err(ReservationRejected::Settle(rejected))),
@@ -246,6 +252,7 @@ fn pay(
         rows.set_seat(item.seat, SeatState::Sold { reservation })?;
     }
     row.reservation.state = ReservationState::Paid { payment: id };
+    let holding = row.ticket.clone();
     rows.settle(row);
     let balance = balance - amount;
     rows.set_balance(request.user, balance);
@@ -255,11 +262,19 @@ fn pay(
     rows.changes.entries.push(entry);
     rows.changes.payments.push((payment, request.user));
     rows.spend(SpentTicket { ticket: request.ticket.clone(), payment: Some(id), at: now });
+    // With another ticket of the same person the one that holds would be good for another purchase.
+    let mut also_spent = None;
+    if let Some(holding) = holding
+        && !rows.is_spent(&holding)?
+    {
+        rows.spend(SpentTicket { ticket: holding.clone(), payment: Some(id), at: now });
+        also_spent = Some(holding);
+    }
     let result = (ResultOf::Pay(id), ResultRow::Pay(payment));
     rows.remember(request.user, request.idempotency.as_ref(), result, now);
     let event = Event::PaymentCompleted { payment: id, reservation, user: request.user, amount };
     rows.changes.events.push((event, now));
-    Ok(Ok(Answer::new(payment)))
+    Ok(Ok(Answer { also_spent, ..Answer::new(payment) }))
 }
 
 fn cancel(

@@ -26,6 +26,8 @@ pub struct Wants {
     pub seats: BTreeMap<SeatId, SessionId>,
     /// Reservations. Their seats are wanted too, once it is known which they are.
     pub reservations: BTreeSet<ReservationId>,
+    /// Those of them that are to be paid: whether the ticket that holds them is spent is wanted too.
+    pub to_pay: BTreeSet<ReservationId>,
     /// What users have in sessions, held and bought.
     pub live_seats: BTreeSet<(UserId, SessionId)>,
     /// Whether tickets are spent.
@@ -59,6 +61,7 @@ impl Wants {
                 self.accounts.insert(pay.user);
                 self.users.insert(pay.user);
                 self.reservations.insert(pay.reservation);
+                self.to_pay.insert(pay.reservation);
                 self.tickets.insert(pay.ticket.clone());
             }
             Command::Cancel(cancel) => {
@@ -77,8 +80,13 @@ impl Wants {
         }
     }
 
-    /// Adds the seats of a wanted reservation: which they are never changes.
-    pub fn add_seats_of(&mut self, reservation: &Reservation) {
+    /// Adds what else is wanted of a reservation: its seats, and the ticket that holds it. Which they
+    /// are never changes.
+    pub fn add_rows_of(&mut self, row: &ReservationRow) {
+        let ReservationRow { reservation, ticket, .. } = row;
+        if self.to_pay.contains(&reservation.id) {
+            self.tickets.extend(ticket.clone());
+        }
         for item in &reservation.items {
             self.seats.insert(item.seat, reservation.session);
         }

@@ -178,8 +178,8 @@ fn a_repetition_in_the_same_batch_gets_the_first_answer() {
     assert_eq!((first.replayed, again.replayed), (false, true));
     assert_eq!(first.value, again.value);
     assert_eq!(outcomes[2], Outcome::Reserve(Err(ReserveRejected::KeyReused)));
-    assert_eq!(outcomes[3], Outcome::Charge(Ok(Answer { value: 1_005, replayed: false })));
-    assert_eq!(outcomes[4], Outcome::Charge(Ok(Answer { value: 1_005, replayed: true })));
+    assert_eq!(outcomes[3], Outcome::Charge(Ok(Answer::new(1_005))));
+    assert_eq!(outcomes[4], Outcome::Charge(Ok(Answer::replayed(1_005))));
     assert_eq!((changes.keys.len(), changes.events.len()), (2, 2));
     assert_eq!(changes.accounts, [(user(1), 1_005)].into());
 }

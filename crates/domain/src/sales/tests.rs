@@ -210,7 +210,7 @@ fn payment_table() {
         (paid, 7, 42, true, Err(SettleRejected::AlreadyPaid)),
         (paid, 8, 42, true, Err(SettleRejected::NotYours)),
     ] {
-        let answer = decide_payment(&reservation(state), user(who), balance, spent, NOW);
+        let answer = decide_payment(&reservation(state), user(who), with(balance, spent), NOW);
         assert_eq!(answer, expected, "{state:?} user {who} balance {balance} spent {spent}");
     }
 }
@@ -221,8 +221,12 @@ fn payment_and_expiry_split_time_between_them_without_gap_or_overlap() {
     for offset in 0..20 {
         let now = Timestamp(NOW.0 + offset);
         let held = reservation(ReservationState::Held { until });
-        let payable = decide_payment(&held, user(7), 100, false, now).is_ok();
+        let payable = decide_payment(&held, user(7), with(100, false), now).is_ok();
         let free = SeatState::Held { reservation: held.id, until }.is_free(now);
         assert_ne!(payable, free, "at {offset} ms exactly one of the two holds");
     }
+}
+
+fn with(balance: i64, ticket_spent: bool) -> PaidWith {
+    PaidWith { balance, ticket_spent, ticket_of_queue: true }
 }

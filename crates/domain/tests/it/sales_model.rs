@@ -17,8 +17,8 @@ use boxoffice_domain::ids::{
 };
 use boxoffice_domain::points::{BALANCE_MAX, ChargeRejected, decide_charge};
 use boxoffice_domain::sales::{
-    Concert, HoldRejected, HoldRequest, Limits, Reservation, ReservationState, Seat, SeatState,
-    Session, SettleRejected, TicketHolds, decide_cancel, decide_hold, decide_payment,
+    Concert, HoldRejected, HoldRequest, Limits, PaidWith, Reservation, ReservationState, Seat,
+    SeatState, Session, SettleRejected, TicketHolds, decide_cancel, decide_hold, decide_payment,
 };
 use boxoffice_domain::time::Timestamp;
 use proptest::prelude::*;
@@ -87,6 +87,10 @@ enum Op {
         ticket: i64,
         sweep_first: bool,
     },
+}
+
+fn with(balance: i64, ticket_spent: bool) -> PaidWith {
+    PaidWith { balance, ticket_spent, ticket_of_queue: true }
 }
 
 /// Live holds of one ticket, and holds in its life.
@@ -177,7 +181,7 @@ impl Store {
         let balance = self.balance(user);
         let spent = self.spent.contains(&(user, ticket));
         let reservation = self.reservations.get_mut(&id).unwrap();
-        let amount = decide_payment(reservation, user, balance, spent, now)?;
+        let amount = decide_payment(reservation, user, with(balance, spent), now)?;
         let payment = PaymentId::new(self.payments.len() as i64 + 1).unwrap();
         reservation.state = ReservationState::Paid { payment };
         for item in &reservation.items {
@@ -503,6 +507,7 @@ impl World {
             SettleRejected::AlreadyPaid => booking.fate == Fate::Paid,
             SettleRejected::Cancelled => booking.fate == Fate::Cancelled,
             SettleRejected::Expired => matches!(booking.fate, Fate::Expired { .. }),
+            SettleRejected::WrongQueue => false,
             SettleRejected::TicketSpent => self.model.spent.contains(&(user, ticket)),
             SettleRejected::NotEnoughPoints { balance, due } => {
                 balance == self.model.balance(user) && due == booking.price && balance < due
@@ -663,7 +668,7 @@ impl World {
             }
             // Whatever a reservation may be asked for, there is one answer at any instant.
             let owner = reservation.user;
-            let payable = decide_payment(reservation, owner, BALANCE_MAX, false, now);
+            let payable = decide_payment(reservation, owner, with(BALANCE_MAX, false), now);
             let ending = decide_cancel(reservation, owner, now);
             prop_assert_eq!(payable.is_ok(), booking.fate == Fate::Live);
             prop_assert_eq!(
@@ -817,7 +822,7 @@ proptest! {
             true => Ok(due),
             false => Err(SettleRejected::NotEnoughPoints { balance, due }),
         };
-        prop_assert_eq!(decide_payment(&reservation, user_id(1), balance, false, now), expected);
+        prop_assert_eq!(decide_payment(&reservation, user_id(1), with(balance, false), now), expected);
         prop_assert_eq!(free, now >= until);
         prop_assert_eq!(decide_cancel(&reservation, user_id(1), now).is_ok(), !free);
         prop_assert_eq!(reservation.state_at(now) == ReservationState::Expired, free);

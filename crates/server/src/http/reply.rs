@@ -200,6 +200,7 @@ pub(super) fn settle_rejected(rejected: SettleRejected) -> (Problem, Outcome) {
         R::Cancelled => (Problem::new(ErrorCode::HoldCancelled), Outcome::HoldGone),
         R::Expired => (Problem::new(ErrorCode::HoldExpired), Outcome::HoldGone),
         R::TicketSpent => (Problem::new(ErrorCode::TokenSpent), Outcome::Forbidden),
+        R::WrongQueue => (Problem::new(ErrorCode::WrongQueue), Outcome::Forbidden),
         R::NotEnoughPoints { balance, due } => (
             Problem::new(ErrorCode::NotEnoughPoints)
                 .detail(format!("{due} points are due, the balance is {balance}")),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use boxoffice_domain::command::EntryKind;
+use boxoffice_domain::command::{EntryKind, TicketRef};
 use boxoffice_domain::event::Topic;
 use boxoffice_domain::ids::{PaymentId, UserId};
 use boxoffice_domain::invariant::{Finding, Invariant};
@@ -171,13 +171,22 @@ fn paid_once(data: &Data) -> Finding {
 
 fn spent(data: &Data) -> Finding {
     let mut finding = Finding::new(Invariant::SpentIsSpent);
-    let mut tickets: BTreeMap<PaymentId, u64> = BTreeMap::new();
-    for payment in data.spent.values().flatten() {
-        *tickets.entry(*payment).or_default() += 1;
+    let mut tickets: BTreeMap<PaymentId, Vec<&TicketRef>> = BTreeMap::new();
+    for (ticket, payment) in &data.spent {
+        if let Some(payment) = payment {
+            tickets.entry(*payment).or_default().push(ticket);
+        }
     }
-    for id in data.payments.keys() {
-        let spent = tickets.get(id).copied().unwrap_or(0);
-        finding.expect(spent == 1, || format!("payment {id} spent {spent} tickets"));
+    for (payment, _) in data.payments.values() {
+        let row = data.reservations.get(&payment.reservation);
+        let holding = row.and_then(|row| row.ticket.as_ref());
+        let spent = tickets.get(&payment.id).map_or(&[][..], Vec::as_slice);
+        // The one that was shown, and the one that held where it was another.
+        let others = spent.iter().filter(|ticket| Some(**ticket) != holding).count();
+        let holds = !spent.is_empty() && others <= 1;
+        finding.expect(holds, || format!("{payment:?} spent {spent:?}"));
+        let is_spent = holding.is_none_or(|ticket| data.spent.contains_key(ticket));
+        finding.expect(is_spent, || format!("{payment:?}: {holding:?} held and is not spent"));
     }
     finding
 }

@@ -329,9 +329,23 @@ async fn spent(lease: &mut Lease) -> Audit<Finding> {
         lease,
         &mut finding,
         "SELECT CONCAT('payment ', p.id, ' spent ', COALESCE(s.tickets, 0), ' tickets') \
-         FROM payment p LEFT JOIN (SELECT payment_id, COUNT(*) AS tickets FROM spent_ticket \
-         WHERE payment_id IS NOT NULL GROUP BY payment_id) s ON s.payment_id = p.id \
-         WHERE COALESCE(s.tickets, 0) <> 1",
+         FROM payment p LEFT JOIN (SELECT t.payment_id, COUNT(*) AS tickets, \
+         SUM(NOT (t.ticket_id <=> r.ticket_id)) AS others FROM spent_ticket t \
+         LEFT JOIN payment q ON q.id = t.payment_id \
+         LEFT JOIN reservation r ON r.id = q.reservation_id \
+         WHERE t.payment_id IS NOT NULL GROUP BY t.payment_id) s ON s.payment_id = p.id \
+         WHERE COALESCE(s.tickets, 0) = 0 OR s.others > 1",
+        vec![],
+    )
+    .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('payment ', p.id, ': the ticket that held is not spent') FROM payment p \
+         JOIN reservation r ON r.id = p.reservation_id AND r.payment_id = p.id \
+         WHERE r.ticket_id IS NOT NULL AND NOT EXISTS \
+         (SELECT 1 FROM spent_ticket s WHERE s.queue = r.queue AND s.seq = r.ticket_seq \
+         AND s.ticket_id = r.ticket_id)",
         vec![],
     )
     .await?;

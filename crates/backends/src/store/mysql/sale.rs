@@ -178,7 +178,7 @@ impl Peek {
                     }
                     Peeked::Reservations => {
                         let (id, found) = reservation(&mut row)?;
-                        wants.add_seats_of(&found.reservation);
+                        wants.add_rows_of(&found);
                         into.put_reservation(id, Some(found));
                     }
                 }

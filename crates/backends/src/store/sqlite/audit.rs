@@ -280,7 +280,19 @@ fn spent(connection: &Connection) -> Audit<Finding> {
         connection,
         &mut finding,
         "SELECT 'payment ' || p.id || ' spent ' || count(s.seq) || ' tickets' FROM payment p \
-         LEFT JOIN spent_ticket s ON s.payment_id = p.id GROUP BY p.id HAVING count(s.seq) <> 1",
+         LEFT JOIN spent_ticket s ON s.payment_id = p.id \
+         LEFT JOIN reservation r ON r.id = p.reservation_id GROUP BY p.id \
+         HAVING count(s.seq) = 0 OR SUM(s.ticket_id IS NOT r.ticket_id) > 1",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'payment ' || p.id || ': the ticket that held is not spent' FROM payment p \
+         JOIN reservation r ON r.id = p.reservation_id AND r.payment_id = p.id \
+         WHERE r.ticket_id IS NOT NULL AND NOT EXISTS \
+         (SELECT 1 FROM spent_ticket s WHERE s.queue = r.queue AND s.seq = r.ticket_seq \
+         AND s.ticket_id = r.ticket_id)",
         [],
     )?;
     Ok(finding)

@@ -6,8 +6,8 @@ use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, Session
 use boxoffice_domain::sales::{HoldRejected, Limits, ReservationState, SeatState, SettleRejected};
 
 use super::{
-    HOLD_MS, PRICE, START, Sale, Subject, assert_clean, at, at_once, charge, count_events, limits,
-    main_queue, pay, sale, session_of, ticket, user, waiting_rows,
+    HOLD_MS, PRICE, START, Sale, Subject, assert_clean, at, at_once, charge, count_events, key,
+    limits, main_queue, pay, sale, session_of, ticket, user, waiting_rows,
 };
 use boxoffice_backends::Error;
 use boxoffice_backends::store::{
@@ -729,4 +729,59 @@ pub(crate) async fn a_seat_given_up_is_free_after_its_delay(subject: Subject) {
     assert_eq!(store.reserve(ask(4, 1, at(HOLD_MS + 6_999))).await, taken(1));
     store.reserve(ask(4, 1, at(HOLD_MS + 7_000))).await.unwrap();
     assert_clean(store, at(HOLD_MS + 7_001)).await;
+}
+
+/// Whoever pays with another ticket than the one that holds spends both; a ticket of another queue pays
+/// for nothing of this one.
+pub(crate) async fn a_payment_spends_the_ticket_that_holds(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 9).await;
+    store.charge(charge(1, 10 * PRICE, START)).await.unwrap();
+    let vip = TicketRef { queue: QueueName::new("vip").unwrap(), ..ticket(9) };
+    let held = sale.held(store, 1, &[0]).await;
+    let with_vip = Pay { ticket: vip.clone(), ..pay(1, held.id, at(1)) };
+    assert_eq!(store.pay(with_vip.clone()).await, not_settled(SettleRejected::WrongQueue));
+    assert_eq!(store.balance(user(1)).await, Ok(10 * PRICE));
+    assert_eq!(store.is_spent(vip).await, Ok(false));
+
+    let other = |reservation, ms| Pay { ticket: ticket(1001), ..pay(1, reservation, at(ms)) };
+    let asked = Pay { idempotency: key("once", 1), ..other(held.id, 2) };
+    let paid = store.pay(asked.clone()).await.unwrap();
+    assert_eq!((paid.replayed, &paid.also_spent), (false, &Some(ticket(1))));
+    for spent in [1, 1001] {
+        assert_eq!(store.is_spent(ticket(spent)).await, Ok(true), "ticket {spent}");
+    }
+    let over = no_hold(HoldRejected::TicketSpent);
+    assert_eq!(store.reserve(sale.reserve(1, &[1], at(3))).await, over);
+    // The repetition is the same payment and spends nothing.
+    let again = store.pay(Pay { ticket: ticket(1002), now: at(4), ..asked }).await.unwrap();
+    assert_eq!((again.replayed, again.value, again.also_spent), (true, paid.value, None));
+    assert_eq!(store.is_spent(ticket(1002)).await, Ok(false));
+
+    // What was given up meanwhile, or has paid for something else, is spent once.
+    let first = store.reserve(sale.reserve(2, &[2], at(5))).await.unwrap().value;
+    let second = store.reserve(sale.reserve(2, &[3], at(5))).await.unwrap().value;
+    let third = store.reserve(sale.reserve(2, &[4], at(5))).await.unwrap().value;
+    store.charge(charge(2, 10 * PRICE, at(5))).await.unwrap();
+    let by = |seq, reservation, ms| Pay { ticket: ticket(seq), ..pay(2, reservation, at(ms)) };
+    store.pay(by(2, first.id, 6)).await.unwrap();
+    let paid = store.pay(by(2001, second.id, 7)).await.unwrap();
+    assert_eq!(paid.also_spent, None);
+    // Of two at once with two tickets one pays, and the other stays good.
+    let both = at_once([2002, 2003].map(|seq| {
+        let (store, request) = (store.clone(), by(seq, third.id, 8));
+        async move { store.pay(request).await }
+    }))
+    .await;
+    assert_eq!(both.iter().filter(|answer| answer.is_ok()).count(), 1);
+    let spent = at_once([2002, 2003].map(|seq| {
+        let store = store.clone();
+        async move { store.is_spent(ticket(seq)).await.unwrap() }
+    }))
+    .await;
+    assert_eq!(spent.iter().filter(|spent| **spent).count(), 1);
+    assert_clean(store, at(9)).await;
+    let subject = subject.reopened().await;
+    assert_eq!(subject.store.is_spent(ticket(1)).await, Ok(true));
+    assert_clean(&subject.store, at(10)).await;
 }

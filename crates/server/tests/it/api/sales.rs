@@ -6,7 +6,9 @@ use boxoffice::http::problem::ErrorCode;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
-use crate::common::{Call, FUTURE, PAST, TestService, delete, get, pay, post, seat_states, until};
+use crate::common::{
+    Call, FUTURE, PAST, TestService, delete, get, pay, post, seat_states, status, until,
+};
 
 #[tokio::test]
 async fn seat_lists_can_be_kept_and_compressed() {
@@ -290,5 +292,32 @@ async fn a_hold_that_runs_out_is_the_next_buyers() {
         wanted.iter().all(|(number, state)| states[&hall.seat(*number)] == *state).then_some(())
     })
     .await;
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_pays_with_another_ticket_spends_both() {
+    let service = TestService::start().await;
+    let hall = service.concert(9, 10).await;
+    service.charge(1, 1_000).await;
+    let mut fan = service.client();
+    fan.send(post("/admin/v1/queues").admin().json(json!({"queue": "vip"}))).await.ok(201);
+    let vip = service.token_in("vip", 1).await;
+    // Tickets of the line, and opaque ones, in both parts.
+    let tokens = [
+        (service.admitted(1).await, service.token(1).await),
+        (service.token(1).await, service.admitted(1).await),
+    ];
+    for (seat, (holds, pays)) in (1..).zip(tokens) {
+        let held = fan.send(hall.reserve(&holds, 1, &[seat])).await.ok(201);
+        let id = held["reservationId"].as_i64().unwrap();
+        fan.send(pay(&vip, 1, id)).await.refused(ErrorCode::WrongQueue);
+        fan.send(pay(&pays, 1, id)).await.ok(201);
+        for spent in [&holds, &pays] {
+            assert_eq!(fan.send(status(spent)).await.ok(200)["status"], "EXPIRED");
+            fan.send(hall.reserve(spent, 1, &[5])).await.refused(ErrorCode::TokenSpent);
+        }
+    }
+    assert_eq!(fan.send(status(&vip)).await.ok(200)["status"], "ACTIVATED");
     service.finish().await;
 }
