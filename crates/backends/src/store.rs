@@ -231,6 +231,18 @@ impl Store {
         forward!(self, store => store.reservation(id).await)
     }
 
+    /// A user's reservations, the newest first, at most `max` of them: those made before `after`, where
+    /// one is given. Each with the end of its hold.
+    pub async fn reservations_of(
+        &self,
+        user: UserId,
+        after: Option<ReservationId>,
+        max: u32,
+    ) -> Result<Vec<(Reservation, Timestamp)>, Fault> {
+        let rows = forward!(self, store => store.reservations_of(user, after, max).await)?;
+        Ok(rows.into_iter().map(|row| (row.reservation, row.until)).collect())
+    }
+
     /// Tidies up at most `max` holds that ran out by `now`; returns how many. Nothing depends on
     /// when this runs but the event that tells of it. Holds that somebody has under a lock are left
     /// for the next time.

@@ -111,6 +111,14 @@ macro_rules! endpoints {
                 ],
             }
 
+            /// Lists the reservations of the ticket's user, the newest first.
+            ReservationList = GET "/api/v1/reservations" Browse {
+                handler: reservations::list,
+                operation: "sales" "list_reservations",
+                answers: [200 "Some of them" => json::<reservations::ReservationList>()],
+                errors: [TokenNotActivated, StoreUnavailable],
+            }
+
             /// Shows a reservation.
             ReservationGet = GET "/api/v1/reservations/{id}" Browse {
                 handler: reservations::show,

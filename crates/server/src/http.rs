@@ -17,6 +17,7 @@ pub mod listener;
 pub mod observe;
 pub mod openapi;
 mod ops;
+mod page;
 mod payments;
 mod points;
 pub mod problem;

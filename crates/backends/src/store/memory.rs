@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{
-    Changes, Ids, IdsNeeded, LiveSeats, ResultOf, ResultRow, Rows, TicketHold, TicketRef, Wants,
+    Changes, Ids, IdsNeeded, LiveSeats, ReservationRow, ResultOf, ResultRow, Rows, TicketHold,
+    TicketRef, Wants,
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
@@ -130,6 +131,15 @@ impl MemoryStore {
 
     pub(super) async fn is_spent(&self, ticket: TicketRef) -> Result<bool, Fault> {
         Ok(self.with(|data| data.spent.contains_key(&ticket)))
+    }
+
+    pub(super) async fn reservations_of(
+        &self,
+        user: UserId,
+        after: Option<ReservationId>,
+        max: u32,
+    ) -> Result<Vec<ReservationRow>, Fault> {
+        Ok(self.with(|data| data.reservations_of(user, after, max as usize)))
     }
 
     pub(super) async fn due(&self, now: Timestamp, max: u32) -> Result<Vec<ReservationId>, Fault> {

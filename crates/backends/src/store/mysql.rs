@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use boxoffice_domain::command::{Ids, TicketRef};
+use boxoffice_domain::command::{Ids, ReservationRow, TicketRef};
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
@@ -344,6 +344,18 @@ impl MysqlStore {
         let row =
             self.inner.read(sale, move |lease| Box::pin(load::reservation(lease, id))).await?;
         Ok(row.map(|row| (row.reservation, row.until)))
+    }
+
+    pub(super) async fn reservations_of(
+        &self,
+        user: UserId,
+        after: Option<ReservationId>,
+        max: u32,
+    ) -> Result<Vec<ReservationRow>, Fault> {
+        let sale = &self.inner.sale;
+        self.inner
+            .read(sale, move |lease| Box::pin(load::reservations_of(lease, user, after, max)))
+            .await
     }
 
     pub(super) async fn due(&self, now: Timestamp, max: u32) -> Result<Vec<ReservationId>, Fault> {

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use boxoffice_domain::command::TicketRef;
+use boxoffice_domain::command::{ReservationRow, TicketRef};
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::{Finding, Invariant};
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
@@ -360,6 +360,15 @@ impl SqliteStore {
     ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
         let row = self.read(move |connection| rows::reservation(connection, id)).await?;
         Ok(row.map(|row| (row.reservation, row.until)))
+    }
+
+    pub(super) async fn reservations_of(
+        &self,
+        user: UserId,
+        after: Option<ReservationId>,
+        max: u32,
+    ) -> Result<Vec<ReservationRow>, Fault> {
+        self.read(move |connection| rows::reservations_of(connection, user, after, max)).await
     }
 
     pub(super) async fn due(&self, now: Timestamp, max: u32) -> Result<Vec<ReservationId>, Fault> {

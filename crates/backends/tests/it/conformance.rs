@@ -125,6 +125,7 @@ macro_rules! store_conformance {
             sales::tickets_without_a_number_count_by_their_ids,
             sales::a_seat_given_up_is_free_after_its_delay,
             sales::a_payment_spends_the_ticket_that_holds,
+            sales::reservations_are_listed_by_their_owner,
             sales::a_seat_has_one_owner,
             sales::an_expired_hold_is_free_to_the_millisecond,
             sales::an_expired_hold_is_not_payable_to_the_millisecond,

@@ -82,6 +82,25 @@ impl Description {
         self.parameters.push(parameter.build());
     }
 
+    /// Adds a number that the query may have, from 1 on.
+    pub(super) fn query_number(
+        &mut self,
+        name: &str,
+        description: &str,
+        example: u32,
+        maximum: Option<u32>,
+    ) {
+        let number = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer));
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Query)
+            .required(Required::False)
+            .description(Some(description))
+            .schema(Some(number.minimum(Some(1)).maximum(maximum)))
+            .example(Some(example.into()));
+        self.parameters.push(parameter.build());
+    }
+
     /// Asks for a JSON body.
     pub(super) fn json_body<T: ToSchema>(&mut self) {
         self.schemas.push((T::name().into_owned(), T::schema()));

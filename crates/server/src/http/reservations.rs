@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 use super::auth::{Presented, ended};
 use super::extract::{ApiJson, BodyLimits, IdempotencyKey, MaybeIdempotencyKey, PathIds, WireId};
 use super::idempotency;
+use super::page::Page;
 use super::problem::{ErrorCode, Problem};
 use super::reply::{fault, hold_rejected, json, reservation_error, reserve_error};
 use crate::app::{App, AppState};
@@ -255,6 +256,35 @@ async fn reserve(
         response.headers_mut().insert(LOCATION, location);
     }
     Ok((response, outcome))
+}
+
+/// Some of somebody's reservations.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReservationList {
+    /// The reservations, the newest first.
+    reservations: Vec<ReservationResponse>,
+    /// What to ask for `after`, where there may be more.
+    #[schema(required, nullable)]
+    next: Option<i64>,
+}
+
+pub(super) async fn list(
+    State(app): State<AppState>,
+    presented: Presented,
+    page: Page,
+) -> Result<Response, Problem> {
+    presented.must_have_been_admitted()?;
+    let after = page.after.and_then(ReservationId::new);
+    let found = app.store.reservations_of(presented.user(), after, page.limit).await;
+    let found = found.map_err(|cause| fault(&cause))?;
+    let reservations: Vec<_> = found
+        .iter()
+        .map(|(reservation, until)| shown(reservation, *until, presented.now))
+        .collect();
+    let is_full = reservations.len() == page.limit as usize;
+    let next = reservations.last().filter(|_| is_full).map(|last| last.reservation_id);
+    Ok(json(StatusCode::OK, &ReservationList { reservations, next }))
 }
 
 pub(super) async fn show(

@@ -133,6 +133,26 @@ impl Data {
         self.reservations.get(&id).cloned()
     }
 
+    pub(super) fn reservations_of(
+        &self,
+        user: UserId,
+        after: Option<ReservationId>,
+        max: usize,
+    ) -> Vec<ReservationRow> {
+        let made = |row: &&ReservationRow| (row.reservation.created_at, row.reservation.id);
+        let of_user = |row: &&ReservationRow| row.reservation.user == user;
+        let before =
+            after.map(|id| self.reservations.get(&id).filter(of_user).map(|row| made(&row)));
+        let mut rows: Vec<_> = self
+            .reservations
+            .values()
+            .filter(of_user)
+            .filter(|row| before.is_none_or(|before| before.is_some_and(|at| made(row) < at)))
+            .collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(made(row)));
+        rows.into_iter().take(max).cloned().collect()
+    }
+
     pub(super) fn key(&self, user: UserId, key: &str) -> Option<KeyRow> {
         let row = self.keys.get(&(user, key.to_owned()))?;
         Some(KeyRow { fingerprint: row.fingerprint, result: row.result })

@@ -8,7 +8,7 @@ use boxoffice_domain::ids::{ConcertId, ReservationId, SessionId, TicketId, UserI
 use boxoffice_domain::queue::{Admission, Bucket, LineParts, QueueSettings, Ticket};
 use boxoffice_domain::sales::{Concert, Seat, Session};
 use boxoffice_domain::time::Timestamp;
-use mysql_async::Row;
+use mysql_async::{Row, Value};
 use roaring::RoaringTreemap;
 
 use super::pool::Lease;
@@ -253,6 +253,32 @@ pub(super) async fn reservation(
     let text = sql::listed(sql::RESERVATIONS, 1);
     let row = lease.rows(&text, vec![id.get().into()]).await?.pop();
     row.map(|mut row| rows::reservation(id, &mut row, 1)).transpose()
+}
+
+/// A user's reservations that were made before this one, the newest first.
+pub(super) async fn reservations_of(
+    lease: &mut Lease,
+    user: UserId,
+    after: Option<ReservationId>,
+    max: u32,
+) -> Load<Vec<ReservationRow>> {
+    let (mut created_at, mut before) = (i64::MAX, i64::MAX);
+    if let Some(after) = after {
+        let values = vec![after.get().into(), user.get().into()];
+        let Some(mut row) = lease.rows(sql::RESERVATION_MADE, values).await?.pop() else {
+            return Ok(Vec::new());
+        };
+        (created_at, before) = (take(&mut row, 0)?, after.get());
+    }
+    let values: [i64; 5] = [user.get(), created_at, created_at, before, max.into()];
+    let found = lease.rows(sql::RESERVATIONS_OF, values.map(Value::from).to_vec()).await?;
+    found
+        .into_iter()
+        .map(|mut row| {
+            let id = rows::id(ReservationId::new, take(&mut row, 0)?, "reservation")?;
+            rows::reservation(id, &mut row, 1)
+        })
+        .collect()
 }
 
 /// Whether a ticket is spent.

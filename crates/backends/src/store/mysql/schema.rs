@@ -246,7 +246,8 @@ const V4: &[&str] = &[
      WHERE table_schema = DATABASE() AND table_name = 'reservation' \
      AND column_name = 'ticket_id'), 'DO 0', \
      'ALTER TABLE reservation ADD COLUMN queue VARCHAR(40), ADD COLUMN ticket_seq BIGINT, \
-     ADD COLUMN ticket_id BINARY(16), ADD KEY reservation_by_ticket (ticket_seq, ticket_id)')",
+     ADD COLUMN ticket_id BINARY(16), ADD KEY reservation_by_ticket (ticket_seq, ticket_id), \
+     ADD KEY reservation_of_user (user_id, created_at)')",
     "PREPARE step FROM @step",
     "EXECUTE step",
     "DEALLOCATE PREPARE step",

@@ -25,6 +25,11 @@ statements! {
     RESERVATIONS = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
         state, payment_id, queue, ticket_seq, ticket_id FROM reservation FORCE INDEX (PRIMARY) \
         WHERE id IN ({list})";
+    RESERVATIONS_OF = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
+        state, payment_id, queue, ticket_seq, ticket_id FROM reservation \
+        FORCE INDEX (reservation_of_user) WHERE user_id = ? AND created_at <= ? \
+        AND (created_at < ? OR id < ?) ORDER BY created_at DESC, id DESC LIMIT ?";
+    RESERVATION_MADE = "SELECT created_at FROM reservation WHERE id = ? AND user_id = ?";
     RESERVATIONS_DUE = "SELECT id FROM reservation FORCE INDEX (reservation_held) \
         WHERE state = 0 AND held_until <= ? ORDER BY held_until LIMIT ?";
     LIVE_SEATS = "SELECT user_id, session_id, id, seat_count, state, held_until FROM reservation \

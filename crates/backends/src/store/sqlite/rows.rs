@@ -1,7 +1,7 @@
 //! Rows of SQLite as the domain's types.
 
 use boxoffice_domain::command::ReservationRow;
-use boxoffice_domain::ids::ReservationId;
+use boxoffice_domain::ids::{ReservationId, UserId};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::Fault;
@@ -69,6 +69,39 @@ pub(super) fn reservation(
     let found = statement.query_row([reservation.get()], |row| reservation_parts(row, 0));
     let found = found.optional()?;
     Ok(found.map(|(columns, ticket)| from_columns(reservation, columns, ticket)).transpose()?)
+}
+
+const RESERVATIONS_OF: &str = "SELECT id, user_id, concert_id, session_id, items, created_at, \
+                               held_until, state, payment_id, queue, ticket_seq, ticket_id \
+                               FROM reservation INDEXED BY reservation_of_user WHERE user_id = ?1 \
+                               AND (created_at, id) < (?2, ?3) \
+                               ORDER BY created_at DESC, id DESC LIMIT ?4";
+
+/// A user's reservations that were made before this one, the newest first.
+pub(super) fn reservations_of(
+    connection: &Connection,
+    user: UserId,
+    after: Option<ReservationId>,
+    max: u32,
+) -> Result<Vec<ReservationRow>, Failure> {
+    let (mut created_at, mut before) = (i64::MAX, i64::MAX);
+    if let Some(after) = after {
+        let found = connection
+            .prepare_cached("SELECT created_at FROM reservation WHERE id = ?1 AND user_id = ?2")?
+            .query_row([after.get(), user.get()], |row| row.get(0))
+            .optional()?;
+        let Some(found) = found else { return Ok(Vec::new()) };
+        (created_at, before) = (found, after.get());
+    }
+    let mut find = connection.prepare_cached(RESERVATIONS_OF)?;
+    let mut found = find.query([user.get(), created_at, before, max.into()])?;
+    let mut reservations = Vec::new();
+    while let Some(row) = found.next()? {
+        let id = id(ReservationId::new, row.get(0)?, "reservation")?;
+        let (columns, ticket) = reservation_parts(row, 1)?;
+        reservations.push(from_columns(id, columns, ticket)?);
+    }
+    Ok(reservations)
 }
 
 /// The columns of a reservation, of which the first is at `from`.

@@ -160,4 +160,5 @@ ALTER TABLE reservation ADD COLUMN ticket_seq INTEGER;
 ALTER TABLE reservation ADD COLUMN ticket_id BLOB;
 CREATE INDEX reservation_by_ticket ON reservation (ticket_seq, ticket_id)
     WHERE ticket_id IS NOT NULL;
+CREATE INDEX reservation_of_user ON reservation (user_id, created_at);
 ";

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, TicketId};
-use boxoffice_domain::sales::{HoldRejected, Limits, ReservationState, SeatState, SettleRejected};
+use boxoffice_domain::sales::{
+    HoldRejected, Limits, Reservation, ReservationState, SeatState, SettleRejected,
+};
+use boxoffice_domain::time::Timestamp;
 
 use super::{
     HOLD_MS, PRICE, START, Sale, Subject, assert_clean, at, at_once, charge, count_events, key,
@@ -784,4 +787,48 @@ pub(crate) async fn a_payment_spends_the_ticket_that_holds(subject: Subject) {
     let subject = subject.reopened().await;
     assert_eq!(subject.store.is_spent(ticket(1)).await, Ok(true));
     assert_clean(&subject.store, at(10)).await;
+}
+
+/// Whoever lost the answer to a hold finds it again: a user's own reservations, the newest first, page by
+/// page.
+pub(crate) async fn reservations_are_listed_by_their_owner(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 9).await;
+    assert_eq!(store.reservations_of(user(1), None, 10).await, Ok(Vec::new()));
+    let mut made = Vec::new();
+    for n in 0..5 {
+        // Two of them in the same moment.
+        let now = at([0, 1, 1, 2, 3][n]);
+        let by_other = sale.reserve(2, &[5], now);
+        if n == 2 {
+            store.reserve(by_other).await.unwrap();
+        }
+        made.push(store.reserve(sale.reserve(1, &[n], now)).await.unwrap().value.id);
+    }
+    store.cancel(made[4], user(1), at(4)).await.unwrap();
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    let ids = |page: Vec<(Reservation, Timestamp)>| -> Vec<ReservationId> {
+        assert!(page.iter().all(|(reservation, _)| reservation.user == user(1)));
+        page.into_iter().map(|(reservation, _)| reservation.id).collect()
+    };
+    let all = store.reservations_of(user(1), None, 10).await.unwrap();
+    assert_eq!(all[0].0.state, ReservationState::Cancelled);
+    made.reverse();
+    assert_eq!(ids(all), made);
+    let mut paged = Vec::new();
+    loop {
+        let page = store.reservations_of(user(1), paged.last().copied(), 2).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        paged.append(&mut ids(page));
+    }
+    assert_eq!(paged, made);
+    // One of somebody else, or of nobody, leads nowhere.
+    let others = store.reservations_of(user(2), None, 10).await.unwrap();
+    let nobody = ReservationId::new(i64::MAX).unwrap();
+    for after in [others[0].0.id, nobody] {
+        assert_eq!(store.reservations_of(user(1), Some(after), 10).await, Ok(Vec::new()));
+    }
 }

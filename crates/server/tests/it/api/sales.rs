@@ -321,3 +321,37 @@ async fn whoever_pays_with_another_ticket_spends_both() {
     assert_eq!(fan.send(status(&vip)).await.ok(200)["status"], "ACTIVATED");
     service.finish().await;
 }
+
+#[tokio::test]
+async fn whoever_lost_the_answer_to_a_hold_finds_it_again() {
+    let service = TestService::start_with(|config| config.sales.live_holds_max = 3).await;
+    let hall = service.concert(9, 10).await;
+    let mut fan = service.client();
+    let (one, two) = (service.token(1).await, service.token(2).await);
+    let list = |query: &str| get(format!("/api/v1/reservations{query}")).token(&one);
+    let empty = fan.send(list("")).await.ok(200);
+    assert_eq!(empty, json!({"reservations": [], "next": null}));
+    for (token, user, seat) in [(&one, 1, 1), (&two, 2, 2), (&one, 1, 3), (&one, 1, 4)] {
+        fan.send(hall.reserve(token, user, &[seat])).await.ok(201);
+    }
+    let page = fan.send(list("?limit=2")).await.ok(200);
+    let seats = |page: &Value| -> Vec<i64> {
+        let rows = page["reservations"].as_array().unwrap().iter();
+        rows.map(|row| row["reservedSeats"][0]["number"].as_i64().unwrap()).collect()
+    };
+    assert_eq!(seats(&page), [4, 3]);
+    assert_eq!(page["reservations"][0]["status"], "HELD");
+    let shown = format!("/api/v1/reservations/{}", page["reservations"][1]["reservationId"]);
+    assert_eq!(fan.send(get(shown).token(&one)).await.ok(200), page["reservations"][1]);
+    let next = page["next"].as_i64().unwrap();
+    let page = fan.send(list(&format!("?after={next}&limit=2"))).await.ok(200);
+    assert_eq!((seats(&page), &page["next"]), (vec![1], &Value::Null));
+    for query in ["?limit=0", "?limit=101", "?after=x", "?page=2"] {
+        fan.send(list(query)).await.refused(ErrorCode::InvalidQuery);
+    }
+    service.pause("main").await;
+    let waiting = fan.send(crate::common::join(3)).await.ok(201);
+    let waiting = get("/api/v1/reservations").token(waiting["token"].as_str().unwrap());
+    fan.send(waiting).await.refused(ErrorCode::TokenNotActivated);
+    service.finish().await;
+}
