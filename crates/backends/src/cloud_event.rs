@@ -93,6 +93,12 @@ pub(crate) fn cloud_event(event: &Event, at: Timestamp) -> String {
             number(&mut json, r#","userId":"#, user.get());
             number(&mut json, r#","paymentAmount":"#, *amount);
         }
+        Event::PaymentRefunded { payment, reservation, user, amount } => {
+            number(&mut json, r#""paymentId":"#, payment.get());
+            number(&mut json, r#","reservationId":"#, reservation.get());
+            number(&mut json, r#","userId":"#, user.get());
+            number(&mut json, r#","refundAmount":"#, *amount);
+        }
         Event::PointCharged { entry, user, amount, balance } => {
             number(&mut json, r#""entryId":"#, *entry);
             number(&mut json, r#","userId":"#, user.get());
@@ -170,6 +176,12 @@ mod tests {
             data(&Event::PaymentCompleted { payment, reservation, user, amount: 240 }),
             json!({
                 "paymentId": 9, "reservationId": 7, "userId": i64::MAX, "paymentAmount": 240,
+            })
+        );
+        assert_eq!(
+            data(&Event::PaymentRefunded { payment, reservation, user, amount: 240 }),
+            json!({
+                "paymentId": 9, "reservationId": 7, "userId": i64::MAX, "refundAmount": 240,
             })
         );
         assert_eq!(

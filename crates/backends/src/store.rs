@@ -25,7 +25,9 @@ mod types;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
+use boxoffice_domain::ids::{
+    ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
+};
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Reservation, Seat};
@@ -35,7 +37,8 @@ use tokio::time::Instant;
 pub use beat::{Beat, Beats, OtherBeat, Present};
 pub use boxoffice_domain::command::{
     Answer, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue, Outcome, Pay, Payment,
-    PointsRejected, ReservationRejected, Reserve, ReserveRejected, TicketRef,
+    PointsRejected, Refund, RefundRefused, Refunded, ReservationRejected, Reserve, ReserveRejected,
+    TicketRef,
 };
 pub use catalog::{Catalog, Inventory};
 pub use clock_check::{CLOCK_BOUND_MS, ClockCheck};
@@ -202,6 +205,11 @@ impl Store {
         answer_of!(Charge, self.execute(Command::Charge(request)).await)
     }
 
+    /// Gives the points of a payment back; its seats are free some time later.
+    pub async fn refund(&self, request: Refund) -> StoreResult<Answer<Refunded>, RefundRefused> {
+        answer_of!(Refund, self.execute(Command::Refund(request)).await)
+    }
+
     /// Records that a ticket was given up: in the line (`waiting`), or after its admission.
     pub async fn leave_queue(
         &self,
@@ -229,6 +237,11 @@ impl Store {
         id: ReservationId,
     ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
         forward!(self, store => store.reservation(id).await)
+    }
+
+    /// The payment with this id.
+    pub async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, Fault> {
+        forward!(self, store => store.payment(id).await)
     }
 
     /// A user's reservations, the newest first, at most `max` of them: those made before `after`, where

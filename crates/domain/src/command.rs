@@ -19,10 +19,12 @@ use crate::ids::{
 };
 use crate::points::ChargeRejected;
 use crate::queue::Ticket;
-use crate::sales::{HoldRejected, Limits, Reservation, SettleRejected};
+use crate::sales::{HoldRejected, Limits, RefundRejected, Reservation, SettleRejected};
 use crate::time::Timestamp;
 
-pub use changes::{Changes, EntryKind, IdRange, Ids, IdsNeeded, NewKey, PointsEntry, SpentTicket};
+pub use changes::{
+    Changes, EntryKind, IdRange, Ids, IdsNeeded, NewKey, NewRefund, PointsEntry, SpentTicket,
+};
 pub use execute::{answer_while_locked, execute, refusal_from_memory};
 pub use rows::{
     KeyRow, LiveSeats, ReservationRow, ResultOf, ResultRow, RowId, Rows, TicketHold, Unwanted,
@@ -189,6 +191,51 @@ pub enum PointsRejected {
     KeyReused,
 }
 
+/// Asks for the points of a payment.
+#[derive(Clone, Debug)]
+pub struct Refund {
+    /// Which payment.
+    pub payment: PaymentId,
+    /// The reservation that it paid.
+    pub reservation: ReservationId,
+    /// The concert and the session of the reservation.
+    pub of: (ConcertId, SessionId),
+    /// Who asks.
+    pub user: UserId,
+    /// How long before the session refunds end.
+    pub ends_before: Duration,
+    /// How long its seats stay taken.
+    pub release_delay: Duration,
+    /// The client's idempotency key.
+    pub idempotency: Option<IdempotencyKey>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// A refund made. A payment has one at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refunded {
+    /// The payment.
+    pub payment: PaymentId,
+    /// The reservation that it had paid.
+    pub reservation: ReservationId,
+    /// In points.
+    pub amount: i64,
+    /// When.
+    pub refunded_at: Timestamp,
+}
+
+/// Why a payment was not refunded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefundRefused {
+    /// The decider says no.
+    Refund(RefundRejected),
+    /// There is no such payment.
+    NoSuchPayment,
+    /// The idempotency key was used for something else.
+    KeyReused,
+}
+
 /// Asks to end a hold if its time has run out.
 #[derive(Clone, Copy, Debug)]
 pub struct Expire {
@@ -220,6 +267,8 @@ pub enum Command {
     Cancel(Cancel),
     /// Charges points.
     Charge(Charge),
+    /// Gives the points of a payment back.
+    Refund(Refund),
     /// Tidies up a hold that has run out.
     Expire(Expire),
     /// Gives a ticket up.
@@ -237,6 +286,8 @@ pub enum Outcome {
     Cancel(Result<(), ReservationRejected>),
     /// The balance afterwards, or why it is as before.
     Charge(Result<Answer<i64>, PointsRejected>),
+    /// The refund, or why there is none.
+    Refund(Result<Answer<Refunded>, RefundRefused>),
     /// Whether the hold had run out and was ended.
     Expire(bool),
     /// Done.
@@ -251,11 +302,13 @@ impl Outcome {
             Self::Reserve(Ok(answer)) => answer.replayed,
             Self::Pay(Ok(answer)) => answer.replayed,
             Self::Charge(Ok(answer)) => answer.replayed,
+            Self::Refund(Ok(answer)) => answer.replayed,
             Self::Pay(Err(Settle(SettleRejected::AlreadyPaid)))
             | Self::Cancel(Err(Settle(SettleRejected::AlreadyPaid | SettleRejected::Cancelled))) => {
                 true
             }
             Self::Reserve(Err(_)) | Self::Pay(Err(_)) | Self::Charge(Err(_)) => false,
+            Self::Refund(Err(_)) => false,
             Self::Cancel(_) | Self::Expire(_) | Self::LeaveQueue => false,
         }
     }
@@ -269,6 +322,7 @@ impl Command {
             Self::Pay(pay) => pay.now,
             Self::Cancel(cancel) => cancel.now,
             Self::Charge(charge) => charge.now,
+            Self::Refund(refund) => refund.now,
             Self::Expire(expire) => expire.now,
             Self::LeaveQueue(leave_queue) => leave_queue.now,
         }
@@ -283,6 +337,9 @@ impl Command {
                 seats.chain([RowId::Account(reserve.user)]).collect()
             }
             Self::Pay(pay) => vec![RowId::Reservation(pay.reservation), RowId::Account(pay.user)],
+            Self::Refund(refund) => {
+                vec![RowId::Reservation(refund.reservation), RowId::Account(refund.user)]
+            }
             Self::Cancel(cancel) => vec![RowId::Reservation(cancel.reservation)],
             Self::Expire(expire) => vec![RowId::Reservation(expire.reservation)],
             Self::Charge(charge) => vec![RowId::Account(charge.user)],
@@ -301,6 +358,7 @@ impl Command {
             Self::Reserve(reserve) => (reserve.user, &reserve.idempotency),
             Self::Pay(pay) => (pay.user, &pay.idempotency),
             Self::Charge(charge) => (charge.user, &charge.idempotency),
+            Self::Refund(refund) => (refund.user, &refund.idempotency),
             Self::Cancel(_) | Self::Expire(_) | Self::LeaveQueue(_) => return None,
         };
         match key {

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::ids::{ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId};
+use crate::points::BALANCE_MAX;
 use crate::time::Timestamp;
 
 /// Who owns a seat.
@@ -128,6 +129,11 @@ pub enum ReservationState {
     Cancelled,
     /// The hold ran out.
     Expired,
+    /// It was paid; the points went back, and the seats are others'.
+    Refunded {
+        /// The payment.
+        payment: PaymentId,
+    },
 }
 
 /// Some seats of one session, for one user.
@@ -338,6 +344,8 @@ pub enum SettleRejected {
     Cancelled,
     /// The hold ran out.
     Expired,
+    /// It was paid, and refunded.
+    Refunded,
     /// The ticket has paid for something else already, or was given up.
     TicketSpent,
     /// The ticket is of another queue than the one that holds.
@@ -405,6 +413,53 @@ fn check_unsettled(
         ReservationState::Paid { .. } => Err(SettleRejected::AlreadyPaid),
         ReservationState::Cancelled => Err(SettleRejected::Cancelled),
         ReservationState::Expired => Err(SettleRejected::Expired),
+        ReservationState::Refunded { .. } => Err(SettleRejected::Refunded),
+    }
+}
+
+/// Why a payment was not refunded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefundRejected {
+    /// The reservation belongs to somebody else.
+    NotYours,
+    /// The reservation is not paid, or by another payment.
+    NotPaid,
+    /// It is too close to the beginning of the session.
+    TooLate {
+        /// Until when it could have been refunded.
+        until: Timestamp,
+    },
+    /// The balance would pass the largest there is.
+    Overflow,
+}
+
+/// Decides whether a user may have the points of a payment back; returns the balance afterwards.
+/// `until` is when refunds of the session end.
+pub fn decide_refund(
+    reservation: &Reservation,
+    payment: PaymentId,
+    user: UserId,
+    until: Timestamp,
+    balance: i64,
+    now: Timestamp,
+) -> Result<i64, RefundRejected> {
+    if reservation.user != user {
+        return Err(RefundRejected::NotYours);
+    }
+    if reservation.state != (ReservationState::Paid { payment }) {
+        return Err(RefundRejected::NotPaid);
+    }
+    if now >= until {
+        return Err(RefundRejected::TooLate { until });
+    }
+    refunded_balance(reservation, balance)
+}
+
+/// The balance after a refund.
+fn refunded_balance(reservation: &Reservation, balance: i64) -> Result<i64, RefundRejected> {
+    match balance.checked_add(reservation.total()) {
+        Some(total) if total <= BALANCE_MAX => Ok(total),
+        _ => Err(RefundRejected::Overflow),
     }
 }
 

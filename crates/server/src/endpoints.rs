@@ -137,7 +137,7 @@ macro_rules! endpoints {
                 answers: [204 "The seats are free again"],
                 errors: [
                     TokenNotActivated, ReservationNotYours, ReservationNotFound, AlreadyPaid,
-                    HoldExpired, HoldCancelled, StoreUnavailable, OutcomeUnknown,
+                    AlreadyRefunded, HoldExpired, HoldCancelled, StoreUnavailable, OutcomeUnknown,
                 ],
             }
 
@@ -148,8 +148,19 @@ macro_rules! endpoints {
                 answers: [201 "Paid" => json::<payments::PaymentResponse>()],
                 errors: [
                     NotEnoughPoints, UserMismatch, TokenNotActivated, TokenSpent, WrongQueue,
-                    ReservationNotYours, ReservationNotFound, AlreadyPaid, HoldExpired,
-                    HoldCancelled, StoreUnavailable, OutcomeUnknown,
+                    ReservationNotYours, ReservationNotFound, AlreadyPaid, AlreadyRefunded,
+                    HoldExpired, HoldCancelled, StoreUnavailable, OutcomeUnknown,
+                ],
+            }
+
+            /// Gives the points of a payment back; its seats are free again.
+            PaymentRefund = POST "/api/v1/payments/{id}/refund" Payment {
+                handler: refunds::create,
+                operation: "sales" "refund",
+                answers: [200 "The points are back" => json::<refunds::RefundResponse>()],
+                errors: [
+                    UserMismatch, TokenNotActivated, ReservationNotYours, PaymentNotFound,
+                    RefundTooLate, PointsOverflow, StoreUnavailable, OutcomeUnknown,
                 ],
             }
 

@@ -23,6 +23,7 @@ mod points;
 pub mod problem;
 mod queue;
 pub mod rate_limit;
+mod refunds;
 mod reply;
 pub mod request_id;
 mod reservations;

@@ -263,6 +263,8 @@ outcomes! {
     Created = "created",
     /// A payment or charge went through.
     Completed = "completed",
+    /// The points of a payment went back.
+    Refunded = "refunded",
     /// A reservation was given back.
     Cancelled = "cancelled",
     /// A hold ran out.

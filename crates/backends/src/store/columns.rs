@@ -1,7 +1,7 @@
 //! Between columns and the domain's types, for every store in SQL. A value that no version of this
 //! program writes makes the row corrupt, never a default.
 
-use boxoffice_domain::command::{ReservationRow, TicketRef};
+use boxoffice_domain::command::{EntryKind, Refunded, ReservationRow, TicketRef};
 use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, TicketId, UserId,
 };
@@ -21,6 +21,7 @@ pub(super) mod reservation_state {
     pub(crate) const PAID: i64 = 1;
     pub(crate) const CANCELLED: i64 = 2;
     pub(crate) const EXPIRED: i64 = 3;
+    pub(crate) const REFUNDED: i64 = 4;
 }
 
 /// `seat.state`
@@ -36,6 +37,7 @@ pub(super) mod entry_kind {
     pub(crate) const OPENING: i64 = 0;
     pub(crate) const CHARGE: i64 = 1;
     pub(crate) const PAYMENT: i64 = 2;
+    pub(crate) const REFUND: i64 = 3;
 }
 
 /// Makes an id newtype of a column.
@@ -159,7 +161,32 @@ pub(super) const fn reservation_columns(state: ReservationState) -> (i64, Option
         ReservationState::Paid { payment } => (reservation_state::PAID, Some(payment.get())),
         ReservationState::Cancelled => (reservation_state::CANCELLED, None),
         ReservationState::Expired => (reservation_state::EXPIRED, None),
+        ReservationState::Refunded { payment } => {
+            (reservation_state::REFUNDED, Some(payment.get()))
+        }
     }
+}
+
+/// The two columns of why an entry stands in the ledger: `kind` and `payment_id`.
+pub(super) const fn entry_columns(kind: EntryKind) -> (i64, Option<i64>) {
+    match kind {
+        EntryKind::Opening => (entry_kind::OPENING, None),
+        EntryKind::Charge => (entry_kind::CHARGE, None),
+        EntryKind::Payment(payment) => (entry_kind::PAYMENT, Some(payment.get())),
+        EntryKind::Refund(payment) => (entry_kind::REFUND, Some(payment.get())),
+    }
+}
+
+/// payment, reservation, amount, refunded at
+pub(super) fn refund(
+    (payment, reservation, amount, at): (i64, i64, i64, i64),
+) -> Result<Refunded, Corrupt> {
+    Ok(Refunded {
+        payment: id(PaymentId::new, payment, "payment")?,
+        reservation: id(ReservationId::new, reservation, "reservation")?,
+        amount,
+        refunded_at: Timestamp(at),
+    })
 }
 
 /// `[[seat, number, price], ...]`
@@ -214,6 +241,9 @@ pub(super) fn reservation(
         }
         (reservation_state::CANCELLED, _) => ReservationState::Cancelled,
         (reservation_state::EXPIRED, _) => ReservationState::Expired,
+        (reservation_state::REFUNDED, Some(payment)) => {
+            ReservationState::Refunded { payment: id(PaymentId::new, payment, "payment")? }
+        }
         other => return Err(Corrupt(format!("reservation with state {other:?}"))),
     };
     let found = Reservation {
@@ -230,13 +260,14 @@ pub(super) fn reservation(
 
 /// Takes times back that lie in the future, in every store in SQL. Each `?` is the present. Holds that
 /// were made in the future end.
-pub(super) const SET_BACK: [&str; 13] = [
+pub(super) const SET_BACK: [&str; 14] = [
     "UPDATE seat SET held_until = ? WHERE state = 1 AND reservation_id IN \
      (SELECT id FROM reservation WHERE state = 0 AND created_at > ?)",
     "UPDATE seat SET held_until = ? WHERE state = 3 AND held_until > ?",
     "UPDATE reservation SET held_until = ? WHERE state = 0 AND created_at > ?",
     "UPDATE reservation SET created_at = ? WHERE created_at > ?",
     "UPDATE payment SET paid_at = ? WHERE paid_at > ?",
+    "UPDATE refund SET refunded_at = ? WHERE refunded_at > ?",
     "UPDATE points_entry SET at = ? WHERE at > ?",
     "UPDATE spent_ticket SET at = ? WHERE at > ?",
     "UPDATE idempotency SET at = ? WHERE at > ?",

@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{
-    Changes, Ids, IdsNeeded, LiveSeats, ReservationRow, ResultOf, ResultRow, Rows, TicketHold,
-    TicketRef, Wants,
+    Changes, Ids, IdsNeeded, LiveSeats, Payment, ReservationRow, ResultOf, ResultRow, Rows,
+    TicketHold, TicketRef, Wants,
 };
-use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
+use boxoffice_domain::ids::{ConcertId, PaymentId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Concert, Reservation, ReservationState, Seat, SeatState, Session};
@@ -131,6 +131,10 @@ impl MemoryStore {
 
     pub(super) async fn is_spent(&self, ticket: TicketRef) -> Result<bool, Fault> {
         Ok(self.with(|data| data.spent.contains_key(&ticket)))
+    }
+
+    pub(super) async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, Fault> {
+        Ok(self.with(|data| data.payments.get(&id).map(|(payment, _)| *payment)))
     }
 
     pub(super) async fn reservations_of(
@@ -407,6 +411,9 @@ impl Engine for MemoryEngine {
                 Some(TicketHold { reservation: *id, until: held.then_some(row.until) })
             });
             rows.put_ticket_holds(ticket.clone(), made.collect());
+        }
+        for payment in &wants.refunds {
+            rows.put_refund(*payment, data.refunds.get(payment).map(|new| new.refund));
         }
         for (user, key) in &wants.keys {
             let found = data.key(*user, key).filter(|_| !planted(Bug::KeyForgotten));

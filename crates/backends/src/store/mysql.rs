@@ -27,8 +27,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use boxoffice_domain::command::{Ids, ReservationRow, TicketRef};
-use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
+use boxoffice_domain::command::{Ids, Payment, ReservationRow, TicketRef};
+use boxoffice_domain::ids::{
+    ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
+};
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Reservation, Seat};
@@ -344,6 +346,10 @@ impl MysqlStore {
         let row =
             self.inner.read(sale, move |lease| Box::pin(load::reservation(lease, id))).await?;
         Ok(row.map(|row| (row.reservation, row.until)))
+    }
+
+    pub(super) async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, Fault> {
+        self.inner.read(&self.inner.sale, move |lease| Box::pin(load::payment(lease, id))).await
     }
 
     pub(super) async fn reservations_of(

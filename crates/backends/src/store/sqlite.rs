@@ -19,8 +19,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use boxoffice_domain::command::{ReservationRow, TicketRef};
-use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
+use boxoffice_domain::command::{Payment, ReservationRow, TicketRef};
+use boxoffice_domain::ids::{ConcertId, PaymentId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::{Finding, Invariant};
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::Reservation;
@@ -360,6 +360,10 @@ impl SqliteStore {
     ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
         let row = self.read(move |connection| rows::reservation(connection, id)).await?;
         Ok(row.map(|row| (row.reservation, row.until)))
+    }
+
+    pub(super) async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, Fault> {
+        self.read(move |connection| sale::payment(connection, id)).await
     }
 
     pub(super) async fn reservations_of(

@@ -20,6 +20,7 @@ pub(crate) mod idempotency;
 pub(crate) mod points;
 pub(crate) mod queues;
 pub(crate) mod random;
+pub(crate) mod refunds;
 pub(crate) mod sales;
 
 use std::pin::Pin;
@@ -120,6 +121,10 @@ macro_rules! store_conformance {
             queues::aliases_are_stored_all_or_none,
             queues::aliases_know_whether_they_are_spent_and_run_out,
             random::buyers_at_once_agree_with_a_model,
+            refunds::a_refund_gives_back_points_and_seats_once,
+            refunds::of_refunds_at_once_one_gives_points,
+            refunds::a_refund_that_is_refused_changes_nothing,
+            refunds::a_refund_ends_to_the_millisecond,
             sales::reserve_takes_all_seats_or_none,
             sales::a_ticket_holds_within_bounds,
             sales::tickets_without_a_number_count_by_their_ids,

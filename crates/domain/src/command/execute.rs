@@ -2,9 +2,9 @@
 
 use super::rows::{Earlier, Looked, ReservationRow, ResultOf, ResultRow, RowId, Rows};
 use super::{
-    Answer, Cancel, Charge, Command, EntryKind, Expire, LeaveQueue, Outcome, Pay, Payment,
-    PointsEntry, PointsRejected, ReservationRejected, Reserve, ReserveRejected, SpentTicket,
-    TicketRef, Unwanted,
+    Answer, Cancel, Charge, Command, EntryKind, Expire, LeaveQueue, NewRefund, Outcome, Pay,
+    Payment, PointsEntry, PointsRejected, Refund, RefundRefused, Refunded, ReservationRejected,
+    Reserve, ReserveRejected, SpentTicket, TicketRef, Unwanted,
 };
 use crate::event::{EndReason, Event};
 use crate::ids::{PaymentId, ReservationId};
@@ -12,7 +12,7 @@ use crate::points::decide_charge;
 use crate::sales::{
     Concert, HoldRejected, HoldRequest, PaidWith, Reservation, ReservationState, Seat, SeatState,
     Session, SettleRejected, TicketHolds, check_seat_list, decide_cancel, decide_hold,
-    decide_payment,
+    decide_payment, decide_refund,
 };
 use crate::time::Timestamp;
 
@@ -27,6 +27,7 @@ pub fn execute(rows: &mut Rows, command: &Command, now: Timestamp) -> Result<Out
         Command::Pay(command) => Outcome::Pay(pay(rows, command, now)?),
         Command::Cancel(command) => Outcome::Cancel(cancel(rows, command, now)?),
         Command::Charge(command) => Outcome::Charge(charge(rows, command, now)?),
+        Command::Refund(command) => Outcome::Refund(refund(rows, command, now)?),
         Command::Expire(command) => Outcome::Expire(expire(rows, command, now)?),
         Command::LeaveQueue(command) => {
             leave_queue(rows, command, now)?;
@@ -60,9 +61,11 @@ pub fn answer_while_locked(rows: &mut Rows, command: &Command, now: Timestamp) -
     let (user, key) = match command {
         Command::Reserve(reserve) => (reserve.user, &reserve.idempotency),
         Command::Pay(pay) => (pay.user, &pay.idempotency),
-        Command::Charge(_) | Command::Cancel(_) | Command::Expire(_) | Command::LeaveQueue(_) => {
-            return None;
-        }
+        Command::Charge(_)
+        | Command::Refund(_)
+        | Command::Cancel(_)
+        | Command::Expire(_)
+        | Command::LeaveQueue(_) => return None,
     };
     // With the account of the user nobody else can be doing this very request.
     if rows.is_locked(RowId::Account(user)) {
@@ -375,6 +378,68 @@ fn charge(
     rows.remember(user, request.idempotency.as_ref(), result, now);
     rows.changes.events.push((Event::PointCharged { entry: id, user, amount, balance }, now));
     Ok(Ok(Answer::new(balance)))
+}
+
+fn refund(
+    rows: &mut Rows,
+    request: &Refund,
+    now: Timestamp,
+) -> Looked<Result<Answer<Refunded>, RefundRefused>> {
+    if matches!(rows.earlier(request.user, request.idempotency.as_ref())?, Earlier::Other) {
+        return Ok(Err(RefundRefused::KeyReused));
+    }
+    let Some(row) = rows.reservation(request.reservation)? else {
+        return Ok(Err(RefundRefused::NoSuchPayment));
+    };
+    // A payment is refunded once; whoever asks again, with a key or without, gets the same answer.
+    if row.reservation.user == request.user
+        && let Some(refunded) = rows.refund(request.payment)?
+    {
+        return Ok(Ok(Answer::replayed(refunded)));
+    }
+    let session = rows.session(request.of)?.ok_or(Unwanted("the session of a payment"))?;
+    let ends_before = i64::try_from(request.ends_before.as_millis()).unwrap_or(i64::MAX);
+    let until = Timestamp(session.starts_at.0.saturating_sub(ends_before));
+    let balance = rows.balance(request.user)?;
+    let decision =
+        decide_refund(&row.reservation, request.payment, request.user, until, balance, now);
+    let balance = match decision {
+        Ok(balance) => balance,
+        Err(rejected) => return Ok(Err(RefundRefused::Refund(rejected))),
+    };
+    let free_at = now.plus(request.release_delay);
+    let refunded = give_points_back(rows, row, request.payment, (balance, free_at, false), now)?;
+    let (key, result) = (request.idempotency.as_ref(), request.payment.get());
+    rows.remember_id(request.user, key, result, now);
+    Ok(Ok(Answer::new(refunded)))
+}
+
+/// Refunds a paid reservation: the balance is `balance` then, and its seats are free at `free_at`.
+fn give_points_back(
+    rows: &mut Rows,
+    mut row: ReservationRow,
+    payment: PaymentId,
+    (balance, free_at, called_off): (i64, Timestamp, bool),
+    now: Timestamp,
+) -> Looked<Refunded> {
+    let id = rows.ids.entries.take().ok_or(Unwanted("an id for an entry"))?;
+    let Reservation { id: reservation, user, session, .. } = row.reservation;
+    for item in &row.reservation.items {
+        let own = SeatState::Sold { reservation };
+        if rows.seat(item.seat, session)?.is_some_and(|seat| seat.state == own) {
+            rows.set_seat(item.seat, released(free_at, now))?;
+        }
+    }
+    let amount = row.reservation.total();
+    row.reservation.state = ReservationState::Refunded { payment };
+    rows.settle(row);
+    rows.set_balance(user, balance);
+    let kind = EntryKind::Refund(payment);
+    rows.changes.entries.push(PointsEntry { id, user, amount, balance, kind, at: now });
+    let refund = Refunded { payment, reservation, amount, refunded_at: now };
+    rows.add_refund(NewRefund { refund, user, session, called_off });
+    rows.changes.events.push((Event::PaymentRefunded { payment, reservation, user, amount }, now));
+    Ok(refund)
 }
 
 fn leave_queue(rows: &mut Rows, request: &LeaveQueue, now: Timestamp) -> Looked<()> {

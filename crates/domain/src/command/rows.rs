@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::changes::{Changes, Ids};
-use super::{Command, IdempotencyKey, Payment, TicketRef};
+use super::changes::{Changes, Ids, NewRefund};
+use super::{Command, IdempotencyKey, Payment, Refunded, TicketRef};
 use crate::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
 use crate::sales::{Concert, Reservation, Seat, Session, TicketHolds};
 use crate::time::Timestamp;
@@ -34,6 +34,8 @@ pub struct Wants {
     pub tickets: BTreeSet<TicketRef>,
     /// What was held with tickets.
     pub holds_of: BTreeSet<TicketRef>,
+    /// Refunds, by their payments.
+    pub refunds: BTreeSet<PaymentId>,
     /// Idempotency keys.
     pub keys: BTreeSet<(UserId, String)>,
 }
@@ -70,6 +72,13 @@ impl Wants {
             Command::Charge(charge) => {
                 self.accounts.insert(charge.user);
                 self.users.insert(charge.user);
+            }
+            Command::Refund(refund) => {
+                self.sessions.insert(refund.of);
+                self.accounts.insert(refund.user);
+                self.users.insert(refund.user);
+                self.reservations.insert(refund.reservation);
+                self.refunds.insert(refund.payment);
             }
             Command::Expire(expire) => {
                 self.reservations.insert(expire.reservation);
@@ -190,6 +199,7 @@ pub struct Rows {
     tickets: Map<TicketRef, bool>,
     ticket_holds: Map<TicketRef, Vec<TicketHold>>,
     keys: Map<UserId, Vec<(String, Option<KeyRow>)>>,
+    refunds: Map<PaymentId, Option<Refunded>>,
     results: Map<ResultOf, ResultRow>,
     locked: HashSet<RowId, RandomState>,
     pub(super) changes: Changes,
@@ -247,6 +257,11 @@ impl Rows {
     /// A wanted key; none where it was not used.
     pub fn put_key(&mut self, user: UserId, key: String, found: Option<KeyRow>) {
         self.keys.entry(user).or_default().push((key, found));
+    }
+
+    /// A wanted refund; none where the payment has none.
+    pub fn put_refund(&mut self, of: PaymentId, found: Option<Refunded>) {
+        self.refunds.insert(of, found);
     }
 
     /// What a repeated request is answered with.
@@ -358,6 +373,10 @@ impl Rows {
         })
     }
 
+    pub(super) fn refund(&self, of: PaymentId) -> Looked<Option<Refunded>> {
+        wanted(self.refunds.get(&of).copied(), "a refund")
+    }
+
     pub(super) fn result(&self, of: ResultOf) -> Looked<&ResultRow> {
         wanted(self.results.get(&of), "the result of a repeated request")
     }
@@ -419,6 +438,11 @@ impl Rows {
         self.reservations.insert(reservation.id, Some(row));
     }
 
+    pub(super) fn add_refund(&mut self, new: NewRefund) {
+        self.refunds.insert(new.refund.payment, Some(new.refund));
+        self.changes.refunds.push(new);
+    }
+
     pub(super) fn spend(&mut self, spent: super::SpentTicket) {
         self.tickets.insert(spent.ticket.clone(), true);
         self.changes.spent.push(spent);
@@ -432,19 +456,31 @@ impl Rows {
         (of, row): (ResultOf, ResultRow),
         at: Timestamp,
     ) {
-        let Some(key) = key else { return };
         let result = match of {
             ResultOf::Reserve(id) => id.get(),
             ResultOf::Pay(id) => id.get(),
             ResultOf::Charge(entry) => entry,
         };
-        let IdempotencyKey { key, fingerprint } = key.clone();
+        if key.is_some()
+            && let Entry::Vacant(vacant) = self.results.entry(of)
+        {
+            vacant.insert(row);
+        }
+        self.remember_id(user, key, result, at);
+    }
+
+    /// The same where the rows have what a repetition is answered with by itself.
+    pub(super) fn remember_id(
+        &mut self,
+        user: UserId,
+        key: Option<&IdempotencyKey>,
+        result: i64,
+        at: Timestamp,
+    ) {
+        let Some(IdempotencyKey { key, fingerprint }) = key.cloned() else { return };
         let known = self.keys.entry(user).or_default();
         known.retain(|(name, _)| *name != key);
         known.push((key.clone(), Some(KeyRow { fingerprint, result })));
-        if let Entry::Vacant(vacant) = self.results.entry(of) {
-            vacant.insert(row);
-        }
         self.changes.keys.push(super::NewKey { user, key, fingerprint, result, at });
     }
 }
@@ -461,7 +497,9 @@ fn result_of(command: &Command, result: i64) -> Option<ResultOf> {
         Command::Reserve(_) => ReservationId::new(result).map(ResultOf::Reserve),
         Command::Pay(_) => PaymentId::new(result).map(ResultOf::Pay),
         Command::Charge(_) => Some(ResultOf::Charge(result)),
-        Command::Cancel(_) | Command::Expire(_) | Command::LeaveQueue(_) => None,
+        Command::Refund(_) | Command::Cancel(_) | Command::Expire(_) | Command::LeaveQueue(_) => {
+            None
+        }
     }
 }
 

@@ -507,7 +507,7 @@ impl World {
             SettleRejected::AlreadyPaid => booking.fate == Fate::Paid,
             SettleRejected::Cancelled => booking.fate == Fate::Cancelled,
             SettleRejected::Expired => matches!(booking.fate, Fate::Expired { .. }),
-            SettleRejected::WrongQueue => false,
+            SettleRejected::WrongQueue | SettleRejected::Refunded => false,
             SettleRejected::TicketSpent => self.model.spent.contains(&(user, ticket)),
             SettleRejected::NotEnoughPoints { balance, due } => {
                 balance == self.model.balance(user) && due == booking.price && balance < due

@@ -130,6 +130,9 @@ error_codes! {
     ReservationNotFound "RESERVATION_NOT_FOUND" NOT_FOUND "No such reservation"
         "There is no reservation with this id."
         "Reserve anew.";
+    PaymentNotFound "PAYMENT_NOT_FOUND" NOT_FOUND "No such payment"
+        "There is no payment with this id."
+        "List the user's reservations.";
     MethodNotAllowed "METHOD_NOT_ALLOWED" METHOD_NOT_ALLOWED "Method not allowed"
         "The path exists, but not with this method; the Allow header lists those that it has."
         "Use one of the allowed methods.";
@@ -151,6 +154,12 @@ error_codes! {
     SeatLimitReached "SEAT_LIMIT_REACHED" CONFLICT "Seat limit reached"
         "The user would hold or own more seats of this session than allowed."
         "Ask for fewer seats.";
+    AlreadyRefunded "ALREADY_REFUNDED" CONFLICT "Already refunded"
+        "The reservation was paid, and its points went back."
+        "Reserve anew.";
+    RefundTooLate "REFUND_TOO_LATE" CONFLICT "Too late for a refund"
+        "It is too close to the beginning of the session."
+        "Nothing; the seats stay the buyer's.";
     LiveHoldLimit "LIVE_HOLD_LIMIT" CONFLICT "Another hold waits for payment"
         "The ticket holds seats already that are not paid; it pays for one reservation."
         "Pay for that reservation, or give it back first.";

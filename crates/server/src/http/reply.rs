@@ -5,10 +5,12 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Response, StatusCode};
 use boxoffice_backends::events::rfc3339;
-use boxoffice_backends::store::{PointsRejected, ReservationRejected, ReserveRejected};
+use boxoffice_backends::store::{
+    PointsRejected, RefundRefused, ReservationRejected, ReserveRejected,
+};
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::points::{BALANCE_MAX, ChargeRejected};
-use boxoffice_domain::sales::{HoldRejected, SettleRejected};
+use boxoffice_domain::sales::{HoldRejected, RefundRejected, SettleRejected};
 use serde::Serialize;
 
 use super::problem::{ErrorCode, Problem};
@@ -199,6 +201,7 @@ pub(super) fn settle_rejected(rejected: SettleRejected) -> (Problem, Outcome) {
         R::AlreadyPaid => (Problem::new(ErrorCode::AlreadyPaid), Outcome::AlreadyPaid),
         R::Cancelled => (Problem::new(ErrorCode::HoldCancelled), Outcome::HoldGone),
         R::Expired => (Problem::new(ErrorCode::HoldExpired), Outcome::HoldGone),
+        R::Refunded => (Problem::new(ErrorCode::AlreadyRefunded), Outcome::HoldGone),
         R::TicketSpent => (Problem::new(ErrorCode::TokenSpent), Outcome::Forbidden),
         R::WrongQueue => (Problem::new(ErrorCode::WrongQueue), Outcome::Forbidden),
         R::NotEnoughPoints { balance, due } => (
@@ -221,6 +224,38 @@ pub(super) fn reservation_error(error: Error<ReservationRejected>) -> (Problem, 
             (Problem::new(ErrorCode::ReservationNotFound), Outcome::NotFound)
         }
         ReservationRejected::KeyReused => {
+            (Problem::new(ErrorCode::IdempotencyKeyReused), Outcome::KeyConflict)
+        }
+    }
+}
+
+/// What a refund that was not made becomes.
+pub(super) fn refund_error(error: Error<RefundRefused>) -> (Problem, Outcome) {
+    use RefundRejected as R;
+    let rejected = match error {
+        Error::Fault(cause) => return (fault(&cause), fault_outcome(&cause)),
+        Error::Rejected(rejected) => rejected,
+    };
+    match rejected {
+        RefundRefused::Refund(R::NotYours) => {
+            (Problem::new(ErrorCode::ReservationNotYours), Outcome::Forbidden)
+        }
+        RefundRefused::Refund(R::NotPaid) | RefundRefused::NoSuchPayment => {
+            (Problem::new(ErrorCode::PaymentNotFound), Outcome::NotFound)
+        }
+        RefundRefused::Refund(R::TooLate { until }) => (
+            Problem::new(ErrorCode::RefundTooLate).detail(format!(
+                "payments for this session were refunded until {}",
+                rfc3339(until)
+            )),
+            Outcome::NotOpen,
+        ),
+        RefundRefused::Refund(R::Overflow) => (
+            Problem::new(ErrorCode::PointsOverflow)
+                .detail(format!("a balance holds at most {BALANCE_MAX} points")),
+            Outcome::Invalid,
+        ),
+        RefundRefused::KeyReused => {
             (Problem::new(ErrorCode::IdempotencyKeyReused), Outcome::KeyConflict)
         }
     }

@@ -84,6 +84,8 @@ pub(super) enum ReservationStatus {
     Cancelled,
     /// The hold ran out.
     Expired,
+    /// It was paid, and its points went back.
+    Refunded,
 }
 
 /// A reservation.
@@ -114,7 +116,7 @@ pub(super) struct ReservationResponse {
     expires_at: String,
     /// The seats.
     reserved_seats: Vec<ReservedSeat>,
-    /// The payment, where it is paid.
+    /// The payment, where it is paid or was refunded.
     #[schema(required, nullable)]
     payment_id: Option<i64>,
 }
@@ -307,6 +309,9 @@ fn shown(reservation: &Reservation, until: Timestamp, now: Timestamp) -> Reserva
         ReservationState::Paid { payment } => (ReservationStatus::Paid, Some(payment.get())),
         ReservationState::Cancelled => (ReservationStatus::Cancelled, None),
         ReservationState::Expired => (ReservationStatus::Expired, None),
+        ReservationState::Refunded { payment } => {
+            (ReservationStatus::Refunded, Some(payment.get()))
+        }
     };
     ReservationResponse {
         reservation_id: reservation.id.get(),

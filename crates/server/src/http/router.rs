@@ -8,7 +8,7 @@ use utoipa_swagger_ui::{self as swagger_ui, SwaggerUi};
 
 use super::observe::{Observer, method_not_allowed, not_found};
 use super::state::HttpState;
-use super::{admin, concerts, openapi, ops, payments, points, queue, reservations};
+use super::{admin, concerts, openapi, ops, payments, points, queue, refunds, reservations};
 use crate::endpoints::{Route, endpoints};
 
 macro_rules! route_all {

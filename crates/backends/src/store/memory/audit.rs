@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use boxoffice_domain::command::{EntryKind, TicketRef};
+use boxoffice_domain::command::{EntryKind, NewRefund, TicketRef};
 use boxoffice_domain::event::Topic;
 use boxoffice_domain::ids::{PaymentId, UserId};
 use boxoffice_domain::invariant::{Finding, Invariant};
@@ -69,12 +69,15 @@ fn points(data: &Data) -> Finding {
     let mut finding = Finding::new(Invariant::PointsConserved);
     let mut sums: BTreeMap<UserId, i64> = BTreeMap::new();
     let mut taken: BTreeMap<PaymentId, Vec<i64>> = BTreeMap::new();
+    let mut back: BTreeMap<PaymentId, Vec<i64>> = BTreeMap::new();
     for entry in data.entries.values() {
         let sum = sums.entry(entry.user).or_default();
         *sum += entry.amount;
         finding.expect(*sum == entry.balance, || format!("{entry:?} leads to {sum}"));
-        if let EntryKind::Payment(payment) = entry.kind {
-            taken.entry(payment).or_default().push(entry.amount);
+        match entry.kind {
+            EntryKind::Payment(payment) => taken.entry(payment).or_default().push(entry.amount),
+            EntryKind::Refund(payment) => back.entry(payment).or_default().push(entry.amount),
+            EntryKind::Opening | EntryKind::Charge => {}
         }
     }
     for (user, balance) in &data.accounts {
@@ -87,6 +90,11 @@ fn points(data: &Data) -> Finding {
         let entries = taken.remove(&payment.id).unwrap_or_default();
         finding.expect(entries == [-payment.amount], || format!("{payment:?} took {entries:?}"));
     }
+    for NewRefund { refund, .. } in data.refunds.values() {
+        let entries = back.remove(&refund.payment).unwrap_or_default();
+        finding.expect(entries == [refund.amount], || format!("{refund:?} gave {entries:?}"));
+    }
+    finding.expect(back.is_empty(), || format!("entries without a refund: {back:?}"));
     finding.expect(taken.is_empty(), || format!("entries without a payment: {taken:?}"));
     finding
 }
@@ -135,6 +143,7 @@ fn one_event(data: &Data) -> Finding {
             Topic::ConcertReserved => reservations().count(),
             Topic::ReservationCancelled => reservations().filter(is_ended).count(),
             Topic::PaymentCompleted => data.payments.len(),
+            Topic::PaymentRefunded => data.refunds.len(),
             Topic::PointCharged => {
                 data.entries.values().filter(|entry| entry.kind == EntryKind::Charge).count()
             }
@@ -154,17 +163,30 @@ fn paid_once(data: &Data) -> Finding {
     for (payment, user) in data.payments.values() {
         let row = data.reservations.get(&payment.reservation).map(|row| &row.reservation);
         let fits = row.is_some_and(|row| {
-            row.state == ReservationState::Paid { payment: payment.id }
-                && row.total() == payment.amount
-                && row.user == *user
+            let state = if data.refunds.contains_key(&payment.id) {
+                ReservationState::Refunded { payment: payment.id }
+            } else {
+                ReservationState::Paid { payment: payment.id }
+            };
+            row.state == state && row.total() == payment.amount && row.user == *user
         });
         finding.expect(fits, || format!("{payment:?} is for {row:?}"));
     }
     for (id, row) in &data.reservations {
-        if let ReservationState::Paid { payment } = row.reservation.state {
+        if let ReservationState::Paid { payment } | ReservationState::Refunded { payment } =
+            row.reservation.state
+        {
             let paid = data.payments.get(&payment).is_some_and(|(p, _)| p.reservation == *id);
             finding.expect(paid, || format!("reservation {id} is paid without a payment"));
         }
+    }
+    for NewRefund { refund, user, .. } in data.refunds.values() {
+        let fits = data.payments.get(&refund.payment).is_some_and(|(payment, paid_by)| {
+            payment.reservation == refund.reservation
+                && payment.amount == refund.amount
+                && paid_by == user
+        });
+        finding.expect(fits, || format!("{refund:?} is of no such payment"));
     }
     finding
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use boxoffice_domain::command::{
-    Changes, EntryKind, Ids, KeyRow, NewKey, Payment, PointsEntry, ReservationRow, TicketRef,
+    Changes, EntryKind, Ids, KeyRow, NewKey, NewRefund, Payment, PointsEntry, ReservationRow,
+    TicketRef,
 };
 use boxoffice_domain::event::Event;
 use boxoffice_domain::ids::{
@@ -42,6 +43,7 @@ pub(super) struct Data {
     pub(super) accounts: BTreeMap<UserId, i64>,
     pub(super) entries: BTreeMap<i64, PointsEntry>,
     pub(super) payments: BTreeMap<PaymentId, (Payment, UserId)>,
+    pub(super) refunds: BTreeMap<PaymentId, NewRefund>,
     pub(super) spent: BTreeMap<TicketRef, Option<PaymentId>>,
     pub(super) left: BTreeSet<(QueueName, u64)>,
     pub(super) keys: BTreeMap<(UserId, String), NewKey>,
@@ -195,6 +197,9 @@ impl Data {
         for (payment, user) in &changes.payments {
             self.payments.insert(payment.id, (*payment, *user));
         }
+        for new in &changes.refunds {
+            self.refunds.insert(new.refund.payment, *new);
+        }
         for spent in &changes.spent {
             if spent.payment.is_none() && planted(Bug::LeavingForgotten) {
                 continue;
@@ -225,7 +230,9 @@ impl Data {
         let (is_live, is_held) = match reservation.state {
             ReservationState::Held { .. } => (true, true),
             ReservationState::Paid { .. } => (true, false),
-            ReservationState::Cancelled | ReservationState::Expired => (false, false),
+            ReservationState::Cancelled
+            | ReservationState::Expired
+            | ReservationState::Refunded { .. } => (false, false),
         };
         if is_live {
             live.insert(id);
@@ -563,6 +570,7 @@ impl Data {
             set(&mut row.reservation.created_at);
         }
         self.payments.values_mut().for_each(|(payment, _)| set(&mut payment.paid_at));
+        self.refunds.values_mut().for_each(|new| set(&mut new.refund.refunded_at));
         self.entries.values_mut().for_each(|entry| set(&mut entry.at));
         self.keys.values_mut().for_each(|key| set(&mut key.at));
         self.aliases.values_mut().for_each(|alias| set(&mut alias.ticket.issued_at));

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use boxoffice_domain::command::{ReservationRow, TicketRef};
-use boxoffice_domain::ids::{ConcertId, ReservationId, SessionId, TicketId, UserId};
+use boxoffice_domain::command::{Payment, ReservationRow, TicketRef};
+use boxoffice_domain::ids::{ConcertId, PaymentId, ReservationId, SessionId, TicketId, UserId};
 use boxoffice_domain::queue::{Admission, Bucket, LineParts, QueueSettings, Ticket};
 use boxoffice_domain::sales::{Concert, Seat, Session};
 use boxoffice_domain::time::Timestamp;
@@ -253,6 +253,12 @@ pub(super) async fn reservation(
     let text = sql::listed(sql::RESERVATIONS, 1);
     let row = lease.rows(&text, vec![id.get().into()]).await?.pop();
     row.map(|mut row| rows::reservation(id, &mut row, 1)).transpose()
+}
+
+/// The payment with this id.
+pub(super) async fn payment(lease: &mut Lease, id: PaymentId) -> Load<Option<Payment>> {
+    let row = lease.rows(&sql::listed(sql::PAYMENTS, 1), vec![id.get().into()]).await?.pop();
+    row.map(|mut row| rows::payment(&mut row)).transpose()
 }
 
 /// A user's reservations that were made before this one, the newest first.

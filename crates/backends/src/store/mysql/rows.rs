@@ -1,16 +1,17 @@
 //! Rows of MySQL as the domain's types, and what can go wrong with a statement.
 
-use boxoffice_domain::command::ReservationRow;
-use boxoffice_domain::ids::{ReservationId, SeatId};
+use boxoffice_domain::command::{Payment, ReservationRow};
+use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId};
 use boxoffice_domain::sales::Seat;
+use boxoffice_domain::time::Timestamp;
 use mysql_async::prelude::FromValue;
 use mysql_async::{Error, Row};
 
 use crate::Fault;
 pub(super) use crate::store::columns::{
-    Corrupt, SET_BACK, check_passed, column, count, digest, entry_kind, id, items_to_text,
-    numbers_from, numbers_to, parts_of, passed_after, queue_name, reservation_columns,
-    reservation_state, seat_columns, seat_from, seat_state, ticket_id,
+    Corrupt, SET_BACK, check_passed, column, count, digest, entry_columns, entry_kind, id,
+    items_to_text, numbers_from, numbers_to, parts_of, passed_after, queue_name, refund,
+    reservation_columns, reservation_state, seat_columns, seat_from, seat_state, ticket_id,
 };
 
 /// Why an operation stopped half-way. The transaction is rolled back.
@@ -100,6 +101,16 @@ pub(super) fn seat(row: &mut Row) -> Result<Seat, Failure> {
         number: take(row, 1)?,
         price: take(row, 2)?,
         state: seat_from(take(row, 3)?, take(row, 4)?, take(row, 5)?)?,
+    })
+}
+
+/// A payment from the columns id, reservation, amount, paid at.
+pub(super) fn payment(row: &mut Row) -> Result<Payment, Failure> {
+    Ok(Payment {
+        id: id(PaymentId::new, take(row, 0)?, "payment")?,
+        reservation: id(ReservationId::new, take(row, 1)?, "reservation")?,
+        amount: take(row, 2)?,
+        paid_at: Timestamp(take(row, 3)?),
     })
 }
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use boxoffice_domain::command::{
-    Changes, EntryKind, KeyRow, LiveSeats, Payment, ReservationRow, ResultOf, ResultRow, RowId,
-    Rows, TicketHold, TicketRef, Wants,
+    Changes, KeyRow, LiveSeats, ReservationRow, ResultOf, ResultRow, RowId, Rows, TicketHold,
+    TicketRef, Wants,
 };
 use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::sales::{ReservationState, Seat, SeatState};
@@ -15,9 +15,7 @@ use mysql_async::{Row, Value};
 
 use super::pool::{Packet, Ran};
 use super::publication::SeatShown;
-use super::rows::{
-    self, Failure, column, entry_kind, items_to_text, reservation_columns, seat_columns, take,
-};
+use super::rows::{self, Failure, column, items_to_text, reservation_columns, seat_columns, take};
 use super::sql::{self, LIST_MAX, filled};
 use crate::cloud_event::cloud_event;
 
@@ -209,6 +207,7 @@ enum Asked {
     LiveSeats,
     Tickets,
     TicketHolds,
+    Refunds,
     Keys,
 }
 
@@ -271,6 +270,9 @@ pub(super) fn load(wants: &Wants, absent: &[UserId], rows: &Rows) -> Load {
         });
         load.push(&filled(sql::TICKETS_HOLDS, &[&of]), Asked::TicketHolds);
     }
+    for part in parts(wants.refunds.iter().map(|payment| payment.get())) {
+        load.push(&filled(sql::REFUNDS, &[&list(part)]), Asked::Refunds);
+    }
     for part in parts(wants.keys.iter()) {
         let of = rows_text(part, |row, (user, key): &(UserId, String)| {
             row.int(user.get()).text(key);
@@ -296,6 +298,9 @@ impl Load {
             into.put_ticket(ticket.clone(), false);
         }
         let mut holds: HashMap<TicketRef, Vec<TicketHold>> = HashMap::new();
+        for payment in &wants.refunds {
+            into.put_refund(*payment, None);
+        }
         let mut keys: HashMap<(UserId, String), KeyRow> = HashMap::new();
         for (asked, ran) in self.asked.into_iter().zip(found) {
             let mut ran = ran.rows;
@@ -379,6 +384,13 @@ impl Load {
                         });
                     }
                 }
+                Asked::Refunds => {
+                    for row in &mut ran {
+                        let columns = (take(row, 0)?, take(row, 1)?, take(row, 2)?, take(row, 3)?);
+                        let refund = rows::refund(columns)?;
+                        into.put_refund(refund.payment, Some(refund));
+                    }
+                }
                 Asked::Keys => {
                     for row in &mut ran {
                         let user = rows::id(UserId::new, take(row, 0)?, "user")?;
@@ -456,15 +468,8 @@ pub(super) fn read_results(found: Vec<Ran>, into: &mut Rows) -> Op<()> {
                     into.put_result(ResultOf::Reserve(id), ResultRow::Reserve(found));
                 }
                 1 => {
-                    let id = rows::id(PaymentId::new, take(&mut row, 0)?, "payment")?;
-                    let reservation = take(&mut row, 1)?;
-                    let payment = Payment {
-                        id,
-                        reservation: rows::id(ReservationId::new, reservation, "reservation")?,
-                        amount: take(&mut row, 2)?,
-                        paid_at: Timestamp(take(&mut row, 3)?),
-                    };
-                    into.put_result(ResultOf::Pay(id), ResultRow::Pay(payment));
+                    let payment = rows::payment(&mut row)?;
+                    into.put_result(ResultOf::Pay(payment.id), ResultRow::Pay(payment));
                 }
                 _ => {
                     let entry = ResultOf::Charge(take(&mut row, 0)?);
@@ -559,20 +564,26 @@ fn save_reservations(changes: &Changes, saving: &mut Saving) {
         saving.push(&filled(sql::RESERVATIONS_ADD, &[&made]), None);
     }
     let (mut paid, mut cancelled, mut expired) = (Vec::new(), Vec::new(), Vec::new());
+    let mut refunded = Vec::new();
     for (id, reservation) in &changes.reservations_settled {
         match reservation.state {
             ReservationState::Paid { payment } => paid.push((id.get(), payment.get())),
+            ReservationState::Refunded { payment } => refunded.push((id.get(), payment.get())),
             ReservationState::Cancelled => cancelled.push(id.get()),
             ReservationState::Expired => expired.push(id.get()),
             // What is still held has not been settled.
             ReservationState::Held { .. } => {}
         }
     }
-    for part in parts(paid) {
-        let ids = list(part.iter().map(|(id, _)| *id));
-        let payments = list(part.iter().map(|(_, payment)| *payment));
-        let texts = [&ids, &payments, &ids].map(String::as_str);
-        saving.push(&filled(sql::RESERVATIONS_PAY, &texts), Some(part.len()));
+    for (text, with_payments) in
+        [(sql::RESERVATIONS_PAY, paid), (sql::RESERVATIONS_REFUND, refunded)]
+    {
+        for part in parts(with_payments) {
+            let ids = list(part.iter().map(|(id, _)| *id));
+            let payments = list(part.iter().map(|(_, payment)| *payment));
+            let texts = [&ids, &payments, &ids].map(String::as_str);
+            saving.push(&filled(text, &texts), Some(part.len()));
+        }
     }
     for (text, ids) in [(sql::RESERVATIONS_CANCEL, cancelled), (sql::RESERVATIONS_EXPIRE, expired)]
     {
@@ -610,6 +621,15 @@ fn save_points(changes: &Changes, saving: &mut Saving) {
         });
         saving.push(&filled(sql::PAYMENTS_ADD, &[&made]), None);
     }
+    if !changes.refunds.is_empty() {
+        let made = rows_text(&changes.refunds, |row, new| {
+            let refund = &new.refund;
+            row.int(refund.payment.get()).int(refund.reservation.get()).int(new.user.get());
+            row.int(new.session.get()).int(refund.amount).int(i64::from(new.called_off));
+            row.int(refund.refunded_at.0);
+        });
+        saving.push(&filled(sql::REFUNDS_ADD, &[&made]), None);
+    }
     if !changes.accounts.is_empty() {
         let balances = rows_text(&changes.accounts, |row, (user, balance)| {
             row.int(user.get()).int(*balance);
@@ -618,11 +638,7 @@ fn save_points(changes: &Changes, saving: &mut Saving) {
     }
     if !changes.entries.is_empty() {
         let made = rows_text(&changes.entries, |row, entry| {
-            let (kind, payment) = match entry.kind {
-                EntryKind::Opening => (entry_kind::OPENING, None),
-                EntryKind::Charge => (entry_kind::CHARGE, None),
-                EntryKind::Payment(payment) => (entry_kind::PAYMENT, Some(payment.get())),
-            };
+            let (kind, payment) = rows::entry_columns(entry.kind);
             row.int(entry.id).int(entry.user.get()).int(entry.amount).int(entry.balance);
             row.int(kind).optional(payment).int(entry.at.0);
         });

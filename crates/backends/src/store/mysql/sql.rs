@@ -41,6 +41,8 @@ statements! {
     KEYS_FIND = "SELECT user_id, idem_key, fingerprint, result_id FROM idempotency \
         WHERE (user_id, idem_key) IN ({rows})";
     PAYMENTS = "SELECT id, reservation_id, amount, paid_at FROM payment WHERE id IN ({list})";
+    REFUNDS = "SELECT payment_id, reservation_id, amount, refunded_at FROM refund \
+        WHERE payment_id IN ({list})";
     ENTRIES = "SELECT id, balance FROM points_entry WHERE id IN ({list})";
 
     // ---- the sale: locking, in this order; what others have locked is left out ----
@@ -62,6 +64,9 @@ statements! {
         payment_id = ELT(INTERVAL(id, {list}), {values}) WHERE id IN ({list}) AND state = 0";
     RESERVATIONS_CANCEL = "UPDATE reservation SET state = 2 WHERE id IN ({list}) AND state = 0";
     RESERVATIONS_EXPIRE = "UPDATE reservation SET state = 3 WHERE id IN ({list}) AND state = 0";
+    RESERVATIONS_REFUND = "UPDATE reservation SET state = 4, \
+        payment_id = ELT(INTERVAL(id, {list}), {values}) WHERE id IN ({list}) \
+        AND state IN (0, 1)";
     SEATS_SET = "UPDATE seat SET state = ELT(INTERVAL(id, {list}), {values}), \
         reservation_id = ELT(INTERVAL(id, {list}), {values}), \
         held_until = ELT(INTERVAL(id, {list}), {values}) WHERE id IN ({list})";
@@ -71,6 +76,8 @@ statements! {
         VALUES {rows}";
     PAYMENTS_ADD = "INSERT INTO payment (id, reservation_id, user_id, amount, paid_at) \
         VALUES {rows}";
+    REFUNDS_ADD = "INSERT INTO refund (payment_id, reservation_id, user_id, session_id, amount, \
+        called_off, refunded_at) VALUES {rows}";
     TICKETS_SPEND = "INSERT INTO spent_ticket (queue, seq, ticket_id, payment_id, at) \
         VALUES {rows}";
     LINES_LEAVE = "INSERT INTO queue_left (queue, seq) VALUES {rows} \

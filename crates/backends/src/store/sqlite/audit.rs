@@ -160,6 +160,24 @@ fn points(connection: &Connection) -> Audit<Finding> {
          AND NOT EXISTS (SELECT 1 FROM payment p WHERE p.id = e.payment_id)",
         [entry_kind::PAYMENT],
     )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'refund of payment ' || r.payment_id || ' gave ' || COALESCE(e.given, 0) \
+         FROM refund r LEFT JOIN (SELECT payment_id, user_id, SUM(amount) AS given, \
+         COUNT(*) AS times FROM points_entry WHERE kind = 3 GROUP BY payment_id, user_id) e \
+         ON e.payment_id = r.payment_id AND e.user_id = r.user_id \
+         WHERE COALESCE(e.given, 0) <> r.amount OR e.times <> 1",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'entry ' || e.id || ' of user ' || e.user_id || ' is for no refund' \
+         FROM points_entry e WHERE e.kind = 3 AND NOT EXISTS (SELECT 1 FROM refund r \
+         WHERE r.payment_id = e.payment_id AND r.user_id = e.user_id)",
+        [],
+    )?;
     Ok(finding)
 }
 
@@ -215,6 +233,7 @@ fn one_event(connection: &Connection) -> Audit<Finding> {
                 "SELECT count(*) FROM reservation WHERE state IN (2, 3)".to_owned()
             }
             Topic::PaymentCompleted => "SELECT count(*) FROM payment".to_owned(),
+            Topic::PaymentRefunded => "SELECT count(*) FROM refund".to_owned(),
             Topic::PointCharged => {
                 format!("SELECT count(*) FROM points_entry WHERE kind = {}", entry_kind::CHARGE)
             }
@@ -251,7 +270,7 @@ fn paid_once(connection: &Connection) -> Audit<Finding> {
         &mut finding,
         "SELECT 'payment ' || p.id || ' of ' || p.amount || ' for reservation ' \
          || p.reservation_id FROM payment p LEFT JOIN reservation r ON r.id = p.reservation_id \
-         WHERE r.id IS NULL OR r.state <> 1 OR r.payment_id IS NOT p.id OR r.total <> p.amount \
+         WHERE r.id IS NULL OR r.state NOT IN (1, 4) OR r.payment_id IS NOT p.id OR r.total <> p.amount \
          OR r.user_id <> p.user_id",
         [],
     )?;
@@ -268,6 +287,24 @@ fn paid_once(connection: &Connection) -> Audit<Finding> {
         "SELECT 'reservation ' || r.id || ' costs ' || r.total || ', its items ' || SUM(\
          json_extract(j.value, '$[2]')) FROM reservation r, json_each(r.items) j GROUP BY r.id \
          HAVING SUM(json_extract(j.value, '$[2]')) <> r.total OR count(*) <> r.seat_count",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'refund of payment ' || f.payment_id || ' of ' || f.amount || ' for reservation ' || f.reservation_id \
+         FROM refund f LEFT JOIN payment p ON p.id = f.payment_id \
+         LEFT JOIN reservation r ON r.id = f.reservation_id WHERE p.id IS NULL OR r.id IS NULL \
+         OR p.reservation_id <> r.id OR p.amount <> f.amount OR p.user_id <> f.user_id \
+         OR r.state <> 4",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'reservation ' || r.id || ' is refunded without a refund' FROM reservation r \
+         WHERE r.state = 4 AND NOT EXISTS \
+         (SELECT 1 FROM refund f WHERE f.payment_id = r.payment_id AND f.reservation_id = r.id)",
         [],
     )?;
     Ok(finding)

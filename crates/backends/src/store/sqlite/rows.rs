@@ -7,9 +7,9 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::Fault;
 pub(super) use crate::store::columns::{
     Corrupt, ReservationColumns, SET_BACK, TicketColumns, check_passed, column, count, digest,
-    entry_kind, id, items_to_text, numbers_from, numbers_to, parts_of, passed_after, queue_name,
-    reservation as from_columns, reservation_columns, reservation_state, seat_columns, seat_from,
-    seat_state, ticket_id,
+    entry_columns, entry_kind, id, items_to_text, numbers_from, numbers_to, parts_of, passed_after,
+    queue_name, refund, reservation as from_columns, reservation_columns, reservation_state,
+    seat_columns, seat_from, seat_state, ticket_id,
 };
 
 /// Why an operation stopped half-way. The transaction is rolled back.

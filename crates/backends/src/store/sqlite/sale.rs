@@ -3,17 +3,15 @@
 use std::collections::HashMap;
 
 use boxoffice_domain::command::{
-    Changes, EntryKind, KeyRow, LiveSeats, Payment, ReservationRow, ResultOf, ResultRow, Rows,
-    TicketHold, TicketRef, Wants,
+    Changes, KeyRow, LiveSeats, NewRefund, Payment, Refunded, ReservationRow, ResultOf, ResultRow,
+    Rows, TicketHold, TicketRef, Wants,
 };
 use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::sales::{Reservation, Seat, SeatState};
 use boxoffice_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
-use super::rows::{
-    self, Failure, column, entry_kind, items_to_text, reservation_state, seat_columns,
-};
+use super::rows::{self, Failure, column, items_to_text, reservation_state, seat_columns};
 use crate::cloud_event::cloud_event;
 use crate::store::catalog::Catalog;
 
@@ -101,6 +99,9 @@ pub(super) fn load(
             rows.put_ticket_holds(ticket.clone(), holds);
         }
     }
+    for payment in &wants.refunds {
+        rows.put_refund(*payment, refund(connection, *payment)?);
+    }
     if !wants.keys.is_empty() {
         let mut find = connection.prepare_cached(
             "SELECT fingerprint, result_id FROM idempotency WHERE user_id = ?1 AND key = ?2",
@@ -143,7 +144,18 @@ pub(super) fn load_results(
     Ok(())
 }
 
-fn payment(connection: &Connection, id: PaymentId) -> Op<Option<Payment>> {
+fn refund(connection: &Connection, payment: PaymentId) -> Op<Option<Refunded>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT payment_id, reservation_id, amount, refunded_at FROM refund \
+             WHERE payment_id = ?1",
+        )?
+        .query_row([payment.get()], |row| row.try_into())
+        .optional()?;
+    Ok(found.map(rows::refund).transpose()?)
+}
+
+pub(super) fn payment(connection: &Connection, id: PaymentId) -> Op<Option<Payment>> {
     let mut statement = connection
         .prepare_cached("SELECT reservation_id, amount, paid_at FROM payment WHERE id = ?1")?;
     let found: Option<(i64, i64, i64)> =
@@ -200,11 +212,7 @@ pub(super) fn save(connection: &Connection, changes: &Changes, last_event: &mut 
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?;
         for entry in &changes.entries {
-            let (kind, payment) = match entry.kind {
-                EntryKind::Opening => (entry_kind::OPENING, None),
-                EntryKind::Charge => (entry_kind::CHARGE, None),
-                EntryKind::Payment(payment) => (entry_kind::PAYMENT, Some(payment.get())),
-            };
+            let (kind, payment) = rows::entry_columns(entry.kind);
             let (user, at) = (entry.user.get(), entry.at.0);
             add.execute(params![entry.id, user, entry.amount, entry.balance, kind, payment, at])?;
         }
@@ -218,6 +226,23 @@ pub(super) fn save(connection: &Connection, changes: &Changes, last_event: &mut 
             let Payment { id, reservation, amount, paid_at } = payment;
             add.execute([id.get(), reservation.get(), user.get(), *amount, paid_at.0])?;
         }
+    }
+    for NewRefund { refund, user, session, called_off } in &changes.refunds {
+        let Refunded { payment, reservation, amount, refunded_at } = refund;
+        connection
+            .prepare_cached(
+                "INSERT INTO refund (payment_id, reservation_id, user_id, session_id, amount, \
+                 called_off, refunded_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                payment.get(),
+                reservation.get(),
+                user.get(),
+                session.get(),
+                amount,
+                called_off,
+                refunded_at.0,
+            ])?;
     }
     if !changes.spent.is_empty() {
         let mut add = connection.prepare_cached(
@@ -286,12 +311,13 @@ fn save_reservations(connection: &Connection, changes: &Changes) -> Op<()> {
     }
     if !changes.reservations_settled.is_empty() {
         let mut set = connection.prepare_cached(
-            "UPDATE reservation SET state = ?2, payment_id = ?3 WHERE id = ?1 AND state = 0",
+            "UPDATE reservation SET state = ?2, payment_id = ?3 WHERE id = ?1 AND (state = 0 \
+             OR (state = 1 AND ?2 = 4))",
         )?;
         for (id, Reservation { state, .. }) in &changes.reservations_settled {
             let (state, payment) = rows::reservation_columns(*state);
             if set.execute(params![id.get(), state, payment])? != 1 {
-                return Err(Failure::Corrupt(format!("reservation {id} is not held any more")));
+                return Err(Failure::Corrupt(format!("reservation {id} is settled already")));
             }
         }
     }

@@ -160,5 +160,11 @@ ALTER TABLE reservation ADD COLUMN ticket_seq INTEGER;
 ALTER TABLE reservation ADD COLUMN ticket_id BLOB;
 CREATE INDEX reservation_by_ticket ON reservation (ticket_seq, ticket_id)
     WHERE ticket_id IS NOT NULL;
+CREATE TABLE refund (
+    payment_id INTEGER PRIMARY KEY, reservation_id INTEGER NOT NULL UNIQUE,
+    user_id INTEGER NOT NULL, session_id INTEGER NOT NULL, amount INTEGER NOT NULL,
+    called_off INTEGER NOT NULL, refunded_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX refund_by_session ON refund (session_id, called_off);
 CREATE INDEX reservation_of_user ON reservation (user_id, created_at);
 ";

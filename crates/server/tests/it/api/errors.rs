@@ -50,6 +50,8 @@ async fn every_code_can_be_had() {
     let mut fan = service.client();
     let hall = service.concert(10, 10).await;
     let begun = service.session(hall.concert, 1, 1, PAST).await;
+    let within = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(12);
+    let soon = service.session(hall.concert, 1, 1, &within.to_string()).await;
     let concert = |opens: &str, closes: &str| {
         post("/admin/v1/concerts").admin().json(json!({
             "name": "A", "venue": "B", "reservationOpensAt": opens, "reservationClosesAt": closes,
@@ -125,6 +127,22 @@ async fn every_code_can_be_had() {
     fan.send(pay(&one, 1, third)).await.ok(201);
     seen.expect(&mut fan, pay(&one, 1, third), ErrorCode::AlreadyPaid).await;
     seen.expect(&mut fan, hall.seats(&one), ErrorCode::TokenSpent).await;
+    let payments = fan.send(get(format!("/api/v1/reservations/{third}")).token(&one)).await.ok(200);
+    let refund = |payment: &serde_json::Value| {
+        let path = format!("/api/v1/payments/{payment}/refund");
+        post(path).token(&one).json(json!({"userId": 1}))
+    };
+    seen.expect(&mut fan, refund(&json!(99)), ErrorCode::PaymentNotFound).await;
+    fan.send(refund(&payments["paymentId"])).await.ok(200);
+    seen.expect(&mut fan, pay(&one, 1, third), ErrorCode::AlreadyRefunded).await;
+    let four = service.token(4).await;
+    let held = fan.send(soon.reserve(&four, 4, &[1])).await.ok(201);
+    let held = held["reservationId"].as_i64().unwrap();
+    service.charge(4, 10).await;
+    let paid = fan.send(pay(&four, 4, held)).await.ok(201);
+    let path = format!("/api/v1/payments/{}/refund", paid["paymentId"]);
+    let late = post(path).token(&four).json(json!({"userId": 4}));
+    seen.expect(&mut fan, late, ErrorCode::RefundTooLate).await;
 
     for _ in 0..3 {
         let held = fan.send(hall.reserve(&two, 2, &[5])).await.ok(201);

@@ -355,3 +355,46 @@ async fn whoever_lost_the_answer_to_a_hold_finds_it_again() {
     fan.send(waiting).await.refused(ErrorCode::TokenNotActivated);
     service.finish().await;
 }
+
+#[tokio::test]
+async fn a_payment_is_refunded_once_and_in_time() {
+    let service = TestService::start().await;
+    let hall = service.concert(9, 10).await;
+    service.charge(1, 100).await;
+    let mut fan = service.client();
+    let (token, other) = (service.token(1).await, service.token(2).await);
+    let held = fan.send(hall.reserve(&token, 1, &[1, 2])).await.ok(201);
+    let reservation = held["reservationId"].as_i64().unwrap();
+    let paid = fan.send(pay(&token, 1, reservation)).await.ok(201);
+    assert_eq!(service.balance(1).await, 80);
+    let path = format!("/api/v1/payments/{}/refund", paid["paymentId"]);
+    let ask =
+        |token: &str, user: i64| post(path.clone()).token(token).json(json!({"userId": user}));
+    fan.send(ask(&other, 2)).await.refused(ErrorCode::ReservationNotYours);
+    fan.send(ask(&other, 1)).await.refused(ErrorCode::UserMismatch);
+    let nothing = post("/api/v1/payments/99/refund").token(&token).json(json!({"userId": 1}));
+    fan.send(nothing).await.refused(ErrorCode::PaymentNotFound);
+    // The ticket that paid is spent, and still says who asks.
+    let first = fan.send(ask(&token, 1).key("back")).await.ok(200);
+    assert_eq!((&first["refundAmount"], &first["status"]), (&json!(20), &json!("REFUNDED")));
+    assert_eq!(first["reservationId"], reservation);
+    for again in [ask(&token, 1).key("back"), ask(&token, 1)] {
+        assert_eq!(fan.send(again).await.ok(200), first);
+    }
+    assert_eq!(service.balance(1).await, 100);
+    let shown = get(format!("/api/v1/reservations/{reservation}")).token(&token);
+    assert_eq!(fan.send(shown).await.ok(200)["status"], "REFUNDED");
+    let next = service.token(1).await;
+    fan.send(pay(&next, 1, reservation)).await.refused(ErrorCode::AlreadyRefunded);
+    fan.send(hall.reserve(&other, 2, &[1])).await.ok(201);
+
+    // The same sale under a rule that allows no refund any more.
+    let held = fan.send(hall.reserve(&next, 1, &[3])).await.ok(201);
+    let paid = fan.send(pay(&next, 1, held["reservationId"].as_i64().unwrap())).await.ok(201);
+    let service = service.restart(|config| config.sales.refund_until_hours = 10_000_000).await;
+    let mut fan = service.client();
+    let path = format!("/api/v1/payments/{}/refund", paid["paymentId"]);
+    let late = post(path).token(&next).json(json!({"userId": 1}));
+    fan.send(late).await.refused(ErrorCode::RefundTooLate);
+    service.finish().await;
+}

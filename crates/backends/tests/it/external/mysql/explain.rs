@@ -30,6 +30,7 @@ const LARGE: &[&str] = &[
     "account",
     "points_entry",
     "payment",
+    "refund",
     "spent_ticket",
     "idempotency",
     "outbox",
@@ -56,6 +57,7 @@ async fn fill(conn: &mut Conn) {
         many("INSERT INTO account SELECT seq, 100"),
         many("INSERT INTO points_entry SELECT seq, 1 + seq DIV 2, 1, 1, 1, NULL, seq"),
         many("INSERT INTO payment SELECT seq, seq, 1, 100, seq"),
+        many("INSERT INTO refund SELECT seq, seq, 1, 1 + seq % 500, 100, seq % 2, seq"),
         many(
             "INSERT INTO spent_ticket SELECT 'main', seq, UNHEX(LPAD(HEX(seq), 32, '0')), seq, seq",
         ),
@@ -72,7 +74,7 @@ async fn fill(conn: &mut Conn) {
     ] {
         conn.query_drop(statement).await.unwrap();
     }
-    let tables = "seat, reservation, account, points_entry, payment, spent_ticket, idempotency, \
+    let tables = "seat, reservation, account, points_entry, payment, refund, spent_ticket, idempotency, \
                   outbox, queue_left, session, queue";
     conn.query_drop(format!("ANALYZE TABLE {tables}")).await.unwrap();
 }
