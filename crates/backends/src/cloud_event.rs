@@ -85,6 +85,7 @@ pub(crate) fn cloud_event(event: &Event, at: Timestamp) -> String {
             json.push_str(match reason {
                 EndReason::Cancelled => r#","reason":"CANCELLED""#,
                 EndReason::Expired => r#","reason":"EXPIRED""#,
+                EndReason::SessionCancelled => r#","reason":"SESSION_CANCELLED""#,
             });
         }
         Event::PaymentCompleted { payment, reservation, user, amount } => {

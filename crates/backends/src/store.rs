@@ -36,9 +36,9 @@ use tokio::time::Instant;
 
 pub use beat::{Beat, Beats, OtherBeat, Present};
 pub use boxoffice_domain::command::{
-    Answer, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue, Outcome, Pay, Payment,
-    PointsRejected, Refund, RefundRefused, Refunded, ReservationRejected, Reserve, ReserveRejected,
-    TicketRef,
+    Answer, CallOff, CalledOff, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue,
+    Outcome, Pay, Payment, PointsRejected, Refund, RefundRefused, Refunded, ReservationRejected,
+    Reserve, ReserveRejected, TicketRef,
 };
 pub use catalog::{Catalog, Inventory};
 pub use clock_check::{CLOCK_BOUND_MS, ClockCheck};
@@ -428,6 +428,49 @@ impl Store {
     /// that were made then end. Returns how many rows were changed.
     pub async fn set_back(&self, now: Timestamp) -> Result<u64, Fault> {
         forward!(self, store => store.set_back(now).await)
+    }
+
+    /// Calls sessions of a concert off: nothing is held or paid there any more. What was said before
+    /// stays. Settling what was held and paid is [`Store::settle_called_off`].
+    pub async fn call_off(
+        &self,
+        concert: ConcertId,
+        sessions: Vec<SessionId>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        forward!(self, store => store.call_off(concert, sessions, now).await)
+    }
+
+    /// Settles reservations of sessions that were called off: holds end, payments are refunded. Doing
+    /// it again, here or elsewhere, does nothing. Returns what has become of each.
+    pub async fn settle_called_off(
+        &self,
+        reservations: &[ReservationId],
+        now: Timestamp,
+    ) -> Result<Vec<CalledOff>, Fault> {
+        self.clock_correction_ms()?;
+        #[cfg(feature = "simulation")]
+        if let Self::Distant(_) = self {
+            return Err(Fault::Unavailable("a simulated cluster calls nothing off".into()));
+        }
+        let asked = reservations
+            .iter()
+            .map(|reservation| Command::CallOff(CallOff { reservation: *reservation, now }))
+            .map(|command| at_hand!(self, store => store.sales.ask(command)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut settled = Vec::with_capacity(asked.len());
+        for answer in asked {
+            match batch::answered(answer).await? {
+                Outcome::CallOff(what) => settled.push(what),
+                other => return Err(Fault::Corrupt(format!("the answer is {other:?}"))),
+            }
+        }
+        Ok(settled)
+    }
+
+    /// How many payments of a session were refunded because it was called off.
+    pub async fn refunded(&self, session: SessionId) -> Result<u64, Fault> {
+        forward!(self, store => store.refunded(session).await)
     }
 
     /// Makes a concert.

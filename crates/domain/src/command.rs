@@ -245,6 +245,30 @@ pub struct Expire {
     pub now: Timestamp,
 }
 
+/// Asks to settle a reservation whose session was called off.
+#[derive(Clone, Copy, Debug)]
+pub struct CallOff {
+    /// Which reservation.
+    pub reservation: ReservationId,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What has become of a reservation whose session was called off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CalledOff {
+    /// Its hold has ended.
+    Ended,
+    /// It was refunded.
+    Refunded,
+    /// There was nothing to do.
+    Nothing,
+    /// The balance would pass the largest there is.
+    Overflow,
+    /// Somebody has one of its rows locked; the next time it may be done.
+    Locked,
+}
+
 /// Tells that a ticket was given up.
 #[derive(Clone, Debug)]
 pub struct LeaveQueue {
@@ -271,6 +295,8 @@ pub enum Command {
     Refund(Refund),
     /// Tidies up a hold that has run out.
     Expire(Expire),
+    /// Settles what was held or paid of a session that was called off.
+    CallOff(CallOff),
     /// Gives a ticket up.
     LeaveQueue(LeaveQueue),
 }
@@ -290,6 +316,8 @@ pub enum Outcome {
     Refund(Result<Answer<Refunded>, RefundRefused>),
     /// Whether the hold had run out and was ended.
     Expire(bool),
+    /// What has become of the reservation.
+    CallOff(CalledOff),
     /// Done.
     LeaveQueue,
 }
@@ -309,7 +337,7 @@ impl Outcome {
             }
             Self::Reserve(Err(_)) | Self::Pay(Err(_)) | Self::Charge(Err(_)) => false,
             Self::Refund(Err(_)) => false,
-            Self::Cancel(_) | Self::Expire(_) | Self::LeaveQueue => false,
+            Self::Cancel(_) | Self::Expire(_) | Self::CallOff(_) | Self::LeaveQueue => false,
         }
     }
 }
@@ -324,6 +352,7 @@ impl Command {
             Self::Charge(charge) => charge.now,
             Self::Refund(refund) => refund.now,
             Self::Expire(expire) => expire.now,
+            Self::CallOff(call_off) => call_off.now,
             Self::LeaveQueue(leave_queue) => leave_queue.now,
         }
     }
@@ -342,6 +371,7 @@ impl Command {
             }
             Self::Cancel(cancel) => vec![RowId::Reservation(cancel.reservation)],
             Self::Expire(expire) => vec![RowId::Reservation(expire.reservation)],
+            Self::CallOff(call_off) => vec![RowId::Reservation(call_off.reservation)],
             Self::Charge(charge) => vec![RowId::Account(charge.user)],
             Self::LeaveQueue(_) => Vec::new(),
         }
@@ -349,7 +379,21 @@ impl Command {
 
     /// Whether doing it twice is the same as doing it once.
     pub const fn is_repeatable(&self) -> bool {
-        matches!(self, Self::Expire(_) | Self::LeaveQueue(_))
+        matches!(self, Self::Expire(_) | Self::CallOff(_) | Self::LeaveQueue(_))
+    }
+
+    /// Returns the answer where somebody has one of its rows locked and whoever asked comes by again.
+    pub const fn answer_for_later(&self) -> Option<Outcome> {
+        match self {
+            Self::Expire(_) => Some(Outcome::Expire(false)),
+            Self::CallOff(_) => Some(Outcome::CallOff(CalledOff::Locked)),
+            Self::Reserve(_)
+            | Self::Pay(_)
+            | Self::Cancel(_)
+            | Self::Charge(_)
+            | Self::Refund(_)
+            | Self::LeaveQueue(_) => None,
+        }
     }
 
     /// Returns the user and the idempotency key, where the command has one.
@@ -359,7 +403,9 @@ impl Command {
             Self::Pay(pay) => (pay.user, &pay.idempotency),
             Self::Charge(charge) => (charge.user, &charge.idempotency),
             Self::Refund(refund) => (refund.user, &refund.idempotency),
-            Self::Cancel(_) | Self::Expire(_) | Self::LeaveQueue(_) => return None,
+            Self::Cancel(_) | Self::Expire(_) | Self::CallOff(_) | Self::LeaveQueue(_) => {
+                return None;
+            }
         };
         match key {
             Some(key) => Some((user, key)),

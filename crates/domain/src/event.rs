@@ -10,6 +10,8 @@ pub enum EndReason {
     Cancelled,
     /// The hold ran out.
     Expired,
+    /// The session was called off.
+    SessionCancelled,
 }
 
 /// One effect of the sale.

@@ -185,6 +185,8 @@ pub enum HoldRejected {
     DuplicateSeat(SeatId),
     /// The ticket has paid already, or was given up.
     TicketSpent,
+    /// The session was called off.
+    SessionCancelled,
     /// Reservations have not begun.
     NotYetOpen {
         /// When they begin.
@@ -276,6 +278,8 @@ pub struct HoldRequest<'a> {
     pub concert: &'a Concert,
     /// The session.
     pub session: &'a Session,
+    /// Whether the session was called off.
+    pub called_off: bool,
     /// The seats asked for.
     pub seat_ids: &'a [SeatId],
     /// Those seats as stored.
@@ -297,6 +301,9 @@ pub fn decide_hold(
     check_seat_list(request.seat_ids, limits)?;
     if request.ticket_spent {
         return Err(HoldRejected::TicketSpent);
+    }
+    if request.called_off {
+        return Err(HoldRejected::SessionCancelled);
     }
     check_open(request.concert, request.session, now)?;
     for (id, seat) in request.seat_ids.iter().zip(request.seats) {
@@ -346,6 +353,8 @@ pub enum SettleRejected {
     Expired,
     /// It was paid, and refunded.
     Refunded,
+    /// The session was called off.
+    SessionCancelled,
     /// The ticket has paid for something else already, or was given up.
     TicketSpent,
     /// The ticket is of another queue than the one that holds.
@@ -368,6 +377,8 @@ pub struct PaidWith {
     pub ticket_spent: bool,
     /// Whether it is of the queue of the ticket that holds.
     pub ticket_of_queue: bool,
+    /// Whether the session was called off.
+    pub called_off: bool,
 }
 
 /// Decides a payment; returns the amount. The balance afterwards is that much less.
@@ -378,6 +389,9 @@ pub fn decide_payment(
     now: Timestamp,
 ) -> Result<i64, SettleRejected> {
     check_unsettled(reservation, user, now)?;
+    if with.called_off {
+        return Err(SettleRejected::SessionCancelled);
+    }
     if with.ticket_spent {
         return Err(SettleRejected::TicketSpent);
     }
@@ -453,6 +467,35 @@ pub fn decide_refund(
         return Err(RefundRejected::TooLate { until });
     }
     refunded_balance(reservation, balance)
+}
+
+/// What becomes of a reservation whose session was called off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallOff {
+    /// A hold ends.
+    End,
+    /// What was paid goes back; the balance is this afterwards.
+    Refund {
+        /// The payment.
+        payment: PaymentId,
+        /// The balance afterwards.
+        balance: i64,
+    },
+    /// There is nothing to do.
+    Nothing,
+}
+
+/// Decides what becomes of a reservation whose session was called off.
+pub fn decide_call_off(reservation: &Reservation, balance: i64) -> Result<CallOff, RefundRejected> {
+    Ok(match reservation.state {
+        ReservationState::Held { .. } => CallOff::End,
+        ReservationState::Paid { payment } => {
+            CallOff::Refund { payment, balance: refunded_balance(reservation, balance)? }
+        }
+        ReservationState::Cancelled
+        | ReservationState::Expired
+        | ReservationState::Refunded { .. } => CallOff::Nothing,
+    })
 }
 
 /// The balance after a refund.

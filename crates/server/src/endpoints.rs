@@ -106,7 +106,7 @@ macro_rules! endpoints {
                     UserMismatch, TokenNotActivated, TokenExpired, TokenSpent, WrongQueue,
                     ConcertNotFound, SessionNotFound, SeatNotFound, SeatTaken,
                     ReservationNotOpen, ReservationClosed, SessionStarted, SeatLimitReached,
-                    LiveHoldLimit, HoldLimit,
+                    SessionCancelled, LiveHoldLimit, HoldLimit,
                     NoSeats, DuplicateSeats, TooManySeats, StoreUnavailable, OutcomeUnknown,
                 ],
             }
@@ -149,7 +149,7 @@ macro_rules! endpoints {
                 errors: [
                     NotEnoughPoints, UserMismatch, TokenNotActivated, TokenSpent, WrongQueue,
                     ReservationNotYours, ReservationNotFound, AlreadyPaid, AlreadyRefunded,
-                    HoldExpired, HoldCancelled, StoreUnavailable, OutcomeUnknown,
+                    HoldExpired, HoldCancelled, SessionCancelled, StoreUnavailable, OutcomeUnknown,
                 ],
             }
 
@@ -309,6 +309,38 @@ macro_rules! endpoints {
                 operation: "admin" "create_session",
                 answers: [201 "The session" => json::<admin::SessionCreated>()],
                 errors: [InvalidSetting, ConcertNotFound, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Calls off all sessions of a concert; holds end and payments are refunded, some at a time.
+            AdminConcertCancel = POST "/admin/v1/concerts/{id}/cancel" Admin {
+                handler: calling_off::cancel_concert,
+                operation: "admin" "cancel_concert",
+                answers: [200 "Called off; what is left to be settled" => json::<calling_off::Progress>()],
+                errors: [ConcertNotFound, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Shows how far the refunds of a concert's sessions are.
+            AdminConcertCancelled = GET "/admin/v1/concerts/{id}/cancel" Admin {
+                handler: calling_off::concert_progress,
+                operation: "admin" "concert_cancelled",
+                answers: [200 "The sessions that were called off" => json::<calling_off::Progress>()],
+                errors: [ConcertNotFound, StoreUnavailable],
+            }
+
+            /// Calls off a session.
+            AdminSessionCancel = POST "/admin/v1/concerts/{id}/sessions/{sessionId}/cancel" Admin {
+                handler: calling_off::cancel_session,
+                operation: "admin" "cancel_session",
+                answers: [200 "Called off; what is left to be settled" => json::<calling_off::Progress>()],
+                errors: [SessionNotFound, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Shows how far the refunds of a session are.
+            AdminSessionCancelled = GET "/admin/v1/concerts/{id}/sessions/{sessionId}/cancel" Admin {
+                handler: calling_off::session_progress,
+                operation: "admin" "session_cancelled",
+                answers: [200 "The session, if it was called off" => json::<calling_off::Progress>()],
+                errors: [SessionNotFound, StoreUnavailable],
             }
 
             /// Adds seats to a session, numbered on from its last.

@@ -6,6 +6,7 @@
 
 mod admin;
 mod auth;
+mod calling_off;
 mod client;
 mod concerts;
 mod damper;

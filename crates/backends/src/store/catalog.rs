@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use boxoffice_domain::ids::{ConcertId, SeatId, SessionId};
+use boxoffice_domain::ids::{ConcertId, ReservationId, SeatId, SessionId};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::RwLock;
@@ -67,6 +67,13 @@ impl Catalog {
         Self { concerts: self.concerts.clone(), inventories, by_concert }
     }
 
+    /// Shows that a session was called off, if it is there.
+    pub(super) fn call_off(&self, session: SessionId, at: Timestamp) {
+        if let Some(inventory) = self.inventory_of(session) {
+            inventory.call_off(at);
+        }
+    }
+
     pub(super) fn from_parts(concerts: Vec<Concert>, inventories: Vec<Inventory>) -> Self {
         let mut catalog = Self::default();
         for concert in concerts {
@@ -85,7 +92,7 @@ impl Catalog {
     }
 }
 
-/// What a transaction has made, to be shown once it is durable.
+/// What a transaction has made or called off, to be shown once it is durable.
 pub(super) enum Made {
     /// A concert.
     Concert(Concert),
@@ -93,7 +100,12 @@ pub(super) enum Made {
     Inventory(Session, Vec<Seat>),
     /// More seats of a session.
     Seats(SessionId, Vec<Seat>),
+    /// Not made: called off.
+    CalledOff(SessionId, Timestamp),
 }
+
+/// In place of the time at which a session was called off.
+const STANDS: i64 = i64::MIN;
 
 /// A session with its seats.
 pub struct Inventory {
@@ -109,6 +121,8 @@ pub struct Inventory {
     released: AtomicU64,
     /// Seats that are sold.
     sold: AtomicU64,
+    /// When it was called off; [`STANDS`] where it was not. It never takes place again.
+    called_off_at: AtomicI64,
     /// Whether anybody has looked at the list or the count since that was last asked.
     asked_for: AtomicBool,
 }
@@ -123,6 +137,7 @@ impl Inventory {
             available: AtomicU64::new(0),
             released: AtomicU64::new(0),
             sold: AtomicU64::new(0),
+            called_off_at: AtomicI64::new(STANDS),
             asked_for: AtomicBool::new(false),
         };
         inventory.recount(&inventory.seats.read());
@@ -132,6 +147,37 @@ impl Inventory {
     /// The session.
     pub const fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// When the session was called off, where it was.
+    pub fn called_off(&self) -> Option<Timestamp> {
+        let at = self.called_off_at.load(Ordering::Acquire);
+        (at != STANDS).then_some(Timestamp(at))
+    }
+
+    pub(super) fn call_off(&self, at: Timestamp) {
+        // What was said first stays.
+        let _ =
+            self.called_off_at.compare_exchange(STANDS, at.0, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// The reservations that have seats, held or sold, each once.
+    pub fn owners(&self) -> Vec<ReservationId> {
+        self.asked_for.store(true, Ordering::Relaxed);
+        let mut owners: Vec<ReservationId> = self
+            .seats
+            .read()
+            .iter()
+            .filter_map(|seat| match seat.state {
+                SeatState::Held { reservation, .. } | SeatState::Sold { reservation } => {
+                    Some(reservation)
+                }
+                SeatState::Available | SeatState::Released { .. } => None,
+            })
+            .collect();
+        owners.sort_unstable();
+        owners.dedup();
+        owners
     }
 
     /// Rises with every change of any seat.

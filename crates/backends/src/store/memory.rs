@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{
-    Changes, Ids, IdsNeeded, LiveSeats, Payment, ReservationRow, ResultOf, ResultRow, Rows,
-    TicketHold, TicketRef, Wants,
+    Changes, Ids, IdsNeeded, LiveSeats, NewRefund, Payment, ReservationRow, ResultOf, ResultRow,
+    Rows, TicketHold, TicketRef, Wants,
 };
 use boxoffice_domain::ids::{ConcertId, PaymentId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
@@ -224,6 +224,26 @@ impl MemoryStore {
 
     pub(super) async fn set_back(&self, now: Timestamp) -> Result<u64, Fault> {
         Ok(self.with(|data| data.set_back(now)))
+    }
+
+    pub(super) async fn call_off(
+        &self,
+        _concert: ConcertId,
+        sessions: Vec<SessionId>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.with(|data| {
+            for session in sessions {
+                let at = *data.called_off.entry(session).or_insert(now);
+                self.shared.catalog.load().call_off(session, at);
+            }
+        });
+        Ok(())
+    }
+
+    pub(super) async fn refunded(&self, session: SessionId) -> Result<u64, Fault> {
+        let of_this = |new: &&NewRefund| new.session == session && new.called_off;
+        Ok(self.with(|data| data.refunds.values().filter(of_this).count()) as u64)
     }
 
     pub(super) async fn create_concert(&self, new: NewConcert) -> Result<ConcertId, Fault> {

@@ -456,6 +456,20 @@ impl MysqlStore {
         self.inner.call(tx::SetBack(now)).await
     }
 
+    pub(super) async fn call_off(
+        &self,
+        concert: ConcertId,
+        sessions: Vec<SessionId>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.inner.call(tx::CallSessionsOff { concert, sessions, now }).await
+    }
+
+    pub(super) async fn refunded(&self, session: SessionId) -> Result<u64, Fault> {
+        let work = &self.inner.work;
+        self.inner.read(work, move |lease| Box::pin(load::refunded(lease, session))).await
+    }
+
     pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {
         self.inner.call(tx::CreateConcert(concert)).await
     }

@@ -458,6 +458,19 @@ impl SqliteStore {
         self.call(move |tx| tx.set_back(now)).await
     }
 
+    pub(super) async fn call_off(
+        &self,
+        concert: ConcertId,
+        sessions: Vec<SessionId>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.call(move |tx| tx.call_off(concert, &sessions, now)).await
+    }
+
+    pub(super) async fn refunded(&self, session: SessionId) -> Result<u64, Fault> {
+        self.read(move |connection| load::refunded(connection, session)).await
+    }
+
     pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {
         self.call(move |tx| tx.create_concert(&concert)).await
     }

@@ -125,6 +125,7 @@ macro_rules! store_conformance {
             refunds::of_refunds_at_once_one_gives_points,
             refunds::a_refund_that_is_refused_changes_nothing,
             refunds::a_refund_ends_to_the_millisecond,
+            refunds::a_session_called_off_gives_everything_back,
             sales::reserve_takes_all_seats_or_none,
             sales::a_ticket_holds_within_bounds,
             sales::tickets_without_a_number_count_by_their_ids,

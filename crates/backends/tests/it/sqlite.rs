@@ -156,7 +156,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
              ALTER TABLE queue DROP COLUMN pool_last; \
              DROP TABLE queue_passed; DROP TABLE readmitted; \
              DROP INDEX reservation_live; DROP INDEX reservation_by_ticket; \
-             DROP INDEX reservation_of_user; DROP TABLE refund; \
+             DROP INDEX reservation_of_user; DROP TABLE refund; DROP TABLE called_off; \
              ALTER TABLE reservation DROP COLUMN queue; \
              ALTER TABLE reservation DROP COLUMN ticket_seq; \
              ALTER TABLE reservation DROP COLUMN ticket_id; \

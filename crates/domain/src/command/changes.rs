@@ -195,7 +195,7 @@ impl IdsNeeded {
                 self.payments += 1;
                 self.entries += 1;
             }
-            Command::Charge(_) | Command::Refund(_) => self.entries += 1,
+            Command::Charge(_) | Command::Refund(_) | Command::CallOff(_) => self.entries += 1,
             Command::Cancel(_) | Command::Expire(_) | Command::LeaveQueue(_) => {}
         }
     }

@@ -2,17 +2,18 @@
 
 use super::rows::{Earlier, Looked, ReservationRow, ResultOf, ResultRow, RowId, Rows};
 use super::{
-    Answer, Cancel, Charge, Command, EntryKind, Expire, LeaveQueue, NewRefund, Outcome, Pay,
-    Payment, PointsEntry, PointsRejected, Refund, RefundRefused, Refunded, ReservationRejected,
-    Reserve, ReserveRejected, SpentTicket, TicketRef, Unwanted,
+    Answer, CallOff, CalledOff, Cancel, Charge, Command, EntryKind, Expire, LeaveQueue, NewRefund,
+    Outcome, Pay, Payment, PointsEntry, PointsRejected, Refund, RefundRefused, Refunded,
+    ReservationRejected, Reserve, ReserveRejected, SpentTicket, TicketRef, Unwanted,
 };
 use crate::event::{EndReason, Event};
 use crate::ids::{PaymentId, ReservationId};
 use crate::points::decide_charge;
+use crate::sales::CallOff as Decided;
 use crate::sales::{
     Concert, HoldRejected, HoldRequest, PaidWith, Reservation, ReservationState, Seat, SeatState,
-    Session, SettleRejected, TicketHolds, check_seat_list, decide_cancel, decide_hold,
-    decide_payment, decide_refund,
+    Session, SettleRejected, TicketHolds, check_seat_list, decide_call_off, decide_cancel,
+    decide_hold, decide_payment, decide_refund,
 };
 use crate::time::Timestamp;
 
@@ -29,6 +30,7 @@ pub fn execute(rows: &mut Rows, command: &Command, now: Timestamp) -> Result<Out
         Command::Charge(command) => Outcome::Charge(charge(rows, command, now)?),
         Command::Refund(command) => Outcome::Refund(refund(rows, command, now)?),
         Command::Expire(command) => Outcome::Expire(expire(rows, command, now)?),
+        Command::CallOff(command) => Outcome::CallOff(call_off(rows, command, now)?),
         Command::LeaveQueue(command) => {
             leave_queue(rows, command, now)?;
             Outcome::LeaveQueue
@@ -65,6 +67,7 @@ pub fn answer_while_locked(rows: &mut Rows, command: &Command, now: Timestamp) -
         | Command::Refund(_)
         | Command::Cancel(_)
         | Command::Expire(_)
+        | Command::CallOff(_)
         | Command::LeaveQueue(_) => return None,
     };
     // With the account of the user nobody else can be doing this very request.
@@ -92,14 +95,19 @@ pub fn answer_while_locked(rows: &mut Rows, command: &Command, now: Timestamp) -
 
 /// What the store knows of a user and a ticket.
 struct Known {
+    called_off: bool,
     user_has: u32,
     ticket_spent: bool,
     ticket_holds: TicketHolds,
 }
 
 /// All that is not known speaks for the buyer.
-const KINDEST: Known =
-    Known { user_has: 0, ticket_spent: false, ticket_holds: TicketHolds { made: 0, live: 0 } };
+const KINDEST: Known = Known {
+    called_off: false,
+    user_has: 0,
+    ticket_spent: false,
+    ticket_holds: TicketHolds { made: 0, live: 0 },
+};
 
 fn hold(
     request: &Reserve,
@@ -115,6 +123,7 @@ fn hold(
         session,
         seat_ids: &request.seats,
         seats,
+        called_off: known.called_off,
         user_has: known.user_has,
         ticket_spent: request.ticket_over || known.ticket_spent,
         ticket_holds: known.ticket_holds,
@@ -157,6 +166,7 @@ fn reserve(
         .map(|seat| rows.seat(*seat, request.session))
         .collect::<Looked<Vec<_>>>()?;
     let known = Known {
+        called_off: rows.is_called_off((request.concert, request.session))?,
         user_has: rows.live_seats((request.user, request.session), now)?,
         ticket_spent: rows.is_spent(&request.ticket)?,
         ticket_holds: rows.holds_of(&request.ticket, now)?,
@@ -240,6 +250,7 @@ fn pay(
         balance,
         ticket_spent: rows.is_spent(&request.ticket)?,
         ticket_of_queue: row.ticket.as_ref().is_none_or(of_queue),
+        called_off: rows.is_called_off((row.reservation.concert, row.reservation.session))?,
     };
     let decision = decide_payment(&row.reservation, request.user, with, now);
     let amount = match decision {
@@ -309,6 +320,29 @@ fn expire(rows: &mut Rows, request: &Expire, now: Timestamp) -> Looked<bool> {
     Ok(false)
 }
 
+fn call_off(rows: &mut Rows, request: &CallOff, now: Timestamp) -> Looked<CalledOff> {
+    let Some(row) = rows.reservation(request.reservation)? else { return Ok(CalledOff::Nothing) };
+    let Reservation { user, concert, session, .. } = row.reservation;
+    if !rows.is_called_off((concert, session))? {
+        return Ok(CalledOff::Nothing);
+    }
+    Ok(match decide_call_off(&row.reservation, rows.balance(user)?) {
+        Ok(Decided::End) => {
+            let now = settling_time(rows, &row, now)?;
+            let has_run_out = unsettled(&row.reservation, None, now).is_err();
+            let reason = if has_run_out { EndReason::Expired } else { EndReason::SessionCancelled };
+            end(rows, row, reason, Some(now), now)?;
+            CalledOff::Ended
+        }
+        Ok(Decided::Refund { payment, balance }) => {
+            give_points_back(rows, row, payment, (balance, now, true), now)?;
+            CalledOff::Refunded
+        }
+        Ok(Decided::Nothing) => CalledOff::Nothing,
+        Err(_) => CalledOff::Overflow,
+    })
+}
+
 /// Whether a hold is still to be settled, by its own user where nobody else is named.
 fn unsettled(
     reservation: &Reservation,
@@ -341,7 +375,7 @@ fn end(
         rows.set_seat(id, released(until, now))?;
     }
     row.reservation.state = match reason {
-        EndReason::Cancelled => ReservationState::Cancelled,
+        EndReason::Cancelled | EndReason::SessionCancelled => ReservationState::Cancelled,
         EndReason::Expired => ReservationState::Expired,
     };
     let Reservation { id, user, .. } = row.reservation;

@@ -28,6 +28,8 @@ pub struct Wants {
     pub reservations: BTreeSet<ReservationId>,
     /// Those of them that are to be paid: whether the ticket that holds them is spent is wanted too.
     pub to_pay: BTreeSet<ReservationId>,
+    /// Those of them whose session was called off: the accounts of their users are wanted too.
+    pub to_call_off: BTreeSet<ReservationId>,
     /// What users have in sessions, held and bought.
     pub live_seats: BTreeSet<(UserId, SessionId)>,
     /// Whether tickets are spent.
@@ -83,6 +85,10 @@ impl Wants {
             Command::Expire(expire) => {
                 self.reservations.insert(expire.reservation);
             }
+            Command::CallOff(call_off) => {
+                self.reservations.insert(call_off.reservation);
+                self.to_call_off.insert(call_off.reservation);
+            }
             Command::LeaveQueue(leave_queue) => {
                 self.tickets.insert(leave_queue.ticket.clone());
             }
@@ -95,6 +101,12 @@ impl Wants {
         let ReservationRow { reservation, ticket, .. } = row;
         if self.to_pay.contains(&reservation.id) {
             self.tickets.extend(ticket.clone());
+            self.sessions.insert((reservation.concert, reservation.session));
+        }
+        if self.to_call_off.contains(&reservation.id) {
+            self.sessions.insert((reservation.concert, reservation.session));
+            self.accounts.insert(reservation.user);
+            self.users.insert(reservation.user);
         }
         for item in &reservation.items {
             self.seats.insert(item.seat, reservation.session);
@@ -201,6 +213,7 @@ pub struct Rows {
     keys: Map<UserId, Vec<(String, Option<KeyRow>)>>,
     refunds: Map<PaymentId, Option<Refunded>>,
     results: Map<ResultOf, ResultRow>,
+    called_off: HashSet<SessionId, RandomState>,
     locked: HashSet<RowId, RandomState>,
     pub(super) changes: Changes,
     pub(super) ids: Ids,
@@ -222,6 +235,11 @@ impl Rows {
     ) {
         self.concerts.insert(concert, found.0);
         self.sessions.insert((concert, session), found.1);
+    }
+
+    /// A session that was called off.
+    pub fn put_called_off(&mut self, session: SessionId) {
+        self.called_off.insert(session);
     }
 
     /// A wanted account; 0 where there is none.
@@ -309,6 +327,9 @@ impl Rows {
             RowId::Account(_) | RowId::Seat(_) => None,
         });
         if let Some(row) = settled {
+            if matches!(command, Command::CallOff(_)) {
+                rows.push(RowId::Account(row.reservation.user));
+            }
             rows.extend(row.reservation.items.iter().map(|item| RowId::Seat(item.seat)));
         }
         rows
@@ -327,6 +348,11 @@ impl Rows {
 
     pub(super) fn session(&self, of: (ConcertId, SessionId)) -> Looked<Option<Session>> {
         wanted(self.sessions.get(&of).copied(), "a session")
+    }
+
+    pub(super) fn is_called_off(&self, of: (ConcertId, SessionId)) -> Looked<bool> {
+        wanted(self.sessions.get(&of), "a session")?;
+        Ok(self.called_off.contains(&of.1))
     }
 
     pub(super) fn balance(&self, user: UserId) -> Looked<i64> {
@@ -497,9 +523,11 @@ fn result_of(command: &Command, result: i64) -> Option<ResultOf> {
         Command::Reserve(_) => ReservationId::new(result).map(ResultOf::Reserve),
         Command::Pay(_) => PaymentId::new(result).map(ResultOf::Pay),
         Command::Charge(_) => Some(ResultOf::Charge(result)),
-        Command::Refund(_) | Command::Cancel(_) | Command::Expire(_) | Command::LeaveQueue(_) => {
-            None
-        }
+        Command::Refund(_)
+        | Command::Cancel(_)
+        | Command::Expire(_)
+        | Command::CallOff(_)
+        | Command::LeaveQueue(_) => None,
     }
 }
 

@@ -270,6 +270,7 @@ fn with_hold(state: SeatState) -> impl Fn(&mut Rows, &Wants) {
             state: ReservationState::Held { until },
         };
         rows.put_reservation(id, Some(ReservationRow { reservation, until, ticket: None }));
+        rows.put_session((concert(), session()), (None, None));
         let held = SeatState::Held { reservation: id, until };
         for (n, state) in [(1, held), (2, state)] {
             let seat = Seat { id: seat(n), number: n as u32, price: 100, state };

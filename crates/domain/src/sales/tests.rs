@@ -66,6 +66,7 @@ fn hold_with(
         user: user(7),
         concert,
         session,
+        called_off: false,
         seat_ids: &seat_ids,
         seats,
         user_has,
@@ -84,6 +85,7 @@ fn a_ticket_holds_one_thing_at_a_time_and_not_for_ever() {
             user: user(7),
             concert: &concert,
             session: &session,
+            called_off: false,
             seat_ids: &[seat_id(1)],
             seats: &[seat(1, SeatState::Available)],
             user_has: 0,
@@ -228,5 +230,5 @@ fn payment_and_expiry_split_time_between_them_without_gap_or_overlap() {
 }
 
 fn with(balance: i64, ticket_spent: bool) -> PaidWith {
-    PaidWith { balance, ticket_spent, ticket_of_queue: true }
+    PaidWith { balance, ticket_spent, ticket_of_queue: true, called_off: false }
 }

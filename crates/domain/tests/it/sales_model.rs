@@ -90,7 +90,7 @@ enum Op {
 }
 
 fn with(balance: i64, ticket_spent: bool) -> PaidWith {
-    PaidWith { balance, ticket_spent, ticket_of_queue: true }
+    PaidWith { balance, ticket_spent, ticket_of_queue: true, called_off: false }
 }
 
 /// Live holds of one ticket, and holds in its life.
@@ -152,6 +152,7 @@ impl Store {
             user,
             concert: &self.concert,
             session,
+            called_off: false,
             seat_ids,
             seats: &seats,
             user_has: user_has as u32,
@@ -474,6 +475,7 @@ impl World {
                     HoldRejected::Closed { closed_at } => {
                         closed_at.0 == model.closes_at && now >= closed_at.0
                     }
+                    HoldRejected::SessionCancelled => false,
                     HoldRejected::SessionStarted => now >= model.starts_at[session as usize],
                     HoldRejected::NoSuchSeat(seat) => {
                         seats.contains(&seat.get()) && !model.exists(session, seat.get())
@@ -507,7 +509,9 @@ impl World {
             SettleRejected::AlreadyPaid => booking.fate == Fate::Paid,
             SettleRejected::Cancelled => booking.fate == Fate::Cancelled,
             SettleRejected::Expired => matches!(booking.fate, Fate::Expired { .. }),
-            SettleRejected::WrongQueue | SettleRejected::Refunded => false,
+            SettleRejected::WrongQueue
+            | SettleRejected::Refunded
+            | SettleRejected::SessionCancelled => false,
             SettleRejected::TicketSpent => self.model.spent.contains(&(user, ticket)),
             SettleRejected::NotEnoughPoints { balance, due } => {
                 balance == self.model.balance(user) && due == booking.price && balance < due

@@ -115,7 +115,8 @@ pub(super) async fn sessions(
         .inventories(concert.id)
         .iter()
         .filter(|inventory| now < concert.closes_at && now < inventory.session().starts_at)
-        // Held seats may come back; sold ones do not.
+        .filter(|inventory| inventory.called_off().is_none())
+        // Held seats may come back; sold ones hardly do.
         .filter(|inventory| inventory.sold() < inventory.total() as u64)
         .map(|inventory| ListedSession {
             session_id: inventory.session().id.get(),

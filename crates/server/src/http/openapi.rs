@@ -16,7 +16,9 @@ use super::auth::{ADMIN_SCHEME, TICKET_SCHEME};
 use super::describe::Description;
 use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
-use super::{admin, concerts, ops, payments, points, queue, refunds, reservations, seat_list};
+use super::{
+    admin, calling_off, concerts, ops, payments, points, queue, refunds, reservations, seat_list,
+};
 use crate::audit::AuditReport;
 use crate::endpoints::{Route, endpoints};
 

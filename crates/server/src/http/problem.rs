@@ -151,6 +151,9 @@ error_codes! {
     SessionStarted "SESSION_STARTED" CONFLICT "Session has started"
         "The session has begun and is no longer sold."
         "Choose another session.";
+    SessionCancelled "SESSION_CANCELLED" CONFLICT "Session called off"
+        "The session was called off; nothing is held or paid there any more, and what was paid is refunded."
+        "Choose another session.";
     SeatLimitReached "SEAT_LIMIT_REACHED" CONFLICT "Seat limit reached"
         "The user would hold or own more seats of this session than allowed."
         "Ask for fewer seats.";

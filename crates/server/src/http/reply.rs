@@ -130,6 +130,7 @@ pub(super) fn hold_rejected(rejected: HoldRejected) -> (Problem, Outcome) {
             Outcome::Invalid,
         ),
         R::TicketSpent => (ErrorCode::TokenSpent, None, Outcome::Forbidden),
+        R::SessionCancelled => (ErrorCode::SessionCancelled, None, Outcome::NotOpen),
         R::NotYetOpen { opens_at } => (
             ErrorCode::ReservationNotOpen,
             Some(format!("reservations open at {}", rfc3339(opens_at))),
@@ -202,6 +203,7 @@ pub(super) fn settle_rejected(rejected: SettleRejected) -> (Problem, Outcome) {
         R::Cancelled => (Problem::new(ErrorCode::HoldCancelled), Outcome::HoldGone),
         R::Expired => (Problem::new(ErrorCode::HoldExpired), Outcome::HoldGone),
         R::Refunded => (Problem::new(ErrorCode::AlreadyRefunded), Outcome::HoldGone),
+        R::SessionCancelled => (Problem::new(ErrorCode::SessionCancelled), Outcome::NotOpen),
         R::TicketSpent => (Problem::new(ErrorCode::TokenSpent), Outcome::Forbidden),
         R::WrongQueue => (Problem::new(ErrorCode::WrongQueue), Outcome::Forbidden),
         R::NotEnoughPoints { balance, due } => (

@@ -193,6 +193,9 @@ async fn reserve(
         .inventory(concert.id, session)
         .ok_or_else(|| not_found(ErrorCode::SessionNotFound))?;
     presented.must_be_of(&concert.queue).map_err(forbidden)?;
+    if key.is_none() && inventory.called_off().is_some() {
+        return Err(hold_rejected(HoldRejected::SessionCancelled));
+    }
 
     let mut request = Reserve {
         user,

@@ -8,7 +8,9 @@ use utoipa_swagger_ui::{self as swagger_ui, SwaggerUi};
 
 use super::observe::{Observer, method_not_allowed, not_found};
 use super::state::HttpState;
-use super::{admin, concerts, openapi, ops, payments, points, queue, refunds, reservations};
+use super::{
+    admin, calling_off, concerts, openapi, ops, payments, points, queue, refunds, reservations,
+};
 use crate::endpoints::{Route, endpoints};
 
 macro_rules! route_all {

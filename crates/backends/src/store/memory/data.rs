@@ -32,6 +32,8 @@ use crate::store::types::{
 pub(super) struct Data {
     pub(super) concerts: BTreeMap<ConcertId, Concert>,
     pub(super) sessions: BTreeMap<SessionId, Session>,
+    /// When sessions were called off.
+    pub(super) called_off: BTreeMap<SessionId, Timestamp>,
     pub(super) seats: BTreeMap<SeatId, (SessionId, Seat)>,
     pub(super) reservations: BTreeMap<ReservationId, ReservationRow>,
     /// Reservations that are held or paid, by user and session.
@@ -288,7 +290,9 @@ impl Data {
             Inventory::new(*session, seats.map(|(_, seat)| *seat).collect())
         };
         let inventories = self.sessions.values().map(inventory).collect();
-        Catalog::from_parts(self.concerts.values().cloned().collect(), inventories)
+        let catalog = Catalog::from_parts(self.concerts.values().cloned().collect(), inventories);
+        self.called_off.iter().for_each(|(session, at)| catalog.call_off(*session, *at));
+        catalog
     }
 
     pub(super) fn create_concert(&mut self, new: NewConcert) -> Result<Concert, Fault> {

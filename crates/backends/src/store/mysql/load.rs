@@ -57,7 +57,11 @@ pub(super) async fn catalog(lease: &mut Lease) -> Load<Catalog> {
         return Err(Failure::Corrupt(format!("seats of session {session}, which does not exist")));
     }
     lease.text("COMMIT").await?;
-    Ok(Catalog::from_parts(concerts, inventories))
+    let catalog = Catalog::from_parts(concerts, inventories);
+    for (session, at) in called_off(lease).await? {
+        catalog.call_off(session, at);
+    }
+    Ok(catalog)
 }
 
 /// The concerts with an id above this.
@@ -88,6 +92,25 @@ pub(super) async fn sessions(lease: &mut Lease) -> Load<Vec<(Session, u32)>> {
         sessions.push((session, take(&mut row, 3)?));
     }
     Ok(sessions)
+}
+
+/// Sessions that were called off, and when.
+pub(super) async fn called_off(lease: &mut Lease) -> Load<Vec<(SessionId, Timestamp)>> {
+    let found = lease.rows(sql::CALLED_OFF, vec![]).await?;
+    found
+        .into_iter()
+        .map(|mut row| {
+            let session = rows::id(SessionId::new, take(&mut row, 0)?, "session")?;
+            Ok((session, Timestamp(take(&mut row, 1)?)))
+        })
+        .collect()
+}
+
+/// How many payments of a session were refunded because it was called off.
+pub(super) async fn refunded(lease: &mut Lease, session: SessionId) -> Load<u64> {
+    let row = lease.rows(sql::SESSION_REFUNDED, vec![session.get().into()]).await?.pop();
+    let count = row.map(|mut row| take::<i64>(&mut row, 0)).transpose()?;
+    Ok(rows::count(count.unwrap_or(0), "a count")?)
 }
 
 /// The seats of a session, by id.

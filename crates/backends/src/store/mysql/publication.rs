@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use boxoffice_domain::ids::{SeatId, SessionId};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
+use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
 
 use crate::store::catalog::{Catalog, Inventory, Made};
@@ -110,6 +111,7 @@ impl Publication {
                 }
                 Some(inventory) => inventory.merge(seats, |_| true),
             },
+            Made::CalledOff(session, at) => catalog.call_off(session, at),
             Made::Seats(session, seats) => {
                 if let Some(inventory) = catalog.inventory_of(session) {
                     inventory.merge(seats, |_| true);
@@ -122,12 +124,15 @@ impl Publication {
         &self,
         concerts: Vec<Concert>,
         inventories: Vec<(Session, Vec<Seat>)>,
+        called_off: Vec<(SessionId, Timestamp)>,
     ) {
         let _own = self.own.lock();
         concerts.into_iter().for_each(|concert| self.show(Made::Concert(concert)));
         inventories
             .into_iter()
             .for_each(|(session, seats)| self.show(Made::Inventory(session, seats)));
+        let show = |(session, at)| self.show(Made::CalledOff(session, at));
+        called_off.into_iter().for_each(show);
     }
 
     /// Takes over the seats of a session that were read at `begun`; `lag` is how far the server
@@ -174,7 +179,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use boxoffice_domain::ids::{ConcertId, ReservationId};
-    use boxoffice_domain::time::Timestamp;
 
     use super::*;
 

@@ -201,6 +201,7 @@ fn reservation(row: &mut Row) -> Op<(ReservationId, ReservationRow)> {
 /// What a statement of a [`Load`] asks for.
 enum Asked {
     Nothing,
+    CalledOff,
     Accounts(Vec<UserId>),
     Seats(Vec<SeatId>),
     Reservations(Vec<ReservationId>),
@@ -245,6 +246,10 @@ pub(super) fn load(wants: &Wants, absent: &[UserId], rows: &Rows) -> Load {
     for part in parts(wants.seats.keys().copied()) {
         let text = filled(sql::SEATS_LOCK, &[&list(part.iter().map(|seat| seat.get()))]);
         load.push(&text, Asked::Seats(part));
+    }
+    // Another instance may have called a session off that is on sale in memory.
+    for part in parts(wants.sessions.iter().map(|(_, session)| session.get())) {
+        load.push(&filled(sql::CALLED_OFF_OF, &[&list(part)]), Asked::CalledOff);
     }
     let known = |id: &&ReservationId| rows.has_reservation(**id);
     for part in parts(wants.reservations.iter().filter(known).copied()) {
@@ -306,6 +311,12 @@ impl Load {
             let mut ran = ran.rows;
             match asked {
                 Asked::Nothing => {}
+                Asked::CalledOff => {
+                    for row in &mut ran {
+                        let session = rows::id(SessionId::new, take(row, 0)?, "session")?;
+                        into.put_called_off(session);
+                    }
+                }
                 Asked::Accounts(mut users) => {
                     for row in &mut ran {
                         let user = rows::id(UserId::new, take(row, 0)?, "user")?;

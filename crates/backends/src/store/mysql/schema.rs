@@ -251,6 +251,9 @@ const V4: &[&str] = &[
     "PREPARE step FROM @step",
     "EXECUTE step",
     "DEALLOCATE PREPARE step",
+    "CREATE TABLE IF NOT EXISTS called_off (session_id BIGINT NOT NULL PRIMARY KEY, \
+     concert_id BIGINT NOT NULL, at BIGINT NOT NULL) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS refund (payment_id BIGINT NOT NULL PRIMARY KEY, \
      reservation_id BIGINT NOT NULL UNIQUE, user_id BIGINT NOT NULL, session_id BIGINT NOT NULL, \
      amount BIGINT NOT NULL, called_off TINYINT NOT NULL, refunded_at BIGINT NOT NULL, \

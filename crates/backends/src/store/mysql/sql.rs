@@ -40,6 +40,7 @@ statements! {
         FORCE INDEX (reservation_by_ticket) WHERE (ticket_seq, ticket_id) IN ({rows})";
     KEYS_FIND = "SELECT user_id, idem_key, fingerprint, result_id FROM idempotency \
         WHERE (user_id, idem_key) IN ({rows})";
+    CALLED_OFF_OF = "SELECT session_id FROM called_off WHERE session_id IN ({list})";
     PAYMENTS = "SELECT id, reservation_id, amount, paid_at FROM payment WHERE id IN ({list})";
     REFUNDS = "SELECT payment_id, reservation_id, amount, refunded_at FROM refund \
         WHERE payment_id IN ({list})";
@@ -196,6 +197,10 @@ statements! {
     CONCERT_ADD = "INSERT INTO concert (name, venue, queue, opens_at, closes_at) \
         VALUES (?, ?, ?, ?, ?)";
     CONCERT_EXISTS = "SELECT id FROM concert WHERE id = ?";
+    CALL_OFF = "INSERT INTO called_off (session_id, concert_id, at) VALUES (?, ?, ?) \
+        ON DUPLICATE KEY UPDATE at = at";
+    CALLED_OFF = "SELECT session_id, at FROM called_off";
+    SESSION_REFUNDED = "SELECT COUNT(*) FROM refund WHERE session_id = ? AND called_off = 1";
     SEAT_IDS_TAKE = "UPDATE counter SET value = value + ? WHERE name = 'seat'";
     SEAT_IDS_LAST = "SELECT value FROM counter WHERE name = 'seat'";
     SEATS_OF = "SELECT id, number, price, state, reservation_id, held_until FROM seat \

@@ -556,6 +556,28 @@ async fn create_session(
     Ok((id, added))
 }
 
+/// Calls sessions off.
+pub(super) struct CallSessionsOff {
+    pub(super) concert: ConcertId,
+    pub(super) sessions: Vec<SessionId>,
+    pub(super) now: Timestamp,
+}
+
+impl Operation for CallSessionsOff {
+    type Answer = ();
+    const LANE: Lane = Lane::Work;
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, tx: &mut Tx) -> Op<Done<()>> {
+        for session in &self.sessions {
+            let values = vec![session.get().into(), self.concert.get().into(), self.now.0.into()];
+            tx.lease.exec(sql::CALL_OFF, values).await?;
+            tx.made.push(Made::CalledOff(*session, self.now));
+        }
+        Ok(Done::Commit(()))
+    }
+}
+
 /// Adds seats to a session.
 pub(super) struct AddSeats {
     pub(super) concert: ConcertId,

@@ -165,6 +165,9 @@ CREATE TABLE refund (
     user_id INTEGER NOT NULL, session_id INTEGER NOT NULL, amount INTEGER NOT NULL,
     called_off INTEGER NOT NULL, refunded_at INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE called_off (
+    session_id INTEGER PRIMARY KEY, concert_id INTEGER NOT NULL, at INTEGER NOT NULL
+) STRICT;
 CREATE INDEX refund_by_session ON refund (session_id, called_off);
 CREATE INDEX reservation_of_user ON reservation (user_id, created_at);
 ";

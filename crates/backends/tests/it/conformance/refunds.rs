@@ -4,18 +4,19 @@ use std::time::Duration;
 
 use boxoffice_backends::Error;
 use boxoffice_backends::store::{
-    Payment, Refund, RefundRefused, ReservationRejected, Reserve, Store,
+    CalledOff, Pay, Payment, Refund, RefundRefused, ReservationRejected, Reserve, ReserveRejected,
+    Store,
 };
 use boxoffice_domain::ids::PaymentId;
 use boxoffice_domain::points::BALANCE_MAX;
 use boxoffice_domain::sales::{
-    RefundRejected, Reservation, ReservationState, SeatState, SettleRejected,
+    HoldRejected, RefundRejected, Reservation, ReservationState, SeatState, SettleRejected,
 };
 use boxoffice_domain::time::Timestamp;
 
 use super::{
     PRICE, START, Sale, Subject, assert_clean, at, at_once, charge, count_events, key, pay, sale,
-    ticket, user, waiting_events,
+    session_of, ticket, user, waiting_events,
 };
 
 const REFUNDED: &str = "concert.payment-refunded";
@@ -89,8 +90,7 @@ pub(crate) async fn a_refund_gives_back_points_and_seats_once(subject: Subject) 
     assert_eq!(count_events(store, REFUNDED).await, 1);
     // What was refunded is neither paid again nor given back; its seats are the next buyer's.
     let refunded = || Err(Error::Rejected(ReservationRejected::Settle(SettleRejected::Refunded)));
-    let another =
-        boxoffice_backends::store::Pay { ticket: ticket(1001), ..pay(1, bought.0.id, at(9)) };
+    let another = Pay { ticket: ticket(1001), ..pay(1, bought.0.id, at(9)) };
     assert_eq!(store.pay(another).await, refunded());
     assert_eq!(store.cancel(bought.0.id, user(1), at(9)).await, refunded().map(|_| ()));
     let next = sale.bought(store, 3, &[0, 1]).await;
@@ -147,7 +147,7 @@ pub(crate) async fn a_refund_that_is_refused_changes_nothing(Subject { store, ..
     // A point less, and it goes: spent for a seat of the same price.
     let next = Reserve { ticket: ticket(1001), ..sale.reserve(1, &[2], at(2)) };
     let next = store.reserve(next).await.unwrap().value;
-    let paid = boxoffice_backends::store::Pay { ticket: ticket(1001), ..pay(1, next.id, at(2)) };
+    let paid = Pay { ticket: ticket(1001), ..pay(1, next.id, at(2)) };
     store.pay(paid).await.unwrap();
     assert_eq!(ask(refund(1, &bought, until)).await, refused(RefundRejected::TooLate { until }));
     assert_eq!(count_events(&store, REFUNDED).await, 0);
@@ -170,4 +170,93 @@ pub(crate) async fn a_refund_ends_to_the_millisecond(Subject { store, .. }: Subj
     let again = store.refund(refund(1, &bought, at(BEGINS_MS))).await.unwrap();
     assert!(again.replayed);
     assert_clean(&store, at(BEGINS_MS)).await;
+}
+
+/// Nothing is held or paid of a session that was called off; what was comes to an end, once, over a
+/// restart in the middle, and other sessions sell on.
+pub(crate) async fn a_session_called_off_gives_everything_back(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 40).await;
+    let other = session_of(store, sale.concert, 4).await;
+    let mut bought = Vec::new();
+    for by in 1..=9 {
+        bought.push(sale.bought(store, by, &[by as usize]).await);
+    }
+    let elsewhere = other.bought(store, 30, &[0]).await;
+    let held = sale.held(store, 20, &[20, 21]).await;
+    let gone = sale.held(store, 21, &[22]).await;
+    store.cancel(gone.id, user(21), at(1)).await.unwrap();
+    // One who paid has as many points as anybody may have.
+    store.charge(charge(1, BALANCE_MAX, at(1))).await.unwrap();
+    store.charge(charge(20, 10 * PRICE, at(1))).await.unwrap();
+    // Before it is called off nothing is settled.
+    let all = |bought: &[(Reservation, Payment)]| {
+        let mut ids: Vec<_> = bought.iter().map(|(reservation, _)| reservation.id).collect();
+        ids.extend([held.id, gone.id, elsewhere.0.id]);
+        ids
+    };
+    let settled = store.settle_called_off(&all(&bought), at(2)).await.unwrap();
+    assert!(settled.iter().all(|what| *what == CalledOff::Nothing), "{settled:?}");
+
+    for ms in [3, 4] {
+        store.call_off(sale.concert, vec![sale.session], at(ms)).await.unwrap();
+    }
+    let inventory =
+        |store: &Store| store.catalog().inventory(sale.concert, sale.session).unwrap().clone();
+    assert_eq!(inventory(store).called_off(), Some(at(3)), "what was said first stays");
+    let off = HoldRejected::SessionCancelled;
+    let answer = store.reserve(sale.reserve(31, &[30], at(5))).await;
+    assert_eq!(answer, Err(Error::Rejected(ReserveRejected::Hold(off))));
+    let off = ReservationRejected::Settle(SettleRejected::SessionCancelled);
+    assert_eq!(store.pay(pay(20, held.id, at(5))).await, Err(Error::Rejected(off)));
+    other.held(store, 32, &[1]).await;
+
+    let first: Vec<_> = bought[..4].iter().map(|(reservation, _)| reservation.id).collect();
+    let settled = store.settle_called_off(&first, at(6)).await.unwrap();
+    let refunded = CalledOff::Refunded;
+    assert_eq!(settled, [CalledOff::Overflow, refunded, refunded, refunded]);
+    assert_clean(store, at(7)).await;
+
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    assert_eq!(inventory(store).called_off(), Some(at(3)));
+    let answer = store.reserve(sale.reserve(31, &[30], at(8))).await;
+    assert!(answer.is_err(), "{answer:?}");
+    // As whoever goes on sees them, and twice at once.
+    let owners = inventory(store).owners();
+    assert_eq!(owners.len(), 7);
+    let both = at_once([1, 2].map(|_| {
+        let (store, owners) = (store.clone(), owners.clone());
+        async move { store.settle_called_off(&owners, at(9)).await.unwrap() }
+    }))
+    .await;
+    for (nth, reservation) in owners.iter().enumerate() {
+        let told = [both[0][nth], both[1][nth]];
+        let one = |what| told.iter().filter(|told| **told == what).count();
+        if *reservation == bought[0].0.id {
+            assert_eq!((one(CalledOff::Refunded), one(CalledOff::Ended)), (0, 0));
+        } else if *reservation == held.id {
+            assert_eq!(one(CalledOff::Ended), 1, "{told:?}");
+        } else {
+            assert_eq!(one(CalledOff::Refunded), 1, "{told:?}");
+        }
+    }
+    assert_eq!(inventory(store).owners(), [bought[0].0.id]);
+    for by in 2..=9 {
+        assert_eq!(store.balance(user(by)).await, Ok(PRICE), "user {by}");
+    }
+    assert_eq!(store.refunded(sale.session).await, Ok(8));
+    assert_eq!(store.refunded(other.session).await, Ok(0));
+    assert_eq!(count_events(store, REFUNDED).await, 8);
+    // With room for the points the last one comes back too.
+    let next = Reserve { ticket: ticket(1001), ..other.reserve(1, &[2], at(10)) };
+    let next = store.reserve(next).await.unwrap().value;
+    store.pay(Pay { ticket: ticket(1001), ..pay(1, next.id, at(10)) }).await.unwrap();
+    let settled = store.settle_called_off(&all(&bought), at(11)).await.unwrap();
+    assert_eq!(settled.iter().filter(|what| **what == CalledOff::Refunded).count(), 1);
+    assert_eq!(store.balance(user(1)).await, Ok(BALANCE_MAX));
+    assert_eq!(free(store, &sale), 40);
+    let kept = SeatState::Sold { reservation: elsewhere.0.id };
+    assert_eq!(other.owner(store, 0), kept);
+    assert_clean(store, at(12)).await;
 }

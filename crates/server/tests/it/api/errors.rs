@@ -150,6 +150,9 @@ async fn every_code_can_be_had() {
         fan.send(delete(path).token(&two)).await.empty(204);
     }
     seen.expect(&mut fan, hall.reserve(&two, 2, &[5]), ErrorCode::HoldLimit).await;
+    fan.send(post(format!("/admin/v1/concerts/{}/cancel", hall.concert)).admin()).await.ok(200);
+    let off = soon.reserve(&service.token(5).await, 5, &[1]);
+    seen.expect(&mut fan, off, ErrorCode::SessionCancelled).await;
     seen.expect(&mut fan, charge(1, 0), ErrorCode::InvalidAmount).await;
     seen.expect(&mut fan, charge(1, BALANCE_MAX), ErrorCode::PointsOverflow).await;
     fan.send(charge(1, 1).key("k")).await.ok(200);

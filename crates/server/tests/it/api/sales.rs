@@ -398,3 +398,54 @@ async fn a_payment_is_refunded_once_and_in_time() {
     fan.send(late).await.refused(ErrorCode::RefundTooLate);
     service.finish().await;
 }
+
+#[tokio::test]
+async fn a_session_called_off_sells_nothing_and_gives_everything_back() {
+    let service = TestService::start().await;
+    let hall = service.concert(9, 10).await;
+    let later = service.session(hall.concert, 5, 10, FUTURE).await;
+    service.charge(1, 100).await;
+    service.charge(2, 100).await;
+    let mut fan = service.client();
+    let (one, two, three) =
+        (service.token(1).await, service.token(2).await, service.token(3).await);
+    let id = |held: &Value| held["reservationId"].as_i64().unwrap();
+    let held = id(&fan.send(hall.reserve(&one, 1, &[1, 2])).await.ok(201));
+    fan.send(pay(&one, 1, held)).await.ok(201);
+    let waits = id(&fan.send(hall.reserve(&two, 2, &[3])).await.ok(201));
+    let path = |what: &str| format!("/admin/v1/concerts/{}/{what}cancel", hall.concert);
+    let session = path(&format!("sessions/{}/", hall.session));
+    fan.send(post(session.clone())).await.refused(ErrorCode::AdminTokenMissing);
+    let nowhere = path("sessions/99/");
+    fan.send(post(nowhere).admin()).await.refused(ErrorCode::SessionNotFound);
+    fan.send(post("/admin/v1/concerts/99/cancel").admin())
+        .await
+        .refused(ErrorCode::ConcertNotFound);
+    let none = fan.send(get(path("")).admin()).await.ok(200);
+    assert_eq!(none, json!({"sessions": []}));
+
+    fan.send(post(session.clone()).admin()).await.ok(200);
+    for call in [hall.reserve(&three, 3, &[5]), hall.reserve(&three, 3, &[5]).key("k")] {
+        fan.send(call).await.refused(ErrorCode::SessionCancelled);
+    }
+    until("everything to be given back", async || {
+        let shown = fan.send(get(session.clone()).admin()).await.ok(200);
+        let session = &shown["sessions"][0];
+        assert_eq!(session["sessionId"], hall.session);
+        (session["left"] == 0 && session["refunded"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(service.balance(1).await, 100);
+    let shown = |token: &str, id| get(format!("/api/v1/reservations/{id}")).token(token);
+    assert_eq!(fan.send(shown(&one, held)).await.ok(200)["status"], "REFUNDED");
+    assert_eq!(fan.send(shown(&two, waits)).await.ok(200)["status"], "CANCELLED");
+    // The other session sells on until the whole concert is called off.
+    let list = get(format!("/api/v1/concerts/{}/sessions", hall.concert)).token(&three);
+    let listed = fan.send(list).await.ok(200);
+    assert_eq!(listed["sessions"].as_array().unwrap().len(), 1);
+    fan.send(later.reserve(&three, 3, &[1])).await.ok(201);
+    let both = fan.send(post(path("")).admin()).await.ok(200);
+    assert_eq!(both["sessions"].as_array().unwrap().len(), 2);
+    fan.send(later.reserve(&two, 2, &[2])).await.refused(ErrorCode::SessionCancelled);
+    service.finish().await;
+}

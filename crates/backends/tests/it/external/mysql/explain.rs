@@ -18,6 +18,7 @@ const WHOLE: &[(&str, &str)] = &[
     ("ALIASES_SPENT", "at the start: all opaque tokens"),
     ("CONCERT_IDS", "a few rows, to find new ones"),
     ("CONCERTS", "a few rows"),
+    ("CALLED_OFF", "a few rows"),
     ("SESSIONS", "some rows, to find new ones"),
     ("CLOCK", "the admissions of some minutes, and the rows of the last ids"),
     ("LAST_EVENT", "four rows of published"),
