@@ -165,8 +165,11 @@ mod tests {
             })
         );
         let data = |event: &Event| parsed(event)["data"].clone();
-        for (reason, text) in [(EndReason::Cancelled, "CANCELLED"), (EndReason::Expired, "EXPIRED")]
-        {
+        for (reason, text) in [
+            (EndReason::Cancelled, "CANCELLED"),
+            (EndReason::Expired, "EXPIRED"),
+            (EndReason::SessionCancelled, "SESSION_CANCELLED"),
+        ] {
             assert_eq!(
                 data(&Event::ReservationCancelled { reservation, user, reason }),
                 json!({ "reservationId": 7, "userId": i64::MAX, "reason": text })

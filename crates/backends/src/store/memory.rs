@@ -386,7 +386,7 @@ impl Engine for MemoryEngine {
         for id in std::mem::take(&mut wants.reservations) {
             let found = data.reservation(id);
             if let Some(row) = &found {
-                wants.add_rows_of(&row);
+                wants.add_rows_of(row);
             }
             rows.put_reservation(id, found);
         }

@@ -256,7 +256,7 @@ fn a_hold_made_in_a_batch_can_be_paid_in_it_and_spends_its_ticket() {
 
 /// A hold of seats 1 and 2 by user 1, of which `state` says what has become of seat 2.
 fn with_hold(state: SeatState) -> impl Fn(&mut Rows, &Wants) {
-    move |rows, _| {
+    move |rows, wants| {
         let id = ReservationId::new(9).unwrap();
         let until = NOW.plus(Duration::from_secs(1));
         let item = |n: i64| Item { seat: seat(n), number: n as u32, price: 100 };
@@ -270,7 +270,9 @@ fn with_hold(state: SeatState) -> impl Fn(&mut Rows, &Wants) {
             state: ReservationState::Held { until },
         };
         rows.put_reservation(id, Some(ReservationRow { reservation, until, ticket: None }));
-        rows.put_session((concert(), session()), (None, None));
+        if wants.sessions.is_empty() {
+            rows.put_session((concert(), session()), (None, None));
+        }
         let held = SeatState::Held { reservation: id, until };
         for (n, state) in [(1, held), (2, state)] {
             let seat = Seat { id: seat(n), number: n as u32, price: 100, state };

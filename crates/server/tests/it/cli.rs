@@ -884,9 +884,15 @@ fn assert_lost(server: &mut Server, worker: &str, why: &str) {
 /// The switch is part of debug builds only, which tests are.
 #[test]
 fn a_worker_that_panics_ends_the_service_with_an_error() {
-    for worker in
-        ["admission", "expiry of holds", "expiry of keys", "event relay", "joins", "listener"]
-    {
+    for worker in [
+        "admission",
+        "expiry of holds",
+        "calling off",
+        "expiry of keys",
+        "event relay",
+        "joins",
+        "listener",
+    ] {
         let (_directory, data) = place();
         let mut server = spawn_with(&data, &[("BOXOFFICE_TEST_PANIC", worker)], &[]);
         // What was begun is finished, and what was promised is kept.

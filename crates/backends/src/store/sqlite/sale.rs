@@ -22,7 +22,7 @@ pub(super) fn peek(connection: &Connection, wants: &mut Wants, rows: &mut Rows) 
     for id in std::mem::take(&mut wants.reservations) {
         let found = rows::reservation(connection, id)?;
         if let Some(row) = &found {
-            wants.add_rows_of(&row);
+            wants.add_rows_of(row);
         }
         rows.put_reservation(id, found);
     }

@@ -449,3 +449,24 @@ async fn a_session_called_off_sells_nothing_and_gives_everything_back() {
     fan.send(later.reserve(&two, 2, &[2])).await.refused(ErrorCode::SessionCancelled);
     service.finish().await;
 }
+
+#[tokio::test]
+async fn whoever_gives_back_and_takes_at_once_gains_nothing() {
+    let service =
+        TestService::start_with(|config| config.sales.release_jitter_seconds = 3_600).await;
+    let hall = service.concert(3, 10).await;
+    let mut fan = service.client();
+    let (one, two) = (service.token(1).await, service.token(2).await);
+    let held = fan.send(hall.reserve(&one, 1, &[1])).await.ok(201);
+    let path = format!("/api/v1/reservations/{}", held["reservationId"]);
+    fan.send(delete(path).token(&one)).await.empty(204);
+    for (token, user) in [(&one, 1), (&two, 2)] {
+        fan.send(hall.reserve(token, user, &[1])).await.refused(ErrorCode::SeatTaken);
+        let keyed = hall.reserve(token, user, &[1]).key("keyed");
+        fan.send(keyed).await.refused(ErrorCode::SeatTaken);
+    }
+    let states = seat_states(&fan.send(hall.seats(&two)).await.ok(200));
+    assert_eq!(states[&hall.seat(1)], "TEMPORARY_RESERVED");
+    fan.send(hall.reserve(&one, 1, &[2])).await.ok(201);
+    service.finish().await;
+}
