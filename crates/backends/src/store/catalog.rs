@@ -163,7 +163,6 @@ impl Inventory {
 
     /// The reservations that have seats, held or sold, each once.
     pub fn owners(&self) -> Vec<ReservationId> {
-        self.asked_for.store(true, Ordering::Relaxed);
         let mut owners: Vec<ReservationId> = self
             .seats
             .read()
@@ -177,6 +176,10 @@ impl Inventory {
             .collect();
         owners.sort_unstable();
         owners.dedup();
+        // As long as there are any, what others do to them matters.
+        if !owners.is_empty() {
+            self.asked_for.store(true, Ordering::Relaxed);
+        }
         owners
     }
 

@@ -437,10 +437,10 @@ settings! {
         live_holds_max: usize = 1, 1..=100_000;
         /// Reservations of one ticket in its life, whatever becomes of them.
         holds_per_ticket_max: usize = 20, 1..=100_000;
-        /// A seat that is given back, or whose hold runs out, stays taken for a random part of this
-        /// time: whoever gives back and takes at once is no faster than others. 0 means not at all.
+        /// Time of which a random part passes until a seat that was given back, or whose hold ran out, is
+        /// free: whoever gives back and takes at once is no faster than others.
         release_jitter_seconds: u64 = 0, 0..=3_600;
-        /// A payment can be refunded until so many hours before its session; 10000000 allows none.
+        /// Time before a session at which refunds of its payments end; 10000000 allows none.
         refund_until_hours: u64 = 24, 0..=10_000_000;
         /// Time that the answer to an idempotency key is kept; the contract promises 24 hours.
         idempotency_hours: u64 = 24, 24..=8_760;
