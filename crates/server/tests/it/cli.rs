@@ -437,7 +437,11 @@ fn an_audit_at_rest_writes_nothing() {
          ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
          ALTER TABLE queue DROP COLUMN pool_after; ALTER TABLE queue DROP COLUMN pool_first; \
          ALTER TABLE queue DROP COLUMN pool_last; DROP TABLE queue_passed; DROP TABLE readmitted; \
-         DROP INDEX reservation_live; \
+         DROP INDEX reservation_live; DROP INDEX reservation_by_ticket; \
+         DROP INDEX reservation_of_user; DROP TABLE refund; DROP TABLE called_off; \
+         ALTER TABLE reservation DROP COLUMN queue; \
+         ALTER TABLE reservation DROP COLUMN ticket_seq; \
+         ALTER TABLE reservation DROP COLUMN ticket_id; \
          CREATE INDEX reservation_by_user ON reservation (user_id, session_id); \
          PRAGMA user_version = 1",
     );
@@ -445,7 +449,7 @@ fn an_audit_at_rest_writes_nothing() {
     run(&data, &["audit"]).fails_with(&["schema version 1", "`boxoffice migrate`"]);
     assert!(content(&data) == before, "an audit wrote");
     let said = run(&data, &["migrate"]).ok();
-    assert!(said.contains("schema version 1 -> 4"), "{said}");
+    assert!(said.contains("schema version 1 -> 5"), "{said}");
     run(&data, &["audit"]).ok();
 }
 
@@ -464,9 +468,9 @@ fn counters_that_contradict_each_other_stop_the_start_and_the_audit() {
 fn a_migration_says_what_it_did() {
     let (_directory, data) = place();
     let said = run(&data, &["migrate"]).ok();
-    assert!(said.contains("created with schema version 4"), "{said}");
+    assert!(said.contains("created with schema version 5"), "{said}");
     let said = run(&data, &["migrate"]).ok();
-    assert!(said.contains("schema version 4, nothing to do"), "{said}");
+    assert!(said.contains("schema version 5, nothing to do"), "{said}");
     let server = Server::start(&data, &[]);
     run(&data, &["migrate"]).fails_with(&["another process", "--data-dir"]);
     server.stop();
@@ -630,8 +634,8 @@ fn a_file_that_is_not_our_store_is_left_as_it_is() {
     fs::remove_dir_all(&data).unwrap();
     run(&data, &["migrate"]).ok();
     sql(&data, "PRAGMA user_version = 99");
-    refused(&["schema version 99", "knows 4", "newer boxoffice"]);
-    sql(&data, "PRAGMA user_version = 4");
+    refused(&["schema version 99", "knows 5", "newer boxoffice"]);
+    sql(&data, "PRAGMA user_version = 5");
     run(&data, &["audit"]).ok();
 }
 

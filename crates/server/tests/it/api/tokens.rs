@@ -270,7 +270,7 @@ async fn the_admin_api_asks_for_its_token() {
             Call::new(route.method(), path).text("{}")
         })
     };
-    assert_eq!(calls().count(), 10);
+    assert_eq!(calls().count(), 14);
     for call in calls() {
         client.send(call.clone()).await.refused(ErrorCode::AdminTokenMissing);
         for (value, code) in [
