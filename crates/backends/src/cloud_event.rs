@@ -101,6 +101,7 @@ pub(crate) fn cloud_event(event: &Event, at: Timestamp) -> String {
             json.push_str(match reason {
                 EndReason::Cancelled => r#","reason":"CANCELLED""#,
                 EndReason::Expired => r#","reason":"EXPIRED""#,
+                EndReason::SessionCancelled => r#","reason":"SESSION_CANCELLED""#,
             });
         }
         Event::PaymentCompleted { payment, reservation, user, amount } => {
@@ -108,6 +109,12 @@ pub(crate) fn cloud_event(event: &Event, at: Timestamp) -> String {
             number(&mut json, r#","reservationId":"#, reservation.get());
             number(&mut json, r#","userId":"#, user.get());
             number(&mut json, r#","paymentAmount":"#, *amount);
+        }
+        Event::PaymentRefunded { payment, reservation, user, amount } => {
+            number(&mut json, r#""paymentId":"#, payment.get());
+            number(&mut json, r#","reservationId":"#, reservation.get());
+            number(&mut json, r#","userId":"#, user.get());
+            number(&mut json, r#","refundAmount":"#, *amount);
         }
         Event::PointCharged { entry, user, amount, balance } => {
             number(&mut json, r#""entryId":"#, *entry);
@@ -221,8 +228,11 @@ mod tests {
             })
         );
         let data = |event: &Event| parsed(event)["data"].clone();
-        for (reason, text) in [(EndReason::Cancelled, "CANCELLED"), (EndReason::Expired, "EXPIRED")]
-        {
+        for (reason, text) in [
+            (EndReason::Cancelled, "CANCELLED"),
+            (EndReason::Expired, "EXPIRED"),
+            (EndReason::SessionCancelled, "SESSION_CANCELLED"),
+        ] {
             assert_eq!(
                 data(&Event::ReservationCancelled { reservation, user, reason }),
                 json!({ "reservationId": 7, "userId": i64::MAX, "reason": text })
@@ -233,6 +243,12 @@ mod tests {
             data(&Event::PaymentCompleted { payment, reservation, user, amount: 240 }),
             json!({
                 "paymentId": 9, "reservationId": 7, "userId": i64::MAX, "paymentAmount": 240,
+            })
+        );
+        assert_eq!(
+            data(&Event::PaymentRefunded { payment, reservation, user, amount: 240 }),
+            json!({
+                "paymentId": 9, "reservationId": 7, "userId": i64::MAX, "refundAmount": 240,
             })
         );
         assert_eq!(

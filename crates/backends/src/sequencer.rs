@@ -24,7 +24,7 @@ pub use self::queue::{Counters, Queue};
 #[cfg(feature = "simulation")]
 pub use self::redis::simulated;
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
-use crate::store::{Act, ActRejected, Acted, Alias, AliasExists, Note, Store};
+use crate::store::{Act, ActRejected, Acted, Alias, AliasExists, Note, Store, TicketRef};
 use crate::{Error, Fault, tasks};
 
 /// The sequencer in use.
@@ -214,6 +214,17 @@ impl Sequencer {
                 queue.finish(seq);
                 self.tell(|| News::Finished(queue.name().clone(), vec![seq]));
             }
+        }
+    }
+
+    /// The same for a ticket that was not shown: another of the same person has paid for what it held.
+    pub fn finish_ticket(&self, ticket: &TicketRef) {
+        if ticket.seq == 0 {
+            self.aliases().spent(ticket.id);
+            self.tell(|| News::Spent(ticket.id));
+        } else if let Some(queue) = self.queue(ticket.queue.as_str()) {
+            queue.finish(ticket.seq);
+            self.tell(|| News::Finished(queue.name().clone(), vec![ticket.seq]));
         }
     }
 

@@ -26,7 +26,9 @@ mod types;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
+use boxoffice_domain::ids::{
+    ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
+};
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Reservation, Seat};
@@ -38,8 +40,9 @@ pub use act::{
 };
 pub use beat::{Beat, Beats, OtherBeat, Present};
 pub use boxoffice_domain::command::{
-    Answer, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue, Outcome, Pay, Payment,
-    PointsRejected, ReservationRejected, Reserve, ReserveRejected, TicketRef,
+    Answer, CallOff, CalledOff, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue,
+    Outcome, Pay, Payment, PointsRejected, Refund, RefundRefused, Refunded, ReservationRejected,
+    Reserve, ReserveRejected, TicketRef,
 };
 pub use catalog::{Catalog, Inventory};
 pub use clock_check::{CLOCK_BOUND_MS, ClockCheck};
@@ -186,20 +189,29 @@ impl Store {
         answer_of!(Pay, self.execute(Command::Pay(request)).await)
     }
 
-    /// Gives a hold back.
+    /// Gives a hold back; its seats are free at once.
     pub async fn cancel(
         &self,
         reservation: ReservationId,
         user: UserId,
         now: Timestamp,
     ) -> StoreResult<(), ReservationRejected> {
-        let command = Command::Cancel(Cancel { reservation, user, now });
-        answer_of!(Cancel, self.execute(command).await)
+        self.give_back(Cancel { reservation, user, release_delay: Duration::ZERO, now }).await
+    }
+
+    /// Gives a hold back; its seats are free some time later.
+    pub async fn give_back(&self, request: Cancel) -> StoreResult<(), ReservationRejected> {
+        answer_of!(Cancel, self.execute(Command::Cancel(request)).await)
     }
 
     /// Charges points; returns the balance afterwards.
     pub async fn charge(&self, request: Charge) -> StoreResult<Answer<i64>, PointsRejected> {
         answer_of!(Charge, self.execute(Command::Charge(request)).await)
+    }
+
+    /// Gives the points of a payment back; its seats are free some time later.
+    pub async fn refund(&self, request: Refund) -> StoreResult<Answer<Refunded>, RefundRefused> {
+        answer_of!(Refund, self.execute(Command::Refund(request)).await)
     }
 
     /// Records that a ticket was given up: in the line (`waiting`), or after its admission.
@@ -229,6 +241,23 @@ impl Store {
         id: ReservationId,
     ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
         forward!(self, store => store.reservation(id).await)
+    }
+
+    /// The payment with this id.
+    pub async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, Fault> {
+        forward!(self, store => store.payment(id).await)
+    }
+
+    /// A user's reservations, the newest first, at most `max` of them: those made before `after`, where
+    /// one is given. Each with the end of its hold.
+    pub async fn reservations_of(
+        &self,
+        user: UserId,
+        after: Option<ReservationId>,
+        max: u32,
+    ) -> Result<Vec<(Reservation, Timestamp)>, Fault> {
+        let rows = forward!(self, store => store.reservations_of(user, after, max).await)?;
+        Ok(rows.into_iter().map(|row| (row.reservation, row.until)).collect())
     }
 
     /// Tidies up at most `max` holds that ran out by `now`; returns how many. Nothing depends on
@@ -467,6 +496,38 @@ impl Store {
     /// What operators have changed before the entry of this number, the latest first.
     pub async fn log(&self, before: i64, max: u32) -> Result<Vec<LogEntry>, Fault> {
         forward!(self, store => store.log(before, max).await)
+    }
+
+    /// Settles reservations of sessions that were called off: holds end, payments are refunded. Doing
+    /// it again, here or elsewhere, does nothing. Returns what has become of each.
+    pub async fn settle_called_off(
+        &self,
+        reservations: &[ReservationId],
+        now: Timestamp,
+    ) -> Result<Vec<CalledOff>, Fault> {
+        self.clock_correction_ms()?;
+        #[cfg(feature = "simulation")]
+        if let Self::Distant(_) = self {
+            return Err(Fault::Unavailable("a simulated cluster calls nothing off".into()));
+        }
+        let asked = reservations
+            .iter()
+            .map(|reservation| Command::CallOff(CallOff { reservation: *reservation, now }))
+            .map(|command| at_hand!(self, store => store.sales.ask(command)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut settled = Vec::with_capacity(asked.len());
+        for answer in asked {
+            match batch::answered(answer).await? {
+                Outcome::CallOff(what) => settled.push(what),
+                other => return Err(Fault::Corrupt(format!("the answer is {other:?}"))),
+            }
+        }
+        Ok(settled)
+    }
+
+    /// How many payments of a session were refunded because it was called off.
+    pub async fn refunded(&self, session: SessionId) -> Result<u64, Fault> {
+        forward!(self, store => store.refunded(session).await)
     }
 
     /// Makes a concert.

@@ -12,18 +12,23 @@ mod changes;
 mod execute;
 mod rows;
 
+use std::time::Duration;
+
 use crate::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, TicketId, UserId,
 };
 use crate::points::ChargeRejected;
 use crate::queue::Ticket;
-use crate::sales::{HoldRejected, Limits, Reservation, SettleRejected};
+use crate::sales::{HoldRejected, Limits, RefundRejected, Reservation, SettleRejected};
 use crate::time::Timestamp;
 
-pub use changes::{Changes, EntryKind, IdRange, Ids, IdsNeeded, NewKey, PointsEntry, SpentTicket};
+pub use changes::{
+    Changes, EntryKind, IdRange, Ids, IdsNeeded, NewKey, NewRefund, PointsEntry, SpentTicket,
+};
 pub use execute::{answer_while_locked, execute, refusal_from_memory};
 pub use rows::{
-    KeyRow, LiveSeats, ReservationRow, ResultOf, ResultRow, RowId, Rows, Unwanted, Wants,
+    KeyRow, LiveSeats, ReservationRow, ResultOf, ResultRow, RowId, Rows, TicketHold, Unwanted,
+    Wants,
 };
 
 /// What makes a repeated request the same request.
@@ -42,15 +47,17 @@ pub struct Answer<T> {
     pub value: T,
     /// Whether nothing was done this time.
     pub replayed: bool,
+    /// Another ticket that was spent beside the one that was shown: the one that held what is paid.
+    pub also_spent: Option<TicketRef>,
 }
 
 impl<T> Answer<T> {
     const fn new(value: T) -> Self {
-        Self { value, replayed: false }
+        Self { value, replayed: false, also_spent: None }
     }
 
     const fn replayed(value: T) -> Self {
-        Self { value, replayed: true }
+        Self { value, replayed: true, also_spent: None }
     }
 }
 
@@ -89,6 +96,8 @@ pub struct Reserve {
     pub seats: Vec<SeatId>,
     /// The limits in force.
     pub limits: Limits,
+    /// How long after the end of the hold its seats stay taken, should it run out.
+    pub release_delay: Duration,
     /// The client's idempotency key.
     pub idempotency: Option<IdempotencyKey>,
     /// The time.
@@ -113,7 +122,7 @@ pub enum ReserveRejected {
 pub struct Pay {
     /// Who pays.
     pub user: UserId,
-    /// With which ticket; the payment spends it.
+    /// With which ticket; the payment spends it, and the one that holds the reservation.
     pub ticket: TicketRef,
     /// For which reservation.
     pub reservation: ReservationId,
@@ -154,6 +163,8 @@ pub struct Cancel {
     pub reservation: ReservationId,
     /// Who asks.
     pub user: UserId,
+    /// How long its seats stay taken.
+    pub release_delay: Duration,
     /// The time.
     pub now: Timestamp,
 }
@@ -180,6 +191,51 @@ pub enum PointsRejected {
     KeyReused,
 }
 
+/// Asks for the points of a payment.
+#[derive(Clone, Debug)]
+pub struct Refund {
+    /// Which payment.
+    pub payment: PaymentId,
+    /// The reservation that it paid.
+    pub reservation: ReservationId,
+    /// The concert and the session of the reservation.
+    pub of: (ConcertId, SessionId),
+    /// Who asks.
+    pub user: UserId,
+    /// How long before the session refunds end.
+    pub ends_before: Duration,
+    /// How long its seats stay taken.
+    pub release_delay: Duration,
+    /// The client's idempotency key.
+    pub idempotency: Option<IdempotencyKey>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// A refund made. A payment has one at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refunded {
+    /// The payment.
+    pub payment: PaymentId,
+    /// The reservation that it had paid.
+    pub reservation: ReservationId,
+    /// In points.
+    pub amount: i64,
+    /// When.
+    pub refunded_at: Timestamp,
+}
+
+/// Why a payment was not refunded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefundRefused {
+    /// The decider says no.
+    Refund(RefundRejected),
+    /// There is no such payment.
+    NoSuchPayment,
+    /// The idempotency key was used for something else.
+    KeyReused,
+}
+
 /// Asks to end a hold if its time has run out.
 #[derive(Clone, Copy, Debug)]
 pub struct Expire {
@@ -187,6 +243,30 @@ pub struct Expire {
     pub reservation: ReservationId,
     /// The time.
     pub now: Timestamp,
+}
+
+/// Asks to settle a reservation whose session was called off.
+#[derive(Clone, Copy, Debug)]
+pub struct CallOff {
+    /// Which reservation.
+    pub reservation: ReservationId,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What has become of a reservation whose session was called off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CalledOff {
+    /// Its hold has ended.
+    Ended,
+    /// It was refunded.
+    Refunded,
+    /// There was nothing to do.
+    Nothing,
+    /// The balance would pass the largest there is.
+    Overflow,
+    /// Somebody has one of its rows locked; the next time it may be done.
+    Locked,
 }
 
 /// Tells that a ticket was given up.
@@ -211,8 +291,12 @@ pub enum Command {
     Cancel(Cancel),
     /// Charges points.
     Charge(Charge),
+    /// Gives the points of a payment back.
+    Refund(Refund),
     /// Tidies up a hold that has run out.
     Expire(Expire),
+    /// Settles what was held or paid of a session that was called off.
+    CallOff(CallOff),
     /// Gives a ticket up.
     LeaveQueue(LeaveQueue),
 }
@@ -228,8 +312,12 @@ pub enum Outcome {
     Cancel(Result<(), ReservationRejected>),
     /// The balance afterwards, or why it is as before.
     Charge(Result<Answer<i64>, PointsRejected>),
+    /// The refund, or why there is none.
+    Refund(Result<Answer<Refunded>, RefundRefused>),
     /// Whether the hold had run out and was ended.
     Expire(bool),
+    /// What has become of the reservation.
+    CallOff(CalledOff),
     /// Done.
     LeaveQueue,
 }
@@ -242,12 +330,14 @@ impl Outcome {
             Self::Reserve(Ok(answer)) => answer.replayed,
             Self::Pay(Ok(answer)) => answer.replayed,
             Self::Charge(Ok(answer)) => answer.replayed,
+            Self::Refund(Ok(answer)) => answer.replayed,
             Self::Pay(Err(Settle(SettleRejected::AlreadyPaid)))
             | Self::Cancel(Err(Settle(SettleRejected::AlreadyPaid | SettleRejected::Cancelled))) => {
                 true
             }
             Self::Reserve(Err(_)) | Self::Pay(Err(_)) | Self::Charge(Err(_)) => false,
-            Self::Cancel(_) | Self::Expire(_) | Self::LeaveQueue => false,
+            Self::Refund(Err(_)) => false,
+            Self::Cancel(_) | Self::Expire(_) | Self::CallOff(_) | Self::LeaveQueue => false,
         }
     }
 }
@@ -260,7 +350,9 @@ impl Command {
             Self::Pay(pay) => pay.now,
             Self::Cancel(cancel) => cancel.now,
             Self::Charge(charge) => charge.now,
+            Self::Refund(refund) => refund.now,
             Self::Expire(expire) => expire.now,
+            Self::CallOff(call_off) => call_off.now,
             Self::LeaveQueue(leave_queue) => leave_queue.now,
         }
     }
@@ -274,8 +366,12 @@ impl Command {
                 seats.chain([RowId::Account(reserve.user)]).collect()
             }
             Self::Pay(pay) => vec![RowId::Reservation(pay.reservation), RowId::Account(pay.user)],
+            Self::Refund(refund) => {
+                vec![RowId::Reservation(refund.reservation), RowId::Account(refund.user)]
+            }
             Self::Cancel(cancel) => vec![RowId::Reservation(cancel.reservation)],
             Self::Expire(expire) => vec![RowId::Reservation(expire.reservation)],
+            Self::CallOff(call_off) => vec![RowId::Reservation(call_off.reservation)],
             Self::Charge(charge) => vec![RowId::Account(charge.user)],
             Self::LeaveQueue(_) => Vec::new(),
         }
@@ -283,7 +379,21 @@ impl Command {
 
     /// Whether doing it twice is the same as doing it once.
     pub const fn is_repeatable(&self) -> bool {
-        matches!(self, Self::Expire(_) | Self::LeaveQueue(_))
+        matches!(self, Self::Expire(_) | Self::CallOff(_) | Self::LeaveQueue(_))
+    }
+
+    /// Returns the answer where somebody has one of its rows locked and whoever asked comes by again.
+    pub const fn answer_for_later(&self) -> Option<Outcome> {
+        match self {
+            Self::Expire(_) => Some(Outcome::Expire(false)),
+            Self::CallOff(_) => Some(Outcome::CallOff(CalledOff::Locked)),
+            Self::Reserve(_)
+            | Self::Pay(_)
+            | Self::Cancel(_)
+            | Self::Charge(_)
+            | Self::Refund(_)
+            | Self::LeaveQueue(_) => None,
+        }
     }
 
     /// Returns the user and the idempotency key, where the command has one.
@@ -292,7 +402,10 @@ impl Command {
             Self::Reserve(reserve) => (reserve.user, &reserve.idempotency),
             Self::Pay(pay) => (pay.user, &pay.idempotency),
             Self::Charge(charge) => (charge.user, &charge.idempotency),
-            Self::Cancel(_) | Self::Expire(_) | Self::LeaveQueue(_) => return None,
+            Self::Refund(refund) => (refund.user, &refund.idempotency),
+            Self::Cancel(_) | Self::Expire(_) | Self::CallOff(_) | Self::LeaveQueue(_) => {
+                return None;
+            }
         };
         match key {
             Some(key) => Some((user, key)),

@@ -10,6 +10,8 @@ pub enum EndReason {
     Cancelled,
     /// The hold ran out.
     Expired,
+    /// The session was called off.
+    SessionCancelled,
 }
 
 /// One effect of the sale.
@@ -52,6 +54,17 @@ pub enum Event {
         /// How much, in points.
         amount: i64,
     },
+    /// The points of a payment went back, and its seats came free.
+    PaymentRefunded {
+        /// The payment.
+        payment: PaymentId,
+        /// The reservation that it had paid.
+        reservation: ReservationId,
+        /// Whose points.
+        user: UserId,
+        /// How many.
+        amount: i64,
+    },
     /// Points were charged onto a balance.
     PointCharged {
         /// The entry in the points ledger.
@@ -74,16 +87,19 @@ pub enum Topic {
     ReservationCancelled,
     /// `concert.payment-completed`
     PaymentCompleted,
+    /// `concert.payment-refunded`
+    PaymentRefunded,
     /// `user.point-charged`
     PointCharged,
 }
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::ConcertReserved,
         Self::ReservationCancelled,
         Self::PaymentCompleted,
+        Self::PaymentRefunded,
         Self::PointCharged,
     ];
 
@@ -93,6 +109,7 @@ impl Topic {
             Self::ConcertReserved => "concert.concert-reserved",
             Self::ReservationCancelled => "concert.reservation-cancelled",
             Self::PaymentCompleted => "concert.payment-completed",
+            Self::PaymentRefunded => "concert.payment-refunded",
             Self::PointCharged => "user.point-charged",
         }
     }
@@ -105,6 +122,7 @@ impl Event {
             Self::ConcertReserved { .. } => Topic::ConcertReserved,
             Self::ReservationCancelled { .. } => Topic::ReservationCancelled,
             Self::PaymentCompleted { .. } => Topic::PaymentCompleted,
+            Self::PaymentRefunded { .. } => Topic::PaymentRefunded,
             Self::PointCharged { .. } => Topic::PointCharged,
         }
     }
@@ -116,6 +134,7 @@ impl Event {
             Self::ConcertReserved { reservation, .. } => format!("reserved-{reservation}"),
             Self::ReservationCancelled { reservation, .. } => format!("cancelled-{reservation}"),
             Self::PaymentCompleted { payment, .. } => format!("paid-{payment}"),
+            Self::PaymentRefunded { payment, .. } => format!("refunded-{payment}"),
             Self::PointCharged { entry, .. } => format!("charged-{entry}"),
         }
     }
@@ -125,7 +144,8 @@ impl Event {
         match self {
             Self::ConcertReserved { reservation, .. }
             | Self::ReservationCancelled { reservation, .. }
-            | Self::PaymentCompleted { reservation, .. } => reservation.get(),
+            | Self::PaymentCompleted { reservation, .. }
+            | Self::PaymentRefunded { reservation, .. } => reservation.get(),
             Self::PointCharged { user, .. } => user.get(),
         }
     }

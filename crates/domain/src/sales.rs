@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::ids::{ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId};
+use crate::points::BALANCE_MAX;
 use crate::time::Timestamp;
 
 /// Who owns a seat.
@@ -16,7 +17,13 @@ pub enum SeatState {
     Held {
         /// The reservation.
         reservation: ReservationId,
-        /// When the hold runs out.
+        /// When the seat is free, at the end of the hold or some time after it.
+        until: Timestamp,
+    },
+    /// Nobody, but it cannot be had before `until`: whoever gave it back, or knew when its hold would
+    /// end, is not to be the first who knows that it is free.
+    Released {
+        /// When the seat is free.
         until: Timestamp,
     },
     /// A reservation that has paid.
@@ -32,7 +39,7 @@ impl SeatState {
     pub fn is_free(self, now: Timestamp) -> bool {
         match self {
             Self::Available => true,
-            Self::Held { until, .. } => until <= now,
+            Self::Held { until, .. } | Self::Released { until } => until <= now,
             Self::Sold { .. } => false,
         }
     }
@@ -88,6 +95,10 @@ pub struct Limits {
     pub seats_per_reservation_max: u32,
     /// Most seats of one user in one session, held and bought together.
     pub seats_per_user_max: u32,
+    /// Most holds of one ticket that wait for payment at a time. It pays for one of them.
+    pub live_holds_max: u32,
+    /// Most holds of one ticket in its life, whatever became of them.
+    pub holds_per_ticket_max: u32,
 }
 
 /// One seat of a reservation, at the price agreed.
@@ -118,6 +129,11 @@ pub enum ReservationState {
     Cancelled,
     /// The hold ran out.
     Expired,
+    /// It was paid; the points went back, and the seats are others'.
+    Refunded {
+        /// The payment.
+        payment: PaymentId,
+    },
 }
 
 /// Some seats of one session, for one user.
@@ -169,6 +185,8 @@ pub enum HoldRejected {
     DuplicateSeat(SeatId),
     /// The ticket has paid already, or was given up.
     TicketSpent,
+    /// The session was called off.
+    SessionCancelled,
     /// Reservations have not begun.
     NotYetOpen {
         /// When they begin.
@@ -192,6 +210,25 @@ pub enum HoldRejected {
         /// What the user has already.
         has: u32,
     },
+    /// The ticket holds something already that waits for payment.
+    LiveHoldLimit {
+        /// The most such holds at a time.
+        max: u32,
+    },
+    /// The ticket has held as often as it may.
+    HoldLimit {
+        /// The most holds of one ticket.
+        max: u32,
+    },
+}
+
+/// What was held with a ticket so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TicketHolds {
+    /// How many holds there were, whatever became of them.
+    pub made: u32,
+    /// How many of them wait for payment.
+    pub live: u32,
 }
 
 /// The part of a hold that can be judged from the request alone.
@@ -241,6 +278,8 @@ pub struct HoldRequest<'a> {
     pub concert: &'a Concert,
     /// The session.
     pub session: &'a Session,
+    /// Whether the session was called off.
+    pub called_off: bool,
     /// The seats asked for.
     pub seat_ids: &'a [SeatId],
     /// Those seats as stored.
@@ -249,6 +288,8 @@ pub struct HoldRequest<'a> {
     pub user_has: u32,
     /// Whether the ticket has paid already, or was given up.
     pub ticket_spent: bool,
+    /// What was held with the ticket so far.
+    pub ticket_holds: TicketHolds,
 }
 
 /// Decides a hold: all seats or none.
@@ -260,6 +301,9 @@ pub fn decide_hold(
     check_seat_list(request.seat_ids, limits)?;
     if request.ticket_spent {
         return Err(HoldRejected::TicketSpent);
+    }
+    if request.called_off {
+        return Err(HoldRejected::SessionCancelled);
     }
     check_open(request.concert, request.session, now)?;
     for (id, seat) in request.seat_ids.iter().zip(request.seats) {
@@ -278,6 +322,12 @@ pub fn decide_hold(
             max: limits.seats_per_user_max,
             has: request.user_has,
         });
+    }
+    if request.ticket_holds.live >= limits.live_holds_max {
+        return Err(HoldRejected::LiveHoldLimit { max: limits.live_holds_max });
+    }
+    if request.ticket_holds.made >= limits.holds_per_ticket_max {
+        return Err(HoldRejected::HoldLimit { max: limits.holds_per_ticket_max });
     }
     Ok(Reservation {
         id: request.reservation,
@@ -301,8 +351,14 @@ pub enum SettleRejected {
     Cancelled,
     /// The hold ran out.
     Expired,
+    /// It was paid, and refunded.
+    Refunded,
+    /// The session was called off.
+    SessionCancelled,
     /// The ticket has paid for something else already, or was given up.
     TicketSpent,
+    /// The ticket is of another queue than the one that holds.
+    WrongQueue,
     /// The balance does not reach.
     NotEnoughPoints {
         /// What the user has.
@@ -312,19 +368,37 @@ pub enum SettleRejected {
     },
 }
 
-/// Decides a payment; returns the amount. The balance afterwards is `balance` less the amount.
+/// What a payment is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PaidWith {
+    /// What the user has.
+    pub balance: i64,
+    /// Whether the ticket has paid already, or was given up.
+    pub ticket_spent: bool,
+    /// Whether it is of the queue of the ticket that holds.
+    pub ticket_of_queue: bool,
+    /// Whether the session was called off.
+    pub called_off: bool,
+}
+
+/// Decides a payment; returns the amount. The balance afterwards is that much less.
 pub fn decide_payment(
     reservation: &Reservation,
     user: UserId,
-    balance: i64,
-    ticket_spent: bool,
+    with: PaidWith,
     now: Timestamp,
 ) -> Result<i64, SettleRejected> {
     check_unsettled(reservation, user, now)?;
-    if ticket_spent {
+    if with.called_off {
+        return Err(SettleRejected::SessionCancelled);
+    }
+    if with.ticket_spent {
         return Err(SettleRejected::TicketSpent);
     }
-    let due = reservation.total();
+    if !with.ticket_of_queue {
+        return Err(SettleRejected::WrongQueue);
+    }
+    let (due, balance) = (reservation.total(), with.balance);
     if balance < due {
         return Err(SettleRejected::NotEnoughPoints { balance, due });
     }
@@ -353,6 +427,82 @@ fn check_unsettled(
         ReservationState::Paid { .. } => Err(SettleRejected::AlreadyPaid),
         ReservationState::Cancelled => Err(SettleRejected::Cancelled),
         ReservationState::Expired => Err(SettleRejected::Expired),
+        ReservationState::Refunded { .. } => Err(SettleRejected::Refunded),
+    }
+}
+
+/// Why a payment was not refunded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefundRejected {
+    /// The reservation belongs to somebody else.
+    NotYours,
+    /// The reservation is not paid, or by another payment.
+    NotPaid,
+    /// It is too close to the beginning of the session.
+    TooLate {
+        /// Until when it could have been refunded.
+        until: Timestamp,
+    },
+    /// The balance would pass the largest there is.
+    Overflow,
+}
+
+/// Decides whether a user may have the points of a payment back; returns the balance afterwards.
+/// `until` is when refunds of the session end.
+pub fn decide_refund(
+    reservation: &Reservation,
+    payment: PaymentId,
+    user: UserId,
+    until: Timestamp,
+    balance: i64,
+    now: Timestamp,
+) -> Result<i64, RefundRejected> {
+    if reservation.user != user {
+        return Err(RefundRejected::NotYours);
+    }
+    if reservation.state != (ReservationState::Paid { payment }) {
+        return Err(RefundRejected::NotPaid);
+    }
+    if now >= until {
+        return Err(RefundRejected::TooLate { until });
+    }
+    refunded_balance(reservation, balance)
+}
+
+/// What becomes of a reservation whose session was called off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallOff {
+    /// A hold ends.
+    End,
+    /// What was paid goes back; the balance is this afterwards.
+    Refund {
+        /// The payment.
+        payment: PaymentId,
+        /// The balance afterwards.
+        balance: i64,
+    },
+    /// There is nothing to do.
+    Nothing,
+}
+
+/// Decides what becomes of a reservation whose session was called off.
+pub fn decide_call_off(reservation: &Reservation, balance: i64) -> Result<CallOff, RefundRejected> {
+    Ok(match reservation.state {
+        ReservationState::Held { .. } => CallOff::End,
+        ReservationState::Paid { payment } => {
+            CallOff::Refund { payment, balance: refunded_balance(reservation, balance)? }
+        }
+        ReservationState::Cancelled
+        | ReservationState::Expired
+        | ReservationState::Refunded { .. } => CallOff::Nothing,
+    })
+}
+
+/// The balance after a refund.
+fn refunded_balance(reservation: &Reservation, balance: i64) -> Result<i64, RefundRejected> {
+    match balance.checked_add(reservation.total()) {
+        Some(total) if total <= BALANCE_MAX => Ok(total),
+        _ => Err(RefundRejected::Overflow),
     }
 }
 

@@ -92,6 +92,17 @@ impl App {
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
+
+    /// How long a seat that somebody gives up stays taken: a part of the configured time that nobody
+    /// can foresee.
+    pub fn release_delay(&self) -> Duration {
+        let most_ms = self.config.sales.release_jitter_seconds * 1_000;
+        if most_ms == 0 {
+            return Duration::ZERO;
+        }
+        let random = Uuid::new_v4().as_u128() % (u128::from(most_ms) + 1);
+        Duration::from_millis(u64::try_from(random).unwrap_or(most_ms))
+    }
 }
 
 /// How much one user may take, by the configuration.
@@ -101,6 +112,8 @@ pub fn limits(config: &Config) -> Limits {
         hold: Duration::from_secs(config.sales.hold_seconds),
         seats_per_reservation_max: count(config.sales.max_seats_per_reservation),
         seats_per_user_max: count(config.sales.max_seats_per_user),
+        live_holds_max: count(config.sales.live_holds_max),
+        holds_per_ticket_max: count(config.sales.holds_per_ticket_max),
     }
 }
 

@@ -108,8 +108,17 @@ macro_rules! endpoints {
                     UserMismatch, TokenNotActivated, TokenExpired, TokenSpent, WrongQueue,
                     ConcertNotFound, SessionNotFound, SeatNotFound, SeatTaken,
                     ReservationNotOpen, ReservationClosed, SessionStarted, SeatLimitReached,
+                    SessionCancelled, LiveHoldLimit, HoldLimit,
                     NoSeats, DuplicateSeats, TooManySeats, StoreUnavailable, OutcomeUnknown,
                 ],
+            }
+
+            /// Lists the reservations of the ticket's user, the newest first.
+            ReservationList = GET "/api/v1/reservations" Browse {
+                handler: reservations::list,
+                operation: "sales" "list_reservations",
+                answers: [200 "Some of them" => json::<reservations::ReservationList>()],
+                errors: [TokenNotActivated, StoreUnavailable],
             }
 
             /// Shows a reservation.
@@ -130,7 +139,7 @@ macro_rules! endpoints {
                 answers: [204 "The seats are free again"],
                 errors: [
                     TokenNotActivated, ReservationNotYours, ReservationNotFound, AlreadyPaid,
-                    HoldExpired, HoldCancelled, StoreUnavailable, OutcomeUnknown,
+                    AlreadyRefunded, HoldExpired, HoldCancelled, StoreUnavailable, OutcomeUnknown,
                 ],
             }
 
@@ -140,9 +149,20 @@ macro_rules! endpoints {
                 operation: "sales" "pay",
                 answers: [201 "Paid" => json::<payments::PaymentResponse>()],
                 errors: [
-                    NotEnoughPoints, UserMismatch, TokenNotActivated, TokenSpent,
-                    ReservationNotYours, ReservationNotFound, AlreadyPaid, HoldExpired,
-                    HoldCancelled, StoreUnavailable, OutcomeUnknown,
+                    NotEnoughPoints, UserMismatch, TokenNotActivated, TokenSpent, WrongQueue,
+                    ReservationNotYours, ReservationNotFound, AlreadyPaid, AlreadyRefunded,
+                    HoldExpired, HoldCancelled, SessionCancelled, StoreUnavailable, OutcomeUnknown,
+                ],
+            }
+
+            /// Gives the points of a payment back; its seats are free again.
+            PaymentRefund = POST "/api/v1/payments/{id}/refund" Payment {
+                handler: refunds::create,
+                operation: "sales" "refund",
+                answers: [200 "The points are back" => json::<refunds::RefundResponse>()],
+                errors: [
+                    UserMismatch, TokenNotActivated, ReservationNotYours, PaymentNotFound,
+                    RefundTooLate, PointsOverflow, StoreUnavailable, OutcomeUnknown,
                 ],
             }
 
@@ -302,6 +322,42 @@ macro_rules! endpoints {
                 operation: "admin" "create_session",
                 answers: [201 "The session" => json::<admin::SessionCreated>()],
                 errors: [InvalidSetting, ConcertNotFound, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Calls off all sessions of a concert; holds end and payments are refunded, some at a time.
+            AdminConcertCancel = POST "/admin/v1/concerts/{id}/cancel" Admin {
+                handler: calling_off::cancel_concert,
+                role: Admin,
+                operation: "admin" "cancel_concert",
+                answers: [200 "Called off; what is left to be settled" => json::<calling_off::Progress>()],
+                errors: [ConcertNotFound, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Shows how far the refunds of a concert's sessions are.
+            AdminConcertCancelled = GET "/admin/v1/concerts/{id}/cancel" Admin {
+                handler: calling_off::concert_progress,
+                role: Viewer,
+                operation: "admin" "concert_cancelled",
+                answers: [200 "The sessions that were called off" => json::<calling_off::Progress>()],
+                errors: [ConcertNotFound, StoreUnavailable],
+            }
+
+            /// Calls off a session.
+            AdminSessionCancel = POST "/admin/v1/concerts/{id}/sessions/{sessionId}/cancel" Admin {
+                handler: calling_off::cancel_session,
+                role: Admin,
+                operation: "admin" "cancel_session",
+                answers: [200 "Called off; what is left to be settled" => json::<calling_off::Progress>()],
+                errors: [SessionNotFound, StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Shows how far the refunds of a session are.
+            AdminSessionCancelled = GET "/admin/v1/concerts/{id}/sessions/{sessionId}/cancel" Admin {
+                handler: calling_off::session_progress,
+                role: Viewer,
+                operation: "admin" "session_cancelled",
+                answers: [200 "The session, if it was called off" => json::<calling_off::Progress>()],
+                errors: [SessionNotFound, StoreUnavailable],
             }
 
             /// Adds seats to a session, numbered on from its last.

@@ -304,6 +304,8 @@ outcomes! {
     Created = "created",
     /// A payment or charge went through.
     Completed = "completed",
+    /// The points of a payment went back.
+    Refunded = "refunded",
     /// A reservation was given back.
     Cancelled = "cancelled",
     /// A hold ran out.
@@ -441,6 +443,8 @@ metrics! {
     store_pending_commands: IntGauge = "boxoffice_store_pending_commands" Gauge::default(),
     /// Seat lists rendered.
     seat_list_builds: Counter = "boxoffice_seat_list_builds" Counter::default(),
+    /// Reservations of sessions that were called off, and that are neither ended nor refunded yet.
+    called_off_left: IntGauge = "boxoffice_called_off_reservations_left" Gauge::default(),
     /// Events waiting to be published.
     events_pending: IntGauge = "boxoffice_events_pending" Gauge::default(),
     /// Events published.

@@ -1,10 +1,13 @@
 //! What goes on beside the requests: admission, tidying up, and carrying events away.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::{EventSink, StopBy};
+use boxoffice_backends::store::CalledOff;
+use boxoffice_domain::ids::ReservationId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -24,6 +27,12 @@ const BEAT: Duration = Duration::from_millis(500);
 const SWEEP: Duration = Duration::from_millis(500);
 /// Holds that one transaction tidies up, so that buyers are not kept waiting by it.
 const SWEEP_MAX: u32 = 500;
+/// Sessions that were called off are looked at this often.
+const CALL_OFF: Duration = Duration::from_secs(1);
+/// Reservations of them that are settled at a time, so that buyers of others are not kept waiting.
+const CALL_OFF_STEP: usize = 100;
+/// One that cannot be refunded, because the balance is too large, is tried again after this time.
+const CALL_OFF_AGAIN: Duration = Duration::from_secs(60);
 /// Idempotency keys that are old enough are looked for this often.
 const FORGET: Duration = Duration::from_secs(5);
 /// Events are looked for this often.
@@ -52,6 +61,7 @@ impl Workers {
             tasks.spawn("admission", admit(app.clone(), stopped.clone())),
             tasks.spawn("beats", beats(app.clone(), stopped.clone())),
             tasks.spawn("expiry of holds", sweep(app.clone(), stopped.clone())),
+            tasks.spawn("calling off", settle_called_off(app.clone(), stopped.clone())),
             tasks.spawn("expiry of keys", forget(app.clone(), stopped.clone())),
             tasks.spawn("list of operators", follow_operators(app.clone(), stopped.clone())),
             tasks.spawn(EVENT_RELAY, relay(app.clone(), sink, stopped)),
@@ -148,6 +158,7 @@ fn note_sold_out(app: &AppState) {
             .filter(|concert| concert.queue == *queue.name() && now < concert.closes_at)
             .flat_map(|concert| catalog.inventories(concert.id))
             .filter(|inventory| now < inventory.session().starts_at)
+            .filter(|inventory| inventory.called_off().is_none())
             .peekable();
         // A queue with nothing to sell behind it has not sold anything out.
         let any = inventories.peek().is_some();
@@ -174,6 +185,67 @@ async fn sweep_once(app: &AppState) -> Result<(), Fault> {
             return Ok(());
         }
     }
+}
+
+async fn settle_called_off(app: AppState, mut stopped: watch::Receiver<bool>) {
+    let mut looks = every(CALL_OFF);
+    let mut complaint = Complaint::default();
+    let mut too_much = HashMap::new();
+    while beat(&mut looks, &mut stopped).await {
+        let settled = settle_all_called_off(&app, &mut too_much, &stopped).await;
+        complaint.note("settling what was called off", settled);
+    }
+}
+
+/// Ends all holds and refunds all payments of sessions that were called off, some at a time. Which they
+/// are shows in the seats, so whoever goes on after a crash, or beside another instance, sees what is
+/// left. `too_much` are those that cannot be refunded now, and when that was found.
+async fn settle_all_called_off(
+    app: &AppState,
+    too_much: &mut HashMap<ReservationId, Instant>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(), Fault> {
+    let catalog = app.store.catalog();
+    let inventories = catalog.concerts().flat_map(|concert| catalog.inventories(concert.id));
+    let called_off: Vec<_> =
+        inventories.filter(|inventory| inventory.called_off().is_some()).collect();
+    too_much.retain(|_, found| found.elapsed() < CALL_OFF_AGAIN);
+    let mut left = 0;
+    for inventory in called_off {
+        let mut owners = inventory.owners();
+        left += owners.len();
+        app.metrics.called_off_left.set(left as i64);
+        owners.retain(|reservation| !too_much.contains_key(reservation));
+        for step in owners.chunks(CALL_OFF_STEP) {
+            if *stopped.borrow() {
+                return Ok(());
+            }
+            let began = Instant::now();
+            let settled = app.store.settle_called_off(step, app.clock.now()).await?;
+            for (reservation, what) in step.iter().zip(settled) {
+                let (counter, outcome) = match what {
+                    CalledOff::Ended => (&app.metrics.reservations, Outcome::Cancelled),
+                    CalledOff::Refunded => (&app.metrics.payments, Outcome::Refunded),
+                    CalledOff::Overflow => {
+                        too_much.insert(*reservation, Instant::now());
+                        tracing::warn!(
+                            reservation.id = reservation.get(),
+                            "a refund would pass the largest balance; trying again later"
+                        );
+                        (&app.metrics.payments, Outcome::Invalid)
+                    }
+                    CalledOff::Nothing | CalledOff::Locked => continue,
+                };
+                counter.get_or_create(&OutcomeLabel { outcome }).inc();
+            }
+            // The store is the buyers' for as long as it was ours.
+            tokio::time::sleep(began.elapsed()).await;
+        }
+    }
+    if left == 0 {
+        app.metrics.called_off_left.set(0);
+    }
+    Ok(())
 }
 
 async fn forget(app: AppState, mut stopped: watch::Receiver<bool>) {

@@ -441,6 +441,7 @@ impl Instance {
             session: inventory.session().id,
             seats,
             limits: self.limits,
+            release_delay: Duration::ZERO,
             idempotency: None,
             now,
         };

@@ -131,6 +131,9 @@ pub enum Act {
     ChangeSession(ConcertId, SessionId, Timestamp),
     /// Removes a session of a concert in which nothing is sold or held.
     RemoveSession(ConcertId, SessionId),
+    /// Calls a session of a concert off, or all that it has: nothing is held or paid there any more. When
+    /// that was said first, stays.
+    CallOff(ConcertId, Option<SessionId>),
     /// Adds seats to a session of a concert.
     AddSeats(ConcertId, SessionId, NewSeats),
     /// Adds an operator.
@@ -156,6 +159,7 @@ impl Act {
             | Self::CreateConcert(_)
             | Self::ChangeConcert(..)
             | Self::ChangeSession(..)
+            | Self::CallOff(..)
             | Self::AddOperator(_)
             | Self::RemoveOperator(_) => false,
         }
@@ -198,6 +202,19 @@ pub enum Effect {
         after: Option<Session>,
         /// The seats that it was made with.
         added: Vec<AddedSeats>,
+    },
+    /// Sessions were called off.
+    CalledOff {
+        /// Of which concert.
+        concert: ConcertId,
+        /// Which; all that the concert has where none is named.
+        session: Option<SessionId>,
+        /// How many of them were called off before.
+        before: usize,
+        /// How many are from now on.
+        after: usize,
+        /// When that was said.
+        at: Timestamp,
     },
     /// Seats of a session.
     Seats {
@@ -343,6 +360,14 @@ impl Effect {
                     after
                 });
                 told(format!("session {id}"), before.map(json), after)
+            }
+            Self::CalledOff { concert, session, before, after, at } => {
+                let target = match session {
+                    Some(session) => format!("session {session}"),
+                    None => format!("concert {concert}"),
+                };
+                let after = json!({"sessionsCancelled": after, "at": rfc3339(*at)});
+                told(target, Some(json!({"sessionsCancelled": before})), Some(after))
             }
             Self::Seats { session, added, price } => {
                 let first = added.map(|added| added.first.get());

@@ -692,15 +692,15 @@ impl<E: Engine> Seller<E> {
                     let _ = sale.reply.send(answer);
                 }
                 // A sweep comes by again.
-                (Entry::Sale(sale), Done::Locked) if sale.command.is_repeatable() => {
-                    let _ = sale.reply.send(Ok(Outcome::Expire(false)));
-                }
-                (Entry::Sale(sale), Done::Locked) if late(&sale) => {
-                    let _ = sale.reply.send(Err(Fault::Unavailable(LOCKED.into())));
-                }
-                (Entry::Sale(sale), Done::Locked) => {
-                    locked.push(Entry::Sale(Sale { was_locked: true, ..sale }));
-                }
+                (Entry::Sale(sale), Done::Locked) => match sale.command.answer_for_later() {
+                    Some(later) => {
+                        let _ = sale.reply.send(Ok(later));
+                    }
+                    None if late(&sale) => {
+                        let _ = sale.reply.send(Err(Fault::Unavailable(LOCKED.into())));
+                    }
+                    None => locked.push(Entry::Sale(Sale { was_locked: true, ..sale })),
+                },
             }
         }
     }
@@ -767,6 +767,8 @@ impl<E: Engine> Seller<E> {
         if commands.is_empty() {
             return Ok(());
         }
+        // Which sessions are wanted shows with the reservations.
+        self.engine.peek(wants, rows).await?;
         let catalog = self.engine.catalog();
         for (concert, session) in &wants.sessions {
             let inventory = catalog.inventory(*concert, *session);
@@ -775,8 +777,10 @@ impl<E: Engine> Seller<E> {
                 inventory.map(|inventory| inventory.session()),
             );
             rows.put_session((*concert, *session), found);
+            if inventory.is_some_and(|inventory| inventory.called_off().is_some()) {
+                rows.put_called_off(*session);
+            }
         }
-        self.engine.peek(wants, rows).await?;
         self.engine.load(wants, rows).await?;
         let results = rows.results_wanted(&commands).map_err(|unwanted| {
             Trouble::Refused(Fault::Corrupt(format!("not loaded: {}", unwanted.0)))

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use boxoffice_domain::ids::{ConcertId, SeatId, SessionId};
+use boxoffice_domain::ids::{ConcertId, ReservationId, SeatId, SessionId};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::RwLock;
@@ -88,6 +88,13 @@ impl Catalog {
         Self { concerts, inventories, by_concert }
     }
 
+    /// Shows that a session was called off, if it is there.
+    pub(super) fn call_off(&self, session: SessionId, at: Timestamp) {
+        if let Some(inventory) = self.inventory_of(session) {
+            inventory.call_off(at);
+        }
+    }
+
     pub(super) fn from_parts(concerts: Vec<Concert>, inventories: Vec<Inventory>) -> Self {
         let mut catalog = Self::default();
         for concert in concerts {
@@ -106,7 +113,7 @@ impl Catalog {
     }
 }
 
-/// What a transaction has made, to be shown once it is durable.
+/// What a transaction has made or called off, to be shown once it is durable.
 pub(super) enum Made {
     /// A concert.
     Concert(Concert),
@@ -122,7 +129,12 @@ pub(super) enum Made {
     SessionGone(SessionId),
     /// A concert less, with its sessions.
     ConcertGone(ConcertId),
+    /// Not made: called off.
+    CalledOff(SessionId, Timestamp),
 }
+
+/// In place of the time at which a session was called off.
+const STANDS: i64 = i64::MIN;
 
 /// A session with its seats.
 pub struct Inventory {
@@ -137,8 +149,12 @@ pub struct Inventory {
     version: AtomicU64,
     /// Seats that are neither held nor sold, as of the last publication.
     available: AtomicU64,
+    /// Seats that nobody has, and that are free at some later time, as of the last publication.
+    released: AtomicU64,
     /// Seats that are sold.
     sold: AtomicU64,
+    /// When it was called off; [`STANDS`] where it was not. It never takes place again.
+    called_off_at: AtomicI64,
     /// Whether anybody has looked at the list or the count since that was last asked.
     asked_for: AtomicBool,
 }
@@ -152,7 +168,9 @@ impl Inventory {
             seats: RwLock::new(seats),
             version: AtomicU64::new(1),
             available: AtomicU64::new(0),
+            released: AtomicU64::new(0),
             sold: AtomicU64::new(0),
+            called_off_at: AtomicI64::new(STANDS),
             asked_for: AtomicBool::new(false),
         };
         inventory.recount(&inventory.seats.read());
@@ -175,6 +193,40 @@ impl Inventory {
         Some((seats.first()?.id.get(), seats.last()?.id.get()))
     }
 
+    /// When the session was called off, where it was.
+    pub fn called_off(&self) -> Option<Timestamp> {
+        let at = self.called_off_at.load(Ordering::Acquire);
+        (at != STANDS).then_some(Timestamp(at))
+    }
+
+    pub(super) fn call_off(&self, at: Timestamp) {
+        // What was said first stays.
+        let _ =
+            self.called_off_at.compare_exchange(STANDS, at.0, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// The reservations that have seats, held or sold, each once.
+    pub fn owners(&self) -> Vec<ReservationId> {
+        let mut owners: Vec<ReservationId> = self
+            .seats
+            .read()
+            .iter()
+            .filter_map(|seat| match seat.state {
+                SeatState::Held { reservation, .. } | SeatState::Sold { reservation } => {
+                    Some(reservation)
+                }
+                SeatState::Available | SeatState::Released { .. } => None,
+            })
+            .collect();
+        owners.sort_unstable();
+        owners.dedup();
+        // As long as there are any, what others do to them matters.
+        if !owners.is_empty() {
+            self.asked_for.store(true, Ordering::Relaxed);
+        }
+        owners
+    }
+
     /// Rises with every change of any seat.
     pub fn version(&self) -> u64 {
         self.asked_for.store(true, Ordering::Relaxed);
@@ -186,11 +238,20 @@ impl Inventory {
         self.seats.read().len()
     }
 
-    /// How many seats were free when something changed last. Holds that ran out since then count
-    /// once they are tidied up.
-    pub fn available(&self) -> u64 {
+    /// How many seats are free. Holds that ran out since something changed last count once they are
+    /// tidied up.
+    pub fn available(&self, now: Timestamp) -> u64 {
         self.asked_for.store(true, Ordering::Relaxed);
-        self.available.load(Ordering::Relaxed)
+        let available = self.available.load(Ordering::Relaxed);
+        if self.released.load(Ordering::Relaxed) == 0 {
+            return available;
+        }
+        let is_free = |seat: &&Seat| match seat.state {
+            SeatState::Available => true,
+            SeatState::Released { until } => until <= now,
+            SeatState::Held { .. } | SeatState::Sold { .. } => false,
+        };
+        self.seats.read().iter().filter(is_free).count() as u64
     }
 
     /// How many seats are sold.
@@ -210,12 +271,14 @@ impl Inventory {
         ids.iter().map(|id| index_of(&seats, *id).map(|index| seats[index])).collect()
     }
 
-    /// When the earliest hold that is live at `now` runs out.
+    /// When the first of the seats that are taken at `now` is free by itself.
     pub fn next_expiry(seats: &[Seat], now: Timestamp) -> Option<Timestamp> {
         seats
             .iter()
             .filter_map(|seat| match seat.state {
-                SeatState::Held { until, .. } if until > now => Some(until),
+                SeatState::Held { until, .. } | SeatState::Released { until } if until > now => {
+                    Some(until)
+                }
                 _ => None,
             })
             .min()
@@ -224,11 +287,15 @@ impl Inventory {
     pub(super) fn publish(&self, changes: &[(SeatId, SeatState)]) {
         let mut seats = self.seats.write();
         let (mut available, mut sold) = (self.available.load(Ordering::Relaxed), self.sold());
+        let mut released = self.released.load(Ordering::Relaxed);
+        let is_released = |state: &SeatState| matches!(state, SeatState::Released { .. });
         let mut changed = false;
         for (id, state) in changes {
             if let Some(index) = index_of(&seats, *id) {
                 let before = std::mem::replace(&mut seats[index].state, *state);
                 changed |= before != *state;
+                released -= u64::from(is_released(&before));
+                released += u64::from(is_released(state));
                 available -= u64::from(before == SeatState::Available);
                 sold -= u64::from(matches!(before, SeatState::Sold { .. }));
                 available += u64::from(*state == SeatState::Available);
@@ -236,6 +303,7 @@ impl Inventory {
             }
         }
         self.available.store(available, Ordering::Relaxed);
+        self.released.store(released, Ordering::Relaxed);
         self.sold.store(sold, Ordering::Relaxed);
         if changed {
             self.version.fetch_add(1, Ordering::Release);
@@ -287,6 +355,8 @@ impl Inventory {
             |is: fn(&SeatState) -> bool| seats.iter().filter(|seat| is(&seat.state)).count() as u64;
         self.available.store(count(|s| *s == SeatState::Available), Ordering::Relaxed);
         self.sold.store(count(|s| matches!(s, SeatState::Sold { .. })), Ordering::Relaxed);
+        let released = count(|s| matches!(s, SeatState::Released { .. }));
+        self.released.store(released, Ordering::Relaxed);
     }
 }
 

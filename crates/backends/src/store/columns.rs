@@ -1,6 +1,7 @@
 //! Between columns and the domain's types, for every store in SQL. A value that no version of this
 //! program writes makes the row corrupt, never a default.
 
+use boxoffice_domain::command::{EntryKind, Refunded, ReservationRow, TicketRef};
 use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, TicketId, UserId,
 };
@@ -23,6 +24,7 @@ pub(super) mod reservation_state {
     pub(crate) const PAID: i64 = 1;
     pub(crate) const CANCELLED: i64 = 2;
     pub(crate) const EXPIRED: i64 = 3;
+    pub(crate) const REFUNDED: i64 = 4;
 }
 
 /// The column for what a list asks for.
@@ -32,6 +34,7 @@ pub(super) const fn state_of(became: Became) -> i64 {
         Became::Paid => reservation_state::PAID,
         Became::Cancelled => reservation_state::CANCELLED,
         Became::Expired => reservation_state::EXPIRED,
+        Became::Refunded => reservation_state::REFUNDED,
     }
 }
 
@@ -40,6 +43,7 @@ pub(super) mod seat_state {
     pub(crate) const AVAILABLE: i64 = 0;
     pub(crate) const HELD: i64 = 1;
     pub(crate) const SOLD: i64 = 2;
+    pub(crate) const RELEASED: i64 = 3;
 }
 
 /// `points_entry.kind`
@@ -47,6 +51,7 @@ pub(super) mod entry_kind {
     pub(crate) const OPENING: i64 = 0;
     pub(crate) const CHARGE: i64 = 1;
     pub(crate) const PAYMENT: i64 = 2;
+    pub(crate) const REFUND: i64 = 3;
 }
 
 /// Makes an id newtype of a column.
@@ -148,6 +153,9 @@ pub(super) fn seat_from(
             Ok(SeatState::Held { reservation: owner(r)?, until: Timestamp(until) })
         }
         (seat_state::SOLD, Some(r), _) => Ok(SeatState::Sold { reservation: owner(r)? }),
+        (seat_state::RELEASED, _, Some(until)) => {
+            Ok(SeatState::Released { until: Timestamp(until) })
+        }
         other => Err(Corrupt(format!("seat with state {other:?}"))),
     }
 }
@@ -160,6 +168,7 @@ pub(super) fn seat_columns(state: SeatState) -> (i64, Option<i64>, Option<i64>) 
             (seat_state::HELD, Some(reservation.get()), Some(until.0))
         }
         SeatState::Sold { reservation } => (seat_state::SOLD, Some(reservation.get()), None),
+        SeatState::Released { until } => (seat_state::RELEASED, None, Some(until.0)),
     }
 }
 
@@ -170,7 +179,32 @@ pub(super) const fn reservation_columns(state: ReservationState) -> (i64, Option
         ReservationState::Paid { payment } => (reservation_state::PAID, Some(payment.get())),
         ReservationState::Cancelled => (reservation_state::CANCELLED, None),
         ReservationState::Expired => (reservation_state::EXPIRED, None),
+        ReservationState::Refunded { payment } => {
+            (reservation_state::REFUNDED, Some(payment.get()))
+        }
     }
+}
+
+/// The two columns of why an entry stands in the ledger: `kind` and `payment_id`.
+pub(super) const fn entry_columns(kind: EntryKind) -> (i64, Option<i64>) {
+    match kind {
+        EntryKind::Opening => (entry_kind::OPENING, None),
+        EntryKind::Charge => (entry_kind::CHARGE, None),
+        EntryKind::Payment(payment) => (entry_kind::PAYMENT, Some(payment.get())),
+        EntryKind::Refund(payment) => (entry_kind::REFUND, Some(payment.get())),
+    }
+}
+
+/// payment, reservation, amount, refunded at
+pub(super) fn refund(
+    (payment, reservation, amount, at): (i64, i64, i64, i64),
+) -> Result<Refunded, Corrupt> {
+    Ok(Refunded {
+        payment: id(PaymentId::new, payment, "payment")?,
+        reservation: id(ReservationId::new, reservation, "reservation")?,
+        amount,
+        refunded_at: Timestamp(at),
+    })
 }
 
 /// `[[seat, number, price], ...]`
@@ -196,14 +230,27 @@ pub(super) fn items_from_text(text: &str) -> Result<Vec<Item>, Corrupt> {
         .collect()
 }
 
+/// queue, number, id
+pub(super) type TicketColumns = (Option<String>, Option<i64>, Option<Vec<u8>>);
+
+/// The ticket that holds a reservation; none in rows of older versions.
+pub(super) fn holding_ticket(
+    (queue, seq, id): TicketColumns,
+) -> Result<Option<TicketRef>, Corrupt> {
+    let (Some(queue), Some(seq), Some(id)) = (queue, seq, id) else { return Ok(None) };
+    let (queue, seq) = (queue_name(&queue)?, count(seq, "number of a ticket")?);
+    Ok(Some(TicketRef { queue, seq, id: ticket_id(&id)? }))
+}
+
 /// user, concert, session, items, created at, held until, state, payment
 pub(super) type ReservationColumns = (i64, i64, i64, String, i64, i64, i64, Option<i64>);
 
-/// A reservation, and when its hold ends or ended.
+/// A row of a reservation.
 pub(super) fn reservation(
     reservation: ReservationId,
     (user, concert, session, items, created_at, until, state, payment): ReservationColumns,
-) -> Result<(Reservation, Timestamp), Corrupt> {
+    ticket: TicketColumns,
+) -> Result<ReservationRow, Corrupt> {
     let until = Timestamp(until);
     let state = match (state, payment) {
         (reservation_state::HELD, _) => ReservationState::Held { until },
@@ -212,6 +259,9 @@ pub(super) fn reservation(
         }
         (reservation_state::CANCELLED, _) => ReservationState::Cancelled,
         (reservation_state::EXPIRED, _) => ReservationState::Expired,
+        (reservation_state::REFUNDED, Some(payment)) => {
+            ReservationState::Refunded { payment: id(PaymentId::new, payment, "payment")? }
+        }
         other => return Err(Corrupt(format!("reservation with state {other:?}"))),
     };
     let found = Reservation {
@@ -223,17 +273,19 @@ pub(super) fn reservation(
         created_at: Timestamp(created_at),
         state,
     };
-    Ok((found, until))
+    Ok(ReservationRow { reservation: found, until, ticket: holding_ticket(ticket)? })
 }
 
 /// Takes times back that lie in the future, in every store in SQL. Each `?` is the present. Holds that
 /// were made in the future end.
-pub(super) const SET_BACK: [&str; 13] = [
+pub(super) const SET_BACK: [&str; 15] = [
     "UPDATE seat SET held_until = ? WHERE state = 1 AND reservation_id IN \
      (SELECT id FROM reservation WHERE state = 0 AND created_at > ?)",
+    "UPDATE seat SET held_until = ? WHERE state = 3 AND held_until > ?",
     "UPDATE reservation SET held_until = ? WHERE state = 0 AND created_at > ?",
     "UPDATE reservation SET created_at = ? WHERE created_at > ?",
     "UPDATE payment SET paid_at = ? WHERE paid_at > ?",
+    "UPDATE refund SET refunded_at = ? WHERE refunded_at > ?",
     "UPDATE points_entry SET at = ? WHERE at > ?",
     "UPDATE spent_ticket SET at = ? WHERE at > ?",
     "UPDATE idempotency SET at = ? WHERE at > ?",

@@ -11,9 +11,10 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{
-    Changes, Ids, IdsNeeded, LiveSeats, Payment, ResultOf, ResultRow, Rows, TicketRef, Wants,
+    Changes, Ids, IdsNeeded, LiveSeats, NewRefund, Payment, ReservationRow, ResultOf, ResultRow,
+    Rows, TicketHold, TicketRef, Wants,
 };
-use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
+use boxoffice_domain::ids::{ConcertId, PaymentId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Concert, Reservation, ReservationState, Seat, SeatState, Session};
@@ -133,6 +134,19 @@ impl MemoryStore {
 
     pub(super) async fn is_spent(&self, ticket: TicketRef) -> Result<bool, Fault> {
         Ok(self.with(|data| data.spent.contains_key(&ticket)))
+    }
+
+    pub(super) async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, Fault> {
+        Ok(self.with(|data| data.payments.get(&id).map(|(payment, _)| *payment)))
+    }
+
+    pub(super) async fn reservations_of(
+        &self,
+        user: UserId,
+        after: Option<ReservationId>,
+        max: u32,
+    ) -> Result<Vec<ReservationRow>, Fault> {
+        Ok(self.with(|data| data.reservations_of(user, after, max as usize)))
     }
 
     pub(super) async fn due(&self, now: Timestamp, max: u32) -> Result<Vec<ReservationId>, Fault> {
@@ -262,6 +276,7 @@ impl MemoryStore {
                     inventory.move_to(starts_at);
                 }
             }
+            Made::CalledOff(session, at) => catalog.call_off(session, at),
             Made::SessionGone(session) => {
                 self.shared.catalog.store(Arc::new(catalog.without_session(session)));
             }
@@ -290,6 +305,11 @@ impl MemoryStore {
 
     pub(super) async fn list_people(&self, after: i64, max: u32) -> Result<Part<Person>, Fault> {
         Ok(self.with(|data| data.list_people(after, max)))
+    }
+
+    pub(super) async fn refunded(&self, session: SessionId) -> Result<u64, Fault> {
+        let of_this = |new: &&NewRefund| new.session == session && new.called_off;
+        Ok(self.with(|data| data.refunds.values().filter(of_this).count()) as u64)
     }
 
     pub(super) async fn create_concert(&self, new: NewConcert) -> Result<ConcertId, Fault> {
@@ -432,7 +452,7 @@ impl Engine for MemoryEngine {
         for id in std::mem::take(&mut wants.reservations) {
             let found = data.reservation(id);
             if let Some(row) = &found {
-                wants.add_seats_of(&row.reservation);
+                wants.add_rows_of(row);
             }
             rows.put_reservation(id, found);
         }
@@ -469,6 +489,17 @@ impl Engine for MemoryEngine {
         for ticket in &wants.tickets {
             let is_spent = data.spent.contains_key(ticket) && !planted(Bug::SpentForgotten);
             rows.put_ticket(ticket.clone(), is_spent);
+        }
+        for ticket in &wants.holds_of {
+            let made = data.holds.get(ticket).into_iter().flatten().filter_map(|id| {
+                let row = data.reservations.get(id)?;
+                let held = matches!(row.reservation.state, ReservationState::Held { .. });
+                Some(TicketHold { reservation: *id, until: held.then_some(row.until) })
+            });
+            rows.put_ticket_holds(ticket.clone(), made.collect());
+        }
+        for payment in &wants.refunds {
+            rows.put_refund(*payment, data.refunds.get(payment).map(|new| new.refund));
         }
         for (user, key) in &wants.keys {
             let found = data.key(*user, key).filter(|_| !planted(Bug::KeyForgotten));

@@ -29,8 +29,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use boxoffice_domain::command::{Ids, Payment, TicketRef};
-use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
+use boxoffice_domain::command::{Ids, Payment, ReservationRow, TicketRef};
+use boxoffice_domain::ids::{
+    ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
+};
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Reservation, Seat};
@@ -343,7 +345,26 @@ impl MysqlStore {
         &self,
         id: ReservationId,
     ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
-        self.inner.read(&self.inner.sale, move |lease| Box::pin(load::reservation(lease, id))).await
+        let sale = &self.inner.sale;
+        let row =
+            self.inner.read(sale, move |lease| Box::pin(load::reservation(lease, id))).await?;
+        Ok(row.map(|row| (row.reservation, row.until)))
+    }
+
+    pub(super) async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, Fault> {
+        self.inner.read(&self.inner.sale, move |lease| Box::pin(load::payment(lease, id))).await
+    }
+
+    pub(super) async fn reservations_of(
+        &self,
+        user: UserId,
+        after: Option<ReservationId>,
+        max: u32,
+    ) -> Result<Vec<ReservationRow>, Fault> {
+        let sale = &self.inner.sale;
+        self.inner
+            .read(sale, move |lease| Box::pin(load::reservations_of(lease, user, after, max)))
+            .await
     }
 
     pub(super) async fn due(&self, now: Timestamp, max: u32) -> Result<Vec<ReservationId>, Fault> {
@@ -448,7 +469,9 @@ impl MysqlStore {
 
     pub(super) async fn act(&self, act: Act, note: Note) -> Result<Acted, Error<ActRejected>> {
         let acted = match &act {
-            Act::ChangeQueue(..) => self.inner.call(act::Repeatable(act, note)).await,
+            Act::ChangeQueue(..) | Act::CallOff(..) => {
+                self.inner.call(act::Repeatable(act, note)).await
+            }
             act_of_many if act_of_many.is_bulk() => self.inner.call(act::Bulk(act, note)).await,
             _ => self.inner.call(act::Small(act, note)).await,
         };
@@ -503,6 +526,11 @@ impl MysqlStore {
         self.inner
             .read(&self.inner.work, move |lease| Box::pin(lists::people(lease, after, max)))
             .await
+    }
+
+    pub(super) async fn refunded(&self, session: SessionId) -> Result<u64, Fault> {
+        let work = &self.inner.work;
+        self.inner.read(work, move |lease| Box::pin(load::refunded(lease, session))).await
     }
 
     pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {

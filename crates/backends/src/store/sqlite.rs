@@ -21,8 +21,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use boxoffice_domain::command::{Payment, TicketRef};
-use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId, UserId};
+use boxoffice_domain::command::{Payment, ReservationRow, TicketRef};
+use boxoffice_domain::ids::{ConcertId, PaymentId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::{Finding, Invariant};
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::Reservation;
@@ -361,7 +361,21 @@ impl SqliteStore {
         &self,
         id: ReservationId,
     ) -> Result<Option<(Reservation, Timestamp)>, Fault> {
-        self.read(move |connection| rows::reservation(connection, id)).await
+        let row = self.read(move |connection| rows::reservation(connection, id)).await?;
+        Ok(row.map(|row| (row.reservation, row.until)))
+    }
+
+    pub(super) async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, Fault> {
+        self.read(move |connection| sale::payment(connection, id)).await
+    }
+
+    pub(super) async fn reservations_of(
+        &self,
+        user: UserId,
+        after: Option<ReservationId>,
+        max: u32,
+    ) -> Result<Vec<ReservationRow>, Fault> {
+        self.read(move |connection| rows::reservations_of(connection, user, after, max)).await
     }
 
     pub(super) async fn due(&self, now: Timestamp, max: u32) -> Result<Vec<ReservationId>, Fault> {
@@ -494,6 +508,10 @@ impl SqliteStore {
 
     pub(super) async fn list_people(&self, after: i64, max: u32) -> Result<Part<Person>, Fault> {
         self.read(move |connection| lists::people(connection, after, max)).await
+    }
+
+    pub(super) async fn refunded(&self, session: SessionId) -> Result<u64, Fault> {
+        self.read(move |connection| load::refunded(connection, session)).await
     }
 
     pub(super) async fn create_concert(&self, concert: NewConcert) -> Result<ConcertId, Fault> {

@@ -175,6 +175,8 @@ pub enum Became {
     Cancelled,
     /// Their holds ran out.
     Expired,
+    /// They were paid, and their points went back.
+    Refunded,
 }
 
 /// A part of a list, with the id behind which the next part begins; none where this is the last. A part

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::common::{fresh, open, raw};
+use crate::conformance::refunds::refund;
 use crate::conformance::{
     HOLD_MS, PRICE, START, assert_clean, at, charge, everybody, key, main_queue, pay, sale,
     settings, ticket, user,
@@ -43,6 +44,8 @@ async fn full() -> TempDir {
     // Some events have left, of each kind but one.
     let some = store.next_events(6).await.unwrap();
     store.mark_published(some).await.unwrap();
+    let bought = sale.bought(&store, 4, &[6]).await;
+    store.refund(refund(4, &bought, at(13))).await.unwrap();
 
     store.create_queue(main_queue(), settings()).await.unwrap();
     for (upto, floor) in [(10, 0), (20, 0), (30, 10)] {
@@ -166,6 +169,27 @@ fn points() -> Vec<Plant> {
              FROM points_entry WHERE payment_id = 2",
         ),
         plant(
+            "a refund gave nothing",
+            "DELETE FROM points_entry WHERE kind = 3; \
+             UPDATE account SET balance = balance - 100 WHERE user_id = 4",
+        ),
+        plant(
+            "a refund gave twice",
+            "INSERT INTO points_entry SELECT 77, user_id, 0, balance, kind, payment_id, at \
+             FROM points_entry WHERE kind = 3",
+        ),
+        plant(
+            "a refund gave somebody else the points",
+            "UPDATE points_entry SET user_id = 1, balance = 130 WHERE kind = 3; \
+             UPDATE account SET balance = balance - 100 WHERE user_id = 4; \
+             UPDATE account SET balance = balance + 100 WHERE user_id = 1",
+        ),
+        plant(
+            "points came back for no payment",
+            "INSERT INTO points_entry VALUES (77, 3, 5, 75, 3, 999, 1); \
+             UPDATE account SET balance = 75 WHERE user_id = 3",
+        ),
+        plant(
             "points went for a payment that never was",
             "INSERT INTO points_entry VALUES (77, 3, -70, 0, 2, 999, 1); \
              UPDATE account SET balance = 0 WHERE user_id = 3",
@@ -271,6 +295,23 @@ fn paid_once() -> Vec<Plant> {
             format!("UPDATE reservation SET payment_id = NULL WHERE id = {BOUGHT}"),
         ),
         plant(
+            "a refund is forgotten",
+            "UPDATE reservation SET state = 1 WHERE state = 4; \
+             UPDATE seat SET state = 2, reservation_id = 6 WHERE id = 7"
+                .into(),
+        ),
+        plant(
+            "a refund is of another reservation",
+            format!("UPDATE refund SET reservation_id = {BOUGHT}"),
+        ),
+        plant(
+            "what was paid counts as refunded",
+            format!(
+                "UPDATE reservation SET state = 4 WHERE id = {BOUGHT}; \
+                 UPDATE seat SET state = 0 WHERE reservation_id = {BOUGHT}"
+            ),
+        ),
+        plant(
             "somebody else owns what was paid",
             format!("UPDATE reservation SET user_id = 3 WHERE id = {BOUGHT}"),
         ),
@@ -286,9 +327,15 @@ fn spent_is_spent() -> Vec<Plant> {
             "UPDATE spent_ticket SET payment_id = NULL WHERE payment_id = 1",
         ),
         plant(
-            "a payment spent two tickets",
-            "INSERT INTO spent_ticket SELECT queue, seq + 500, ticket_id, payment_id, at \
-             FROM spent_ticket WHERE payment_id = 1",
+            "a payment spent two tickets beside the one that held",
+            "INSERT INTO spent_ticket SELECT queue, seq + 500, randomblob(16), payment_id, at \
+             FROM spent_ticket WHERE payment_id = 1; \
+             INSERT INTO spent_ticket SELECT queue, seq + 600, randomblob(16), payment_id, at \
+             FROM spent_ticket WHERE payment_id = 1 LIMIT 1",
+        ),
+        plant(
+            "the ticket that held is good for another purchase",
+            "UPDATE reservation SET ticket_id = randomblob(16) WHERE payment_id = 1",
         ),
     ]
 }
@@ -391,7 +438,7 @@ async fn an_audit_tells_how_much_it_looked_at() {
     let (store, _guard) = fresh().await;
     for finding in store.audit(START).await.unwrap() {
         // The events of nothing are compared with nothing, topic by topic.
-        let topics = if finding.invariant == Invariant::OneEvent { 4 } else { 0 };
+        let topics = if finding.invariant == Invariant::OneEvent { 5 } else { 0 };
         assert_eq!(finding.checked, topics, "{finding:?}");
     }
     let base = full().await;

@@ -22,6 +22,7 @@ pub(crate) mod people;
 pub(crate) mod points;
 pub(crate) mod queues;
 pub(crate) mod random;
+pub(crate) mod refunds;
 pub(crate) mod sales;
 
 use std::pin::Pin;
@@ -77,6 +78,8 @@ macro_rules! store_conformance {
             acts::corrections_at_once_all_stand,
             acts::only_what_nobody_has_is_removed,
             acts::a_hold_and_a_removal_at_once_and_one_wins,
+            acts::what_was_refunded_is_not_removed,
+            acts::calling_off_counts_what_it_did,
             acts::lists_are_whole_in_parts,
             acts::operators_come_and_go,
             catalogue::what_was_made_is_there_at_once_and_after_a_reopen,
@@ -133,7 +136,17 @@ macro_rules! store_conformance {
             queues::aliases_are_stored_all_or_none,
             queues::aliases_know_whether_they_are_spent_and_run_out,
             random::buyers_at_once_agree_with_a_model,
+            refunds::a_refund_gives_back_points_and_seats_once,
+            refunds::of_refunds_at_once_one_gives_points,
+            refunds::a_refund_that_is_refused_changes_nothing,
+            refunds::a_refund_ends_to_the_millisecond,
+            refunds::a_session_called_off_gives_everything_back,
             sales::reserve_takes_all_seats_or_none,
+            sales::a_ticket_holds_within_bounds,
+            sales::tickets_without_a_number_count_by_their_ids,
+            sales::a_seat_given_up_is_free_after_its_delay,
+            sales::a_payment_spends_the_ticket_that_holds,
+            sales::reservations_are_listed_by_their_owner,
             sales::a_seat_has_one_owner,
             sales::an_expired_hold_is_free_to_the_millisecond,
             sales::an_expired_hold_is_not_payable_to_the_millisecond,
@@ -208,12 +221,14 @@ pub(crate) fn ticket(seq: u64) -> TicketRef {
     TicketRef { queue: main_queue(), seq, id: TicketId(id) }
 }
 
-/// At most 4 seats in a reservation and 6 for a user.
+/// At most 4 seats in a reservation and 6 for a user, in as many holds as they like.
 pub(crate) fn limits() -> Limits {
     Limits {
         hold: Duration::from_millis(HOLD_MS as u64),
         seats_per_reservation_max: 4,
         seats_per_user_max: 6,
+        live_holds_max: u32::MAX,
+        holds_per_ticket_max: u32::MAX,
     }
 }
 
@@ -286,6 +301,7 @@ impl Sale {
             session: self.session,
             seats: seats.iter().map(|index| self.seats[*index]).collect(),
             limits: limits(),
+            release_delay: Duration::ZERO,
             idempotency: None,
             now,
         }

@@ -155,8 +155,12 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
              ALTER TABLE queue DROP COLUMN pool_after; ALTER TABLE queue DROP COLUMN pool_first; \
              ALTER TABLE queue DROP COLUMN pool_last; \
              DROP TABLE queue_passed; DROP TABLE readmitted; DROP TABLE operator; \
-             DROP TABLE change_log; DROP TABLE change_key; \
-             DROP INDEX reservation_live; \
+             DROP TABLE change_log; DROP TABLE change_key; DROP TABLE person; \
+             DROP INDEX reservation_live; DROP INDEX reservation_by_ticket; \
+             DROP INDEX reservation_of_user; DROP TABLE refund; DROP TABLE called_off; \
+             ALTER TABLE reservation DROP COLUMN queue; \
+             ALTER TABLE reservation DROP COLUMN ticket_seq; \
+             ALTER TABLE reservation DROP COLUMN ticket_id; \
              CREATE INDEX reservation_by_user ON reservation (user_id, session_id); \
              PRAGMA user_version = 1",
         )

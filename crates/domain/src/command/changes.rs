@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Command, Payment, TicketRef};
+use super::{Command, Payment, Refunded, ReservationRow, TicketRef};
 use crate::event::Event;
 use crate::ids::{PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use crate::sales::{Reservation, SeatState};
@@ -18,6 +18,8 @@ pub enum EntryKind {
     Charge,
     /// A payment took them.
     Payment(PaymentId),
+    /// They came back from a payment.
+    Refund(PaymentId),
 }
 
 /// An entry in the ledger of points. Its balance is that of the user afterwards.
@@ -63,6 +65,19 @@ pub struct NewKey {
     pub at: Timestamp,
 }
 
+/// A refund, to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewRefund {
+    /// The refund.
+    pub refund: Refunded,
+    /// Whose points.
+    pub user: UserId,
+    /// The session whose seats came free.
+    pub session: SessionId,
+    /// Whether it was made because the session was called off.
+    pub called_off: bool,
+}
+
 /// All that some commands have done. Each row stands once, as it is at the end.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
@@ -70,12 +85,14 @@ pub struct Changes {
     pub accounts: BTreeMap<UserId, i64>,
     /// New states of seats.
     pub seats: BTreeMap<SeatId, (SessionId, SeatState)>,
-    /// Reservations made, each with the end of its hold, as they are now.
-    pub reservations_made: BTreeMap<ReservationId, (Reservation, Timestamp)>,
-    /// Reservations that were there before and have been paid, given back or ended.
+    /// Reservations made, as they are now.
+    pub reservations_made: BTreeMap<ReservationId, ReservationRow>,
+    /// Reservations that were there before and have been paid, given back, ended or refunded.
     pub reservations_settled: BTreeMap<ReservationId, Reservation>,
     /// Payments made, and who paid.
     pub payments: Vec<(Payment, UserId)>,
+    /// Refunds made.
+    pub refunds: Vec<NewRefund>,
     /// New entries in the ledger.
     pub entries: Vec<PointsEntry>,
     /// Tickets spent or given up.
@@ -178,7 +195,7 @@ impl IdsNeeded {
                 self.payments += 1;
                 self.entries += 1;
             }
-            Command::Charge(_) => self.entries += 1,
+            Command::Charge(_) | Command::Refund(_) | Command::CallOff(_) => self.entries += 1,
             Command::Cancel(_) | Command::Expire(_) | Command::LeaveQueue(_) => {}
         }
     }

@@ -2,16 +2,18 @@
 
 use super::rows::{Earlier, Looked, ReservationRow, ResultOf, ResultRow, RowId, Rows};
 use super::{
-    Answer, Cancel, Charge, Command, EntryKind, Expire, LeaveQueue, Outcome, Pay, Payment,
-    PointsEntry, PointsRejected, ReservationRejected, Reserve, ReserveRejected, SpentTicket,
-    Unwanted,
+    Answer, CallOff, CalledOff, Cancel, Charge, Command, EntryKind, Expire, LeaveQueue, NewRefund,
+    Outcome, Pay, Payment, PointsEntry, PointsRejected, Refund, RefundRefused, Refunded,
+    ReservationRejected, Reserve, ReserveRejected, SpentTicket, TicketRef, Unwanted,
 };
 use crate::event::{EndReason, Event};
 use crate::ids::{PaymentId, ReservationId};
 use crate::points::decide_charge;
+use crate::sales::CallOff as Decided;
 use crate::sales::{
-    Concert, HoldRejected, HoldRequest, Reservation, ReservationState, Seat, SeatState, Session,
-    SettleRejected, check_seat_list, decide_cancel, decide_hold, decide_payment,
+    Concert, HoldRejected, HoldRequest, PaidWith, Reservation, ReservationState, Seat, SeatState,
+    Session, SettleRejected, TicketHolds, check_seat_list, decide_call_off, decide_cancel,
+    decide_hold, decide_payment, decide_refund,
 };
 use crate::time::Timestamp;
 
@@ -26,7 +28,9 @@ pub fn execute(rows: &mut Rows, command: &Command, now: Timestamp) -> Result<Out
         Command::Pay(command) => Outcome::Pay(pay(rows, command, now)?),
         Command::Cancel(command) => Outcome::Cancel(cancel(rows, command, now)?),
         Command::Charge(command) => Outcome::Charge(charge(rows, command, now)?),
+        Command::Refund(command) => Outcome::Refund(refund(rows, command, now)?),
         Command::Expire(command) => Outcome::Expire(expire(rows, command, now)?),
+        Command::CallOff(command) => Outcome::CallOff(call_off(rows, command, now)?),
         Command::LeaveQueue(command) => {
             leave_queue(rows, command, now)?;
             Outcome::LeaveQueue
@@ -49,8 +53,7 @@ pub fn refusal_from_memory(
     session: &Session,
     seats: &[Option<Seat>],
 ) -> Option<HoldRejected> {
-    // The kindest case: all that is not known speaks for the buyer.
-    hold(request, ANY_RESERVATION, (concert, session, seats), (0, false), request.now).err()
+    hold(request, ANY_RESERVATION, (concert, session, seats), KINDEST, request.now).err()
 }
 
 /// Returns the answer to a command some of whose rows another transaction has locked, where they
@@ -60,9 +63,12 @@ pub fn answer_while_locked(rows: &mut Rows, command: &Command, now: Timestamp) -
     let (user, key) = match command {
         Command::Reserve(reserve) => (reserve.user, &reserve.idempotency),
         Command::Pay(pay) => (pay.user, &pay.idempotency),
-        Command::Charge(_) | Command::Cancel(_) | Command::Expire(_) | Command::LeaveQueue(_) => {
-            return None;
-        }
+        Command::Charge(_)
+        | Command::Refund(_)
+        | Command::Cancel(_)
+        | Command::Expire(_)
+        | Command::CallOff(_)
+        | Command::LeaveQueue(_) => return None,
     };
     // With the account of the user nobody else can be doing this very request.
     if rows.is_locked(RowId::Account(user)) {
@@ -78,7 +84,7 @@ pub fn answer_while_locked(rows: &mut Rows, command: &Command, now: Timestamp) -
     check_seat_list(&request.seats, &request.limits).ok()?;
     let seats = request.seats.iter().map(|seat| rows.seat(*seat, request.session));
     let seats = seats.collect::<Looked<Vec<_>>>().ok()?;
-    let refusal = hold(request, ANY_RESERVATION, (&concert, &session, &seats), (0, false), now);
+    let refusal = hold(request, ANY_RESERVATION, (&concert, &session, &seats), KINDEST, now);
     match refusal {
         Err(why @ HoldRejected::SeatTaken(_)) => {
             Some(Outcome::Reserve(Err(ReserveRejected::Hold(why))))
@@ -87,11 +93,27 @@ pub fn answer_while_locked(rows: &mut Rows, command: &Command, now: Timestamp) -
     }
 }
 
+/// What the store knows of a user and a ticket.
+struct Known {
+    called_off: bool,
+    user_has: u32,
+    ticket_spent: bool,
+    ticket_holds: TicketHolds,
+}
+
+/// All that is not known speaks for the buyer.
+const KINDEST: Known = Known {
+    called_off: false,
+    user_has: 0,
+    ticket_spent: false,
+    ticket_holds: TicketHolds { made: 0, live: 0 },
+};
+
 fn hold(
     request: &Reserve,
     reservation: ReservationId,
     (concert, session, seats): (&Concert, &Session, &[Option<Seat>]),
-    (user_has, ticket_spent): (u32, bool),
+    known: Known,
     now: Timestamp,
 ) -> Result<Reservation, HoldRejected> {
     let asked = HoldRequest {
@@ -101,8 +123,10 @@ fn hold(
         session,
         seat_ids: &request.seats,
         seats,
-        user_has,
-        ticket_spent: request.ticket_over || ticket_spent,
+        called_off: known.called_off,
+        user_has: known.user_has,
+        ticket_spent: request.ticket_over || known.ticket_spent,
+        ticket_holds: known.ticket_holds,
     };
     decide_hold(&asked, &request.limits, now)
 }
@@ -141,22 +165,28 @@ fn reserve(
         .iter()
         .map(|seat| rows.seat(*seat, request.session))
         .collect::<Looked<Vec<_>>>()?;
-    let user_has = rows.live_seats((request.user, request.session), now)?;
-    let is_spent = rows.is_spent(&request.ticket)?;
+    let known = Known {
+        called_off: rows.is_called_off((request.concert, request.session))?,
+        user_has: rows.live_seats((request.user, request.session), now)?,
+        ticket_spent: rows.is_spent(&request.ticket)?,
+        ticket_holds: rows.holds_of(&request.ticket, now)?,
+    };
     // The id is used up only where a reservation comes to be.
     let next = rows.ids.reservations.next().and_then(ReservationId::new);
     let id = next.ok_or(Unwanted("an id for a reservation"))?;
     let sale = (&*concert, &session, &seats[..]);
-    let reservation = match hold(request, id, sale, (user_has, is_spent), now) {
+    let reservation = match hold(request, id, sale, known, now) {
         Ok(reservation) => reservation,
         Err(rejected) => return Ok(Err(ReserveRejected::Hold(rejected))),
     };
     rows.ids.reservations.take();
     let until = now.plus(request.limits.hold);
+    let seats_until = until.plus(request.release_delay);
     for item in &reservation.items {
-        rows.set_seat(item.seat, SeatState::Held { reservation: id, until })?;
+        rows.set_seat(item.seat, SeatState::Held { reservation: id, until: seats_until })?;
     }
-    let row = ReservationRow { reservation: reservation.clone(), until };
+    let ticket = Some(request.ticket.clone());
+    let row = ReservationRow { reservation: reservation.clone(), until, ticket };
     let result = (ResultOf::Reserve(id), ResultRow::Reserve(row.clone()));
     rows.add_reservation(row);
     rows.remember(request.user, request.idempotency.as_ref(), result, now);
@@ -215,8 +245,14 @@ fn pay(
     };
     let now = settling_time(rows, &row, now)?;
     let balance = rows.balance(request.user)?;
-    let is_spent = rows.is_spent(&request.ticket)?;
-    let decision = decide_payment(&row.reservation, request.user, balance, is_spent, now);
+    let of_queue = |holding: &TicketRef| holding.queue == request.ticket.queue;
+    let with = PaidWith {
+        balance,
+        ticket_spent: rows.is_spent(&request.ticket)?,
+        ticket_of_queue: row.ticket.as_ref().is_none_or(of_queue),
+        called_off: rows.is_called_off((row.reservation.concert, row.reservation.session))?,
+    };
+    let decision = decide_payment(&row.reservation, request.user, with, now);
     let amount = match decision {
         Ok(amount) => amount,
         Err(rejected) => return Ok(Err(ReservationRejected::Settle(rejected))),
@@ -230,6 +266,7 @@ fn pay(
         rows.set_seat(item.seat, SeatState::Sold { reservation })?;
     }
     row.reservation.state = ReservationState::Paid { payment: id };
+    let holding = row.ticket.clone();
     rows.settle(row);
     let balance = balance - amount;
     rows.set_balance(request.user, balance);
@@ -239,11 +276,19 @@ fn pay(
     rows.changes.entries.push(entry);
     rows.changes.payments.push((payment, request.user));
     rows.spend(SpentTicket { ticket: request.ticket.clone(), payment: Some(id), at: now });
+    // With another ticket of the same person the one that holds would be good for another purchase.
+    let mut also_spent = None;
+    if let Some(holding) = holding
+        && !rows.is_spent(&holding)?
+    {
+        rows.spend(SpentTicket { ticket: holding.clone(), payment: Some(id), at: now });
+        also_spent = Some(holding);
+    }
     let result = (ResultOf::Pay(id), ResultRow::Pay(payment));
     rows.remember(request.user, request.idempotency.as_ref(), result, now);
     let event = Event::PaymentCompleted { payment: id, reservation, user: request.user, amount };
     rows.changes.events.push((event, now));
-    Ok(Ok(Answer::new(payment)))
+    Ok(Ok(Answer { also_spent, ..Answer::new(payment) }))
 }
 
 fn cancel(
@@ -258,7 +303,8 @@ fn cancel(
     if let Err(rejected) = unsettled(&row.reservation, Some(request.user), now) {
         return Ok(Err(ReservationRejected::Settle(rejected)));
     }
-    end(rows, row, EndReason::Cancelled, now)?;
+    let free_at = Some(now.plus(request.release_delay));
+    end(rows, row, EndReason::Cancelled, free_at, now)?;
     Ok(Ok(()))
 }
 
@@ -268,10 +314,33 @@ fn expire(rows: &mut Rows, request: &Expire, now: Timestamp) -> Looked<bool> {
     let is_held = matches!(row.reservation.state, ReservationState::Held { .. });
     let has_run_out = unsettled(&row.reservation, None, now) == Err(SettleRejected::Expired);
     if is_held && has_run_out {
-        end(rows, row, EndReason::Expired, now)?;
+        end(rows, row, EndReason::Expired, None, now)?;
         return Ok(true);
     }
     Ok(false)
+}
+
+fn call_off(rows: &mut Rows, request: &CallOff, now: Timestamp) -> Looked<CalledOff> {
+    let Some(row) = rows.reservation(request.reservation)? else { return Ok(CalledOff::Nothing) };
+    let Reservation { user, concert, session, .. } = row.reservation;
+    if !rows.is_called_off((concert, session))? {
+        return Ok(CalledOff::Nothing);
+    }
+    Ok(match decide_call_off(&row.reservation, rows.balance(user)?) {
+        Ok(Decided::End) => {
+            let now = settling_time(rows, &row, now)?;
+            let has_run_out = unsettled(&row.reservation, None, now).is_err();
+            let reason = if has_run_out { EndReason::Expired } else { EndReason::SessionCancelled };
+            end(rows, row, reason, Some(now), now)?;
+            CalledOff::Ended
+        }
+        Ok(Decided::Refund { payment, balance }) => {
+            give_points_back(rows, row, payment, (balance, now, true), now)?;
+            CalledOff::Refunded
+        }
+        Ok(Decided::Nothing) => CalledOff::Nothing,
+        Err(_) => CalledOff::Overflow,
+    })
 }
 
 /// Whether a hold is still to be settled, by its own user where nobody else is named.
@@ -283,13 +352,30 @@ fn unsettled(
     decide_cancel(reservation, user.unwrap_or(reservation.user), now)
 }
 
-/// Ends a hold without payment. Seats that another hold has taken since are left alone.
-fn end(rows: &mut Rows, mut row: ReservationRow, reason: EndReason, now: Timestamp) -> Looked<()> {
-    for seat in own_seats(rows, &row.reservation)? {
-        rows.set_seat(seat, SeatState::Available)?;
+/// A seat that nobody has any more, and that can be had from `until` on.
+fn released(until: Timestamp, now: Timestamp) -> SeatState {
+    if until > now { SeatState::Released { until } } else { SeatState::Available }
+}
+
+/// Ends a hold without payment. Its seats are free at `free_at`, or when the hold has said that they
+/// would be. Seats that another hold has taken since are left alone.
+fn end(
+    rows: &mut Rows,
+    mut row: ReservationRow,
+    reason: EndReason,
+    free_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Looked<()> {
+    for id in own_seats(rows, &row.reservation)? {
+        let until = match (free_at, rows.seat(id, row.reservation.session)?) {
+            (Some(free_at), _) => free_at,
+            (None, Some(Seat { state: SeatState::Held { until, .. }, .. })) => until,
+            (None, _) => now,
+        };
+        rows.set_seat(id, released(until, now))?;
     }
     row.reservation.state = match reason {
-        EndReason::Cancelled => ReservationState::Cancelled,
+        EndReason::Cancelled | EndReason::SessionCancelled => ReservationState::Cancelled,
         EndReason::Expired => ReservationState::Expired,
     };
     let Reservation { id, user, .. } = row.reservation;
@@ -326,6 +412,68 @@ fn charge(
     rows.remember(user, request.idempotency.as_ref(), result, now);
     rows.changes.events.push((Event::PointCharged { entry: id, user, amount, balance }, now));
     Ok(Ok(Answer::new(balance)))
+}
+
+fn refund(
+    rows: &mut Rows,
+    request: &Refund,
+    now: Timestamp,
+) -> Looked<Result<Answer<Refunded>, RefundRefused>> {
+    if matches!(rows.earlier(request.user, request.idempotency.as_ref())?, Earlier::Other) {
+        return Ok(Err(RefundRefused::KeyReused));
+    }
+    let Some(row) = rows.reservation(request.reservation)? else {
+        return Ok(Err(RefundRefused::NoSuchPayment));
+    };
+    // A payment is refunded once; whoever asks again, with a key or without, gets the same answer.
+    if row.reservation.user == request.user
+        && let Some(refunded) = rows.refund(request.payment)?
+    {
+        return Ok(Ok(Answer::replayed(refunded)));
+    }
+    let session = rows.session(request.of)?.ok_or(Unwanted("the session of a payment"))?;
+    let ends_before = i64::try_from(request.ends_before.as_millis()).unwrap_or(i64::MAX);
+    let until = Timestamp(session.starts_at.0.saturating_sub(ends_before));
+    let balance = rows.balance(request.user)?;
+    let decision =
+        decide_refund(&row.reservation, request.payment, request.user, until, balance, now);
+    let balance = match decision {
+        Ok(balance) => balance,
+        Err(rejected) => return Ok(Err(RefundRefused::Refund(rejected))),
+    };
+    let free_at = now.plus(request.release_delay);
+    let refunded = give_points_back(rows, row, request.payment, (balance, free_at, false), now)?;
+    let (key, result) = (request.idempotency.as_ref(), request.payment.get());
+    rows.remember_id(request.user, key, result, now);
+    Ok(Ok(Answer::new(refunded)))
+}
+
+/// Refunds a paid reservation: the balance is `balance` then, and its seats are free at `free_at`.
+fn give_points_back(
+    rows: &mut Rows,
+    mut row: ReservationRow,
+    payment: PaymentId,
+    (balance, free_at, called_off): (i64, Timestamp, bool),
+    now: Timestamp,
+) -> Looked<Refunded> {
+    let id = rows.ids.entries.take().ok_or(Unwanted("an id for an entry"))?;
+    let Reservation { id: reservation, user, session, .. } = row.reservation;
+    for item in &row.reservation.items {
+        let own = SeatState::Sold { reservation };
+        if rows.seat(item.seat, session)?.is_some_and(|seat| seat.state == own) {
+            rows.set_seat(item.seat, released(free_at, now))?;
+        }
+    }
+    let amount = row.reservation.total();
+    row.reservation.state = ReservationState::Refunded { payment };
+    rows.settle(row);
+    rows.set_balance(user, balance);
+    let kind = EntryKind::Refund(payment);
+    rows.changes.entries.push(PointsEntry { id, user, amount, balance, kind, at: now });
+    let refund = Refunded { payment, reservation, amount, refunded_at: now };
+    rows.add_refund(NewRefund { refund, user, session, called_off });
+    rows.changes.events.push((Event::PaymentRefunded { payment, reservation, user, amount }, now));
+    Ok(refund)
 }
 
 fn leave_queue(rows: &mut Rows, request: &LeaveQueue, now: Timestamp) -> Looked<()> {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::changes::{Changes, Ids};
-use super::{Command, IdempotencyKey, Payment, TicketRef};
+use super::changes::{Changes, Ids, NewRefund};
+use super::{Command, IdempotencyKey, Payment, Refunded, TicketRef};
 use crate::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
-use crate::sales::{Concert, Reservation, Seat, Session};
+use crate::sales::{Concert, Reservation, Seat, Session, TicketHolds};
 use crate::time::Timestamp;
 
 /// The rows that some commands want, each once and in the order of its key.
@@ -26,10 +26,18 @@ pub struct Wants {
     pub seats: BTreeMap<SeatId, SessionId>,
     /// Reservations. Their seats are wanted too, once it is known which they are.
     pub reservations: BTreeSet<ReservationId>,
+    /// Those of them that are to be paid: whether the ticket that holds them is spent is wanted too.
+    pub to_pay: BTreeSet<ReservationId>,
+    /// Those of them whose session was called off: the accounts of their users are wanted too.
+    pub to_call_off: BTreeSet<ReservationId>,
     /// What users have in sessions, held and bought.
     pub live_seats: BTreeSet<(UserId, SessionId)>,
     /// Whether tickets are spent.
     pub tickets: BTreeSet<TicketRef>,
+    /// What was held with tickets.
+    pub holds_of: BTreeSet<TicketRef>,
+    /// Refunds, by their payments.
+    pub refunds: BTreeSet<PaymentId>,
     /// Idempotency keys.
     pub keys: BTreeSet<(UserId, String)>,
 }
@@ -51,11 +59,13 @@ impl Wants {
                 }
                 self.live_seats.insert((reserve.user, reserve.session));
                 self.tickets.insert(reserve.ticket.clone());
+                self.holds_of.insert(reserve.ticket.clone());
             }
             Command::Pay(pay) => {
                 self.accounts.insert(pay.user);
                 self.users.insert(pay.user);
                 self.reservations.insert(pay.reservation);
+                self.to_pay.insert(pay.reservation);
                 self.tickets.insert(pay.ticket.clone());
             }
             Command::Cancel(cancel) => {
@@ -65,8 +75,19 @@ impl Wants {
                 self.accounts.insert(charge.user);
                 self.users.insert(charge.user);
             }
+            Command::Refund(refund) => {
+                self.sessions.insert(refund.of);
+                self.accounts.insert(refund.user);
+                self.users.insert(refund.user);
+                self.reservations.insert(refund.reservation);
+                self.refunds.insert(refund.payment);
+            }
             Command::Expire(expire) => {
                 self.reservations.insert(expire.reservation);
+            }
+            Command::CallOff(call_off) => {
+                self.reservations.insert(call_off.reservation);
+                self.to_call_off.insert(call_off.reservation);
             }
             Command::LeaveQueue(leave_queue) => {
                 self.tickets.insert(leave_queue.ticket.clone());
@@ -74,8 +95,19 @@ impl Wants {
         }
     }
 
-    /// Adds the seats of a wanted reservation: which they are never changes.
-    pub fn add_seats_of(&mut self, reservation: &Reservation) {
+    /// Adds what else is wanted of a reservation: its seats, and the ticket that holds it. Which they
+    /// are never changes.
+    pub fn add_rows_of(&mut self, row: &ReservationRow) {
+        let ReservationRow { reservation, ticket, .. } = row;
+        if self.to_pay.contains(&reservation.id) {
+            self.tickets.extend(ticket.clone());
+            self.sessions.insert((reservation.concert, reservation.session));
+        }
+        if self.to_call_off.contains(&reservation.id) {
+            self.sessions.insert((reservation.concert, reservation.session));
+            self.accounts.insert(reservation.user);
+            self.users.insert(reservation.user);
+        }
         for item in &reservation.items {
             self.seats.insert(item.seat, reservation.session);
         }
@@ -101,6 +133,17 @@ pub struct ReservationRow {
     pub reservation: Reservation,
     /// When its hold ends, or ended.
     pub until: Timestamp,
+    /// The ticket that holds it. Older versions did not keep it.
+    pub ticket: Option<TicketRef>,
+}
+
+/// Something that was held with a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TicketHold {
+    /// The reservation.
+    pub reservation: ReservationId,
+    /// When the hold ends; none where it is settled.
+    pub until: Option<Timestamp>,
 }
 
 /// Seats that a user holds or has bought in one session with one reservation.
@@ -166,8 +209,11 @@ pub struct Rows {
     reservations: Map<ReservationId, Option<ReservationRow>>,
     live_seats: Map<(UserId, SessionId), Vec<LiveSeats>>,
     tickets: Map<TicketRef, bool>,
+    ticket_holds: Map<TicketRef, Vec<TicketHold>>,
     keys: Map<UserId, Vec<(String, Option<KeyRow>)>>,
+    refunds: Map<PaymentId, Option<Refunded>>,
     results: Map<ResultOf, ResultRow>,
+    called_off: HashSet<SessionId, RandomState>,
     locked: HashSet<RowId, RandomState>,
     pub(super) changes: Changes,
     pub(super) ids: Ids,
@@ -189,6 +235,11 @@ impl Rows {
     ) {
         self.concerts.insert(concert, found.0);
         self.sessions.insert((concert, session), found.1);
+    }
+
+    /// A session that was called off.
+    pub fn put_called_off(&mut self, session: SessionId) {
+        self.called_off.insert(session);
     }
 
     /// A wanted account; 0 where there is none.
@@ -216,9 +267,19 @@ impl Rows {
         self.tickets.insert(ticket, is_spent);
     }
 
+    /// All that was held with a ticket.
+    pub fn put_ticket_holds(&mut self, ticket: TicketRef, holds: Vec<TicketHold>) {
+        self.ticket_holds.insert(ticket, holds);
+    }
+
     /// A wanted key; none where it was not used.
     pub fn put_key(&mut self, user: UserId, key: String, found: Option<KeyRow>) {
         self.keys.entry(user).or_default().push((key, found));
+    }
+
+    /// A wanted refund; none where the payment has none.
+    pub fn put_refund(&mut self, of: PaymentId, found: Option<Refunded>) {
+        self.refunds.insert(of, found);
     }
 
     /// What a repeated request is answered with.
@@ -266,6 +327,9 @@ impl Rows {
             RowId::Account(_) | RowId::Seat(_) => None,
         });
         if let Some(row) = settled {
+            if matches!(command, Command::CallOff(_)) {
+                rows.push(RowId::Account(row.reservation.user));
+            }
             rows.extend(row.reservation.items.iter().map(|item| RowId::Seat(item.seat)));
         }
         rows
@@ -284,6 +348,11 @@ impl Rows {
 
     pub(super) fn session(&self, of: (ConcertId, SessionId)) -> Looked<Option<Session>> {
         wanted(self.sessions.get(&of).copied(), "a session")
+    }
+
+    pub(super) fn is_called_off(&self, of: (ConcertId, SessionId)) -> Looked<bool> {
+        wanted(self.sessions.get(&of), "a session")?;
+        Ok(self.called_off.contains(&of.1))
     }
 
     pub(super) fn balance(&self, user: UserId) -> Looked<i64> {
@@ -311,6 +380,14 @@ impl Rows {
         wanted(self.tickets.get(ticket).copied(), "a ticket")
     }
 
+    /// What was held with a ticket up to `now`.
+    pub(super) fn holds_of(&self, ticket: &TicketRef, now: Timestamp) -> Looked<TicketHolds> {
+        let holds = wanted(self.ticket_holds.get(ticket), "holds of a ticket")?;
+        let live = holds.iter().filter(|hold| hold.until.is_some_and(|until| until > now)).count();
+        let count = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        Ok(TicketHolds { made: count(holds.len()), live: count(live) })
+    }
+
     pub(super) fn earlier(&self, user: UserId, key: Option<&IdempotencyKey>) -> Looked<Earlier> {
         let Some(key) = key else { return Ok(Earlier::None) };
         let keys = wanted(self.keys.get(&user), "an idempotency key")?;
@@ -320,6 +397,10 @@ impl Rows {
             Some(row) if row.fingerprint != key.fingerprint => Earlier::Other,
             Some(row) => Earlier::Same(row.result),
         })
+    }
+
+    pub(super) fn refund(&self, of: PaymentId) -> Looked<Option<Refunded>> {
+        wanted(self.refunds.get(&of).copied(), "a refund")
     }
 
     pub(super) fn result(&self, of: ResultOf) -> Looked<&ResultRow> {
@@ -343,7 +424,7 @@ impl Rows {
     }
 
     pub(super) fn add_reservation(&mut self, row: ReservationRow) {
-        let ReservationRow { reservation, until } = &row;
+        let ReservationRow { reservation, until, ticket } = &row;
         if let Some(live) = self.live_seats.get_mut(&(reservation.user, reservation.session)) {
             live.push(LiveSeats {
                 reservation: reservation.id,
@@ -351,7 +432,10 @@ impl Rows {
                 until: Some(*until),
             });
         }
-        self.changes.reservations_made.insert(reservation.id, (reservation.clone(), *until));
+        if let Some(holds) = ticket.as_ref().and_then(|of| self.ticket_holds.get_mut(of)) {
+            holds.push(TicketHold { reservation: reservation.id, until: Some(*until) });
+        }
+        self.changes.reservations_made.insert(reservation.id, row.clone());
         self.reservations.insert(reservation.id, Some(row));
     }
 
@@ -367,13 +451,22 @@ impl Rows {
                 _ => live.retain(|live| live.reservation != reservation.id),
             }
         }
+        if let Some(holds) = row.ticket.as_ref().and_then(|of| self.ticket_holds.get_mut(of)) {
+            let of_this = holds.iter_mut().filter(|hold| hold.reservation == reservation.id);
+            of_this.for_each(|hold| hold.until = None);
+        }
         match self.changes.reservations_made.get_mut(&reservation.id) {
-            Some((made, _)) => *made = reservation.clone(),
+            Some(made) => made.reservation = reservation.clone(),
             None => {
                 self.changes.reservations_settled.insert(reservation.id, reservation.clone());
             }
         }
         self.reservations.insert(reservation.id, Some(row));
+    }
+
+    pub(super) fn add_refund(&mut self, new: NewRefund) {
+        self.refunds.insert(new.refund.payment, Some(new.refund));
+        self.changes.refunds.push(new);
     }
 
     pub(super) fn spend(&mut self, spent: super::SpentTicket) {
@@ -389,19 +482,31 @@ impl Rows {
         (of, row): (ResultOf, ResultRow),
         at: Timestamp,
     ) {
-        let Some(key) = key else { return };
         let result = match of {
             ResultOf::Reserve(id) => id.get(),
             ResultOf::Pay(id) => id.get(),
             ResultOf::Charge(entry) => entry,
         };
-        let IdempotencyKey { key, fingerprint } = key.clone();
+        if key.is_some()
+            && let Entry::Vacant(vacant) = self.results.entry(of)
+        {
+            vacant.insert(row);
+        }
+        self.remember_id(user, key, result, at);
+    }
+
+    /// The same where the rows have what a repetition is answered with by itself.
+    pub(super) fn remember_id(
+        &mut self,
+        user: UserId,
+        key: Option<&IdempotencyKey>,
+        result: i64,
+        at: Timestamp,
+    ) {
+        let Some(IdempotencyKey { key, fingerprint }) = key.cloned() else { return };
         let known = self.keys.entry(user).or_default();
         known.retain(|(name, _)| *name != key);
         known.push((key.clone(), Some(KeyRow { fingerprint, result })));
-        if let Entry::Vacant(vacant) = self.results.entry(of) {
-            vacant.insert(row);
-        }
         self.changes.keys.push(super::NewKey { user, key, fingerprint, result, at });
     }
 }
@@ -418,7 +523,11 @@ fn result_of(command: &Command, result: i64) -> Option<ResultOf> {
         Command::Reserve(_) => ReservationId::new(result).map(ResultOf::Reserve),
         Command::Pay(_) => PaymentId::new(result).map(ResultOf::Pay),
         Command::Charge(_) => Some(ResultOf::Charge(result)),
-        Command::Cancel(_) | Command::Expire(_) | Command::LeaveQueue(_) => None,
+        Command::Refund(_)
+        | Command::Cancel(_)
+        | Command::Expire(_)
+        | Command::CallOff(_)
+        | Command::LeaveQueue(_) => None,
     }
 }
 

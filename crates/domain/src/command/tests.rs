@@ -47,7 +47,10 @@ fn reserve(by: i64, seats: &[i64]) -> Reserve {
             hold: Duration::from_millis(HOLD_MS as u64),
             seats_per_reservation_max: 4,
             seats_per_user_max: 4,
+            live_holds_max: u32::MAX,
+            holds_per_ticket_max: u32::MAX,
         },
+        release_delay: Duration::ZERO,
         idempotency: None,
         now: NOW,
     }
@@ -101,6 +104,9 @@ fn rows_for(commands: &[Command], before: impl Fn(&mut Rows, &Wants)) -> Rows {
     }
     for ticket in &wants.tickets {
         rows.put_ticket(ticket.clone(), false);
+    }
+    for ticket in &wants.holds_of {
+        rows.put_ticket_holds(ticket.clone(), Vec::new());
     }
     for (user, key) in &wants.keys {
         rows.put_key(*user, key.clone(), None);
@@ -172,8 +178,8 @@ fn a_repetition_in_the_same_batch_gets_the_first_answer() {
     assert_eq!((first.replayed, again.replayed), (false, true));
     assert_eq!(first.value, again.value);
     assert_eq!(outcomes[2], Outcome::Reserve(Err(ReserveRejected::KeyReused)));
-    assert_eq!(outcomes[3], Outcome::Charge(Ok(Answer { value: 1_005, replayed: false })));
-    assert_eq!(outcomes[4], Outcome::Charge(Ok(Answer { value: 1_005, replayed: true })));
+    assert_eq!(outcomes[3], Outcome::Charge(Ok(Answer::new(1_005))));
+    assert_eq!(outcomes[4], Outcome::Charge(Ok(Answer::replayed(1_005))));
     assert_eq!((changes.keys.len(), changes.events.len()), (2, 2));
     assert_eq!(changes.accounts, [(user(1), 1_005)].into());
 }
@@ -198,7 +204,12 @@ fn commands_of_one_user_see_what_those_before_them_did() {
     let second = Command::Reserve(reserve(1, &[3, 4]));
     let third = Command::Reserve(reserve(1, &[5]));
     let reservation = ReservationId::new(50).unwrap();
-    let cancel = Command::Cancel(Cancel { reservation, user: user(1), now: NOW });
+    let cancel = Command::Cancel(Cancel {
+        reservation,
+        user: user(1),
+        release_delay: Duration::ZERO,
+        now: NOW,
+    });
     let commands = [first, second, third.clone(), cancel, third];
     let mut rows = rows_for(&commands, |_, _| {});
     let outcomes = execute_all(&mut rows, &commands);
@@ -208,7 +219,10 @@ fn commands_of_one_user_see_what_those_before_them_did() {
     assert_eq!(held(&outcomes[4]).value.id.get(), 52);
     // What was made and given back in one batch is saved as it ends.
     let (changes, _) = rows.into_changes();
-    assert_eq!(changes.reservations_made[&reservation].0.state, ReservationState::Cancelled);
+    assert_eq!(
+        changes.reservations_made[&reservation].reservation.state,
+        ReservationState::Cancelled
+    );
     assert!(changes.reservations_settled.is_empty());
     assert_eq!(changes.seats[&seat(1)].1, SeatState::Available);
     assert_eq!(changes.events.len(), 4);
@@ -230,7 +244,7 @@ fn a_hold_made_in_a_batch_can_be_paid_in_it_and_spends_its_ticket() {
     assert_eq!(outcomes[2], Outcome::Pay(Err(ReservationRejected::Settle(twice))));
     let spent = Err(ReserveRejected::Hold(HoldRejected::TicketSpent));
     assert_eq!(outcomes[3], Outcome::Reserve(spent));
-    let (made, _) = &changes.reservations_made[&ReservationId::new(50).unwrap()];
+    let made = &changes.reservations_made[&ReservationId::new(50).unwrap()].reservation;
     assert_eq!(made.state, ReservationState::Paid { payment: paid.value.id });
     assert_eq!(changes.spent.len(), 1, "given up after it was spent: nothing new");
     assert_eq!(changes.accounts, [(user(1), 800)].into());
@@ -242,7 +256,7 @@ fn a_hold_made_in_a_batch_can_be_paid_in_it_and_spends_its_ticket() {
 
 /// A hold of seats 1 and 2 by user 1, of which `state` says what has become of seat 2.
 fn with_hold(state: SeatState) -> impl Fn(&mut Rows, &Wants) {
-    move |rows, _| {
+    move |rows, wants| {
         let id = ReservationId::new(9).unwrap();
         let until = NOW.plus(Duration::from_secs(1));
         let item = |n: i64| Item { seat: seat(n), number: n as u32, price: 100 };
@@ -255,7 +269,10 @@ fn with_hold(state: SeatState) -> impl Fn(&mut Rows, &Wants) {
             created_at: Timestamp(0),
             state: ReservationState::Held { until },
         };
-        rows.put_reservation(id, Some(ReservationRow { reservation, until }));
+        rows.put_reservation(id, Some(ReservationRow { reservation, until, ticket: None }));
+        if wants.sessions.is_empty() {
+            rows.put_session((concert(), session()), (None, None));
+        }
         let held = SeatState::Held { reservation: id, until };
         for (n, state) in [(1, held), (2, state)] {
             let seat = Seat { id: seat(n), number: n as u32, price: 100, state };

@@ -20,7 +20,13 @@ fn reservation_id(id: i64) -> ReservationId {
 }
 
 fn limits() -> Limits {
-    Limits { hold: Duration::from_secs(300), seats_per_reservation_max: 4, seats_per_user_max: 4 }
+    Limits {
+        hold: Duration::from_secs(300),
+        seats_per_reservation_max: 4,
+        seats_per_user_max: 4,
+        live_holds_max: 1,
+        holds_per_ticket_max: 3,
+    }
 }
 
 fn concert() -> Concert {
@@ -60,12 +66,37 @@ fn hold_with(
         user: user(7),
         concert,
         session,
+        called_off: false,
         seat_ids: &seat_ids,
         seats,
         user_has,
         ticket_spent,
+        ticket_holds: TicketHolds::default(),
     };
     decide_hold(&request, &limits(), NOW)
+}
+
+#[test]
+fn a_ticket_holds_one_thing_at_a_time_and_not_for_ever() {
+    let (concert, session) = (concert(), session());
+    let held_with = |made, live| {
+        let request = HoldRequest {
+            reservation: reservation_id(9),
+            user: user(7),
+            concert: &concert,
+            session: &session,
+            called_off: false,
+            seat_ids: &[seat_id(1)],
+            seats: &[seat(1, SeatState::Available)],
+            user_has: 0,
+            ticket_spent: false,
+            ticket_holds: TicketHolds { made, live },
+        };
+        decide_hold(&request, &limits(), NOW).map(|_| ())
+    };
+    assert_eq!(held_with(2, 0), Ok(()));
+    assert_eq!(held_with(1, 1), Err(HoldRejected::LiveHoldLimit { max: 1 }));
+    assert_eq!(held_with(3, 0), Err(HoldRejected::HoldLimit { max: 3 }));
 }
 
 fn hold(ids: &[i64], seats: &[Option<Seat>]) -> Result<Reservation, HoldRejected> {
@@ -181,7 +212,7 @@ fn payment_table() {
         (paid, 7, 42, true, Err(SettleRejected::AlreadyPaid)),
         (paid, 8, 42, true, Err(SettleRejected::NotYours)),
     ] {
-        let answer = decide_payment(&reservation(state), user(who), balance, spent, NOW);
+        let answer = decide_payment(&reservation(state), user(who), with(balance, spent), NOW);
         assert_eq!(answer, expected, "{state:?} user {who} balance {balance} spent {spent}");
     }
 }
@@ -192,8 +223,12 @@ fn payment_and_expiry_split_time_between_them_without_gap_or_overlap() {
     for offset in 0..20 {
         let now = Timestamp(NOW.0 + offset);
         let held = reservation(ReservationState::Held { until });
-        let payable = decide_payment(&held, user(7), 100, false, now).is_ok();
+        let payable = decide_payment(&held, user(7), with(100, false), now).is_ok();
         let free = SeatState::Held { reservation: held.id, until }.is_free(now);
         assert_ne!(payable, free, "at {offset} ms exactly one of the two holds");
     }
+}
+
+fn with(balance: i64, ticket_spent: bool) -> PaidWith {
+    PaidWith { balance, ticket_spent, ticket_of_queue: true, called_off: false }
 }

@@ -17,8 +17,8 @@ use boxoffice_domain::ids::{
 };
 use boxoffice_domain::points::{BALANCE_MAX, ChargeRejected, decide_charge};
 use boxoffice_domain::sales::{
-    Concert, HoldRejected, HoldRequest, Limits, Reservation, ReservationState, Seat, SeatState,
-    Session, SettleRejected, decide_cancel, decide_hold, decide_payment,
+    Concert, HoldRejected, HoldRequest, Limits, PaidWith, Reservation, ReservationState, Seat,
+    SeatState, Session, SettleRejected, TicketHolds, decide_cancel, decide_hold, decide_payment,
 };
 use boxoffice_domain::time::Timestamp;
 use proptest::prelude::*;
@@ -89,6 +89,14 @@ enum Op {
     },
 }
 
+fn with(balance: i64, ticket_spent: bool) -> PaidWith {
+    PaidWith { balance, ticket_spent, ticket_of_queue: true, called_off: false }
+}
+
+/// Live holds of one ticket, and holds in its life.
+const LIVE_MAX: u32 = 2;
+const MADE_MAX: u32 = 5;
+
 /// What the deciders' answers are written to.
 struct Store {
     concert: Concert,
@@ -99,6 +107,8 @@ struct Store {
     balances: BTreeMap<UserId, i64>,
     /// Tickets by owner and count.
     spent: BTreeSet<(UserId, i64)>,
+    /// What was held with each of them.
+    held_with: BTreeMap<(UserId, i64), Vec<ReservationId>>,
     payments: Vec<(PaymentId, ReservationId, UserId, i64)>,
 }
 
@@ -125,15 +135,29 @@ impl Store {
                 && r.session == session.id
         };
         let user_has: usize = self.reservations.values().filter(live).map(|r| r.items.len()).sum();
+        let held_with: Vec<&Reservation> = self
+            .held_with
+            .get(&(user, ticket))
+            .into_iter()
+            .flatten()
+            .map(|id| &self.reservations[id])
+            .collect();
+        let waits = |r: &&&Reservation| matches!(r.state_at(now), ReservationState::Held { .. });
+        let ticket_holds = TicketHolds {
+            made: held_with.len() as u32,
+            live: held_with.iter().filter(waits).count() as u32,
+        };
         let request = HoldRequest {
             reservation: ReservationId::new(self.reservations.len() as i64 + 1).unwrap(),
             user,
             concert: &self.concert,
             session,
+            called_off: false,
             seat_ids,
             seats: &seats,
             user_has: user_has as u32,
             ticket_spent: self.spent.contains(&(user, ticket)),
+            ticket_holds,
         };
         let reservation = decide_hold(&request, &self.limits, now)?;
         let ReservationState::Held { until } = reservation.state else {
@@ -143,6 +167,7 @@ impl Store {
             let state = SeatState::Held { reservation: reservation.id, until };
             self.seats.get_mut(&item.seat).unwrap().state = state;
         }
+        self.held_with.entry((user, ticket)).or_default().push(reservation.id);
         self.reservations.insert(reservation.id, reservation.clone());
         Ok(reservation)
     }
@@ -157,7 +182,7 @@ impl Store {
         let balance = self.balance(user);
         let spent = self.spent.contains(&(user, ticket));
         let reservation = self.reservations.get_mut(&id).unwrap();
-        let amount = decide_payment(reservation, user, balance, spent, now)?;
+        let amount = decide_payment(reservation, user, with(balance, spent), now)?;
         let payment = PaymentId::new(self.payments.len() as i64 + 1).unwrap();
         reservation.state = ReservationState::Paid { payment };
         for item in &reservation.items {
@@ -229,6 +254,7 @@ enum Fate {
 #[derive(Clone, Debug)]
 struct Booking {
     user: i64,
+    ticket: i64,
     seats: Vec<i64>,
     price: i64,
     until: i64,
@@ -243,6 +269,8 @@ struct Model {
     hold_ms: i64,
     reservation_max: usize,
     user_max: usize,
+    live_max: usize,
+    made_max: usize,
     prices: BTreeMap<i64, i64>,
     /// The owner of a seat, as an index into the bookings.
     owners: BTreeMap<i64, usize>,
@@ -273,6 +301,13 @@ impl Model {
         self.prices.contains_key(&seat) && session_of(seat) == session
     }
 
+    /// How many holds there were with a ticket, and how many of them are live.
+    fn held_with(&self, user: i64, ticket: i64) -> (usize, usize) {
+        let with = |b: &&Booking| b.user == user && b.ticket == ticket;
+        let live = |b: &&Booking| with(b) && b.fate == Fate::Live;
+        (self.bookings.iter().filter(with).count(), self.bookings.iter().filter(live).count())
+    }
+
     fn may_reserve(&self, user: i64, ticket: i64, session: i64, seats: &[i64], now: i64) -> bool {
         let distinct: BTreeSet<i64> = seats.iter().copied().collect();
         self.bookable(session, now)
@@ -281,6 +316,8 @@ impl Model {
             && distinct.len() == seats.len()
             && seats.iter().all(|s| self.exists(session, *s) && !self.owners.contains_key(s))
             && self.seats_of(user, session) + seats.len() <= self.user_max
+            && self.held_with(user, ticket).0 < self.made_max
+            && self.held_with(user, ticket).1 < self.live_max
     }
 
     fn may_pay(&self, index: usize, user: i64, ticket: i64) -> bool {
@@ -342,11 +379,14 @@ impl World {
                     hold: Duration::from_millis(hold_ms as u64),
                     seats_per_reservation_max: reservation_max,
                     seats_per_user_max: user_max,
+                    live_holds_max: LIVE_MAX,
+                    holds_per_ticket_max: MADE_MAX,
                 },
                 seats: (0..prices.len()).map(seat).collect(),
                 reservations: BTreeMap::new(),
                 balances: BTreeMap::new(),
                 spent: BTreeSet::new(),
+                held_with: BTreeMap::new(),
                 payments: Vec::new(),
             },
             model: Model {
@@ -356,6 +396,8 @@ impl World {
                 hold_ms,
                 reservation_max: reservation_max as usize,
                 user_max: user_max as usize,
+                live_max: LIVE_MAX as usize,
+                made_max: MADE_MAX as usize,
                 prices: (1..).zip(prices.iter().copied()).collect(),
                 owners: BTreeMap::new(),
                 bookings: Vec::new(),
@@ -412,7 +454,7 @@ impl World {
                 prop_assert_eq!(reservation.id.get(), index as i64 + 1);
                 model.owners.extend(seats.iter().map(|seat| (*seat, index)));
                 let (seats, fate) = (seats.to_vec(), Fate::Live);
-                model.bookings.push(Booking { user, seats, price, until, fate });
+                model.bookings.push(Booking { user, ticket, seats, price, until, fate });
                 // A hold for no time at all is over at once.
                 model.pass(now);
             }
@@ -433,6 +475,7 @@ impl World {
                     HoldRejected::Closed { closed_at } => {
                         closed_at.0 == model.closes_at && now >= closed_at.0
                     }
+                    HoldRejected::SessionCancelled => false,
                     HoldRejected::SessionStarted => now >= model.starts_at[session as usize],
                     HoldRejected::NoSuchSeat(seat) => {
                         seats.contains(&seat.get()) && !model.exists(session, seat.get())
@@ -444,6 +487,12 @@ impl World {
                         max as usize == model.user_max
                             && told as usize == has
                             && has + seats.len() > model.user_max
+                    }
+                    HoldRejected::LiveHoldLimit { max } => {
+                        max == LIVE_MAX && model.held_with(user, ticket).1 >= model.live_max
+                    }
+                    HoldRejected::HoldLimit { max } => {
+                        max == MADE_MAX && model.held_with(user, ticket).0 >= model.made_max
                     }
                 };
                 prop_assert!(so, "{:?} is not so; the user has {} seats", rejected, has);
@@ -460,6 +509,9 @@ impl World {
             SettleRejected::AlreadyPaid => booking.fate == Fate::Paid,
             SettleRejected::Cancelled => booking.fate == Fate::Cancelled,
             SettleRejected::Expired => matches!(booking.fate, Fate::Expired { .. }),
+            SettleRejected::WrongQueue
+            | SettleRejected::Refunded
+            | SettleRejected::SessionCancelled => false,
             SettleRejected::TicketSpent => self.model.spent.contains(&(user, ticket)),
             SettleRejected::NotEnoughPoints { balance, due } => {
                 balance == self.model.balance(user) && due == booking.price && balance < due
@@ -594,7 +646,7 @@ impl World {
             let owner = match seat.state {
                 SeatState::Sold { reservation } => Some(reservation),
                 SeatState::Held { reservation, until } if now < until => Some(reservation),
-                SeatState::Held { .. } | SeatState::Available => None,
+                SeatState::Held { .. } | SeatState::Released { .. } | SeatState::Available => None,
             };
             let expected = model.owners.get(&id.get()).map(|index| *index as i64 + 1);
             prop_assert_eq!(owner.map(ReservationId::get), expected, "owner of seat {}", id);
@@ -620,7 +672,7 @@ impl World {
             }
             // Whatever a reservation may be asked for, there is one answer at any instant.
             let owner = reservation.user;
-            let payable = decide_payment(reservation, owner, BALANCE_MAX, false, now);
+            let payable = decide_payment(reservation, owner, with(BALANCE_MAX, false), now);
             let ending = decide_cancel(reservation, owner, now);
             prop_assert_eq!(payable.is_ok(), booking.fate == Fate::Live);
             prop_assert_eq!(
@@ -774,7 +826,7 @@ proptest! {
             true => Ok(due),
             false => Err(SettleRejected::NotEnoughPoints { balance, due }),
         };
-        prop_assert_eq!(decide_payment(&reservation, user_id(1), balance, false, now), expected);
+        prop_assert_eq!(decide_payment(&reservation, user_id(1), with(balance, false), now), expected);
         prop_assert_eq!(free, now >= until);
         prop_assert_eq!(decide_cancel(&reservation, user_id(1), now).is_ok(), !free);
         prop_assert_eq!(reservation.state_at(now) == ReservationState::Expired, free);

@@ -458,6 +458,15 @@ settings! {
         max_seats_per_reservation: usize = 4, 1..=1_000;
         /// Seats of one session that one user may hold or own.
         max_seats_per_user: usize = 4, 1..=100_000;
+        /// Unpaid reservations of one ticket at a time; it pays for one of them.
+        live_holds_max: usize = 1, 1..=100_000;
+        /// Reservations of one ticket in its life, whatever becomes of them.
+        holds_per_ticket_max: usize = 20, 1..=100_000;
+        /// Time of which a random part passes until a seat that was given back, or whose hold ran out, is
+        /// free: whoever gives back and takes at once is no faster than others.
+        release_jitter_seconds: u64 = 0, 0..=3_600;
+        /// Time before a session at which refunds of its payments end; 10000000 allows none.
+        refund_until_hours: u64 = 24, 0..=10_000_000;
         /// Time that the answer to an idempotency key is kept; the contract promises 24 hours.
         idempotency_hours: u64 = 24, 24..=8_760;
     }

@@ -682,18 +682,22 @@ pub(super) struct AdminSession {
     pub(super) available_seat_count: u64,
     /// Those that are sold.
     pub(super) sold_seat_count: u64,
+    /// When it was called off; null where it takes place.
+    #[schema(required, nullable, format = DateTime)]
+    pub(super) cancelled_at: Option<String>,
 }
 
 impl AdminSession {
-    pub(super) fn of(inventory: &Inventory) -> Self {
+    pub(super) fn of(inventory: &Inventory, now: Timestamp) -> Self {
         let session = inventory.session();
         Self {
             session_id: session.id.get(),
             concert_id: session.concert.get(),
             concert_at: rfc3339(session.starts_at),
             total_seat_count: inventory.total() as u64,
-            available_seat_count: inventory.available(),
+            available_seat_count: inventory.available(now),
             sold_seat_count: inventory.sold(),
+            cancelled_at: inventory.called_off().map(rfc3339),
         }
     }
 }
@@ -713,7 +717,7 @@ pub(super) async fn change_session(
     }
     let catalog = app.store.catalog();
     let inventory = catalog.inventory(concert, session).ok_or_else(not_found)?;
-    Ok(json(StatusCode::OK, &AdminSession::of(inventory)))
+    Ok(json(StatusCode::OK, &AdminSession::of(inventory, app.clock.now())))
 }
 
 pub(super) async fn remove_session(

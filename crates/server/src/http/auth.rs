@@ -216,6 +216,44 @@ impl Asker {
     }
 }
 
+/// Whose own things are asked for: those of the person who asks, where people are known; else those of the
+/// user of a ticket that has been admitted.
+pub(super) struct Owner {
+    /// Whose.
+    pub(super) user: UserId,
+    /// The time of the whole request.
+    pub(super) now: Timestamp,
+}
+
+impl FromRequestParts<HttpState> for Owner {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
+        let app = state.app();
+        let Asker(person) = Asker::from_headers(&parts.headers, app).await?;
+        if let Some(user) = person
+            && !parts.headers.contains_key(QUEUE_TOKEN)
+        {
+            return Ok(Self { user, now: app.clock.now() });
+        }
+        let presented = Presented::from_headers(&parts.headers, app)?;
+        match person {
+            Some(person) => presented.must_be(person)?,
+            None => presented.must_have_been_admitted()?,
+        }
+        Ok(Self { user: presented.user(), now: presented.now })
+    }
+}
+
+impl Described for Owner {
+    fn describe(description: &mut Description) {
+        Presented::describe(description);
+        Asker::describe(description);
+        description.errors(&[ErrorCode::TokenNotActivated]);
+        description.person_suffices();
+    }
+}
+
 /// Refuses an id that not every JSON parser reads exactly.
 pub(super) fn safe(user: UserId) -> Result<UserId, Problem> {
     if user.get() <= PERSON_MAX { Ok(user) } else { Err(Problem::new(ErrorCode::UserIdTooLarge)) }

@@ -115,13 +115,14 @@ pub(super) async fn sessions(
         .inventories(concert.id)
         .iter()
         .filter(|inventory| now < concert.closes_at && now < inventory.session().starts_at)
-        // Held seats may come back; sold ones do not.
+        .filter(|inventory| inventory.called_off().is_none())
+        // Held seats may come back; sold ones hardly do.
         .filter(|inventory| inventory.sold() < inventory.total() as u64)
         .map(|inventory| ListedSession {
             session_id: inventory.session().id.get(),
             concert_at: rfc3339(inventory.session().starts_at),
             total_seat_count: inventory.total(),
-            available_seat_count: inventory.available(),
+            available_seat_count: inventory.available(now),
         })
         .collect();
     Ok(json(StatusCode::OK, &SessionList { sessions }))

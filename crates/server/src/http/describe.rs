@@ -33,6 +33,8 @@ pub(super) struct Description {
     pub security: Option<SecurityRequirement>,
     /// Who has to say who they are as well, where people are known.
     pub person: Option<&'static str>,
+    /// Whether it is enough to say who one is, where people are known.
+    pub person_suffices: bool,
     /// How extractors refuse.
     pub errors: Vec<ErrorCode>,
     /// The schemas that the above refers to.
@@ -100,6 +102,25 @@ impl Description {
         self.parameters.push(parameter.build());
     }
 
+    /// Adds a number that the query may have, from 1 on.
+    pub(super) fn query_number(
+        &mut self,
+        name: &str,
+        description: &str,
+        example: u32,
+        maximum: Option<u32>,
+    ) {
+        let number = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer));
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Query)
+            .required(Required::False)
+            .description(Some(description))
+            .schema(Some(number.minimum(Some(1)).maximum(maximum)))
+            .example(Some(example.into()));
+        self.parameters.push(parameter.build());
+    }
+
     /// Asks for a JSON body.
     pub(super) fn json_body<T: ToSchema>(&mut self) {
         self.schemas.push((T::name().into_owned(), T::schema()));
@@ -117,6 +138,11 @@ impl Description {
     /// Asks for one more of the security schemes, where people are known.
     pub(super) fn may_be_secured(&mut self, scheme: &'static str) {
         self.person = Some(scheme);
+    }
+
+    /// Says that where people are known, that one is enough.
+    pub(super) fn person_suffices(&mut self) {
+        self.person_suffices = true;
     }
 
     /// Adds codes that the extractor refuses with.

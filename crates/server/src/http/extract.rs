@@ -16,7 +16,7 @@ use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, RawPathParams,
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
-use boxoffice_domain::ids::{ConcertId, ReservationId, SeatId, SessionId, UserId};
+use boxoffice_domain::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -72,6 +72,7 @@ ids! {
     SessionId "The session",
     SeatId "The seat",
     ReservationId "The reservation",
+    PaymentId "The payment",
 }
 
 /// An id in a request body: a JSON number or a decimal string, 1 to 2⁶³−1.

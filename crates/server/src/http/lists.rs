@@ -126,11 +126,13 @@ pub(super) struct PeoplePage {
 
 pub(super) async fn concerts(_: Access, State(app): State<AppState>, page: Page) -> Response<Body> {
     let catalog = app.store.catalog();
-    let after = page.after.unwrap_or(0);
+    let after = page.section.after.unwrap_or(0);
     let behind = catalog.concerts().filter(|concert| concert.id.get() > after);
-    let concerts: Vec<AdminConcert> =
-        behind.take(page.limit as usize).map(|concert| AdminConcert::from(&**concert)).collect();
-    let next = page.next(&concerts, |concert| concert.concert_id);
+    let concerts: Vec<AdminConcert> = behind
+        .take(page.section.limit as usize)
+        .map(|concert| AdminConcert::from(&**concert))
+        .collect();
+    let next = page.section.next(&concerts, |concert| concert.concert_id);
     page.answer("concerts", &concerts, next, "")
 }
 
@@ -144,12 +146,15 @@ pub(super) async fn sessions(
     if catalog.concert(concert).is_none() {
         return Err(Problem::new(ErrorCode::ConcertNotFound));
     }
-    let after = page.after.unwrap_or(0);
+    let after = page.section.after.unwrap_or(0);
+    let now = app.clock.now();
     let all = catalog.inventories(concert).iter();
     let behind = all.filter(|inventory| inventory.session().id.get() > after);
-    let sessions: Vec<AdminSession> =
-        behind.take(page.limit as usize).map(|inventory| AdminSession::of(inventory)).collect();
-    let next = page.next(&sessions, |session| session.session_id);
+    let sessions: Vec<AdminSession> = behind
+        .take(page.section.limit as usize)
+        .map(|inventory| AdminSession::of(inventory, now))
+        .collect();
+    let next = page.section.next(&sessions, |session| session.session_id);
     Ok(page.answer("sessions", &sessions, next, ""))
 }
 
@@ -161,6 +166,7 @@ pub(super) enum StateFilter {
     Paid,
     Cancelled,
     Expired,
+    Refunded,
 }
 
 impl StateFilter {
@@ -170,6 +176,7 @@ impl StateFilter {
             Self::Paid => (Became::Paid, "&state=PAID"),
             Self::Cancelled => (Became::Cancelled, "&state=CANCELLED"),
             Self::Expired => (Became::Expired, "&state=EXPIRED"),
+            Self::Refunded => (Became::Refunded, "&state=REFUNDED"),
         }
     }
 }
@@ -180,8 +187,8 @@ pub(super) async fn reservations(
     PageOf { page, state }: PageOf<StateFilter>,
 ) -> Result<Response<Body>, Problem> {
     let (became, extra) = state.map(StateFilter::parts).unzip();
-    let after = page.after.unwrap_or(0);
-    let part = app.store.list_reservations(after, page.limit, became).await;
+    let after = page.section.after.unwrap_or(0);
+    let part = app.store.list_reservations(after, page.section.limit, became).await;
     let part = part.map_err(|cause| fault(&cause))?;
     let listed = part.items.into_iter().map(|(reservation, until)| ListedReservation {
         reservation_id: reservation.id.get(),
@@ -203,7 +210,7 @@ pub(super) async fn payments(
     State(app): State<AppState>,
     page: Page,
 ) -> Result<Response<Body>, Problem> {
-    let part = app.store.list_payments(page.after.unwrap_or(0), page.limit).await;
+    let part = app.store.list_payments(page.section.after.unwrap_or(0), page.section.limit).await;
     let part = part.map_err(|cause| fault(&cause))?;
     let listed = part.items.into_iter().map(|(payment, user)| ListedPayment {
         payment_id: payment.id.get(),
@@ -221,7 +228,7 @@ pub(super) async fn people(
     State(app): State<AppState>,
     page: Page,
 ) -> Result<Response<Body>, Problem> {
-    let part = app.store.list_people(page.after.unwrap_or(0), page.limit).await;
+    let part = app.store.list_people(page.section.after.unwrap_or(0), page.section.limit).await;
     let part = part.map_err(|cause| fault(&cause))?;
     let listed = part.items.into_iter().map(|person| ListedPerson {
         user_id: person.user.get(),

@@ -20,7 +20,8 @@ use super::describe::Description;
 use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
 use super::{
-    admin, concerts, lists, operators, ops, payments, points, queue, reservations, seat_list,
+    admin, calling_off, concerts, lists, operators, ops, payments, points, queue, refunds,
+    reservations, seat_list,
 };
 use crate::audit::AuditReport;
 use crate::endpoints::{Route, endpoints};
@@ -228,6 +229,9 @@ impl Endpoint {
         });
         if let Some(with) = with {
             operation = operation.security(security.unwrap_or_default()).security(with);
+            if let Some(person) = asked.person.filter(|_| asked.person_suffices) {
+                operation = operation.security(SecurityRequirement::new(person, [""; 0]));
+            }
         } else if let Some(security) = security {
             operation = operation.security(security);
         }

@@ -215,9 +215,9 @@ pub(super) async fn log(
     State(app): State<AppState>,
     page: Page,
 ) -> Result<Response<Body>, Problem> {
-    let before = page.after.unwrap_or(i64::MAX);
-    let entries = app.store.log(before, page.limit).await.map_err(|cause| fault(&cause))?;
-    let next = page.next(&entries, |entry| entry.id);
+    let before = page.section.after.unwrap_or(i64::MAX);
+    let entries = app.store.log(before, page.section.limit).await.map_err(|cause| fault(&cause))?;
+    let next = page.section.next(&entries, |entry| entry.id);
     let changes: Vec<LoggedChange> = entries.into_iter().map(logged).collect();
     Ok(page.answer("changes", &changes, next, ""))
 }

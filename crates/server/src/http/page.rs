@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, LINK, VARY};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -14,24 +14,82 @@ use super::extract::single_header;
 use super::problem::{ErrorCode, Problem};
 use super::reply::json;
 
-/// Entries of a page where none is asked for.
-const LIMIT: u32 = 100;
-/// The most entries of a page.
-pub(super) const LIMIT_MAX: u32 = 1_000;
+/// How long pages are.
+struct Lengths {
+    /// Where none is asked for.
+    usual: u32,
+    /// The most entries.
+    max: u32,
+}
+
+/// Pages of lists for everybody.
+const PUBLIC: Lengths = Lengths { usual: 20, max: 100 };
+/// Pages of lists for operators.
+const OPERATORS: Lengths = Lengths { usual: 100, max: 1_000 };
 
 /// Which part of a list is asked for.
-pub(super) struct Page {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Section {
     /// At most so many.
     pub(super) limit: u32,
     /// Those behind the one with this id.
     pub(super) after: Option<i64>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Section {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let SectionQuery { limit, after } = query(&parts.uri)?;
+        Self::new(&PUBLIC, limit, after)
+    }
+}
+
+impl Described for Section {
+    fn describe(description: &mut Description) {
+        Self::describe_as(&PUBLIC, description);
+    }
+}
+
+impl Section {
+    fn new(lengths: &Lengths, limit: Option<u32>, after: Option<i64>) -> Result<Self, Problem> {
+        let invalid = |what: String| Problem::new(ErrorCode::InvalidQuery).detail(what);
+        let limit = limit.unwrap_or(lengths.usual);
+        if !(1..=lengths.max).contains(&limit) {
+            return Err(invalid(format!("limit must be from 1 to {}", lengths.max)));
+        }
+        if after.is_some_and(|after| after < 1) {
+            return Err(invalid("after must be an id from an earlier page".into()));
+        }
+        Ok(Self { limit, after })
+    }
+
+    /// What `after` is to be for the page behind these entries; none behind the last.
+    pub(super) fn next<T>(&self, entries: &[T], id: impl Fn(&T) -> i64) -> Option<i64> {
+        entries.last().filter(|_| entries.len() >= self.limit as usize).map(id)
+    }
+
+    fn describe_as(lengths: &Lengths, description: &mut Description) {
+        let Lengths { usual, max } = *lengths;
+        let most = format!("At most so many; {usual} where it is left out");
+        description.query_number("limit", &most, usual, Some(max));
+        let behind = "Those behind the entry with this id: `next` of the page before";
+        description.query_number("after", behind, 1, None);
+        description.errors(&[ErrorCode::InvalidQuery]);
+    }
+}
+
+/// Which part of a list for operators is asked for, and how it is to be written.
+pub(super) struct Page {
+    /// Which part.
+    pub(super) section: Section,
     csv: bool,
     path: String,
 }
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PageQuery {
+struct SectionQuery {
     limit: Option<u32>,
     after: Option<i64>,
 }
@@ -40,7 +98,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let PageQuery { limit, after } = query(parts)?;
+        let SectionQuery { limit, after } = query(&parts.uri)?;
         Self::new(parts, limit, after)
     }
 }
@@ -65,7 +123,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for PageOf<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let PageOfQuery { limit, after, state } = query(parts)?;
+        let PageOfQuery { limit, after, state } = query(&parts.uri)?;
         Ok(Self { page: Page::new(parts, limit, after)?, state })
     }
 }
@@ -73,34 +131,23 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for PageOf<T> {
 impl<T> Described for PageOf<T> {
     fn describe(description: &mut Description) {
         Page::describe(description);
-        description.query("state", "HELD, PAID, CANCELLED or EXPIRED; all where it is left out");
+        description
+            .query("state", "HELD, PAID, CANCELLED, EXPIRED or REFUNDED; all where it is left out");
     }
 }
 
-fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
+fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     let invalid = |error: axum::extract::rejection::QueryRejection| {
         Problem::new(ErrorCode::InvalidQuery).detail(error.body_text())
     };
-    axum::extract::Query::try_from_uri(&parts.uri).map(|found| found.0).map_err(invalid)
+    axum::extract::Query::try_from_uri(uri).map(|found| found.0).map_err(invalid)
 }
 
 impl Page {
     fn new(parts: &Parts, limit: Option<u32>, after: Option<i64>) -> Result<Self, Problem> {
-        let invalid = |what: String| Problem::new(ErrorCode::InvalidQuery).detail(what);
-        let limit = limit.unwrap_or(LIMIT);
-        if !(1..=LIMIT_MAX).contains(&limit) {
-            return Err(invalid(format!("limit must be from 1 to {LIMIT_MAX}")));
-        }
-        if after.is_some_and(|after| after < 0) {
-            return Err(invalid("after must be an id from an earlier page".into()));
-        }
+        let section = Section::new(&OPERATORS, limit, after)?;
         let csv = wants_csv(&parts.headers)?;
-        Ok(Self { limit, after, csv, path: parts.uri.path().to_owned() })
-    }
-
-    /// What `after` is to be for the page behind these entries; none behind the last.
-    pub(super) fn next<T>(&self, entries: &[T], id: impl Fn(&T) -> i64) -> Option<i64> {
-        entries.last().filter(|_| entries.len() >= self.limit as usize).map(id)
+        Ok(Self { section, csv, path: parts.uri.path().to_owned() })
     }
 
     /// The page as it was asked for. `next` is what `after` is to be for the page behind it. `extra` is
@@ -125,7 +172,7 @@ impl Page {
         let headers = response.headers_mut();
         headers.insert(VARY, HeaderValue::from_static("accept"));
         if let Some(next) = next {
-            let (path, limit) = (&self.path, self.limit);
+            let (path, limit) = (&self.path, self.section.limit);
             let link = format!("<{path}?limit={limit}&after={next}{extra}>; rel=\"next\"");
             if let Ok(link) = HeaderValue::from_str(&link) {
                 headers.insert(LINK, link);
@@ -137,10 +184,8 @@ impl Page {
 
 impl Described for Page {
     fn describe(description: &mut Description) {
-        description.query("limit", "At most so many, from 1 to 1000; 100 where it is left out");
-        description
-            .query("after", "Those behind the entry with this id: `next` of the page before");
-        description.errors(&[ErrorCode::InvalidQuery, ErrorCode::DuplicateHeader]);
+        Section::describe_as(&OPERATORS, description);
+        description.errors(&[ErrorCode::DuplicateHeader]);
     }
 }
 
@@ -244,6 +289,40 @@ mod tests {
             "\u{feff}number,name,until\r\n1,'=1+1,\r\n-2,\"say \"\"hi\"\", twice\",\r\n3,서울 콘서트,\r\n\
              4,'+x,\r\n5,'-x,\r\n6,'@x,\r\n7,'\tx,\r\n8,\"'\rx\",\r\n9,x=1,\r\n10,\"a\r\nb\",\r\n"
         );
+    }
+
+    #[test]
+    fn sections() {
+        let parsed = |text: &str| {
+            let uri = format!("/list?{text}").parse().unwrap();
+            let SectionQuery { limit, after } = query(&uri)?;
+            Section::new(&PUBLIC, limit, after)
+        };
+        let section = |limit, after| Section { limit, after };
+        for (query, expected) in [
+            ("", section(20, None)),
+            ("limit=1", section(1, None)),
+            ("limit=%31", section(1, None)),
+            ("limit=100&after=17", section(100, Some(17))),
+            ("&after=9223372036854775807&", section(20, Some(i64::MAX))),
+        ] {
+            assert_eq!(parsed(query).unwrap(), expected, "{query}");
+        }
+        for query in [
+            "limit=0",
+            "limit=101",
+            "limit=+1",
+            "limit=",
+            "limit",
+            "limit=1&limit=1",
+            "after=0",
+            "after=-1",
+            "after=x",
+            "after=9223372036854775808",
+            "page=1",
+        ] {
+            assert_eq!(parsed(query).unwrap_err().code(), ErrorCode::InvalidQuery, "{query}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::response::Response;
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::sequencer::Queue;
-use boxoffice_backends::store::{Pay, TicketRef};
+use boxoffice_backends::store::{Answer, Pay, TicketRef};
 use boxoffice_domain::ids::{ReservationId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -114,6 +114,9 @@ async fn pay(
             };
             if spent {
                 app.sequencer.finish(&queue, &pass);
+            }
+            if let Ok(Answer { also_spent: Some(holding), .. }) = &answer {
+                app.sequencer.finish_ticket(holding);
             }
             drop(guard);
             answer

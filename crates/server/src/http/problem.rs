@@ -142,6 +142,9 @@ error_codes! {
     OperatorNotFound "OPERATOR_NOT_FOUND" NOT_FOUND "No such operator"
         "There is no operator of this name."
         "List the operators.";
+    PaymentNotFound "PAYMENT_NOT_FOUND" NOT_FOUND "No such payment"
+        "There is no payment with this id."
+        "List the user's reservations.";
     MethodNotAllowed "METHOD_NOT_ALLOWED" METHOD_NOT_ALLOWED "Method not allowed"
         "The path exists, but not with this method; the Allow header lists those that it has."
         "Use one of the allowed methods.";
@@ -160,9 +163,24 @@ error_codes! {
     SessionStarted "SESSION_STARTED" CONFLICT "Session has started"
         "The session has begun and is no longer sold."
         "Choose another session.";
+    SessionCancelled "SESSION_CANCELLED" CONFLICT "Session called off"
+        "The session was called off; nothing is held or paid there any more, and what was paid is refunded."
+        "Choose another session.";
     SeatLimitReached "SEAT_LIMIT_REACHED" CONFLICT "Seat limit reached"
         "The user would hold or own more seats of this session than allowed."
         "Ask for fewer seats.";
+    AlreadyRefunded "ALREADY_REFUNDED" CONFLICT "Already refunded"
+        "The reservation was paid, and its points went back."
+        "Reserve anew.";
+    RefundTooLate "REFUND_TOO_LATE" CONFLICT "Too late for a refund"
+        "It is too close to the beginning of the session."
+        "Nothing; the seats stay the buyer's.";
+    LiveHoldLimit "LIVE_HOLD_LIMIT" CONFLICT "Another hold waits for payment"
+        "The ticket holds seats already that are not paid; it pays for one reservation."
+        "Pay for that reservation, or give it back first.";
+    HoldLimit "HOLD_LIMIT" CONFLICT "Too many holds"
+        "The ticket has held seats as often as one ticket may."
+        "Join the queue anew.";
     AlreadyPaid "ALREADY_PAID" CONFLICT "Already paid"
         "The reservation is paid."
         "Nothing: the seats are the buyer's.";

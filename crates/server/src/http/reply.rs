@@ -6,11 +6,11 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Response, StatusCode};
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::store::{
-    ActRejected, PointsRejected, ReservationRejected, ReserveRejected,
+    ActRejected, PointsRejected, RefundRefused, ReservationRejected, ReserveRejected,
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::points::{BALANCE_MAX, ChargeRejected};
-use boxoffice_domain::sales::{HoldRejected, SettleRejected};
+use boxoffice_domain::sales::{HoldRejected, RefundRejected, SettleRejected};
 use serde::Serialize;
 
 use super::problem::{ErrorCode, Problem};
@@ -135,6 +135,7 @@ pub(super) fn hold_rejected(rejected: HoldRejected) -> (Problem, Outcome) {
             Outcome::Invalid,
         ),
         R::TicketSpent => (ErrorCode::TokenSpent, None, Outcome::Forbidden),
+        R::SessionCancelled => (ErrorCode::SessionCancelled, None, Outcome::NotOpen),
         R::NotYetOpen { opens_at } => (
             ErrorCode::ReservationNotOpen,
             Some(format!("reservations open at {}", rfc3339(opens_at))),
@@ -159,6 +160,14 @@ pub(super) fn hold_rejected(rejected: HoldRejected) -> (Problem, Outcome) {
             Some(format!("you have {has} seats of this session; the limit is {max}")),
             Outcome::Limit,
         ),
+        R::LiveHoldLimit { max } => (
+            ErrorCode::LiveHoldLimit,
+            Some(format!("a ticket holds at most {max} unpaid reservations at a time")),
+            Outcome::Limit,
+        ),
+        R::HoldLimit { max } => {
+            (ErrorCode::HoldLimit, Some(format!("a ticket may hold {max} times")), Outcome::Limit)
+        }
     };
     (with_detail(code, detail), outcome)
 }
@@ -198,7 +207,10 @@ pub(super) fn settle_rejected(rejected: SettleRejected) -> (Problem, Outcome) {
         R::AlreadyPaid => (Problem::new(ErrorCode::AlreadyPaid), Outcome::AlreadyPaid),
         R::Cancelled => (Problem::new(ErrorCode::HoldCancelled), Outcome::HoldGone),
         R::Expired => (Problem::new(ErrorCode::HoldExpired), Outcome::HoldGone),
+        R::Refunded => (Problem::new(ErrorCode::AlreadyRefunded), Outcome::HoldGone),
+        R::SessionCancelled => (Problem::new(ErrorCode::SessionCancelled), Outcome::NotOpen),
         R::TicketSpent => (Problem::new(ErrorCode::TokenSpent), Outcome::Forbidden),
+        R::WrongQueue => (Problem::new(ErrorCode::WrongQueue), Outcome::Forbidden),
         R::NotEnoughPoints { balance, due } => (
             Problem::new(ErrorCode::NotEnoughPoints)
                 .detail(format!("{due} points are due, the balance is {balance}")),
@@ -243,6 +255,38 @@ pub(super) fn act_error(error: Error<ActRejected>) -> Problem {
             .detail("reservationClosesAt must be after reservationOpensAt"),
         R::SoldOrHeld => Problem::new(ErrorCode::SoldOrHeld),
         R::KeyReused => Problem::new(ErrorCode::IdempotencyKeyReused),
+    }
+}
+
+/// What a refund that was not made becomes.
+pub(super) fn refund_error(error: Error<RefundRefused>) -> (Problem, Outcome) {
+    use RefundRejected as R;
+    let rejected = match error {
+        Error::Fault(cause) => return (fault(&cause), fault_outcome(&cause)),
+        Error::Rejected(rejected) => rejected,
+    };
+    match rejected {
+        RefundRefused::Refund(R::NotYours) => {
+            (Problem::new(ErrorCode::ReservationNotYours), Outcome::Forbidden)
+        }
+        RefundRefused::Refund(R::NotPaid) | RefundRefused::NoSuchPayment => {
+            (Problem::new(ErrorCode::PaymentNotFound), Outcome::NotFound)
+        }
+        RefundRefused::Refund(R::TooLate { until }) => (
+            Problem::new(ErrorCode::RefundTooLate).detail(format!(
+                "payments for this session were refunded until {}",
+                rfc3339(until)
+            )),
+            Outcome::NotOpen,
+        ),
+        RefundRefused::Refund(R::Overflow) => (
+            Problem::new(ErrorCode::PointsOverflow)
+                .detail(format!("a balance holds at most {BALANCE_MAX} points")),
+            Outcome::Invalid,
+        ),
+        RefundRefused::KeyReused => {
+            (Problem::new(ErrorCode::IdempotencyKeyReused), Outcome::KeyConflict)
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use boxoffice_backends::events::rfc3339;
-use boxoffice_backends::store::{Reserve, ReserveRejected, TicketRef};
+use boxoffice_backends::store::{Cancel, Reserve, ReserveRejected, TicketRef};
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::command::refusal_from_memory;
 use boxoffice_domain::ids::{ConcertId, ReservationId, SeatId, SessionId, UserId};
@@ -16,10 +16,11 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::auth::{Asker, Presented, ended};
+use super::auth::{Asker, Owner, Presented, ended};
 use super::client::ClientAddress;
 use super::extract::{ApiJson, BodyLimits, IdempotencyKey, MaybeIdempotencyKey, PathIds, WireId};
 use super::idempotency;
+use super::page::Section;
 use super::problem::{ErrorCode, Problem};
 use super::reply::{fault, hold_rejected, json, reservation_error, reserve_error};
 use crate::app::{App, AppState};
@@ -84,6 +85,8 @@ pub(super) enum ReservationStatus {
     Cancelled,
     /// The hold ran out.
     Expired,
+    /// It was paid, and its points went back.
+    Refunded,
 }
 
 impl From<ReservationState> for ReservationStatus {
@@ -93,6 +96,7 @@ impl From<ReservationState> for ReservationStatus {
             ReservationState::Paid { .. } => Self::Paid,
             ReservationState::Cancelled => Self::Cancelled,
             ReservationState::Expired => Self::Expired,
+            ReservationState::Refunded { .. } => Self::Refunded,
         }
     }
 }
@@ -125,7 +129,7 @@ pub(super) struct ReservationResponse {
     expires_at: String,
     /// The seats.
     reserved_seats: Vec<ReservedSeat>,
-    /// The payment, where it is paid.
+    /// The payment, where it is paid or was refunded.
     #[schema(required, nullable)]
     payment_id: Option<i64>,
 }
@@ -206,6 +210,9 @@ async fn reserve(
         .inventory(concert.id, session)
         .ok_or_else(|| not_found(ErrorCode::SessionNotFound))?;
     presented.must_be_of(&concert.queue).map_err(forbidden)?;
+    if key.is_none() && inventory.called_off().is_some() {
+        return Err(hold_rejected(HoldRejected::SessionCancelled));
+    }
 
     let mut request = Reserve {
         user,
@@ -215,6 +222,7 @@ async fn reserve(
         session: inventory.session().id,
         seats,
         limits: app.limits,
+        release_delay: app.release_delay(),
         idempotency: None,
         now: presented.now,
     };
@@ -272,6 +280,31 @@ async fn reserve(
     Ok((response, outcome))
 }
 
+/// Some of somebody's reservations.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReservationList {
+    /// The reservations, the newest first.
+    reservations: Vec<ReservationResponse>,
+    /// What to ask for `after`, where there may be more.
+    #[schema(required, nullable)]
+    next: Option<i64>,
+}
+
+pub(super) async fn list(
+    State(app): State<AppState>,
+    Owner { user, now }: Owner,
+    section: Section,
+) -> Result<Response, Problem> {
+    let after = section.after.and_then(ReservationId::new);
+    let found = app.store.reservations_of(user, after, section.limit).await;
+    let found = found.map_err(|cause| fault(&cause))?;
+    let reservations: Vec<_> =
+        found.iter().map(|(reservation, until)| shown(reservation, *until, now)).collect();
+    let next = section.next(&reservations, |last| last.reservation_id);
+    Ok(json(StatusCode::OK, &ReservationList { reservations, next }))
+}
+
 pub(super) async fn show(
     State(app): State<AppState>,
     presented: Presented,
@@ -291,8 +324,12 @@ pub(super) async fn show(
 fn shown(reservation: &Reservation, until: Timestamp, now: Timestamp) -> ReservationResponse {
     let state = reservation.state_at(now);
     let payment_id = match state {
-        ReservationState::Paid { payment } => Some(payment.get()),
-        _ => None,
+        ReservationState::Paid { payment } | ReservationState::Refunded { payment } => {
+            Some(payment.get())
+        }
+        ReservationState::Held { .. } | ReservationState::Cancelled | ReservationState::Expired => {
+            None
+        }
     };
     ReservationResponse {
         reservation_id: reservation.id.get(),
@@ -316,7 +353,9 @@ pub(super) async fn cancel(
 ) -> Result<StatusCode, Problem> {
     asker.must_own(&presented)?;
     presented.must_have_been_admitted()?;
-    match app.store.cancel(id, presented.user(), presented.now).await {
+    let (user, now) = (presented.user(), presented.now);
+    let release_delay = app.release_delay();
+    match app.store.give_back(Cancel { reservation: id, user, release_delay, now }).await {
         Ok(()) => {
             count(&app, Outcome::Cancelled);
             Ok(StatusCode::NO_CONTENT)

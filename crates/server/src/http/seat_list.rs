@@ -239,7 +239,7 @@ fn listed(seat: &Seat, free: bool) -> ListedSeat {
     let status = match seat.state {
         _ if free => SeatStatus::Available,
         SeatState::Available => SeatStatus::Available,
-        SeatState::Held { .. } => SeatStatus::TemporaryReserved,
+        SeatState::Held { .. } | SeatState::Released { .. } => SeatStatus::TemporaryReserved,
         SeatState::Sold { .. } => SeatStatus::Confirmed,
     };
     ListedSeat { seat_id: seat.id.get(), number: seat.number, status, price: seat.price }

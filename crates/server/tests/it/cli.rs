@@ -458,7 +458,12 @@ fn an_audit_at_rest_writes_nothing() {
          ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
          ALTER TABLE queue DROP COLUMN pool_after; ALTER TABLE queue DROP COLUMN pool_first; \
          ALTER TABLE queue DROP COLUMN pool_last; DROP TABLE queue_passed; DROP TABLE readmitted; \
-         DROP TABLE operator; DROP TABLE change_log; DROP TABLE change_key; DROP INDEX reservation_live; \
+         DROP TABLE operator; DROP TABLE change_log; DROP TABLE change_key; DROP TABLE person; \
+         DROP INDEX reservation_live; DROP INDEX reservation_by_ticket; \
+         DROP INDEX reservation_of_user; DROP TABLE refund; DROP TABLE called_off; \
+         ALTER TABLE reservation DROP COLUMN queue; \
+         ALTER TABLE reservation DROP COLUMN ticket_seq; \
+         ALTER TABLE reservation DROP COLUMN ticket_id; \
          CREATE INDEX reservation_by_user ON reservation (user_id, session_id); \
          PRAGMA user_version = 1",
     );
@@ -1025,9 +1030,15 @@ fn assert_lost(server: &mut Server, worker: &str, why: &str) {
 /// The switch is part of debug builds only, which tests are.
 #[test]
 fn a_worker_that_panics_ends_the_service_with_an_error() {
-    for worker in
-        ["admission", "expiry of holds", "expiry of keys", "event relay", "joins", "listener"]
-    {
+    for worker in [
+        "admission",
+        "expiry of holds",
+        "calling off",
+        "expiry of keys",
+        "event relay",
+        "joins",
+        "listener",
+    ] {
         let (_directory, data) = place();
         let mut server = spawn_with(&data, &[("BOXOFFICE_TEST_PANIC", worker)], &[]);
         // What was begun is finished, and what was promised is kept.

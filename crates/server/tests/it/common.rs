@@ -605,6 +605,11 @@ impl TestService {
         self.end().await;
     }
 
+    /// Audits and stops; the data stays as long as what this returns.
+    pub(crate) async fn end_well(mut self) -> TempDir {
+        self.end().await
+    }
+
     /// Stops without an audit, for a service that was broken on purpose.
     pub(crate) async fn abandon(mut self) {
         self.running.take().unwrap().stop().await;

@@ -34,7 +34,7 @@ const WAITING_MAX: usize = 20;
 
 /// Nothing runs out during the test, so everything that ends was ended by a client; admission is
 /// slow enough to keep a line.
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 16] = [
     "--set",
     "queue.admit_per_second=40",
     "--set",
@@ -43,6 +43,10 @@ const SETTINGS: [&str; 12] = [
     "sales.hold_seconds=86400",
     "--set",
     "sales.max_seats_per_user=100000",
+    "--set",
+    "sales.live_holds_max=100000",
+    "--set",
+    "sales.holds_per_ticket_max=100000",
     "--set",
     "log.level=warn,boxoffice=info",
     "--set",

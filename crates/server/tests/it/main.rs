@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod calling_off;
 mod cli;
 mod common;
 mod crash;

@@ -159,7 +159,7 @@ async fn charge_and_payment_at_once_lose_no_points() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_payments_at_once_one_succeeds() {
-    let service = TestService::start().await;
+    let service = TestService::start_with(|config| config.sales.live_holds_max = 3).await;
     let hall = service.concert(200, 10).await;
     for user in 1..=10 {
         service.charge(user, 1_000).await;

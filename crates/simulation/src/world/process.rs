@@ -81,6 +81,8 @@ impl World {
                 hold: self.plan.hold,
                 seats_per_reservation_max: 4,
                 seats_per_user_max: 4,
+                live_holds_max: 1,
+                holds_per_ticket_max: 20,
             },
             now,
             ahead_ms: process.ahead_ms.clone(),

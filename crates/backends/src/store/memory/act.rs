@@ -48,7 +48,7 @@ impl Data {
             let before = (Acted::Before(answer), Vec::new());
             return Ok(if same { Ok(before) } else { Err(ActRejected::KeyReused) });
         }
-        let (effect, made) = match self.carry_out(act)? {
+        let (effect, made) = match self.carry_out(act, note.at)? {
             Ok(done) => done,
             Err(rejected) => return Ok(Err(rejected)),
         };
@@ -71,7 +71,11 @@ impl Data {
         Ok(Ok((Acted::Now(effect), made)))
     }
 
-    fn carry_out(&mut self, act: &Act) -> Result<Result<(Effect, Vec<Made>), ActRejected>, Fault> {
+    fn carry_out(
+        &mut self,
+        act: &Act,
+        now: Timestamp,
+    ) -> Result<Result<(Effect, Vec<Made>), ActRejected>, Fault> {
         let mut made = Vec::new();
         let effect = match act {
             Act::CreateQueue(name, settings) => {
@@ -118,12 +122,7 @@ impl Data {
                 let Some(before) = self.concerts.get(id).cloned() else {
                     return Ok(Err(ActRejected::NoSuchConcert));
                 };
-                let sessions: Vec<SessionId> = self
-                    .sessions
-                    .values()
-                    .filter(|session| session.concert == *id)
-                    .map(|session| session.id)
-                    .collect();
+                let sessions = self.sessions_of(*id);
                 if sessions.iter().any(|session| self.is_sold_or_held(*session)) {
                     return Ok(Err(ActRejected::SoldOrHeld));
                 }
@@ -164,6 +163,31 @@ impl Data {
                 made.push(Made::SessionGone(*id));
                 Effect::Session { before: Some(before), after: None, added: Vec::new() }
             }
+            Act::CallOff(concert, session) => {
+                let sessions: Vec<SessionId> = match session {
+                    None if !self.concerts.contains_key(concert) => {
+                        return Ok(Err(ActRejected::NoSuchConcert));
+                    }
+                    None => self.sessions_of(*concert),
+                    Some(session) if self.session_of(*concert, *session).is_none() => {
+                        return Ok(Err(ActRejected::NoSuchSession));
+                    }
+                    Some(session) => vec![*session],
+                };
+                let before =
+                    sessions.iter().filter(|session| self.called_off.contains_key(session)).count();
+                for session in &sessions {
+                    let at = *self.called_off.entry(*session).or_insert(now);
+                    made.push(Made::CalledOff(*session, at));
+                }
+                Effect::CalledOff {
+                    concert: *concert,
+                    session: *session,
+                    before,
+                    after: sessions.len(),
+                    at: now,
+                }
+            }
             Act::AddSeats(concert, session, group) => {
                 let Some((seats, added)) = self.add_seats(*concert, *session, *group)? else {
                     return Ok(Err(ActRejected::NoSuchSession));
@@ -193,9 +217,20 @@ impl Data {
         self.sessions.get(&id).copied().filter(|session| session.concert == concert)
     }
 
+    fn sessions_of(&self, concert: ConcertId) -> Vec<SessionId> {
+        let of_concert = self.sessions.values().filter(|session| session.concert == concert);
+        of_concert.map(|session| session.id).collect()
+    }
+
+    /// Whether somebody has a seat of a session, or got points back for one.
     fn is_sold_or_held(&self, session: SessionId) -> bool {
         let mut of_session = self.seats.values().filter(|(of, _)| *of == session);
-        of_session.any(|(_, seat)| seat.state != SeatState::Available)
+        let is_taken = |state| match state {
+            SeatState::Held { .. } | SeatState::Sold { .. } => true,
+            SeatState::Available | SeatState::Released { .. } => false,
+        };
+        of_session.any(|(_, seat)| is_taken(seat.state))
+            || self.refunds.values().any(|refund| refund.session == session)
     }
 
     /// Ids that were given never come again.
@@ -204,6 +239,7 @@ impl Data {
         self.last_seat = self.last_seat.max(last);
         self.last_session = self.last_session.max(session.get());
         self.seats.retain(|_, (of, _)| *of != session);
+        self.called_off.remove(&session);
         self.sessions.remove(&session);
     }
 }

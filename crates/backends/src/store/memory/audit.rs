@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use boxoffice_domain::command::EntryKind;
+use boxoffice_domain::command::{EntryKind, NewRefund, TicketRef};
 use boxoffice_domain::event::Topic;
 use boxoffice_domain::ids::{PaymentId, UserId};
 use boxoffice_domain::invariant::{Finding, Invariant};
@@ -36,7 +36,8 @@ fn one_owner(data: &Data, now: Timestamp) -> Finding {
                     state == Some(SeatState::Sold { reservation: *id })
                 }
                 ReservationState::Held { until } if until > now => {
-                    state == Some(SeatState::Held { reservation: *id, until })
+                    matches!(state, Some(SeatState::Held { reservation, until: seat_until })
+                        if reservation == *id && seat_until >= until)
                 }
                 _ => true,
             };
@@ -45,7 +46,7 @@ fn one_owner(data: &Data, now: Timestamp) -> Finding {
     }
     for (session, seat) in data.seats.values() {
         let (owner, is_sold) = match seat.state {
-            SeatState::Available => continue,
+            SeatState::Available | SeatState::Released { .. } => continue,
             SeatState::Held { reservation, .. } => (reservation, false),
             SeatState::Sold { reservation } => (reservation, true),
         };
@@ -68,12 +69,15 @@ fn points(data: &Data) -> Finding {
     let mut finding = Finding::new(Invariant::PointsConserved);
     let mut sums: BTreeMap<UserId, i64> = BTreeMap::new();
     let mut taken: BTreeMap<PaymentId, Vec<i64>> = BTreeMap::new();
+    let mut back: BTreeMap<PaymentId, Vec<i64>> = BTreeMap::new();
     for entry in data.entries.values() {
         let sum = sums.entry(entry.user).or_default();
         *sum += entry.amount;
         finding.expect(*sum == entry.balance, || format!("{entry:?} leads to {sum}"));
-        if let EntryKind::Payment(payment) = entry.kind {
-            taken.entry(payment).or_default().push(entry.amount);
+        match entry.kind {
+            EntryKind::Payment(payment) => taken.entry(payment).or_default().push(entry.amount),
+            EntryKind::Refund(payment) => back.entry(payment).or_default().push(entry.amount),
+            EntryKind::Opening | EntryKind::Charge => {}
         }
     }
     for (user, balance) in &data.accounts {
@@ -86,6 +90,11 @@ fn points(data: &Data) -> Finding {
         let entries = taken.remove(&payment.id).unwrap_or_default();
         finding.expect(entries == [-payment.amount], || format!("{payment:?} took {entries:?}"));
     }
+    for NewRefund { refund, .. } in data.refunds.values() {
+        let entries = back.remove(&refund.payment).unwrap_or_default();
+        finding.expect(entries == [refund.amount], || format!("{refund:?} gave {entries:?}"));
+    }
+    finding.expect(back.is_empty(), || format!("entries without a refund: {back:?}"));
     finding.expect(taken.is_empty(), || format!("entries without a payment: {taken:?}"));
     finding
 }
@@ -134,6 +143,7 @@ fn one_event(data: &Data) -> Finding {
             Topic::ConcertReserved => reservations().count(),
             Topic::ReservationCancelled => reservations().filter(is_ended).count(),
             Topic::PaymentCompleted => data.payments.len(),
+            Topic::PaymentRefunded => data.refunds.len(),
             Topic::PointCharged => {
                 data.entries.values().filter(|entry| entry.kind == EntryKind::Charge).count()
             }
@@ -153,30 +163,52 @@ fn paid_once(data: &Data) -> Finding {
     for (payment, user) in data.payments.values() {
         let row = data.reservations.get(&payment.reservation).map(|row| &row.reservation);
         let fits = row.is_some_and(|row| {
-            row.state == ReservationState::Paid { payment: payment.id }
-                && row.total() == payment.amount
-                && row.user == *user
+            let state = if data.refunds.contains_key(&payment.id) {
+                ReservationState::Refunded { payment: payment.id }
+            } else {
+                ReservationState::Paid { payment: payment.id }
+            };
+            row.state == state && row.total() == payment.amount && row.user == *user
         });
         finding.expect(fits, || format!("{payment:?} is for {row:?}"));
     }
     for (id, row) in &data.reservations {
-        if let ReservationState::Paid { payment } = row.reservation.state {
+        if let ReservationState::Paid { payment } | ReservationState::Refunded { payment } =
+            row.reservation.state
+        {
             let paid = data.payments.get(&payment).is_some_and(|(p, _)| p.reservation == *id);
             finding.expect(paid, || format!("reservation {id} is paid without a payment"));
         }
+    }
+    for NewRefund { refund, user, .. } in data.refunds.values() {
+        let fits = data.payments.get(&refund.payment).is_some_and(|(payment, paid_by)| {
+            payment.reservation == refund.reservation
+                && payment.amount == refund.amount
+                && paid_by == user
+        });
+        finding.expect(fits, || format!("{refund:?} is of no such payment"));
     }
     finding
 }
 
 fn spent(data: &Data) -> Finding {
     let mut finding = Finding::new(Invariant::SpentIsSpent);
-    let mut tickets: BTreeMap<PaymentId, u64> = BTreeMap::new();
-    for payment in data.spent.values().flatten() {
-        *tickets.entry(*payment).or_default() += 1;
+    let mut tickets: BTreeMap<PaymentId, Vec<&TicketRef>> = BTreeMap::new();
+    for (ticket, payment) in &data.spent {
+        if let Some(payment) = payment {
+            tickets.entry(*payment).or_default().push(ticket);
+        }
     }
-    for id in data.payments.keys() {
-        let spent = tickets.get(id).copied().unwrap_or(0);
-        finding.expect(spent == 1, || format!("payment {id} spent {spent} tickets"));
+    for (payment, _) in data.payments.values() {
+        let row = data.reservations.get(&payment.reservation);
+        let holding = row.and_then(|row| row.ticket.as_ref());
+        let spent = tickets.get(&payment.id).map_or(&[][..], Vec::as_slice);
+        // The one that was shown, and the one that held where it was another.
+        let others = spent.iter().filter(|ticket| Some(**ticket) != holding).count();
+        let holds = !spent.is_empty() && others <= 1;
+        finding.expect(holds, || format!("{payment:?} spent {spent:?}"));
+        let is_spent = holding.is_none_or(|ticket| data.spent.contains_key(ticket));
+        finding.expect(is_spent, || format!("{payment:?}: {holding:?} held and is not spent"));
     }
     finding
 }

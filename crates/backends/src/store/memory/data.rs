@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use boxoffice_domain::command::{
-    Changes, EntryKind, Ids, KeyRow, NewKey, Payment, PointsEntry, ReservationRow, TicketRef,
+    Changes, EntryKind, Ids, KeyRow, NewKey, NewRefund, Payment, PointsEntry, ReservationRow,
+    TicketRef,
 };
 use boxoffice_domain::event::Event;
 use boxoffice_domain::ids::{
@@ -32,15 +33,20 @@ use crate::store::types::{
 pub(super) struct Data {
     pub(super) concerts: BTreeMap<ConcertId, Concert>,
     pub(super) sessions: BTreeMap<SessionId, Session>,
+    /// When sessions were called off.
+    pub(super) called_off: BTreeMap<SessionId, Timestamp>,
     pub(super) seats: BTreeMap<SeatId, (SessionId, Seat)>,
     pub(super) reservations: BTreeMap<ReservationId, ReservationRow>,
     /// Reservations that are held or paid, by user and session.
     pub(super) live: HashMap<(UserId, SessionId), BTreeSet<ReservationId>>,
+    /// What was held with each ticket.
+    pub(super) holds: HashMap<TicketRef, Vec<ReservationId>>,
     /// Holds, by when they end.
     pub(super) held: BTreeSet<(Timestamp, ReservationId)>,
     pub(super) accounts: BTreeMap<UserId, i64>,
     pub(super) entries: BTreeMap<i64, PointsEntry>,
     pub(super) payments: BTreeMap<PaymentId, (Payment, UserId)>,
+    pub(super) refunds: BTreeMap<PaymentId, NewRefund>,
     pub(super) spent: BTreeMap<TicketRef, Option<PaymentId>>,
     pub(super) left: BTreeSet<(QueueName, u64)>,
     pub(super) keys: BTreeMap<(UserId, String), NewKey>,
@@ -151,6 +157,26 @@ impl Data {
         self.reservations.get(&id).cloned()
     }
 
+    pub(super) fn reservations_of(
+        &self,
+        user: UserId,
+        after: Option<ReservationId>,
+        max: usize,
+    ) -> Vec<ReservationRow> {
+        let made = |row: &&ReservationRow| (row.reservation.created_at, row.reservation.id);
+        let of_user = |row: &&ReservationRow| row.reservation.user == user;
+        let before =
+            after.map(|id| self.reservations.get(&id).filter(of_user).map(|row| made(&row)));
+        let mut rows: Vec<_> = self
+            .reservations
+            .values()
+            .filter(of_user)
+            .filter(|row| before.is_none_or(|before| before.is_some_and(|at| made(row) < at)))
+            .collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(made(row)));
+        rows.into_iter().take(max).cloned().collect()
+    }
+
     pub(super) fn key(&self, user: UserId, key: &str) -> Option<KeyRow> {
         let row = self.keys.get(&(user, key.to_owned()))?;
         Some(KeyRow { fingerprint: row.fingerprint, result: row.result })
@@ -162,9 +188,11 @@ impl Data {
     }
 
     pub(super) fn save(&mut self, changes: &Changes) {
-        for (id, (reservation, until)) in &changes.reservations_made {
-            let row = ReservationRow { reservation: reservation.clone(), until: *until };
-            self.put_reservation(*id, row);
+        for (id, row) in &changes.reservations_made {
+            if let Some(ticket) = &row.ticket {
+                self.holds.entry(ticket.clone()).or_default().push(*id);
+            }
+            self.put_reservation(*id, row.clone());
         }
         for (id, reservation) in &changes.reservations_settled {
             if let Some(row) = self.reservation(*id) {
@@ -173,7 +201,8 @@ impl Data {
             }
         }
         for (seat, (_, state)) in &changes.seats {
-            if *state == SeatState::Available && planted(Bug::GivenBackStaysHeld) {
+            let is_free = matches!(state, SeatState::Available | SeatState::Released { .. });
+            if is_free && planted(Bug::GivenBackStaysHeld) {
                 continue;
             }
             if let Some((_, seat)) = self.seats.get_mut(seat) {
@@ -189,6 +218,9 @@ impl Data {
         }
         for (payment, user) in &changes.payments {
             self.payments.insert(payment.id, (*payment, *user));
+        }
+        for new in &changes.refunds {
+            self.refunds.insert(new.refund.payment, *new);
         }
         for spent in &changes.spent {
             if spent.payment.is_none() && planted(Bug::LeavingForgotten) {
@@ -220,7 +252,9 @@ impl Data {
         let (is_live, is_held) = match reservation.state {
             ReservationState::Held { .. } => (true, true),
             ReservationState::Paid { .. } => (true, false),
-            ReservationState::Cancelled | ReservationState::Expired => (false, false),
+            ReservationState::Cancelled
+            | ReservationState::Expired
+            | ReservationState::Refunded { .. } => (false, false),
         };
         if is_live {
             live.insert(id);
@@ -277,7 +311,9 @@ impl Data {
             Inventory::new(*session, seats.map(|(_, seat)| *seat).collect())
         };
         let inventories = self.sessions.values().map(inventory).collect();
-        Catalog::from_parts(self.concerts.values().cloned().collect(), inventories)
+        let catalog = Catalog::from_parts(self.concerts.values().cloned().collect(), inventories);
+        self.called_off.iter().for_each(|(session, at)| catalog.call_off(*session, *at));
+        catalog
     }
 
     pub(super) fn create_concert(&mut self, new: NewConcert) -> Result<Concert, Fault> {
@@ -566,6 +602,7 @@ impl Data {
             set(&mut row.reservation.created_at);
         }
         self.payments.values_mut().for_each(|(payment, _)| set(&mut payment.paid_at));
+        self.refunds.values_mut().for_each(|new| set(&mut new.refund.refunded_at));
         self.entries.values_mut().for_each(|entry| set(&mut entry.at));
         self.keys.values_mut().for_each(|key| set(&mut key.at));
         self.acts.key_times().for_each(&mut set);
@@ -577,6 +614,11 @@ impl Data {
             }
         }
         set(&mut self.latest);
+        for (_, seat) in self.seats.values_mut() {
+            if let SeatState::Released { until } = &mut seat.state {
+                *until = now.min(*until);
+            }
+        }
         for (id, until) in ended {
             self.held.remove(&(until, id));
             self.held.insert((now, id));

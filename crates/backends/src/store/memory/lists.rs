@@ -47,7 +47,9 @@ impl Data {
                     match row.reservation.state {
                         ReservationState::Held { .. } => held += 1,
                         ReservationState::Paid { .. } => paid += 1,
-                        ReservationState::Cancelled | ReservationState::Expired => {}
+                        ReservationState::Cancelled
+                        | ReservationState::Expired
+                        | ReservationState::Refunded { .. } => {}
                     }
                 }
                 Person { user: *user, balance: *balance, held, paid }

@@ -204,9 +204,7 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
                 return Ok(Err(ActRejected::NoSuchConcert));
             };
             // With the concert locked nobody adds another.
-            let found = tx.lease.rows(sql::SESSIONS_OF_LOCK, vec![id.get().into()]).await?;
-            for mut row in found {
-                let session = rows::id(SessionId::new, take(&mut row, 0)?, "session")?;
+            for session in sessions_of(tx, *id).await? {
                 if !remove_session(tx, session).await? {
                     return Ok(Err(ActRejected::SoldOrHeld));
                 }
@@ -245,6 +243,36 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
                 return Ok(Err(ActRejected::SoldOrHeld));
             }
             Effect::Session { before: Some(before), after: None, added: Vec::new() }
+        }
+        Act::CallOff(concert, session) => {
+            let sessions = match session {
+                // With the concert locked nobody adds another.
+                None if self::concert(tx, *concert).await?.is_none() => {
+                    return Ok(Err(ActRejected::NoSuchConcert));
+                }
+                None => sessions_of(tx, *concert).await?,
+                Some(session) if self::session(tx, *concert, *session).await?.is_none() => {
+                    return Ok(Err(ActRejected::NoSuchSession));
+                }
+                Some(session) => vec![*session],
+            };
+            let mut before = 0;
+            for session in &sessions {
+                let values = vec![session.get().into(), concert.get().into(), now.0.into()];
+                let mut at = now;
+                if tx.lease.exec(sql::CALL_OFF, values).await? == 0 {
+                    before += 1;
+                    let said =
+                        tx.lease.rows(sql::CALLED_OFF_AT, vec![session.get().into()]).await?;
+                    if let Some(mut row) = said.into_iter().next() {
+                        at = Timestamp(take(&mut row, 0)?);
+                    }
+                }
+                // Shown also where another instance said it, and this one has not read it yet.
+                tx.made.push(Made::CalledOff(*session, at));
+            }
+            let (concert, session, after) = (*concert, *session, sessions.len());
+            Effect::CalledOff { concert, session, before, after, at: now }
         }
         Act::AddSeats(concert, session, group) => {
             let add = tx::AddSeats { concert: *concert, session: *session, group: *group };
@@ -293,6 +321,13 @@ async fn concert(tx: &mut Tx, id: ConcertId) -> Op<Option<Concert>> {
     row.map(|mut row| load::concert(&mut row)).transpose()
 }
 
+/// The sessions of a concert, under locks.
+async fn sessions_of(tx: &mut Tx, concert: ConcertId) -> Op<Vec<SessionId>> {
+    let found = tx.lease.rows(sql::SESSIONS_OF_LOCK, vec![concert.get().into()]).await?;
+    let id = |mut row| rows::id(SessionId::new, take(&mut row, 0)?, "session").map_err(Into::into);
+    found.into_iter().map(id).collect()
+}
+
 /// The session with this id, if it is of this concert, under a lock.
 async fn session(tx: &mut Tx, concert: ConcertId, id: SessionId) -> Op<Option<Session>> {
     let values = vec![id.get().into(), concert.get().into()];
@@ -302,22 +337,27 @@ async fn session(tx: &mut Tx, concert: ConcertId, id: SessionId) -> Op<Option<Se
     Ok(Some(Session { id, concert, starts_at: Timestamp(take(&mut row, 1)?) }))
 }
 
-/// Removes a session with its seats, unless some are sold or held. Its seats are locked, so that nobody
+/// Removes a session with its seats, unless some are sold or held, or were refunded. Its seats are locked, so that nobody
 /// buys one meanwhile; whoever waits for one finds it gone.
 async fn remove_session(tx: &mut Tx, session: SessionId) -> Op<bool> {
     let mut seats = Vec::new();
     for mut row in tx.lease.rows(sql::SEATS_OF_LOCK, vec![session.get().into()]).await? {
         let state: i64 = take(&mut row, 1)?;
-        if state != seat_state::AVAILABLE {
+        if state == seat_state::HELD || state == seat_state::SOLD {
             return Ok(false);
         }
         seats.push(take::<i64>(&mut row, 0)?);
+    }
+    // Whoever refunds has the seats locked as well.
+    if !tx.lease.rows(sql::REFUND_OF_SESSION, vec![session.get().into()]).await?.is_empty() {
+        return Ok(false);
     }
     for part in seats.chunks(sql::LIST_MAX) {
         tx.lease.restart();
         let values = part.iter().map(|id| (*id).into()).collect();
         tx.lease.exec(&sql::listed(sql::SEATS_REMOVE, part.len()), values).await?;
     }
+    tx.lease.exec(sql::CALLED_OFF_REMOVE, vec![session.get().into()]).await?;
     tx.lease.exec(sql::SESSION_REMOVE, vec![session.get().into()]).await?;
     tx.made.push(Made::SessionGone(session));
     Ok(true)

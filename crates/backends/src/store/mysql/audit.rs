@@ -120,7 +120,7 @@ const ITEMS: &str = "JSON_TABLE(r.items, '$[*]' COLUMNS (seat BIGINT PATH '$[0]'
 
 async fn one_owner(lease: &mut Lease, now: Timestamp) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::OneOwner);
-    let taken = "SELECT COUNT(*) FROM seat WHERE state <> 0";
+    let taken = "SELECT COUNT(*) FROM seat WHERE state IN (1, 2)";
     finding.add_checked(number(lease, taken, vec![]).await?);
     let own = format!(
         "SELECT CONCAT('reservation ', r.id, ' lists seat ', j.seat, ', which is not its own') \
@@ -133,9 +133,9 @@ async fn one_owner(lease: &mut Lease, now: Timestamp) -> Audit<Finding> {
     let matching = format!(
         "SELECT CONCAT('seat ', s.id, ' has state ', s.state, ', its reservation ', \
          COALESCE(s.reservation_id, 'none'), ' has ', COALESCE(r.state, 'none')) FROM seat s \
-         LEFT JOIN reservation r ON r.id = s.reservation_id WHERE s.state <> 0 AND (r.id IS NULL \
+         LEFT JOIN reservation r ON r.id = s.reservation_id WHERE s.state IN (1, 2) AND (r.id IS NULL \
          OR r.state <> s.state - 1 OR r.session_id <> s.session_id \
-         OR (s.state = 1 AND NOT (s.held_until <=> r.held_until)) OR NOT EXISTS \
+         OR (s.state = 1 AND (s.held_until IS NULL OR s.held_until < r.held_until)) OR NOT EXISTS \
          (SELECT 1 FROM {ITEMS} WHERE j.seat = s.id))"
     );
     none_of(lease, &mut finding, &matching, vec![]).await?;
@@ -203,6 +203,26 @@ async fn points(lease: &mut Lease) -> Audit<Finding> {
         vec![entry_kind::PAYMENT.into()],
     )
     .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('refund of payment ', r.payment_id, ' gave ', COALESCE(e.given, 0)) \
+         FROM refund r LEFT JOIN (SELECT payment_id, user_id, SUM(amount) AS given, \
+         COUNT(*) AS times FROM points_entry WHERE kind = 3 GROUP BY payment_id, user_id) e \
+         ON e.payment_id = r.payment_id AND e.user_id = r.user_id \
+         WHERE COALESCE(e.given, 0) <> r.amount OR e.times <> 1",
+        vec![],
+    )
+    .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('entry ', e.id, ' of user ', e.user_id, ' is for no refund') \
+         FROM points_entry e WHERE e.kind = 3 AND NOT EXISTS (SELECT 1 FROM refund r \
+         WHERE r.payment_id = e.payment_id AND r.user_id = e.user_id)",
+        vec![],
+    )
+    .await?;
     Ok(finding)
 }
 
@@ -265,6 +285,7 @@ async fn one_event(lease: &mut Lease) -> Audit<Finding> {
                 "SELECT COUNT(*) FROM reservation WHERE state IN (2, 3)".to_owned()
             }
             Topic::PaymentCompleted => "SELECT COUNT(*) FROM payment".to_owned(),
+            Topic::PaymentRefunded => "SELECT COUNT(*) FROM refund".to_owned(),
             Topic::PointCharged => {
                 format!("SELECT COUNT(*) FROM points_entry WHERE kind = {}", entry_kind::CHARGE)
             }
@@ -299,7 +320,7 @@ async fn paid_once(lease: &mut Lease) -> Audit<Finding> {
         &mut finding,
         "SELECT CONCAT('payment ', p.id, ' of ', p.amount, ' for reservation ', \
          p.reservation_id) FROM payment p LEFT JOIN reservation r ON r.id = p.reservation_id \
-         WHERE r.id IS NULL OR r.state <> 1 OR NOT (r.payment_id <=> p.id) \
+         WHERE r.id IS NULL OR r.state NOT IN (1, 4) OR NOT (r.payment_id <=> p.id) \
          OR r.total <> p.amount OR r.user_id <> p.user_id",
         vec![],
     )
@@ -319,6 +340,26 @@ async fn paid_once(lease: &mut Lease) -> Audit<Finding> {
          WHERE w.items <> w.total OR w.seats <> w.seat_count"
     );
     none_of(lease, &mut finding, &sums, vec![]).await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('refund of payment ', f.payment_id, ' of ', f.amount, ' for reservation ', f.reservation_id) \
+         FROM refund f LEFT JOIN payment p ON p.id = f.payment_id \
+         LEFT JOIN reservation r ON r.id = f.reservation_id WHERE p.id IS NULL OR r.id IS NULL \
+         OR p.reservation_id <> r.id OR p.amount <> f.amount OR p.user_id <> f.user_id \
+         OR r.state <> 4",
+        vec![],
+    )
+    .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('reservation ', r.id, ' is refunded without a refund') FROM reservation r \
+         WHERE r.state = 4 AND NOT EXISTS \
+         (SELECT 1 FROM refund f WHERE f.payment_id = r.payment_id AND f.reservation_id = r.id)",
+        vec![],
+    )
+    .await?;
     Ok(finding)
 }
 
@@ -329,9 +370,23 @@ async fn spent(lease: &mut Lease) -> Audit<Finding> {
         lease,
         &mut finding,
         "SELECT CONCAT('payment ', p.id, ' spent ', COALESCE(s.tickets, 0), ' tickets') \
-         FROM payment p LEFT JOIN (SELECT payment_id, COUNT(*) AS tickets FROM spent_ticket \
-         WHERE payment_id IS NOT NULL GROUP BY payment_id) s ON s.payment_id = p.id \
-         WHERE COALESCE(s.tickets, 0) <> 1",
+         FROM payment p LEFT JOIN (SELECT t.payment_id, COUNT(*) AS tickets, \
+         SUM(NOT (t.ticket_id <=> r.ticket_id)) AS others FROM spent_ticket t \
+         LEFT JOIN payment q ON q.id = t.payment_id \
+         LEFT JOIN reservation r ON r.id = q.reservation_id \
+         WHERE t.payment_id IS NOT NULL GROUP BY t.payment_id) s ON s.payment_id = p.id \
+         WHERE COALESCE(s.tickets, 0) = 0 OR s.others > 1",
+        vec![],
+    )
+    .await?;
+    none_of(
+        lease,
+        &mut finding,
+        "SELECT CONCAT('payment ', p.id, ': the ticket that held is not spent') FROM payment p \
+         JOIN reservation r ON r.id = p.reservation_id AND r.payment_id = p.id \
+         WHERE r.ticket_id IS NOT NULL AND NOT EXISTS \
+         (SELECT 1 FROM spent_ticket s WHERE s.queue = r.queue AND s.seq = r.ticket_seq \
+         AND s.ticket_id = r.ticket_id)",
         vec![],
     )
     .await?;

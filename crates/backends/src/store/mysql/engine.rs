@@ -136,7 +136,7 @@ impl Engine for MysqlEngine {
         let users = familiar.without_account(wants.users.iter().copied());
         let (holds, reservations) = familiar.holds(&wants.reservations);
         for row in holds {
-            wants.add_seats_of(&row.reservation);
+            wants.add_rows_of(&row);
             rows.put_reservation(row.reservation.id, Some(row));
         }
         let peek = sale::peek(&users, reservations);

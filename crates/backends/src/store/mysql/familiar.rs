@@ -57,10 +57,9 @@ impl Familiar {
     /// Takes note of the holds that were made, and forgets those that are over.
     pub(super) fn note(&self, changes: &Changes) {
         let mut known = self.0.lock();
-        for (id, (reservation, until)) in &changes.reservations_made {
-            if matches!(reservation.state, ReservationState::Held { .. }) {
-                let row = ReservationRow { reservation: reservation.clone(), until: *until };
-                known.holds.insert(*id, row);
+        for (id, row) in &changes.reservations_made {
+            if matches!(row.reservation.state, ReservationState::Held { .. }) {
+                known.holds.insert(*id, row.clone());
             }
         }
         for id in changes.reservations_settled.keys() {

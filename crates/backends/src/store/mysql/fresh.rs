@@ -190,6 +190,7 @@ async fn discover_new(
             Some(_) => {}
         }
     }
-    publication.show_found(concerts, inventories);
+    let called_off = load::called_off(lease).await?;
+    publication.show_found(concerts, inventories, called_off);
     Ok(grown)
 }

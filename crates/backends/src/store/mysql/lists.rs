@@ -36,7 +36,8 @@ pub(super) async fn reservations(
     let mut items = Vec::new();
     for mut row in found {
         let id = rows::id(ReservationId::new, take(&mut row, 0)?, "reservation")?;
-        items.push(rows::reservation(id, &mut row, 1)?);
+        let row = rows::reservation(id, &mut row, 1)?;
+        items.push((row.reservation, row.until));
     }
     Ok(Part::of(items, max, end, |(reservation, _)| reservation.id.get()))
 }

@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use boxoffice_domain::command::TicketRef;
-use boxoffice_domain::ids::{ConcertId, ReservationId, SessionId, TicketId, UserId};
+use boxoffice_domain::command::{Payment, ReservationRow, TicketRef};
+use boxoffice_domain::ids::{ConcertId, PaymentId, ReservationId, SessionId, TicketId, UserId};
 use boxoffice_domain::queue::{Admission, Bucket, LineParts, QueueSettings, Ticket};
-use boxoffice_domain::sales::{Concert, Reservation, Seat, Session};
+use boxoffice_domain::sales::{Concert, Seat, Session};
 use boxoffice_domain::time::Timestamp;
-use mysql_async::Row;
+use mysql_async::{Row, Value};
 use roaring::RoaringTreemap;
 
 use super::pool::Lease;
@@ -57,7 +57,11 @@ pub(super) async fn catalog(lease: &mut Lease) -> Load<Catalog> {
         return Err(Failure::Corrupt(format!("seats of session {session}, which does not exist")));
     }
     lease.text("COMMIT").await?;
-    Ok(Catalog::from_parts(concerts, inventories))
+    let catalog = Catalog::from_parts(concerts, inventories);
+    for (session, at) in called_off(lease).await? {
+        catalog.call_off(session, at);
+    }
+    Ok(catalog)
 }
 
 /// The concerts with an id above this.
@@ -93,6 +97,25 @@ pub(super) async fn sessions(lease: &mut Lease) -> Load<Vec<(Session, u32)>> {
         sessions.push((session, take(&mut row, 3)?));
     }
     Ok(sessions)
+}
+
+/// Sessions that were called off, and when.
+pub(super) async fn called_off(lease: &mut Lease) -> Load<Vec<(SessionId, Timestamp)>> {
+    let found = lease.rows(sql::CALLED_OFF, vec![]).await?;
+    found
+        .into_iter()
+        .map(|mut row| {
+            let session = rows::id(SessionId::new, take(&mut row, 0)?, "session")?;
+            Ok((session, Timestamp(take(&mut row, 1)?)))
+        })
+        .collect()
+}
+
+/// How many payments of a session were refunded because it was called off.
+pub(super) async fn refunded(lease: &mut Lease, session: SessionId) -> Load<u64> {
+    let row = lease.rows(sql::SESSION_REFUNDED, vec![session.get().into()]).await?.pop();
+    let count = row.map(|mut row| take::<i64>(&mut row, 0)).transpose()?;
+    Ok(rows::count(count.unwrap_or(0), "a count")?)
 }
 
 /// The seats of a session, by id.
@@ -250,14 +273,46 @@ pub(super) async fn setting(lease: &mut Lease, name: &str) -> Load<Option<String
     row.map(|mut row| take(&mut row, 0)).transpose()
 }
 
-/// The reservation with this id, and when its hold ends or ended.
+/// The reservation with this id.
 pub(super) async fn reservation(
     lease: &mut Lease,
     id: ReservationId,
-) -> Load<Option<(Reservation, Timestamp)>> {
+) -> Load<Option<ReservationRow>> {
     let text = sql::listed(sql::RESERVATIONS, 1);
     let row = lease.rows(&text, vec![id.get().into()]).await?.pop();
     row.map(|mut row| rows::reservation(id, &mut row, 1)).transpose()
+}
+
+/// The payment with this id.
+pub(super) async fn payment(lease: &mut Lease, id: PaymentId) -> Load<Option<Payment>> {
+    let row = lease.rows(&sql::listed(sql::PAYMENTS, 1), vec![id.get().into()]).await?.pop();
+    row.map(|mut row| rows::payment(&mut row)).transpose()
+}
+
+/// A user's reservations that were made before this one, the newest first.
+pub(super) async fn reservations_of(
+    lease: &mut Lease,
+    user: UserId,
+    after: Option<ReservationId>,
+    max: u32,
+) -> Load<Vec<ReservationRow>> {
+    let (mut created_at, mut before) = (i64::MAX, i64::MAX);
+    if let Some(after) = after {
+        let values = vec![after.get().into(), user.get().into()];
+        let Some(mut row) = lease.rows(sql::RESERVATION_MADE, values).await?.pop() else {
+            return Ok(Vec::new());
+        };
+        (created_at, before) = (take(&mut row, 0)?, after.get());
+    }
+    let values: [i64; 5] = [user.get(), created_at, created_at, before, max.into()];
+    let found = lease.rows(sql::RESERVATIONS_OF, values.map(Value::from).to_vec()).await?;
+    found
+        .into_iter()
+        .map(|mut row| {
+            let id = rows::id(ReservationId::new, take(&mut row, 0)?, "reservation")?;
+            rows::reservation(id, &mut row, 1)
+        })
+        .collect()
 }
 
 /// Whether a ticket is spent.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use boxoffice_domain::ids::{ConcertId, SeatId, SessionId};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
+use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
 
 use crate::store::catalog::{Catalog, Inventory, Made};
@@ -126,6 +127,7 @@ impl Publication {
                 }
                 Some(inventory) => inventory.merge(seats, |_| true),
             },
+            Made::CalledOff(session, at) => catalog.call_off(session, at),
             Made::Seats(session, seats) => {
                 if let Some(inventory) = catalog.inventory_of(session) {
                     inventory.merge(seats, |_| true);
@@ -158,12 +160,15 @@ impl Publication {
         &self,
         concerts: Vec<Concert>,
         inventories: Vec<(Session, Vec<Seat>)>,
+        called_off: Vec<(SessionId, Timestamp)>,
     ) {
         let _own = self.own.lock();
         concerts.into_iter().for_each(|concert| self.show(Made::Concert(concert)));
         inventories
             .into_iter()
             .for_each(|(session, seats)| self.show(Made::Inventory(session, seats)));
+        let show = |(session, at)| self.show(Made::CalledOff(session, at));
+        called_off.into_iter().for_each(show);
     }
 
     /// What is shown now, for who is about to read the same from the store.
@@ -218,12 +223,8 @@ impl Publication {
         lag: Duration,
     ) {
         let own = self.own.lock();
-        // A sale that others saw before it was on the disk may be lost; then the primary, where all is
-        // decided, says so. A replica that says so may just be behind.
-        let may_be_old = !lag.is_zero();
         inventory.merge(seats, |known| {
-            may_be_old && matches!(known.state, SeatState::Sold { .. })
-                || own.seats.get(&known.id).is_some_and(|(at, _)| *at + lag >= begun)
+            own.seats.get(&known.id).is_some_and(|(at, _)| *at + lag >= begun)
         });
     }
 
@@ -232,9 +233,10 @@ impl Publication {
         self.own.lock().seats.get(&seat).is_some_and(|(at, _)| *at >= begun)
     }
 
-    /// The seats, as far as it is certain what they are. A sold seat is not given back. A hold may have
-    /// been given back through another instance, so its seat is shown as free, for the store to
-    /// decide. `None` where the session may have seats that this instance has not heard of.
+    /// The seats, as far as it is certain what they are. A hold may have been given back through
+    /// another instance, so its seat is shown as free, for the store to decide. A sold seat stays so
+    /// until this instance hears of a refund elsewhere: they are rare, and nearly all of a rush is for
+    /// seats that are sold. `None` where the session may have seats that this instance has not heard of.
     pub(super) fn seats_for_refusal(
         inventory: &Inventory,
         ids: &[SeatId],
@@ -242,7 +244,7 @@ impl Publication {
         let mut seats = inventory.find(ids);
         for seat in &mut seats {
             let seat = seat.as_mut()?;
-            if matches!(seat.state, SeatState::Held { .. }) {
+            if matches!(seat.state, SeatState::Held { .. } | SeatState::Released { .. }) {
                 seat.state = SeatState::Available;
             }
         }
@@ -259,6 +261,7 @@ impl Own {
             Made::Concert(_)
             | Made::Inventory(..)
             | Made::Seats(..)
+            | Made::CalledOff(..)
             | Made::SessionGone(_)
             | Made::ConcertGone(_) => return true,
         };
@@ -272,8 +275,7 @@ impl Own {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use boxoffice_domain::ids::ReservationId;
-    use boxoffice_domain::time::Timestamp;
+    use boxoffice_domain::ids::{ConcertId, ReservationId};
 
     use super::*;
 
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_primary_takes_a_sale_back() {
+    fn a_read_takes_a_sale_back_unless_it_may_be_older() {
         let (publication, inventory, seat) = publication();
         let sold = SeatState::Sold { reservation: ReservationId::new(1).unwrap() };
         let read = |state, begun, lag| {
@@ -319,15 +321,17 @@ mod tests {
             publication.merge_read(&inventory, vec![seat], begun, lag);
         };
         read(sold, Instant::now(), Duration::ZERO);
+        // As after a refund through another instance.
         read(SeatState::Available, Instant::now(), REPLICA_LAG);
-        assert_eq!(state(&inventory, seat), sold);
-        read(SeatState::Available, Instant::now(), Duration::ZERO);
         assert_eq!(state(&inventory, seat), SeatState::Available);
-        // Nor does it where the sale was committed here after the read began.
+        // It does not where the sale was committed here after the read began, or where the server that
+        // was read may not have had it yet.
         let begun = Instant::now();
         let session = inventory.session().id;
         publication.publish(publication.next_order(), &[(seat, session, sold)], Vec::new());
         read(SeatState::Available, begun, Duration::ZERO);
+        assert_eq!(state(&inventory, seat), sold);
+        read(SeatState::Available, Instant::now(), REPLICA_LAG);
         assert_eq!(state(&inventory, seat), sold);
     }
 }

@@ -1,16 +1,17 @@
 //! Rows of MySQL as the domain's types, and what can go wrong with a statement.
 
-use boxoffice_domain::ids::{ReservationId, SeatId};
-use boxoffice_domain::sales::{Reservation, Seat};
+use boxoffice_domain::command::{Payment, ReservationRow};
+use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId};
+use boxoffice_domain::sales::Seat;
 use boxoffice_domain::time::Timestamp;
 use mysql_async::prelude::FromValue;
 use mysql_async::{Error, Row};
 
 use crate::Fault;
 pub(super) use crate::store::columns::{
-    Corrupt, SET_BACK, check_passed, column, count, digest, entry_kind, id, items_to_text,
-    numbers_from, numbers_to, parts_of, passed_after, queue_name, reservation_columns,
-    reservation_state, role, seat_columns, seat_from, seat_state, ticket_id,
+    Corrupt, SET_BACK, check_passed, column, count, digest, entry_columns, entry_kind, id,
+    items_to_text, numbers_from, numbers_to, parts_of, passed_after, queue_name, refund,
+    reservation_columns, reservation_state, role, seat_columns, seat_from, seat_state, ticket_id,
 };
 
 /// Why an operation stopped half-way. The transaction is rolled back.
@@ -103,13 +104,23 @@ pub(super) fn seat(row: &mut Row) -> Result<Seat, Failure> {
     })
 }
 
+/// A payment from the columns id, reservation, amount, paid at.
+pub(super) fn payment(row: &mut Row) -> Result<Payment, Failure> {
+    Ok(Payment {
+        id: id(PaymentId::new, take(row, 0)?, "payment")?,
+        reservation: id(ReservationId::new, take(row, 1)?, "reservation")?,
+        amount: take(row, 2)?,
+        paid_at: Timestamp(take(row, 3)?),
+    })
+}
+
 /// A reservation from the columns user, concert, session, items, created at, held until, state,
-/// payment, of which the first is at `from`.
+/// payment, and those of its ticket, of which the first is at `from`.
 pub(super) fn reservation(
     reservation: ReservationId,
     row: &mut Row,
     from: usize,
-) -> Result<(Reservation, Timestamp), Failure> {
+) -> Result<ReservationRow, Failure> {
     let columns = (
         take(row, from)?,
         take(row, from + 1)?,
@@ -120,5 +131,6 @@ pub(super) fn reservation(
         take(row, from + 6)?,
         take(row, from + 7)?,
     );
-    Ok(crate::store::columns::reservation(reservation, columns)?)
+    let ticket = (take(row, from + 8)?, take(row, from + 9)?, take(row, from + 10)?);
+    Ok(crate::store::columns::reservation(reservation, columns, ticket)?)
 }

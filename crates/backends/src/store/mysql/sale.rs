@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use boxoffice_domain::command::{
-    Changes, EntryKind, KeyRow, LiveSeats, Payment, ReservationRow, ResultOf, ResultRow, RowId,
-    Rows, TicketRef, Wants,
+    Changes, KeyRow, LiveSeats, ReservationRow, ResultOf, ResultRow, RowId, Rows, TicketHold,
+    TicketRef, Wants,
 };
 use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::sales::{ReservationState, Seat, SeatState};
@@ -15,9 +15,7 @@ use mysql_async::{Row, Value};
 
 use super::pool::{Packet, Ran};
 use super::publication::SeatShown;
-use super::rows::{
-    self, Failure, column, entry_kind, items_to_text, reservation_columns, seat_columns, take,
-};
+use super::rows::{self, Failure, column, items_to_text, reservation_columns, seat_columns, take};
 use super::sql::{self, LIST_MAX, filled};
 use crate::cloud_event::cloud_event;
 
@@ -178,7 +176,7 @@ impl Peek {
                     }
                     Peeked::Reservations => {
                         let (id, found) = reservation(&mut row)?;
-                        wants.add_seats_of(&found.reservation);
+                        wants.add_rows_of(&found);
                         into.put_reservation(id, Some(found));
                     }
                 }
@@ -195,8 +193,7 @@ fn seat(row: &mut Row) -> Op<(SessionId, Seat)> {
 
 fn reservation(row: &mut Row) -> Op<(ReservationId, ReservationRow)> {
     let id = rows::id(ReservationId::new, take(row, 0)?, "reservation")?;
-    let (reservation, until) = rows::reservation(id, row, 1)?;
-    Ok((id, ReservationRow { reservation, until }))
+    Ok((id, rows::reservation(id, row, 1)?))
 }
 
 // ---- locking ----
@@ -204,11 +201,14 @@ fn reservation(row: &mut Row) -> Op<(ReservationId, ReservationRow)> {
 /// What a statement of a [`Load`] asks for.
 enum Asked {
     Nothing,
+    CalledOff,
     Accounts(Vec<UserId>),
     Seats(Vec<SeatId>),
     Reservations(Vec<ReservationId>),
     LiveSeats,
     Tickets,
+    TicketHolds,
+    Refunds,
     Keys,
 }
 
@@ -247,6 +247,10 @@ pub(super) fn load(wants: &Wants, absent: &[UserId], rows: &Rows) -> Load {
         let text = filled(sql::SEATS_LOCK, &[&list(part.iter().map(|seat| seat.get()))]);
         load.push(&text, Asked::Seats(part));
     }
+    // Another instance may have called a session off that is on sale in memory.
+    for part in parts(wants.sessions.iter().map(|(_, session)| session.get())) {
+        load.push(&filled(sql::CALLED_OFF_OF, &[&list(part)]), Asked::CalledOff);
+    }
     let known = |id: &&ReservationId| rows.has_reservation(**id);
     for part in parts(wants.reservations.iter().filter(known).copied()) {
         let text = filled(sql::RESERVATIONS_LOCK, &[&list(part.iter().map(|id| id.get()))]);
@@ -264,6 +268,15 @@ pub(super) fn load(wants: &Wants, absent: &[UserId], rows: &Rows) -> Load {
             row.text(ticket.queue.as_str()).int(column(ticket.seq)).bytes(&ticket.id.0);
         });
         load.push(&filled(sql::TICKETS_SPENT, &[&of]), Asked::Tickets);
+    }
+    for part in parts(wants.holds_of.iter()) {
+        let of = rows_text(part, |row, ticket: &TicketRef| {
+            row.int(column(ticket.seq)).bytes(&ticket.id.0);
+        });
+        load.push(&filled(sql::TICKETS_HOLDS, &[&of]), Asked::TicketHolds);
+    }
+    for part in parts(wants.refunds.iter().map(|payment| payment.get())) {
+        load.push(&filled(sql::REFUNDS, &[&list(part)]), Asked::Refunds);
     }
     for part in parts(wants.keys.iter()) {
         let of = rows_text(part, |row, (user, key): &(UserId, String)| {
@@ -289,11 +302,21 @@ impl Load {
         for ticket in &wants.tickets {
             into.put_ticket(ticket.clone(), false);
         }
+        let mut holds: HashMap<TicketRef, Vec<TicketHold>> = HashMap::new();
+        for payment in &wants.refunds {
+            into.put_refund(*payment, None);
+        }
         let mut keys: HashMap<(UserId, String), KeyRow> = HashMap::new();
         for (asked, ran) in self.asked.into_iter().zip(found) {
             let mut ran = ran.rows;
             match asked {
                 Asked::Nothing => {}
+                Asked::CalledOff => {
+                    for row in &mut ran {
+                        let session = rows::id(SessionId::new, take(row, 0)?, "session")?;
+                        into.put_called_off(session);
+                    }
+                }
                 Asked::Accounts(mut users) => {
                     for row in &mut ran {
                         let user = rows::id(UserId::new, take(row, 0)?, "user")?;
@@ -356,6 +379,29 @@ impl Load {
                         into.put_ticket(ticket, true);
                     }
                 }
+                Asked::TicketHolds => {
+                    for row in &mut ran {
+                        let ticket = TicketRef {
+                            queue: rows::queue_name(&take::<String>(row, 0)?)?,
+                            seq: rows::count(take(row, 1)?, "seq")?,
+                            id: rows::ticket_id(&take::<Vec<u8>>(row, 2)?)?,
+                        };
+                        let reservation = take(row, 3)?;
+                        let is_held = take::<i64>(row, 4)? == rows::reservation_state::HELD;
+                        let until = Timestamp(take(row, 5)?);
+                        holds.entry(ticket).or_default().push(TicketHold {
+                            reservation: rows::id(ReservationId::new, reservation, "reservation")?,
+                            until: is_held.then_some(until),
+                        });
+                    }
+                }
+                Asked::Refunds => {
+                    for row in &mut ran {
+                        let columns = (take(row, 0)?, take(row, 1)?, take(row, 2)?, take(row, 3)?);
+                        let refund = rows::refund(columns)?;
+                        into.put_refund(refund.payment, Some(refund));
+                    }
+                }
                 Asked::Keys => {
                     for row in &mut ran {
                         let user = rows::id(UserId::new, take(row, 0)?, "user")?;
@@ -370,6 +416,9 @@ impl Load {
         }
         for (of, live) in live {
             into.put_live_seats(of, live);
+        }
+        for ticket in &wants.holds_of {
+            into.put_ticket_holds(ticket.clone(), holds.remove(ticket).unwrap_or_default());
         }
         for of in &wants.keys {
             into.put_key(of.0, of.1.clone(), keys.remove(of));
@@ -430,15 +479,8 @@ pub(super) fn read_results(found: Vec<Ran>, into: &mut Rows) -> Op<()> {
                     into.put_result(ResultOf::Reserve(id), ResultRow::Reserve(found));
                 }
                 1 => {
-                    let id = rows::id(PaymentId::new, take(&mut row, 0)?, "payment")?;
-                    let reservation = take(&mut row, 1)?;
-                    let payment = Payment {
-                        id,
-                        reservation: rows::id(ReservationId::new, reservation, "reservation")?,
-                        amount: take(&mut row, 2)?,
-                        paid_at: Timestamp(take(&mut row, 3)?),
-                    };
-                    into.put_result(ResultOf::Pay(id), ResultRow::Pay(payment));
+                    let payment = rows::payment(&mut row)?;
+                    into.put_result(ResultOf::Pay(payment.id), ResultRow::Pay(payment));
                 }
                 _ => {
                     let entry = ResultOf::Charge(take(&mut row, 0)?);
@@ -516,30 +558,43 @@ pub(super) fn saving(changes: &Changes) -> Saving {
 
 fn save_reservations(changes: &Changes, saving: &mut Saving) {
     if !changes.reservations_made.is_empty() {
-        let made = rows_text(&changes.reservations_made, |row, (id, (reservation, until))| {
+        let made = rows_text(&changes.reservations_made, |row, (id, made)| {
+            let ReservationRow { reservation, until, ticket } = made;
             let (state, payment) = reservation_columns(reservation.state);
             row.int(id.get()).int(reservation.user.get()).int(reservation.concert.get());
             row.int(reservation.session.get()).text(&items_to_text(&reservation.items));
             row.int(reservation.items.len() as i64).int(reservation.total());
             row.int(reservation.created_at.0).int(until.0).int(state).optional(payment);
+            match ticket {
+                Some(ticket) => {
+                    row.text(ticket.queue.as_str()).int(column(ticket.seq)).bytes(&ticket.id.0)
+                }
+                None => row.optional(None).optional(None).optional(None),
+            };
         });
         saving.push(&filled(sql::RESERVATIONS_ADD, &[&made]), None);
     }
     let (mut paid, mut cancelled, mut expired) = (Vec::new(), Vec::new(), Vec::new());
+    let mut refunded = Vec::new();
     for (id, reservation) in &changes.reservations_settled {
         match reservation.state {
             ReservationState::Paid { payment } => paid.push((id.get(), payment.get())),
+            ReservationState::Refunded { payment } => refunded.push((id.get(), payment.get())),
             ReservationState::Cancelled => cancelled.push(id.get()),
             ReservationState::Expired => expired.push(id.get()),
             // What is still held has not been settled.
             ReservationState::Held { .. } => {}
         }
     }
-    for part in parts(paid) {
-        let ids = list(part.iter().map(|(id, _)| *id));
-        let payments = list(part.iter().map(|(_, payment)| *payment));
-        let texts = [&ids, &payments, &ids].map(String::as_str);
-        saving.push(&filled(sql::RESERVATIONS_PAY, &texts), Some(part.len()));
+    for (text, with_payments) in
+        [(sql::RESERVATIONS_PAY, paid), (sql::RESERVATIONS_REFUND, refunded)]
+    {
+        for part in parts(with_payments) {
+            let ids = list(part.iter().map(|(id, _)| *id));
+            let payments = list(part.iter().map(|(_, payment)| *payment));
+            let texts = [&ids, &payments, &ids].map(String::as_str);
+            saving.push(&filled(text, &texts), Some(part.len()));
+        }
     }
     for (text, ids) in [(sql::RESERVATIONS_CANCEL, cancelled), (sql::RESERVATIONS_EXPIRE, expired)]
     {
@@ -577,6 +632,15 @@ fn save_points(changes: &Changes, saving: &mut Saving) {
         });
         saving.push(&filled(sql::PAYMENTS_ADD, &[&made]), None);
     }
+    if !changes.refunds.is_empty() {
+        let made = rows_text(&changes.refunds, |row, new| {
+            let refund = &new.refund;
+            row.int(refund.payment.get()).int(refund.reservation.get()).int(new.user.get());
+            row.int(new.session.get()).int(refund.amount).int(i64::from(new.called_off));
+            row.int(refund.refunded_at.0);
+        });
+        saving.push(&filled(sql::REFUNDS_ADD, &[&made]), None);
+    }
     if !changes.accounts.is_empty() {
         let balances = rows_text(&changes.accounts, |row, (user, balance)| {
             row.int(user.get()).int(*balance);
@@ -585,11 +649,7 @@ fn save_points(changes: &Changes, saving: &mut Saving) {
     }
     if !changes.entries.is_empty() {
         let made = rows_text(&changes.entries, |row, entry| {
-            let (kind, payment) = match entry.kind {
-                EntryKind::Opening => (entry_kind::OPENING, None),
-                EntryKind::Charge => (entry_kind::CHARGE, None),
-                EntryKind::Payment(payment) => (entry_kind::PAYMENT, Some(payment.get())),
-            };
+            let (kind, payment) = rows::entry_columns(entry.kind);
             row.int(entry.id).int(entry.user.get()).int(entry.amount).int(entry.balance);
             row.int(kind).optional(payment).int(entry.at.0);
         });

@@ -240,8 +240,10 @@ const V3: &[&str] = &[
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
 ];
 
-/// People by the digest of what the issuer of their tokens calls them. Operators by their tokens, of which a digest is stored; what they changed; and what was answered under the
-/// idempotency keys of their requests.
+/// People by the digest of what the issuer of their tokens calls them. Operators by their tokens, of
+/// which a digest is stored; what they changed; and what was answered under the idempotency keys of
+/// their requests. A reservation knows the ticket that holds it: what it has held is counted, and a
+/// payment spends it. Sessions that were called off, and refunds.
 const V4: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS operator (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, \
      name VARCHAR(40) NOT NULL, role VARCHAR(16) NOT NULL, digest BINARY(32) NOT NULL, \
@@ -260,4 +262,21 @@ const V4: &[&str] = &[
      at BIGINT NOT NULL, UNIQUE KEY person_by_digest (digest)) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
     "INSERT IGNORE INTO counter (name, value) VALUES ('person', 0)",
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.columns \
+     WHERE table_schema = DATABASE() AND table_name = 'reservation' \
+     AND column_name = 'ticket_id'), 'DO 0', \
+     'ALTER TABLE reservation ADD COLUMN queue VARCHAR(40), ADD COLUMN ticket_seq BIGINT, \
+     ADD COLUMN ticket_id BINARY(16), ADD KEY reservation_by_ticket (ticket_seq, ticket_id), \
+     ADD KEY reservation_of_user (user_id, created_at)')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
+    "CREATE TABLE IF NOT EXISTS called_off (session_id BIGINT NOT NULL PRIMARY KEY, \
+     concert_id BIGINT NOT NULL, at BIGINT NOT NULL) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS refund (payment_id BIGINT NOT NULL PRIMARY KEY, \
+     reservation_id BIGINT NOT NULL UNIQUE, user_id BIGINT NOT NULL, session_id BIGINT NOT NULL, \
+     amount BIGINT NOT NULL, called_off TINYINT NOT NULL, refunded_at BIGINT NOT NULL, \
+     KEY refund_by_session (session_id, called_off)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
 ];

@@ -23,16 +23,27 @@ statements! {
     SEATS = "SELECT id, number, price, state, reservation_id, held_until, session_id FROM seat \
         FORCE INDEX (PRIMARY) WHERE id IN ({list})";
     RESERVATIONS = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
-        state, payment_id FROM reservation FORCE INDEX (PRIMARY) WHERE id IN ({list})";
+        state, payment_id, queue, ticket_seq, ticket_id FROM reservation FORCE INDEX (PRIMARY) \
+        WHERE id IN ({list})";
+    RESERVATIONS_OF = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
+        state, payment_id, queue, ticket_seq, ticket_id FROM reservation \
+        FORCE INDEX (reservation_of_user) WHERE user_id = ? AND created_at <= ? \
+        AND (created_at < ? OR id < ?) ORDER BY created_at DESC, id DESC LIMIT ?";
+    RESERVATION_MADE = "SELECT created_at FROM reservation WHERE id = ? AND user_id = ?";
     RESERVATIONS_DUE = "SELECT id FROM reservation FORCE INDEX (reservation_held) \
         WHERE state = 0 AND held_until <= ? ORDER BY held_until LIMIT ?";
     LIVE_SEATS = "SELECT user_id, session_id, id, seat_count, state, held_until FROM reservation \
         FORCE INDEX (reservation_live) WHERE (user_id, session_id, state) IN ({rows})";
     TICKETS_SPENT = "SELECT queue, seq, ticket_id FROM spent_ticket \
         WHERE (queue, seq, ticket_id) IN ({rows})";
+    TICKETS_HOLDS = "SELECT queue, ticket_seq, ticket_id, id, state, held_until FROM reservation \
+        FORCE INDEX (reservation_by_ticket) WHERE (ticket_seq, ticket_id) IN ({rows})";
     KEYS_FIND = "SELECT user_id, idem_key, fingerprint, result_id FROM idempotency \
         WHERE (user_id, idem_key) IN ({rows})";
+    CALLED_OFF_OF = "SELECT session_id FROM called_off WHERE session_id IN ({list})";
     PAYMENTS = "SELECT id, reservation_id, amount, paid_at FROM payment WHERE id IN ({list})";
+    REFUNDS = "SELECT payment_id, reservation_id, amount, refunded_at FROM refund \
+        WHERE payment_id IN ({list})";
     ENTRIES = "SELECT id, balance FROM points_entry WHERE id IN ({list})";
 
     // ---- the sale: locking, in this order; what others have locked is left out ----
@@ -42,17 +53,21 @@ statements! {
     SEATS_LOCK = "SELECT id, number, price, state, reservation_id, held_until, session_id \
         FROM seat FORCE INDEX (PRIMARY) WHERE id IN ({list}) ORDER BY id FOR UPDATE SKIP LOCKED";
     RESERVATIONS_LOCK = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
-        state, payment_id FROM reservation FORCE INDEX (PRIMARY) WHERE id IN ({list}) ORDER BY id \
-        FOR UPDATE SKIP LOCKED";
+        state, payment_id, queue, ticket_seq, ticket_id FROM reservation FORCE INDEX (PRIMARY) \
+        WHERE id IN ({list}) ORDER BY id FOR UPDATE SKIP LOCKED";
 
     // ---- the sale: saving ----
     IDS_TAKE = "UPDATE counter SET value = LAST_INSERT_ID(value + ?) WHERE name = ?";
     RESERVATIONS_ADD = "INSERT INTO reservation (id, user_id, concert_id, session_id, items, \
-        seat_count, total, created_at, held_until, state, payment_id) VALUES {rows}";
+        seat_count, total, created_at, held_until, state, payment_id, queue, ticket_seq, \
+        ticket_id) VALUES {rows}";
     RESERVATIONS_PAY = "UPDATE reservation SET state = 1, \
         payment_id = ELT(INTERVAL(id, {list}), {values}) WHERE id IN ({list}) AND state = 0";
     RESERVATIONS_CANCEL = "UPDATE reservation SET state = 2 WHERE id IN ({list}) AND state = 0";
     RESERVATIONS_EXPIRE = "UPDATE reservation SET state = 3 WHERE id IN ({list}) AND state = 0";
+    RESERVATIONS_REFUND = "UPDATE reservation SET state = 4, \
+        payment_id = ELT(INTERVAL(id, {list}), {values}) WHERE id IN ({list}) \
+        AND state IN (0, 1)";
     SEATS_SET = "UPDATE seat SET state = ELT(INTERVAL(id, {list}), {values}), \
         reservation_id = ELT(INTERVAL(id, {list}), {values}), \
         held_until = ELT(INTERVAL(id, {list}), {values}) WHERE id IN ({list})";
@@ -62,6 +77,8 @@ statements! {
         VALUES {rows}";
     PAYMENTS_ADD = "INSERT INTO payment (id, reservation_id, user_id, amount, paid_at) \
         VALUES {rows}";
+    REFUNDS_ADD = "INSERT INTO refund (payment_id, reservation_id, user_id, session_id, amount, \
+        called_off, refunded_at) VALUES {rows}";
     TICKETS_SPEND = "INSERT INTO spent_ticket (queue, seq, ticket_id, payment_id, at) \
         VALUES {rows}";
     LINES_LEAVE = "INSERT INTO queue_left (queue, seq) VALUES {rows} \
@@ -192,6 +209,13 @@ statements! {
     SEATS_OF_LOCK = "SELECT id, state FROM seat FORCE INDEX (seat_by_session) \
         WHERE session_id = ? ORDER BY id FOR UPDATE";
     SEATS_REMOVE = "DELETE FROM seat WHERE id IN ({list})";
+    CALL_OFF = "INSERT IGNORE INTO called_off (session_id, concert_id, at) VALUES (?, ?, ?)";
+    CALLED_OFF_AT = "SELECT at FROM called_off WHERE session_id = ? FOR UPDATE";
+    CALLED_OFF_REMOVE = "DELETE FROM called_off WHERE session_id = ?";
+    REFUND_OF_SESSION = "SELECT payment_id FROM refund FORCE INDEX (refund_by_session) \
+        WHERE session_id = ? LIMIT 1 FOR UPDATE";
+    CALLED_OFF = "SELECT session_id, at FROM called_off";
+    SESSION_REFUNDED = "SELECT COUNT(*) FROM refund WHERE session_id = ? AND called_off = 1";
     SEAT_IDS_TAKE = "UPDATE counter SET value = value + ? WHERE name = 'seat'";
     SEAT_IDS_LAST = "SELECT value FROM counter WHERE name = 'seat'";
     SEATS_OF = "SELECT id, number, price, state, reservation_id, held_until FROM seat \
@@ -221,11 +245,11 @@ statements! {
     RESERVATIONS_END = "SELECT id FROM reservation FORCE INDEX (PRIMARY) WHERE id > ? ORDER BY id \
         LIMIT 1 OFFSET ?";
     RESERVATIONS_LIST = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
-        state, payment_id FROM reservation FORCE INDEX (PRIMARY) WHERE id > ? AND id <= ? \
-        ORDER BY id LIMIT ?";
+        state, payment_id, queue, ticket_seq, ticket_id FROM reservation FORCE INDEX (PRIMARY) \
+        WHERE id > ? AND id <= ? ORDER BY id LIMIT ?";
     RESERVATIONS_LIST_STATE = "SELECT id, user_id, concert_id, session_id, items, created_at, \
-        held_until, state, payment_id FROM reservation FORCE INDEX (PRIMARY) \
-        WHERE id > ? AND id <= ? AND state = ? ORDER BY id LIMIT ?";
+        held_until, state, payment_id, queue, ticket_seq, ticket_id FROM reservation \
+        FORCE INDEX (PRIMARY) WHERE id > ? AND id <= ? AND state = ? ORDER BY id LIMIT ?";
     PAYMENTS_LIST = "SELECT id, reservation_id, user_id, amount, paid_at FROM payment WHERE id > ? \
         ORDER BY id LIMIT ?";
     PEOPLE_LIST = "SELECT a.user_id, a.balance, (SELECT COUNT(*) FROM reservation r \

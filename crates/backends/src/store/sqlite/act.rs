@@ -203,6 +203,26 @@ impl Tx<'_> {
                 self.keep_last_ids()?;
                 Ok(Ok(Effect::Session { before: Some(before), after: None, added: Vec::new() }))
             }
+            Act::CallOff(concert, session) => {
+                let sessions = match session {
+                    None if self.concert(*concert)?.is_none() => {
+                        return Ok(Err(ActRejected::NoSuchConcert));
+                    }
+                    None => self.sessions_of(*concert)?,
+                    Some(session) if self.session(*concert, *session)?.is_none() => {
+                        return Ok(Err(ActRejected::NoSuchSession));
+                    }
+                    Some(session) => vec![*session],
+                };
+                let called_off = self.call_off(*concert, &sessions, now)?;
+                Ok(Ok(Effect::CalledOff {
+                    concert: *concert,
+                    session: *session,
+                    before: sessions.len() - called_off,
+                    after: sessions.len(),
+                    at: now,
+                }))
+            }
             Act::AddSeats(concert, session, group) => {
                 if self.session(*concert, *session)?.is_none() {
                     return Ok(Err(ActRejected::NoSuchSession));
@@ -279,14 +299,22 @@ impl Tx<'_> {
         Ok(sessions)
     }
 
-    /// The seats of a session lie between two ids, among which there may be others.
+    /// Whether somebody has a seat of a session, or got points back for one. Its seats lie between two
+    /// ids, among which there may be others.
     fn is_sold_or_held(&self, session: SessionId) -> Op<bool> {
+        let mut find = self
+            .connection()
+            .prepare_cached("SELECT 1 FROM refund WHERE session_id = ?1 LIMIT 1")?;
+        if find.exists([session.get()])? {
+            return Ok(true);
+        }
         let Some((first, last)) = self.range_of(session) else { return Ok(false) };
         let mut find = self.connection().prepare_cached(
-            "SELECT 1 FROM seat WHERE id BETWEEN ?1 AND ?2 AND session_id = ?3 AND state <> ?4 \
-             LIMIT 1",
+            "SELECT 1 FROM seat WHERE id BETWEEN ?1 AND ?2 AND session_id = ?3 \
+             AND state IN (?4, ?5) LIMIT 1",
         )?;
-        Ok(find.exists(params![first, last, session.get(), seat_state::AVAILABLE])?)
+        let taken = [seat_state::HELD, seat_state::SOLD];
+        Ok(find.exists([first, last, session.get(), taken[0], taken[1]])?)
     }
 
     fn remove_session(&mut self, session: SessionId) -> Op<()> {
@@ -296,6 +324,7 @@ impl Tx<'_> {
                 [first, last, session.get()],
             )?;
         }
+        self.execute("DELETE FROM called_off WHERE session_id = ?1", [session.get()])?;
         self.execute("DELETE FROM session WHERE id = ?1", [session.get()])?;
         self.made(Made::SessionGone(session));
         Ok(())

@@ -81,7 +81,7 @@ fn none_of(
 
 fn one_owner(connection: &Connection, now: Timestamp) -> Audit<Finding> {
     let mut finding = Finding::new(Invariant::OneOwner);
-    finding.add_checked(number(connection, "SELECT count(*) FROM seat WHERE state <> 0", [])?);
+    finding.add_checked(number(connection, "SELECT count(*) FROM seat WHERE state IN (1, 2)", [])?);
     none_of(
         connection,
         &mut finding,
@@ -98,9 +98,9 @@ fn one_owner(connection: &Connection, now: Timestamp) -> Audit<Finding> {
         &mut finding,
         "SELECT 'seat ' || s.id || ' has state ' || s.state || ', its reservation ' \
          || COALESCE(s.reservation_id, 'none') || ' has ' || COALESCE(r.state, 'none') FROM seat s \
-         LEFT JOIN reservation r ON r.id = s.reservation_id WHERE s.state <> 0 AND (r.id IS NULL \
+         LEFT JOIN reservation r ON r.id = s.reservation_id WHERE s.state IN (1, 2) AND (r.id IS NULL \
          OR r.state <> s.state - 1 OR r.session_id <> s.session_id \
-         OR (s.state = 1 AND s.held_until IS NOT r.held_until) OR NOT EXISTS \
+         OR (s.state = 1 AND (s.held_until IS NULL OR s.held_until < r.held_until)) OR NOT EXISTS \
          (SELECT 1 FROM json_each(r.items) j WHERE json_extract(j.value, '$[0]') = s.id))",
         [],
     )?;
@@ -160,6 +160,24 @@ fn points(connection: &Connection) -> Audit<Finding> {
          AND NOT EXISTS (SELECT 1 FROM payment p WHERE p.id = e.payment_id)",
         [entry_kind::PAYMENT],
     )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'refund of payment ' || r.payment_id || ' gave ' || COALESCE(e.given, 0) \
+         FROM refund r LEFT JOIN (SELECT payment_id, user_id, SUM(amount) AS given, \
+         COUNT(*) AS times FROM points_entry WHERE kind = 3 GROUP BY payment_id, user_id) e \
+         ON e.payment_id = r.payment_id AND e.user_id = r.user_id \
+         WHERE COALESCE(e.given, 0) <> r.amount OR e.times <> 1",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'entry ' || e.id || ' of user ' || e.user_id || ' is for no refund' \
+         FROM points_entry e WHERE e.kind = 3 AND NOT EXISTS (SELECT 1 FROM refund r \
+         WHERE r.payment_id = e.payment_id AND r.user_id = e.user_id)",
+        [],
+    )?;
     Ok(finding)
 }
 
@@ -215,6 +233,7 @@ fn one_event(connection: &Connection) -> Audit<Finding> {
                 "SELECT count(*) FROM reservation WHERE state IN (2, 3)".to_owned()
             }
             Topic::PaymentCompleted => "SELECT count(*) FROM payment".to_owned(),
+            Topic::PaymentRefunded => "SELECT count(*) FROM refund".to_owned(),
             Topic::PointCharged => {
                 format!("SELECT count(*) FROM points_entry WHERE kind = {}", entry_kind::CHARGE)
             }
@@ -251,7 +270,7 @@ fn paid_once(connection: &Connection) -> Audit<Finding> {
         &mut finding,
         "SELECT 'payment ' || p.id || ' of ' || p.amount || ' for reservation ' \
          || p.reservation_id FROM payment p LEFT JOIN reservation r ON r.id = p.reservation_id \
-         WHERE r.id IS NULL OR r.state <> 1 OR r.payment_id IS NOT p.id OR r.total <> p.amount \
+         WHERE r.id IS NULL OR r.state NOT IN (1, 4) OR r.payment_id IS NOT p.id OR r.total <> p.amount \
          OR r.user_id <> p.user_id",
         [],
     )?;
@@ -270,6 +289,24 @@ fn paid_once(connection: &Connection) -> Audit<Finding> {
          HAVING SUM(json_extract(j.value, '$[2]')) <> r.total OR count(*) <> r.seat_count",
         [],
     )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'refund of payment ' || f.payment_id || ' of ' || f.amount || ' for reservation ' || f.reservation_id \
+         FROM refund f LEFT JOIN payment p ON p.id = f.payment_id \
+         LEFT JOIN reservation r ON r.id = f.reservation_id WHERE p.id IS NULL OR r.id IS NULL \
+         OR p.reservation_id <> r.id OR p.amount <> f.amount OR p.user_id <> f.user_id \
+         OR r.state <> 4",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'reservation ' || r.id || ' is refunded without a refund' FROM reservation r \
+         WHERE r.state = 4 AND NOT EXISTS \
+         (SELECT 1 FROM refund f WHERE f.payment_id = r.payment_id AND f.reservation_id = r.id)",
+        [],
+    )?;
     Ok(finding)
 }
 
@@ -280,7 +317,19 @@ fn spent(connection: &Connection) -> Audit<Finding> {
         connection,
         &mut finding,
         "SELECT 'payment ' || p.id || ' spent ' || count(s.seq) || ' tickets' FROM payment p \
-         LEFT JOIN spent_ticket s ON s.payment_id = p.id GROUP BY p.id HAVING count(s.seq) <> 1",
+         LEFT JOIN spent_ticket s ON s.payment_id = p.id \
+         LEFT JOIN reservation r ON r.id = p.reservation_id GROUP BY p.id \
+         HAVING count(s.seq) = 0 OR SUM(s.ticket_id IS NOT r.ticket_id) > 1",
+        [],
+    )?;
+    none_of(
+        connection,
+        &mut finding,
+        "SELECT 'payment ' || p.id || ': the ticket that held is not spent' FROM payment p \
+         JOIN reservation r ON r.id = p.reservation_id AND r.payment_id = p.id \
+         WHERE r.ticket_id IS NOT NULL AND NOT EXISTS \
+         (SELECT 1 FROM spent_ticket s WHERE s.queue = r.queue AND s.seq = r.ticket_seq \
+         AND s.ticket_id = r.ticket_id)",
         [],
     )?;
     Ok(finding)

@@ -6,7 +6,7 @@ use boxoffice_domain::sales::Reservation;
 use boxoffice_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{self, Failure, ReservationColumns};
+use super::rows::{self, Failure};
 use crate::store::columns::state_of;
 use crate::store::types::{Became, LOOKED_AT_MAX, Part, Person};
 
@@ -23,26 +23,16 @@ pub(super) fn reservations(
         .query_row(params![after, LOOKED_AT_MAX - 1], |row| row.get(0))
         .optional()?;
     let mut find = connection.prepare_cached(
-        "SELECT user_id, concert_id, session_id, items, created_at, held_until, state, payment_id, \
-         id FROM reservation WHERE id > ?1 AND id <= ?2 AND (?3 IS NULL OR state = ?3) \
+        "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, state, \
+         payment_id, queue, ticket_seq, ticket_id FROM reservation WHERE id > ?1 AND id <= ?2 AND (?3 IS NULL OR state = ?3) \
          ORDER BY id LIMIT ?4",
     )?;
     let last = end.unwrap_or(i64::MAX);
     let mut found = find.query(params![after, last, became.map(state_of), max])?;
     let mut items = Vec::new();
     while let Some(row) = found.next()? {
-        let id = rows::id(ReservationId::new, row.get(8)?, "reservation")?;
-        let columns: ReservationColumns = (
-            row.get(0)?,
-            row.get(1)?,
-            row.get(2)?,
-            row.get(3)?,
-            row.get(4)?,
-            row.get(5)?,
-            row.get(6)?,
-            row.get(7)?,
-        );
-        items.push(crate::store::columns::reservation(id, columns)?);
+        let row = rows::listed_reservation(row)?;
+        items.push((row.reservation, row.until));
     }
     Ok(Part::of(items, max, end, |(reservation, _)| reservation.id.get()))
 }

@@ -69,7 +69,14 @@ pub(super) fn everything(
     ids.reservations.add(after(highest(connection, "SELECT MAX(id) FROM reservation")?));
     ids.payments.add(after(highest(connection, "SELECT MAX(id) FROM payment")?));
     ids.entries.add(after(last_entry(connection)?));
-    Ok((Catalog::from_parts(concerts, inventories), last, ids))
+    let catalog = Catalog::from_parts(concerts, inventories);
+    let mut statement = connection.prepare("SELECT session_id, at FROM called_off")?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        let session = rows::id(SessionId::new, row.get(0)?, "session")?;
+        catalog.call_off(session, Timestamp(row.get(1)?));
+    }
+    Ok((catalog, last, ids))
 }
 
 /// The highest id that was ever given: what was removed has taken its own along, and it was noted.
@@ -173,6 +180,14 @@ fn seat(row: &Row<'_>) -> Load<Seat> {
         price: row.get(3)?,
         state: rows::seat_from(row.get(4)?, row.get(5)?, row.get(6)?)?,
     })
+}
+
+/// How many payments of a session were refunded because it was called off.
+pub(super) fn refunded(connection: &Connection, session: SessionId) -> Load<u64> {
+    let mut count = connection
+        .prepare_cached("SELECT count(*) FROM refund WHERE session_id = ?1 AND called_off = 1")?;
+    let count: i64 = count.query_row([session.get()], |row| row.get(0))?;
+    Ok(count.unsigned_abs())
 }
 
 /// The seats of one session as stored.

@@ -1,15 +1,15 @@
 //! Rows of SQLite as the domain's types.
 
-use boxoffice_domain::ids::ReservationId;
-use boxoffice_domain::sales::Reservation;
-use boxoffice_domain::time::Timestamp;
+use boxoffice_domain::command::ReservationRow;
+use boxoffice_domain::ids::{ReservationId, UserId};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::Fault;
 pub(super) use crate::store::columns::{
-    Corrupt, ReservationColumns, SET_BACK, check_passed, column, count, digest, entry_kind, id,
-    items_to_text, numbers_from, numbers_to, parts_of, passed_after, queue_name,
-    reservation_columns, role, seat_columns, seat_from, seat_state, ticket_id,
+    Corrupt, ReservationColumns, SET_BACK, TicketColumns, check_passed, column, count, digest,
+    entry_columns, entry_kind, id, items_to_text, numbers_from, numbers_to, parts_of, passed_after,
+    queue_name, refund, reservation as from_columns, reservation_columns, reservation_state, role,
+    seat_columns, seat_from, seat_state, ticket_id,
 };
 
 /// Why an operation stopped half-way. The transaction is rolled back.
@@ -57,15 +57,72 @@ impl From<Failure> for Fault {
 }
 
 const RESERVATION: &str = "SELECT user_id, concert_id, session_id, items, created_at, held_until, \
-                           state, payment_id FROM reservation WHERE id = ?1";
+                           state, payment_id, queue, ticket_seq, ticket_id \
+                           FROM reservation WHERE id = ?1";
 
-/// The reservation with this id, and when its hold ends or ended.
+/// The reservation with this id.
 pub(super) fn reservation(
     connection: &Connection,
     reservation: ReservationId,
-) -> Result<Option<(Reservation, Timestamp)>, Failure> {
-    let columns = |row: &Row<'_>| -> rusqlite::Result<ReservationColumns> { row.try_into() };
+) -> Result<Option<ReservationRow>, Failure> {
     let mut statement = connection.prepare_cached(RESERVATION)?;
-    let found = statement.query_row([reservation.get()], columns).optional()?;
-    Ok(found.map(|columns| crate::store::columns::reservation(reservation, columns)).transpose()?)
+    let found = statement.query_row([reservation.get()], |row| reservation_parts(row, 0));
+    let found = found.optional()?;
+    Ok(found.map(|(columns, ticket)| from_columns(reservation, columns, ticket)).transpose()?)
+}
+
+const RESERVATIONS_OF: &str = "SELECT id, user_id, concert_id, session_id, items, created_at, \
+                               held_until, state, payment_id, queue, ticket_seq, ticket_id \
+                               FROM reservation INDEXED BY reservation_of_user WHERE user_id = ?1 \
+                               AND (created_at, id) < (?2, ?3) \
+                               ORDER BY created_at DESC, id DESC LIMIT ?4";
+
+/// A user's reservations that were made before this one, the newest first.
+pub(super) fn reservations_of(
+    connection: &Connection,
+    user: UserId,
+    after: Option<ReservationId>,
+    max: u32,
+) -> Result<Vec<ReservationRow>, Failure> {
+    let (mut created_at, mut before) = (i64::MAX, i64::MAX);
+    if let Some(after) = after {
+        let found = connection
+            .prepare_cached("SELECT created_at FROM reservation WHERE id = ?1 AND user_id = ?2")?
+            .query_row([after.get(), user.get()], |row| row.get(0))
+            .optional()?;
+        let Some(found) = found else { return Ok(Vec::new()) };
+        (created_at, before) = (found, after.get());
+    }
+    let mut find = connection.prepare_cached(RESERVATIONS_OF)?;
+    let mut found = find.query([user.get(), created_at, before, max.into()])?;
+    let mut reservations = Vec::new();
+    while let Some(row) = found.next()? {
+        reservations.push(listed_reservation(row)?);
+    }
+    Ok(reservations)
+}
+
+/// A reservation of a list, of which the first column is the id.
+pub(super) fn listed_reservation(row: &Row<'_>) -> Result<ReservationRow, Failure> {
+    let id = id(ReservationId::new, row.get(0)?, "reservation")?;
+    let (columns, ticket) = reservation_parts(row, 1)?;
+    Ok(from_columns(id, columns, ticket)?)
+}
+
+/// The columns of a reservation, of which the first is at `from`.
+fn reservation_parts(
+    row: &Row<'_>,
+    from: usize,
+) -> rusqlite::Result<(ReservationColumns, TicketColumns)> {
+    let columns = (
+        row.get(from)?,
+        row.get(from + 1)?,
+        row.get(from + 2)?,
+        row.get(from + 3)?,
+        row.get(from + 4)?,
+        row.get(from + 5)?,
+        row.get(from + 6)?,
+        row.get(from + 7)?,
+    );
+    Ok((columns, (row.get(from + 8)?, row.get(from + 9)?, row.get(from + 10)?)))
 }

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use boxoffice_domain::command::{
-    Changes, EntryKind, KeyRow, LiveSeats, Payment, ReservationRow, ResultOf, ResultRow, Rows,
-    TicketRef, Wants,
+    Changes, KeyRow, LiveSeats, NewRefund, Payment, Refunded, ReservationRow, ResultOf, ResultRow,
+    Rows, TicketHold, TicketRef, Wants,
 };
 use boxoffice_domain::ids::{PaymentId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::sales::{Reservation, Seat, SeatState};
 use boxoffice_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
-use super::rows::{self, Failure, column, entry_kind, items_to_text, seat_columns};
+use super::rows::{self, Failure, column, items_to_text, reservation_state, seat_columns};
 use crate::cloud_event::cloud_event;
 use crate::store::catalog::Catalog;
 
@@ -20,10 +20,9 @@ type Op<T> = Result<T, Failure>;
 /// Loads the reservations that are wanted, and adds their seats.
 pub(super) fn peek(connection: &Connection, wants: &mut Wants, rows: &mut Rows) -> Op<()> {
     for id in std::mem::take(&mut wants.reservations) {
-        let found = rows::reservation(connection, id)?
-            .map(|(reservation, until)| ReservationRow { reservation, until });
+        let found = rows::reservation(connection, id)?;
         if let Some(row) = &found {
-            wants.add_seats_of(&row.reservation);
+            wants.add_rows_of(row);
         }
         rows.put_reservation(id, found);
     }
@@ -81,6 +80,28 @@ pub(super) fn load(
             rows.put_ticket(ticket.clone(), is_spent_by(&mut find, ticket)?);
         }
     }
+    if !wants.holds_of.is_empty() {
+        let mut find = connection.prepare_cached(
+            "SELECT id, state, held_until FROM reservation INDEXED BY reservation_by_ticket \
+             WHERE ticket_seq = ?1 AND ticket_id = ?2 AND queue = ?3",
+        )?;
+        for ticket in &wants.holds_of {
+            let of = params![column(ticket.seq), ticket.id.0, ticket.queue.as_str()];
+            let mut found = find.query(of)?;
+            let mut holds = Vec::new();
+            while let Some(row) = found.next()? {
+                let is_held = row.get::<_, i64>(1)? == reservation_state::HELD;
+                holds.push(TicketHold {
+                    reservation: rows::id(ReservationId::new, row.get(0)?, "reservation")?,
+                    until: is_held.then(|| row.get(2).map(Timestamp)).transpose()?,
+                });
+            }
+            rows.put_ticket_holds(ticket.clone(), holds);
+        }
+    }
+    for payment in &wants.refunds {
+        rows.put_refund(*payment, refund(connection, *payment)?);
+    }
     if !wants.keys.is_empty() {
         let mut find = connection.prepare_cached(
             "SELECT fingerprint, result_id FROM idempotency WHERE user_id = ?1 AND key = ?2",
@@ -108,11 +129,7 @@ pub(super) fn load_results(
 ) -> Op<()> {
     for of in wanted {
         let found = match *of {
-            ResultOf::Reserve(id) => {
-                rows::reservation(connection, id)?.map(|(reservation, until)| {
-                    ResultRow::Reserve(ReservationRow { reservation, until })
-                })
-            }
+            ResultOf::Reserve(id) => rows::reservation(connection, id)?.map(ResultRow::Reserve),
             ResultOf::Pay(id) => payment(connection, id)?.map(ResultRow::Pay),
             ResultOf::Charge(entry) => connection
                 .prepare_cached("SELECT balance FROM points_entry WHERE id = ?1")?
@@ -127,7 +144,18 @@ pub(super) fn load_results(
     Ok(())
 }
 
-fn payment(connection: &Connection, id: PaymentId) -> Op<Option<Payment>> {
+fn refund(connection: &Connection, payment: PaymentId) -> Op<Option<Refunded>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT payment_id, reservation_id, amount, refunded_at FROM refund \
+             WHERE payment_id = ?1",
+        )?
+        .query_row([payment.get()], |row| row.try_into())
+        .optional()?;
+    Ok(found.map(rows::refund).transpose()?)
+}
+
+pub(super) fn payment(connection: &Connection, id: PaymentId) -> Op<Option<Payment>> {
     let mut statement = connection
         .prepare_cached("SELECT reservation_id, amount, paid_at FROM payment WHERE id = ?1")?;
     let found: Option<(i64, i64, i64)> =
@@ -184,11 +212,7 @@ pub(super) fn save(connection: &Connection, changes: &Changes, last_event: &mut 
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?;
         for entry in &changes.entries {
-            let (kind, payment) = match entry.kind {
-                EntryKind::Opening => (entry_kind::OPENING, None),
-                EntryKind::Charge => (entry_kind::CHARGE, None),
-                EntryKind::Payment(payment) => (entry_kind::PAYMENT, Some(payment.get())),
-            };
+            let (kind, payment) = rows::entry_columns(entry.kind);
             let (user, at) = (entry.user.get(), entry.at.0);
             add.execute(params![entry.id, user, entry.amount, entry.balance, kind, payment, at])?;
         }
@@ -202,6 +226,23 @@ pub(super) fn save(connection: &Connection, changes: &Changes, last_event: &mut 
             let Payment { id, reservation, amount, paid_at } = payment;
             add.execute([id.get(), reservation.get(), user.get(), *amount, paid_at.0])?;
         }
+    }
+    for NewRefund { refund, user, session, called_off } in &changes.refunds {
+        let Refunded { payment, reservation, amount, refunded_at } = refund;
+        connection
+            .prepare_cached(
+                "INSERT INTO refund (payment_id, reservation_id, user_id, session_id, amount, \
+                 called_off, refunded_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                payment.get(),
+                reservation.get(),
+                user.get(),
+                session.get(),
+                amount,
+                called_off,
+                refunded_at.0,
+            ])?;
     }
     if !changes.spent.is_empty() {
         let mut add = connection.prepare_cached(
@@ -245,10 +286,10 @@ fn save_reservations(connection: &Connection, changes: &Changes) -> Op<()> {
     if !changes.reservations_made.is_empty() {
         let mut add = connection.prepare_cached(
             "INSERT INTO reservation (id, user_id, concert_id, session_id, items, seat_count, \
-             total, created_at, held_until, state, payment_id) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             total, created_at, held_until, state, payment_id, queue, ticket_seq, ticket_id) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?;
-        for (id, (reservation, until)) in &changes.reservations_made {
+        for (id, ReservationRow { reservation, until, ticket }) in &changes.reservations_made {
             let (state, payment) = rows::reservation_columns(reservation.state);
             add.execute(params![
                 id.get(),
@@ -262,17 +303,21 @@ fn save_reservations(connection: &Connection, changes: &Changes) -> Op<()> {
                 until.0,
                 state,
                 payment,
+                ticket.as_ref().map(|ticket| ticket.queue.as_str()),
+                ticket.as_ref().map(|ticket| column(ticket.seq)),
+                ticket.as_ref().map(|ticket| ticket.id.0),
             ])?;
         }
     }
     if !changes.reservations_settled.is_empty() {
         let mut set = connection.prepare_cached(
-            "UPDATE reservation SET state = ?2, payment_id = ?3 WHERE id = ?1 AND state = 0",
+            "UPDATE reservation SET state = ?2, payment_id = ?3 WHERE id = ?1 AND (state = 0 \
+             OR (state = 1 AND ?2 = 4))",
         )?;
         for (id, Reservation { state, .. }) in &changes.reservations_settled {
             let (state, payment) = rows::reservation_columns(*state);
             if set.execute(params![id.get(), state, payment])? != 1 {
-                return Err(Failure::Corrupt(format!("reservation {id} is not held any more")));
+                return Err(Failure::Corrupt(format!("reservation {id} is settled already")));
             }
         }
     }

@@ -152,8 +152,11 @@ CREATE TABLE readmitted (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// People by the digest of what the issuer of their tokens calls them. Operators by their tokens, of which a digest is stored; what they changed; and what was answered under the
-/// idempotency keys of their requests.
+/// People by the digest of what the issuer of their tokens calls them. Operators by their tokens, of
+/// which a digest is stored; what they changed; and what was answered under the idempotency keys of
+/// their requests. A reservation knows the ticket that holds it: what it has held is counted, and a
+/// payment spends it. Its numbers rise, so the index grows at its end. Sessions that were called off,
+/// and refunds.
 const V5: &str = "
 CREATE TABLE operator (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, digest BLOB NOT NULL,
@@ -172,4 +175,19 @@ CREATE TABLE person (
     id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, issuer TEXT NOT NULL, name TEXT NOT NULL,
     at INTEGER NOT NULL
 ) STRICT;
+ALTER TABLE reservation ADD COLUMN queue TEXT;
+ALTER TABLE reservation ADD COLUMN ticket_seq INTEGER;
+ALTER TABLE reservation ADD COLUMN ticket_id BLOB;
+CREATE INDEX reservation_by_ticket ON reservation (ticket_seq, ticket_id)
+    WHERE ticket_id IS NOT NULL;
+CREATE TABLE refund (
+    payment_id INTEGER PRIMARY KEY, reservation_id INTEGER NOT NULL UNIQUE,
+    user_id INTEGER NOT NULL, session_id INTEGER NOT NULL, amount INTEGER NOT NULL,
+    called_off INTEGER NOT NULL, refunded_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE called_off (
+    session_id INTEGER PRIMARY KEY, concert_id INTEGER NOT NULL, at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX refund_by_session ON refund (session_id, called_off);
+CREATE INDEX reservation_of_user ON reservation (user_id, created_at);
 ";

@@ -54,6 +54,7 @@ impl State {
                     let inventory = Arc::new(Inventory::new(session, seats));
                     self.catalog.store(Arc::new(catalog.with_inventory(inventory)));
                 }
+                Made::CalledOff(session, at) => catalog.call_off(session, at),
                 Made::Seats(session, seats) => {
                     if let Some(inventory) = catalog.inventory_of(session) {
                         inventory.append(seats);
@@ -563,6 +564,27 @@ impl<'a> Tx<'a> {
         }
         self.state.made.push(Made::Inventory(Session { id, concert, starts_at }, seats));
         Ok(Some((id, added)))
+    }
+
+    /// Calls sessions off. Returns how many were not before.
+    pub(super) fn call_off(
+        &mut self,
+        concert: ConcertId,
+        sessions: &[SessionId],
+        now: Timestamp,
+    ) -> Op<usize> {
+        let mut called_off = 0;
+        for session in sessions {
+            let is_new = self.execute(
+                "INSERT OR IGNORE INTO called_off (session_id, concert_id, at) VALUES (?1, ?2, ?3)",
+                params![session.get(), concert.get(), now.0],
+            )? > 0;
+            if is_new {
+                called_off += 1;
+                self.state.made.push(Made::CalledOff(*session, now));
+            }
+        }
+        Ok(called_off)
     }
 
     pub(super) fn add_seats(

@@ -13,12 +13,12 @@ use super::{
 };
 use boxoffice_backends::Error;
 use boxoffice_backends::store::{
-    Act, ActRejected, Acted, Alias, Became, ConcertChange, Effect, LogEntry, NewSeats, Note, Part,
-    Payment, Person, ReserveRejected, Role, Store, StoredOperator,
+    Act, ActRejected, Acted, Alias, Became, CalledOff, Cancel, ConcertChange, Effect, LogEntry,
+    NewSeats, Note, Part, Payment, Person, ReserveRejected, Role, Store, StoredOperator,
 };
 
 /// A note of Ada, an admin, who calls from here.
-fn note(operation: &'static str) -> Note {
+pub(crate) fn note(operation: &'static str) -> Note {
     Note {
         at: at(7),
         who: "ada".into(),
@@ -34,7 +34,7 @@ fn keyed(key: &str, fingerprint: u8) -> Note {
     Note { key: Some((key.into(), [fingerprint; 32])), ..note("keyed") }
 }
 
-async fn effect(store: &Store, act: Act, note: Note) -> Effect {
+pub(crate) async fn effect(store: &Store, act: Act, note: Note) -> Effect {
     match store.act(act, note).await.unwrap() {
         Acted::Now(effect) => effect,
         Acted::Before(answer) => panic!("done before: {answer}"),
@@ -105,6 +105,7 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
     let more = NewSeats { count: 3, price: 9 };
     effect(store, Act::AddSeats(id, session.id, more), note("f")).await;
     effect(store, Act::ChangeSession(id, session.id, at(2_000)), note("g")).await;
+    effect(store, Act::CallOff(id, None), note("off")).await;
     effect(store, Act::RemoveSession(id, session.id), note("h")).await;
     effect(store, Act::RemoveConcert(id), note("i")).await;
     effect(store, Act::Issue(main_queue(), vec![alias("a-secret")]), note("j")).await;
@@ -122,6 +123,8 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
         (Act::AddSeats(id, session.id, more), ActRejected::NoSuchSession),
         (Act::ChangeSession(id, session.id, at(0)), ActRejected::NoSuchSession),
         (Act::RemoveSession(id, session.id), ActRejected::NoSuchSession),
+        (Act::CallOff(id, Some(session.id)), ActRejected::NoSuchSession),
+        (Act::CallOff(id, None), ActRejected::NoSuchConcert),
         (
             Act::Issue(main_queue(), vec![alias("a-secret")]),
             ActRejected::TokenExists("a-secret".into()),
@@ -134,7 +137,10 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
     let entries = log(&subject.store).await;
     assert_eq!(entries, before, "what is refused leaves none, and a restart keeps them");
     let operations: Vec<&str> = entries.iter().map(|entry| entry.operation.as_str()).collect();
-    assert_eq!(operations, ["m", "l", "k", "j", "i", "h", "g", "f", "e", "d", "c", "b", "a"]);
+    assert_eq!(
+        operations,
+        ["m", "l", "k", "j", "i", "h", "off", "g", "f", "e", "d", "c", "b", "a"]
+    );
     assert!(entries.is_sorted_by(|a, b| a.id > b.id));
     for entry in &entries {
         let who = (entry.at, entry.who.as_str(), entry.role, entry.origin.as_str());
@@ -142,18 +148,22 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
         let text = format!("{entry:?}");
         assert!(!text.contains("a-secret") && !text.contains("1, 1, 1"), "a secret: {text}");
     }
-    let changed = &entries[11];
+    let changed = &entries[12];
     assert_eq!(changed.target, "queue main");
     assert!(changed.before.as_ref().unwrap().contains("\"maxActive\":77"), "{changed:?}");
     assert!(changed.after.as_ref().unwrap().contains("\"maxActive\":null"), "{changed:?}");
-    let named = &entries[9];
+    let named = &entries[10];
     assert_eq!(named.target, format!("concert {id}"));
     assert!(named.before.as_ref().unwrap().contains("Öwl"), "{named:?}");
     assert!(named.after.as_ref().unwrap().contains("Die Köchin"), "{named:?}");
     let gone = |entry: &LogEntry| (entry.before.is_some(), entry.after.is_some());
     assert_eq!(gone(&entries[1]), (true, false));
     assert_eq!(gone(&entries[4]), (true, false));
-    assert_eq!(gone(&entries[12]), (false, true));
+    assert_eq!(gone(&entries[13]), (false, true));
+    let off = &entries[6];
+    assert_eq!(off.target, format!("concert {id}"));
+    assert_eq!(off.before.as_deref(), Some("{\"sessionsCancelled\":0}"));
+    assert!(off.after.as_ref().unwrap().contains("\"sessionsCancelled\":1"), "{off:?}");
     // In pages.
     let page = subject.store.log(entries[4].id, 3).await.unwrap();
     assert_eq!(page, entries[5..8]);
@@ -319,6 +329,81 @@ pub(crate) async fn only_what_nobody_has_is_removed(subject: Subject) {
     assert!(next.concert > other.concert && next.session > other.session);
     assert!(next.seats[0] > other.seats[1], "{next:?} {other:?}");
     assert_clean(store, at(HOLD_MS)).await;
+}
+
+/// What was refunded stays in the books, so its session does; a session that was called off and sold
+/// nothing goes. Seats that are free later do not keep it.
+pub(crate) async fn what_was_refunded_is_not_removed(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 2).await;
+    let empty = session_of(store, sale.concert, 2).await;
+    let bought = sale.bought(store, 1, &[0]).await;
+    effect(store, Act::CallOff(sale.concert, None), note("a")).await;
+    let settled = store.settle_called_off(&[bought.0.id], at(8)).await.unwrap();
+    assert_eq!(settled, [CalledOff::Refunded]);
+    assert_eq!(sale.owner(store, 0), SeatState::Available);
+    let remove = || Act::RemoveSession(sale.concert, sale.session);
+    for act in [remove(), Act::RemoveConcert(sale.concert)] {
+        assert_eq!(refused(store, act).await, ActRejected::SoldOrHeld);
+    }
+    effect(store, Act::RemoveSession(sale.concert, empty.session), note("b")).await;
+
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    let catalog = store.catalog();
+    assert_eq!(catalog.inventories(sale.concert).len(), 1);
+    let off = catalog.inventory_of(sale.session).unwrap().called_off();
+    assert_eq!(off, Some(at(7)));
+    assert_eq!(refused(store, remove()).await, ActRejected::SoldOrHeld);
+    // Moving it does not bring it back.
+    effect(store, Act::ChangeSession(sale.concert, sale.session, at(90_000_000)), note("c")).await;
+    let answer = store.reserve(sale.reserve(2, &[1], at(9))).await;
+    let off = HoldRejected::SessionCancelled;
+    assert_eq!(answer, Err(Error::Rejected(ReserveRejected::Hold(off))));
+    assert_eq!(store.refunded(sale.session).await, Ok(1));
+
+    let other = super::sale(store, 2).await;
+    let held = other.held(store, 3, &[0]).await;
+    let later = Cancel {
+        reservation: held.id,
+        user: user(3),
+        release_delay: std::time::Duration::from_secs(60),
+        now: at(10),
+    };
+    store.give_back(later).await.unwrap();
+    assert!(matches!(other.owner(store, 0), SeatState::Released { .. }));
+    effect(store, Act::RemoveSession(other.concert, other.session), note("d")).await;
+    assert_clean(store, at(11)).await;
+}
+
+/// Of those who call a concert off at once, one does it; all are in the log.
+pub(crate) async fn calling_off_counts_what_it_did(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 1).await;
+    session_of(store, sale.concert, 1).await;
+    let off = |session| Act::CallOff(sale.concert, session);
+    effect(store, off(Some(sale.session)), note("a")).await;
+    let told = at_once((0..4).map(|_| {
+        let (store, act) = (store.clone(), off(None));
+        async move { effect(&store, act, note("b")).await }
+    }))
+    .await;
+    let mut before: Vec<usize> = told
+        .iter()
+        .map(|told| match told {
+            Effect::CalledOff { session: None, before, after: 2, .. } => *before,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    before.sort_unstable();
+    assert_eq!(before, [1, 2, 2, 2]);
+    assert_eq!(log(store).await.len(), 5);
+    let elsewhere = ConcertId::new(sale.concert.get() + 1).unwrap();
+    let wrong = Act::CallOff(elsewhere, Some(sale.session));
+    assert_eq!(refused(store, wrong).await, ActRejected::NoSuchSession);
+    for inventory in store.catalog().inventories(sale.concert) {
+        assert_eq!(inventory.called_off(), Some(at(7)));
+    }
 }
 
 /// A seat is sold, or its session is removed; never both.

@@ -61,7 +61,7 @@ pub(crate) async fn what_was_made_is_there_at_once_and_after_a_reopen(subject: S
     let ranges =
         [AddedSeats { first: first_of(0), count: 2 }, AddedSeats { first: first_of(2), count: 3 }];
     assert_eq!(added, ranges);
-    assert_eq!((inventory.total(), inventory.available(), inventory.sold()), (5, 5, 0));
+    assert_eq!((inventory.total(), inventory.available(START), inventory.sold()), (5, 5, 0));
     let sessions: Vec<_> =
         catalog.inventories(first).iter().map(|inventory| inventory.session().id).collect();
     assert_eq!(sessions, [session, empty]);
@@ -162,7 +162,7 @@ pub(crate) async fn whoever_was_told_of_a_change_sees_it(Subject { store, .. }: 
         assert!(after > version, "{what} did not raise the version");
         version = after;
     };
-    let counts = || (inventory.total(), inventory.available(), inventory.sold());
+    let counts = || (inventory.total(), inventory.available(START), inventory.sold());
     let held = sale.held(&store, 1, &[0, 1]).await;
     changed("a hold");
     assert_eq!(counts(), (5, 3, 0));

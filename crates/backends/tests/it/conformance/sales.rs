@@ -1,14 +1,21 @@
 //! Seats, holds and payments.
 
+use std::time::Duration;
+
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, TicketId};
-use boxoffice_domain::sales::{HoldRejected, ReservationState, SeatState, SettleRejected};
+use boxoffice_domain::sales::{
+    HoldRejected, Limits, Reservation, ReservationState, SeatState, SettleRejected,
+};
+use boxoffice_domain::time::Timestamp;
 
 use super::{
-    HOLD_MS, PRICE, START, Subject, assert_clean, at, at_once, charge, count_events, limits, pay,
-    sale, session_of, ticket, user, waiting_rows,
+    HOLD_MS, PRICE, START, Sale, Subject, assert_clean, at, at_once, charge, count_events, key,
+    limits, main_queue, pay, sale, session_of, ticket, user, waiting_rows,
 };
 use boxoffice_backends::Error;
-use boxoffice_backends::store::{Pay, ReservationRejected, Reserve, ReserveRejected, TicketRef};
+use boxoffice_backends::store::{
+    Cancel, Pay, ReservationRejected, Reserve, ReserveRejected, Store, TicketRef,
+};
 
 const RESERVED: &str = "concert.concert-reserved";
 const ENDED: &str = "concert.reservation-cancelled";
@@ -626,4 +633,202 @@ pub(crate) async fn everything_survives_a_reopen(subject: Subject) {
     store.pay(pay(by, open, at(2))).await.unwrap();
     store.reserve(sale.reserve(5, &[5, 6, 7], at(2))).await.unwrap();
     assert_clean(store, at(2)).await;
+}
+
+/// One ticket holds one thing at a time, and not for ever; other tickets, and other sessions, do not
+/// change that.
+pub(crate) async fn a_ticket_holds_within_bounds(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 40).await;
+    let other = session_of(store, sale.concert, 4).await;
+    let tight = Limits { live_holds_max: 1, holds_per_ticket_max: 3, ..limits() };
+    let ask = |sale: &Sale, seat: usize, ms| Reserve {
+        limits: tight,
+        ..sale.reserve(1, &[seat], at(ms))
+    };
+    let live = no_hold(HoldRejected::LiveHoldLimit { max: 1 });
+    let first = store.reserve(ask(&sale, 0, 0)).await.unwrap().value;
+    assert_eq!(store.reserve(ask(&sale, 1, 1)).await, live);
+    assert_eq!(store.reserve(ask(&other, 0, 1)).await, live, "in another session");
+    // Another ticket of the same user is another ticket.
+    let second = Reserve { ticket: ticket(1001), ..ask(&sale, 2, 2) };
+    store.reserve(second).await.unwrap();
+    assert_eq!(store.reserve(ask(&sale, 1, 3)).await, live);
+    // Whether it is paid, given back or over, swept or not: it is not in the way.
+    store.cancel(first.id, user(1), at(4)).await.unwrap();
+    let next = store.reserve(ask(&sale, 1, 5)).await.unwrap().value;
+    assert_eq!(store.reserve(ask(&other, 0, 4 + HOLD_MS)).await, live);
+    let last = store.reserve(ask(&other, 0, 5 + HOLD_MS)).await.unwrap().value;
+    // Neither here nor after a restart there is a fourth.
+    let again = |ms| ask(&sale, 3, ms);
+    let spent_up = no_hold(HoldRejected::HoldLimit { max: 3 });
+    assert_eq!(store.reserve(again(6 + 2 * HOLD_MS)).await, spent_up);
+    assert_eq!(store.expire_due(at(7 + 2 * HOLD_MS), 100).await.unwrap(), 3);
+    let subject = subject.reopened().await;
+    assert_eq!(subject.store.reserve(again(8 + 2 * HOLD_MS)).await, spent_up);
+    let fresh = Reserve { ticket: ticket(1002), ..again(9 + 2 * HOLD_MS) };
+    subject.store.reserve(fresh).await.unwrap();
+    assert!(first.id < next.id && next.id < last.id);
+    assert_clean(&subject.store, at(10 + 2 * HOLD_MS)).await;
+}
+
+/// Tickets that an operator issued past the line have no number of their own, and count by their ids.
+/// Many asked for with one ticket at once are one hold.
+pub(crate) async fn tickets_without_a_number_count_by_their_ids(Subject { store, .. }: Subject) {
+    let sale = sale(&store, 40).await;
+    let tight = Limits { live_holds_max: 1, ..limits() };
+    let opaque = |id: u8| TicketRef { queue: main_queue(), seq: 0, id: TicketId([id; 16]) };
+    let asked = (0..30).map(|n| {
+        let ticket = opaque(n as u8 % 3);
+        let request = Reserve { ticket, limits: tight, ..sale.reserve(1, &[n], START) };
+        let request = Reserve { user: user(1 + n as i64 % 3), ..request };
+        let store = store.clone();
+        async move { store.reserve(request).await }
+    });
+    let answers = at_once(asked).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
+    let live = no_hold(HoldRejected::LiveHoldLimit { max: 1 });
+    assert_eq!(answers.iter().filter(|answer| **answer == live).count(), 27);
+}
+
+/// A seat that is given back, or whose hold runs out, can be had some time later, by nobody before that;
+/// a restart does not forget it.
+pub(crate) async fn a_seat_given_up_is_free_after_its_delay(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 4).await;
+    let delay = Duration::from_secs(7);
+    let ask =
+        |by, seat: usize, now| Reserve { release_delay: delay, ..sale.reserve(by, &[seat], now) };
+    let free = |store: &Store, now| {
+        let catalog = store.catalog();
+        let inventory = catalog.inventory(sale.concert, sale.session).unwrap();
+        let seats = inventory.snapshot().1;
+        let free = seats.iter().filter(|seat| seat.state.is_free(now)).count() as u64;
+        assert!(inventory.available(now) <= free, "a hold that ran out counts once it is ended");
+        free
+    };
+    let held = store.reserve(ask(1, 0, START)).await.unwrap().value;
+    assert_eq!(held.state, ReservationState::Held { until: at(HOLD_MS) });
+    let runs_out = store.reserve(ask(2, 1, START)).await.unwrap().value;
+    let back = Cancel { reservation: held.id, user: user(1), release_delay: delay, now: at(10) };
+    store.give_back(back).await.unwrap();
+    assert_eq!(sale.owner(store, 0), SeatState::Released { until: at(7_010) });
+    assert_clean(store, at(11)).await;
+
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    let taken = |seat: usize| no_hold(HoldRejected::SeatTaken(sale.seats[seat]));
+    assert_eq!(store.reserve(ask(3, 0, at(7_009))).await, taken(0));
+    assert_eq!((free(store, at(7_009)), free(store, at(7_010))), (2, 3));
+    store.reserve(ask(3, 0, at(7_010))).await.unwrap();
+    // The hold is over when it was said to be; its seat is not free yet, swept or not.
+    store.charge(charge(2, PRICE, START)).await.unwrap();
+    let late = store.pay(pay(2, runs_out.id, at(HOLD_MS))).await;
+    assert_eq!(late, not_settled(SettleRejected::Expired));
+    assert_eq!(store.reserve(ask(4, 1, at(HOLD_MS))).await, taken(1));
+    assert_clean(store, at(HOLD_MS)).await;
+    assert_eq!(store.expire_due(at(HOLD_MS), 10).await.unwrap(), 1);
+    assert_eq!(sale.owner(store, 1), SeatState::Released { until: at(HOLD_MS + 7_000) });
+    assert_eq!(store.reserve(ask(4, 1, at(HOLD_MS + 6_999))).await, taken(1));
+    store.reserve(ask(4, 1, at(HOLD_MS + 7_000))).await.unwrap();
+    assert_clean(store, at(HOLD_MS + 7_001)).await;
+}
+
+/// Whoever pays with another ticket than the one that holds spends both; a ticket of another queue pays
+/// for nothing of this one.
+pub(crate) async fn a_payment_spends_the_ticket_that_holds(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 9).await;
+    store.charge(charge(1, 10 * PRICE, START)).await.unwrap();
+    let vip = TicketRef { queue: QueueName::new("vip").unwrap(), ..ticket(9) };
+    let held = sale.held(store, 1, &[0]).await;
+    let with_vip = Pay { ticket: vip.clone(), ..pay(1, held.id, at(1)) };
+    assert_eq!(store.pay(with_vip.clone()).await, not_settled(SettleRejected::WrongQueue));
+    assert_eq!(store.balance(user(1)).await, Ok(10 * PRICE));
+    assert_eq!(store.is_spent(vip).await, Ok(false));
+
+    let other = |reservation, ms| Pay { ticket: ticket(1001), ..pay(1, reservation, at(ms)) };
+    let asked = Pay { idempotency: key("once", 1), ..other(held.id, 2) };
+    let paid = store.pay(asked.clone()).await.unwrap();
+    assert_eq!((paid.replayed, &paid.also_spent), (false, &Some(ticket(1))));
+    for spent in [1, 1001] {
+        assert_eq!(store.is_spent(ticket(spent)).await, Ok(true), "ticket {spent}");
+    }
+    let over = no_hold(HoldRejected::TicketSpent);
+    assert_eq!(store.reserve(sale.reserve(1, &[1], at(3))).await, over);
+    // The repetition is the same payment and spends nothing.
+    let again = store.pay(Pay { ticket: ticket(1002), now: at(4), ..asked }).await.unwrap();
+    assert_eq!((again.replayed, again.value, again.also_spent), (true, paid.value, None));
+    assert_eq!(store.is_spent(ticket(1002)).await, Ok(false));
+
+    // What was given up meanwhile, or has paid for something else, is spent once.
+    let first = store.reserve(sale.reserve(2, &[2], at(5))).await.unwrap().value;
+    let second = store.reserve(sale.reserve(2, &[3], at(5))).await.unwrap().value;
+    let third = store.reserve(sale.reserve(2, &[4], at(5))).await.unwrap().value;
+    store.charge(charge(2, 10 * PRICE, at(5))).await.unwrap();
+    let by = |seq, reservation, ms| Pay { ticket: ticket(seq), ..pay(2, reservation, at(ms)) };
+    store.pay(by(2, first.id, 6)).await.unwrap();
+    let paid = store.pay(by(2001, second.id, 7)).await.unwrap();
+    assert_eq!(paid.also_spent, None);
+    // Of two at once with two tickets one pays, and the other stays good.
+    let both = at_once([2002, 2003].map(|seq| {
+        let (store, request) = (store.clone(), by(seq, third.id, 8));
+        async move { store.pay(request).await }
+    }))
+    .await;
+    assert_eq!(both.iter().filter(|answer| answer.is_ok()).count(), 1);
+    let spent = at_once([2002, 2003].map(|seq| {
+        let store = store.clone();
+        async move { store.is_spent(ticket(seq)).await.unwrap() }
+    }))
+    .await;
+    assert_eq!(spent.iter().filter(|spent| **spent).count(), 1);
+    assert_clean(store, at(9)).await;
+    let subject = subject.reopened().await;
+    assert_eq!(subject.store.is_spent(ticket(1)).await, Ok(true));
+    assert_clean(&subject.store, at(10)).await;
+}
+
+/// Whoever lost the answer to a hold finds it again: a user's own reservations, the newest first, page by
+/// page.
+pub(crate) async fn reservations_are_listed_by_their_owner(subject: Subject) {
+    let store = &subject.store;
+    let sale = sale(store, 9).await;
+    assert_eq!(store.reservations_of(user(1), None, 10).await, Ok(Vec::new()));
+    let mut made = Vec::new();
+    for n in 0..5 {
+        // Two of them in the same moment.
+        let now = at([0, 1, 1, 2, 3][n]);
+        let by_other = sale.reserve(2, &[5], now);
+        if n == 2 {
+            store.reserve(by_other).await.unwrap();
+        }
+        made.push(store.reserve(sale.reserve(1, &[n], now)).await.unwrap().value.id);
+    }
+    store.cancel(made[4], user(1), at(4)).await.unwrap();
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    let ids = |page: Vec<(Reservation, Timestamp)>| -> Vec<ReservationId> {
+        assert!(page.iter().all(|(reservation, _)| reservation.user == user(1)));
+        page.into_iter().map(|(reservation, _)| reservation.id).collect()
+    };
+    let all = store.reservations_of(user(1), None, 10).await.unwrap();
+    assert_eq!(all[0].0.state, ReservationState::Cancelled);
+    made.reverse();
+    assert_eq!(ids(all), made);
+    let mut paged = Vec::new();
+    loop {
+        let page = store.reservations_of(user(1), paged.last().copied(), 2).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        paged.append(&mut ids(page));
+    }
+    assert_eq!(paged, made);
+    // One of somebody else, or of nobody, leads nowhere.
+    let others = store.reservations_of(user(2), None, 10).await.unwrap();
+    let nobody = ReservationId::new(i64::MAX).unwrap();
+    for after in [others[0].0.id, nobody] {
+        assert_eq!(store.reservations_of(user(1), Some(after), 10).await, Ok(Vec::new()));
+    }
 }

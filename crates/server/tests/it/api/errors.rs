@@ -13,9 +13,7 @@ use crate::common::{
 };
 
 /// Codes that no request brings about in a service that works.
-const NOT_BY_ASKING: [ErrorCode; 4] = [
-    // No endpoint takes a query; the code is kept for one that will.
-    ErrorCode::InvalidQuery,
+const NOT_BY_ASKING: [ErrorCode; 3] = [
     // Not from this machine; the test of the listener claims to be elsewhere.
     ErrorCode::TooManyConnections,
     // Faults of the service itself.
@@ -43,6 +41,7 @@ impl Seen {
 async fn every_code_can_be_had() {
     let service = TestService::start_with(|config| {
         config.sales.hold_seconds = 1;
+        config.sales.holds_per_ticket_max = 3;
         config.server.body_timeout_ms = 200;
         config.server.join_rate.per_second = 0.01;
         config.server.join_rate.burst = 4;
@@ -55,6 +54,8 @@ async fn every_code_can_be_had() {
     let mut fan = service.client();
     let hall = service.concert(10, 10).await;
     let begun = service.session(hall.concert, 1, 1, PAST).await;
+    let within = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(12);
+    let soon = service.session(hall.concert, 1, 1, &within.to_string()).await;
     let concert = |opens: &str, closes: &str| {
         post("/admin/v1/concerts").admin().json(json!({
             "name": "A", "venue": "B", "reservationOpensAt": opens, "reservationClosesAt": closes,
@@ -93,6 +94,8 @@ async fn every_code_can_be_had() {
     seen.expect(&mut fan, get(path).token(&one), ErrorCode::SessionNotFound).await;
     let path = "/api/v1/reservations/99";
     seen.expect(&mut fan, get(path).token(&one), ErrorCode::ReservationNotFound).await;
+    let path = "/api/v1/reservations?limit=1000";
+    seen.expect(&mut fan, get(path).token(&one), ErrorCode::InvalidQuery).await;
     seen.expect(&mut fan, hall.reserve(&one, 1, &[999]), ErrorCode::SeatNotFound).await;
     seen.expect(&mut fan, hall.reserve(&one, 1, &[]), ErrorCode::NoSeats).await;
     seen.expect(&mut fan, hall.reserve(&one, 1, &[1, 1]), ErrorCode::DuplicateSeats).await;
@@ -107,6 +110,7 @@ async fn every_code_can_be_had() {
     let first = held["reservationId"].as_i64().unwrap();
     seen.expect(&mut fan, hall.reserve(&two, 2, &[1]), ErrorCode::SeatTaken).await;
     seen.expect(&mut fan, hall.reserve(&one, 1, &[4, 5]), ErrorCode::SeatLimitReached).await;
+    seen.expect(&mut fan, hall.reserve(&one, 1, &[4]), ErrorCode::LiveHoldLimit).await;
     seen.expect(&mut fan, pay(&two, 2, first), ErrorCode::ReservationNotYours).await;
     seen.expect(&mut fan, pay(&one, 1, first), ErrorCode::NotEnoughPoints).await;
     service.charge(1, 1_000).await;
@@ -127,7 +131,32 @@ async fn every_code_can_be_had() {
     fan.send(pay(&one, 1, third)).await.ok(201);
     seen.expect(&mut fan, pay(&one, 1, third), ErrorCode::AlreadyPaid).await;
     seen.expect(&mut fan, hall.seats(&one), ErrorCode::TokenSpent).await;
+    let payments = fan.send(get(format!("/api/v1/reservations/{third}")).token(&one)).await.ok(200);
+    let refund = |payment: &serde_json::Value| {
+        let path = format!("/api/v1/payments/{payment}/refund");
+        post(path).token(&one).json(json!({"userId": 1}))
+    };
+    seen.expect(&mut fan, refund(&json!(99)), ErrorCode::PaymentNotFound).await;
+    fan.send(refund(&payments["paymentId"])).await.ok(200);
+    seen.expect(&mut fan, pay(&one, 1, third), ErrorCode::AlreadyRefunded).await;
+    let four = service.token(4).await;
+    let held = fan.send(soon.reserve(&four, 4, &[1])).await.ok(201);
+    let held = held["reservationId"].as_i64().unwrap();
+    service.charge(4, 10).await;
+    let paid = fan.send(pay(&four, 4, held)).await.ok(201);
+    let path = format!("/api/v1/payments/{}/refund", paid["paymentId"]);
+    let late = post(path).token(&four).json(json!({"userId": 4}));
+    seen.expect(&mut fan, late, ErrorCode::RefundTooLate).await;
 
+    for _ in 0..3 {
+        let held = fan.send(hall.reserve(&two, 2, &[5])).await.ok(201);
+        let path = format!("/api/v1/reservations/{}", held["reservationId"]);
+        fan.send(delete(path).token(&two)).await.empty(204);
+    }
+    seen.expect(&mut fan, hall.reserve(&two, 2, &[5]), ErrorCode::HoldLimit).await;
+    fan.send(post(format!("/admin/v1/concerts/{}/cancel", hall.concert)).admin()).await.ok(200);
+    let off = soon.reserve(&service.token(5).await, 5, &[1]);
+    seen.expect(&mut fan, off, ErrorCode::SessionCancelled).await;
     seen.expect(&mut fan, charge(1, 0), ErrorCode::InvalidAmount).await;
     seen.expect(&mut fan, charge(1, BALANCE_MAX), ErrorCode::PointsOverflow).await;
     fan.send(charge(1, 1).key("k")).await.ok(200);

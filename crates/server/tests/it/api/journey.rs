@@ -162,7 +162,7 @@ async fn a_fan_joins_waits_chooses_holds_and_pays() {
 
 #[tokio::test]
 async fn a_spent_ticket_opens_nothing() {
-    let service = TestService::start().await;
+    let service = TestService::start_with(|config| config.sales.live_holds_max = 2).await;
     let hall = service.concert(10, 1_000).await;
     service.charge(1, 10_000).await;
     let mut fan = service.client();

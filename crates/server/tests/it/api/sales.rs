@@ -6,7 +6,9 @@ use boxoffice::http::problem::ErrorCode;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
-use crate::common::{Call, FUTURE, PAST, TestService, delete, get, pay, post, seat_states, until};
+use crate::common::{
+    Call, FUTURE, PAST, TestService, delete, get, pay, post, seat_states, status, until,
+};
 
 #[tokio::test]
 async fn seat_lists_can_be_kept_and_compressed() {
@@ -197,7 +199,7 @@ async fn what_is_asked_for_is_checked() {
 
 #[tokio::test]
 async fn a_user_has_no_more_seats_of_a_session_than_allowed() {
-    let service = TestService::start().await;
+    let service = TestService::start_with(|config| config.sales.live_holds_max = 3).await;
     let hall = service.concert(20, 5).await;
     let later = service.session(hall.concert, 5, 5, FUTURE).await;
     service.charge(1, 1_000).await;
@@ -290,5 +292,181 @@ async fn a_hold_that_runs_out_is_the_next_buyers() {
         wanted.iter().all(|(number, state)| states[&hall.seat(*number)] == *state).then_some(())
     })
     .await;
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_pays_with_another_ticket_spends_both() {
+    let service = TestService::start().await;
+    let hall = service.concert(9, 10).await;
+    service.charge(1, 1_000).await;
+    let mut fan = service.client();
+    fan.send(post("/admin/v1/queues").admin().json(json!({"queue": "vip"}))).await.ok(201);
+    let vip = service.token_in("vip", 1).await;
+    // Tickets of the line, and opaque ones, in both parts.
+    let tokens = [
+        (service.admitted(1).await, service.token(1).await),
+        (service.token(1).await, service.admitted(1).await),
+    ];
+    for (seat, (holds, pays)) in (1..).zip(tokens) {
+        let held = fan.send(hall.reserve(&holds, 1, &[seat])).await.ok(201);
+        let id = held["reservationId"].as_i64().unwrap();
+        fan.send(pay(&vip, 1, id)).await.refused(ErrorCode::WrongQueue);
+        fan.send(pay(&pays, 1, id)).await.ok(201);
+        for spent in [&holds, &pays] {
+            assert_eq!(fan.send(status(spent)).await.ok(200)["status"], "EXPIRED");
+            fan.send(hall.reserve(spent, 1, &[5])).await.refused(ErrorCode::TokenSpent);
+        }
+    }
+    assert_eq!(fan.send(status(&vip)).await.ok(200)["status"], "ACTIVATED");
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_lost_the_answer_to_a_hold_finds_it_again() {
+    let service = TestService::start_with(|config| config.sales.live_holds_max = 3).await;
+    let hall = service.concert(9, 10).await;
+    let mut fan = service.client();
+    let (one, two) = (service.token(1).await, service.token(2).await);
+    let list = |query: &str| get(format!("/api/v1/reservations{query}")).token(&one);
+    let empty = fan.send(list("")).await.ok(200);
+    assert_eq!(empty, json!({"reservations": [], "next": null}));
+    for (token, user, seat) in [(&one, 1, 1), (&two, 2, 2), (&one, 1, 3), (&one, 1, 4)] {
+        fan.send(hall.reserve(token, user, &[seat])).await.ok(201);
+    }
+    let page = fan.send(list("?limit=2")).await.ok(200);
+    let seats = |page: &Value| -> Vec<i64> {
+        let rows = page["reservations"].as_array().unwrap().iter();
+        rows.map(|row| row["reservedSeats"][0]["number"].as_i64().unwrap()).collect()
+    };
+    assert_eq!(seats(&page), [4, 3]);
+    assert_eq!(page["reservations"][0]["status"], "HELD");
+    let shown = format!("/api/v1/reservations/{}", page["reservations"][1]["reservationId"]);
+    assert_eq!(fan.send(get(shown).token(&one)).await.ok(200), page["reservations"][1]);
+    let next = page["next"].as_i64().unwrap();
+    let page = fan.send(list(&format!("?after={next}&limit=2"))).await.ok(200);
+    assert_eq!((seats(&page), &page["next"]), (vec![1], &Value::Null));
+    for query in ["?limit=0", "?limit=101", "?after=x", "?page=2"] {
+        fan.send(list(query)).await.refused(ErrorCode::InvalidQuery);
+    }
+    service.pause("main").await;
+    let waiting = fan.send(crate::common::join(3)).await.ok(201);
+    let waiting = get("/api/v1/reservations").token(waiting["token"].as_str().unwrap());
+    fan.send(waiting).await.refused(ErrorCode::TokenNotActivated);
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn a_payment_is_refunded_once_and_in_time() {
+    let service = TestService::start().await;
+    let hall = service.concert(9, 10).await;
+    service.charge(1, 100).await;
+    let mut fan = service.client();
+    let (token, other) = (service.token(1).await, service.token(2).await);
+    let held = fan.send(hall.reserve(&token, 1, &[1, 2])).await.ok(201);
+    let reservation = held["reservationId"].as_i64().unwrap();
+    let paid = fan.send(pay(&token, 1, reservation)).await.ok(201);
+    assert_eq!(service.balance(1).await, 80);
+    let path = format!("/api/v1/payments/{}/refund", paid["paymentId"]);
+    let ask =
+        |token: &str, user: i64| post(path.clone()).token(token).json(json!({"userId": user}));
+    fan.send(ask(&other, 2)).await.refused(ErrorCode::ReservationNotYours);
+    fan.send(ask(&other, 1)).await.refused(ErrorCode::UserMismatch);
+    let nothing = post("/api/v1/payments/99/refund").token(&token).json(json!({"userId": 1}));
+    fan.send(nothing).await.refused(ErrorCode::PaymentNotFound);
+    // The ticket that paid is spent, and still says who asks.
+    let first = fan.send(ask(&token, 1).key("back")).await.ok(200);
+    assert_eq!((&first["refundAmount"], &first["status"]), (&json!(20), &json!("REFUNDED")));
+    assert_eq!(first["reservationId"], reservation);
+    for again in [ask(&token, 1).key("back"), ask(&token, 1)] {
+        assert_eq!(fan.send(again).await.ok(200), first);
+    }
+    assert_eq!(service.balance(1).await, 100);
+    let shown = get(format!("/api/v1/reservations/{reservation}")).token(&token);
+    assert_eq!(fan.send(shown).await.ok(200)["status"], "REFUNDED");
+    let next = service.token(1).await;
+    fan.send(pay(&next, 1, reservation)).await.refused(ErrorCode::AlreadyRefunded);
+    fan.send(hall.reserve(&other, 2, &[1])).await.ok(201);
+
+    // The same sale under a rule that allows no refund any more.
+    let held = fan.send(hall.reserve(&next, 1, &[3])).await.ok(201);
+    let paid = fan.send(pay(&next, 1, held["reservationId"].as_i64().unwrap())).await.ok(201);
+    let service = service.restart(|config| config.sales.refund_until_hours = 10_000_000).await;
+    let mut fan = service.client();
+    let path = format!("/api/v1/payments/{}/refund", paid["paymentId"]);
+    let late = post(path).token(&next).json(json!({"userId": 1}));
+    fan.send(late).await.refused(ErrorCode::RefundTooLate);
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn a_session_called_off_sells_nothing_and_gives_everything_back() {
+    let service = TestService::start().await;
+    let hall = service.concert(9, 10).await;
+    let later = service.session(hall.concert, 5, 10, FUTURE).await;
+    service.charge(1, 100).await;
+    service.charge(2, 100).await;
+    let mut fan = service.client();
+    let (one, two, three) =
+        (service.token(1).await, service.token(2).await, service.token(3).await);
+    let id = |held: &Value| held["reservationId"].as_i64().unwrap();
+    let held = id(&fan.send(hall.reserve(&one, 1, &[1, 2])).await.ok(201));
+    fan.send(pay(&one, 1, held)).await.ok(201);
+    let waits = id(&fan.send(hall.reserve(&two, 2, &[3])).await.ok(201));
+    let path = |what: &str| format!("/admin/v1/concerts/{}/{what}cancel", hall.concert);
+    let session = path(&format!("sessions/{}/", hall.session));
+    fan.send(post(session.clone())).await.refused(ErrorCode::AdminTokenMissing);
+    let nowhere = path("sessions/99/");
+    fan.send(post(nowhere).admin()).await.refused(ErrorCode::SessionNotFound);
+    fan.send(post("/admin/v1/concerts/99/cancel").admin())
+        .await
+        .refused(ErrorCode::ConcertNotFound);
+    let none = fan.send(get(path("")).admin()).await.ok(200);
+    assert_eq!(none, json!({"sessions": []}));
+
+    fan.send(post(session.clone()).admin()).await.ok(200);
+    for call in [hall.reserve(&three, 3, &[5]), hall.reserve(&three, 3, &[5]).key("k")] {
+        fan.send(call).await.refused(ErrorCode::SessionCancelled);
+    }
+    until("everything to be given back", async || {
+        let shown = fan.send(get(session.clone()).admin()).await.ok(200);
+        let session = &shown["sessions"][0];
+        assert_eq!(session["sessionId"], hall.session);
+        (session["left"] == 0 && session["refunded"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(service.balance(1).await, 100);
+    let shown = |token: &str, id| get(format!("/api/v1/reservations/{id}")).token(token);
+    assert_eq!(fan.send(shown(&one, held)).await.ok(200)["status"], "REFUNDED");
+    assert_eq!(fan.send(shown(&two, waits)).await.ok(200)["status"], "CANCELLED");
+    // The other session sells on until the whole concert is called off.
+    let list = get(format!("/api/v1/concerts/{}/sessions", hall.concert)).token(&three);
+    let listed = fan.send(list).await.ok(200);
+    assert_eq!(listed["sessions"].as_array().unwrap().len(), 1);
+    fan.send(later.reserve(&three, 3, &[1])).await.ok(201);
+    let both = fan.send(post(path("")).admin()).await.ok(200);
+    assert_eq!(both["sessions"].as_array().unwrap().len(), 2);
+    fan.send(later.reserve(&two, 2, &[2])).await.refused(ErrorCode::SessionCancelled);
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_gives_back_and_takes_at_once_gains_nothing() {
+    let service =
+        TestService::start_with(|config| config.sales.release_jitter_seconds = 3_600).await;
+    let hall = service.concert(3, 10).await;
+    let mut fan = service.client();
+    let (one, two) = (service.token(1).await, service.token(2).await);
+    let held = fan.send(hall.reserve(&one, 1, &[1])).await.ok(201);
+    let path = format!("/api/v1/reservations/{}", held["reservationId"]);
+    fan.send(delete(path).token(&one)).await.empty(204);
+    for (token, user) in [(&one, 1), (&two, 2)] {
+        fan.send(hall.reserve(token, user, &[1])).await.refused(ErrorCode::SeatTaken);
+        let keyed = hall.reserve(token, user, &[1]).key("keyed");
+        fan.send(keyed).await.refused(ErrorCode::SeatTaken);
+    }
+    let states = seat_states(&fan.send(hall.seats(&two)).await.ok(200));
+    assert_eq!(states[&hall.seat(1)], "TEMPORARY_RESERVED");
+    fan.send(hall.reserve(&one, 1, &[2])).await.ok(201);
     service.finish().await;
 }

@@ -311,7 +311,7 @@ async fn the_admin_api_asks_for_its_token() {
             Call::new(route.method(), path).text("{}")
         })
     };
-    assert!(calls().count() >= 18);
+    assert!(calls().count() >= 22);
     for call in calls() {
         client.send(call.clone()).await.refused(ErrorCode::AdminTokenMissing);
         for (value, code) in [

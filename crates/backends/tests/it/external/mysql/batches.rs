@@ -190,6 +190,7 @@ async fn batches_beside_each_other_agree() {
             SeatState::Available => 0,
             SeatState::Held { .. } => 1,
             SeatState::Sold { .. } => 2,
+            SeatState::Released { .. } => 3,
         })
         .collect();
     assert_eq!(shown, stored);

@@ -18,6 +18,7 @@ const WHOLE: &[(&str, &str)] = &[
     ("ALIASES_SPENT", "at the start: all opaque tokens"),
     ("CONCERT_IDS", "a few rows, to find new ones"),
     ("CONCERTS", "a few rows"),
+    ("CALLED_OFF", "a few rows"),
     ("SESSIONS", "some rows, to find new ones"),
     ("CLOCK", "the admissions of some minutes, and the rows of the last ids"),
     ("LAST_EVENT", "four rows of published"),
@@ -30,6 +31,7 @@ const LARGE: &[&str] = &[
     "account",
     "points_entry",
     "payment",
+    "refund",
     "spent_ticket",
     "idempotency",
     "outbox",
@@ -51,11 +53,13 @@ async fn fill(conn: &mut Conn) {
         ),
         many(
             "INSERT INTO reservation SELECT seq, 1 + seq DIV 3, 1, 1 + seq % 500, '[[1,1,100]]', 1, \
-              100, seq, seq + 300000, IF(seq % 50 = 0, 0, 1 + seq % 3), NULL",
+              100, seq, seq + 300000, IF(seq % 50 = 0, 0, 1 + seq % 3), NULL, 'main', seq, \
+              UNHEX(LPAD(HEX(seq), 32, '0'))",
         ),
         many("INSERT INTO account SELECT seq, 100"),
         many("INSERT INTO points_entry SELECT seq, 1 + seq DIV 2, 1, 1, 1, NULL, seq"),
         many("INSERT INTO payment SELECT seq, seq, 1, 100, seq"),
+        many("INSERT INTO refund SELECT seq, seq, 1, 1 + seq % 500, 100, seq % 2, seq"),
         many(
             "INSERT INTO spent_ticket SELECT 'main', seq, UNHEX(LPAD(HEX(seq), 32, '0')), seq, seq",
         ),
@@ -73,7 +77,7 @@ async fn fill(conn: &mut Conn) {
     ] {
         conn.query_drop(statement).await.unwrap();
     }
-    let tables = "seat, reservation, account, points_entry, payment, spent_ticket, idempotency, \
+    let tables = "seat, reservation, account, points_entry, payment, refund, spent_ticket, idempotency, \
                   outbox, queue_left, person, session, queue";
     conn.query_drop(format!("ANALYZE TABLE {tables}")).await.unwrap();
 }
@@ -105,6 +109,7 @@ fn rows_for(name: &str, text: &str) -> String {
     match name {
         "LIVE_SEATS" => "(5, 17, 0), (5, 17, 1), (6, 18, 0), (6, 18, 1), (7, 9, 0)".to_owned(),
         "TICKETS_SPENT" => format!("('main', 4711, {ticket}), ('main', 9, {ticket})"),
+        "TICKETS_HOLDS" => format!("(4711, {ticket}), (9, {ticket})"),
         "KEYS_FIND" => "(5, 'key-17'), (6, 'key-21'), (7, 'no such key')".to_owned(),
         // An insert: a value for each column that it names.
         _ => {

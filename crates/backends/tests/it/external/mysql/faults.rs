@@ -133,7 +133,13 @@ async fn a_commit_without_an_answer_is_unknown_and_the_key_tells() {
     let store = open(&through(&server, &proxy)).await;
     for (mode, seat, done) in [(Mode::LoseAnswerToCommit, 0, true), (Mode::LoseCommit, 1, false)] {
         let name = format!("reserve {seat}");
-        let request = Reserve { idempotency: key(&name, 1), ..sale.reserve(1, &[seat], START) };
+        // A ticket for each purchase: the one that holds is spent with it.
+        let ticket = crate::conformance::ticket(10 + seat as u64);
+        let request = Reserve {
+            ticket: ticket.clone(),
+            idempotency: key(&name, 1),
+            ..sale.reserve(1, &[seat], START)
+        };
         proxy.set(mode);
         let answer = store.reserve(request.clone()).await;
         let unknown = matches!(answer, Err(Error::Fault(Fault::OutcomeUnknown(_))));
@@ -145,7 +151,7 @@ async fn a_commit_without_an_answer_is_unknown_and_the_key_tells() {
         assert!(again.replayed && again.value == answer.value);
         // The payment too.
         let mut payment = pay(1, answer.value.id, at(1));
-        payment.ticket = crate::conformance::ticket(10 + seat as u64);
+        payment.ticket = ticket;
         payment.idempotency = key(&format!("pay {seat}"), 1);
         proxy.set(mode);
         let lost = store.pay(payment.clone()).await;

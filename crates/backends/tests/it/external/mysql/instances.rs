@@ -336,7 +336,7 @@ async fn what_others_do_shows_within_the_time_that_is_promised() {
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     let inventory = here.catalog().inventory(sale.concert, sale.session).unwrap().clone();
     let held = sale.held(there, 1, &[0, 1]).await;
-    let took = shows(|| inventory.available() == 3).await;
+    let took = shows(|| inventory.available(START) == 3).await;
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(sale.owner(here, 0), SeatState::Held { reservation: held.id, until: at(HOLD_MS) });
     // Nothing changes nothing, however often it is looked at.
@@ -346,7 +346,7 @@ async fn what_others_do_shows_within_the_time_that_is_promised() {
         assert_eq!(inventory.version(), version);
     }
     there.cancel(held.id, user(1), at(1)).await.unwrap();
-    shows(|| inventory.available() == 5).await;
+    shows(|| inventory.available(START) == 5).await;
     assert!(inventory.version() > version);
     // More seats, another session, another concert.
     let more = NewSeats { count: 2, price: 9 };
@@ -372,7 +372,7 @@ async fn a_sale_that_a_crash_took_back_does_not_stay_in_memory() {
     known(here, &sale).await;
     let inventory = here.catalog().inventory(sale.concert, sale.session).unwrap().clone();
     let (held, _) = sale.bought(there, 1, &[0]).await;
-    shows(|| inventory.available() == 1).await;
+    shows(|| inventory.available(START) == 1).await;
     let mut console = shared().admin(Some(&server.database)).await;
     for lost in [
         format!("UPDATE seat SET state = 0 WHERE id = {}", sale.seats[0]),
@@ -380,7 +380,7 @@ async fn a_sale_that_a_crash_took_back_does_not_stay_in_memory() {
     ] {
         console.query_drop(lost).await.unwrap();
     }
-    shows(|| inventory.available() == 2).await;
+    shows(|| inventory.available(START) == 2).await;
     here.reserve(sale.reserve(2, &[0], START)).await.unwrap();
     close(stores).await;
 }
