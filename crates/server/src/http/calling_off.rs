@@ -53,10 +53,11 @@ async fn call_off(
         "called off"
     );
     let inventories = match session {
-        None => sessions_of(app, concert)?,
-        Some(session) => session_of(app, (concert, session))?,
+        None => sessions_of(app, concert),
+        Some(session) => session_of(app, (concert, session)),
     };
-    progress(app, inventories).await
+    // It is done, even where another instance made them a moment ago and this one does not show them yet.
+    progress(app, inventories.unwrap_or_default()).await
 }
 
 async fn progress(app: &AppState, inventories: Vec<Arc<Inventory>>) -> Result<Response, Problem> {

@@ -197,7 +197,7 @@ error_codes! {
         "There is one with this name or id already."
         "Use another name, or the one that exists.";
     SoldOrHeld "SOLD_OR_HELD" CONFLICT "Sold or held"
-        "Seats in it are sold or held, so it cannot be removed."
+        "Seats in it are sold or held, or were refunded, so it cannot be removed."
         "Call it off, which gives everybody their points back.";
     BodyTooLarge "BODY_TOO_LARGE" PAYLOAD_TOO_LARGE "Body too large"
         "The body is larger than the service reads."

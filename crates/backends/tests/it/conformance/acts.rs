@@ -7,6 +7,7 @@ use boxoffice_domain::queue::{QueueSettings, SettingsChange, Ticket};
 use boxoffice_domain::sales::{Concert, HoldRejected, Reservation, SeatState};
 use boxoffice_domain::time::Timestamp;
 
+use super::refunds::refund;
 use super::{
     HOLD_MS, START, Subject, assert_clean, at, at_once, concert, main_queue, sale, session_of,
     settings, ticket, user,
@@ -18,7 +19,7 @@ use boxoffice_backends::store::{
 };
 
 /// A note of Ada, an admin, who calls from here.
-pub(crate) fn note(operation: &'static str) -> Note {
+pub(super) fn note(operation: &'static str) -> Note {
     Note {
         at: at(7),
         who: "ada".into(),
@@ -34,7 +35,7 @@ fn keyed(key: &str, fingerprint: u8) -> Note {
     Note { key: Some((key.into(), [fingerprint; 32])), ..note("keyed") }
 }
 
-pub(crate) async fn effect(store: &Store, act: Act, note: Note) -> Effect {
+pub(super) async fn effect(store: &Store, act: Act, note: Note) -> Effect {
     match store.act(act, note).await.unwrap() {
         Acted::Now(effect) => effect,
         Acted::Before(answer) => panic!("done before: {answer}"),
@@ -450,6 +451,8 @@ pub(crate) async fn lists_are_whole_in_parts(subject: Subject) {
     store.cancel(back.id, user(2), at(1)).await.unwrap();
     sale.bought(store, 3, &[4]).await;
     sale.held(store, 4, &[5]).await;
+    let returned = sale.bought(store, 5, &[6]).await;
+    store.refund(refund(5, &returned, at(2))).await.unwrap();
     store.charge(super::charge(2, 7, START)).await.unwrap();
     store.charge(super::charge(4, 3, START)).await.unwrap();
     for max in [1, 2, 3, 100] {
@@ -467,14 +470,15 @@ pub(crate) async fn lists_are_whole_in_parts(subject: Subject) {
         }
         // Ids come in blocks where there is a server, so their order is not that of time.
         found.sort_unstable();
-        assert_eq!(found, [(1, 2), (2, 1), (2, 1), (3, 1), (4, 1)], "{max}");
-        assert!(parts >= 5 / max as usize);
+        assert_eq!(found, [(1, 2), (2, 1), (2, 1), (3, 1), (4, 1), (5, 1)], "{max}");
+        assert!(parts >= 6 / max as usize);
     }
     for (became, users) in [
         (Became::Held, &[2_i64, 4] as &[i64]),
         (Became::Paid, &[1, 3]),
         (Became::Cancelled, &[2]),
         (Became::Expired, &[]),
+        (Became::Refunded, &[5]),
     ] {
         let part = store.list_reservations(0, 100, Some(became)).await.unwrap();
         let mut found: Vec<i64> = part.items.iter().map(|(it, _)| it.user.get()).collect();
@@ -488,12 +492,12 @@ pub(crate) async fn lists_are_whole_in_parts(subject: Subject) {
     };
     let mut payments = [of(&paid), of(&rest)].concat();
     payments.sort_unstable();
-    assert_eq!((payments, rest.next), (vec![(1, 200), (3, 100)], None));
+    assert_eq!((payments, rest.next), (vec![(1, 200), (3, 100), (5, 100)], None));
     let people = store.list_people(0, 2).await.unwrap();
     let rest = store.list_people(people.next.unwrap(), 100).await.unwrap();
     let person = |id, balance, held, paid| Person { user: user(id), balance, held, paid };
     assert_eq!(people.items, [person(1, 0, 0, 1), person(2, 7, 1, 0)]);
-    assert_eq!(rest.items, [person(3, 0, 0, 1), person(4, 3, 1, 0)]);
+    assert_eq!(rest.items, [person(3, 0, 0, 1), person(4, 3, 1, 0), person(5, 100, 0, 0)]);
     assert_eq!(rest.next, None);
 }
 

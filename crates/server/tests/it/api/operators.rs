@@ -189,26 +189,39 @@ async fn lists_come_in_pages_and_as_tables() {
     });
     service.send(post("/admin/v1/concerts").admin().json(odd)).await.ok(201);
     let other = service.session(hall.concert, 2, 1, PAST).await;
-    for user in 1..=3 {
+    for user in 1..=4 {
         service.charge(user, 100).await;
         let token = service.token(user).await;
         let held = service.send(hall.reserve(&token, user, &[user])).await.ok(201);
-        if user < 3 {
-            let id = held["reservationId"].as_i64().unwrap();
-            service.send(crate::common::pay(&token, user, id)).await.ok(201);
+        if user == 3 {
+            continue;
+        }
+        let id = held["reservationId"].as_i64().unwrap();
+        let paid = service.send(crate::common::pay(&token, user, id)).await.ok(201);
+        if user == 4 {
+            let back = post(format!("/api/v1/payments/{}/refund", paid["paymentId"]));
+            service.send(back.token(&token).json(json!({"userId": user}))).await.ok(200);
         }
     }
+    // The other session is called off: a row of the log, and the list of sessions says it.
+    let off = format!("/admin/v1/concerts/{}/sessions/{}/cancel", hall.concert, other.session);
+    service.send(post(off).admin()).await.ok(200);
+    let sessions = get(format!("/admin/v1/concerts/{}/sessions", hall.concert)).admin();
+    let sessions = service.send(sessions).await.ok(200);
+    assert_eq!(sessions["sessions"][0]["cancelledAt"], Value::Null);
+    assert!(sessions["sessions"][1]["cancelledAt"].is_string(), "{sessions}");
     let viewer = operator(&service, "ada", Role::Viewer).await;
     let mut client = service.client();
     for (path, name, expected) in [
         ("/admin/v1/concerts", "concerts", 2),
         (&format!("/admin/v1/concerts/{}/sessions", hall.concert), "sessions", 2),
-        ("/admin/v1/reservations", "reservations", 3),
+        ("/admin/v1/reservations", "reservations", 4),
+        ("/admin/v1/reservations?state=REFUNDED", "reservations", 1),
         ("/admin/v1/reservations?state=PAID", "reservations", 2),
         ("/admin/v1/reservations?state=HELD", "reservations", 1),
-        ("/admin/v1/payments", "payments", 2),
-        ("/admin/v1/people", "people", 3),
-        ("/admin/v1/log", "changes", 8),
+        ("/admin/v1/payments", "payments", 3),
+        ("/admin/v1/people", "people", 4),
+        ("/admin/v1/log", "changes", 9),
     ] {
         let all = client.send(get(path).by(&viewer)).await.ok(200);
         let items = all[name].as_array().unwrap();
@@ -241,7 +254,11 @@ async fn lists_come_in_pages_and_as_tables() {
     let third = json!({
         "userId": 3, "totalAmount": 100, "heldReservations": 1, "paidReservations": 0,
     });
-    assert_eq!(people["people"], json!([third]));
+    // Whose payment was refunded has the points, and nothing else.
+    let fourth = json!({
+        "userId": 4, "totalAmount": 100, "heldReservations": 0, "paidReservations": 0,
+    });
+    assert_eq!(people["people"], json!([third, fourth]));
     let table =
         client.send(get("/admin/v1/concerts?after=1").by(&viewer).header("Accept", "text/csv"));
     let table = String::from_utf8(table.await.body).unwrap();
@@ -418,6 +435,22 @@ fn changes() -> Vec<Change> {
             Some("2098-12-31"),
             Some("2098-01-01"),
         ),
+        (
+            R::AdminSessionCancel,
+            post(format!("{a_session}/cancel")),
+            200,
+            "session 1",
+            Some("\"sessionsCancelled\":0"),
+            Some("\"sessionsCancelled\":1"),
+        ),
+        (
+            R::AdminConcertCancel,
+            post(format!("{a_concert}/cancel")),
+            200,
+            "concert 1",
+            Some("\"sessionsCancelled\":1"),
+            Some("\"sessionsCancelled\":1"),
+        ),
         (R::AdminSessionRemove, delete(a_session), 204, "session 1", Some("2098-01-01"), None),
         (R::AdminConcertRemove, delete(a_concert), 204, "concert 1", Some("첫 공연"), None),
         (
@@ -487,6 +520,8 @@ async fn every_change_is_one_row_of_the_log() {
         patch("/admin/v1/concerts/1").json(json!({"name": "x"})),
         post("/admin/v1/concerts").json(json!({"name": "x"})),
         delete("/admin/v1/operators/nobody"),
+        post("/admin/v1/concerts/1/cancel"),
+        post("/admin/v1/concerts/1/sessions/1/cancel"),
     ] {
         let reply = client.send(call.by(&token)).await;
         assert!(reply.status >= 400, "{reply}");

@@ -104,10 +104,71 @@ async fn nobody_can_be_somebody_else() {
             .send(own.clone().token(&lees).by(&lee))
             .await
             .refused(ErrorCode::ReservationNotYours);
-        client.send(own.token(&kims).by(&kim)).await.ok(201);
-        assert_eq!(client.send(points.by(&kim)).await.ok(200)["totalAmount"], 900);
+        let paid = client.send(own.token(&kims).by(&kim)).await.ok(201);
+        assert_eq!(client.send(points.clone().by(&kim)).await.ok(200)["totalAmount"], 900);
+
+        let refund = |user: Option<i64>| {
+            let body = user.map_or_else(|| json!({}), |user| json!({"userId": user}));
+            post(format!("/api/v1/payments/{}/refund", paid["paymentId"])).json(body)
+        };
+        let nobody = refund(Some(kim_id)).token(&kims);
+        client.send(nobody.clone()).await.refused(ErrorCode::PersonTokenMissing);
+        client.send(nobody.by(&lee)).await.refused(ErrorCode::UserMismatch);
+        for (named, ticket, person) in
+            [(Some(lee_id), &kims, &kim), (None, &kims, &lee), (None, &lees, &kim)]
+        {
+            let refused = client.send(refund(named).token(ticket).by(person)).await;
+            refused.refused(ErrorCode::UserMismatch);
+        }
+        let own_ticket = refund(None).token(&lees).by(&lee);
+        client.send(own_ticket).await.refused(ErrorCode::ReservationNotYours);
+        client.send(refund(None).by(&kim)).await.refused(ErrorCode::TokenMissing);
+        let odd = json!({"userId": kim_id, "amount": 1});
+        let odd = refund(None).token(&kims).by(&kim).json(odd);
+        client.send(odd).await.refused(ErrorCode::InvalidField);
+        client.send(refund(None).token(&kims).by(&kim)).await.ok(200);
+        assert_eq!(client.send(points.by(&kim)).await.ok(200)["totalAmount"], 1_000);
         service.finish().await;
     }
+}
+
+/// Whoever has lost the ticket finds their reservations with the token alone, and never another's.
+#[tokio::test]
+async fn a_person_finds_their_own_reservations() {
+    let issuer = Issuer::start(Signer::ed()).await;
+    let service = TestService::start_with(|config| issuer.configure(config)).await;
+    let sale = service.concert(10, 100).await;
+    let (kim, lee) = (issuer.token("kim"), issuer.token("lee"));
+    let (kims, kim_id) = admitted(&service, &kim).await;
+    let (lees, _) = admitted(&service, &lee).await;
+    let mut client = service.client();
+    let hold = sale.reserve(&kims, kim_id, &[1]).by(&kim);
+    let held = client.send(hold).await.ok(201);
+    let list = || get("/api/v1/reservations");
+    let reservations = |reply: Reply| -> Vec<Value> {
+        let listed = reply.ok(200);
+        listed["reservations"].as_array().unwrap().clone()
+    };
+    for call in [list().by(&kim), list().token(&kims).by(&kim)] {
+        let own = reservations(client.send(call).await);
+        assert_eq!(own.len(), 1);
+        assert_eq!(
+            (&own[0]["reservationId"], &own[0]["userId"]),
+            (&held["reservationId"], &json!(kim_id))
+        );
+    }
+    assert!(reservations(client.send(list().by(&lee)).await).is_empty());
+    // The ticket says nothing of who asks, and another's is refused.
+    client.send(list()).await.refused(ErrorCode::PersonTokenMissing);
+    client.send(list().token(&kims)).await.refused(ErrorCode::PersonTokenMissing);
+    client.send(list().token(&kims).by(&lee)).await.refused(ErrorCode::UserMismatch);
+    client.send(list().token(&lees).by(&kim)).await.refused(ErrorCode::UserMismatch);
+    client.send(list().token("nonsense").by(&kim)).await.refused(ErrorCode::TokenInvalid);
+    client.send(list().by("nonsense")).await.refused(ErrorCode::PersonTokenInvalid);
+    // Somebody who has never joined has none.
+    let new = issuer.token("park");
+    assert!(reservations(client.send(list().by(&new)).await).is_empty());
+    service.finish().await;
 }
 
 /// A ticket is enough to poll and to leave; joining needs a person, who may name nobody else.
@@ -351,6 +412,12 @@ async fn without_people_a_user_is_named() {
     client.send(join(BALANCE_MAX + 1)).await.refused(ErrorCode::UserIdTooLarge);
     let points = get(format!("/api/v1/users/{}/points", i64::MAX));
     client.send(points).await.refused(ErrorCode::UserIdTooLarge);
+    let ticket = service.token(9).await;
+    let refund = post("/api/v1/payments/1/refund").token(&ticket).json(json!({}));
+    client.send(refund).await.refused(ErrorCode::InvalidField);
+    let mine = get("/api/v1/reservations");
+    client.send(mine.clone().by(ADMIN)).await.refused(ErrorCode::TokenMissing);
+    client.send(mine.token(&ticket).by("nonsense")).await.ok(200);
     // A token means nothing here.
     client.send(join(7).by(ADMIN)).await.ok(201);
     client.send(patch("/api/v1/users/7/points/charge").json(json!({"amount": 1}))).await.ok(200);
