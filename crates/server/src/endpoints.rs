@@ -116,7 +116,7 @@ macro_rules! endpoints {
             /// Lists the reservations of the ticket's user, the newest first.
             ReservationList = GET "/api/v1/reservations" Browse {
                 handler: reservations::list,
-                operation: "sales" "list_reservations",
+                operation: "sales" "list_own_reservations",
                 answers: [200 "Some of them" => json::<reservations::ReservationList>()],
                 errors: [TokenNotActivated, StoreUnavailable],
             }

@@ -541,7 +541,7 @@ settings! {
         ca_file: Option<PathBuf> = None;
         /// The claim that says who it is. A text gets a small id here when it is seen first; a number is the id.
         user_claim: String = "sub".into();
-        /// So many seconds may the issuer's clock be off.
+        /// Time that the issuer's clock may be ahead of this one's or behind it.
         leeway_seconds: u32 = 30, 0..=600;
     }
 

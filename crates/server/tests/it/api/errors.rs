@@ -11,6 +11,7 @@ use crate::common::{
     BALANCE_MAX, Call, Client, FUTURE, PAST, Reply, TestService, charge, delete, get, join, pay,
     post, status, until,
 };
+use crate::issuer::{Answer, Issuer, Signer};
 
 /// Codes that no request brings about in a service that works.
 const NOT_BY_ASKING: [ErrorCode; 3] = [
@@ -96,6 +97,8 @@ async fn every_code_can_be_had() {
     seen.expect(&mut fan, get(path).token(&one), ErrorCode::ReservationNotFound).await;
     let path = "/api/v1/reservations?limit=1000";
     seen.expect(&mut fan, get(path).token(&one), ErrorCode::InvalidQuery).await;
+    let large = hall.reserve(&one, BALANCE_MAX + 1, &[1]);
+    seen.expect(&mut fan, large, ErrorCode::UserIdTooLarge).await;
     seen.expect(&mut fan, hall.reserve(&one, 1, &[999]), ErrorCode::SeatNotFound).await;
     seen.expect(&mut fan, hall.reserve(&one, 1, &[]), ErrorCode::NoSeats).await;
     seen.expect(&mut fan, hall.reserve(&one, 1, &[1, 1]), ErrorCode::DuplicateSeats).await;
@@ -268,6 +271,20 @@ async fn every_code_can_be_had() {
     })
     .await;
     service.abandon().await;
+
+    // People, of an issuer that is away.
+    let issuer = Issuer::start(Signer::ed()).await;
+    issuer.answers(Answer::Failure);
+    let service = TestService::start_with(|config| issuer.configure(config)).await;
+    let mut fan = service.client();
+    let as_person = |token: &str| {
+        post(queues).header("Authorization", format!("Bearer {token}")).json(json!({}))
+    };
+    seen.expect(&mut fan, join(1), ErrorCode::PersonTokenMissing).await;
+    seen.expect(&mut fan, as_person("nonsense"), ErrorCode::PersonTokenInvalid).await;
+    let good = as_person(&issuer.token("kim"));
+    seen.expect(&mut fan, good, ErrorCode::IssuerUnavailable).await;
+    service.finish().await;
 
     let all = ErrorCode::ALL.iter().filter(|code| !NOT_BY_ASKING.contains(code));
     let missing: Vec<&str> =

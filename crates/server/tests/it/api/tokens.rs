@@ -7,7 +7,9 @@ use boxoffice_domain::queue::Ticket;
 use boxoffice_domain::time::Timestamp;
 use serde_json::{Value, json};
 
-use crate::common::{Call, OnSale, TestService, delete, get, join, pay, post, status, until};
+use crate::common::{
+    BALANCE_MAX, Call, OnSale, TestService, delete, get, join, pay, post, status, until,
+};
 
 /// Everything behind the queue, as asked with this token; none leaves the header out.
 fn doors(hall: &OnSale, token: Option<&str>) -> Vec<Call> {
@@ -17,9 +19,11 @@ fn doors(hall: &OnSale, token: Option<&str>) -> Vec<Call> {
         get(format!("/api/v1/concerts/{}/sessions", hall.concert)),
         get(hall.path("seats")),
         post(hall.path("reservations")).json(json!({"userId": 1, "seatIds": [hall.seat(1)]})),
+        get("/api/v1/reservations"),
         get("/api/v1/reservations/1"),
         delete("/api/v1/reservations/1"),
         post("/api/v1/payments").json(json!({"userId": 1, "reservationId": 1})),
+        post("/api/v1/payments/1/refund").json(json!({"userId": 1})),
     ];
     calls
         .into_iter()
@@ -104,7 +108,7 @@ async fn a_token_opens_its_own_users_doors_only() {
     let hall = service.concert(5, 0).await;
     let mut fan = service.client();
     for token in [service.admitted(1).await, service.token(1).await] {
-        for body in [json!(2), json!("2"), json!(i64::MAX)] {
+        for body in [json!(2), json!("2"), json!(BALANCE_MAX)] {
             let ask = json!({"userId": body, "seatIds": [hall.seat(1)]});
             let call = post(hall.path("reservations")).token(&token).json(ask);
             fan.send(call.clone()).await.refused(ErrorCode::UserMismatch);
