@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::fmt::{Display, Write};
 
 use axum::body::Body;
-use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -268,6 +268,17 @@ error_codes! {
 }
 
 impl ErrorCode {
+    /// What `WWW-Authenticate` says beside it (RFC 6750), where a bearer token would help.
+    const fn challenge(self) -> Option<&'static str> {
+        match self {
+            Self::PersonTokenMissing | Self::AdminTokenMissing => Some("Bearer"),
+            Self::PersonTokenInvalid | Self::AdminTokenInvalid => {
+                Some("Bearer error=\"invalid_token\"")
+            }
+            _ => None,
+        }
+    }
+
     /// The code in lower-case kebab form: the anchor in the documentation.
     pub fn anchor(self) -> String {
         self.as_str().to_ascii_lowercase().replace('_', "-")
@@ -388,6 +399,9 @@ impl IntoResponse for Problem {
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if let Some(challenge) = self.code.challenge() {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

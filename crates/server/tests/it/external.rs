@@ -3,6 +3,7 @@
 #[path = "../../../backends/tests/it/external/broker.rs"]
 mod broker;
 mod faults;
+mod issuer;
 mod kafka;
 mod metrics;
 mod mysql;

@@ -1,7 +1,7 @@
 use super::*;
 
-/// A 2,048-bit modulus that was made for this test.
-const MODULUS: &str = "uTqJgN-wvkl9WJX3YKtyXbkqRqwHqUvXqv1lVHJFTHBWmYtMWgcnkKdu7kGkRqVQ6c5mX6aE0OZzZ2rVqVZ7w1Xh6oWkCz0oQfYyX3k8S5m4s0bC3Bz1Zr2d1o1cG5Yq0T0VbHh8XQqk9sQq2nTtYVQ5m0e8u6sN1mQ7hJfQ2nR1rK3hD0wHcVb3m8Yw4z0ZtF3yJ6yq3rF4Wc2mLkR8nV5tQ0pG7hS1dXfUeA9iBjCkDlEmFnGoHpIqJrKsLtMuNvOwPxQyRzSATBUCVDWEXFYGZHaIbJcKdLeMfNgOhPiQjRkSlTmUnVoWpXqYrZ";
+/// A number of 2,048 bits.
+const MODULUS: &str = "uQswVXqfxOkOM1h9osfsETZbgKXK7xQ5XoOozfIXPGGGq9D1Gj9kia7T-B1CZ4yx1vsgRWqPtNn-I0htkrfcASZLcJW63wQpTnOYveIHLFF2m8DlCi9UeZ7D6A0yV3yhxusQNVp_pMnuEzhdgqfM8RY7YIWqz_QZPmOIrdL3HEFmi7DV-h9EaY6z2P0iR2yRttsAJUpvlLneAyhNcpe84QYrUHWav-QJLlN4ncLnDDFWe6DF6g80WX6jyO0SN1yBpsvwFTpfhKnO8xg9Yoes0fYbQGWKr9T5HkNojbLX_CFGa5C12v8kSW6TuN0CJ0xxlrvgBSpPdJm-4wgtUnecCw";
 const POINT: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 
 fn ids(set: &str) -> Result<Vec<(Option<String>, Algorithm)>, String> {

@@ -177,7 +177,12 @@ async fn polls_need_the_ticket_alone() {
     let issuer = Issuer::start(Signer::ed()).await;
     let service = TestService::start_with(|config| issuer.configure(config)).await;
     let mut client = service.client();
-    client.send(join_as_i_am()).await.refused(ErrorCode::PersonTokenMissing);
+    let refused = client.send(join_as_i_am()).await;
+    refused.refused(ErrorCode::PersonTokenMissing);
+    assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+    let refused = client.send(join_as_i_am().by("nonsense")).await;
+    refused.refused(ErrorCode::PersonTokenInvalid);
+    assert_eq!(refused.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
     client.send(join(1)).await.refused(ErrorCode::PersonTokenMissing);
     let kim = issuer.token("kim");
     client.send(join(4_711).by(&kim)).await.refused(ErrorCode::UserMismatch);

@@ -1,0 +1,75 @@
+// A certified OpenID Connect provider (npm oidc-provider) on a free port of loopback, for tests.
+//
+// Usage: node issuer.mjs DIRECTORY, where npm has installed it (scripts/tools oidc-provider).
+//
+// Prints its URL. Each line on standard input changes it and is answered with a line: `rotate NAME` signs
+// with a new key of that name from then on, and lists the one before beside it; `forget` lists the newest only.
+// People are clients: `client_credentials` with a client's name as its secret gives a token whose `sub` it is.
+// The `resource` that is asked for is the audience; `https://short.example` gives tokens for one second.
+import { createServer } from 'node:http';
+import { createInterface } from 'node:readline';
+import { generateKeyPairSync } from 'node:crypto';
+import { createRequire } from 'node:module';
+import { pathToFileURL } from 'node:url';
+
+const installed = createRequire(`${process.argv[2]}/`).resolve('oidc-provider');
+const { default: Provider } = await import(pathToFileURL(installed).href);
+
+const people = ['kim', 'lee', 'park'];
+
+function key(name, algorithm) {
+  const pair = algorithm === 'ES256'
+    ? generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    : generateKeyPairSync('rsa', { modulusLength: 2048 });
+  return { ...pair.privateKey.export({ format: 'jwk' }), kid: name, alg: algorithm, use: 'sig' };
+}
+
+function provider(url, keys) {
+  return new Provider(url, {
+    clients: people.map((name) => ({
+      client_id: name,
+      client_secret: name,
+      grant_types: ['client_credentials'],
+      redirect_uris: [],
+      response_types: [],
+    })),
+    features: {
+      devInteractions: { enabled: false },
+      clientCredentials: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        getResourceServerInfo: (context, resource) => ({
+          scope: 'tickets',
+          audience: resource,
+          accessTokenFormat: 'jwt',
+          accessTokenTTL: resource === 'https://short.example' ? 1 : 600,
+          jwt: { sign: { alg: keys[0].alg, kid: keys[0].kid } },
+        }),
+      },
+    },
+    jwks: { keys },
+    ttl: { ClientCredentials: (context, token) => token.resourceServer?.accessTokenTTL ?? 600 },
+    cookies: { keys: ['of no use here'] },
+  });
+}
+
+let keys = [key('first', 'RS256')];
+let answer;
+const server = createServer((request, response) => answer(request, response));
+server.listen(0, '127.0.0.1', () => {
+  const url = `http://127.0.0.1:${server.address().port}`;
+  const serve = () => {
+    answer = provider(url, keys).callback();
+  };
+  serve();
+  console.log(url);
+  createInterface({ input: process.stdin })
+    .on('line', (line) => {
+      const [word, name] = line.split(' ');
+      keys = word === 'rotate' ? [key(name, 'ES256'), keys[0]] : [keys[0]];
+      serve();
+      console.log('done');
+    })
+    // Whoever started it is gone.
+    .on('close', () => process.exit(0));
+});
