@@ -96,6 +96,10 @@ impl Dice {
 /// What a hostile client knows of the service: enough to get far.
 struct Target {
     hall: OnSale,
+    /// The only one that is called off: one call would end the fight for the seats of another.
+    doomed: OnSale,
+    /// Those that are not.
+    spared: [i64; 2],
     /// Whose, and the token: one that opens doors for each of the first [`USERS`] users, replaced
     /// now and then because payments spend them, and behind these tokens in every other state.
     tokens: RwLock<Vec<(i64, String)>>,
@@ -217,11 +221,21 @@ impl Target {
         } else {
             user
         };
-        let own = if template.contains("/concerts/") { self.hall.concert } else { own };
+        let calls_off = template.ends_with("/cancel");
+        let is_doomed = calls_off || route == Route::ReservationCreate && dice.once_in(20);
+        let hall = if is_doomed { &self.doomed } else { &self.hall };
+        let own = if template.contains("/concerts/") { hall.concert } else { own };
+        let named = loop {
+            let text = id(dice, own);
+            let number = text.parse().ok();
+            if !calls_off || number.is_none_or(|number| !self.spared.contains(&number)) {
+                break text;
+            }
+        };
         let queue = (*dice.pick(&["main", "main", "rope", "none", "%ff", "a%2fb"])).to_owned();
         let mut path = template
-            .replace("{id}", &id(dice, own))
-            .replace("{sessionId}", &id(dice, self.hall.session))
+            .replace("{id}", &named)
+            .replace("{sessionId}", &id(dice, hall.session))
             .replace("{queue}", &queue);
         if dice.once_in(20) {
             let at = dice.below(path.len() + 1);
@@ -301,6 +315,7 @@ impl Target {
                 let reservation = or(dice, &good);
                 format!("{{\"userId\": {user}, \"reservationId\": {reservation}}}")
             }
+            Route::PaymentRefund => format!("{{\"userId\": {user}}}"),
             Route::PointsCharge | Route::PointsChargeByPost => {
                 let amount = or(dice, "10");
                 format!("{{\"amount\": {amount}}}")
@@ -915,9 +930,13 @@ async fn a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones() {
     service.send(post("/admin/v1/queues").admin().json(json!({"queue": "rope"}))).await.ok(201);
     service.send(post("/admin/v1/queues").admin().json(json!({"queue": "honest"}))).await.ok(201);
     let honest = service.concert_in("honest", 1_000, 10).await;
+    let doomed = service.concert(5, 10).await;
+    let spared = [hall.concert, honest.concert];
     let tokens = RwLock::new(tokens(&service, &hall).await);
     let target = Arc::new(Target {
         hall,
+        doomed,
+        spared,
         tokens,
         reservations: Mutex::default(),
         address: service.address(),
@@ -989,6 +1008,8 @@ async fn a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones() {
         "SEAT_LIMIT_REACHED",
         "ALREADY_PAID",
         "HOLD_CANCELLED",
+        "SESSION_CANCELLED",
+        "PAYMENT_NOT_FOUND",
         "BODY_TOO_LARGE",
         "URI_TOO_LONG",
         "HEADERS_TOO_LARGE",

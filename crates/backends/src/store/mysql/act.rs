@@ -258,6 +258,7 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             };
             let mut before = 0;
             for session in &sessions {
+                tx.lease.restart();
                 let values = vec![session.get().into(), concert.get().into(), now.0.into()];
                 let mut at = now;
                 if tx.lease.exec(sql::CALL_OFF, values).await? == 0 {
