@@ -288,7 +288,7 @@ pub struct TokenIssue {
     pub guessable: bool,
     /// The number of the first.
     #[serde(default = "one")]
-    #[schema(minimum = 1, default = 1, value_type = u32)]
+    #[schema(minimum = 1, maximum = 4_294_967_295_u64, default = 1, value_type = u64)]
     pub first_number: Whole<u32>,
     /// Whose they all are; token n is user n's where this is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

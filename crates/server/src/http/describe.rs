@@ -67,14 +67,14 @@ impl Description {
         self.path_parameter("The operator's name", "desk-1", text());
     }
 
-    /// Adds a parameter that the query may have.
-    pub(super) fn query(&mut self, name: &str, description: &str) {
+    /// Adds a parameter that the query may have, one of these words.
+    pub(super) fn query(&mut self, name: &str, description: &str, words: &[&str]) {
         let parameter = ParameterBuilder::new()
             .name(name)
             .parameter_in(ParameterIn::Query)
             .required(Required::False)
             .description(Some(description))
-            .schema(Some(text()));
+            .schema(Some(text().enum_values(Some(words.iter().copied()))));
         self.parameters.push(parameter.build());
     }
 

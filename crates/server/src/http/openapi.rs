@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use super::{
     admin, calling_off, concerts, lists, operators, ops, payments, points, queue, refunds,
     reservations, seat_list,
 };
+use crate::app::AppState;
 use crate::audit::AuditReport;
 use crate::endpoints::{Route, endpoints};
 
@@ -48,12 +50,33 @@ pub fn document() -> utoipa::openapi::OpenApi {
 }
 
 /// The description as JSON, which does not change while the service runs.
-pub(super) async fn show() -> Response {
-    static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
+pub(super) async fn show(State(app): State<AppState>) -> Response {
+    static WITH_PEOPLE: OnceLock<Bytes> = OnceLock::new();
+    static WITHOUT_PEOPLE: OnceLock<Bytes> = OnceLock::new();
     // Only maps with text keys are in it, so it always serialises.
-    let document =
-        DOCUMENT.get_or_init(|| serde_json::to_vec(&document()).unwrap_or_default().into());
+    let json = |document| serde_json::to_vec(&document).unwrap_or_default().into();
+    let document = match app.people {
+        Some(_) => WITH_PEOPLE.get_or_init(|| json(document())),
+        None => WITHOUT_PEOPLE.get_or_init(|| json(without_people())),
+    };
     ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()
+}
+
+/// The description where nobody is known: requests have to say whose they are.
+fn without_people() -> utoipa::openapi::OpenApi {
+    let mut document = document();
+    let schemas = &mut document.components.get_or_insert_default().schemas;
+    for name in [
+        queue::JoinRequest::name(),
+        reservations::ReserveRequest::name(),
+        payments::PaymentRequest::name(),
+        refunds::RefundRequest::name(),
+    ] {
+        if let Some(RefOr::T(Schema::Object(request))) = schemas.get_mut(name.as_ref()) {
+            request.required.push("userId".to_owned());
+        }
+    }
+    document
 }
 
 struct Security;

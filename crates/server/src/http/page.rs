@@ -131,8 +131,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for PageOf<T> {
 impl<T> Described for PageOf<T> {
     fn describe(description: &mut Description) {
         Page::describe(description);
-        description
-            .query("state", "HELD, PAID, CANCELLED, EXPIRED or REFUNDED; all where it is left out");
+        let words = ["HELD", "PAID", "CANCELLED", "EXPIRED", "REFUNDED"];
+        description.query("state", "Those of this state; all where it is left out", &words);
     }
 }
 

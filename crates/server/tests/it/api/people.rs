@@ -165,6 +165,9 @@ async fn a_person_finds_their_own_reservations() {
     client.send(list().token(&lees).by(&kim)).await.refused(ErrorCode::UserMismatch);
     client.send(list().token("nonsense").by(&kim)).await.refused(ErrorCode::TokenInvalid);
     client.send(list().by("nonsense")).await.refused(ErrorCode::PersonTokenInvalid);
+    for request in ["JoinRequest", "ReserveRequest", "PaymentRequest", "RefundRequest"] {
+        assert!(!names_its_user(&service, request).await, "{request}");
+    }
     // Somebody who has never joined has none.
     let new = issuer.token("park");
     assert!(reservations(client.send(list().by(&new)).await).is_empty());
@@ -406,6 +409,15 @@ async fn keys_may_come_from_a_file() {
     service.finish().await;
 }
 
+/// Whether the description says that this request has to name its user.
+async fn names_its_user(service: &TestService, request: &str) -> bool {
+    let document = service.send(get("/openapi.json")).await.ok(200);
+    let schema = &document["components"]["schemas"][request];
+    assert!(schema["properties"]["userId"].is_object(), "{request}: {schema}");
+    let required = schema["required"].as_array();
+    required.is_some_and(|required| required.contains(&json!("userId")))
+}
+
 /// In mode `none` a request has to name its user, with an id that every parser reads exactly.
 #[tokio::test]
 async fn without_people_a_user_is_named() {
@@ -423,6 +435,9 @@ async fn without_people_a_user_is_named() {
     let mine = get("/api/v1/reservations");
     client.send(mine.clone().by(ADMIN)).await.refused(ErrorCode::TokenMissing);
     client.send(mine.token(&ticket).by("nonsense")).await.ok(200);
+    for request in ["JoinRequest", "ReserveRequest", "PaymentRequest", "RefundRequest"] {
+        assert!(names_its_user(&service, request).await, "{request}");
+    }
     // A token means nothing here.
     client.send(join(7).by(ADMIN)).await.ok(201);
     client.send(patch("/api/v1/users/7/points/charge").json(json!({"amount": 1}))).await.ok(200);
