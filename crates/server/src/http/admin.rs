@@ -300,7 +300,7 @@ pub struct TokenIssue {
     /// How long activated tokens open doors, in seconds; the queue's active time where it is left
     /// out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, value_type = Option<u32>)]
+    #[schema(minimum = 1, maximum = 4_294_967_295_u64, value_type = Option<u64>)]
     pub active_seconds: Option<Whole<u32>>,
 }
 

@@ -108,7 +108,7 @@ impl Description {
         name: &str,
         description: &str,
         example: u32,
-        maximum: Option<u32>,
+        maximum: i64,
     ) {
         let number = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer));
         let parameter = ParameterBuilder::new()
@@ -116,7 +116,7 @@ impl Description {
             .parameter_in(ParameterIn::Query)
             .required(Required::False)
             .description(Some(description))
-            .schema(Some(number.minimum(Some(1)).maximum(maximum)))
+            .schema(Some(number.minimum(Some(1)).maximum(Some(maximum))))
             .example(Some(example.into()));
         self.parameters.push(parameter.build());
     }
