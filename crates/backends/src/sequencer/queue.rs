@@ -79,6 +79,8 @@ struct Work {
     untold: RoaringTreemap,
     /// and who was seen for the first time since the admission.
     untold_claimed: RoaringTreemap,
+    /// Somebody was seen here for the first time, and is not in the store yet.
+    unrecorded: bool,
     /// Steps after which more seemed to be active than the queue allows.
     suspects: Vec<Suspect>,
     /// When the line was looked at last.
@@ -214,6 +216,7 @@ impl Queue {
                 polled: Polled::default(),
                 untold: RoaringTreemap::new(),
                 untold_claimed: RoaringTreemap::new(),
+                unrecorded: false,
                 suspects: Vec::new(),
                 looked_at: Timestamp::default(),
                 heard_at: None,
@@ -446,6 +449,7 @@ impl Queue {
         if self.shared {
             work.untold.extend(polled);
             work.untold_claimed.extend(&claimed);
+            work.unrecorded |= !claimed.is_empty() || !late.is_empty();
         }
         work.presence.follow(&work.line, settings, self.next(), now);
         let unheard = self.shared && work.heard_at.is_none_or(|at| at.elapsed() > HEARD_MAX);
@@ -821,6 +825,7 @@ impl Queue {
     pub(super) fn progress(&self, with_floor: bool, now: Timestamp) -> Progress {
         let next = self.next();
         let mut work = self.work.lock();
+        work.unrecorded = false;
         let claimed = (work.saved.claimed != *work.line.claimed()).then(|| {
             work.saved.claimed = work.line.claimed().clone();
             work.saved.claimed.clone()
@@ -835,7 +840,14 @@ impl Queue {
 
     /// What was to be recorded was not.
     pub(super) fn not_recorded(&self) {
-        self.work.lock().saved.claimed.clear();
+        let mut work = self.work.lock();
+        work.saved.claimed.clear();
+        work.unrecorded = self.shared;
+    }
+
+    /// Whether somebody was seen here for the first time and is not in the store yet.
+    pub(super) fn has_unrecorded(&self) -> bool {
+        self.work.lock().unrecorded
     }
 
     /// Adds what there is to say of I3 and I5.
