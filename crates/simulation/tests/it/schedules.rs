@@ -422,3 +422,13 @@ fn s21_a_restart_beside_late_fans() {
     println!("s21: {:?}", report.violations);
     assert_holds(&report);
 }
+
+/// An instance that starts and keeps the turn from then on admits with what others have seen meanwhile:
+/// each records it. Before, it never learned of one of them, and let one too many in for as long.
+#[test]
+fn s22_the_turn_is_with_one_that_has_started_since() {
+    let scope = Scope { mode: Mode::Swarm, seconds: 60, clients: 200 };
+    let report = run(&plan(44_762, scope), false).unwrap();
+    println!("s22: {:?}", report.violations);
+    assert_holds(&report);
+}
