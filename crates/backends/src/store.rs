@@ -292,7 +292,7 @@ impl Store {
             }
             let ended_now = ended - before;
             left -= ended_now;
-            // Of holds of one user some may have been under a lock for the others.
+            // Of what was asked for at once, one batch may have kept some locked from another.
             let is_all = found < step && ended_now == found;
             if is_all || ended_now == 0 {
                 break;

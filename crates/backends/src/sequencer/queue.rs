@@ -79,6 +79,8 @@ struct Work {
     untold: RoaringTreemap,
     /// and who was seen for the first time since the admission.
     untold_claimed: RoaringTreemap,
+    /// Somebody was seen here for the first time, and is not in the store yet.
+    unrecorded: bool,
     /// Steps after which more seemed to be active than the queue allows.
     suspects: Vec<Suspect>,
     /// When the line was looked at last.
@@ -214,6 +216,7 @@ impl Queue {
                 polled: Polled::default(),
                 untold: RoaringTreemap::new(),
                 untold_claimed: RoaringTreemap::new(),
+                unrecorded: false,
                 suspects: Vec::new(),
                 looked_at: Timestamp::default(),
                 heard_at: None,
@@ -446,6 +449,7 @@ impl Queue {
         if self.shared {
             work.untold.extend(polled);
             work.untold_claimed.extend(&claimed);
+            work.unrecorded |= !claimed.is_empty() || !late.is_empty();
         }
         work.presence.follow(&work.line, settings, self.next(), now);
         let unheard = self.shared && work.heard_at.is_none_or(|at| at.elapsed() > HEARD_MAX);
@@ -821,6 +825,7 @@ impl Queue {
     pub(super) fn progress(&self, with_floor: bool, now: Timestamp) -> Progress {
         let next = self.next();
         let mut work = self.work.lock();
+        work.unrecorded = false;
         let claimed = (work.saved.claimed != *work.line.claimed()).then(|| {
             work.saved.claimed = work.line.claimed().clone();
             work.saved.claimed.clone()
@@ -835,7 +840,14 @@ impl Queue {
 
     /// What was to be recorded was not.
     pub(super) fn not_recorded(&self) {
-        self.work.lock().saved.claimed.clear();
+        let mut work = self.work.lock();
+        work.saved.claimed.clear();
+        work.unrecorded = self.shared;
+    }
+
+    /// Whether somebody was seen here for the first time and is not in the store yet.
+    pub(super) fn has_unrecorded(&self) -> bool {
+        self.work.lock().unrecorded
     }
 
     /// Adds what there is to say of I3 and I5.
@@ -967,16 +979,10 @@ mod tests {
         }
     }
 
-    /// Two are admitted, and then two more by somebody who has heard of nobody: the first two were seen in
-    /// time, and that is heard of from Redis at once, and from the store at `told`. Returns how often the
-    /// bound was broken.
-    fn broken_where_the_store_tells(told: i64) -> u64 {
-        let mut begin = stored(0);
-        begin.settings.max_active = Some(2);
-        begin.settings.active_ttl = Duration::from_secs(60);
-        let queue = queue(begin.clone());
-        let step = |steps, upto, at| Advance {
-            queue: begin.name.clone(),
+    /// The step that lets in the two up to `upto`, from another instance.
+    fn two_more(steps: u64, upto: u64, at: i64) -> Advance {
+        Advance {
+            queue: stored(0).name,
             steps,
             serving: upto - 2,
             step: Step {
@@ -986,8 +992,18 @@ mod tests {
                 returned: RoaringTreemap::new(),
             },
             bucket: Bucket::default(),
-        };
-        assert!(queue.advanced(&step(0, 2, 0), false));
+        }
+    }
+
+    /// Two are admitted, and then two more by somebody who has heard of nobody: the first two were seen in
+    /// time, and that is heard of from Redis at once, and from the store at `told`. Returns how often the
+    /// bound was broken.
+    fn broken_where_the_store_tells(told: i64) -> u64 {
+        let mut begin = stored(0);
+        begin.settings.max_active = Some(2);
+        begin.settings.active_ttl = Duration::from_secs(60);
+        let queue = queue(begin.clone());
+        assert!(queue.advanced(&two_more(0, 2, 0), false));
         queue.apply_claimed([1, 2], HeardFrom::Redis, Timestamp(100));
         let tell = |now: i64| {
             if now == told {
@@ -999,7 +1015,7 @@ mod tests {
             assert!(queue.absorb(stored, queue.begin_reading()).is_ok());
         };
         tell(200);
-        assert!(queue.advanced(&step(1, 4, 3_000), false));
+        assert!(queue.advanced(&two_more(1, 4, 3_000), false));
         [3_100, 4_000, 5_000].into_iter().for_each(tell);
         queue.counters().bound_broken.load(Ordering::Relaxed)
     }
@@ -1016,18 +1032,6 @@ mod tests {
         let mut begin = stored(0);
         begin.settings.max_active = Some(2);
         let queue = queue(begin.clone());
-        let step = |steps, upto| Advance {
-            queue: begin.name.clone(),
-            steps,
-            serving: upto - 2,
-            step: Step {
-                upto,
-                at: Timestamp(0),
-                passed: RoaringTreemap::new(),
-                returned: RoaringTreemap::new(),
-            },
-            bucket: Bucket::default(),
-        };
         let tell = |reading, left: &[u64]| {
             queue.has_heard(Instant::now());
             let mut stored = begin.clone();
@@ -1036,14 +1040,14 @@ mod tests {
             assert!(queue.absorb(stored, reading).is_ok());
             queue.counters().bound_broken.load(Ordering::Relaxed)
         };
-        assert!(queue.advanced(&step(0, 2), false));
+        assert!(queue.advanced(&two_more(0, 2, 0), false));
         let earlier = queue.begin_reading();
         // Whoever planned this knew that the first two had left.
-        assert!(queue.advanced(&step(1, 4), false));
+        assert!(queue.advanced(&two_more(1, 4, 0), false));
         assert_eq!(tell(earlier, &[]), 0);
         assert_eq!(tell(queue.begin_reading(), &[1, 2]), 0);
         assert!(!queue.has_suspects());
-        assert!(queue.advanced(&step(2, 6), false));
+        assert!(queue.advanced(&two_more(2, 6, 0), false));
         assert_eq!(tell(queue.begin_reading(), &[1, 2]), 1, "of these nobody has left");
     }
 

@@ -97,10 +97,17 @@ impl Kept {
     }
 
     /// Takes in the beat of another instance, which was told `silent_ms` ago. Returns whether it may have
-    /// answered polls that were not heard of.
-    fn hear(&mut self, other: &OtherBeat, silent_ms: i64) -> bool {
-        let before = self.heard.insert(other.instance.clone(), other.at);
-        before.is_some_and(|before| before < other.since) || silent_ms > SILENT_MS
+    /// answered polls that were not heard of; `None` where the beat is of no use: the last one of an
+    /// instance counts once, and not for who comes long after it.
+    fn hear(&mut self, other: &OtherBeat, silent_ms: i64) -> Option<bool> {
+        let before = self.heard.get(&other.instance).copied();
+        let is_silent = silent_ms > SILENT_MS;
+        if other.has_ended && before.map_or(is_silent, |before| before == other.at) {
+            return None;
+        }
+        self.heard.insert(other.instance.clone(), other.at);
+        let has_missed = before.is_some_and(|before| before < other.since);
+        Some(has_missed || (is_silent && !other.has_ended))
     }
 }
 
@@ -158,12 +165,8 @@ impl Beats {
                 kept.heard.remove(&other.instance);
                 continue;
             }
-            let heard = kept.heard.get(&other.instance).copied();
-            let is_old = heard.is_none() && silent_ms > SILENT_MS;
-            if other.has_ended && (heard == Some(other.at) || is_old) {
-                continue;
-            }
-            unheard |= kept.hear(other, if other.has_ended { 0 } else { silent_ms });
+            let Some(has_missed) = kept.hear(other, silent_ms) else { continue };
+            unheard |= has_missed;
             for (queue, seqs) in &other.present.0 {
                 if let Some(member) = self.mirror.members.get(queue.as_str()) {
                     member.queue.hear_polled(seqs, now);
@@ -312,9 +315,8 @@ mod tests {
         assert_eq!(told(&Kept::default()), (vec![], vec![], 0));
     }
 
-    #[test]
-    fn who_missed_polls_knows_it() {
-        let other = |at, since| OtherBeat {
+    fn other(at: i64, since: i64) -> OtherBeat {
+        OtherBeat {
             instance: "b".into(),
             at: Timestamp(at),
             has_ended: false,
@@ -323,14 +325,34 @@ mod tests {
             present: Present::default(),
             claimed: Present::default(),
             since: Timestamp(since),
-        };
+        }
+    }
+
+    #[test]
+    fn who_missed_polls_knows_it() {
         let mut kept = Kept::default();
-        assert!(!kept.hear(&other(1_000, 0), 100));
-        assert!(!kept.hear(&other(2_000, 500), 100));
-        assert!(!kept.hear(&other(4_000, 2_000), 100));
+        assert_eq!(kept.hear(&other(1_000, 0), 100), Some(false));
+        assert_eq!(kept.hear(&other(2_000, 500), 100), Some(false));
+        assert_eq!(kept.hear(&other(4_000, 2_000), 100), Some(false));
         // Between 4,000 and 4,500 polls were answered that are not repeated any more.
-        assert!(kept.hear(&other(6_500, 4_500), 100));
-        assert!(kept.hear(&other(6_500, 4_500), SILENT_MS + 1));
+        assert_eq!(kept.hear(&other(6_500, 4_500), 100), Some(true));
+        assert_eq!(kept.hear(&other(6_500, 4_500), SILENT_MS + 1), Some(true));
+    }
+
+    #[test]
+    fn a_last_beat_is_heard_once_however_late_and_not_waited_for() {
+        let last = |since| OtherBeat { has_ended: true, ..other(2_300, since) };
+        let mut kept = Kept::default();
+        kept.hear(&other(2_000, 500), 100);
+        assert_eq!(kept.hear(&last(1_000), SILENT_MS + 1), Some(false));
+        assert_eq!(kept.hear(&last(1_000), SILENT_MS + 1), None);
+        // Who has missed beats before it has missed polls.
+        let mut kept = Kept::default();
+        kept.hear(&other(500, 0), 100);
+        assert_eq!(kept.hear(&last(1_000), 100), Some(true));
+        // Who comes a moment after the end hears it, and who comes later has no use for it.
+        assert_eq!(Kept::default().hear(&last(1_000), 100), Some(false));
+        assert_eq!(Kept::default().hear(&last(1_000), SILENT_MS + 1), None);
     }
 
     #[test]

@@ -188,6 +188,11 @@ impl Ticker {
         self.lacks.queues |= self.mirror.queues().iter().any(|queue| queue.has_suspects());
         self.catch_up(false, now).await?;
         if !turn {
+            // Whoever has the turn for long may have started a moment ago, and not have heard of them.
+            let has_unrecorded = self.mirror.queues().iter().any(|queue| queue.has_unrecorded());
+            if has_unrecorded && self.recording.is_due(now) {
+                self.record(now).await?;
+            }
             return Ok(());
         }
         let admitted = self.admit(now).await;
