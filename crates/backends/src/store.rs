@@ -36,7 +36,7 @@ use tokio::time::Instant;
 pub use act::{
     Act, ActRejected, Acted, Answering, ConcertChange, Effect, LogEntry, Note, Role, StoredOperator,
 };
-pub use beat::{Beat, Beats, OtherBeat, Present};
+pub use beat::{Beat, Beats, OtherBeat, Present, Rules};
 pub use boxoffice_domain::command::{
     Answer, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue, Outcome, Pay, Payment,
     PointsRejected, ReservationRejected, Reserve, ReserveRejected, TicketRef,

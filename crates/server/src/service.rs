@@ -416,6 +416,7 @@ async fn redis_options(
         turn: Duration::from_millis(90),
         instance: Uuid::new_v4().simple().to_string(),
         ticket_keys: tickets.ids(),
+        rules: config.rules(),
         reserve: Duration::from_secs(config.queue.reserve_seconds),
         cluster,
     })

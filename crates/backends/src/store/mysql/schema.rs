@@ -260,4 +260,11 @@ const V4: &[&str] = &[
      at BIGINT NOT NULL, UNIQUE KEY person_by_digest (digest)) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
     "INSERT IGNORE INTO counter (name, value) VALUES ('person', 0)",
+    // What an instance decides by, as `name=value` in lines.
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.columns \
+     WHERE table_schema = DATABASE() AND table_name = 'instance' AND column_name = 'rules'), \
+     'DO 0', 'ALTER TABLE instance ADD COLUMN rules TEXT NOT NULL')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
 ];

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::servers::Server as RedisServer;
 use crate::program::{self, Client, Server, run, wait_until};
 use mysql_async::prelude::Queryable;
 use serde_json::json;
@@ -113,6 +114,52 @@ fn an_empty_database_is_enough_and_a_kill_loses_nothing() {
     reserve(&mut client, 3, &[3]).expect(409);
     reserve(&mut client, 3, &[4]).expect(201);
     server.stop();
+    audit(&data, &settings);
+}
+
+#[test]
+fn a_second_instance_with_other_rules_does_not_start() {
+    let database = Database::new("rules");
+    let redis = RedisServer::start();
+    let nodes = format!("queue.redis.nodes=127.0.0.1:{}", redis.port);
+    let mut settings = database.settings().to_vec();
+    settings.extend(["--set", "queue.kind=redis", "--set", &nodes].map(String::from));
+    let (_directory, data) = place();
+    let (_elsewhere, other) = place();
+    let mut first = Server::start(&data, &with(&settings, &[]));
+    let secret = "ticket.previous_signing_keys=[\"a secret that nobody is ever to read\"]";
+    let differing = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--set",
+        "sales.hold_seconds=60",
+        "--set",
+        "sales.max_seats_per_user=9",
+        "--set",
+        secret,
+    ];
+    let said = run(&other, &with(&settings, &differing)).fails_with(&[
+        "another instance runs with other rules",
+        "sales.hold_seconds is 300 there and 60 here",
+        "sales.max_seats_per_user is 4 there and 9 here",
+        "stop all instances",
+    ]);
+    assert!(!said.contains("a secret"), "{said}");
+    // What is an instance's own may differ.
+    let second = Server::start(&other, &with(&settings, &["--set", "server.max_connections=99"]));
+    let mut client = second.client();
+    client.send("GET", "/health/ready", &[], None).unwrap().expect(200);
+    second.stop();
+    // Where all have ended, one may start with other rules, whatever the last one was told to do.
+    first.stop();
+    let mut first = Server::start(&data, &with(&settings, &differing[3..]));
+    // One that was killed counts for 5 s, and then no longer.
+    first.kill();
+    run(&other, &with(&settings, &["serve", "--listen", "127.0.0.1:0"]))
+        .fails_with(&["sales.hold_seconds is 60 there and 300 here"]);
+    std::thread::sleep(Duration::from_secs(6));
+    Server::start(&other, &with(&settings, &[])).stop();
     audit(&data, &settings);
 }
 
