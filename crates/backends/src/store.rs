@@ -16,6 +16,7 @@ mod columns;
 mod database_time;
 #[cfg(feature = "simulation")]
 pub mod distant;
+mod epochs;
 mod memory;
 mod mysql;
 mod numbers;
@@ -44,10 +45,11 @@ pub use boxoffice_domain::command::{
 pub use catalog::{Catalog, Inventory};
 pub use clock_check::{CLOCK_BOUND_MS, ClockCheck};
 pub use database_time::DatabaseTime;
+pub use epochs::Epochs;
 pub use memory::{Kept, MemoryStore};
 pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
 pub use numbers::{Grant, GrantRequest, Taken};
-pub use sqlite::{SqliteOptions, SqliteStore, backup as sqlite_backup};
+pub use sqlite::{Restore, SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
@@ -555,6 +557,24 @@ impl Store {
     /// Replaces such a value.
     pub async fn set_setting(&self, name: &'static str, value: String) -> Result<(), Fault> {
         forward!(self, store => store.set_setting(name, value).await)
+    }
+
+    /// The epochs of the tickets.
+    ///
+    /// # Errors
+    /// Where the store cannot be read, or what it says of them makes no sense.
+    pub async fn epochs(&self) -> Result<Epochs, Fault> {
+        let text = self.setting(epochs::EPOCHS, None).await?.unwrap_or_default();
+        Epochs::from_text(&text)
+            .ok_or_else(|| Fault::Corrupt(format!("the setting {} is {text:?}", epochs::EPOCHS)))
+    }
+
+    /// Whether the store is the copy of a backup, and no restore has begun an epoch of its own: it would
+    /// give numbers again that were given after the backup.
+    pub async fn is_copy(&self) -> Result<bool, Fault> {
+        let of = self.setting(epochs::BACKUP_OF, None).await?;
+        let current = self.epochs().await?.current().to_string();
+        Ok(of.is_some_and(|of| of == current))
     }
 
     /// Checks the invariants that the store can see, on one consistent snapshot.

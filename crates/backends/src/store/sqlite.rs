@@ -4,6 +4,7 @@ mod act;
 mod audit;
 mod lists;
 mod load;
+mod restore;
 mod rows;
 mod sale;
 mod schema;
@@ -31,6 +32,7 @@ use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+pub use self::restore::Restore;
 use self::rows::Failure;
 use self::tx::{State, Tx};
 use self::writer::Work;
@@ -39,6 +41,7 @@ use super::batch::{BatchOptions, Gather, Sales};
 use super::beat::{Beat, Beats, Instances};
 use super::catalog::Catalog;
 use super::database_time::DatabaseTime;
+use super::epochs::{BACKUP_OF, EPOCHS, Epochs};
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
@@ -182,6 +185,7 @@ impl SqliteStore {
         })?;
         let lock = Arc::new(lock(directory).map_err(|problem| problem.into_fault(directory))?);
         let path = Self::file(directory);
+        restore::must_be_done(directory)?;
         make_private(&path)?;
         let place = Place { path, access: Access::Write };
         let explain = |error: rusqlite::Error| explain(&place.path, error.into());
@@ -615,8 +619,8 @@ pub fn backup(
     // `VACUUM INTO` copies one consistent snapshot while the service goes on writing.
     let copy = std::thread::spawn(move || -> Result<(), Failure> {
         let connection = Place { path: copy_source, access: Access::Write }.connect()?;
-        connection.execute("VACUUM INTO ?1", [text])?;
-        Ok(())
+        connection.execute("VACUUM INTO ?1", [&text])?;
+        mark(Path::new(&text))
     });
     let size = || std::fs::metadata(target).map_or(0, |m| m.len());
     while !copy.is_finished() {
@@ -632,6 +636,20 @@ pub fn backup(
     let sync = File::open(target).and_then(|file| file.sync_all());
     sync.map_err(|error| unavailable(&format!("cannot sync {}: {error}", target.display())))?;
     Ok(size())
+}
+
+/// Has a backup say that it is one, so that a copy of it that was not restored is not sold from.
+fn mark(backup: &Path) -> Result<(), Failure> {
+    let place = Place { path: backup.to_owned(), access: Access::Write };
+    let connection = place.connect()?;
+    let text = load::setting(&connection, EPOCHS)?.unwrap_or_default();
+    let epochs = Epochs::from_text(&text)
+        .ok_or_else(|| Failure::Corrupt(format!("the setting {EPOCHS} is {text:?}")))?;
+    connection.execute(
+        "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)",
+        [BACKUP_OF, &epochs.current().to_string()],
+    )?;
+    Ok(())
 }
 
 impl Place {

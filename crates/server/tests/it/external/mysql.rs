@@ -126,7 +126,7 @@ fn a_second_instance_with_other_rules_does_not_start() {
     settings.extend(["--set", "queue.kind=redis", "--set", &nodes].map(String::from));
     let (_directory, data) = place();
     let (_elsewhere, other) = place();
-    let mut first = Server::start(&data, &with(&settings, &[]));
+    let first = Server::start(&data, &with(&settings, &[]));
     let secret = "ticket.previous_signing_keys=[\"a secret that nobody is ever to read\"]";
     let differing = [
         "serve",
@@ -160,6 +160,80 @@ fn a_second_instance_with_other_rules_does_not_start() {
         .fails_with(&["sales.hold_seconds is 60 there and 300 here"]);
     std::thread::sleep(Duration::from_secs(6));
     Server::start(&other, &with(&settings, &[])).stop();
+    audit(&data, &settings);
+}
+
+/// The other half of a restore of MySQL is its own `mariadb-dump`.
+#[test]
+fn a_restored_database_takes_no_tickets_of_after_the_dump() {
+    let database = Database::new("restored");
+    let redis = RedisServer::start();
+    let nodes = format!("queue.redis.nodes=127.0.0.1:{}", redis.port);
+    let mut settings = database.settings().to_vec();
+    settings.extend(["--set", "queue.kind=redis", "--set", &nodes].map(String::from));
+    let (directory, data) = place();
+    let server = Server::start(&data, &with(&settings, &[]));
+    run(&data, &["queue", "pause"]).ok();
+    let join = |client: &mut Client, user: i64| {
+        let body = json!({ "userId": user });
+        let joined = client.send("POST", "/api/v1/waiting-queues", &[], Some(&body)).unwrap();
+        joined.expect(201).json()["token"].as_str().unwrap().to_owned()
+    };
+    let ask = |client: &mut Client, method: &str, token: &str| {
+        client.send(method, "/api/v1/waiting-queues", &[("QUEUE-TOKEN", token)], None).unwrap()
+    };
+    let mut client = server.client();
+    let before: Vec<String> = (1..=5).map(|user| join(&mut client, user)).collect();
+    let dump = directory.path().join("dump.sql");
+    let (_, port) = database.server.trim_end_matches('/').rsplit_once(':').unwrap();
+    let tool = |name: &str| {
+        let mut command = std::process::Command::new(name);
+        command.args(["--no-defaults", "--host=127.0.0.1", "--user=root", "--port", port]);
+        command
+    };
+    let mut dumping = tool("mariadb-dump");
+    dumping.args(["--single-transaction", "--routines=false", &database.name]);
+    let out = dumping.stdout(std::fs::File::create(&dump).unwrap()).status().unwrap();
+    assert!(out.success());
+    run(&data, &with(&settings, &["restore", "--finish"])).fails_with(&["1 instances run"]);
+    run(&data, &with(&settings, &["restore", dump.to_str().unwrap()]))
+        .fails_with(&["MySQL", "--finish"]);
+    let stale: Vec<String> = (1_000..1_600).map(|user| join(&mut client, user)).collect();
+    server.stop();
+
+    database.send(&format!("DROP DATABASE {}", database.name));
+    database.send(&format!("CREATE DATABASE {}", database.name));
+    let reading =
+        tool("mariadb").arg(&database.name).stdin(std::fs::File::open(&dump).unwrap()).status();
+    assert!(reading.unwrap().success());
+    let said = run(&data, &with(&settings, &["restore", "--finish"])).ok();
+    assert!(said.contains("given after the backup are refused"), "{said}");
+    // Redis has numbers that the store has not granted any more.
+    run(&data, &with(&settings, &["serve", "--listen", "127.0.0.1:0"]))
+        .fails_with(&["queue.redis.prefix"]);
+    settings.extend(["--set", "queue.redis.prefix=restored"].map(String::from));
+    let server = Server::start(&data, &with(&settings, &[]));
+    let mut client = server.client();
+    let fans: Vec<String> = (2_000..2_600).map(|user| join(&mut client, user)).collect();
+    let numbers: Vec<u64> = fans.iter().filter_map(|token| program::seq_of(token)).collect();
+    let mut refused = 0;
+    for token in &stale {
+        let answer = ask(&mut client, "GET", token);
+        if answer.status == 401 {
+            assert_eq!(answer.code(), "TOKEN_OUTDATED");
+            assert_eq!(ask(&mut client, "DELETE", token).code(), "TOKEN_OUTDATED");
+            refused += 1;
+        } else {
+            // It is of a block that the dump knew of, and nobody gets its numbers again.
+            assert!(!numbers.contains(&program::seq_of(token).unwrap()), "{answer:?}");
+        }
+    }
+    assert!(refused > 0);
+    for token in before.iter().chain(&fans) {
+        let told = ask(&mut client, "GET", token).expect(200).json();
+        assert_eq!(told["status"], "WAITING", "{told}");
+    }
+    server.stop();
     audit(&data, &settings);
 }
 
