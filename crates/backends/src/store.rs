@@ -422,6 +422,11 @@ impl Store {
     /// Does what an operator asks, and writes down who asked and what it changed, in one transaction.
     /// Asked again under the same key, it gives the first answer and does nothing.
     pub async fn act(&self, act: Act, note: Note) -> StoreResult<Acted, ActRejected> {
+        // Tokens that are active until the wrong time. All else that an act writes down has no part in
+        // who may do what, and a queue has to be paused by any clock.
+        if matches!(act, Act::Issue(..)) {
+            self.clock_correction_ms()?;
+        }
         forward!(self, store => store.act(act, note).await)
     }
 

@@ -216,7 +216,8 @@ impl Service {
         if !store.create_queue(default_queue.clone(), settings.clone()).await? {
             warn_of_stored_settings(&store, &default_queue, &settings).await?;
         }
-        let seeded = config.demo.seed && demo::seed(&store, &default_queue, clock.now()).await?;
+        let now = store.vouched(clock.now());
+        let seeded = config.demo.seed && demo::seed(&store, &default_queue, now).await?;
         let tickets = ticket_keys(&config, &store).await?;
         let sequencer = match config.queue.kind {
             QueueKind::Local => {

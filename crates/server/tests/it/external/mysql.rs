@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::faults::WallClock;
 use super::servers::Server as RedisServer;
 use crate::program::{self, Client, Server, run, wait_until};
 use mysql_async::prelude::Queryable;
@@ -235,6 +236,109 @@ fn a_restored_database_takes_no_tickets_of_after_the_dump() {
     }
     server.stop();
     audit(&data, &settings);
+}
+
+/// An instance whose clock is ten minutes off, beside one whose clock is right.
+fn a_wrong_clock_beside_a_right_one(ahead: i64) {
+    let database = Database::new(if ahead > 0 { "ahead" } else { "behind" });
+    let redis = RedisServer::start();
+    let nodes = format!("queue.redis.nodes=127.0.0.1:{}", redis.port);
+    let mut settings = database.settings().to_vec();
+    let shared = ["--set", "queue.kind=redis", "--set", &nodes, "--set", "sales.hold_seconds=60"];
+    settings.extend(shared.map(String::from));
+    let (_directory, data) = place();
+    let (elsewhere, other) = place();
+    let right = Server::start(&data, &with(&settings, &[]));
+    let tokens = ["token", "issue", "--count", "9", "--activated", "--guessable"];
+    run(&data, &with(&settings, &tokens)).ok();
+    let mut client = right.client();
+    let held = reserve(&mut client, 1, &[1]).expect(201).json()["reservationId"].clone();
+
+    let clock = WallClock::new(elsewhere.path());
+    clock.set(ahead);
+    let wrong = Server::start_by(clock.command(elsewhere.path()), &other, &with(&settings, &[]));
+    let mut at_wrong = wrong.client();
+    let ready = at_wrong.send("GET", "/health/ready", &[], None).unwrap().expect(503);
+    assert!(ready.body.contains("clock"), "{}", ready.body);
+    // Another's live hold, a free seat, and whatever else goes by time.
+    for seat in [1, 2] {
+        let answer = reserve(&mut at_wrong, 2, &[seat]);
+        assert!([409, 503].contains(&answer.status), "{answer:?}");
+    }
+    let token = [("QUEUE-TOKEN", "queue_token_1")];
+    let body = json!({ "userId": 1, "reservationId": held });
+    at_wrong.send("POST", "/api/v1/payments", &token, Some(&body)).unwrap().expect(503);
+    let charge = json!({ "amount": 5 });
+    at_wrong
+        .send("PATCH", "/api/v1/users/3/points/charge", &[], Some(&charge))
+        .unwrap()
+        .expect(503);
+    let own = format!("/api/v1/reservations/{held}");
+    at_wrong.send("DELETE", &own, &token, None).unwrap().expect(503);
+    let more = ["token", "issue", "--activated", "--guessable", "--first", "99"];
+    run(&other, &with(&settings, &more)).fails_with(&["503"]);
+    // It does not even say so.
+    let shown = at_wrong.send("GET", &own, &token, None).unwrap().expect(200).json();
+    assert_eq!(shown["status"], "HELD", "{shown}");
+    let seats = "/api/v1/concerts/1/sessions/1/seats";
+    let seats = at_wrong.send("GET", seats, &token, None).unwrap().expect(200).json();
+    let free: Vec<i64> = seats["availableSeats"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|seat| seat["seatId"].as_i64().unwrap())
+        .collect();
+    assert!(!free.contains(&1) && free.contains(&2), "{free:?}");
+    // Its sweeps come twice a second.
+    std::thread::sleep(Duration::from_secs(3));
+    let shown = client.send("GET", &own, &token, None).unwrap().expect(200).json();
+    assert_eq!(shown["status"], "HELD", "{shown}");
+    reserve(&mut client, 2, &[1]).expect(409);
+    wrong.stop();
+
+    // Nor has it left its time behind, for those who start later or who are there.
+    let (_late, third) = place();
+    let late = Server::start(&third, &with(&settings, &[]));
+    let mut at_late = late.client();
+    at_late.send("GET", "/health/ready", &[], None).unwrap().expect(200);
+    reserve(&mut at_late, 3, &[1]).expect(409);
+    reserve(&mut at_late, 3, &[3]).expect(201);
+    at_late.send("POST", "/api/v1/payments", &token, Some(&body)).unwrap().expect(201);
+    late.stop();
+    right.stop();
+    audit(&data, &settings);
+}
+
+#[test]
+fn an_instance_ten_minutes_ahead_sells_nothing_and_spreads_no_time() {
+    a_wrong_clock_beside_a_right_one(600);
+}
+
+#[test]
+fn an_instance_ten_minutes_behind_sells_nothing_and_spreads_no_time() {
+    a_wrong_clock_beside_a_right_one(-600);
+}
+
+/// It makes the tables and the demo data, and ends; its clock must not be in what it leaves.
+#[test]
+fn a_first_instance_with_a_wrong_clock_leaves_a_store_that_can_be_used() {
+    for (name, ahead) in [("first_ahead", 600), ("first_behind", -600)] {
+        let database = Database::new(name);
+        let settings = database.settings();
+        let (directory, data) = place();
+        let clock = WallClock::new(directory.path());
+        clock.set(ahead);
+        let wrong = Server::start_by(clock.command(directory.path()), &data, &with(&settings, &[]));
+        wrong.client().send("GET", "/health/ready", &[], None).unwrap().expect(503);
+        std::thread::sleep(Duration::from_secs(1));
+        wrong.stop();
+        let right = Server::start(&data, &with(&settings, &[]));
+        let tokens = ["token", "issue", "--activated", "--guessable"];
+        run(&data, &with(&settings, &tokens)).ok();
+        reserve(&mut right.client(), 1, &[1]).expect(201);
+        right.stop();
+        audit(&data, &settings);
+    }
 }
 
 #[test]
