@@ -6,7 +6,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::{Access, LOCK, Place, SqliteStore, beside, create_private, explain, lock, schema};
+use super::file::{self, Access, LOCK, Place, beside, create_private, explain, lock};
+use super::schema;
 use crate::Fault;
 
 /// Where the store is until it is whole.
@@ -52,7 +53,7 @@ impl Restore {
         let unfinished = restore.unfinished();
         restore.clear()?;
         private.create(&unfinished).map_err(|error| cannot("write to", error))?;
-        let target = SqliteStore::file(&unfinished);
+        let target = file::store(&unfinished);
         create_private(&target).map_err(|error| cannot("write to", error))?;
         let copied = || {
             let connection = source(backup).connect()?;
@@ -77,8 +78,7 @@ impl Restore {
     /// # Errors
     /// Where that cannot be written; then there is no store.
     pub fn finish(self) -> Result<(), Fault> {
-        let (from, to) =
-            (SqliteStore::file(&self.unfinished()), SqliteStore::file(&self.directory));
+        let (from, to) = (file::store(&self.unfinished()), file::store(&self.directory));
         let log = beside(&from, "-wal");
         if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
             return Err(Fault::Corrupt(format!("{} was not closed", from.display())));
@@ -105,7 +105,7 @@ impl Restore {
 
 /// Refuses to make a new store where a restore was cut short: whoever starts it believes that all is there.
 pub(super) fn must_be_done(directory: &Path) -> Result<(), Fault> {
-    if SqliteStore::file(directory).exists() || !directory.join(UNFINISHED).exists() {
+    if file::store(directory).exists() || !directory.join(UNFINISHED).exists() {
         return Ok(());
     }
     Err(unavailable(format!(
