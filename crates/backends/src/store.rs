@@ -16,6 +16,7 @@ mod columns;
 mod database_time;
 #[cfg(feature = "simulation")]
 pub mod distant;
+mod epochs;
 mod memory;
 mod mysql;
 mod numbers;
@@ -38,7 +39,7 @@ use tokio::time::Instant;
 pub use act::{
     Act, ActRejected, Acted, Answering, ConcertChange, Effect, LogEntry, Note, Role, StoredOperator,
 };
-pub use beat::{Beat, Beats, OtherBeat, Present};
+pub use beat::{Beat, Beats, OtherBeat, Present, Rules};
 pub use boxoffice_domain::command::{
     Answer, CallOff, CalledOff, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue,
     Outcome, Pay, Payment, PointsRejected, Refund, RefundRefused, Refunded, ReservationRejected,
@@ -47,10 +48,11 @@ pub use boxoffice_domain::command::{
 pub use catalog::{Catalog, Inventory};
 pub use clock_check::{CLOCK_BOUND_MS, ClockCheck};
 pub use database_time::DatabaseTime;
+pub use epochs::Epochs;
 pub use memory::{Kept, MemoryStore};
 pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
 pub use numbers::{Grant, GrantRequest, Taken};
-pub use sqlite::{SqliteOptions, SqliteStore, backup as sqlite_backup};
+pub use sqlite::{Restore, SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
@@ -449,6 +451,11 @@ impl Store {
     /// Does what an operator asks, and writes down who asked and what it changed, in one transaction.
     /// Asked again under the same key, it gives the first answer and does nothing.
     pub async fn act(&self, act: Act, note: Note) -> StoreResult<Acted, ActRejected> {
+        // Tokens that are active until the wrong time. All else that an act writes down has no part in
+        // who may do what, and a queue has to be paused by any clock.
+        if matches!(act, Act::Issue(..)) {
+            self.clock_correction_ms()?;
+        }
         forward!(self, store => store.act(act, note).await)
     }
 
@@ -616,6 +623,24 @@ impl Store {
     /// Replaces such a value.
     pub async fn set_setting(&self, name: &'static str, value: String) -> Result<(), Fault> {
         forward!(self, store => store.set_setting(name, value).await)
+    }
+
+    /// The epochs of the tickets.
+    ///
+    /// # Errors
+    /// Where the store cannot be read, or what it says of them makes no sense.
+    pub async fn epochs(&self) -> Result<Epochs, Fault> {
+        let text = self.setting(epochs::EPOCHS, None).await?.unwrap_or_default();
+        Epochs::from_text(&text)
+            .ok_or_else(|| Fault::Corrupt(format!("the setting {} is {text:?}", epochs::EPOCHS)))
+    }
+
+    /// Whether the store is the copy of a backup, and no restore has begun an epoch of its own: it would
+    /// give numbers again that were given after the backup.
+    pub async fn is_copy(&self) -> Result<bool, Fault> {
+        let of = self.setting(epochs::BACKUP_OF, None).await?;
+        let current = self.epochs().await?.current().to_string();
+        Ok(of.is_some_and(|of| of == current))
     }
 
     /// Checks the invariants that the store can see, on one consistent snapshot.

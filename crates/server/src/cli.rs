@@ -13,8 +13,8 @@ use boxoffice_backends::Error;
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
 use boxoffice_backends::store::{
-    Act, ActRejected, Acted, Beat, Effect, MysqlStore, Note, OtherBeat, Role, SqliteStore, Store,
-    StoredOperator, sqlite_backup,
+    Act, ActRejected, Acted, Beat, Effect, MysqlStore, Note, OtherBeat, Restore, Role, SqliteStore,
+    Store, StoredOperator, sqlite_backup,
 };
 use boxoffice_domain::ids::UserId;
 use boxoffice_domain::time::Timestamp;
@@ -23,6 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use crate::app::queue_settings;
 use crate::audit::AuditReport;
@@ -113,6 +114,16 @@ enum Command {
     Backup {
         /// The file to write; must not exist
         file: PathBuf,
+    },
+    /// Restore a backup into a new data directory, or finish what a database server has restored. Tickets that
+    /// were given after the backup are refused from then on
+    Restore {
+        /// The backup
+        #[arg(required_unless_present = "finish")]
+        file: Option<PathBuf>,
+        /// The store was brought back by other means, such as a dump of MySQL; no instance may run meanwhile
+        #[arg(long, conflicts_with = "file")]
+        finish: bool,
     },
 }
 
@@ -327,6 +338,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Consume(args) => consume(&load()?.config, args),
         Command::Config(command) => show_config(&command, load),
         Command::Backup { file } => backup(&load()?.config, &file),
+        Command::Restore { file: Some(file), .. } => restore(&load()?.config, &file),
+        Command::Restore { file: None, .. } => finish_restore(&load()?.config),
     }
 }
 
@@ -852,16 +865,22 @@ fn consume(config: &Config, args: ConsumeArgs) -> Result<ExitCode, Failure> {
 /// An instance that has told so lately that it is there, is there.
 const INSTANCE_RUNS: Duration = Duration::from_secs(5);
 
+async fn none_may_run(store: &Store) -> Result<(), Failure> {
+    // Its last, so that no instance that starts compares itself with a command.
+    let beat = Beat { is_last: true, ..Beat::default() };
+    let beats = store.beat(beat).await.map_err(|fault| StartError::from(fault).to_string())?;
+    let runs = |other: &&OtherBeat| !other.has_ended && beats.now.since(other.at) < INSTANCE_RUNS;
+    match beats.others.iter().filter(runs).count() {
+        0 => Ok(()),
+        running => Err(format!("{running} instances run on this store: stop all of them first")),
+    }
+}
+
 fn set_clock_back(config: &Config) -> Result<ExitCode, Failure> {
     let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
     runtime(config)?.block_on(async {
         let (store, _) = open_store(config, None, Opening::Serve).await.map_err(text)?;
-        let beats = store.beat(Beat::default()).await.map_err(text)?;
-        let runs = |other: &&OtherBeat| beats.now.since(other.at) < INSTANCE_RUNS;
-        let running = beats.others.iter().filter(runs).count();
-        if running > 0 {
-            return Err(format!("{running} instances run on this store: stop all of them first"));
-        }
+        none_may_run(&store).await?;
         let seen = store.clock().await.map_err(text)?;
         let now = match store.clock_check() {
             Some(_) => store.database_now().await.map_err(text)?,
@@ -939,6 +958,56 @@ fn backup(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
     bar.finish_and_clear();
     println!("{bytes} bytes in {}", file.display());
     Ok(ExitCode::SUCCESS)
+}
+
+fn restore(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
+    if config.store.kind == StoreKind::Mysql {
+        return Err("the store is in MySQL: read the dump with its own client, and then run \
+                    `boxoffice restore --finish`; docs/operations.md says more"
+            .to_owned());
+    }
+    let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
+    let restore = Restore::begin(&config.data_dir, file).map_err(text)?;
+    let unfinished = Config { data_dir: restore.unfinished(), ..config.clone() };
+    let epoch = begin_epoch(&unfinished)?;
+    restore.finish().map_err(text)?;
+    println!(
+        "{}: restored, epoch {epoch}. Tickets that were given after the backup are refused from now on",
+        SqliteStore::file(&config.data_dir).display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn finish_restore(config: &Config) -> Result<ExitCode, Failure> {
+    must_exist(config)?;
+    let epoch = begin_epoch(config)?;
+    println!("epoch {epoch}. Tickets that were given after the backup are refused from now on");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Begins another epoch in a store on which nobody runs. Returns its id.
+fn begin_epoch(config: &Config) -> Result<u32, Failure> {
+    let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
+    runtime(config)?.block_on(async {
+        let (store, _) = open_store(config, None, Opening::Serve).await.map_err(text)?;
+        none_may_run(&store).await?;
+        let queues = store.queues().await.map_err(text)?;
+        let given = || queues.iter().map(|queue| (queue.name.clone(), queue.watermark));
+        let epochs = store.epochs().await.map_err(text)?;
+        let fresh = || {
+            let [a, b, c, d, ..] = *Uuid::new_v4().as_bytes();
+            epochs.with(u32::from_be_bytes([a, b, c, d]), given())
+        };
+        let epochs = std::iter::repeat_with(fresh).take(100).flatten().next();
+        let epochs = epochs.ok_or("no id for an epoch was found")?;
+        let now = store.clock().await.map_err(text)?.max(wall_clock());
+        let acted = act_noted(&store, "restore", now, Act::BeginEpoch(epochs)).await;
+        store.close().await;
+        match acted? {
+            Acted::Now(Effect::Epoch { id }) => Ok(id),
+            other => Err(format!("no epoch was begun: {other:?}")),
+        }
+    })
 }
 
 /// Whoever pipes this into `head` has seen enough.

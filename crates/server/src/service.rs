@@ -200,6 +200,14 @@ impl Service {
         metrics: Metrics,
         store: Store,
     ) -> Result<Self, StartError> {
+        if store.is_copy().await? {
+            return Err(StartError(
+                "this store is the copy of a backup, and would give numbers again that were given after \
+                 the backup. Use `boxoffice restore FILE` in place of the copy, or \
+                 `boxoffice restore --finish` on it"
+                    .into(),
+            ));
+        }
         let clock = start_clock(&store).await?;
         let default_queue = QueueName::new(&config.queue.default).ok_or_else(|| {
             StartError("queue.default must be 1 to 40 of a-z, 0-9, - and _".into())
@@ -208,7 +216,8 @@ impl Service {
         if !store.create_queue(default_queue.clone(), settings.clone()).await? {
             warn_of_stored_settings(&store, &default_queue, &settings).await?;
         }
-        let seeded = config.demo.seed && demo::seed(&store, &default_queue, clock.now()).await?;
+        let now = store.vouched(clock.now());
+        let seeded = config.demo.seed && demo::seed(&store, &default_queue, now).await?;
         let tickets = ticket_keys(&config, &store).await?;
         let sequencer = match config.queue.kind {
             QueueKind::Local => {
@@ -387,7 +396,12 @@ async fn redis_options(
     let redis = &config.queue.redis;
     // Two stores that share one Redis by mistake are told apart by this.
     let fresh = Uuid::new_v4().simple().to_string();
-    let cluster = store.setting("cluster.id", Some(fresh.clone())).await?.unwrap_or(fresh);
+    let mut cluster = store.setting("cluster.id", Some(fresh.clone())).await?.unwrap_or(fresh);
+    // So is what Redis has kept from before a restore: numbers that the store no longer knows of.
+    match store.epochs().await?.current() {
+        0 => {}
+        epoch => cluster.push_str(&format!(".{epoch}")),
+    }
     let tls_ca = match &redis.tls_ca_file {
         None => None,
         Some(path) => Some(fs::read(path).map_err(|error| {
@@ -416,6 +430,7 @@ async fn redis_options(
         turn: Duration::from_millis(90),
         instance: Uuid::new_v4().simple().to_string(),
         ticket_keys: tickets.ids(),
+        rules: config.rules(),
         reserve: Duration::from_secs(config.queue.reserve_seconds),
         cluster,
     })
@@ -502,7 +517,7 @@ async fn ticket_keys(config: &Config, store: &Store) -> Result<SigningKeys, Star
              old key, or add it to ticket.previous_signing_keys to change keys"
         )));
     }
-    Ok(keys)
+    Ok(keys.within(store.epochs().await?))
 }
 
 /// The people who are known. Where everybody is believed, only this machine may ask, unless somebody says

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use base64_simd::{AsOut, URL_SAFE_NO_PAD as BASE64};
+use boxoffice_backends::store::Epochs;
 use boxoffice_domain::ids::{QueueName, TicketId, UserId};
 use boxoffice_domain::queue::Ticket;
 use boxoffice_domain::time::Timestamp;
@@ -32,10 +33,13 @@ pub fn looks_signed(token: &str) -> bool {
     token.starts_with(SIGNED_PREFIX)
 }
 
+use NoTicket::Forged;
+
 /// The keys that tickets are signed and checked with.
 pub struct SigningKeys {
     signing: Key,
     previous: Vec<Key>,
+    epochs: Epochs,
 }
 
 struct Key {
@@ -46,9 +50,15 @@ struct Key {
     mac: Hmac<Sha256>,
 }
 
-/// The token is not one of ours, or was changed.
+/// Why a token is no ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forged;
+pub enum NoTicket {
+    /// It is not one of ours, or was changed.
+    Forged,
+    /// It is of another epoch: it was given after the backup that the store was restored from, and its
+    /// number may be somebody else's now.
+    OfAnotherEpoch,
+}
 
 impl Key {
     fn new(secret: &[u8]) -> Self {
@@ -73,7 +83,13 @@ pub fn key_id(secret: &[u8]) -> String {
 impl SigningKeys {
     /// Signs with `signing` and also accepts what was signed with any of `previous`.
     pub fn new<'a>(signing: &[u8], previous: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        Self { signing: Key::new(signing), previous: previous.into_iter().map(Key::new).collect() }
+        let previous = previous.into_iter().map(Key::new).collect();
+        Self { signing: Key::new(signing), previous, epochs: Epochs::default() }
+    }
+
+    /// The same in a store with these epochs: tickets are signed in the current one.
+    pub fn within(self, epochs: Epochs) -> Self {
+        Self { epochs, ..self }
     }
 
     /// The id of the key that signs.
@@ -98,7 +114,7 @@ impl SigningKeys {
     }
 
     /// Writes the ticket as a token behind what is there. The claims are `sub` the user, `q` the queue, `seq` the number, `iat`
-    /// the second of issue, and `jti` the unique id in Base64.
+    /// the second of issue, and `jti` the unique id in Base64; and `ep` the epoch, after a restore.
     fn sign(&self, ticket: &Ticket, token: &mut Vec<u8>) {
         // No text in it needs escaping: a queue's name is letters, digits, `-` and `_`.
         let mut number = itoa::Buffer::new();
@@ -114,7 +130,14 @@ impl SigningKeys {
         claims.push(br#","jti":""#);
         let mut id = [0; TICKET_ID_LENGTH];
         claims.push(BASE64.encode(&ticket.id.0, id[..].as_out()));
-        claims.push(br#""}"#);
+        match self.epochs.current() {
+            0 => claims.push(br#""}"#),
+            epoch => {
+                claims.push(br#"","ep":"#);
+                claims.push(number.format(epoch).as_bytes());
+                claims.push(b"}");
+            }
+        }
         token.extend_from_slice(self.signing.prefix.as_bytes());
         let begin = token.len();
         BASE64.encode_append(claims.as_bytes(), token);
@@ -127,13 +150,13 @@ impl SigningKeys {
     /// The ticket in a token, and its queue, which `find` knows by its name.
     ///
     /// # Errors
-    /// [`Forged`] for anything that [`SigningKeys::sign`] has not made under a known key for a queue
-    /// that `find` knows.
+    /// [`NoTicket::Forged`] for anything that [`SigningKeys::sign`] has not made under a known key for a
+    /// queue that `find` knows; [`NoTicket::OfAnotherEpoch`] for what a restore has undone.
     pub fn verify<Q>(
         &self,
         token: &str,
         find: impl FnOnce(&str) -> Option<(QueueName, Q)>,
-    ) -> Result<(Ticket, Q), Forged> {
+    ) -> Result<(Ticket, Q), NoTicket> {
         if token.len() > TOKEN_LENGTH_MAX {
             return Err(Forged);
         }
@@ -155,7 +178,11 @@ impl SigningKeys {
         let claims = BASE64.decode(claims, buffer[..].as_out()).map_err(|_| Forged)?;
         let claims = std::str::from_utf8(claims).map_err(|_| Forged)?;
         // The signature says that we wrote this, so it has exactly the form in which we write it.
-        parse_claims(claims, find).ok_or(Forged)
+        let (ticket, found, epoch) = parse_claims(claims, find).ok_or(Forged)?;
+        if !self.epochs.have(epoch, &ticket.queue, ticket.seq) {
+            return Err(NoTicket::OfAnotherEpoch);
+        }
+        Ok((ticket, found))
     }
 }
 
@@ -200,16 +227,21 @@ impl Claims {
 fn parse_claims<Q>(
     claims: &str,
     find: impl FnOnce(&str) -> Option<(QueueName, Q)>,
-) -> Option<(Ticket, Q)> {
+) -> Option<(Ticket, Q, u32)> {
     let (user, rest) = number(claims.strip_prefix(r#"{"sub":""#)?)?;
     let rest = rest.strip_prefix(r#"","q":""#)?;
     let (name, rest) = rest.split_at(rest.bytes().position(|byte| byte == b'"')?);
     let (seq, rest) = number(rest.strip_prefix(r#"","seq":"#)?)?;
     let (seconds, rest) = number(rest.strip_prefix(r#","iat":"#)?)?;
-    let id = rest.strip_prefix(r#","jti":""#)?.strip_suffix(r#""}"#)?;
-    if id.len() != TICKET_ID_LENGTH {
-        return None;
-    }
+    let (id, rest) = rest.strip_prefix(r#","jti":""#)?.split_at_checked(TICKET_ID_LENGTH)?;
+    let epoch = match rest.strip_prefix(r#"","ep":"#) {
+        None if rest == r#""}"# => 0,
+        None => return None,
+        Some(rest) => {
+            let (epoch, rest) = number(rest)?;
+            u32::try_from(epoch).ok().filter(|_| rest == "}")?
+        }
+    };
     let mut bytes = [0; 16];
     BASE64.decode(id.as_bytes(), bytes[..].as_out()).ok()?;
     let (queue, found) = find(name)?;
@@ -220,7 +252,7 @@ fn parse_claims<Q>(
         issued_at: Timestamp(i64::try_from(seconds).ok()?.checked_mul(1000)?),
         id: TicketId(bytes),
     };
-    Some((ticket, found))
+    Some((ticket, found, epoch))
 }
 
 /// The number that a text begins with, and what follows.
@@ -248,7 +280,7 @@ mod tests {
         }
     }
 
-    fn read(keys: &SigningKeys, token: &str) -> Result<Ticket, Forged> {
+    fn read(keys: &SigningKeys, token: &str) -> Result<Ticket, NoTicket> {
         let any = |name: &str| Some((QueueName::new(name)?, ()));
         keys.verify(token, any).map(|(ticket, ())| ticket)
     }
@@ -324,7 +356,69 @@ mod tests {
         let queue = QueueName::new(&"q".repeat(QueueName::LENGTH_MAX)).unwrap();
         let issued_at = Timestamp(i64::MAX / 1000 * 1000);
         let ticket = Ticket { queue, issued_at, ..ticket(u64::MAX, i64::MAX, u128::MAX) };
-        assert_eq!(read(&keys(), &keys().signed(&ticket).to_string()), Ok(ticket));
+        let keys = keys().within(Epochs::default().with(u32::MAX, []).unwrap());
+        assert_eq!(read(&keys, &keys.signed(&ticket).to_string()), Ok(ticket));
+    }
+
+    proptest! {
+        /// Of all tickets that were given before and after a backup, and after its restore, those that are
+        /// taken have numbers of their own, and none that is of the store is lost.
+        #[test]
+        fn a_restore_leaves_no_number_to_two(
+            restores in prop::collection::vec((0_u64..50, 0_u64..50), 1..5),
+        ) {
+            let queue = QueueName::new("main").unwrap();
+            let mut epochs = Epochs::default();
+            // Each given number, whose it is, and whether it is of the store.
+            let (mut next, mut given, mut user) = (0, Vec::new(), 0);
+            for (id, (before, after)) in (1_u32..).zip(restores) {
+                let mut backup = next;
+                for (of_store, count) in [(true, before), (false, after)] {
+                    for _ in 0..count {
+                        (next, user) = (next + 1, user + 1);
+                        let keys = keys().within(epochs.clone());
+                        let token = keys.signed(&ticket(next, user, 1)).to_string();
+                        given.push((token, next, user, of_store));
+                    }
+                    if of_store {
+                        backup = next;
+                    }
+                }
+                epochs = epochs.with(id, [(queue.clone(), backup)]).unwrap();
+                next = backup;
+            }
+            let keys = keys().within(epochs);
+            let mut owners = std::collections::BTreeMap::new();
+            for (token, seq, user, of_store) in given {
+                match read(&keys, &token) {
+                    Ok(ticket) => {
+                        prop_assert!(of_store);
+                        prop_assert_eq!((ticket.seq, ticket.user.get()), (seq, user));
+                        prop_assert_eq!(owners.insert(seq, user), None);
+                    }
+                    Err(refused) => {
+                        prop_assert_eq!((refused, of_store), (NoTicket::OfAnotherEpoch, false));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_epoch_stands_in_no_token() {
+        let queue = QueueName::new("main").unwrap();
+        let (before, after) = (keys(), keys());
+        let after = after.within(Epochs::default().with(7, [(queue, 10)]).unwrap());
+        let kept = before.signed(&ticket(10, 3, 9)).to_string();
+        let lost = before.signed(&ticket(11, 3, 9)).to_string();
+        assert_eq!(read(&after, &kept), Ok(ticket(10, 3, 9)));
+        assert_eq!(read(&after, &lost), Err(NoTicket::OfAnotherEpoch));
+        let new = after.signed(&ticket(11, 3, 9)).to_string();
+        assert_eq!(read(&after, &new), Ok(ticket(11, 3, 9)));
+        // Nor does a store take one that was given after a restore of which it knows nothing.
+        assert_eq!(read(&before, &new), Err(NoTicket::OfAnotherEpoch));
+        let claims = OTHER_BASE64.decode(new.split('.').nth(1).unwrap()).unwrap();
+        assert!(String::from_utf8(claims).unwrap().ends_with(r#","ep":7}"#));
     }
 
     #[test]

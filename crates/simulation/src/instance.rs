@@ -11,7 +11,8 @@ use boxoffice_backends::sequencer::{
 };
 use boxoffice_backends::simulation::{Endpoint, Gate, SimulatedRedis};
 use boxoffice_backends::store::{
-    Charge, IdempotencyKey, Pay, ReservationRejected, Reserve, ReserveRejected, Store, TicketRef,
+    Charge, IdempotencyKey, Pay, ReservationRejected, Reserve, ReserveRejected, Rules, Store,
+    TicketRef,
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::command::refusal_from_memory;
@@ -231,6 +232,7 @@ impl Instance {
             turn,
             instance: format!("{number}-{life}"),
             ticket_keys: vec!["key".into()],
+            rules: Rules::default(),
             cluster: "cluster".into(),
             reserve: Duration::from_secs(30),
         };

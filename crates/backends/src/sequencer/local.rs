@@ -197,6 +197,8 @@ impl LocalSequencer {
     }
 
     pub(super) async fn close(&self, now: Timestamp) -> Result<(), Fault> {
+        // A time to come would keep every other instance from starting.
+        let now = self.store.vouched(now);
         let mut saving = self.saving.lock().await;
         let queues = self.queues.load_full();
         queues.values().for_each(|queue| queue.close());

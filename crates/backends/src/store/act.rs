@@ -12,6 +12,7 @@ use boxoffice_domain::sales::{Concert, Session};
 use boxoffice_domain::time::Timestamp;
 use serde_json::{Value, json};
 
+use super::epochs::Epochs;
 use super::types::{AddedSeats, Alias, NewConcert, NewSeats};
 use crate::events::rfc3339;
 
@@ -142,6 +143,8 @@ pub enum Act {
     RemoveOperator(String),
     /// Takes back what was stored at times after this one, because a clock was wrong.
     SetClockBack(Timestamp),
+    /// Begins an epoch after a restore: all epochs, that one the last.
+    BeginEpoch(Epochs),
 }
 
 impl Act {
@@ -161,7 +164,8 @@ impl Act {
             | Self::ChangeSession(..)
             | Self::CallOff(..)
             | Self::AddOperator(_)
-            | Self::RemoveOperator(_) => false,
+            | Self::RemoveOperator(_)
+            | Self::BeginEpoch(_) => false,
         }
     }
 }
@@ -238,6 +242,11 @@ pub enum Effect {
         rows: u64,
         /// When they have happened from now on.
         now: Timestamp,
+    },
+    /// A restore is done, and another epoch has begun.
+    Epoch {
+        /// Its id.
+        id: u32,
     },
 }
 
@@ -388,6 +397,7 @@ impl Effect {
                 let after = json!({"rows": rows, "now": rfc3339(*now)});
                 told("clock".to_owned(), None, Some(after))
             }
+            Self::Epoch { id } => told("epoch".to_owned(), None, Some(json!({"id": id}))),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::io;
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
+use sha2::{Digest, Sha256};
 
 use super::numbers::{REDIS_AHEAD_MS, REDIS_SEEN_MS};
 
@@ -24,6 +25,8 @@ pub struct Beat {
     pub with_redis: bool,
     /// The ids of its ticket keys; the first one signs.
     pub ticket_keys: String,
+    /// What it decides by.
+    pub rules: Rules,
     /// Whose polls it has answered since `since`.
     pub present: Present,
     /// Whom it has seen for the first time since their admission, within the claim window, since `since`.
@@ -55,6 +58,8 @@ pub struct OtherBeat {
     /// See [`Beat`].
     pub ticket_keys: String,
     /// See [`Beat`].
+    pub rules: Rules,
+    /// See [`Beat`].
     pub present: Present,
     /// See [`Beat`].
     pub claimed: Present,
@@ -64,6 +69,56 @@ pub struct OtherBeat {
 
 /// An instance that has told nothing for so long is forgotten, in milliseconds.
 pub(super) const FORGOTTEN_MS: i64 = 600_000;
+
+/// The settings that an instance decides by, which all instances must agree on: names and values, as
+/// text. None of them is a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules(BTreeMap<String, String>);
+
+/// A longer value is told by its beginning and its digest, so that a beat stays small.
+const VALUE_MAX: usize = 200;
+const BEGINNING: usize = 120;
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Rules {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(rules: I) -> Self {
+        Self(rules.into_iter().map(|(name, value)| (name.into(), bounded(value.into()))).collect())
+    }
+}
+
+/// A value in one line of at most [`VALUE_MAX`] bytes; two that differ are told apart.
+fn bounded(value: String) -> String {
+    if value.len() <= VALUE_MAX && !value.contains('\n') {
+        return value;
+    }
+    let beginning: String = value.chars().take_while(|char| *char != '\n').collect();
+    let cut = beginning.floor_char_boundary(BEGINNING);
+    let digest = Sha256::digest(&value);
+    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}... (SHA-256 {hex}...)", &beginning[..cut])
+}
+
+impl Rules {
+    /// As text for a column: `name=value` in lines.
+    pub(super) fn to_text(&self) -> String {
+        self.0.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+    }
+
+    /// What was stored as text.
+    pub(super) fn from_text(text: &str) -> Self {
+        let rules = text.lines().filter_map(|line| line.split_once('='));
+        Self(rules.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    /// In what another instance differs, in words. A rule that only one of the two knows is none: they are
+    /// of two versions of the program.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
+        let differs = |(name, ours): (&String, &String)| {
+            let theirs = other.0.get(name).filter(|theirs| *theirs != ours)?;
+            Some(format!("{name} is {theirs} there and {ours} here"))
+        };
+        self.0.iter().filter_map(differs).collect()
+    }
+}
 
 /// Numbers of fans, by queue.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -115,6 +170,7 @@ impl Instances {
                 (false, false) => before,
             },
             ticket_keys: beat.ticket_keys,
+            rules: beat.rules,
             present: beat.present,
             claimed: beat.claimed,
             since: beat.since,
@@ -136,6 +192,33 @@ impl Instances {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_are_compared_by_name() {
+        let ours = Rules::from_iter([("a", "1"), ("b", "\"x=y\""), ("new", "1")]);
+        assert_eq!(Rules::from_text(&ours.to_text()), ours);
+        assert_eq!(Rules::from_text(""), Rules::default());
+        let theirs = Rules::from_iter([("a", "2"), ("b", "\"x=z\""), ("old", "3")]);
+        assert_eq!(
+            ours.differences(&theirs),
+            ["a is 2 there and 1 here", "b is \"x=z\" there and \"x=y\" here"]
+        );
+        // What only one of them knows is another version's.
+        let later = Rules::from_iter([("a", "1"), ("b", "\"x=y\""), ("newer", "1")]);
+        assert_eq!(ours.differences(&later), [""; 0]);
+        assert_eq!(ours.differences(&Rules::default()), [""; 0]);
+    }
+
+    #[test]
+    fn a_long_value_is_bounded_and_still_told_apart() {
+        let long = |last: &str| Rules::from_iter([("a", format!("{}{last}", "é".repeat(5_000)))]);
+        assert!(long("x").to_text().len() < 2 + VALUE_MAX);
+        assert_eq!(long("x").differences(&long("x")), [""; 0]);
+        assert_eq!(long("x").differences(&long("y")).len(), 1);
+        // Nor does a line of a value become a rule.
+        let lines = Rules::from_iter([("a", "1\nb=2")]);
+        assert_eq!(Rules::from_text(&lines.to_text()), lines);
+    }
 
     #[test]
     fn what_is_told_is_heard() {

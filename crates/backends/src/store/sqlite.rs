@@ -2,19 +2,18 @@
 
 mod act;
 mod audit;
+mod file;
 mod lists;
 mod load;
+mod restore;
 mod rows;
 mod sale;
 mod schema;
 mod tx;
 mod writer;
 
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,9 +27,13 @@ use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::Reservation;
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
+use self::file::{
+    Access, LOCK, LockProblem, Place, beside, create_private, explain, is_unwritable, keep_private,
+    lock, lock_unwritable, make_private,
+};
+pub use self::restore::Restore;
 use self::rows::Failure;
 use self::tx::{State, Tx};
 use self::writer::Work;
@@ -39,6 +42,7 @@ use super::batch::{BatchOptions, Gather, Sales};
 use super::beat::{Beat, Beats, Instances};
 use super::catalog::Catalog;
 use super::database_time::DatabaseTime;
+use super::epochs::{BACKUP_OF, EPOCHS, Epochs};
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
@@ -99,27 +103,6 @@ impl Writer {
     }
 }
 
-/// The file, and what connections to it may do.
-#[derive(Clone)]
-struct Place {
-    path: PathBuf,
-    access: Access,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
-    /// Read and write.
-    Write,
-    /// Read, with the log that a crash left.
-    Read,
-    /// Read a file that has no log: nothing is made beside it.
-    ReadAlone,
-}
-
-const FILE: &str = "boxoffice.sqlite3";
-const LOCK: &str = "boxoffice.lock";
-/// Prepared statements that a connection keeps. There are fewer than this.
-const STATEMENTS: usize = 96;
 /// Reads that may run at once; more wait for one of the blocking threads.
 const READERS: usize = 4;
 
@@ -129,7 +112,7 @@ impl SqliteStore {
 
     /// The file inside a data directory.
     pub fn file(directory: &Path) -> PathBuf {
-        directory.join(FILE)
+        file::store(directory)
     }
 
     /// Whether a running service has the store of this directory open.
@@ -182,6 +165,7 @@ impl SqliteStore {
         })?;
         let lock = Arc::new(lock(directory).map_err(|problem| problem.into_fault(directory))?);
         let path = Self::file(directory);
+        restore::must_be_done(directory)?;
         make_private(&path)?;
         let place = Place { path, access: Access::Write };
         let explain = |error: rusqlite::Error| explain(&place.path, error.into());
@@ -633,8 +617,8 @@ pub fn backup(
     // `VACUUM INTO` copies one consistent snapshot while the service goes on writing.
     let copy = std::thread::spawn(move || -> Result<(), Failure> {
         let connection = Place { path: copy_source, access: Access::Write }.connect()?;
-        connection.execute("VACUUM INTO ?1", [text])?;
-        Ok(())
+        connection.execute("VACUUM INTO ?1", [&text])?;
+        mark(Path::new(&text))
     });
     let size = || std::fs::metadata(target).map_or(0, |m| m.len());
     while !copy.is_finished() {
@@ -652,86 +636,18 @@ pub fn backup(
     Ok(size())
 }
 
-impl Place {
-    fn connect(&self) -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = match self.access {
-            Access::Write => {
-                let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE;
-                Connection::open_with_flags(&self.path, flags)?
-            }
-            Access::Read | Access::ReadAlone => {
-                let flags = flags | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-                let is_alone = self.access == Access::ReadAlone;
-                let connection = Connection::open_with_flags(uri(&self.path, is_alone), flags)?;
-                // What the log holds stays in the log.
-                connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-                connection
-            }
-        };
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        // Only a backup from another process, or the end of one, is ever in the way.
-        connection.busy_timeout(Duration::from_secs(5))?;
-        Ok(connection)
-    }
-}
-
-/// The file as SQLite takes it with options. `immutable`: nobody writes it, so that SQLite needs
-/// neither locks nor files beside it.
-fn uri(path: &Path, immutable: bool) -> OsString {
-    let mut uri = b"file:".to_vec();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => uri.push(*byte),
-            _ => uri.extend(format!("%{byte:02X}").bytes()),
-        }
-    }
-    if immutable {
-        uri.extend(b"?immutable=1");
-    }
-    OsString::from_vec(uri)
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// For its owner only: the store holds everybody's points, and the key that signs the tickets.
-const PRIVATE: u32 = 0o600;
-
-/// Makes an empty file that only its owner can read.
-fn create_private(path: &Path) -> std::io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path).map(drop)
-}
-
-/// Makes the file of the store before SQLite does, which would leave its mode to the umask. The log
-/// and its index get the mode of the file.
-fn make_private(path: &Path) -> Result<(), Fault> {
-    match create_private(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(Fault::Unavailable(format!(
-            "cannot make {}: {error}; check the owner and the mode of its directory, and the \
-                 disk",
-            path.display()
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Takes the files of the store from everybody but their owner, where an older version or a copy
-/// left them readable.
-fn keep_private(path: &Path) {
-    for path in ["", "-wal", "-shm"].map(|suffix| beside(path, suffix)) {
-        let Ok(found) = std::fs::metadata(&path) else { continue };
-        if found.permissions().mode() & 0o077 == 0 {
-            continue;
-        }
-        if let Err(error) = std::fs::set_permissions(&path, Permissions::from_mode(PRIVATE)) {
-            let path = path.display();
-            tracing::warn!(%path, %error, "others can read the store; its owner should set mode 600");
-        }
-    }
+/// Has a backup say that it is one, so that a copy of it that was not restored is not sold from.
+fn mark(backup: &Path) -> Result<(), Failure> {
+    let place = Place { path: backup.to_owned(), access: Access::Write };
+    let connection = place.connect()?;
+    let text = load::setting(&connection, EPOCHS)?.unwrap_or_default();
+    let epochs = Epochs::from_text(&text)
+        .ok_or_else(|| Failure::Corrupt(format!("the setting {EPOCHS} is {text:?}")))?;
+    connection.execute(
+        "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)",
+        [BACKUP_OF, &epochs.current().to_string()],
+    )?;
+    Ok(())
 }
 
 fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
@@ -745,101 +661,4 @@ fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // A checkpoint copies pages and syncs twice; seldom is better, and 16 MiB of WAL is nothing.
     connection.pragma_update(None, "wal_autocheckpoint", 4_000)
-}
-
-enum LockProblem {
-    Held,
-    Io(std::io::Error),
-}
-
-impl LockProblem {
-    fn into_fault(self, directory: &Path) -> Fault {
-        let shown = directory.display();
-        Fault::Unavailable(match self {
-            Self::Held => format!(
-                "another process has the data directory {shown} open; stop it, or choose another \
-                 with --data-dir"
-            ),
-            Self::Io(error) => format!(
-                "cannot write to the data directory {shown}: {error}; check its owner, its mode \
-                 and the disk, or choose another with --data-dir"
-            ),
-        })
-    }
-}
-
-impl schema::SchemaProblem {
-    fn into_fault(self, path: &Path) -> Fault {
-        let shown = path.display();
-        Fault::Unavailable(match self {
-            Self::Foreign => format!(
-                "{shown} is a database of another program; nothing was changed. Choose another \
-                 data directory with --data-dir"
-            ),
-            Self::Newer(found) => format!(
-                "{shown} has schema version {found}, this binary knows {}. A newer boxoffice wrote \
-                 it: use that one, or restore a backup",
-                schema::VERSION
-            ),
-        })
-    }
-}
-
-fn lock(directory: &Path) -> Result<File, LockProblem> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(directory.join(LOCK))
-        .map_err(LockProblem::Io)?;
-    hold(file)
-}
-
-fn is_unwritable(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
-}
-
-/// The lock in a directory that cannot be written. Where there is none, no service runs there, and
-/// none can begin to; the directory stands in for it.
-fn lock_unwritable(directory: &Path) -> Result<File, LockProblem> {
-    let file = File::open(directory.join(LOCK)).or_else(|_| File::open(directory));
-    hold(file.map_err(LockProblem::Io)?)
-}
-
-fn hold(file: File) -> Result<File, LockProblem> {
-    use rustix::fs::{FlockOperation, flock};
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(LockProblem::Held),
-        Err(errno) => Err(LockProblem::Io(errno.into())),
-    }
-}
-
-/// Says what a person can do about an error of opening.
-fn explain(path: &Path, failure: Failure) -> Fault {
-    use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, ReadOnly};
-    let shown = path.display();
-    let Failure::Sqlite(error) = failure else {
-        return match Fault::from(failure) {
-            Fault::Corrupt(what) => Fault::Corrupt(format!(
-                "{shown}: {what}. Restore a backup; the file was left as it is"
-            )),
-            other => other,
-        };
-    };
-    match error.sqlite_error_code() {
-        Some(NotADatabase) => Fault::Corrupt(format!(
-            "{shown} is not a SQLite database; nothing was changed. Move it away or restore a backup"
-        )),
-        Some(DatabaseCorrupt) => Fault::Corrupt(format!(
-            "{shown} is damaged ({error}). Restore a backup; the file was left as it is"
-        )),
-        Some(ReadOnly | CannotOpen) => Fault::Unavailable(format!(
-            "{shown} cannot be opened for writing ({error}); check its owner, its mode and the disk"
-        )),
-        Some(DiskFull) => Fault::Unavailable(format!(
-            "the disk is full ({error}); free some space beside {shown} and start again"
-        )),
-        _ => Fault::Unavailable(format!("{shown}: {error}")),
-    }
 }

@@ -73,6 +73,7 @@ macro_rules! store_conformance {
     ($fresh:path, $reopen:path) => {
         $crate::conformance::store_conformance! { @cases $fresh, $reopen;
             acts::every_act_is_one_row_of_the_log,
+            acts::an_epoch_begins_and_stays,
             acts::an_act_under_a_key_is_done_once,
             acts::a_correction_is_seen_and_decides,
             acts::corrections_at_once_all_stand,

@@ -65,7 +65,7 @@ mod memory {
 
 mod time {
     use boxoffice_backends::store::{
-        Advance, Beat, Kept, MemoryStore, Present, SqliteStore, Store, Taken,
+        Advance, Beat, Kept, MemoryStore, Present, Rules, SqliteStore, Store, Taken,
     };
     use boxoffice_domain::queue::{Bucket, QueueSettings};
     use tempfile::TempDir;
@@ -137,6 +137,7 @@ mod time {
             is_last: false,
             with_redis,
             ticket_keys: String::new(),
+            rules: Rules::default(),
             present: Present::default(),
             claimed: Present::default(),
             since: START,

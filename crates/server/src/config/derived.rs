@@ -7,17 +7,41 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use boxoffice_backends::events::{KafkaConnection, KafkaSasl, TopicPlan};
-use boxoffice_backends::store::{MysqlServer, MysqlTls};
+use boxoffice_backends::store::{MysqlServer, MysqlTls, Rules};
 use ipnet::IpNet;
 use tracing_subscriber::filter::{ParseError, Targets};
 
 use super::table::{
-    Config, KafkaConfig, KafkaSecurity, LogConfig, MysqlConfig, MysqlTlsMode, RedisConfig,
+    self, Config, KafkaConfig, KafkaSecurity, LogConfig, MysqlConfig, MysqlTlsMode, RedisConfig,
     ServerConfig,
 };
 use super::value::Secret;
 
+/// What decides about fans and is not in the store, by key or by the section that it is in.
+const DECIDING: [&str; 5] =
+    ["sales.", "auth.", "queue.default", "queue.active_ttl_seconds", "queue.claim_window_seconds"];
+/// What is in these sections and may differ: where an instance listens, and how it reaches the issuer.
+const OF_ONE_INSTANCE: [&str; 4] =
+    ["auth.allow_anonymous", "auth.jwks_url", "auth.jwks_file", "auth.ca_file"];
+
 impl Config {
+    /// What every instance has to decide by alike.
+    pub fn rules(&self) -> Rules {
+        let decides = |setting: &&table::Setting| {
+            let is = |key: &str| {
+                setting.key == key || (key.ends_with('.') && setting.key.starts_with(key))
+            };
+            DECIDING.iter().any(|key| is(key))
+                && !OF_ONE_INSTANCE.contains(&setting.key)
+                && !setting.secret
+        };
+        let rule = |setting: &table::Setting| {
+            let value = (setting.get)(self).map(|value| serde_json::to_string(&value));
+            (setting.key, value.and_then(Result::ok).unwrap_or_else(|| "none".to_owned()))
+        };
+        table::settings().filter(decides).map(rule).collect()
+    }
+
     /// The file of the `jsonl` publisher.
     pub fn events_path(&self) -> PathBuf {
         self.events.path.clone().unwrap_or_else(|| self.data_dir.join("events.jsonl"))

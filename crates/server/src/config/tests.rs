@@ -484,3 +484,41 @@ fn validation_collects_all() {
     );
     assert!(problems.iter().all(|problem| matches!(problem.source, Some(Source::Flag(_)))));
 }
+
+#[test]
+fn what_decides_about_fans_is_a_rule_for_all_instances() {
+    let with = |key: &str, value: &str| {
+        let overrides = pairs(&[("auth.audience", "shop"), (key, value)]);
+        let options = LoadOptions { overrides, ..options(&dir()) };
+        Config::load(options).unwrap().config.rules()
+    };
+    let ours = with("log.level", "info");
+    let rules = [
+        ("sales.hold_seconds", "60"),
+        ("sales.max_seats_per_reservation", "3"),
+        ("sales.max_seats_per_user", "5"),
+        ("queue.default", "vip"),
+        ("queue.active_ttl_seconds", "60"),
+        ("queue.claim_window_seconds", "10"),
+        ("auth.issuer", "https://b.example"),
+        ("auth.audience", "other"),
+        ("auth.user_claim", "email"),
+        ("auth.leeway_seconds", "0"),
+    ];
+    for (key, value) in rules {
+        let other = with(key, value);
+        assert_ne!(ours, other, "{key}");
+        assert!(format!("{other:?}").contains(key), "{key}");
+    }
+    let own = [
+        ("server.listen", "127.0.0.1:1"),
+        ("queue.admit_per_second", "5"),
+        ("admin.token", "a-token-of-some-length"),
+        ("ticket.signing_key", "0123456789abcdef0123456789abcdef"),
+        ("auth.allow_anonymous", "true"),
+        ("auth.jwks_url", "http://127.0.0.1:1/keys"),
+    ];
+    for (key, value) in own {
+        assert_eq!(ours, with(key, value), "{key}");
+    }
+}

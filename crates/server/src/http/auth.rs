@@ -20,7 +20,7 @@ use super::reply::fault;
 use super::state::HttpState;
 use crate::app::App;
 use crate::people::{PERSON_MAX, People, Stranger};
-use crate::tickets::looks_signed;
+use crate::tickets::{NoTicket, looks_signed};
 
 /// What tickets are called among the security schemes of the API's description.
 pub(super) const TICKET_SCHEME: &str = "queueToken";
@@ -57,6 +57,7 @@ impl Described for Presented {
             ErrorCode::DuplicateHeader,
             ErrorCode::TokenMissing,
             ErrorCode::TokenInvalid,
+            ErrorCode::TokenOutdated,
         ]);
     }
 }
@@ -78,7 +79,11 @@ impl Presented {
                 let queue = app.sequencer.queue(name)?;
                 Some((queue.name().clone(), queue))
             };
-            let (ticket, queue) = app.tickets.verify(token, find).map_err(|_| invalid())?;
+            let verified = app.tickets.verify(token, find);
+            let (ticket, queue) = verified.map_err(|why| match why {
+                NoTicket::Forged => invalid(),
+                NoTicket::OfAnotherEpoch => Problem::new(ErrorCode::TokenOutdated),
+            })?;
             (ticket.into(), queue)
         } else {
             let pass = app.sequencer.alias(token).ok_or_else(invalid)?;

@@ -85,6 +85,9 @@ error_codes! {
     TokenInvalid "TOKEN_INVALID" UNAUTHORIZED "Invalid queue token"
         "The queue token is forged, truncated or unknown."
         "Join the queue anew.";
+    TokenOutdated "TOKEN_OUTDATED" UNAUTHORIZED "Outdated queue token"
+        "The service was restored from a backup, and the queue token was given after that; its place is lost."
+        "Join the queue anew.";
     PersonTokenMissing "PERSON_TOKEN_MISSING" UNAUTHORIZED "Not logged in"
         "The request needs an Authorization header with the bearer token of a person."
         "Log in at the issuer, and send its token.";

@@ -115,6 +115,7 @@ fn every_command_explains_itself() {
         (&["config", "check"], &["what is wrong"]),
         (&["config", "show"], &["secrets"]),
         (&["backup"], &["must not exist"]),
+        (&["restore"], &["new data directory", "--finish", "MySQL"]),
     ] {
         let text = help(arguments);
         for part in texts.iter().chain(&["Usage: boxoffice", "--config", "--data-dir", "--set"]) {
@@ -651,8 +652,8 @@ fn a_backup_is_a_whole_store_running_or_not() {
 
     for backup in [at_rest, running] {
         let restored = directory.path().join("restored");
-        fs::create_dir(&restored).unwrap();
-        fs::rename(&backup, SqliteStore::file(&restored)).unwrap();
+        run(&restored, &["restore", &backup]).ok();
+        assert_eq!(mode(&SqliteStore::file(&restored)), 0o600, "it holds the signing key");
         run(&restored, &["audit"]).ok();
         let server = Server::start(&restored, &[]);
         let path = "/api/v1/users/1/points";
@@ -666,6 +667,196 @@ fn a_backup_is_a_whole_store_running_or_not() {
     run(&nowhere, &["backup", &target("none")]).fails_with(&["there is no store at"]);
     assert!(!nowhere.exists() && !Path::new(&target("none")).exists());
     run(&data, &["backup", &target("no/such/folder")]).fails_with(&["no/such/folder"]);
+}
+
+/// Joins the queue; returns the ticket.
+fn join(client: &mut Client, user: i64) -> String {
+    let body = json!({ "userId": user });
+    let joined = client.send("POST", "/api/v1/waiting-queues", &[], Some(&body)).unwrap();
+    joined.expect(201).json()["token"].as_str().unwrap().to_owned()
+}
+
+/// Asks for a ticket's place, or leaves with it.
+fn with_ticket(client: &mut Client, method: &str, token: &str) -> program::Answer {
+    client.send(method, "/api/v1/waiting-queues", &[("QUEUE-TOKEN", token)], None).unwrap()
+}
+
+#[test]
+fn a_restored_store_knows_the_tickets_from_before_the_backup_and_no_later_ones() {
+    let (directory, data) = place();
+    let backup = directory.path().join("backup").display().to_string();
+    let server = Server::start(&data, &[]);
+    run(&data, &["queue", "pause"]).ok();
+    let mut client = server.client();
+    let before: Vec<String> = (1..=5).map(|user| join(&mut client, user)).collect();
+    run(&data, &["backup", &backup]).ok();
+    let stale: Vec<String> = (100..1_500).map(|user| join(&mut client, user)).collect();
+    server.stop();
+
+    let mut earlier: Vec<String> = Vec::new();
+    for name in ["once", "twice"] {
+        let restored = directory.path().join(name);
+        let said = run(&restored, &["restore", &backup]).ok();
+        assert!(said.contains("given after the backup are refused"), "{said}");
+        let server = Server::start(&restored, &[]);
+        let mut client = server.client();
+        let fans: Vec<String> = (5_000..6_500).map(|user| join(&mut client, user)).collect();
+        let numbers: Vec<u64> = fans.iter().filter_map(|token| program::seq_of(token)).collect();
+        let mut twice = 0;
+        for token in &stale {
+            let answer = with_ticket(&mut client, "GET", token);
+            if answer.status == 200 {
+                // The numbers that were kept ready when the backup was made are nobody else's.
+                assert!(!numbers.contains(&program::seq_of(token).unwrap()), "{answer:?}");
+                continue;
+            }
+            assert_eq!((answer.status, &*answer.code()), (401, "TOKEN_OUTDATED"));
+            twice += usize::from(numbers.contains(&program::seq_of(token).unwrap()));
+            let answer = with_ticket(&mut client, "DELETE", token);
+            assert_eq!((answer.status, &*answer.code()), (401, "TOKEN_OUTDATED"));
+            let header = [("QUEUE-TOKEN", token.as_str())];
+            let (seats, of) = (
+                json!({"userId": 100, "seatIds": [1]}),
+                json!({"userId": 100, "reservationId": 1}),
+            );
+            for (path, body) in
+                [("/api/v1/concerts/1/sessions/1/reservations", seats), ("/api/v1/payments", of)]
+            {
+                let answer = client.send("POST", path, &header, Some(&body)).unwrap();
+                assert_eq!((answer.status, &*answer.code()), (401, "TOKEN_OUTDATED"), "{path}");
+            }
+        }
+        assert!(twice > 100, "{twice} numbers were given twice; this shows nothing");
+        // The epoch of another restore of the same backup has never been.
+        for token in &earlier {
+            assert_eq!(with_ticket(&mut client, "GET", token).code(), "TOKEN_OUTDATED");
+        }
+        for (token, number) in before.iter().zip(1..) {
+            let told = with_ticket(&mut client, "GET", token).expect(200).json();
+            assert_eq!(
+                (&told["status"], &told["waitingNumber"]),
+                (&json!("WAITING"), &json!(number))
+            );
+        }
+        for token in &fans {
+            let told = with_ticket(&mut client, "GET", token).expect(200).json();
+            assert_eq!(told["status"], "WAITING", "{told}");
+        }
+        run(&restored, &["queue", "resume"]).ok();
+        wait_until("nobody is let in", || {
+            let told = with_ticket(&mut client, "GET", &before[0]).expect(200).json();
+            told["status"] == "ACTIVATED"
+        });
+        let log = client_log(&server);
+        assert!(log.contains("\"operation\":\"restore\""), "{log}");
+        run(&restored, &["audit"]).ok();
+        server.stop();
+        run(&restored, &["audit"]).ok();
+        earlier = fans;
+    }
+}
+
+/// What operators have changed, as the service says.
+fn client_log(server: &Server) -> String {
+    let token = format!("Bearer {}", server.admin_token());
+    let header = [("Authorization", token.as_str())];
+    server.client().send("GET", "/admin/v1/log", &header, None).unwrap().expect(200).body
+}
+
+#[test]
+fn a_copy_of_a_backup_does_not_give_numbers_again() {
+    let (directory, data) = sold();
+    let backup = directory.path().join("backup");
+    run(&data, &["backup", backup.to_str().unwrap()]).ok();
+    let copy = directory.path().join("copy");
+    fs::create_dir(&copy).unwrap();
+    fs::copy(&backup, SqliteStore::file(&copy)).unwrap();
+    run(&copy, &["audit"]).ok();
+    serve(&copy, &[]).fails_with(&["copy of a backup", "boxoffice restore"]);
+    let said = run(&copy, &["restore", "--finish"]).ok();
+    assert!(said.contains("epoch"), "{said}");
+    Server::start(&copy, &[]).stop();
+    // Nor is the store itself taken for one, or a backup of what was restored.
+    let server = Server::start(&data, &[]);
+    run(&data, &["restore", "--finish"]).fails_with(&["another process"]);
+    server.stop();
+    let again = directory.path().join("again");
+    run(&copy, &["backup", again.to_str().unwrap()]).ok();
+    fs::copy(&again, SqliteStore::file(&copy)).unwrap();
+    serve(&copy, &[]).fails_with(&["copy of a backup"]);
+}
+
+#[test]
+fn what_is_no_backup_is_not_restored_and_nothing_is_written_over() {
+    let (directory, data) = sold();
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    run(&data, &["backup", &file("good")]).ok();
+    let store = fs::read(SqliteStore::file(&data)).unwrap();
+    run(&data, &["restore", &file("good")]).fails_with(&["is not empty", "is in it"]);
+    assert!(fs::read(SqliteStore::file(&data)).unwrap() == store, "it is left alone");
+
+    fs::write(file("text"), "not a database, and long enough to be looked at".repeat(99)).unwrap();
+    fs::write(file("empty"), "").unwrap();
+    fs::copy(file("good"), file("newer")).unwrap();
+    let newer = format!("PRAGMA user_version = {}", SqliteStore::SCHEMA_VERSION + 1);
+    Connection::open(file("newer")).unwrap().execute_batch(&newer).unwrap();
+    Connection::open(file("foreign")).unwrap().execute_batch("CREATE TABLE a (b)").unwrap();
+    let good = fs::read(file("good")).unwrap();
+    fs::write(file("half"), &good[..good.len() / 2]).unwrap();
+    for (name, says) in [
+        ("nowhere", "cannot read"),
+        (".", "is not a file"),
+        ("text", "is not a SQLite database"),
+        ("empty", "it is no backup"),
+        ("newer", "A newer boxoffice wrote it"),
+        ("foreign", "of another program"),
+        ("half", "is damaged"),
+    ] {
+        let target = directory.path().join("target");
+        run(&target, &["restore", &file(name)]).fails_with(&[says]);
+        assert!(!SqliteStore::file(&target).exists(), "{name}");
+        let _ = fs::remove_dir_all(&target);
+    }
+    assert!(fs::read(file("good")).unwrap() == good, "the backup is only read");
+}
+
+#[test]
+fn a_restore_that_is_killed_leaves_a_whole_store_or_none_that_starts() {
+    let (directory, data) = sold();
+    let backup = directory.path().join("backup");
+    run(&data, &["backup", backup.to_str().unwrap()]).ok();
+    let target = directory.path().join("target");
+    let unfinished = target.join("restoring");
+    let (mut cut, mut whole) = (0, 0);
+    for _ in 0..60 {
+        if cut > 2 && whole > 0 {
+            break;
+        }
+        let mut command = command(directory.path());
+        command.arg("restore").arg(&backup).arg("--data-dir").arg(&target);
+        command.stdout(std::process::Stdio::null());
+        let mut child = program::Killed(command.spawn().unwrap());
+        // The first ones as soon as something is there, the others later and later.
+        while !unfinished.exists() && child.0.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        std::thread::sleep(Duration::from_millis(4 * (cut + whole)));
+        let _ = child.0.kill();
+        let ended = child.0.wait().unwrap();
+        if SqliteStore::file(&target).exists() {
+            whole += 1;
+            run(&target, &["audit"]).ok();
+            // It is one that begins another epoch, and no copy.
+            Server::start(&target, &["--no-demo"]).stop();
+            fs::remove_dir_all(&target).unwrap();
+        } else {
+            assert!(!ended.success() && unfinished.exists());
+            cut += 1;
+            serve(&target, &[]).fails_with(&["cut short", "boxoffice restore FILE"]);
+            assert!(!SqliteStore::file(&target).exists());
+        }
+    }
+    assert!(cut > 2 && whole > 0, "{cut} {whole}");
 }
 
 // ---- Starting where that cannot be.

@@ -16,7 +16,7 @@ use super::protocol::Protocol;
 use crate::Fault;
 use crate::planted::{Bug, planted};
 use crate::sequencer::queue::HeardFrom;
-use crate::store::{self, Beat, OtherBeat, Present, Store};
+use crate::store::{self, Beat, OtherBeat, Present, Rules, Store};
 
 /// A beat repeats the polls of so many before it, so that whoever missed some has not missed the polls.
 const REPEATED: usize = 3;
@@ -124,17 +124,22 @@ impl Beats {
     /// The first beat.
     ///
     /// # Errors
-    /// Where the store cannot be reached, or another instance signs tickets with a key that this one
-    /// does not have.
+    /// Where the store cannot be reached, another instance signs tickets with a key that this one does not
+    /// have, or decides by other rules.
     pub(super) async fn open(&self, now: Timestamp) -> Result<(), Fault> {
         let mut kept = self.kept.lock().await;
+        // Of two that start at once, one hears the other: both are there before either listens.
+        self.tell(now, false, &mut kept).await?;
         let beats = self.tell(now, false, &mut kept).await?;
         let there = |other: &&OtherBeat| {
             !other.has_ended && beats.now.0.saturating_sub(other.at.0) <= SILENT_MS
         };
-        let ours = &self.protocol.options().ticket_keys;
+        let ours = self.protocol.options();
         let mut others = beats.others.iter().filter(there);
-        let compared = others.try_for_each(|other| compare_keys(ours, &other.ticket_keys));
+        let compared = others.try_for_each(|other| {
+            compare_keys(&ours.ticket_keys, &other.ticket_keys)?;
+            compare_rules(&ours.rules, &other.rules)
+        });
         if compared.is_err() {
             // It does not start, so nobody who does is to be compared with it.
             self.tell(now, true, &mut kept).await?;
@@ -234,6 +239,7 @@ impl Beats {
             is_last,
             with_redis,
             ticket_keys: options.ticket_keys.join(" "),
+            rules: options.rules.clone(),
             present: numbers(seen.polled),
             claimed: numbers(seen.claimed),
             since,
@@ -282,6 +288,19 @@ fn compare_keys(ours: &[String], other: &str) -> Result<(), Fault> {
     )))
 }
 
+/// All instances decide by the same rules: otherwise it depends on which of them answers what a fan may do.
+fn compare_rules(ours: &Rules, theirs: &Rules) -> Result<(), Fault> {
+    let differences = ours.differences(theirs);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::Unavailable(format!(
+        "another instance runs with other rules: {}. Give all instances the same settings; to change one of \
+         these, stop all instances first",
+        differences.join(", ")
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +341,7 @@ mod tests {
             has_ended: false,
             redis_at: Timestamp(0),
             ticket_keys: String::new(),
+            rules: Rules::default(),
             present: Present::default(),
             claimed: Present::default(),
             since: Timestamp(since),

@@ -16,6 +16,7 @@ use redis::{
 use tokio::time::{sleep, timeout};
 
 use crate::Tasks;
+use crate::store::Rules;
 
 #[cfg(feature = "simulation")]
 pub mod simulated;
@@ -67,6 +68,8 @@ pub struct RedisOptions {
     /// The ids of the keys that tickets are signed with: the one that signs, then the others that
     /// are known.
     pub ticket_keys: Vec<String>,
+    /// The settings that it decides by, which those of every other instance must be.
+    pub rules: Rules,
     /// The numbers of so many seconds of joins are kept ready in Redis, for when the store is away.
     pub reserve: Duration,
     /// What makes this store's cluster of instances different from others in the same Redis.

@@ -8,6 +8,7 @@ use super::data::{Acts, Data};
 use crate::Fault;
 use crate::store::act::{Act, ActRejected, Acted, Effect, LogEntry, Note, StoredOperator, Told};
 use crate::store::catalog::Made;
+use crate::store::epochs::EPOCHS;
 use crate::store::types::AliasExists;
 
 impl Acts {
@@ -209,6 +210,10 @@ impl Data {
                 Effect::Operator { before: Some(before), after: None }
             }
             Act::SetClockBack(now) => Effect::Clock { rows: self.set_back(*now), now: *now },
+            Act::BeginEpoch(epochs) => {
+                self.settings.insert(EPOCHS, epochs.to_text());
+                Effect::Epoch { id: epochs.current() }
+            }
         };
         Ok(Ok((effect, made)))
     }

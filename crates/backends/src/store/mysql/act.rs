@@ -12,6 +12,7 @@ use super::tx::{self, AddAliases, ChangeQueue, CreateQueue, Done, Op, Operation,
 use super::{load, sql};
 use crate::store::act::{Act, ActRejected, Acted, Effect, LogEntry, Note, StoredOperator, Told};
 use crate::store::catalog::Made;
+use crate::store::epochs::EPOCHS;
 use crate::store::types::AliasExists;
 
 /// What was kept under a key: a digest of what was asked, and the answer.
@@ -312,6 +313,10 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
         }
         Act::SetClockBack(now) => {
             Effect::Clock { rows: within(tx, &tx::SetBack(*now)).await?, now: *now }
+        }
+        Act::BeginEpoch(epochs) => {
+            within(tx, &tx::SetSetting(EPOCHS, epochs.to_text())).await?;
+            Effect::Epoch { id: epochs.current() }
         }
     }))
 }

@@ -279,4 +279,11 @@ const V4: &[&str] = &[
      amount BIGINT NOT NULL, called_off TINYINT NOT NULL, refunded_at BIGINT NOT NULL, \
      KEY refund_by_session (session_id, called_off)) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    // What an instance decides by, as `name=value` in lines.
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.columns \
+     WHERE table_schema = DATABASE() AND table_name = 'instance' AND column_name = 'rules'), \
+     'DO 0', 'ALTER TABLE instance ADD COLUMN rules TEXT NOT NULL')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
 ];

@@ -170,13 +170,13 @@ statements! {
         COALESCE((SELECT MAX(at) FROM points_entry WHERE id > \
         (SELECT value FROM counter WHERE name = 'entry') - 20000), 0))";
     NOW = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000";
-    INSTANCE_BEAT = "INSERT INTO instance (name, at, since, ended, redis_at, ticket_keys, present, \
-        claimed) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE at = VALUES(at), \
+    INSTANCE_BEAT = "INSERT INTO instance (name, at, since, ended, redis_at, ticket_keys, rules, \
+        present, claimed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE at = VALUES(at), \
         since = VALUES(since), ended = VALUES(ended), \
         redis_at = IF(VALUES(redis_at) = 0 AND NOT VALUES(ended), redis_at, VALUES(redis_at)), \
-        ticket_keys = VALUES(ticket_keys), present = VALUES(present), \
+        ticket_keys = VALUES(ticket_keys), rules = VALUES(rules), present = VALUES(present), \
         claimed = VALUES(claimed)";
-    INSTANCES = "SELECT name, at, since, ended, redis_at, ticket_keys, present, claimed \
+    INSTANCES = "SELECT name, at, since, ended, redis_at, ticket_keys, rules, present, claimed \
         FROM instance WHERE name <> ? AND at > ?";
     INSTANCES_FORGET = "DELETE FROM instance WHERE at < ?";
     INSTANCE_WITH_REDIS = "SELECT name FROM instance WHERE redis_at > ? AND redis_at <= ? LIMIT 1";

@@ -14,7 +14,7 @@ use mysql_async::Value;
 use super::pool::{Lane, Lease};
 use super::rows::{self, DUPLICATE, Failure, column, seat_state, take};
 use super::{load, sale, sql};
-use crate::store::beat::{Beat, Beats, FORGOTTEN_MS, OtherBeat, Present};
+use crate::store::beat::{Beat, Beats, FORGOTTEN_MS, OtherBeat, Present, Rules};
 use crate::store::catalog::{Catalog, Made};
 use crate::store::numbers::{
     self, Grant, GrantRequest, LastGrant, REDIS_AHEAD_MS, REDIS_SEEN_MS, Taken,
@@ -428,6 +428,7 @@ impl Operation for TellBeat {
             beat.is_last.into(),
             if beat.with_redis && !beat.is_last { now } else { 0 }.into(),
             beat.ticket_keys.as_str().into(),
+            beat.rules.to_text().into(),
             bytes(&beat.present)?.into(),
             bytes(&beat.claimed)?.into(),
         ];
@@ -451,8 +452,9 @@ impl Operation for TellBeat {
                 has_ended: take(row, 3)?,
                 redis_at: Timestamp(take(row, 4)?),
                 ticket_keys: take(row, 5)?,
-                present: numbers(take(row, 6)?)?,
-                claimed: numbers(take(row, 7)?)?,
+                rules: Rules::from_text(&take::<String>(row, 6)?),
+                present: numbers(take(row, 7)?)?,
+                claimed: numbers(take(row, 8)?)?,
             });
         }
         Ok(Done::Commit(Beats { now: Timestamp(now), others }))

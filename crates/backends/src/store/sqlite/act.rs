@@ -11,6 +11,7 @@ use super::rows::{self, Failure, seat_state};
 use super::tx::Tx;
 use crate::store::act::{Act, ActRejected, Acted, Effect, LogEntry, Note, StoredOperator, Told};
 use crate::store::catalog::Made;
+use crate::store::epochs::EPOCHS;
 use crate::store::types::AliasExists;
 
 type Op<T> = Result<T, Failure>;
@@ -254,6 +255,10 @@ impl Tx<'_> {
             }
             Act::SetClockBack(now) => {
                 Ok(Ok(Effect::Clock { rows: self.set_back(*now)?, now: *now }))
+            }
+            Act::BeginEpoch(epochs) => {
+                self.set_setting(EPOCHS, &epochs.to_text())?;
+                Ok(Ok(Effect::Epoch { id: epochs.current() }))
             }
         }
     }

@@ -14,8 +14,8 @@ use super::{
 };
 use boxoffice_backends::Error;
 use boxoffice_backends::store::{
-    Act, ActRejected, Acted, Alias, Became, CalledOff, Cancel, ConcertChange, Effect, LogEntry,
-    NewSeats, Note, Part, Payment, Person, ReserveRejected, Role, Store, StoredOperator,
+    Act, ActRejected, Acted, Alias, Became, CalledOff, Cancel, ConcertChange, Effect, Epochs,
+    LogEntry, NewSeats, Note, Part, Payment, Person, ReserveRejected, Role, Store, StoredOperator,
 };
 
 /// A note of Ada, an admin, who calls from here.
@@ -168,6 +168,23 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
     // In pages.
     let page = subject.store.log(entries[4].id, 3).await.unwrap();
     assert_eq!(page, entries[5..8]);
+    assert_clean(&subject.store, START).await;
+}
+
+/// A restore begins an epoch, which is in the log and stays.
+pub(crate) async fn an_epoch_begins_and_stays(subject: Subject) {
+    assert_eq!(subject.store.epochs().await, Ok(Epochs::default()));
+    let first = Epochs::default().with(7, [(main_queue(), 5)]).unwrap();
+    let begun = effect(&subject.store, Act::BeginEpoch(first.clone()), note("restore")).await;
+    assert_eq!(begun, Effect::Epoch { id: 7 });
+    let subject = subject.reopened().await;
+    assert_eq!(subject.store.epochs().await, Ok(first.clone()));
+    let second = first.with(u32::MAX, [(main_queue(), 9)]).unwrap();
+    effect(&subject.store, Act::BeginEpoch(second.clone()), note("restore")).await;
+    assert_eq!(subject.store.epochs().await, Ok(second));
+    assert_eq!(subject.store.is_copy().await, Ok(false));
+    let log = log(&subject.store).await;
+    assert_eq!((log.len(), log[0].target.as_str()), (2, "epoch"));
     assert_clean(&subject.store, START).await;
 }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use boxoffice_backends::store::{
     Advance, Alias, AliasExists, Beat, Beats, Checkpoint, Grant, GrantRequest, OtherBeat, Pay,
-    Present, Progress, Store, StoredQueue, Taken, TicketRef,
+    Present, Progress, Rules, Store, StoredQueue, Taken, TicketRef,
 };
 use boxoffice_backends::{Error, Fault};
 
@@ -472,6 +472,7 @@ fn beat(instance: &str, with_redis: bool) -> Beat {
         is_last: false,
         with_redis,
         ticket_keys: format!("key of {instance}"),
+        rules: Rules::from_iter([("of", instance)]),
         present: Present::default(),
         claimed: Present::default(),
         since: Timestamp(0),
@@ -532,6 +533,7 @@ pub(crate) async fn instances_hear_each_other(Subject { store, .. }: Subject) {
     let a = heard(&second, "a").unwrap();
     assert_eq!((a.at, a.redis_at, a.since), (first.now, first.now, Timestamp(0)));
     assert_eq!((a.ticket_keys.as_str(), &a.present), ("key of a", &Present::default()));
+    assert_eq!(a.rules, Rules::from_iter([("of", "a")]));
     assert_eq!(second.others.len(), 1);
 
     // It has lost Redis, and it is known when it had it.

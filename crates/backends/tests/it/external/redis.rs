@@ -18,7 +18,7 @@ use boxoffice_backends::sequencer::{
     NewAlias, PresentedTicket, Queue, RedisMode, RedisOptions, RedisSequencer, RedisStats,
     Sequencer,
 };
-use boxoffice_backends::store::Store;
+use boxoffice_backends::store::{Rules, Store};
 use boxoffice_domain::ids::{QueueName, TicketId};
 use boxoffice_domain::queue::{Ending, Place, QueueSettings, SettingsChange, Ticket};
 use boxoffice_domain::time::Timestamp;
@@ -74,6 +74,7 @@ fn options(port: u16) -> RedisOptions {
         turn: Duration::from_millis(90),
         instance: format!("{:?}", Instant::now()),
         ticket_keys: vec!["k1".into()],
+        rules: Rules::default(),
         reserve: Duration::from_secs(30),
         cluster: "cluster-1".into(),
     }
@@ -755,6 +756,37 @@ async fn instances_know_each_others_keys() {
     tokio::time::sleep(Duration::from_millis(250)).await;
     open(&["new", "old"]).await.unwrap();
     drop(both);
+}
+
+/// What a fan may do must not depend on which instance answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_decide_by_the_same_rules() {
+    let server = Server::start();
+    let with = |instance: &str, hold: &str| RedisOptions {
+        instance: instance.into(),
+        rules: Rules::from_iter([("sales.hold_seconds", hold), ("auth.mode", "\"none\"")]),
+        ..options(server.port)
+    };
+    let cluster = Cluster::start(0, settings(1.0, None), &with("", "300")).await;
+    let defaults = settings(1.0, None);
+    let open = async |instance: &str, hold: &str| {
+        let options = with(instance, hold);
+        let opened = RedisSequencer::open(cluster.store.clone(), &defaults, options, now()).await;
+        opened.map(Sequencer::Redis)
+    };
+    let first = open("first", "300").await.unwrap();
+    let answer = open("second", "60").await.map(|_| ());
+    let Err(Fault::Unavailable(why)) = answer else { panic!("{answer:?}") };
+    assert!(why.contains("sales.hold_seconds is 300 there and 60 here"), "{why}");
+    assert!(!why.contains("auth.mode"), "{why}");
+    // Who was refused is in nobody's way, and neither is one that has ended.
+    let third = open("third", "300").await.unwrap();
+    first.close(now()).await.unwrap();
+    third.close(now()).await.unwrap();
+    open("fourth", "60").await.unwrap();
+    // Of two that start at once, at most one is there in the end.
+    let (a, b) = tokio::join!(open("a", "1"), open("b", "2"));
+    assert!(a.is_err() || b.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,8 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
+use boxoffice::config::Secret;
 use boxoffice::http::problem::ErrorCode;
-use boxoffice_domain::ids::UserId;
+use boxoffice::tickets::SigningKeys;
+use boxoffice_backends::store::Epochs;
+use boxoffice_domain::ids::{QueueName, TicketId, UserId};
+use boxoffice_domain::queue::Ticket;
+use boxoffice_domain::time::Timestamp;
 use serde_json::json;
 
 use crate::common::{
@@ -12,6 +17,9 @@ use crate::common::{
     post, status, until,
 };
 use crate::issuer::{Answer, Issuer, Signer};
+
+/// The key that tickets are signed with.
+const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// Codes that no request brings about in a service that works.
 const NOT_BY_ASKING: [ErrorCode; 3] = [
@@ -43,6 +51,7 @@ async fn every_code_can_be_had() {
     let service = TestService::start_with(|config| {
         config.sales.hold_seconds = 1;
         config.sales.holds_per_ticket_max = 3;
+        config.ticket.signing_key = Some(Secret::new(KEY));
         config.server.body_timeout_ms = 200;
         config.server.join_rate.per_second = 0.01;
         config.server.join_rate.burst = 4;
@@ -79,6 +88,18 @@ async fn every_code_can_be_had() {
     seen.expect(&mut fan, status(&one).token(&one), ErrorCode::DuplicateHeader).await;
     seen.expect(&mut fan, get(queues), ErrorCode::TokenMissing).await;
     seen.expect(&mut fan, status("nobody's"), ErrorCode::TokenInvalid).await;
+    // A ticket of an epoch that this store has never had.
+    let keys = SigningKeys::new(KEY.as_bytes(), []);
+    let keys = keys.within(Epochs::default().with(7, []).unwrap());
+    let of_another_epoch = Ticket {
+        queue: QueueName::new("main").unwrap(),
+        seq: 1,
+        user: UserId::new(1).unwrap(),
+        issued_at: Timestamp(0),
+        id: TicketId([7; 16]),
+    };
+    let outdated = keys.signed(&of_another_epoch).to_string();
+    seen.expect(&mut fan, status(&outdated), ErrorCode::TokenOutdated).await;
     seen.expect(&mut fan, get("/admin/v1/audit"), ErrorCode::AdminTokenMissing).await;
     let wrong = get("/admin/v1/audit").header("Authorization", "Bearer wrong");
     seen.expect(&mut fan, wrong, ErrorCode::AdminTokenInvalid).await;

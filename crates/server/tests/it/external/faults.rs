@@ -111,13 +111,13 @@ fn assert_unavailable(answer: &Answer, code: &str) {
 // ---- Clocks.
 
 /// A wall clock of our own for the program, that can be set while it runs.
-struct WallClock {
+pub(super) struct WallClock {
     library: PathBuf,
     file: PathBuf,
 }
 
 impl WallClock {
-    fn new(directory: &Path) -> Self {
+    pub(super) fn new(directory: &Path) -> Self {
         tool("faketime", "faketime");
         let folders = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
         let library = folders
@@ -131,13 +131,13 @@ impl WallClock {
     }
 
     /// Sets it so many seconds ahead of the true one.
-    fn set(&self, ahead: i64) {
+    pub(super) fn set(&self, ahead: i64) {
         let new = self.file.with_extension("new");
         fs::write(&new, format!("{ahead:+}\n")).unwrap();
         fs::rename(&new, &self.file).unwrap();
     }
 
-    fn command(&self, directory: &Path) -> Command {
+    pub(super) fn command(&self, directory: &Path) -> Command {
         let mut command = program::command(directory);
         command.env("LD_PRELOAD", &self.library);
         command.env("FAKETIME_TIMESTAMP_FILE", &self.file);

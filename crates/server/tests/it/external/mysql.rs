@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::faults::WallClock;
+use super::servers::Server as RedisServer;
 use crate::program::{self, Client, Server, run, wait_until};
 use mysql_async::prelude::Queryable;
 use serde_json::json;
@@ -114,6 +116,229 @@ fn an_empty_database_is_enough_and_a_kill_loses_nothing() {
     reserve(&mut client, 3, &[4]).expect(201);
     server.stop();
     audit(&data, &settings);
+}
+
+#[test]
+fn a_second_instance_with_other_rules_does_not_start() {
+    let database = Database::new("rules");
+    let redis = RedisServer::start();
+    let nodes = format!("queue.redis.nodes=127.0.0.1:{}", redis.port);
+    let mut settings = database.settings().to_vec();
+    settings.extend(["--set", "queue.kind=redis", "--set", &nodes].map(String::from));
+    let (_directory, data) = place();
+    let (_elsewhere, other) = place();
+    let first = Server::start(&data, &with(&settings, &[]));
+    let secret = "ticket.previous_signing_keys=[\"a secret that nobody is ever to read\"]";
+    let differing = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--set",
+        "sales.hold_seconds=60",
+        "--set",
+        "sales.max_seats_per_user=9",
+        "--set",
+        secret,
+    ];
+    let said = run(&other, &with(&settings, &differing)).fails_with(&[
+        "another instance runs with other rules",
+        "sales.hold_seconds is 300 there and 60 here",
+        "sales.max_seats_per_user is 4 there and 9 here",
+        "stop all instances",
+    ]);
+    assert!(!said.contains("a secret"), "{said}");
+    // What is an instance's own may differ.
+    let second = Server::start(&other, &with(&settings, &["--set", "server.max_connections=99"]));
+    let mut client = second.client();
+    client.send("GET", "/health/ready", &[], None).unwrap().expect(200);
+    second.stop();
+    // Where all have ended, one may start with other rules, whatever the last one was told to do.
+    first.stop();
+    let mut first = Server::start(&data, &with(&settings, &differing[3..]));
+    // One that was killed counts for 5 s, and then no longer.
+    first.kill();
+    run(&other, &with(&settings, &["serve", "--listen", "127.0.0.1:0"]))
+        .fails_with(&["sales.hold_seconds is 60 there and 300 here"]);
+    std::thread::sleep(Duration::from_secs(6));
+    Server::start(&other, &with(&settings, &[])).stop();
+    audit(&data, &settings);
+}
+
+/// The other half of a restore of MySQL is its own `mariadb-dump`.
+#[test]
+fn a_restored_database_takes_no_tickets_of_after_the_dump() {
+    let database = Database::new("restored");
+    let redis = RedisServer::start();
+    let nodes = format!("queue.redis.nodes=127.0.0.1:{}", redis.port);
+    let mut settings = database.settings().to_vec();
+    settings.extend(["--set", "queue.kind=redis", "--set", &nodes].map(String::from));
+    let (directory, data) = place();
+    let server = Server::start(&data, &with(&settings, &[]));
+    run(&data, &["queue", "pause"]).ok();
+    let join = |client: &mut Client, user: i64| {
+        let body = json!({ "userId": user });
+        let joined = client.send("POST", "/api/v1/waiting-queues", &[], Some(&body)).unwrap();
+        joined.expect(201).json()["token"].as_str().unwrap().to_owned()
+    };
+    let ask = |client: &mut Client, method: &str, token: &str| {
+        client.send(method, "/api/v1/waiting-queues", &[("QUEUE-TOKEN", token)], None).unwrap()
+    };
+    let mut client = server.client();
+    let before: Vec<String> = (1..=5).map(|user| join(&mut client, user)).collect();
+    let dump = directory.path().join("dump.sql");
+    let (_, port) = database.server.trim_end_matches('/').rsplit_once(':').unwrap();
+    let tool = |name: &str| {
+        let mut command = std::process::Command::new(name);
+        command.args(["--no-defaults", "--host=127.0.0.1", "--user=root", "--port", port]);
+        command
+    };
+    let mut dumping = tool("mariadb-dump");
+    dumping.args(["--single-transaction", "--routines=false", &database.name]);
+    let out = dumping.stdout(std::fs::File::create(&dump).unwrap()).status().unwrap();
+    assert!(out.success());
+    run(&data, &with(&settings, &["restore", "--finish"])).fails_with(&["1 instances run"]);
+    run(&data, &with(&settings, &["restore", dump.to_str().unwrap()]))
+        .fails_with(&["MySQL", "--finish"]);
+    let stale: Vec<String> = (1_000..1_600).map(|user| join(&mut client, user)).collect();
+    server.stop();
+
+    database.send(&format!("DROP DATABASE {}", database.name));
+    database.send(&format!("CREATE DATABASE {}", database.name));
+    let reading =
+        tool("mariadb").arg(&database.name).stdin(std::fs::File::open(&dump).unwrap()).status();
+    assert!(reading.unwrap().success());
+    let said = run(&data, &with(&settings, &["restore", "--finish"])).ok();
+    assert!(said.contains("given after the backup are refused"), "{said}");
+    // Redis has numbers that the store has not granted any more.
+    run(&data, &with(&settings, &["serve", "--listen", "127.0.0.1:0"]))
+        .fails_with(&["queue.redis.prefix"]);
+    settings.extend(["--set", "queue.redis.prefix=restored"].map(String::from));
+    let server = Server::start(&data, &with(&settings, &[]));
+    let mut client = server.client();
+    let fans: Vec<String> = (2_000..2_600).map(|user| join(&mut client, user)).collect();
+    let numbers: Vec<u64> = fans.iter().filter_map(|token| program::seq_of(token)).collect();
+    let mut refused = 0;
+    for token in &stale {
+        let answer = ask(&mut client, "GET", token);
+        if answer.status == 401 {
+            assert_eq!(answer.code(), "TOKEN_OUTDATED");
+            assert_eq!(ask(&mut client, "DELETE", token).code(), "TOKEN_OUTDATED");
+            refused += 1;
+        } else {
+            // It is of a block that the dump knew of, and nobody gets its numbers again.
+            assert!(!numbers.contains(&program::seq_of(token).unwrap()), "{answer:?}");
+        }
+    }
+    assert!(refused > 0);
+    for token in before.iter().chain(&fans) {
+        let told = ask(&mut client, "GET", token).expect(200).json();
+        assert_eq!(told["status"], "WAITING", "{told}");
+    }
+    server.stop();
+    audit(&data, &settings);
+}
+
+/// An instance whose clock is ten minutes off, beside one whose clock is right.
+fn a_wrong_clock_beside_a_right_one(ahead: i64) {
+    let database = Database::new(if ahead > 0 { "ahead" } else { "behind" });
+    let redis = RedisServer::start();
+    let nodes = format!("queue.redis.nodes=127.0.0.1:{}", redis.port);
+    let mut settings = database.settings().to_vec();
+    let shared = ["--set", "queue.kind=redis", "--set", &nodes, "--set", "sales.hold_seconds=60"];
+    settings.extend(shared.map(String::from));
+    let (_directory, data) = place();
+    let (elsewhere, other) = place();
+    let right = Server::start(&data, &with(&settings, &[]));
+    let tokens = ["token", "issue", "--count", "9", "--activated", "--guessable"];
+    run(&data, &with(&settings, &tokens)).ok();
+    let mut client = right.client();
+    let held = reserve(&mut client, 1, &[1]).expect(201).json()["reservationId"].clone();
+
+    let clock = WallClock::new(elsewhere.path());
+    clock.set(ahead);
+    let wrong = Server::start_by(clock.command(elsewhere.path()), &other, &with(&settings, &[]));
+    let mut at_wrong = wrong.client();
+    let ready = at_wrong.send("GET", "/health/ready", &[], None).unwrap().expect(503);
+    assert!(ready.body.contains("clock"), "{}", ready.body);
+    // Another's live hold, a free seat, and whatever else goes by time.
+    for seat in [1, 2] {
+        let answer = reserve(&mut at_wrong, 2, &[seat]);
+        assert!([409, 503].contains(&answer.status), "{answer:?}");
+    }
+    let token = [("QUEUE-TOKEN", "queue_token_1")];
+    let body = json!({ "userId": 1, "reservationId": held });
+    at_wrong.send("POST", "/api/v1/payments", &token, Some(&body)).unwrap().expect(503);
+    let charge = json!({ "amount": 5 });
+    at_wrong
+        .send("PATCH", "/api/v1/users/3/points/charge", &[], Some(&charge))
+        .unwrap()
+        .expect(503);
+    let own = format!("/api/v1/reservations/{held}");
+    at_wrong.send("DELETE", &own, &token, None).unwrap().expect(503);
+    let more = ["token", "issue", "--activated", "--guessable", "--first", "99"];
+    run(&other, &with(&settings, &more)).fails_with(&["503"]);
+    // It does not even say so.
+    let shown = at_wrong.send("GET", &own, &token, None).unwrap().expect(200).json();
+    assert_eq!(shown["status"], "HELD", "{shown}");
+    let seats = "/api/v1/concerts/1/sessions/1/seats";
+    let seats = at_wrong.send("GET", seats, &token, None).unwrap().expect(200).json();
+    let free: Vec<i64> = seats["availableSeats"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|seat| seat["seatId"].as_i64().unwrap())
+        .collect();
+    assert!(!free.contains(&1) && free.contains(&2), "{free:?}");
+    // Its sweeps come twice a second.
+    std::thread::sleep(Duration::from_secs(3));
+    let shown = client.send("GET", &own, &token, None).unwrap().expect(200).json();
+    assert_eq!(shown["status"], "HELD", "{shown}");
+    reserve(&mut client, 2, &[1]).expect(409);
+    wrong.stop();
+
+    // Nor has it left its time behind, for those who start later or who are there.
+    let (_late, third) = place();
+    let late = Server::start(&third, &with(&settings, &[]));
+    let mut at_late = late.client();
+    at_late.send("GET", "/health/ready", &[], None).unwrap().expect(200);
+    reserve(&mut at_late, 3, &[1]).expect(409);
+    reserve(&mut at_late, 3, &[3]).expect(201);
+    at_late.send("POST", "/api/v1/payments", &token, Some(&body)).unwrap().expect(201);
+    late.stop();
+    right.stop();
+    audit(&data, &settings);
+}
+
+#[test]
+fn an_instance_ten_minutes_ahead_sells_nothing_and_spreads_no_time() {
+    a_wrong_clock_beside_a_right_one(600);
+}
+
+#[test]
+fn an_instance_ten_minutes_behind_sells_nothing_and_spreads_no_time() {
+    a_wrong_clock_beside_a_right_one(-600);
+}
+
+/// It makes the tables and the demo data, and ends; its clock must not be in what it leaves.
+#[test]
+fn a_first_instance_with_a_wrong_clock_leaves_a_store_that_can_be_used() {
+    for (name, ahead) in [("first_ahead", 600), ("first_behind", -600)] {
+        let database = Database::new(name);
+        let settings = database.settings();
+        let (directory, data) = place();
+        let clock = WallClock::new(directory.path());
+        clock.set(ahead);
+        let wrong = Server::start_by(clock.command(directory.path()), &data, &with(&settings, &[]));
+        wrong.client().send("GET", "/health/ready", &[], None).unwrap().expect(503);
+        std::thread::sleep(Duration::from_secs(1));
+        wrong.stop();
+        let right = Server::start(&data, &with(&settings, &[]));
+        let tokens = ["token", "issue", "--activated", "--guessable"];
+        run(&data, &with(&settings, &tokens)).ok();
+        reserve(&mut right.client(), 1, &[1]).expect(201);
+        right.stop();
+        audit(&data, &settings);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::conformance::{assert_clean, main_queue};
 use boxoffice_backends::sequencer::{Queue, RedisMode, RedisOptions, RedisSequencer, Sequencer};
-use boxoffice_backends::store::Store;
+use boxoffice_backends::store::{Rules, Store};
 use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 
@@ -38,6 +38,7 @@ async fn instance(store: &Store, name: &str) -> Sequencer {
         turn: Duration::ZERO,
         instance: name.into(),
         ticket_keys: vec!["k1".into()],
+        rules: Rules::default(),
         reserve: Duration::from_secs(30),
         cluster: "cluster-1".into(),
     };
