@@ -4,15 +4,17 @@ mod aliases;
 mod joins;
 mod local;
 mod news;
+mod places;
 mod polled;
 mod queue;
 mod redis;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::{Finding, Invariant};
-use boxoffice_domain::queue::{Ending, Place, QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{Ending, Place, QueueSettings, SettingsChange, Ticket};
 use boxoffice_domain::time::Timestamp;
 
 use self::aliases::Aliases;
@@ -20,12 +22,23 @@ pub use self::aliases::{Bypass, NewAlias, PresentedTicket};
 use self::joins::Numbers;
 pub use self::local::LocalSequencer;
 use self::news::News;
+pub use self::places::{JOIN_KEY_SECONDS, Joined, Name, Newcomer};
+use self::places::{Second, is_preferred};
 pub use self::queue::{Counters, Queue};
+use self::queue::Given;
 #[cfg(feature = "simulation")]
 pub use self::redis::simulated;
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
 use crate::store::{Act, ActRejected, Acted, Alias, AliasExists, Note, Store, TicketRef};
 use crate::{Error, Fault, tasks};
+
+/// A person's ticket may be over when it is found, and the next one too, but hardly so often.
+const JOIN_ATTEMPTS: usize = 8;
+/// So many tickets that were shown are kept in one tick.
+const SHOWN_TICK_MAX: usize = 5_000;
+
+/// So many second places are given up in one tick.
+const SECONDS_TICK_MAX: usize = 500;
 
 /// The sequencer in use.
 #[derive(Clone)]
@@ -120,6 +133,88 @@ impl Sequencer {
             Self::Local(local) => local.join(queue).await,
             Self::Redis(redis) => redis.join(queue).await,
         }
+    }
+
+    /// The ticket that somebody has in the queue, or a new one. A person whose ticket is over gets a new
+    /// one; a join that is repeated under its idempotency key gets the one that it got.
+    pub async fn join_once(
+        &self,
+        queue: &Queue,
+        newcomer: Newcomer,
+        now: Timestamp,
+    ) -> Result<Joined, Fault> {
+        let mut over = 0;
+        for _ in 0..JOIN_ATTEMPTS {
+            let (stub, is_new) = match queue.wait_for_place(Some((newcomer.clone(), over))).await? {
+                Given::New(seq) => (newcomer.with(seq), true),
+                Given::Kept(stub) => (stub, false),
+            };
+            let ticket = stub.ticket(queue.name(), newcomer.user);
+            let is_of_use = is_new
+                || !newcomer.is_person()
+                || !matches!(self.place(queue, &ticket.clone().into(), now), Place::Over(_));
+            if is_of_use {
+                if !is_new {
+                    queue.counters().rejoined.fetch_add(1, Ordering::Relaxed);
+                }
+                return Ok(Joined { ticket, is_new });
+            }
+            over = stub.seq;
+        }
+        Err(Fault::Unavailable("tickets of this person end as soon as they begin".into()))
+    }
+
+    /// Somebody has shown a signed ticket, which is not over: joins will find it.
+    pub fn show(&self, queue: &Queue, ticket: &Ticket) {
+        if let Some(shown) = queue.shown() {
+            shown.show(ticket);
+        }
+    }
+
+    /// Keeps the tickets that people have shown since the last tick. Who has two gives one up.
+    async fn keep_shown(&self, now: Timestamp) -> Result<(), Fault> {
+        for queue in self.queues() {
+            let Some(shown) = queue.shown() else { continue };
+            let taken = shown.take(SHOWN_TICK_MAX);
+            let is_live = |ticket: &Ticket| !queue.is_over(ticket.seq, now);
+            let mut keeping: Vec<(Ticket, u64)> =
+                taken.into_iter().filter(is_live).map(|ticket| (ticket, 0)).collect();
+            for _ in 0..JOIN_ATTEMPTS {
+                if keeping.is_empty() {
+                    break;
+                }
+                let seconds = match self {
+                    Self::Local(local) => local.keep(&queue, keeping),
+                    Self::Redis(redis) => redis.keep(&queue, keeping).await,
+                };
+                keeping = Vec::new();
+                let mut leaving = Vec::new();
+                // Those beyond are found with their owners' next polls.
+                for Second { shown, kept } in seconds.into_iter().take(SECONDS_TICK_MAX) {
+                    let place = |ticket: &Ticket| {
+                        (ticket.seq, queue.peek(ticket.seq, self.store().vouched(now)))
+                    };
+                    let (this, other) = (place(&shown), place(&kept));
+                    let stays = is_preferred(this, other);
+                    let (goes, at) = if stays { (kept, other.1) } else { (shown.clone(), this.1) };
+                    if !matches!(at, Place::Over(_)) {
+                        queue.counters().seconds.fetch_add(1, Ordering::Relaxed);
+                        let (sequencer, queue) = (self.clone(), queue.clone());
+                        let pass = goes.clone().into();
+                        leaving.push(tasks::detach(async move {
+                            sequencer.leave(&queue, &pass, now).await
+                        }));
+                    }
+                    if stays {
+                        keeping.push((shown, goes.seq));
+                    }
+                }
+                for left in leaving {
+                    left.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string())))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What stands behind an opaque token.
@@ -236,9 +331,10 @@ impl Sequencer {
     /// One step of admission for every queue. To be called every 100 ms.
     pub async fn tick(&self, now: Timestamp) -> Result<(), Fault> {
         match self {
-            Self::Local(local) => local.tick(now).await,
-            Self::Redis(redis) => redis.tick(now).await,
+            Self::Local(local) => local.tick(now).await?,
+            Self::Redis(redis) => redis.tick(now).await?,
         }
+        self.keep_shown(now).await
     }
 
     /// Tells the other instances, where there may be any, that this one is there, hears the same of
@@ -271,10 +367,12 @@ impl Sequencer {
     pub fn audit(&self, now: Timestamp) -> Vec<Finding> {
         let mut overtaken = Finding::new(Invariant::NobodyOvertaken);
         let mut bounded = Finding::new(Invariant::ActiveBounded);
+        let mut one_each = Finding::new(Invariant::OnePlaceEach);
         for queue in self.queues() {
             queue.audit(&mut overtaken, &mut bounded, now);
+            queue.audit_places(&mut one_each);
         }
-        vec![overtaken, bounded]
+        vec![overtaken, bounded, one_each]
     }
 
     /// How the sequencer's Redis is doing, where it has one.

@@ -23,11 +23,13 @@ pub enum Invariant {
     PaidOnce,
     /// A ticket that paid is spent, and buys nothing more.
     SpentIsSpent,
+    /// A person has one place in a queue.
+    OnePlaceEach,
 }
 
 impl Invariant {
     /// All of them, by number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::OneOwner,
         Self::PointsConserved,
         Self::NobodyOvertaken,
@@ -36,6 +38,7 @@ impl Invariant {
         Self::OneEvent,
         Self::PaidOnce,
         Self::SpentIsSpent,
+        Self::OnePlaceEach,
     ];
 
     /// The number by which documents, metrics and audits call it.
@@ -49,6 +52,7 @@ impl Invariant {
             Self::OneEvent => "I6",
             Self::PaidOnce => "I7",
             Self::SpentIsSpent => "I8",
+            Self::OnePlaceEach => "I9",
         }
     }
 
@@ -63,6 +67,7 @@ impl Invariant {
             Self::OneEvent => "An effect has exactly one event.",
             Self::PaidOnce => "A paid reservation has exactly one payment, of its exact price.",
             Self::SpentIsSpent => "A ticket that paid is spent, and buys nothing more.",
+            Self::OnePlaceEach => "A person has one place in a queue.",
         }
     }
 }

@@ -778,7 +778,7 @@ fn audit_at_rest(config: &Config) -> Result<AuditReport, Failure> {
         let (store, _) = open_store(config, None, Opening::Look).await.map_err(text)?;
         let now = store.clock().await.map_err(text)?.max(wall_clock());
         let mut findings = store.audit(now).await.map_err(text)?;
-        let sequencer = LocalSequencer::open(store.clone(), &queue_settings(config)).await;
+        let sequencer = LocalSequencer::open(store.clone(), &queue_settings(config), false).await;
         findings.extend(Sequencer::Local(sequencer.map_err(text)?).audit(now));
         store.close().await;
         Ok(AuditReport::new(&findings))

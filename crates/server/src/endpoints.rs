@@ -33,7 +33,10 @@ macro_rules! endpoints {
             QueueJoin = POST "/api/v1/waiting-queues" Join {
                 handler: queue::join,
                 operation: "queue" "join",
-                answers: [201 "A ticket at the end of the line" => json::<queue::JoinResponse>()],
+                answers: [
+                    200 "The ticket that there is" => json::<queue::JoinResponse>(),
+                    201 "A ticket at the end of the line" => json::<queue::JoinResponse>(),
+                ],
                 errors: [
                     QueueNotFound, RateLimited, QueueUnavailable, ShuttingDown, OutcomeUnknown,
                 ],

@@ -427,6 +427,10 @@ metrics! {
     queue_passed: PerQueueCounter = "boxoffice_queue_passed_over" Family::default(),
     /// Numbers passed over whose owners came back and were let in.
     queue_returned: PerQueueCounter = "boxoffice_queue_returned" Family::default(),
+    /// Joins that were answered with a ticket that there was.
+    queue_rejoined: PerQueueCounter = "boxoffice_queue_rejoined" Family::default(),
+    /// Second places of people that were given up when they were found.
+    queue_seconds: PerQueueCounter = "boxoffice_queue_second_places" Family::default(),
     /// Reservation requests by how they ended.
     reservations: PerOutcomeCounter = "boxoffice_reservations" Family::default(),
     /// Payment requests by how they ended.

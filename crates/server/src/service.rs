@@ -221,7 +221,9 @@ impl Service {
         let tickets = ticket_keys(&config, &store).await?;
         let sequencer = match config.queue.kind {
             QueueKind::Local => {
-                Sequencer::Local(LocalSequencer::open(store.clone(), &settings).await?)
+                let one_place_each = config.has_one_place_each();
+                let local = LocalSequencer::open(store.clone(), &settings, one_place_each);
+                Sequencer::Local(local.await?)
             }
             QueueKind::Redis => {
                 let options = redis_options(&config, &store, &tickets).await?;
@@ -430,6 +432,8 @@ async fn redis_options(
         turn: Duration::from_millis(90),
         instance: Uuid::new_v4().simple().to_string(),
         ticket_keys: tickets.ids(),
+        one_place_each: config.has_one_place_each(),
+        epoch: tickets.epoch(),
         rules: config.rules(),
         reserve: Duration::from_secs(config.queue.reserve_seconds),
         cluster,

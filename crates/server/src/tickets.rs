@@ -92,6 +92,11 @@ impl SigningKeys {
         Self { epochs, ..self }
     }
 
+    /// The epoch in which tickets are signed.
+    pub fn epoch(&self) -> u32 {
+        self.epochs.current()
+    }
+
     /// The id of the key that signs.
     pub fn signing_id(&self) -> &str {
         &self.signing.id

@@ -232,6 +232,8 @@ impl Instance {
             turn,
             instance: format!("{number}-{life}"),
             ticket_keys: vec!["key".into()],
+            one_place_each: false,
+            epoch: 0,
             rules: Rules::default(),
             cluster: "cluster".into(),
             reserve: Duration::from_secs(30),

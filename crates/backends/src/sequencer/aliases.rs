@@ -327,7 +327,7 @@ mod tests {
             },
             bucket: Bucket::default(),
         };
-        match Queue::new(stored, false, mpsc::unbounded_channel().0) {
+        match Queue::new(stored, false, false, mpsc::unbounded_channel().0) {
             Ok(queue) => Arc::new(queue),
             Err(fault) => panic!("{fault}"),
         }

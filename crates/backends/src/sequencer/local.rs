@@ -10,22 +10,27 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange, Ticket};
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::mpsc;
 
 use super::aliases::Aliases;
 use super::joins::{Numbers, number_joins};
-use super::queue::Queue;
+use super::places::{Name, Newcomer, Second, Stub};
+use super::queue::{Given, Queue};
 use crate::store::{Act, ActRejected, Acted, Checkpoint, Effect, Note, Store, StoredQueue};
 use crate::{Error, Fault};
 
 /// The time is made durable this often even where nothing else happens, in milliseconds.
 const CLOCK_SAVE_INTERVAL_MS: i64 = 10_000;
 
+/// Tickets are kept for as long as the process lives.
+const HERE: &str = "";
+
 /// The sequencer of a single process.
 pub struct LocalSequencer {
     store: Store,
+    one_place_each: bool,
     queues: ArcSwap<BTreeMap<QueueName, Arc<Queue>>>,
     aliases: Aliases,
     /// Held from the moment a checkpoint is made until the store has it, so that checkpoints reach
@@ -36,16 +41,22 @@ pub struct LocalSequencer {
 
 impl LocalSequencer {
     /// Loads the queues as the store has them. Every queue gets the active time and claim window
-    /// of `defaults`; the rest of its settings is its own.
+    /// of `defaults`; the rest of its settings is its own. With `one_place_each`, a person has one place at
+    /// the most.
     ///
     /// # Errors
     /// Where the store cannot be read, or what it says of a queue makes no sense.
-    pub async fn open(store: Store, defaults: &QueueSettings) -> Result<Arc<Self>, Fault> {
+    pub async fn open(
+        store: Store,
+        defaults: &QueueSettings,
+        one_place_each: bool,
+    ) -> Result<Arc<Self>, Fault> {
         let stored = store.queues().await?;
         let now = store.clock().await?;
         let aliases = store.aliases(now).await?;
         let sequencer = Arc::new_cyclic(|this| Self {
             store,
+            one_place_each,
             queues: ArcSwap::default(),
             aliases: Aliases::default(),
             saving: tokio::sync::Mutex::new(now),
@@ -66,7 +77,7 @@ impl LocalSequencer {
 
     fn start(&self, stored: StoredQueue) -> Result<Arc<Queue>, Fault> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let queue = Arc::new(Queue::new(stored, false, sender)?);
+        let queue = Arc::new(Queue::new(stored, false, self.one_place_each, sender)?);
         // Weak on both sides: the task ends when the queue is dropped.
         let joins = number_joins(self.this.clone(), Arc::downgrade(&queue), receiver);
         self.store.tasks().spawn("joins", joins);
@@ -152,6 +163,24 @@ impl LocalSequencer {
         queue.wait_for_number().await
     }
 
+    /// Keeps tickets that people have shown; beside each stands the number of one that it replaces, or 0.
+    /// Returns those whose owners have another one.
+    pub(super) fn keep(&self, queue: &Queue, tickets: Vec<(Ticket, u64)>) -> Vec<Second> {
+        let (Some(kept), Some(shown)) = (queue.kept(), queue.shown()) else { return Vec::new() };
+        let mut seconds = Vec::new();
+        for (ticket, replaces) in tickets {
+            let name = Name::Person(ticket.user);
+            match kept.offer(name, ticket.user, Stub::of(&ticket), replaces) {
+                Ok(()) => shown.note([ticket.seq], HERE),
+                Err(other) => {
+                    let kept = other.ticket(queue.name(), ticket.user);
+                    seconds.push(Second { shown: ticket, kept });
+                }
+            }
+        }
+        seconds
+    }
+
     async fn save(
         &self,
         saving: &mut Timestamp,
@@ -193,6 +222,7 @@ impl LocalSequencer {
             self.save(&mut saving, points, now).await?;
         }
         self.aliases.tidy(&self.queues(), now);
+        queues.values().for_each(|queue| queue.sweep_places(now));
         Ok(())
     }
 
@@ -225,5 +255,40 @@ impl Numbers for LocalSequencer {
         self.save(&mut saving, vec![point], now).await?;
         let enough = queue.next_numbers(count)?;
         enough.ok_or_else(|| Fault::Unavailable("numbers have run out".into()))
+    }
+
+    async fn places(
+        &self,
+        queue: &Queue,
+        people: &[(Newcomer, u64)],
+    ) -> Result<Vec<Given>, Fault> {
+        let closed = || Fault::Unavailable("the queue is closed".into());
+        let kept = queue.kept().ok_or_else(closed)?;
+        let find = |(newcomer, over): &(Newcomer, u64)| {
+            let found = kept.get(newcomer.name, newcomer.issued_at);
+            found.filter(|stub| stub.seq != *over)
+        };
+        let found: Vec<Option<Stub>> = people.iter().map(find).collect();
+        let new = found.iter().filter(|found| found.is_none()).count() as u64;
+        let mut seq = if new > 0 { self.next_numbers(queue, new).await? } else { 0 };
+        let mut given = Vec::with_capacity(people.len());
+        for ((newcomer, over), found) in people.iter().zip(found) {
+            if let Some(stub) = found {
+                given.push(Given::Kept(stub));
+                continue;
+            }
+            given.push(match kept.offer(newcomer.name, newcomer.user, newcomer.with(seq), *over) {
+                Ok(()) => {
+                    if newcomer.is_person() {
+                        queue.note_kept([seq], HERE);
+                    }
+                    Given::New(seq)
+                }
+                // It was shown while numbers were fetched. The number is an empty place.
+                Err(stub) => Given::Kept(stub),
+            });
+            seq += 1;
+        }
+        Ok(given)
     }
 }

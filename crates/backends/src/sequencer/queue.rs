@@ -16,6 +16,7 @@ use roaring::RoaringTreemap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::places::{Kept, Newcomer, Shown, Stub};
 use super::polled::Polled;
 use crate::Fault;
 use crate::planted::{Bug, planted};
@@ -46,6 +47,10 @@ pub struct Counters {
     pub passed: AtomicU64,
     /// Those of them that were let in later.
     pub returned: AtomicU64,
+    /// Joins of people who had a place already, or that were repeated under their idempotency key.
+    pub rejoined: AtomicU64,
+    /// Second places of people that were given up when they were found.
+    pub seconds: AtomicU64,
     /// Admissions that were checked against `max_active` (I5).
     pub bound_checked: AtomicU64,
     /// Admissions that went past it (I5).
@@ -143,7 +148,30 @@ struct Saved {
     claimed: RoaringTreemap,
 }
 
-pub(super) type JoinReply = oneshot::Sender<Result<u64, Fault>>;
+/// A join that waits for its number.
+pub(super) struct Join {
+    /// Who it is, where a repeated join is to be found; and the number of a ticket of theirs that is over.
+    pub(super) newcomer: Option<(Newcomer, u64)>,
+    pub(super) reply: oneshot::Sender<Result<Given, Fault>>,
+}
+
+/// What a join is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// A new number.
+    New(u64),
+    /// The ticket that there is.
+    Kept(Stub),
+}
+
+impl Given {
+    pub(super) const fn seq(self) -> u64 {
+        match self {
+            Self::New(seq) => seq,
+            Self::Kept(stub) => stub.seq,
+        }
+    }
+}
 
 /// One queue.
 pub struct Queue {
@@ -156,7 +184,11 @@ pub struct Queue {
     /// Tickets whose owners have shown up since the last tick: admitted ones, and those that were passed
     /// over.
     seen: Mutex<Vec<u64>>,
-    joins: mpsc::UnboundedSender<JoinReply>,
+    joins: mpsc::UnboundedSender<Join>,
+    /// The tickets that people show; `None` where a person may have several.
+    shown: Option<Shown>,
+    /// The tickets of those who have one, where no other instance gives any.
+    kept: Option<Kept>,
     /// Joins that wait for numbers to be reserved.
     pending: AtomicU64,
     /// Active tickets that an operator issued past the line.
@@ -178,11 +210,13 @@ const HEARD_MAX: Duration = Duration::from_secs(5);
 const HEADROOM_MIN: u64 = 16;
 
 impl Queue {
-    /// A queue as stored; `shared` where other instances give numbers as well.
+    /// A queue as stored; `shared` where other instances give numbers as well, and with one place for each
+    /// person where that is asked for.
     pub(super) fn new(
         stored: StoredQueue,
         shared: bool,
-        joins: mpsc::UnboundedSender<JoinReply>,
+        one_place_each: bool,
+        joins: mpsc::UnboundedSender<Join>,
     ) -> Result<Self, Fault> {
         let StoredQueue { name, settings, next, watermark, line, .. } = stored;
         // Numbers up to the watermark may have been given before a crash; none is given twice.
@@ -228,6 +262,8 @@ impl Queue {
             }),
             seen: Mutex::default(),
             joins,
+            shown: one_place_each.then(Shown::default),
+            kept: (!shared).then(Kept::default),
             pending: AtomicU64::new(0),
             bypassing: AtomicU64::new(0),
             sold_out: AtomicBool::new(false),
@@ -295,10 +331,18 @@ impl Queue {
 
     /// Waits in the batch of joins that want numbers. Returns the number.
     pub(super) async fn wait_for_number(&self) -> Result<u64, Fault> {
+        self.wait_for_place(None).await.map(Given::seq)
+    }
+
+    /// The same for somebody who may have a ticket; beside them stands the number of one that is over.
+    pub(super) async fn wait_for_place(
+        &self,
+        newcomer: Option<(Newcomer, u64)>,
+    ) -> Result<Given, Fault> {
         let closed = || Fault::Unavailable("the queue is closed".into());
         let (reply, answer) = oneshot::channel();
         self.pending.fetch_add(1, Ordering::Release);
-        self.joins.send(reply).map_err(|_| closed())?;
+        self.joins.send(Join { newcomer, reply }).map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -327,10 +371,51 @@ impl Queue {
         self.numbers.lock().closed = true;
     }
 
+    /// Where the number stands, without marking its owner as seen.
+    pub(super) fn peek(&self, seq: u64, now: Timestamp) -> Place {
+        let view = self.view.load();
+        view.line.place(seq, view.settings.active_ttl, now)
+    }
+
     /// Whether the number is over, without marking its owner as seen.
     pub(super) fn is_over(&self, seq: u64, now: Timestamp) -> bool {
+        matches!(self.peek(seq, now), Place::Over(_))
+    }
+
+    /// Whether a person has one place at the most.
+    pub fn has_one_place_each(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    /// The tickets that people show, where a person has one place.
+    pub(super) const fn shown(&self) -> Option<&Shown> {
+        self.shown.as_ref()
+    }
+
+    /// The tickets with these numbers are kept where joins look for them; see [`Shown::note`].
+    pub(super) fn note_kept(&self, seqs: impl IntoIterator<Item = u64>, generation: &str) {
+        if let Some(shown) = &self.shown {
+            shown.note(seqs, generation);
+        }
+    }
+
+    /// The tickets of those who have one, where no other instance gives any.
+    pub(super) const fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
+    }
+
+    /// Forgets whose places are over, some at each call.
+    pub(super) fn sweep_places(&self, now: Timestamp) {
+        let (Some(kept), Some(_)) = (&self.kept, &self.shown) else { return };
         let view = self.view.load();
-        matches!(view.line.place(seq, view.settings.active_ttl, now), Place::Over(_))
+        let ttl = view.settings.active_ttl;
+        let is_over = |seq| matches!(view.line.place(seq, ttl, now), Place::Over(_));
+        kept.sweep(view.line.serving(), is_over);
+    }
+
+    /// How many people have a place, where that is known here.
+    pub fn people(&self) -> Option<u64> {
+        self.shown.as_ref().and(self.kept.as_ref()).map(Kept::people)
     }
 
     /// Where the number stands, and whether its owner has been seen now for the first time.
@@ -880,6 +965,17 @@ impl Queue {
         });
     }
 
+    /// Adds what there is to say of I9, where the tickets of people are kept here.
+    pub(super) fn audit_places(&self, one_each: &mut Finding) {
+        let (Some(_), Some(kept)) = (&self.shown, &self.kept) else { return };
+        let (people, wrong) = kept.audit();
+        one_each.add_checked(people);
+        if wrong > 0 {
+            let name = &self.name;
+            one_each.violated(format!("{wrong} places of queue {name} are not one person's"));
+        }
+    }
+
     fn publish(&self, work: &Work, settings: &QueueSettings) {
         let before = self.view.load();
         let (old, new) = (&before.line, &work.line);
@@ -973,7 +1069,7 @@ mod tests {
     }
 
     fn queue(stored: StoredQueue) -> Queue {
-        match Queue::new(stored, true, mpsc::unbounded_channel().0) {
+        match Queue::new(stored, true, false, mpsc::unbounded_channel().0) {
             Ok(queue) => queue,
             Err(fault) => panic!("{fault}"),
         }

@@ -21,7 +21,7 @@ mod tick;
 use std::sync::Arc;
 
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange, Ticket};
 use boxoffice_domain::time::Timestamp;
 
 use self::beats::Beats;
@@ -36,9 +36,13 @@ use self::tick::Ticker;
 use super::aliases::Aliases;
 use super::joins::Numbers;
 use super::news::News;
+use super::places::Second;
 use super::queue::Queue;
 use crate::store::{Act, ActRejected, Acted, Effect, Note, Store};
 use crate::{Error, Fault};
+
+/// So many tickets of people are kept in one call: Redis answers nobody else meanwhile.
+const KEPT_PART: usize = 500;
 
 /// The sequencer of several instances.
 pub struct RedisSequencer {
@@ -172,6 +176,27 @@ impl RedisSequencer {
 
     pub(super) async fn join(&self, queue: &Queue) -> Result<u64, Fault> {
         queue.wait_for_number().await
+    }
+
+    /// Keeps tickets that people have shown; beside each stands the number of one that it replaces, or 0.
+    /// Returns those whose owners have another one. While Redis is away, nobody is noted.
+    pub(super) async fn keep(&self, queue: &Queue, tickets: Vec<(Ticket, u64)>) -> Vec<Second> {
+        let mut seconds = Vec::new();
+        for part in tickets.chunks(KEPT_PART) {
+            let Ok((generation, kept)) = self.protocol.keep(queue.name(), part).await else { break };
+            let mut noted = Vec::with_capacity(part.len());
+            for ((ticket, _), kept) in part.iter().zip(kept) {
+                match kept {
+                    Some(stub) => seconds.push(Second {
+                        shown: ticket.clone(),
+                        kept: stub.ticket(queue.name(), ticket.user),
+                    }),
+                    None => noted.push(ticket.seq),
+                }
+            }
+            queue.note_kept(noted, &generation);
+        }
+        seconds
     }
 
     /// The next `count` numbers. Returns the first.

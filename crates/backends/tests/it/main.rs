@@ -13,5 +13,6 @@ mod conformance;
 mod external;
 mod line;
 mod sequencer;
+mod places;
 mod sqlite;
 mod stores;

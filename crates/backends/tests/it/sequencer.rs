@@ -28,7 +28,7 @@ async fn ground() -> line::Ground<tempfile::TempDir> {
 }
 
 async fn open_local(store: &Store) -> Sequencer {
-    Sequencer::Local(LocalSequencer::open(store.clone(), &slow()).await.unwrap())
+    Sequencer::Local(LocalSequencer::open(store.clone(), &slow(), false).await.unwrap())
 }
 
 line::line_cases!(ground);
@@ -835,7 +835,7 @@ async fn times_come_from_the_defaults_and_the_rest_from_the_store() {
         claim_window: Duration::from_secs(3),
         ..slow()
     };
-    let local = LocalSequencer::open(store, &defaults).await.unwrap();
+    let local = LocalSequencer::open(store, &defaults, false).await.unwrap();
     let expected = QueueSettings {
         active_ttl: defaults.active_ttl,
         claim_window: defaults.claim_window,
@@ -865,7 +865,7 @@ async fn a_corrupt_queue_is_refused() {
         assert!(connection.execute(sql, []).unwrap() > 0);
         drop(connection);
         let store = open(guard.path());
-        let answer = LocalSequencer::open(store, &slow()).await.map(|_| ());
+        let answer = LocalSequencer::open(store, &slow(), false).await.map(|_| ());
         assert!(matches!(answer, Err(Fault::Corrupt(_))), "{sql}: {answer:?}");
     }
 }

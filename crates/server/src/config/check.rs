@@ -33,6 +33,7 @@ pub(super) fn check(config: &Config) -> Vec<ConfigProblem> {
     check.events(config);
     check.kafka(&config.events.kafka, config.events.kind == EventsKind::Kafka);
     check.auth(&config.auth);
+    check.places(config);
     check.secrets(config);
     if let Err(message) = config.log.filter() {
         check.problem("log.level", message);
@@ -255,6 +256,14 @@ impl Check {
             "cannot be given beside auth.jwks_url",
         );
         self.need(!auth.user_claim.is_empty(), "auth.user_claim", "must not be empty");
+    }
+
+    fn places(&mut self, config: &Config) {
+        self.need(
+            config.queue.one_place_each != Some(true) || config.auth.mode == AuthMode::Jwt,
+            "queue.one_place_each",
+            "needs auth.mode = \"jwt\": otherwise anybody could take over anybody's place",
+        );
     }
 
     fn secrets(&mut self, config: &Config) {

@@ -12,14 +12,20 @@ use ipnet::IpNet;
 use tracing_subscriber::filter::{ParseError, Targets};
 
 use super::table::{
-    self, Config, KafkaConfig, KafkaSecurity, LogConfig, MysqlConfig, MysqlTlsMode, RedisConfig,
+    self, AuthMode, Config, KafkaConfig, KafkaSecurity, LogConfig, MysqlConfig, MysqlTlsMode, RedisConfig,
     ServerConfig,
 };
 use super::value::Secret;
 
 /// What decides about fans and is not in the store, by key or by the section that it is in.
-const DECIDING: [&str; 5] =
-    ["sales.", "auth.", "queue.default", "queue.active_ttl_seconds", "queue.claim_window_seconds"];
+const DECIDING: [&str; 6] = [
+    "sales.",
+    "auth.",
+    "queue.default",
+    "queue.active_ttl_seconds",
+    "queue.claim_window_seconds",
+    "queue.one_place_each",
+];
 /// What is in these sections and may differ: where an instance listens, and how it reaches the issuer.
 const OF_ONE_INSTANCE: [&str; 4] =
     ["auth.allow_anonymous", "auth.jwks_url", "auth.jwks_file", "auth.ca_file"];
@@ -40,6 +46,11 @@ impl Config {
             (setting.key, value.and_then(Result::ok).unwrap_or_else(|| "none".to_owned()))
         };
         table::settings().filter(decides).map(rule).collect()
+    }
+
+    /// Whether a person has one place in a queue at the most.
+    pub fn has_one_place_each(&self) -> bool {
+        self.queue.one_place_each.unwrap_or(self.auth.mode == AuthMode::Jwt)
     }
 
     /// The file of the `jsonl` publisher.

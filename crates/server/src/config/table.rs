@@ -409,6 +409,9 @@ settings! {
         /// Time after which an admitted ticket that nobody has used stops counting as active. Not above
         /// `queue.active_ttl_seconds`.
         claim_window_seconds: u64 = 30, 1..=86_400;
+        /// Whether a person has one place in a queue at the most: a join of somebody who has one answers it.
+        /// None means that it is so where people are known (`auth.mode = "jwt"`), and only there can it be.
+        one_place_each: Option<bool> = None;
         /// Time of joins for which numbers are kept ready in Redis, for when the store is away; at least 64
         /// numbers, and at most 131,072.
         reserve_seconds: u64 = 30, 1..=600;

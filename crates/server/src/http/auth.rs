@@ -74,24 +74,27 @@ impl Presented {
             return Err(Problem::new(ErrorCode::TokenMissing));
         };
         let invalid = || Problem::new(ErrorCode::TokenInvalid);
-        let (pass, queue) = if looks_signed(token) {
-            let find = |name: &str| {
-                let queue = app.sequencer.queue(name)?;
-                Some((queue.name().clone(), queue))
-            };
-            let verified = app.tickets.verify(token, find);
-            let (ticket, queue) = verified.map_err(|why| match why {
-                NoTicket::Forged => invalid(),
-                NoTicket::OfAnotherEpoch => Problem::new(ErrorCode::TokenOutdated),
-            })?;
-            (ticket.into(), queue)
-        } else {
+        if !looks_signed(token) {
             let pass = app.sequencer.alias(token).ok_or_else(invalid)?;
             let queue = app.sequencer.queue(pass.ticket.queue.as_str()).ok_or_else(invalid)?;
-            (pass, queue)
+            let now = app.clock.at(begun);
+            let place = app.sequencer.place(&queue, &pass, now);
+            return Ok(Self { pass, queue, place, now });
+        }
+        let find = |name: &str| {
+            let queue = app.sequencer.queue(name)?;
+            Some((queue.name().clone(), queue))
         };
-        let now = app.clock.at(begun);
+        let (ticket, queue) = app.tickets.verify(token, find).map_err(|why| match why {
+            NoTicket::Forged => invalid(),
+            NoTicket::OfAnotherEpoch => Problem::new(ErrorCode::TokenOutdated),
+        })?;
+        let (pass, now) = (PresentedTicket::from(ticket), app.clock.at(begun));
         let place = app.sequencer.place(&queue, &pass, now);
+        if !matches!(place, Place::Over(_)) {
+            // Where a person has one place, joins are to find it.
+            app.sequencer.show(&queue, &pass.ticket);
+        }
         Ok(Self { pass, queue, place, now })
     }
 

@@ -664,6 +664,30 @@ impl Described for MaybeIdempotencyKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaybeIdempotencyKey(pub Option<IdempotencyKey>);
 
+/// Extractor for a join that may carry an idempotency key. Nothing of it is stored, so it is never in
+/// conflict: the key counts for its user and queue, for some minutes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinKey(pub Option<IdempotencyKey>);
+
+impl<S: Send + Sync> FromRequestParts<S> for JoinKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        IdempotencyKey::from_headers(&parts.headers).map(Self)
+    }
+}
+
+impl Described for JoinKey {
+    fn describe(description: &mut Description) {
+        description.header(
+            IDEMPOTENCY_KEY_HEADER,
+            "Same key, user and queue within ten minutes: the same ticket again",
+            Some("^[!#-~][!-~]{0,254}$"),
+        );
+        description.errors(&[ErrorCode::DuplicateHeader]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::body::Body;

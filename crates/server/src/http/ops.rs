@@ -173,6 +173,8 @@ pub(super) async fn metrics(
             (&m.queue_no_show, &sums.no_show),
             (&m.queue_passed, &sums.passed),
             (&m.queue_returned, &sums.returned),
+            (&m.queue_rejoined, &sums.rejoined),
+            (&m.queue_seconds, &sums.seconds),
         ] {
             family
                 .get_or_create(&label)

@@ -11,18 +11,19 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::{rfc3339, rfc3339_to};
-use boxoffice_backends::sequencer::Queue;
+use boxoffice_backends::sequencer::{Joined, Name, Newcomer, Queue};
 use boxoffice_domain::ids::UserId;
 use boxoffice_domain::queue::{Gate, Place, QueueSettings, Ticket, eta, poll_after};
 use boxoffice_domain::time::Timestamp;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::auth::{Asker, Presented};
 use super::client::ClientAddress;
-use super::extract::{ApiJson, PathQueue, WireId};
+use super::extract::{ApiJson, IdempotencyKey, JoinKey, PathQueue, WireId};
 use super::problem::{ErrorCode, Problem};
 use super::rate_limit::ClientRateLimit;
 use super::reply::{PlainObject, fault, field, json, json_bytes};
@@ -81,7 +82,7 @@ pub(super) struct JoinResponse<'a> {
     eta_seconds: Option<u64>,
     /// When to ask again, in milliseconds; at least 1000.
     poll_after_ms: u64,
-    /// When the ticket was given.
+    /// When the ticket was given; of one that there was already, the second.
     #[schema(value_type = String, format = DateTime)]
     #[serde(serialize_with = "as_time")]
     joined_at: Timestamp,
@@ -207,10 +208,11 @@ pub(super) async fn join(
     State(HttpState { app, web }): State<HttpState>,
     client: ClientAddress,
     asker: Asker,
+    JoinKey(key): JoinKey,
     ApiJson(request): ApiJson<JoinRequest>,
 ) -> Result<Response, Problem> {
     let rate = web.join_rate.as_ref();
-    let joined = join_at(&app, rate, Instant::now(), client, asker, request).await;
+    let joined = join_at(&app, rate, Instant::now(), client, asker, key, request).await;
     joined.map(|joined| joined.map(Body::new))
 }
 
@@ -221,6 +223,7 @@ async fn join_at(
     begun: Instant,
     client: ClientAddress,
     asker: Asker,
+    key: Option<IdempotencyKey>,
     request: JoinRequest,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     if app.is_draining() {
@@ -232,16 +235,30 @@ async fn join_at(
     let user = asker.user(request.user_id.map(|WireId(user)| user))?;
     let name = request.queue.as_deref().unwrap_or(app.default_queue.as_str());
     let queue = app.sequencer.queue(name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
-    let seq = app.sequencer.join(&queue).await.map_err(|cause| match &cause {
+    let refused = |cause: Fault| match &cause {
         // What is away is the store, but what the fan cannot have is a place in the queue.
         Fault::Unavailable(what) => {
             Problem::new(ErrorCode::QueueUnavailable).retry_after(1).because(what)
         }
         Fault::OutcomeUnknown(_) | Fault::Corrupt(_) => fault(&cause),
-    })?;
+    };
+    let Joined { ticket, is_new } = match name_of(&queue, user, key.as_ref()) {
+        None => {
+            let seq = app.sequencer.join(&queue).await.map_err(refused)?;
+            let (issued_at, id) = (app.clock.at(begun), app.ids.next());
+            let ticket = Ticket { queue: queue.name().clone(), seq, user, issued_at, id };
+            Joined { ticket, is_new: true }
+        }
+        Some(name) => {
+            let issued_at = app.clock.at(begun);
+            let newcomer = Newcomer { user, name, issued_at, id: app.ids.next() };
+            // On the heap, so that it is no part of every join's future.
+            let joining = Box::pin(app.sequencer.join_once(&queue, newcomer, issued_at));
+            joining.await.map_err(refused)?
+        }
+    };
     let now = app.clock.at(begun);
-    let ticket =
-        Ticket { queue: queue.name().clone(), seq, user, issued_at: now, id: app.ids.next() };
+    let joined_at = ticket.issued_at;
     let pass = ticket.into();
     let place = app.sequencer.place(&queue, &pass, now);
     let settings = queue.settings();
@@ -250,16 +267,28 @@ async fn join_at(
         Place::Active { .. } => (TicketStatus::Activated, 0),
         Place::Over(_) => (TicketStatus::Expired, 0),
     };
-    let (eta_seconds, poll_after_ms) = pace(number, &settings, now, seq);
+    let (eta_seconds, poll_after_ms) = pace(number, &settings, now, pass.ticket.seq);
     let answer = JoinResponse {
         token: app.tickets.signed(&pass.ticket),
         status,
         waiting_number: number,
         eta_seconds,
         poll_after_ms,
-        joined_at: now,
+        joined_at,
     };
-    Ok(json_bytes(StatusCode::CREATED, answer.to_json()))
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(json_bytes(status, answer.to_json()))
+}
+
+/// What a repeated join is known by: the person, where each has one place; else the idempotency key.
+fn name_of(queue: &Queue, user: UserId, key: Option<&IdempotencyKey>) -> Option<Name> {
+    if queue.has_one_place_each() {
+        return Some(Name::Person(user));
+    }
+    let digest = Sha256::new().chain_update(user.get().to_be_bytes()).chain_update(key?.as_str());
+    let mut name = [0; 16];
+    name.copy_from_slice(&digest.finalize()[..16]);
+    Some(Name::Key(name))
 }
 
 /// See [`join`]; for requests that have not been through the router.
@@ -272,8 +301,9 @@ pub(super) async fn join_from(
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let (parts, body) = request.into_parts();
     let asker = Asker::from_headers(&parts.headers, &app).await?;
+    let key = IdempotencyKey::from_headers(&parts.headers)?;
     let ApiJson(request) = ApiJson::read(&parts.headers, body, web.body, client).await?;
-    join_at(&app, web.join_rate.as_ref(), begun, client, asker, request).await
+    join_at(&app, web.join_rate.as_ref(), begun, client, asker, key, request).await
 }
 
 pub(super) async fn status(presented: Presented) -> Response {

@@ -1,7 +1,21 @@
 -- The next ARGV[3] numbers of the queue ARGV[2], all above ARGV[4]. Where fewer than ARGV[5] are left,
 -- one caller is told to fetch more, and another after two seconds. That goes with the pool: nobody is at
 -- it for a new one.
+-- From ARGV[6] on people may follow: the field of KEYS[4] and so on that has their ticket, the number of
+-- one that is over, what is kept of a new one beside its number, and for how many seconds. Then numbers
+-- are for those who have none.
 local count = tonumber(ARGV[3])
+local people = (#ARGV - 5) / 4
+local kept = {}
+if people > 0 then count = 0 end
+for i = 1, people do
+  local found = redis.call('HGET', KEYS[3 + i], ARGV[2 + 4 * i])
+  if found and string.match(found, '^%d+') ~= ARGV[3 + 4 * i] then
+    kept[i] = found
+  else
+    kept[i], count = '', count + 1
+  end
+end
 local q = load(ARGV[2])
 local before = q.next
 q.next = math.max(q.next, tonumber(ARGV[4]))
@@ -9,6 +23,14 @@ local first = q.next + 1
 local given = q.next + count <= q.limit
 if given then
   q.next, q.given = q.next + count, q.given + count
+  local seq = first
+  for i = 1, people do
+    if kept[i] == '' then
+      redis.call('HSET', KEYS[3 + i], ARGV[2 + 4 * i], string.format('%.0f', seq) .. ':' .. ARGV[4 + 4 * i])
+      redis.call('EXPIRE', KEYS[3 + i], ARGV[5 + 4 * i])
+      seq = seq + 1
+    end
+  end
 end
 if q.next > before then save(ARGV[2], q) end
 local left = math.max(q.limit - q.next, 0)
@@ -22,4 +44,4 @@ if left < tonumber(ARGV[5]) then
     redis.call('HSET', KEYS[1], ARGV[2] .. ':fetching', now)
   end
 end
-return { given and 'OK' or 'SHORT', first, first - 1 - before, fetch, gen, q.limit, left }
+return { given and 'OK' or 'SHORT', first, first - 1 - before, fetch, gen, q.limit, left, kept }

@@ -11,7 +11,7 @@ use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
-    IntoConnectionInfo, RedisConnectionInfo, RedisError, ServerErrorKind, TlsCertificates, Value,
+    IntoConnectionInfo, RedisConnectionInfo, RedisError, ServerErrorKind, TlsCertificates, ToRedisArgs, Value,
 };
 use tokio::time::{sleep, timeout};
 
@@ -68,6 +68,10 @@ pub struct RedisOptions {
     /// The ids of the keys that tickets are signed with: the one that signs, then the others that
     /// are known.
     pub ticket_keys: Vec<String>,
+    /// Whether a person has one place at the most, which Redis is to know then.
+    pub one_place_each: bool,
+    /// The epoch of the tickets that are given.
+    pub epoch: u32,
     /// The settings that it decides by, which those of every other instance must be.
     pub rules: Rules,
     /// The numbers of so many seconds of joins are kept ready in Redis, for when the store is away.
@@ -87,6 +91,8 @@ pub struct RedisStats {
     pub tick_calls: AtomicU64,
     /// Calls that failed.
     pub errors: AtomicU64,
+    /// Calls that keep the tickets which people have shown.
+    pub keep_calls: AtomicU64,
     /// Connections made.
     pub connections: AtomicU64,
     /// Grants of numbers by the store.
@@ -181,7 +187,7 @@ impl Script {
         Self { text, digest: redis::Script::new(text).get_hash().to_owned() }
     }
 
-    fn command(&self, by_digest: bool, keys: &[String], arguments: &[String]) -> Cmd {
+    fn command<A: ToRedisArgs>(&self, by_digest: bool, keys: &[String], arguments: &[A]) -> Cmd {
         let mut command = redis::cmd(if by_digest { "EVALSHA" } else { "EVAL" });
         command.arg(if by_digest { &self.digest } else { self.text });
         command.arg(keys.len()).arg(keys).arg(arguments);
@@ -246,11 +252,11 @@ impl Link {
     }
 
     /// Runs a script. After an error Redis is put aside.
-    pub(super) async fn run(
+    pub(super) async fn run<A: ToRedisArgs + Sync>(
         &self,
         script: &Script,
         keys: &[String],
-        arguments: &[String],
+        arguments: &[A],
     ) -> Result<Value, Away> {
         let connection = self.connection.lock().clone();
         let Some(mut connection) = connection else {

@@ -105,7 +105,8 @@ impl Mirror {
 
     fn start(&self, stored: StoredQueue) -> Result<(), Fault> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let queue = Arc::new(Queue::new(stored, true, sender)?);
+        let one_place_each = self.protocol.options().one_place_each;
+        let queue = Arc::new(Queue::new(stored, true, one_place_each, sender)?);
         if self.members.add(&Arc::new(Member::new(queue.clone()))) {
             let numbers = Arc::downgrade(&self.pools);
             let joins = number_joins(numbers, Arc::downgrade(&queue), receiver);

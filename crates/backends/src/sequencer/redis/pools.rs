@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use super::deadline::{NUMBERS_TIMEOUT, in_time};
 use super::member::{Member, Members};
-use super::protocol::{Join, Pool, Protocol};
+use super::protocol::{Join, Joined, Pool, Protocol};
 use crate::planted::{Bug, planted};
 use crate::sequencer::joins::Numbers;
-use crate::sequencer::queue::Queue;
+use crate::sequencer::places::{Newcomer, Stub};
+use crate::sequencer::queue::{Given, Queue};
 use crate::store::{Grant, GrantRequest, Store, Taken};
 use crate::{Fault, tasks};
 
@@ -26,6 +27,16 @@ const REFUSED: Duration = Duration::from_millis(1_000);
 const REDIS_GONE: Duration = Duration::from_millis(3_000);
 /// While Redis is away the store is asked this often whether it has been long enough.
 const REDIS_GONE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What joins were given.
+struct Numbered {
+    /// The first new number.
+    first: u64,
+    /// The tickets of the people who have one.
+    kept: Vec<Option<Stub>>,
+    /// Which pool keeps the new ones; `None` where the store gave the numbers.
+    generation: Option<String>,
+}
 
 /// Where the numbers of this instance come from.
 pub(super) struct Pools {
@@ -63,15 +74,24 @@ impl Pools {
         self.others_have_redis.store(have, Ordering::Relaxed);
     }
 
-    /// The next `count` numbers.
-    async fn numbers(&self, member: &Arc<Member>, count: u64) -> Result<u64, Fault> {
+    /// The next `count` numbers; or, with people, for as many of them as have no ticket.
+    async fn numbers(
+        &self,
+        member: &Arc<Member>,
+        count: u64,
+        people: &[(Newcomer, u64)],
+    ) -> Result<Numbered, Fault> {
         let since = Instant::now();
         let mut asked_redis_at = since;
         let mut fetching = false;
         loop {
             if !self.protocol.stats().is_up() {
                 match self.take(member, count, since).await? {
-                    Some(first) => return Ok(first),
+                    // Who has a ticket, nobody knows now; see `Sequencer::keep_shown`.
+                    Some(first) => {
+                        let kept = vec![None; people.len()];
+                        return Ok(Numbered { first, kept, generation: None });
+                    }
                     None => asked_redis_at = Instant::now(),
                 }
             }
@@ -81,19 +101,22 @@ impl Pools {
                 count,
                 highest_given: member.queue.next(),
                 refill_below: (target * 3 / 4).max(count),
+                people,
             };
             // Redis has been put aside where it does not answer.
             let Ok(joined) = self.protocol.join(&join).await else { continue };
-            if joined.fetch {
+            let Joined { first, fetch, pool, left, kept } = joined;
+            let generation = Some(pool.generation.clone());
+            if fetch {
                 fetching = true;
                 self.fetch_behind(
                     member,
-                    joined.pool,
-                    (target - joined.left.min(target)).max(count),
+                    pool,
+                    (target - left.min(target)).max(count),
                 );
             }
-            if let Some(first) = joined.first {
-                return Ok(first);
+            if let Some(first) = first {
+                return Ok(Numbered { first, kept, generation });
             }
             let refused = if fetching { None } else { self.refused() };
             if refused.is_some() || asked_redis_at.elapsed() >= NUMBERS_TIMEOUT {
@@ -102,6 +125,13 @@ impl Pools {
             }
             sleep(FETCHED_INTERVAL).await;
         }
+    }
+
+    /// The queue, where it takes joins.
+    fn member_to_join(&self, queue: &Queue) -> Result<Arc<Member>, Fault> {
+        let member = self.members.get(queue.name().as_str());
+        queue.is_open()?;
+        member.ok_or_else(|| Fault::Unavailable("the queue is closed".into()))
     }
 
     /// Why the store granted nothing a moment ago. Those who come meanwhile need not wait for the same.
@@ -169,11 +199,36 @@ impl Numbers for Pools {
     const PACE: Duration = Duration::from_millis(10);
 
     async fn next_numbers(&self, queue: &Queue, count: u64) -> Result<u64, Fault> {
-        let member = self.members.get(queue.name().as_str());
-        let member = member.ok_or_else(|| Fault::Unavailable("the queue is closed".into()))?;
-        queue.is_open()?;
-        let first = self.numbers(&member, count).await?;
+        let member = self.member_to_join(queue)?;
+        let Numbered { first, .. } = self.numbers(&member, count, &[]).await?;
         queue.note_given(first, count);
         Ok(first)
+    }
+
+    async fn places(
+        &self,
+        queue: &Queue,
+        people: &[(Newcomer, u64)],
+    ) -> Result<Vec<Given>, Fault> {
+        let member = self.member_to_join(queue)?;
+        let numbered = self.numbers(&member, people.len() as u64, people).await?;
+        let Numbered { first, kept, generation } = numbered;
+        let new = kept.iter().filter(|kept| kept.is_none()).count();
+        if new > 0 {
+            queue.note_given(first, new as u64);
+        }
+        let mut seqs = first..;
+        let given: Vec<Given> = kept
+            .into_iter()
+            .map(|kept| kept.map_or_else(|| Given::New(seqs.next().unwrap_or(0)), Given::Kept))
+            .collect();
+        if let Some(generation) = generation {
+            let new = people.iter().zip(&given).filter_map(|((newcomer, _), given)| match given {
+                Given::New(seq) if newcomer.is_person() => Some(*seq),
+                Given::New(_) | Given::Kept(_) => None,
+            });
+            queue.note_kept(new, &generation);
+        }
+        Ok(given)
     }
 }

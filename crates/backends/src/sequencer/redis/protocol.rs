@@ -3,19 +3,27 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use boxoffice_domain::ids::QueueName;
+use boxoffice_domain::ids::{QueueName, TicketId};
+use boxoffice_domain::queue::Ticket;
 use boxoffice_domain::time::Timestamp;
-use redis::{FromRedisValue, Value};
+use redis::{FromRedisValue, ToRedisArgs, Value};
 
 use super::link::{Away, Link, RedisOptions, RedisStats, Script};
 use crate::Tasks;
 use crate::sequencer::news::News;
+use crate::sequencer::places::{JOIN_KEY_SECONDS, Name, Newcomer, Stub};
+
+/// For how long a person's place is kept, in seconds, unless it is shown again.
+const PERSON_SECONDS: u32 = 10_800;
+/// So many people share a key. Redis packs hashes of up to 128 fields (`hash-max-listpack-entries`).
+const PEOPLE_OF_KEY: i64 = 64;
 
 /// The calls of Redis.
 pub(super) struct Protocol {
     link: Arc<Link>,
     join: Script,
     install: Script,
+    keep: Script,
     tick: Script,
 }
 
@@ -35,6 +43,8 @@ pub(super) struct Join<'q> {
     pub(super) highest_given: u64,
     /// More are to be fetched where fewer numbers than this are left.
     pub(super) refill_below: u64,
+    /// Who they are, where each of them may have a ticket, and the number of one that is over.
+    pub(super) people: &'q [(Newcomer, u64)],
 }
 
 /// What Redis says to a batch of joins.
@@ -47,6 +57,8 @@ pub(super) struct Joined {
     pub(super) pool: Pool,
     /// How many numbers are left in it.
     pub(super) left: u64,
+    /// The tickets of the people who have one.
+    pub(super) kept: Vec<Option<Stub>>,
 }
 
 /// Numbers that the store has granted, and Redis passes on.
@@ -64,6 +76,13 @@ pub(super) struct Pool {
 pub(super) struct LogPosition {
     generation: String,
     read: u64,
+}
+
+impl LogPosition {
+    /// Of the Redis that has the log; see [`Pool`].
+    pub(super) fn generation(&self) -> &str {
+        &self.generation
+    }
 }
 
 /// A tick: what an instance tells, and up to where it has heard the others.
@@ -105,6 +124,7 @@ impl Protocol {
             link: Link::new(options, tasks),
             join: Script::new(concat!(include_str!("state.lua"), include_str!("join.lua"))),
             install: Script::new(concat!(include_str!("state.lua"), include_str!("install.lua"))),
+            keep: Script::new(concat!(include_str!("state.lua"), include_str!("keep.lua"))),
             tick: Script::new(concat!(include_str!("state.lua"), include_str!("tick.lua"))),
         }
     }
@@ -124,17 +144,24 @@ impl Protocol {
     /// Asks for numbers.
     pub(super) async fn join(&self, join: &Join<'_>) -> Result<Joined, Refusal> {
         let queue = join.queue.as_str();
-        let arguments = [
-            self.options().cluster.clone(),
-            queue.to_owned(),
-            join.count.to_string(),
-            join.highest_given.to_string(),
-            join.refill_below.to_string(),
+        let mut keys = self.keys().to_vec();
+        let mut arguments: Vec<Vec<u8>> = vec![
+            self.options().cluster.clone().into(),
+            queue.into(),
+            join.count.to_string().into(),
+            join.highest_given.to_string().into(),
+            join.refill_below.to_string().into(),
         ];
+        for (newcomer, over) in join.people {
+            let (key, field, seconds) = self.place_of(queue, newcomer.name);
+            keys.push(key);
+            let stub = newcomer.with(0);
+            arguments.extend([field, over.to_string().into(), beside(&stub), seconds.into()]);
+        }
         self.stats().join_calls.fetch_add(1, Ordering::Relaxed);
-        let answer = self.run(&self.join, &self.keys(), &arguments).await?;
+        let answer = self.run(&self.join, &keys, &arguments).await?;
         let joined = || {
-            let [said, first, skipped, fetch, generation, limit, left] = &answer[..] else {
+            let [said, first, skipped, fetch, generation, limit, left, kept] = &answer[..] else {
                 return None;
             };
             let given = word(said)? == "OK";
@@ -147,9 +174,53 @@ impl Protocol {
                 fetch: number(fetch)? == 1,
                 pool: Pool { generation: word(generation)?, limit: number(limit)? },
                 left: number(left)?,
+                kept: stubs(kept)?,
             })
         };
         joined().ok_or_else(|| self.nonsense())
+    }
+
+    /// Keeps tickets of people; beside each stands the number of one that it replaces, or 0. Returns the
+    /// generation that keeps them, and the tickets of those who have another one.
+    pub(super) async fn keep(
+        &self,
+        queue: &QueueName,
+        tickets: &[(Ticket, u64)],
+    ) -> Result<(String, Vec<Option<Stub>>), Refusal> {
+        let mut keys = self.keys().to_vec();
+        let mut arguments: Vec<Vec<u8>> =
+            vec![self.options().cluster.clone().into(), PERSON_SECONDS.to_string().into()];
+        for (ticket, replaces) in tickets {
+            let (key, field, _) = self.place_of(queue.as_str(), Name::Person(ticket.user));
+            keys.push(key);
+            let (seq, replaces) = (ticket.seq.to_string(), replaces.to_string());
+            arguments.extend([field, seq.into(), replaces.into(), beside(&Stub::of(ticket))]);
+        }
+        self.stats().keep_calls.fetch_add(1, Ordering::Relaxed);
+        let answer = self.run(&self.keep, &keys, &arguments).await?;
+        let kept = || {
+            let [_, generation, kept] = &answer[..] else { return None };
+            Some((word(generation)?, stubs(kept)?))
+        };
+        kept().ok_or_else(|| self.nonsense())
+    }
+
+    /// The key and the field that has the ticket of this name in the queue, and for how many seconds.
+    /// People with neighbouring ids share a key: small hashes are packed, and take a quarter of the room.
+    fn place_of(&self, queue: &str, name: Name) -> (String, Vec<u8>, String) {
+        let RedisOptions { prefix, epoch, .. } = self.options();
+        match name {
+            Name::Person(user) => {
+                let user = user.get();
+                let key = format!("{{{prefix}}}:people:{epoch}:{queue}:{}", user / PEOPLE_OF_KEY);
+                (key, user.to_string().into(), PERSON_SECONDS.to_string())
+            }
+            Name::Key(digest) => {
+                let digest = u128::from_be_bytes(digest);
+                let key = format!("{{{prefix}}}:join:{epoch}:{queue}:{digest:032x}");
+                (key, b"t".to_vec(), JOIN_KEY_SECONDS.to_string())
+            }
+        }
     }
 
     /// Puts numbers that the store has granted into their pool. Returns false where the pool is another
@@ -199,7 +270,7 @@ impl Protocol {
         &self,
         script: &Script,
         keys: &[String],
-        arguments: &[String],
+        arguments: &[impl ToRedisArgs + Sync],
     ) -> Result<Vec<Value>, Refusal> {
         let answer = self.link.run(script, keys, arguments).await.map_err(|_| Refusal::Away)?;
         let Value::Array(parts) = answer else { return Err(self.nonsense()) };
@@ -241,6 +312,30 @@ fn heard(answer: &[Value]) -> Option<Heard> {
         heads: heads.as_sequence()?.iter().map(head).collect::<Option<_>>()?,
         lines: lines.as_sequence()?.iter().map(word).collect::<Option<_>>()?,
     })
+}
+
+/// What is kept of a ticket beside its number: the second of issue (5 bytes) and the id (16).
+fn beside(stub: &Stub) -> Vec<u8> {
+    let seconds = stub.issued_at.0.div_euclid(1_000).to_be_bytes();
+    [&seconds[3..], &stub.id.0].concat()
+}
+
+/// The tickets that a script has found, each as `NUMBER:` and what [`beside`] says.
+fn stubs(found: &Value) -> Option<Vec<Option<Stub>>> {
+    let stub = |found: &Value| {
+        let Value::BulkString(text) = found else { return None };
+        if text.is_empty() {
+            return Some(None);
+        }
+        let at = text.iter().position(|byte| *byte == b':')?;
+        let seq = std::str::from_utf8(&text[..at]).ok()?.parse().ok()?;
+        let (seconds, id) = text[at + 1..].split_first_chunk::<5>()?;
+        let mut bytes = [0; 8];
+        bytes[3..].copy_from_slice(seconds);
+        let issued_at = Timestamp(i64::from_be_bytes(bytes).checked_mul(1_000)?);
+        Some(Some(Stub { seq, issued_at, id: TicketId(id.try_into().ok()?) }))
+    };
+    found.as_sequence()?.iter().map(stub).collect()
 }
 
 fn word(value: &Value) -> Option<String> {

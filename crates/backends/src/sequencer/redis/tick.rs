@@ -32,6 +32,9 @@ const ALIASES_INTERVAL_MS: i64 = 3_000;
 /// Everything is read from the store this often, in milliseconds, whatever news have come: an
 /// instance may have been killed before it told what it had done.
 const RECONCILE_INTERVAL_MS: i64 = 30_000;
+/// Places of people are kept in Redis for a time; whoever polls is noted there anew this often, in
+/// milliseconds.
+const REFRESH_INTERVAL_MS: i64 = 3_600_000;
 /// After a fault of the store this instance does not ask for the turn for so many milliseconds.
 const FAULT_PAUSE_MS: i64 = 500;
 
@@ -75,6 +78,7 @@ pub(super) struct Ticker {
     reconciling: Every,
     recording: Every,
     reading_aliases: Every,
+    refreshing: Every,
     store_failed_at: Option<Timestamp>,
     /// Whether the clock here can be trusted, as of this tick.
     may_admit: Result<(), Fault>,
@@ -98,6 +102,7 @@ impl Ticker {
             reconciling: Every::new(RECONCILE_INTERVAL_MS, now),
             recording: Every::new(RECORD_INTERVAL_MS, now),
             reading_aliases: Every::new(ALIASES_INTERVAL_MS, now),
+            refreshing: Every::new(REFRESH_INTERVAL_MS, now),
             store_failed_at: None,
             may_admit: Ok(()),
         }
@@ -281,6 +286,13 @@ impl Ticker {
             self.reconciling.bring_forward(now, 2 * RECORD_INTERVAL_MS);
         }
         self.position = heard.position.clone();
+        let is_to_refresh = self.refreshing.is_due(now);
+        for shown in members.values().filter_map(|member| member.queue.shown()) {
+            shown.keep_in(self.position.generation());
+            if is_to_refresh {
+                shown.forget();
+            }
+        }
         let mut pooled = 0;
         for (member, head) in members.values().zip(&heard.heads) {
             // Redis has no pool, so it may have forgotten which numbers were given.

@@ -74,6 +74,8 @@ fn options(port: u16) -> RedisOptions {
         turn: Duration::from_millis(90),
         instance: format!("{:?}", Instant::now()),
         ticket_keys: vec!["k1".into()],
+        one_place_each: false,
+        epoch: 0,
         rules: Rules::default(),
         reserve: Duration::from_secs(30),
         cluster: "cluster-1".into(),

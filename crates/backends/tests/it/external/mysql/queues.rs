@@ -38,6 +38,8 @@ async fn instance(store: &Store, name: &str) -> Sequencer {
         turn: Duration::ZERO,
         instance: name.into(),
         ticket_keys: vec!["k1".into()],
+        one_place_each: false,
+        epoch: 0,
         rules: Rules::default(),
         reserve: Duration::from_secs(30),
         cluster: "cluster-1".into(),

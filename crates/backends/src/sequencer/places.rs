@@ -1,0 +1,214 @@
+//! One place for each person: which ticket somebody has in a queue is found by who they are.
+//!
+//! Nothing of it is in the store, so that no join costs a commit for it. It may be lost without harm: the
+//! tickets that people show when they poll bring it back.
+
+mod kept;
+mod noted;
+
+use boxoffice_domain::ids::{QueueName, TicketId, UserId};
+use boxoffice_domain::queue::{Place, Ticket};
+use boxoffice_domain::time::Timestamp;
+use parking_lot::Mutex;
+
+pub(super) use self::kept::Kept;
+use self::noted::Noted;
+
+/// For how long a join is found again by its idempotency key, in seconds.
+pub const JOIN_KEY_SECONDS: u32 = 600;
+
+/// Tickets that were shown and wait for the next tick. Past this they wait for their owners' next polls.
+const SHOWN_MAX: usize = 50_000;
+
+/// Somebody who joins.
+#[derive(Clone, Debug)]
+pub struct Newcomer {
+    /// Who it is.
+    pub user: UserId,
+    /// What a repeated join is known by.
+    pub name: Name,
+    /// When a new ticket is issued.
+    pub issued_at: Timestamp,
+    /// The unique id of a new ticket.
+    pub id: TicketId,
+}
+
+impl Newcomer {
+    /// Whether it is the person who is known.
+    pub(super) const fn is_person(&self) -> bool {
+        matches!(self.name, Name::Person(_))
+    }
+
+    /// What is kept of their ticket with this number.
+    pub(super) const fn with(&self, seq: u64) -> Stub {
+        Stub { seq, issued_at: self.issued_at, id: self.id }
+    }
+}
+
+/// What a repeated join is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Name {
+    /// The person, who has one place.
+    Person(UserId),
+    /// A digest of the user and an idempotency key.
+    Key([u8; 16]),
+}
+
+/// Where somebody is in the line after a join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The ticket.
+    pub ticket: Ticket,
+    /// Whether it is a new one.
+    pub is_new: bool,
+}
+
+/// What is kept of a ticket whose queue and owner are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stub {
+    pub(super) seq: u64,
+    pub(super) issued_at: Timestamp,
+    pub(super) id: TicketId,
+}
+
+impl Stub {
+    pub(super) const fn of(ticket: &Ticket) -> Self {
+        Self { seq: ticket.seq, issued_at: ticket.issued_at, id: ticket.id }
+    }
+
+    pub(super) fn ticket(self, queue: &QueueName, user: UserId) -> Ticket {
+        let Self { seq, issued_at, id } = self;
+        Ticket { queue: queue.clone(), seq, user, issued_at, id }
+    }
+}
+
+/// Somebody shows one ticket and has another one in the same queue.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Second {
+    /// The one that was shown,
+    pub(super) shown: Ticket,
+    /// and the one that is kept.
+    pub(super) kept: Ticket,
+}
+
+/// Whether a ticket is to be kept rather than another one of the same person: the one that opens doors,
+/// or else the one that is further ahead. One that is over is nobody's place.
+pub(super) fn is_preferred(this: (u64, Place), other: (u64, Place)) -> bool {
+    let rank = |(seq, place): (u64, Place)| match place {
+        Place::Active { .. } => (0, seq),
+        Place::Waiting { .. } => (1, seq),
+        Place::Over(_) => (2, seq),
+    };
+    rank(this) < rank(other)
+}
+
+/// The tickets that people have shown, and that are not yet kept where joins look for them.
+#[derive(Default)]
+pub(super) struct Shown {
+    noted: Noted,
+    /// Of what keeps them: another one has none of what was noted.
+    generation: Mutex<String>,
+    waiting: Mutex<Vec<Ticket>>,
+}
+
+impl Shown {
+    /// Somebody has shown this ticket, which is not over. Most have before.
+    pub(super) fn show(&self, ticket: &Ticket) {
+        if self.noted.has(ticket.seq) {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        if waiting.len() < SHOWN_MAX {
+            waiting.push(ticket.clone());
+        }
+    }
+
+    /// At most `count` of those that wait.
+    pub(super) fn take(&self, count: usize) -> Vec<Ticket> {
+        let mut waiting = self.waiting.lock();
+        let count = count.min(waiting.len());
+        let rest = waiting.split_off(count);
+        let mut taken = std::mem::replace(&mut *waiting, rest);
+        drop(waiting);
+        // A client that polls often between two ticks.
+        taken.sort_unstable_by_key(|ticket| ticket.seq);
+        taken.dedup_by_key(|ticket| ticket.seq);
+        taken.retain(|ticket| !self.noted.has(ticket.seq));
+        taken
+    }
+
+    /// These numbers are kept where joins look for them, by what has this generation.
+    pub(super) fn note(&self, seqs: impl IntoIterator<Item = u64>, generation: &str) {
+        let known = self.generation.lock();
+        if *known == generation {
+            seqs.into_iter().for_each(|seq| self.noted.set(seq));
+        }
+    }
+
+    /// They are kept by what has this generation. Where that is new, whoever polls is to be noted anew.
+    pub(super) fn keep_in(&self, generation: &str) {
+        let mut known = self.generation.lock();
+        if *known != generation {
+            generation.clone_into(&mut known);
+            self.noted.clear();
+        }
+    }
+
+    /// Whoever polls is to be noted anew.
+    pub(super) fn forget(&self) {
+        self.noted.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(seq: u64) -> Ticket {
+        match (QueueName::new("main"), UserId::new(seq as i64)) {
+            (Some(queue), Some(user)) => {
+                Ticket { queue, seq, user, issued_at: Timestamp(0), id: TicketId([0; 16]) }
+            }
+            _ => panic!("ticket {seq}"),
+        }
+    }
+
+    #[test]
+    fn what_is_shown_waits_until_it_is_noted() {
+        let shown = Shown::default();
+        let seqs = |shown: &Shown, count| -> Vec<u64> {
+            shown.take(count).iter().map(|ticket| ticket.seq).collect()
+        };
+        [3, 1, 3, 2].iter().for_each(|seq| shown.show(&ticket(*seq)));
+        assert_eq!(seqs(&shown, 3), [1, 3]);
+        shown.note([1, 3], "");
+        [1, 3].iter().for_each(|seq| shown.show(&ticket(*seq)));
+        assert_eq!(seqs(&shown, 9), [2]);
+        assert!(seqs(&shown, 9).is_empty());
+        // What another generation keeps, this one does not.
+        shown.keep_in("b");
+        shown.note([2], "a");
+        (1..=3).for_each(|seq| shown.show(&ticket(seq)));
+        assert_eq!(seqs(&shown, 9), [1, 2, 3]);
+        shown.note([2], "b");
+        shown.keep_in("b");
+        (1..=3).for_each(|seq| shown.show(&ticket(seq)));
+        assert_eq!(seqs(&shown, 9), [1, 3]);
+        (0..2 * SHOWN_MAX as u64).for_each(|seq| shown.show(&ticket(seq + 10)));
+        assert_eq!(shown.take(usize::MAX).len(), SHOWN_MAX);
+    }
+
+    #[test]
+    fn the_ticket_that_opens_doors_is_preferred_and_then_the_lower_number() {
+        use boxoffice_domain::queue::Ending;
+        let active = Place::Active { until: Timestamp(9), claimed: true };
+        let waiting = Place::Waiting { number: 1 };
+        let over = Place::Over(Ending::TimedOut);
+        let order = [(7, active), (8, active), (1, waiting), (2, waiting), (0, over)];
+        for (index, this) in order.iter().enumerate() {
+            for (other_index, other) in order.iter().enumerate() {
+                assert_eq!(is_preferred(*this, *other), index < other_index, "{this:?} {other:?}");
+            }
+        }
+    }
+}
