@@ -24,8 +24,8 @@ pub use self::local::LocalSequencer;
 use self::news::News;
 pub use self::places::{JOIN_KEY_SECONDS, Joined, Name, Newcomer};
 use self::places::{Second, is_preferred};
-pub use self::queue::{Counters, Queue};
 use self::queue::Given;
+pub use self::queue::{Counters, Queue};
 #[cfg(feature = "simulation")]
 pub use self::redis::simulated;
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
@@ -210,7 +210,8 @@ impl Sequencer {
                     }
                 }
                 for left in leaving {
-                    left.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string())))?;
+                    left.await
+                        .unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string())))?;
                 }
             }
         }

@@ -257,11 +257,7 @@ impl Numbers for LocalSequencer {
         enough.ok_or_else(|| Fault::Unavailable("numbers have run out".into()))
     }
 
-    async fn places(
-        &self,
-        queue: &Queue,
-        people: &[(Newcomer, u64)],
-    ) -> Result<Vec<Given>, Fault> {
+    async fn places(&self, queue: &Queue, people: &[(Newcomer, u64)]) -> Result<Vec<Given>, Fault> {
         let closed = || Fault::Unavailable("the queue is closed".into());
         let kept = queue.kept().ok_or_else(closed)?;
         let find = |(newcomer, over): &(Newcomer, u64)| {

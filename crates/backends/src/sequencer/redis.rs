@@ -183,7 +183,9 @@ impl RedisSequencer {
     pub(super) async fn keep(&self, queue: &Queue, tickets: Vec<(Ticket, u64)>) -> Vec<Second> {
         let mut seconds = Vec::new();
         for part in tickets.chunks(KEPT_PART) {
-            let Ok((generation, kept)) = self.protocol.keep(queue.name(), part).await else { break };
+            let Ok((generation, kept)) = self.protocol.keep(queue.name(), part).await else {
+                break;
+            };
             let mut noted = Vec::with_capacity(part.len());
             for ((ticket, _), kept) in part.iter().zip(kept) {
                 match kept {

@@ -12,7 +12,7 @@ mod conformance;
 #[cfg(feature = "external")]
 mod external;
 mod line;
-mod sequencer;
 mod places;
+mod sequencer;
 mod sqlite;
 mod stores;

@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use tracing_subscriber::filter::{ParseError, Targets};
 
 use super::table::{
-    self, AuthMode, Config, KafkaConfig, KafkaSecurity, LogConfig, MysqlConfig, MysqlTlsMode, RedisConfig,
-    ServerConfig,
+    self, AuthMode, Config, KafkaConfig, KafkaSecurity, LogConfig, MysqlConfig, MysqlTlsMode,
+    RedisConfig, ServerConfig,
 };
 use super::value::Secret;
 

@@ -8,6 +8,7 @@ mod journey;
 mod operations;
 mod operators;
 mod people;
+mod places;
 mod points;
 mod protocol;
 mod queue;

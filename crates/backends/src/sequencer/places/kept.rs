@@ -120,7 +120,9 @@ impl Tickets {
         self.remove(user);
         let user = user.get().unsigned_abs();
         // Whoever had the number is another one only by mistake.
-        if let Some(other) = i64::try_from(packed(&self.parts, stub.seq).user()).ok().and_then(UserId::new) {
+        if let Some(other) =
+            i64::try_from(packed(&self.parts, stub.seq).user()).ok().and_then(UserId::new)
+        {
             self.remove(other);
         }
         let mut bytes = [0; 20];
@@ -128,10 +130,10 @@ impl Tickets {
         bytes[8..13].copy_from_slice(&seconds);
         bytes[13..15].copy_from_slice(&process.to_be_bytes());
         bytes[15..].copy_from_slice(&stub.id.0[11..]);
-        let part = self.parts.entry(stub.seq / PART).or_insert_with(|| Part {
-            taken: 0,
-            tickets: Box::new([Packed::NONE; PART as usize]),
-        });
+        let part = self
+            .parts
+            .entry(stub.seq / PART)
+            .or_insert_with(|| Part { taken: 0, tickets: Box::new([Packed::NONE; PART as usize]) });
         part.tickets[(stub.seq % PART) as usize] = Packed(bytes);
         part.taken += 1;
         let (hash, table) = self.table(user);
@@ -410,7 +412,8 @@ mod tests {
             assert!(tickets.put(user(person * 1_237), stub(person, 1)));
         }
         let index: usize = tickets.index.iter().map(HashTable::allocation_size).sum();
-        let parts = tickets.parts.len() * (size_of::<[Packed; PART as usize]>() + size_of::<(u64, Part)>());
+        let parts =
+            tickets.parts.len() * (size_of::<[Packed; PART as usize]>() + size_of::<(u64, Part)>());
         let bytes = (index + parts) as u64;
         assert!(bytes < 40 * PEOPLE, "{bytes}");
     }

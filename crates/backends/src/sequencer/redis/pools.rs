@@ -109,11 +109,7 @@ impl Pools {
             let generation = Some(pool.generation.clone());
             if fetch {
                 fetching = true;
-                self.fetch_behind(
-                    member,
-                    pool,
-                    (target - left.min(target)).max(count),
-                );
+                self.fetch_behind(member, pool, (target - left.min(target)).max(count));
             }
             if let Some(first) = first {
                 return Ok(Numbered { first, kept, generation });
@@ -205,11 +201,7 @@ impl Numbers for Pools {
         Ok(first)
     }
 
-    async fn places(
-        &self,
-        queue: &Queue,
-        people: &[(Newcomer, u64)],
-    ) -> Result<Vec<Given>, Fault> {
+    async fn places(&self, queue: &Queue, people: &[(Newcomer, u64)]) -> Result<Vec<Given>, Fault> {
         let member = self.member_to_join(queue)?;
         let numbered = self.numbers(&member, people.len() as u64, people).await?;
         let Numbered { first, kept, generation } = numbered;

@@ -2,6 +2,7 @@
 //! filled up and failed over. Several sequencers on one store stand for several instances.
 
 mod numbers;
+mod places;
 mod presence;
 
 use std::collections::{BTreeMap, BTreeSet};
