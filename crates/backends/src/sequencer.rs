@@ -3,6 +3,7 @@
 mod aliases;
 mod joins;
 mod local;
+mod newcomer;
 mod news;
 mod places;
 mod polled;
@@ -21,8 +22,8 @@ use self::aliases::Aliases;
 pub use self::aliases::{Bypass, NewAlias, PresentedTicket};
 use self::joins::Numbers;
 pub use self::local::LocalSequencer;
+pub use self::newcomer::{Joined, Name, Newcomer};
 use self::news::News;
-pub use self::places::{JOIN_KEY_SECONDS, Joined, Name, Newcomer};
 use self::places::{Second, is_preferred};
 use self::queue::Given;
 pub use self::queue::{Counters, Queue};

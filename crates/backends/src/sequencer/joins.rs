@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::places::{Name, Newcomer};
+use super::newcomer::{Name, Newcomer};
 use super::queue::{Given, Join, Queue};
 use crate::Fault;
 

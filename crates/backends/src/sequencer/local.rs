@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 
 use super::aliases::Aliases;
 use super::joins::{Numbers, number_joins};
-use super::places::{Name, Newcomer, Second, Stub};
+use super::newcomer::{Name, Newcomer, Stub};
+use super::places::Second;
 use super::queue::{Given, Queue};
 use crate::store::{Act, ActRejected, Acted, Checkpoint, Effect, Note, Store, StoredQueue};
 use crate::{Error, Fault};

@@ -16,7 +16,8 @@ use roaring::RoaringTreemap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::places::{Kept, Newcomer, Shown, Stub};
+use super::newcomer::{Newcomer, Stub};
+use super::places::{Kept, Shown};
 use super::polled::Polled;
 use crate::Fault;
 use crate::planted::{Bug, planted};

@@ -374,7 +374,7 @@ fn an_audit_tells_running_and_at_rest() {
     let report: Value = serde_json::from_str(&run(&data, &["audit", "--json"]).ok()).unwrap();
     assert_eq!(
         (&report["clean"], report["invariants"].as_array().unwrap().len()),
-        (&json!(true), 8)
+        (&json!(true), 9)
     );
     assert!(report["invariants"][0]["checked"].as_u64().unwrap() >= 3, "{report}");
 

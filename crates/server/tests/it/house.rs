@@ -262,6 +262,29 @@ fn the_document_of_invariants_lists_those_of_the_code() {
 }
 
 #[test]
+fn the_tests_that_stand_behind_the_document_of_security_exist() {
+    let mut files = Vec::new();
+    sources(&root().join("crates"), &mut files);
+    let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let text = read("docs/security.md");
+    let mut named = 0;
+    for name in text.split('`').skip(1).step_by(2) {
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if !name.chars().all(is_name) || name.matches('_').count() < 2 {
+            continue;
+        }
+        named += 1;
+        let at = code.find(&format!("fn {name}("));
+        let at = at.unwrap_or_else(|| panic!("no test is called {name}"));
+        assert!(
+            code[..at].trim_end().trim_end_matches("async").trim_end().ends_with(']'),
+            "{name}"
+        );
+    }
+    assert!(named > 50, "{named}");
+}
+
+#[test]
 fn both_readmes_name_the_two_commands() {
     for readme in ["README.md", "README.ko.md"] {
         let text = read(readme);

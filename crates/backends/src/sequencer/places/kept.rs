@@ -12,7 +12,7 @@ use boxoffice_domain::time::Timestamp;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 
-use super::{JOIN_KEY_SECONDS, Name, Stub};
+use crate::sequencer::newcomer::{JOIN_KEY_SECONDS, Name, Stub};
 
 /// The tickets of a part.
 const PART: u64 = 1_024;

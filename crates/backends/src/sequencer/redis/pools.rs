@@ -13,7 +13,7 @@ use super::member::{Member, Members};
 use super::protocol::{Join, Joined, Pool, Protocol};
 use crate::planted::{Bug, planted};
 use crate::sequencer::joins::Numbers;
-use crate::sequencer::places::{Newcomer, Stub};
+use crate::sequencer::newcomer::{Newcomer, Stub};
 use crate::sequencer::queue::{Given, Queue};
 use crate::store::{Grant, GrantRequest, Store, Taken};
 use crate::{Fault, tasks};

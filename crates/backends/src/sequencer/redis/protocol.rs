@@ -10,8 +10,8 @@ use redis::{FromRedisValue, ToRedisArgs, Value};
 
 use super::link::{Away, Link, RedisOptions, RedisStats, Script};
 use crate::Tasks;
+use crate::sequencer::newcomer::{JOIN_KEY_SECONDS, Name, Newcomer, Stub};
 use crate::sequencer::news::News;
-use crate::sequencer::places::{JOIN_KEY_SECONDS, Name, Newcomer, Stub};
 
 /// For how long a person's place is kept, in seconds, unless it is shown again.
 const PERSON_SECONDS: u32 = 10_800;

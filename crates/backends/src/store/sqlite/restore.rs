@@ -51,8 +51,8 @@ impl Restore {
             }
         }
         let unfinished = restore.unfinished();
-        restore.clear()?;
         private.create(&unfinished).map_err(|error| cannot("write to", error))?;
+        restore.empty()?;
         let target = file::store(&unfinished);
         create_private(&target).map_err(|error| cannot("write to", error))?;
         let copied = || {
@@ -89,6 +89,20 @@ impl Restore {
             .and_then(|()| File::open(&self.directory)?.sync_all());
         moved.map_err(|error| unavailable(format!("cannot write {}: {error}", to.display())))?;
         self.clear()
+    }
+
+    /// Removes what an earlier restore has left. The directory stays all the while: it says that there is
+    /// no store, should this one be cut short as well.
+    fn empty(&self) -> Result<(), Fault> {
+        let unfinished = self.unfinished();
+        let emptied = fs::read_dir(&unfinished).and_then(|mut entries| {
+            entries.try_for_each(|entry| {
+                let path = entry?.path();
+                if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+            })
+        });
+        emptied
+            .map_err(|error| unavailable(format!("cannot empty {}: {error}", unfinished.display())))
     }
 
     /// Removes what is unfinished.

@@ -8,7 +8,9 @@ use boxoffice::http::problem::{ErrorCode, errors_markdown};
 use boxoffice_domain::invariant::Invariant;
 use serde_json::{Value, json};
 
+use crate::api::people::{By, admitted, join_as_i_am};
 use crate::common::{Call, FUTURE, PAST, TestService, charge, get, join, patch, pay, post, status};
+use crate::issuer::{Issuer, Signer};
 
 #[tokio::test]
 async fn health_names_every_dependency() {
@@ -303,13 +305,17 @@ async fn the_documents_for_people_are_there() {
 
 #[tokio::test]
 async fn the_audit_looks_at_every_invariant() {
-    let service = TestService::start().await;
+    let issuer = Issuer::start(Signer::ed()).await;
+    let service = TestService::start_with(|config| issuer.configure(config)).await;
     let hall = service.concert(5, 10).await;
-    service.charge(1, 100).await;
+    let kim = issuer.token("kim");
+    let (token, user) = admitted(&service, &kim).await;
+    service.send(charge(user, 100).admin()).await.ok(200);
     let mut client = service.client();
-    let token = service.admitted(1).await;
-    let held = client.send(hall.reserve(&token, 1, &[1, 2])).await.ok(201);
-    client.send(pay(&token, 1, held["reservationId"].as_i64().unwrap())).await.ok(201);
+    let held = client.send(hall.reserve(&token, user, &[1, 2]).by(&kim)).await.ok(201);
+    let reservation = held["reservationId"].as_i64().unwrap();
+    client.send(pay(&token, user, reservation).by(&kim)).await.ok(201);
+    client.send(join_as_i_am().by(&issuer.token("lee"))).await.ok(201);
     let report = service.audit().await;
     let entries = report["invariants"].as_array().unwrap();
     let codes: Vec<&str> = entries.iter().map(|entry| entry["code"].as_str().unwrap()).collect();

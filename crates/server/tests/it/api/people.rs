@@ -39,7 +39,7 @@ fn why(reply: &Reply, code: ErrorCode) -> String {
 }
 
 /// Joins as a person, waits to be let in, and returns the ticket and the person's id.
-async fn admitted(service: &TestService, token: &str) -> (String, i64) {
+pub(crate) async fn admitted(service: &TestService, token: &str) -> (String, i64) {
     let mut client = service.client();
     let joined = client.send(join_as_i_am().by(token)).await.ok(201);
     let ticket = joined["token"].as_str().unwrap().to_owned();
@@ -447,5 +447,30 @@ async fn without_people_a_user_is_named() {
     // A token means nothing here.
     client.send(join(7).by(ADMIN)).await.ok(201);
     client.send(patch("/api/v1/users/7/points/charge").json(json!({"amount": 1}))).await.ok(200);
+    service.finish().await;
+}
+
+/// Where anybody may be anybody, the service listens to this machine alone, unless it is told otherwise.
+#[tokio::test]
+async fn strangers_are_served_only_where_that_is_said() {
+    let everywhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    let service = TestService::start().await;
+    let (service, error) = service.restart_in_vain(|it| it.server.listen = everywhere).await;
+    assert!(error.contains("can act for any user"), "{error}");
+    let service = service
+        .restart(|config| {
+            config.server.listen = everywhere;
+            config.auth.allow_anonymous = true;
+        })
+        .await;
+    service.send(join(1)).await.ok(201);
+    service.finish().await;
+    let issuer = Issuer::start(Signer::ed()).await;
+    let service = TestService::start_with(|config| {
+        issuer.configure(config);
+        config.server.listen = everywhere;
+    })
+    .await;
+    service.send(join_as_i_am().by(&issuer.token("kim"))).await.ok(201);
     service.finish().await;
 }
