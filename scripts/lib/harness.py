@@ -255,6 +255,17 @@ def kill(child):
         child.wait()
 
 
+def mint_people(work_dir, count, algorithm="RS256"):
+    """Tokens of the people 1 to `count`, and the settings by which a server knows them: (file with a token in a
+    line, settings)."""
+    directory = pathlib.Path(work_dir) / "people"
+    directory.mkdir(exist_ok=True)
+    subprocess.run([tool("node"), ROOT / "scripts/lib/mint.mjs", directory, str(count), algorithm], check=True)
+    settings = {"auth.mode": "jwt", "auth.issuer": "https://issuer.test", "auth.audience": "boxoffice",
+                "auth.jwks_file": directory / "keys.json"}
+    return directory / "people.txt", settings
+
+
 class Server:
     """One running `boxoffice serve`, or the static-answer example, with a data directory of its own. `build` is
     another build of the program than the one here."""

@@ -2,6 +2,7 @@
 import http from 'k6/http';
 import { check, fail } from 'k6';
 import exec from 'k6/execution';
+import { SharedArray } from 'k6/data';
 import { countError } from './metrics.js';
 import { mark } from './phases.js';
 
@@ -90,7 +91,22 @@ export function oneOf(name, fallback, known) {
     return raw;
 }
 
+// With PEOPLE, a file with the bearer token of a person in each line: people join and buy with their tokens, and each
+// VU is one of them. The service knows who they are (`auth.mode = "jwt"`).
+const people = text('PEOPLE', '') === '' ? null : new SharedArray(
+    'people',
+    () => open(text('PEOPLE', '')).trim().split('\n'),
+);
+
+// The person of this VU.
+function person() {
+    return people[(exec.vu.idInTest - 1) % people.length];
+}
+
 export function randomUser() {
+    if (people !== null) {
+        return undefined;
+    }
     return Math.floor(Math.random() * users) + 1;
 }
 
@@ -110,6 +126,10 @@ function send(method, name, path, { token, body, statuses }) {
     if (token) {
         headers['QUEUE-TOKEN'] = token;
     }
+    // A poll shows its ticket alone.
+    if (people !== null && name !== 'poll' && name !== 'leave') {
+        headers.Authorization = `Bearer ${person()}`;
+    }
     mark();
     const response = http.request(method, `${host}${path}`, body === undefined ? null : JSON.stringify(body), {
         headers,
@@ -124,7 +144,8 @@ function send(method, name, path, { token, body, statuses }) {
     return response;
 }
 
-export function join(userId, statuses = [201], queue = undefined) {
+// A person who has a place already gets it again, with 200.
+export function join(userId, statuses = people === null ? [201] : [200, 201], queue = undefined) {
     return send('POST', 'join', '/api/v1/waiting-queues', { body: { userId, queue }, statuses });
 }
 
@@ -167,7 +188,7 @@ export function points(userId, statuses = [200]) {
 // Joins and returns the token; without one there is nothing left to do in this iteration.
 export function joinOrGiveUp(userId) {
     const response = join(userId);
-    check(response, { 'Queue created successfully': (r) => r.status === 201 });
+    check(response, { 'Queue created successfully': (r) => r.status === 201 || (people !== null && r.status === 200) });
     const { token } = bodyOf(response);
     if (!token) {
         fail(`no token in the answer to a join: status ${response.status} ${response.error}`);

@@ -3,6 +3,8 @@
 //! Whatever is sent, the service must not panic, not answer 5xx, answer every error as a problem
 //! document, keep its books, and go on serving whoever behaves.
 
+mod people;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::process::Command;
@@ -633,6 +635,23 @@ fn flaw(reply: &Reply, to_head: bool) -> Option<String> {
     reply.flaw(to_head)
 }
 
+/// Sends a request and reads the answer. A server may close a connection that it has answered on, and say so
+/// only by closing: then it is sent once more.
+async fn ask(client: &mut Client, bytes: &[u8], to_head: bool) -> Result<Option<Reply>, String> {
+    let mut reply = Ok(None);
+    for _ in 0..2 {
+        let sent = client.write(bytes).await;
+        reply = client.read(to_head).await;
+        if sent.is_err() || matches!(reply, Ok(None)) {
+            client.hang_up();
+        }
+        if !matches!(reply, Ok(None)) {
+            break;
+        }
+    }
+    reply
+}
+
 /// Framed requests over one connection, as long as the server keeps it. Each is answered.
 async fn framed_lane(target: Arc<Target>, tally: Arc<Tally>, seed: u64, count: u64) {
     let mut client = Client::new(target.address);
@@ -642,19 +661,7 @@ async fn framed_lane(target: Arc<Target>, tally: Arc<Tally>, seed: u64, count: u
         let bytes = call.to_bytes();
         let to_head = call.method == "HEAD";
         let asked = || format!("seed {seed:#x}: {}", shown(&bytes));
-        let mut reply = Ok(None);
-        // A server may close a connection that it has answered on, and say so only by closing.
-        for _ in 0..2 {
-            let sent = client.write(&bytes).await;
-            reply = client.read(to_head).await;
-            if sent.is_err() || matches!(reply, Ok(None)) {
-                client.hang_up();
-            }
-            if !matches!(reply, Ok(None)) {
-                break;
-            }
-        }
-        match reply {
+        match ask(&mut client, &bytes, to_head).await {
             Ok(Some(reply)) => {
                 if let Some(flaw) = flaw(&reply, to_head) {
                     panic!("{flaw}: {reply}\nto {}", asked());
@@ -886,8 +893,7 @@ async fn tokens(service: &TestService, hall: &OnSale) -> Vec<(i64, String)> {
 
 /// Runs the test again in a process that it has to itself: it counts every panic and every error in
 /// the log of its process, and must not count those of other tests.
-fn in_a_process_of_its_own() {
-    let name = "hostile::a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones";
+fn in_a_process_of_its_own(name: &str) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture"])
         .env(ALONE, "1")
@@ -898,11 +904,8 @@ fn in_a_process_of_its_own() {
     assert!(output.status.success() && said.contains(" 1 passed;"), "{}", output.status);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones() {
-    if std::env::var_os(ALONE).is_none() {
-        return in_a_process_of_its_own();
-    }
+/// Keeps every panic and every error in the log of this process.
+fn watch() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         PANICS.lock().unwrap().push(info.to_string());
@@ -913,12 +916,33 @@ async fn a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones() {
         .with_ansi(false)
         .with_writer(|| ErrorLog)
         .init();
+}
 
-    // Another seed each day would find more, and fail on days when nobody has changed anything.
-    let seed = std::env::var("BOXOFFICE_TEST_SEED")
+/// Another seed each day would find more, and fail on days when nobody has changed anything.
+fn seed() -> u64 {
+    std::env::var("BOXOFFICE_TEST_SEED")
         .ok()
         .and_then(|seed| u64::from_str_radix(seed.trim_start_matches("0x"), 16).ok())
-        .unwrap_or(0x00b0_c5ed);
+        .unwrap_or(0x00b0_c5ed)
+}
+
+/// Nothing of what [`watch`] keeps has come.
+fn assert_well(seed: u64) {
+    let panics = PANICS.lock().unwrap().clone();
+    assert!(panics.is_empty(), "BOXOFFICE_TEST_SEED={seed:#x}: {panics:#?}");
+    let errors = String::from_utf8_lossy(&ERRORS.lock().unwrap()).into_owned();
+    assert_eq!(errors, "", "BOXOFFICE_TEST_SEED={seed:#x}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones() {
+    if std::env::var_os(ALONE).is_none() {
+        return in_a_process_of_its_own(
+            "hostile::a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones",
+        );
+    }
+    watch();
+    let seed = seed();
     let service = TestService::start_with(|config| {
         config.server.header_timeout_ms = 500;
         config.server.idle_timeout_ms = 2_000;
@@ -1048,8 +1072,5 @@ async fn a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones() {
     assert_eq!(service.send(status(&token)).await.ok(200)["status"], "EXPIRED");
     service.finish().await;
 
-    let panics = PANICS.lock().unwrap().clone();
-    assert!(panics.is_empty(), "BOXOFFICE_TEST_SEED={seed:#x}: {panics:#?}");
-    let errors = String::from_utf8_lossy(&ERRORS.lock().unwrap()).into_owned();
-    assert_eq!(errors, "", "BOXOFFICE_TEST_SEED={seed:#x}");
+    assert_well(seed);
 }
