@@ -186,9 +186,12 @@ pub(super) async fn metrics(
         let store = |counter: &Counter, sum: &AtomicU64| {
             counter.inner().store(sum.load(Ordering::Relaxed), Ordering::Relaxed);
         };
-        for (kind, sum) in
-            [("join", &redis.join_calls), ("pool", &redis.pool_calls), ("tick", &redis.tick_calls)]
-        {
+        for (kind, sum) in [
+            ("join", &redis.join_calls),
+            ("keep", &redis.keep_calls),
+            ("pool", &redis.pool_calls),
+            ("tick", &redis.tick_calls),
+        ] {
             store(&m.redis_calls.get_or_create(&RedisCallLabel { kind }), sum);
         }
         store(&m.redis_errors, &redis.errors);
