@@ -23,6 +23,8 @@ use boxoffice_domain::time::Timestamp;
 
 /// Everybody polls once in so long.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
+/// So many join before their tickets are thrown away.
+const PART: u64 = 2_000;
 /// One in so many joins once more before polling.
 const AGAIN: u64 = 100;
 
@@ -134,19 +136,28 @@ async fn come_back(instances: &[Instance], tickets: &[Ticket]) {
     let mut polls = Duration::ZERO;
     let steps = 300;
     for (step, some) in tickets.chunks(tickets.len().div_ceil(steps)).enumerate() {
+        let mut joining = Vec::new();
         for (index, ticket) in some.iter().enumerate() {
-            let at = &instances[index % instances.len()];
             let person = ticket.user.get() as u64;
             if person.is_multiple_of(AGAIN) {
-                let elsewhere = &instances[(index + 1) % instances.len()];
-                let joining = newcomer(person, 2);
-                let joined =
-                    elsewhere.sequencer.join_once(&elsewhere.queue, joining, now()).await.unwrap();
-                if joined.ticket.id != ticket.id {
-                    elsewhere.poll(&joined.ticket);
-                    again.insert(person, joined.ticket);
-                }
+                let elsewhere = (index + 1) % instances.len();
+                let Instance { sequencer, queue, .. } = &instances[elsewhere];
+                let (sequencer, queue) = (sequencer.clone(), queue.clone());
+                joining.push(tokio::spawn(async move {
+                    let joined = sequencer.join_once(&queue, newcomer(person, 2), now()).await;
+                    (elsewhere, person, joined.unwrap())
+                }));
             }
+        }
+        for joined in joining {
+            let (elsewhere, person, joined) = joined.await.unwrap();
+            if joined.is_new {
+                instances[elsewhere].poll(&joined.ticket);
+                again.insert(person, joined.ticket);
+            }
+        }
+        for (index, ticket) in some.iter().enumerate() {
+            let at = &instances[index % instances.len()];
             let polled = Instant::now();
             assert!(at.poll(ticket), "{ticket:?} is lost");
             polls += polled.elapsed();
@@ -183,24 +194,31 @@ async fn one_process(people: u64) {
     store.create_queue(name, settings()).await.unwrap();
     let local = LocalSequencer::open(store.clone(), &settings(), true).await.unwrap();
     let instance = Instance::new(Sequencer::Local(local));
-    instance.joined(1..=1, 0).await;
+    // What the program itself needs for it is there already.
+    for _ in 0..10 {
+        instance.joined(1..=PART, 1).await;
+    }
     let before = memory("VmRSS");
     let began = Instant::now();
-    let mut live = 0;
-    // Their tickets are the client's, not ours: only the last part is kept here.
-    for part in (1..=people).collect::<Vec<_>>().chunks(100_000) {
-        live += instance.joined(part[0]..=part[part.len() - 1], 1).await.len();
+    // Their tickets are the client's, not ours.
+    for from in (PART + 1..=people).step_by(PART as usize) {
+        instance.joined(from..=(from + PART - 1).min(people), 1).await;
     }
+    let grown = memory("VmRSS") - before;
     println!(
-        "one process: {live} people joined in {:.1} s; memory grew by {:.1} bytes a person",
+        "one process: {} people joined in {:.1} s; memory grew by {:.1} bytes for each of them",
+        instance.queue.people().unwrap(),
         began.elapsed().as_secs_f64(),
-        (memory("VmRSS") - before) as f64 / people as f64
+        grown as f64 / (people - PART) as f64
     );
     let tickets = instance.joined(1..=people, 3).await;
-    instance.ticking.abort();
-    instance.sequencer.close(now()).await.unwrap();
-    drop(instance);
+    let Instance { sequencer, ticking, .. } = instance;
+    ticking.abort();
+    let _ = ticking.await;
+    sequencer.close(now()).await.unwrap();
+    drop(sequencer);
     store.close().await;
+    drop(store);
     let began = Instant::now();
     let store = open();
     let local = LocalSequencer::open(store.clone(), &settings(), true).await.unwrap();

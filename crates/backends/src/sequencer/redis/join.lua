@@ -2,15 +2,23 @@
 -- one caller is told to fetch more, and another after two seconds. That goes with the pool: nobody is at
 -- it for a new one.
 -- From ARGV[6] on people may follow: the field of KEYS[4] and so on that has their ticket, the number of
--- one that is over, what is kept of a new one beside its number, and for how many seconds. Then numbers
--- are for those who have none.
+-- one that is over (5 bytes), what is kept of a new one behind its number, and for how many seconds. Then
+-- numbers are for those who have none.
+local function bytes(seq)
+  local text = ''
+  for _ = 1, 5 do
+    text = string.char(seq % 256) .. text
+    seq = math.floor(seq / 256)
+  end
+  return text
+end
 local count = tonumber(ARGV[3])
 local people = (#ARGV - 5) / 4
 local kept = {}
 if people > 0 then count = 0 end
 for i = 1, people do
   local found = redis.call('HGET', KEYS[3 + i], ARGV[2 + 4 * i])
-  if found and string.match(found, '^%d+') ~= ARGV[3 + 4 * i] then
+  if found and string.sub(found, 1, 5) ~= ARGV[3 + 4 * i] then
     kept[i] = found
   else
     kept[i], count = '', count + 1
@@ -26,7 +34,7 @@ if given then
   local seq = first
   for i = 1, people do
     if kept[i] == '' then
-      redis.call('HSET', KEYS[3 + i], ARGV[2 + 4 * i], string.format('%.0f', seq) .. ':' .. ARGV[4 + 4 * i])
+      redis.call('HSET', KEYS[3 + i], ARGV[2 + 4 * i], bytes(seq) .. ARGV[4 + 4 * i])
       redis.call('EXPIRE', KEYS[3 + i], ARGV[5 + 4 * i])
       seq = seq + 1
     end

@@ -16,7 +16,7 @@ use crate::sequencer::news::News;
 /// For how long a person's place is kept, in seconds, unless it is shown again.
 const PERSON_SECONDS: u32 = 10_800;
 /// So many people share a key. Redis packs hashes of up to 128 fields (`hash-max-listpack-entries`).
-const PEOPLE_OF_KEY: i64 = 64;
+const PEOPLE_OF_KEY: i64 = 128;
 
 /// The calls of Redis.
 pub(super) struct Protocol {
@@ -155,8 +155,8 @@ impl Protocol {
         for (newcomer, over) in join.people {
             let (key, field, seconds) = self.place_of(queue, newcomer.name);
             keys.push(key);
-            let stub = newcomer.with(0);
-            arguments.extend([field, over.to_string().into(), beside(&stub), seconds.into()]);
+            let behind = behind(&newcomer.with(0));
+            arguments.extend([field, five_bytes(*over), behind, seconds.into()]);
         }
         self.stats().join_calls.fetch_add(1, Ordering::Relaxed);
         let answer = self.run(&self.join, &keys, &arguments).await?;
@@ -193,8 +193,8 @@ impl Protocol {
         for (ticket, replaces) in tickets {
             let (key, field, _) = self.place_of(queue.as_str(), Name::Person(ticket.user));
             keys.push(key);
-            let (seq, replaces) = (ticket.seq.to_string(), replaces.to_string());
-            arguments.extend([field, seq.into(), replaces.into(), beside(&Stub::of(ticket))]);
+            let (seq, replaces) = (five_bytes(ticket.seq), five_bytes(*replaces));
+            arguments.extend([field, seq, replaces, behind(&Stub::of(ticket))]);
         }
         self.stats().keep_calls.fetch_add(1, Ordering::Relaxed);
         let answer = self.run(&self.keep, &keys, &arguments).await?;
@@ -314,26 +314,34 @@ fn heard(answer: &[Value]) -> Option<Heard> {
     })
 }
 
-/// What is kept of a ticket beside its number: the second of issue (5 bytes) and the id (16).
-fn beside(stub: &Stub) -> Vec<u8> {
+/// A number as scripts compare it. It is enough for a million million.
+fn five_bytes(number: u64) -> Vec<u8> {
+    number.to_be_bytes()[3..].to_vec()
+}
+
+/// What is kept of a ticket behind its number: the second of issue (5 bytes) and the id (16).
+fn behind(stub: &Stub) -> Vec<u8> {
     let seconds = stub.issued_at.0.div_euclid(1_000).to_be_bytes();
     [&seconds[3..], &stub.id.0].concat()
 }
 
-/// The tickets that a script has found, each as `NUMBER:` and what [`beside`] says.
+/// The tickets that a script has found, each as its number and what [`behind`] says.
 fn stubs(found: &Value) -> Option<Vec<Option<Stub>>> {
     let stub = |found: &Value| {
         let Value::BulkString(text) = found else { return None };
         if text.is_empty() {
             return Some(None);
         }
-        let at = text.iter().position(|byte| *byte == b':')?;
-        let seq = std::str::from_utf8(&text[..at]).ok()?.parse().ok()?;
-        let (seconds, id) = text[at + 1..].split_first_chunk::<5>()?;
-        let mut bytes = [0; 8];
-        bytes[3..].copy_from_slice(seconds);
-        let issued_at = Timestamp(i64::from_be_bytes(bytes).checked_mul(1_000)?);
-        Some(Some(Stub { seq, issued_at, id: TicketId(id.try_into().ok()?) }))
+        let (seq, rest) = text.split_first_chunk::<5>()?;
+        let (seconds, id) = rest.split_first_chunk::<5>()?;
+        let number = |bytes: &[u8; 5]| {
+            let mut number = [0; 8];
+            number[3..].copy_from_slice(bytes);
+            i64::from_be_bytes(number)
+        };
+        let issued_at = Timestamp(number(seconds) * 1_000);
+        let id = TicketId(id.try_into().ok()?);
+        Some(Some(Stub { seq: number(seq).unsigned_abs(), issued_at, id }))
     };
     found.as_sequence()?.iter().map(stub).collect()
 }
