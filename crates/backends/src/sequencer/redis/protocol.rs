@@ -15,8 +15,9 @@ use crate::sequencer::news::News;
 
 /// For how long a person's place is kept, in seconds, unless it is shown again.
 const PERSON_SECONDS: u32 = 10_800;
-/// So many people share a key. Redis packs hashes of up to 128 fields (`hash-max-listpack-entries`).
-const PEOPLE_OF_KEY: i64 = 128;
+/// So many people share a key. Redis packs hashes of up to 128 fields (`hash-max-listpack-entries`), and so
+/// many, of 34 bytes, fill a block of 4,096 bytes; the next larger one has 5,120.
+const PEOPLE_OF_KEY: i64 = 120;
 
 /// The calls of Redis.
 pub(super) struct Protocol {
