@@ -586,6 +586,16 @@ pub fn single_header<'a>(
     }
 }
 
+/// A field that may be left out, and is no `null`.
+///
+/// # Errors
+/// Those of the value.
+pub(super) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 /// An idempotency key: 1 to 255 visible ASCII characters, bare or as the draft's quoted string.
 /// Both forms of the same key are the same key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

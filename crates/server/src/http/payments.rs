@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::{Asker, Presented};
-use super::extract::{ApiJson, IdempotencyKey, MaybeIdempotencyKey, WireId};
+use super::extract::{ApiJson, IdempotencyKey, MaybeIdempotencyKey, WireId, present};
 use super::idempotency;
 use super::problem::Problem;
 use super::reply::{json, reservation_error};
@@ -24,6 +24,7 @@ use crate::metrics::{Outcome, OutcomeLabel};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PaymentRequest {
     /// Who pays, the ticket's user; may be left out where people are known.
+    #[serde(default, deserialize_with = "present")]
     #[schema(schema_with = super::schema::id)]
     user_id: Option<WireId<UserId>>,
     /// Which reservation.

@@ -23,7 +23,7 @@ use utoipa::ToSchema;
 
 use super::auth::{Asker, Presented};
 use super::client::ClientAddress;
-use super::extract::{ApiJson, IdempotencyKey, JoinKey, PathQueue, WireId};
+use super::extract::{ApiJson, IdempotencyKey, JoinKey, PathQueue, WireId, present};
 use super::problem::{ErrorCode, Problem};
 use super::rate_limit::ClientRateLimit;
 use super::reply::{PlainObject, fault, field, json, json_bytes};
@@ -36,6 +36,7 @@ use crate::tickets::Signed;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct JoinRequest {
     /// Who joins; may be left out where people are known.
+    #[serde(default, deserialize_with = "present")]
     #[schema(schema_with = super::schema::id)]
     user_id: Option<WireId<UserId>>,
     /// Which queue; the default one where it is left out.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::{Asker, Presented};
-use super::extract::{ApiJson, IdempotencyKey, MaybeIdempotencyKey, PathIds, WireId};
+use super::extract::{ApiJson, IdempotencyKey, MaybeIdempotencyKey, PathIds, WireId, present};
 use super::idempotency;
 use super::problem::{ErrorCode, Problem};
 use super::reply::{fault, fault_outcome, json, refund_error};
@@ -25,6 +25,7 @@ use crate::metrics::{Outcome, OutcomeLabel};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RefundRequest {
     /// Who paid, the ticket's user; may be left out where people are known.
+    #[serde(default, deserialize_with = "present")]
     #[schema(schema_with = super::schema::id)]
     user_id: Option<WireId<UserId>>,
 }

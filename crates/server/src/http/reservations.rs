@@ -18,7 +18,9 @@ use utoipa::ToSchema;
 
 use super::auth::{Asker, Owner, Presented, ended};
 use super::client::ClientAddress;
-use super::extract::{ApiJson, BodyLimits, IdempotencyKey, MaybeIdempotencyKey, PathIds, WireId};
+use super::extract::{
+    ApiJson, BodyLimits, IdempotencyKey, MaybeIdempotencyKey, PathIds, WireId, present,
+};
 use super::idempotency;
 use super::page::Section;
 use super::problem::{ErrorCode, Problem};
@@ -31,6 +33,7 @@ use crate::metrics::{Outcome, OutcomeLabel};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ReserveRequest {
     /// Who reserves, the ticket's user; may be left out where people are known.
+    #[serde(default, deserialize_with = "present")]
     #[schema(schema_with = super::schema::id)]
     user_id: Option<WireId<UserId>>,
     /// Which seats: all are held, or none.

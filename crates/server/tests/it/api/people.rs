@@ -195,6 +195,8 @@ async fn polls_need_the_ticket_alone() {
     client.send(join(1)).await.refused(ErrorCode::PersonTokenMissing);
     let kim = issuer.token("kim");
     client.send(join(4_711).by(&kim)).await.refused(ErrorCode::UserMismatch);
+    let null = post("/api/v1/waiting-queues").json(json!({"userId": null}));
+    client.send(null.by(&kim)).await.refused(ErrorCode::InvalidField);
     let joined = client.send(join_as_i_am().by(&kim)).await.ok(201);
     let ticket = joined["token"].as_str().unwrap();
     let place = client.send(status(ticket)).await.ok(200);
