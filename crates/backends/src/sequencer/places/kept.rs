@@ -358,10 +358,10 @@ mod tests {
                     tickets.remove(user(person));
                     map.remove(&person);
                 }
-                1 if step % 50 == 0 => {
+                1 if step.is_multiple_of(50) => {
                     // All up to here are over, but every seventh.
                     let upto = draw(seq + 1);
-                    let is_over = |seq: u64| seq <= upto && seq % 7 != 0;
+                    let is_over = |seq: u64| seq <= upto && !seq.is_multiple_of(7);
                     for _ in 0..seq / PART / SWEPT as u64 + 2 {
                         tickets.sweep(upto, is_over);
                     }
@@ -415,7 +415,7 @@ mod tests {
         let part = size_of::<[Packed; PART as usize]>() + size_of::<(u64, Part)>();
         for person in 1..=PEOPLE {
             assert!(tickets.put(user(person * 1_237), stub(person, 1)));
-            if person >= PEOPLE / 4 && person % 10_000 == 0 {
+            if person >= PEOPLE / 4 && person.is_multiple_of(10_000) {
                 let index: usize = tickets.index.iter().map(HashTable::allocation_size).sum();
                 let bytes = (index + tickets.parts.len() * part) as u64;
                 assert!(bytes < 32 * person, "{bytes} for {person}");
