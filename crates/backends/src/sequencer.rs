@@ -24,7 +24,7 @@ use self::joins::Numbers;
 pub use self::local::LocalSequencer;
 pub use self::newcomer::{Joined, Name, Newcomer};
 use self::news::News;
-use self::places::{Second, is_preferred};
+use self::places::{Keeping, Kept};
 use self::queue::Given;
 pub use self::queue::{Counters, Queue};
 #[cfg(feature = "simulation")]
@@ -146,10 +146,12 @@ impl Sequencer {
     ) -> Result<Joined, Fault> {
         let mut over = 0;
         for _ in 0..JOIN_ATTEMPTS {
-            let (stub, is_new) = match queue.wait_for_place(Some((newcomer.clone(), over))).await? {
-                Given::New(seq) => (newcomer.with(seq), true),
-                Given::Kept(stub) => (stub, false),
+            let stub = match queue.wait_for_place(Some((newcomer.clone(), over))).await? {
+                Given::New(seq) => newcomer.with(seq),
+                Given::Kept(stub) => stub,
             };
+            // It may be found by a call that was made again because the first one took too long.
+            let is_new = stub.id == newcomer.id;
             let ticket = stub.ticket(queue.name(), newcomer.user);
             let is_of_use = is_new
                 || !newcomer.is_person()
@@ -174,49 +176,58 @@ impl Sequencer {
 
     /// Keeps the tickets that people have shown since the last tick. Who has two gives one up.
     async fn keep_shown(&self, now: Timestamp) -> Result<(), Fault> {
+        let now = self.store().vouched(now);
         for queue in self.queues() {
             let Some(shown) = queue.shown() else { continue };
-            let taken = shown.take(SHOWN_TICK_MAX);
-            let is_live = |ticket: &Ticket| !queue.is_over(ticket.seq, now);
-            let mut keeping: Vec<(Ticket, u64)> =
-                taken.into_iter().filter(is_live).map(|ticket| (ticket, 0)).collect();
+            let place = |ticket: &Ticket| queue.peek(ticket.seq, now);
+            let taken = shown.take(SHOWN_TICK_MAX).into_iter();
+            let live = taken.filter(|ticket| !matches!(place(ticket), Place::Over(_)));
+            let mut keeping: Vec<Keeping> = live.map(Keeping::of).collect();
             for _ in 0..JOIN_ATTEMPTS {
                 if keeping.is_empty() {
                     break;
                 }
-                let seconds = match self {
-                    Self::Local(local) => local.keep(&queue, keeping),
-                    Self::Redis(redis) => redis.keep(&queue, keeping).await,
+                let kept = match self {
+                    Self::Local(local) => local.keep(&queue, &keeping),
+                    Self::Redis(redis) => redis.keep(&queue, &keeping).await,
                 };
-                keeping = Vec::new();
-                let mut leaving = Vec::new();
-                // Those beyond are found with their owners' next polls.
-                for Second { shown, kept } in seconds.into_iter().take(SECONDS_TICK_MAX) {
-                    let place = |ticket: &Ticket| {
-                        (ticket.seq, queue.peek(ticket.seq, self.store().vouched(now)))
-                    };
-                    let (this, other) = (place(&shown), place(&kept));
-                    let stays = is_preferred(this, other);
-                    let (goes, at) = if stays { (kept, other.1) } else { (shown.clone(), this.1) };
-                    if !matches!(at, Place::Over(_)) {
-                        queue.counters().seconds.fetch_add(1, Ordering::Relaxed);
-                        let (sequencer, queue) = (self.clone(), queue.clone());
-                        let pass = goes.clone().into();
-                        leaving.push(tasks::detach(async move {
-                            sequencer.leave(&queue, &pass, now).await
-                        }));
-                    }
-                    if stays {
-                        keeping.push((shown, goes.seq));
+                let (mut leaving, mut again) = (Vec::new(), Vec::new());
+                for (Keeping { shown, gives_up, .. }, kept) in keeping.into_iter().zip(kept) {
+                    match (kept, gives_up) {
+                        (Kept::Done, Some(second)) => {
+                            queue.counters().seconds.fetch_add(1, Ordering::Relaxed);
+                            let (sequencer, queue) = (self.clone(), queue.clone());
+                            leaving.push(tasks::detach(async move {
+                                sequencer.leave(&queue, &second.into(), now).await
+                            }));
+                        }
+                        // Those beyond are found with their owners' next polls.
+                        (Kept::Another(other), _) if again.len() < SECONDS_TICK_MAX => {
+                            let (here, there) = (place(&shown), place(&other.ticket));
+                            again.push(Keeping::against(shown, here, other, there));
+                        }
+                        (Kept::Done | Kept::Another(_) | Kept::Unknown, _) => {}
                     }
                 }
                 for left in leaving {
                     left.await
                         .unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string())))?;
                 }
+                keeping = again;
             }
         }
         Ok(())
+    }
+
+    /// Where joins look for it, the ticket is not to be found any more, because it is over.
+    async fn forget_place(&self, queue: &Queue, ticket: &Ticket) {
+        match self {
+            Self::Redis(redis) if queue.has_one_place_each() => {
+                redis.forget_place(queue, ticket).await;
+            }
+            // In one process all know at once.
+            Self::Redis(_) | Self::Local(_) => {}
+        }
     }
 
     /// What stands behind an opaque token.
@@ -297,19 +308,25 @@ impl Sequencer {
             None => {
                 queue.leave(seq);
                 self.tell(|| News::Left(queue.name().clone(), vec![seq]));
+                self.forget_place(queue, &pass.ticket).await;
             }
         }
         Ok(())
     }
 
     /// The ticket has paid. The store knows already; this is for those who ask where it stands.
-    pub fn finish(&self, queue: &Queue, pass: &PresentedTicket) {
+    pub fn finish(&self, queue: &Arc<Queue>, pass: &PresentedTicket) {
         let seq = pass.ticket.seq;
         match &pass.bypass {
             Some(bypass) => self.spend(bypass, pass),
             None => {
                 queue.finish(seq);
                 self.tell(|| News::Finished(queue.name().clone(), vec![seq]));
+                if matches!(self, Self::Redis(_)) && queue.has_one_place_each() {
+                    let (sequencer, queue) = (self.clone(), queue.clone());
+                    let ticket = pass.ticket.clone();
+                    tasks::detach(async move { sequencer.forget_place(&queue, &ticket).await });
+                }
             }
         }
     }

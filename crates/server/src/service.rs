@@ -521,7 +521,8 @@ async fn ticket_keys(config: &Config, store: &Store) -> Result<SigningKeys, Star
              old key, or add it to ticket.previous_signing_keys to change keys"
         )));
     }
-    Ok(keys.within(store.epochs().await?))
+    let of_people = config.auth.mode == AuthMode::Jwt;
+    Ok(keys.within(store.epochs().await?).of_people(of_people))
 }
 
 /// The people who are known. Where everybody is believed, only this machine may ask, unless somebody says

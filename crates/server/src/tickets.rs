@@ -33,6 +33,9 @@ pub fn looks_signed(token: &str) -> bool {
     token.starts_with(SIGNED_PREFIX)
 }
 
+/// The claim of a ticket of a person who was known. Where users are believed, anybody could have got it.
+const PERSON_CLAIM: &str = r#","p":1"#;
+
 use NoTicket::Forged;
 
 /// The keys that tickets are signed and checked with.
@@ -40,6 +43,8 @@ pub struct SigningKeys {
     signing: Key,
     previous: Vec<Key>,
     epochs: Epochs,
+    /// Whether tickets are given to people who are known.
+    of_people: bool,
 }
 
 struct Key {
@@ -84,7 +89,7 @@ impl SigningKeys {
     /// Signs with `signing` and also accepts what was signed with any of `previous`.
     pub fn new<'a>(signing: &[u8], previous: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let previous = previous.into_iter().map(Key::new).collect();
-        Self { signing: Key::new(signing), previous, epochs: Epochs::default() }
+        Self { signing: Key::new(signing), previous, epochs: Epochs::default(), of_people: false }
     }
 
     /// The same in a store with these epochs: tickets are signed in the current one.
@@ -95,6 +100,11 @@ impl SigningKeys {
     /// The epoch in which tickets are signed.
     pub fn epoch(&self) -> u32 {
         self.epochs.current()
+    }
+
+    /// The same for people who are known, which their tickets say.
+    pub fn of_people(self, of_people: bool) -> Self {
+        Self { of_people, ..self }
     }
 
     /// The id of the key that signs.
@@ -119,7 +129,8 @@ impl SigningKeys {
     }
 
     /// Writes the ticket as a token behind what is there. The claims are `sub` the user, `q` the queue, `seq` the number, `iat`
-    /// the second of issue, and `jti` the unique id in Base64; and `ep` the epoch, after a restore.
+    /// the second of issue, and `jti` the unique id in Base64; `ep` the epoch, after a restore; and `p` where the user is a person
+    /// who was known.
     fn sign(&self, ticket: &Ticket, token: &mut Vec<u8>) {
         // No text in it needs escaping: a queue's name is letters, digits, `-` and `_`.
         let mut number = itoa::Buffer::new();
@@ -135,14 +146,15 @@ impl SigningKeys {
         claims.push(br#","jti":""#);
         let mut id = [0; TICKET_ID_LENGTH];
         claims.push(BASE64.encode(&ticket.id.0, id[..].as_out()));
-        match self.epochs.current() {
-            0 => claims.push(br#""}"#),
-            epoch => {
-                claims.push(br#"","ep":"#);
-                claims.push(number.format(epoch).as_bytes());
-                claims.push(b"}");
-            }
+        claims.push(b"\"");
+        if self.epochs.current() != 0 {
+            claims.push(br#","ep":"#);
+            claims.push(number.format(self.epochs.current()).as_bytes());
         }
+        if self.of_people {
+            claims.push(PERSON_CLAIM.as_bytes());
+        }
+        claims.push(b"}");
         token.extend_from_slice(self.signing.prefix.as_bytes());
         let begin = token.len();
         BASE64.encode_append(claims.as_bytes(), token);
@@ -152,7 +164,8 @@ impl SigningKeys {
         BASE64.encode_append(mac.finalize().into_bytes(), token);
     }
 
-    /// The ticket in a token, and its queue, which `find` knows by its name.
+    /// The ticket in a token, its queue, which `find` knows by its name, and whether its user was known as
+    /// a person when it was given.
     ///
     /// # Errors
     /// [`NoTicket::Forged`] for anything that [`SigningKeys::sign`] has not made under a known key for a
@@ -161,7 +174,7 @@ impl SigningKeys {
         &self,
         token: &str,
         find: impl FnOnce(&str) -> Option<(QueueName, Q)>,
-    ) -> Result<(Ticket, Q), NoTicket> {
+    ) -> Result<(Ticket, Q, bool), NoTicket> {
         if token.len() > TOKEN_LENGTH_MAX {
             return Err(Forged);
         }
@@ -183,11 +196,11 @@ impl SigningKeys {
         let claims = BASE64.decode(claims, buffer[..].as_out()).map_err(|_| Forged)?;
         let claims = std::str::from_utf8(claims).map_err(|_| Forged)?;
         // The signature says that we wrote this, so it has exactly the form in which we write it.
-        let (ticket, found, epoch) = parse_claims(claims, find).ok_or(Forged)?;
+        let (ticket, found, epoch, is_person) = parse_claims(claims, find).ok_or(Forged)?;
         if !self.epochs.have(epoch, &ticket.queue, ticket.seq) {
             return Err(NoTicket::OfAnotherEpoch);
         }
-        Ok((ticket, found))
+        Ok((ticket, found, is_person))
     }
 }
 
@@ -232,21 +245,26 @@ impl Claims {
 fn parse_claims<Q>(
     claims: &str,
     find: impl FnOnce(&str) -> Option<(QueueName, Q)>,
-) -> Option<(Ticket, Q, u32)> {
+) -> Option<(Ticket, Q, u32, bool)> {
     let (user, rest) = number(claims.strip_prefix(r#"{"sub":""#)?)?;
     let rest = rest.strip_prefix(r#"","q":""#)?;
     let (name, rest) = rest.split_at(rest.bytes().position(|byte| byte == b'"')?);
     let (seq, rest) = number(rest.strip_prefix(r#"","seq":"#)?)?;
     let (seconds, rest) = number(rest.strip_prefix(r#","iat":"#)?)?;
     let (id, rest) = rest.strip_prefix(r#","jti":""#)?.split_at_checked(TICKET_ID_LENGTH)?;
-    let epoch = match rest.strip_prefix(r#"","ep":"#) {
-        None if rest == r#""}"# => 0,
-        None => return None,
-        Some(rest) => {
-            let (epoch, rest) = number(rest)?;
-            u32::try_from(epoch).ok().filter(|_| rest == "}")?
-        }
+    let rest = rest.strip_prefix('"')?;
+    let (epoch, rest) = match rest.strip_prefix(r#","ep":"#) {
+        None => (0, rest),
+        Some(rest) => number(rest)?,
     };
+    let epoch = u32::try_from(epoch).ok()?;
+    let is_person = match rest {
+        "}" => false,
+        rest => rest.strip_prefix(PERSON_CLAIM)? == "}",
+    };
+    if !(is_person || rest == "}") {
+        return None;
+    }
     let mut bytes = [0; 16];
     BASE64.decode(id.as_bytes(), bytes[..].as_out()).ok()?;
     let (queue, found) = find(name)?;
@@ -257,7 +275,7 @@ fn parse_claims<Q>(
         issued_at: Timestamp(i64::try_from(seconds).ok()?.checked_mul(1000)?),
         id: TicketId(bytes),
     };
-    Some((ticket, found, epoch))
+    Some((ticket, found, epoch, is_person))
 }
 
 /// The number that a text begins with, and what follows.
@@ -287,7 +305,7 @@ mod tests {
 
     fn read(keys: &SigningKeys, token: &str) -> Result<Ticket, NoTicket> {
         let any = |name: &str| Some((QueueName::new(name)?, ()));
-        keys.verify(token, any).map(|(ticket, ())| ticket)
+        keys.verify(token, any).map(|(ticket, (), _)| ticket)
     }
 
     fn keys() -> SigningKeys {
@@ -361,7 +379,7 @@ mod tests {
         let queue = QueueName::new(&"q".repeat(QueueName::LENGTH_MAX)).unwrap();
         let issued_at = Timestamp(i64::MAX / 1000 * 1000);
         let ticket = Ticket { queue, issued_at, ..ticket(u64::MAX, i64::MAX, u128::MAX) };
-        let keys = keys().within(Epochs::default().with(u32::MAX, []).unwrap());
+        let keys = keys().within(Epochs::default().with(u32::MAX, []).unwrap()).of_people(true);
         assert_eq!(read(&keys, &keys.signed(&ticket).to_string()), Ok(ticket));
     }
 
@@ -424,6 +442,18 @@ mod tests {
         assert_eq!(read(&before, &new), Err(NoTicket::OfAnotherEpoch));
         let claims = OTHER_BASE64.decode(new.split('.').nth(1).unwrap()).unwrap();
         assert!(String::from_utf8(claims).unwrap().ends_with(r#","ep":7}"#));
+    }
+
+    #[test]
+    fn a_ticket_says_whether_its_user_was_known() {
+        let (believed, known) = (keys(), keys().of_people(true));
+        for keys in [&believed, &known] {
+            for (by, is_person) in [(&believed, false), (&known, true)] {
+                let token = by.signed(&ticket(7, 3, 9)).to_string();
+                let any = |name: &str| Some((QueueName::new(name)?, ()));
+                assert_eq!(keys.verify(&token, any), Ok((ticket(7, 3, 9), (), is_person)));
+            }
+        }
     }
 
     #[test]

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{QueueSettings, SettingsChange, Ticket};
+use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::mpsc;
 
 use super::aliases::Aliases;
 use super::joins::{Numbers, number_joins};
 use super::newcomer::{Name, Newcomer, Stub};
-use super::places::Second;
+use super::places::{Keeping, Kept, Other};
 use super::queue::{Given, Queue};
 use crate::store::{Act, ActRejected, Acted, Checkpoint, Effect, Note, Store, StoredQueue};
 use crate::{Error, Fault};
@@ -164,22 +164,25 @@ impl LocalSequencer {
         queue.wait_for_number().await
     }
 
-    /// Keeps tickets that people have shown; beside each stands the number of one that it replaces, or 0.
-    /// Returns those whose owners have another one.
-    pub(super) fn keep(&self, queue: &Queue, tickets: Vec<(Ticket, u64)>) -> Vec<Second> {
-        let (Some(kept), Some(shown)) = (queue.kept(), queue.shown()) else { return Vec::new() };
-        let mut seconds = Vec::new();
-        for (ticket, replaces) in tickets {
-            let name = Name::Person(ticket.user);
-            match kept.offer(name, ticket.user, Stub::of(&ticket), replaces) {
-                Ok(()) => shown.note([ticket.seq], HERE),
-                Err(other) => {
-                    let kept = other.ticket(queue.name(), ticket.user);
-                    seconds.push(Second { shown: ticket, kept });
+    /// Keeps tickets of people.
+    pub(super) fn keep(&self, queue: &Queue, keeping: &[Keeping]) -> Vec<Kept> {
+        let Some(tickets) = queue.kept() else { return vec![Kept::Unknown; keeping.len()] };
+        let keep = |Keeping { keeps, replaces, .. }: &Keeping| {
+            let name = Name::Person(keeps.user);
+            match tickets.offer(name, keeps.user, Stub::of(keeps), *replaces) {
+                Ok(()) => {
+                    queue.note_kept([keeps.seq], HERE);
+                    Kept::Done
                 }
+                // A process decides alone, and no join of its own is answered twice.
+                Err(other) => Kept::Another(Other {
+                    ticket: other.ticket(queue.name(), keeps.user),
+                    was_shown: true,
+                    is_chosen: false,
+                }),
             }
-        }
-        seconds
+        };
+        keeping.iter().map(keep).collect()
     }
 
     async fn save(

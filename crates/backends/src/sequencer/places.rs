@@ -9,28 +9,83 @@ mod noted;
 use boxoffice_domain::queue::{Place, Ticket};
 use parking_lot::Mutex;
 
-pub(super) use self::kept::Kept;
+pub(super) use self::kept::Tickets;
 use self::noted::Noted;
 
 /// Tickets that were shown and wait for the next tick. Past this they wait for their owners' next polls.
 const SHOWN_MAX: usize = 50_000;
 
-/// Somebody shows one ticket and has another one in the same queue.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Second {
-    /// The one that was shown,
+/// A ticket that is to be kept, because its owner has shown one.
+#[derive(Clone, Debug)]
+pub(super) struct Keeping {
+    /// What was shown.
     pub(super) shown: Ticket,
-    /// and the one that is kept.
-    pub(super) kept: Ticket,
+    /// What is kept from now on: this one, or the one that was kept already.
+    pub(super) keeps: Ticket,
+    /// The number of the one whose place it takes; 0 for none.
+    pub(super) replaces: u64,
+    /// Whether it was chosen over another one. What one instance has chosen, no other undoes: two that
+    /// know of different steps would otherwise give up both.
+    pub(super) is_chosen: bool,
+    /// Whether it takes the place of one that was chosen, because that is nobody's any more.
+    pub(super) is_forced: bool,
+    /// What is given up once it is kept.
+    pub(super) gives_up: Option<Ticket>,
+}
+
+impl Keeping {
+    /// A ticket as it was shown.
+    pub(super) fn of(shown: Ticket) -> Self {
+        let keeps = shown.clone();
+        Self { shown, keeps, replaces: 0, is_chosen: false, is_forced: false, gives_up: None }
+    }
+
+    /// What is to be kept where another one is, and both stand so.
+    pub(super) fn against(shown: Ticket, place: Place, other: Other, there: Place) -> Self {
+        let replaces = other.ticket.seq;
+        // The answer to a join that took too long, and whose number came from elsewhere then: nobody was
+        // told of it.
+        let is_ghost = other.ticket.id == shown.id && !other.was_shown;
+        if is_ghost || matches!(there, Place::Over(_)) {
+            return Self { replaces, is_forced: true, ..Self::of(shown) };
+        }
+        if !other.is_chosen && is_preferred((shown.seq, place), (replaces, there)) {
+            let gives_up = Some(other.ticket);
+            return Self { replaces, is_chosen: true, gives_up, ..Self::of(shown) };
+        }
+        let gives_up = Some(shown.clone());
+        let keeps = other.ticket;
+        Self { shown, keeps, replaces, is_chosen: true, is_forced: false, gives_up }
+    }
+}
+
+/// Another ticket that the owner of a shown one has.
+#[derive(Clone, Debug)]
+pub(super) struct Other {
+    pub(super) ticket: Ticket,
+    /// Whether somebody has shown it.
+    pub(super) was_shown: bool,
+    /// See [`Keeping`].
+    pub(super) is_chosen: bool,
+}
+
+/// What has become of a ticket that was to be kept.
+#[derive(Clone, Debug)]
+pub(super) enum Kept {
+    Done,
+    /// Another one is there.
+    Another(Other),
+    /// Nobody knows; it is asked again with the next poll.
+    Unknown,
 }
 
 /// Whether a ticket is to be kept rather than another one of the same person: the one that opens doors,
-/// or else the one that is further ahead. One that is over is nobody's place.
-pub(super) fn is_preferred(this: (u64, Place), other: (u64, Place)) -> bool {
+/// for longer, or else the one that is further ahead. One that is over is nobody's place.
+fn is_preferred(this: (u64, Place), other: (u64, Place)) -> bool {
     let rank = |(seq, place): (u64, Place)| match place {
-        Place::Active { .. } => (0, seq),
-        Place::Waiting { .. } => (1, seq),
-        Place::Over(_) => (2, seq),
+        Place::Active { until, .. } => (0, -until.0, seq),
+        Place::Waiting { .. } => (1, 0, seq),
+        Place::Over(_) => (2, 0, seq),
     };
     rank(this) < rank(other)
 }
@@ -135,12 +190,19 @@ mod tests {
     }
 
     #[test]
-    fn the_ticket_that_opens_doors_is_preferred_and_then_the_lower_number() {
+    fn the_ticket_that_opens_doors_for_longer_is_preferred_and_then_the_lower_number() {
         use boxoffice_domain::queue::Ending;
-        let active = Place::Active { until: Timestamp(9), claimed: true };
+        let active = |until| Place::Active { until: Timestamp(until), claimed: true };
         let waiting = Place::Waiting { number: 1 };
         let over = Place::Over(Ending::TimedOut);
-        let order = [(7, active), (8, active), (1, waiting), (2, waiting), (0, over)];
+        let order = [
+            (9, active(20)),
+            (7, active(9)),
+            (8, active(9)),
+            (1, waiting),
+            (2, waiting),
+            (0, over),
+        ];
         for (index, this) in order.iter().enumerate() {
             for (other_index, other) in order.iter().enumerate() {
                 assert_eq!(is_preferred(*this, *other), index < other_index, "{this:?} {other:?}");

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::newcomer::{Newcomer, Stub};
-use super::places::{Kept, Shown};
+use super::places::{Shown, Tickets};
 use super::polled::Polled;
 use crate::Fault;
 use crate::planted::{Bug, planted};
@@ -189,7 +189,7 @@ pub struct Queue {
     /// The tickets that people show; `None` where a person may have several.
     shown: Option<Shown>,
     /// The tickets of those who have one, where no other instance gives any.
-    kept: Option<Kept>,
+    kept: Option<Tickets>,
     /// Joins that wait for numbers to be reserved.
     pending: AtomicU64,
     /// Active tickets that an operator issued past the line.
@@ -264,7 +264,7 @@ impl Queue {
             seen: Mutex::default(),
             joins,
             shown: one_place_each.then(Shown::default),
-            kept: (!shared).then(Kept::default),
+            kept: (!shared).then(Tickets::default),
             pending: AtomicU64::new(0),
             bypassing: AtomicU64::new(0),
             sold_out: AtomicBool::new(false),
@@ -401,7 +401,7 @@ impl Queue {
     }
 
     /// The tickets of those who have one, where no other instance gives any.
-    pub(super) const fn kept(&self) -> Option<&Kept> {
+    pub(super) const fn kept(&self) -> Option<&Tickets> {
         self.kept.as_ref()
     }
 
@@ -416,7 +416,7 @@ impl Queue {
 
     /// How many people have a place, where that is known here.
     pub fn people(&self) -> Option<u64> {
-        self.shown.as_ref().and(self.kept.as_ref()).map(Kept::people)
+        self.shown.as_ref().and(self.kept.as_ref()).map(Tickets::people)
     }
 
     /// Where the number stands, and whether its owner has been seen now for the first time.

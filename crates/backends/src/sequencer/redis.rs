@@ -36,7 +36,7 @@ use self::tick::Ticker;
 use super::aliases::Aliases;
 use super::joins::Numbers;
 use super::news::News;
-use super::places::Second;
+use super::places::{Keeping, Kept};
 use super::queue::Queue;
 use crate::store::{Act, ActRejected, Acted, Effect, Note, Store};
 use crate::{Error, Fault};
@@ -178,27 +178,25 @@ impl RedisSequencer {
         queue.wait_for_number().await
     }
 
-    /// Keeps tickets that people have shown; beside each stands the number of one that it replaces, or 0.
-    /// Returns those whose owners have another one. While Redis is away, nobody is noted.
-    pub(super) async fn keep(&self, queue: &Queue, tickets: Vec<(Ticket, u64)>) -> Vec<Second> {
-        let mut seconds = Vec::new();
-        for part in tickets.chunks(KEPT_PART) {
-            let Ok((generation, kept)) = self.protocol.keep(queue.name(), part).await else {
+    /// Keeps tickets of people. While Redis is away, nobody is noted.
+    pub(super) async fn keep(&self, queue: &Queue, keeping: &[Keeping]) -> Vec<Kept> {
+        let mut kept = Vec::with_capacity(keeping.len());
+        for part in keeping.chunks(KEPT_PART) {
+            let Ok((generation, others)) = self.protocol.keep(queue.name(), part).await else {
                 break;
             };
-            let mut noted = Vec::with_capacity(part.len());
-            for ((ticket, _), kept) in part.iter().zip(kept) {
-                match kept {
-                    Some(stub) => seconds.push(Second {
-                        shown: ticket.clone(),
-                        kept: stub.ticket(queue.name(), ticket.user),
-                    }),
-                    None => noted.push(ticket.seq),
-                }
-            }
-            queue.note_kept(noted, &generation);
+            let done = part.iter().zip(&others).filter(|(_, other)| other.is_none());
+            queue.note_kept(done.map(|(keeping, _)| keeping.keeps.seq), &generation);
+            kept.extend(others.into_iter().map(|other| other.map_or(Kept::Done, Kept::Another)));
         }
-        seconds
+        kept.resize(keeping.len(), Kept::Unknown);
+        kept
+    }
+
+    /// The ticket is over: joins are not to find it, at whichever instance.
+    pub(super) async fn forget_place(&self, queue: &Queue, ticket: &Ticket) {
+        // Where this fails, the others hear of the end with the next tick.
+        let _ = self.protocol.forget(queue.name(), ticket).await;
     }
 
     /// The next `count` numbers. Returns the first.

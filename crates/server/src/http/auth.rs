@@ -85,13 +85,14 @@ impl Presented {
             let queue = app.sequencer.queue(name)?;
             Some((queue.name().clone(), queue))
         };
-        let (ticket, queue) = app.tickets.verify(token, find).map_err(|why| match why {
-            NoTicket::Forged => invalid(),
-            NoTicket::OfAnotherEpoch => Problem::new(ErrorCode::TokenOutdated),
-        })?;
+        let (ticket, queue, is_person) =
+            app.tickets.verify(token, find).map_err(|why| match why {
+                NoTicket::Forged => invalid(),
+                NoTicket::OfAnotherEpoch => Problem::new(ErrorCode::TokenOutdated),
+            })?;
         let (pass, now) = (PresentedTicket::from(ticket), app.clock.at(begun));
         let place = app.sequencer.place(&queue, &pass, now);
-        if !matches!(place, Place::Over(_)) {
+        if is_person && !matches!(place, Place::Over(_)) {
             // Where a person has one place, joins are to find it.
             app.sequencer.show(&queue, &pass.ticket);
         }

@@ -63,7 +63,7 @@ struct Part {
 }
 
 /// The tickets by their owners.
-struct Tickets {
+struct Table {
     hasher: RandomState,
     /// The numbers of each owner's ticket.
     index: Box<[HashTable<[u8; 5]>]>,
@@ -74,7 +74,7 @@ struct Tickets {
     sweep_from: u64,
 }
 
-impl Default for Tickets {
+impl Default for Table {
     fn default() -> Self {
         Self {
             hasher: RandomState::new(),
@@ -92,7 +92,7 @@ fn packed(parts: &BTreeMap<u64, Part>, seq: u64) -> Packed {
     part.map_or(Packed::NONE, |part| part.tickets[(seq % PART) as usize])
 }
 
-impl Tickets {
+impl Table {
     fn table(&self, user: u64) -> (u64, usize) {
         let hash = self.hasher.hash_one(user);
         // The table itself takes the upper bits and the lower ones.
@@ -255,12 +255,12 @@ impl Keys {
 
 /// What one process keeps of a queue.
 #[derive(Default)]
-pub(in crate::sequencer) struct Kept {
-    tickets: Mutex<Tickets>,
+pub(in crate::sequencer) struct Tickets {
+    tickets: Mutex<Table>,
     keys: Mutex<Keys>,
 }
 
-impl Kept {
+impl Tickets {
     /// The ticket of this name.
     pub(in crate::sequencer) fn get(&self, name: Name, now: Timestamp) -> Option<Stub> {
         match name {
@@ -306,7 +306,7 @@ impl Kept {
         Ok(())
     }
 
-    /// See [`Tickets::sweep`].
+    /// See [`Table::sweep`].
     pub(in crate::sequencer) fn sweep(&self, serving: u64, is_over: impl Fn(u64) -> bool) {
         self.tickets.lock().sweep(serving, is_over);
     }
@@ -316,7 +316,7 @@ impl Kept {
         self.tickets.lock().len()
     }
 
-    /// See [`Tickets::audit`].
+    /// See [`Table::audit`].
     pub(in crate::sequencer) fn audit(&self) -> (u64, u64) {
         self.tickets.lock().audit()
     }
@@ -349,7 +349,7 @@ mod tests {
             random ^= random << 17;
             random % below
         };
-        let (mut tickets, mut map) = (Tickets::default(), HashMap::<u64, Stub>::new());
+        let (mut tickets, mut map) = (Table::default(), HashMap::<u64, Stub>::new());
         let mut seq = 0;
         for step in 0..200_000_u64 {
             let person = 1 + draw(5_000);
@@ -391,7 +391,7 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_not_kept() {
-        let mut tickets = Tickets::default();
+        let mut tickets = Table::default();
         let good = stub(1, 1);
         for bad in [
             Stub { seq: 1 << 40, ..good },
@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn a_person_takes_less_than_thirty_two_bytes() {
         const PEOPLE: u64 = 1_000_000;
-        let mut tickets = Tickets::default();
+        let mut tickets = Table::default();
         let part = size_of::<[Packed; PART as usize]>() + size_of::<(u64, Part)>();
         for person in 1..=PEOPLE {
             assert!(tickets.put(user(person * 1_237), stub(person, 1)));
@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_key_is_found_for_its_time() {
-        let kept = Kept::default();
+        let kept = Tickets::default();
         let name = Name::Key([7; 16]);
         let first = stub(1, 1);
         let begin = first.issued_at.0;

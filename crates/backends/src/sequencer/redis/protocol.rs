@@ -12,6 +12,7 @@ use super::link::{Away, Link, RedisOptions, RedisStats, Script};
 use crate::Tasks;
 use crate::sequencer::newcomer::{JOIN_KEY_SECONDS, Name, Newcomer, Stub};
 use crate::sequencer::news::News;
+use crate::sequencer::places::{Keeping, Other};
 
 /// For how long a person's place is kept, in seconds, unless it is shown again.
 const PERSON_SECONDS: u32 = 10_800;
@@ -25,6 +26,7 @@ pub(super) struct Protocol {
     join: Script,
     install: Script,
     keep: Script,
+    forget: Script,
     tick: Script,
 }
 
@@ -126,6 +128,7 @@ impl Protocol {
             join: Script::new(concat!(include_str!("state.lua"), include_str!("join.lua"))),
             install: Script::new(concat!(include_str!("state.lua"), include_str!("install.lua"))),
             keep: Script::new(concat!(include_str!("state.lua"), include_str!("keep.lua"))),
+            forget: Script::new(concat!(include_str!("state.lua"), include_str!("forget.lua"))),
             tick: Script::new(concat!(include_str!("state.lua"), include_str!("tick.lua"))),
         }
     }
@@ -175,35 +178,57 @@ impl Protocol {
                 fetch: number(fetch)? == 1,
                 pool: Pool { generation: word(generation)?, limit: number(limit)? },
                 left: number(left)?,
-                kept: stubs(kept)?,
+                kept: stubs(kept)?.into_iter().map(|found| found.map(|(stub, _)| stub)).collect(),
             })
         };
         joined().ok_or_else(|| self.nonsense())
     }
 
-    /// Keeps tickets of people; beside each stands the number of one that it replaces, or 0. Returns the
-    /// generation that keeps them, and the tickets of those who have another one.
+    /// Keeps tickets of people. Returns the generation that keeps them, and the tickets of those who have
+    /// another one.
     pub(super) async fn keep(
         &self,
         queue: &QueueName,
-        tickets: &[(Ticket, u64)],
-    ) -> Result<(String, Vec<Option<Stub>>), Refusal> {
+        keeping: &[Keeping],
+    ) -> Result<(String, Vec<Option<Other>>), Refusal> {
         let mut keys = self.keys().to_vec();
         let mut arguments: Vec<Vec<u8>> =
             vec![self.options().cluster.clone().into(), PERSON_SECONDS.to_string().into()];
-        for (ticket, replaces) in tickets {
-            let (key, field, _) = self.place_of(queue.as_str(), Name::Person(ticket.user));
+        for Keeping { shown, keeps, replaces, is_chosen, is_forced, .. } in keeping {
+            let (key, field, _) = self.place_of(queue.as_str(), Name::Person(keeps.user));
             keys.push(key);
-            let (seq, replaces) = (five_bytes(ticket.seq), five_bytes(*replaces));
-            arguments.extend([field, seq, replaces, behind(&Stub::of(ticket))]);
+            let flags = if shown.seq == keeps.seq { SHOWN } else { 0 }
+                | if *is_chosen { CHOSEN } else { 0 };
+            let (seq, replaces) = (five_bytes(keeps.seq), five_bytes(*replaces));
+            let (flags, forced) = (flags.to_string(), u8::from(*is_forced).to_string());
+            let behind = behind(&Stub::of(keeps));
+            arguments.extend([field, seq, replaces, behind, flags.into(), forced.into()]);
         }
         self.stats().keep_calls.fetch_add(1, Ordering::Relaxed);
         let answer = self.run(&self.keep, &keys, &arguments).await?;
         let kept = || {
-            let [_, generation, kept] = &answer[..] else { return None };
-            Some((word(generation)?, stubs(kept)?))
+            let [_, generation, found] = &answer[..] else { return None };
+            let other = |((stub, flags), keeping): ((Stub, u8), &Keeping)| Other {
+                ticket: stub.ticket(queue, keeping.shown.user),
+                was_shown: flags & SHOWN != 0,
+                is_chosen: flags & CHOSEN != 0,
+            };
+            let others = stubs(found)?.into_iter().zip(keeping);
+            let others = others.map(|(found, keeping)| found.map(|found| other((found, keeping))));
+            Some((word(generation)?, others.collect()))
         };
         kept().ok_or_else(|| self.nonsense())
+    }
+
+    /// Forgets the ticket of a person, unless another one is there.
+    pub(super) async fn forget(&self, queue: &QueueName, ticket: &Ticket) -> Result<(), Refusal> {
+        let (key, field, _) = self.place_of(queue.as_str(), Name::Person(ticket.user));
+        let mut keys = self.keys().to_vec();
+        keys.push(key);
+        let cluster = self.options().cluster.clone().into();
+        let arguments: [Vec<u8>; 3] = [cluster, field, five_bytes(ticket.seq)];
+        self.stats().keep_calls.fetch_add(1, Ordering::Relaxed);
+        self.run(&self.forget, &keys, &arguments).await.map(|_| ())
     }
 
     /// The key and the field that has the ticket of this name in the queue, and for how many seconds.
@@ -326,8 +351,14 @@ fn behind(stub: &Stub) -> Vec<u8> {
     [&seconds[3..], &stub.id.0].concat()
 }
 
-/// The tickets that a script has found, each as its number and what [`behind`] says.
-fn stubs(found: &Value) -> Option<Vec<Option<Stub>>> {
+/// Of a ticket that is kept: somebody has shown it.
+const SHOWN: u8 = 2;
+/// It was chosen over another one of the same person.
+const CHOSEN: u8 = 1;
+
+/// The tickets that a script has found, each as its number and what [`behind`] says, with its flags in the
+/// two highest bits, which no second needs before the year 10,000.
+fn stubs(found: &Value) -> Option<Vec<Option<(Stub, u8)>>> {
     let stub = |found: &Value| {
         let Value::BulkString(text) = found else { return None };
         if text.is_empty() {
@@ -340,9 +371,12 @@ fn stubs(found: &Value) -> Option<Vec<Option<Stub>>> {
             number[3..].copy_from_slice(bytes);
             i64::from_be_bytes(number)
         };
-        let issued_at = Timestamp(number(seconds) * 1_000);
+        let mut seconds = *seconds;
+        let flags = seconds[0] >> 6;
+        seconds[0] &= 0x3f;
+        let issued_at = Timestamp(number(&seconds) * 1_000);
         let id = TicketId(id.try_into().ok()?);
-        Some(Some(Stub { seq: number(seq).unsigned_abs(), issued_at, id }))
+        Some(Some((Stub { seq: number(seq).unsigned_abs(), issued_at, id }, flags)))
     };
     found.as_sequence()?.iter().map(stub).collect()
 }

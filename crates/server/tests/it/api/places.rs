@@ -140,3 +140,27 @@ async fn a_join_is_repeated_by_its_key() {
     client.send(unknown.header("Idempotency-Key", "a")).await.refused(ErrorCode::QueueNotFound);
     service.finish().await;
 }
+
+/// What somebody got while users were believed is not the place of the person whose id they gave.
+#[tokio::test]
+async fn a_ticket_from_before_people_were_known_is_nobodys_place() {
+    let service = TestService::start_with(|config| config.queue.admit_per_second = 0.001).await;
+    let theirs = token_of(&mut service.client(), join(201), 201).await;
+    let issuer = Issuer::start(Signer::ed()).await;
+    let service = service.restart(|config| issuer.configure(config)).await;
+    let mut claims = issuer.claims("");
+    claims["sub"] = json!(201);
+    let person = issuer.signed(&claims);
+    let mut client = service.client();
+    let place = token_of(&mut client, join_as_i_am().by(&person), 201).await;
+    assert_ne!(place, theirs);
+    // Long enough for some ticks.
+    for _ in 0..10 {
+        for ticket in [&theirs, &place] {
+            assert_eq!(client.send(status(ticket)).await.ok(200)["status"], "WAITING");
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(token_of(&mut client, join_as_i_am().by(&person), 200).await, place);
+    service.finish().await;
+}

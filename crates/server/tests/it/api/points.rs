@@ -203,7 +203,7 @@ async fn a_payment_whose_answer_was_lost_spends_its_ticket_when_it_is_told_again
     // The store has paid, and nobody heard of it.
     let app = service.running().app();
     let find = |name: &str| Some((QueueName::new(name)?, ()));
-    let (ticket, ()) = app.tickets.verify(&token, find).unwrap();
+    let (ticket, (), _) = app.tickets.verify(&token, find).unwrap();
     let asked = [1_i64, id].map(i64::to_be_bytes).concat();
     let fingerprint = Sha256::new().chain_update("pay").chain_update(asked).finalize().into();
     let idempotency = Some(IdempotencyKey { key: "k".into(), fingerprint });

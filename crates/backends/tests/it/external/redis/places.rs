@@ -163,6 +163,60 @@ async fn who_joins_twice_while_redis_is_away_keeps_one_place() {
     assert_clean(&cluster.store, now()).await;
 }
 
+/// Redis stands still for longer than a call may take: the numbers come from the store, and the call is
+/// carried out all the same once it goes on. What nobody was told of is nobody's place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_came_too_late_takes_nobodys_place() {
+    let server = Server::start();
+    let cluster = Cluster::start(2, settings(0.001, None), &one_each(&server)).await;
+    const PEOPLE: i64 = 60;
+    server.freeze();
+    let joins = (1..=PEOPLE).map(|person| {
+        let Instance { sequencer, queue, .. } = &cluster.instances[person as usize % 2];
+        let (sequencer, queue) = (sequencer.clone(), queue.clone());
+        let newcomer = newcomer(person, person as u64, 0);
+        async move { sequencer.join_once(&queue, newcomer, now()).await }
+    });
+    let joined = crate::conformance::at_once(joins);
+    let thawing = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        server.thaw();
+    };
+    let (joined, ()) = tokio::join!(joined, thawing);
+    let told: Vec<Joined> = joined.into_iter().flatten().collect();
+    assert!(told.len() > 20, "{} were told a number", told.len());
+    assert!(told.iter().all(|joined| joined.is_new));
+    until("redis is not back", || cluster.instances.iter().all(Instance::redis_is_up)).await;
+    for _ in 0..20 {
+        for (index, Joined { ticket, .. }) in told.iter().enumerate() {
+            assert!(is_live(cluster.instances[index % 2].poll(ticket)), "{ticket:?} is lost");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for (index, Joined { ticket, .. }) in told.iter().enumerate() {
+        let instance = &cluster.instances[(index + 1) % 2];
+        let again = instance.join_once(ticket.user.get(), 1_000).await;
+        assert_eq!((again.is_new, &again.ticket), (false, ticket));
+    }
+    assert_clean(&cluster.store, now()).await;
+}
+
+/// Whoever gives up a place at one instance and joins at another at once gets a new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_here_and_joins_there_gets_a_new_place() {
+    let server = Server::start();
+    let cluster = Cluster::start(2, settings(0.001, None), &one_each(&server)).await;
+    let [a, b] = &cluster.instances[..] else { panic!("two of them") };
+    for round in 0..20 {
+        let first = a.join_once(1, round * 2).await;
+        assert!(first.is_new, "round {round}");
+        a.sequencer.leave(&a.queue, &first.ticket.clone().into(), now()).await.unwrap();
+        let second = b.join_once(1, round * 2 + 1).await;
+        assert!(second.is_new && second.ticket.seq > first.ticket.seq, "round {round}");
+        b.sequencer.leave(&b.queue, &second.ticket.into(), now()).await.unwrap();
+    }
+}
+
 /// What a place takes in Redis, as the server counts it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_place_takes_less_than_forty_bytes_in_redis() {
