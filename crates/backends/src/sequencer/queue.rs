@@ -190,6 +190,8 @@ pub struct Queue {
     shown: Option<Shown>,
     /// The tickets of those who have one, where no other instance gives any.
     kept: Option<Tickets>,
+    /// Numbers that were given here since the last tick, where others give numbers as well.
+    fresh: Mutex<RoaringTreemap>,
     /// Joins that wait for numbers to be reserved.
     pending: AtomicU64,
     /// Active tickets that an operator issued past the line.
@@ -265,6 +267,7 @@ impl Queue {
             joins,
             shown: one_place_each.then(Shown::default),
             kept: (!shared).then(Tickets::default),
+            fresh: Mutex::default(),
             pending: AtomicU64::new(0),
             bypassing: AtomicU64::new(0),
             sold_out: AtomicBool::new(false),
@@ -543,6 +546,13 @@ impl Queue {
             work.presence.assume_all(&work.line, settings, now);
         }
         let (from, upto) = work.presence.stretch();
+        let mut fresh = std::mem::take(&mut *self.fresh.lock());
+        fresh.remove_range(..=from);
+        fresh.remove_range(upto + 1..);
+        if !fresh.is_empty() {
+            work.presence.polled(fresh.iter(), &work.line, settings, now);
+            work.untold |= fresh;
+        }
         let moved = work.polled.moved(from, upto);
         let marked = !claimed.is_empty() || !late.is_empty();
         if marked || floor != before || moved.is_some() {
@@ -714,8 +724,10 @@ impl Queue {
         self.work.lock().bucket = Bucket::default();
     }
 
-    /// `count` numbers from `first` on are given here.
+    /// `count` numbers from `first` on are given here. Whoever has one is there, which the others are to
+    /// know: where Redis was lost they may take the number for one that was given long ago.
     pub(super) fn note_given(&self, first: u64, count: u64) {
+        self.fresh.lock().insert_range(first..first + count);
         let mut numbers = self.numbers.lock();
         numbers.next = numbers.next.max(first + count - 1);
         add(&self.counters.joined, count);
@@ -1198,6 +1210,32 @@ mod tests {
             assert!(changes > 100, "{changes}");
         });
         assert_eq!(queue.work.lock().line.claimed().len(), ADMITTED);
+    }
+
+    /// Others may take a number for one that was given long ago.
+    #[test]
+    fn who_joins_here_is_told_to_the_others() {
+        let queue = queue(stored(0));
+        queue.note_given(5, 3);
+        queue.refresh(false, Timestamp(100));
+        let (told, _) = queue.take_seen();
+        assert_eq!(told.iter().collect::<Vec<_>>(), [5, 6, 7]);
+        queue.refresh(false, Timestamp(200));
+        assert!(queue.take_seen().0.is_empty(), "once");
+        // Who takes the stretch for long absent hears of them, and passes nobody over.
+        let there = |queue: &Queue| {
+            let work = queue.work.lock();
+            (5..=7).filter(|seq| !work.presence.is_absent(*seq, Timestamp(60_000))).count()
+        };
+        queue.has_heard(Instant::now());
+        for now in (1_000..=60_000).step_by(1_000) {
+            queue.has_heard(Instant::now());
+            queue.refresh(false, Timestamp(now));
+        }
+        assert_eq!(there(&queue), 0);
+        queue.note_given(5, 3);
+        queue.refresh(false, Timestamp(60_000));
+        assert_eq!(there(&queue), 3);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use boxoffice_domain::queue::{Ending, QueueSettings, SettingsChange};
 
 use super::{Checker, Fact, Violation, rules};
 use crate::instance::Standing;
-use crate::plan::Plan;
+use crate::plan::{Peer, Plan, What};
 use crate::timeline::EPOCH_MS;
 
 /// The rate, with what a full bucket adds, and once more for clocks that differ and calls that take
@@ -226,6 +226,8 @@ impl Checker for Gated {
 pub(super) struct LetIn {
     liveness: bool,
     claim_window_us: u64,
+    /// Who has come within this time need not be known to be there.
+    heard_us: u64,
     active: BTreeMap<usize, bool>,
     /// When fans who poll were heard of last; gone for those who went away.
     polled_us: BTreeMap<usize, u64>,
@@ -237,14 +239,22 @@ pub(super) struct LetIn {
 
 /// Who has polled within this time is there, whatever it was told, in microseconds.
 const THERE_US: u64 = 9_000_000;
-/// Who has only just come back need not be known to be there, in microseconds.
+/// Who has only just come, or come back, need not be known to be there, in microseconds.
 const HEARD_US: u64 = 3_000_000;
+/// Nor for so long where instances hear of each other late: they wait for five seconds for one that is
+/// silent, and its next beat and the way come on top.
+const HEARD_LATE_US: u64 = 6_500_000;
 
 impl LetIn {
     pub(super) fn new(plan: &Plan) -> Self {
+        let is_late = plan.faults.iter().any(|fault| match fault.what {
+            What::Cut { peer, .. } | What::Slow { peer, .. } => peer == Peer::Store,
+            _ => false,
+        });
         Self {
             liveness: plan.liveness,
             claim_window_us: plan.queue.claim_window.as_micros() as u64,
+            heard_us: if is_late { HEARD_LATE_US } else { HEARD_US },
             active: BTreeMap::new(),
             polled_us: BTreeMap::new(),
             since_us: BTreeMap::new(),
@@ -284,7 +294,7 @@ impl Checker for LetIn {
             Fact::Step { passed, .. } => {
                 for seq in passed {
                     let Some(fan) = self.fans.get(seq) else { continue };
-                    let new = self.since_us.get(fan).is_none_or(|us| now_us - us < HEARD_US);
+                    let new = self.since_us.get(fan).is_none_or(|us| now_us - us < self.heard_us);
                     let polled_us = self.polled_us.get(fan);
                     let there = polled_us.filter(|at_us| !new && now_us - **at_us < THERE_US);
                     if let Some(at_us) = there {
