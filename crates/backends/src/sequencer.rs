@@ -192,10 +192,12 @@ impl Sequencer {
                     Self::Redis(redis) => redis.keep(&queue, &keeping).await,
                 };
                 let (mut leaving, mut again) = (Vec::new(), Vec::new());
-                for (Keeping { shown, gives_up, .. }, kept) in keeping.into_iter().zip(kept) {
+                for (keeping, kept) in keeping.into_iter().zip(kept) {
+                    let Keeping { shown, gives_up, is_found_here, .. } = keeping;
                     match (kept, gives_up) {
                         (Kept::Done, Some(second)) => {
-                            queue.counters().seconds.fetch_add(1, Ordering::Relaxed);
+                            let count = u64::from(is_found_here);
+                            queue.counters().seconds.fetch_add(count, Ordering::Relaxed);
                             let (sequencer, queue) = (self.clone(), queue.clone());
                             leaving.push(tasks::detach(async move {
                                 sequencer.leave(&queue, &second.into(), now).await

@@ -31,13 +31,22 @@ pub(super) struct Keeping {
     pub(super) is_forced: bool,
     /// What is given up once it is kept.
     pub(super) gives_up: Option<Ticket>,
+    /// Whether that was found here; where another instance has chosen, it gives the other one up as well.
+    pub(super) is_found_here: bool,
 }
 
 impl Keeping {
     /// A ticket as it was shown.
     pub(super) fn of(shown: Ticket) -> Self {
-        let keeps = shown.clone();
-        Self { shown, keeps, replaces: 0, is_chosen: false, is_forced: false, gives_up: None }
+        Self {
+            keeps: shown.clone(),
+            shown,
+            replaces: 0,
+            is_chosen: false,
+            is_forced: false,
+            gives_up: None,
+            is_found_here: true,
+        }
     }
 
     /// What is to be kept where another one is, and both stand so.
@@ -53,9 +62,15 @@ impl Keeping {
             let gives_up = Some(other.ticket);
             return Self { replaces, is_chosen: true, gives_up, ..Self::of(shown) };
         }
-        let gives_up = Some(shown.clone());
-        let keeps = other.ticket;
-        Self { shown, keeps, replaces, is_chosen: true, is_forced: false, gives_up }
+        Self {
+            gives_up: Some(shown.clone()),
+            shown,
+            keeps: other.ticket,
+            replaces,
+            is_chosen: true,
+            is_forced: false,
+            is_found_here: !other.is_chosen,
+        }
     }
 }
 

@@ -169,7 +169,11 @@ async fn who_joins_twice_while_redis_is_away_keeps_one_place() {
 async fn a_call_that_came_too_late_takes_nobodys_place() {
     let server = Server::start();
     let cluster = Cluster::start(2, settings(0.001, None), &one_each(&server)).await;
-    const PEOPLE: i64 = 60;
+    const PEOPLE: i64 = 40;
+    // There is a pool for the late call to give numbers of.
+    cluster.instances[0].join_once(1_001, 1_001).await;
+    let pooled = || sum(&cluster, |stats| &stats.pooled);
+    until("there is no pool", || pooled() > 2 * PEOPLE as u64).await;
     server.freeze();
     let joins = (1..=PEOPLE).map(|person| {
         let Instance { sequencer, queue, .. } = &cluster.instances[person as usize % 2];
