@@ -258,11 +258,11 @@ fn parse_claims<Q>(
         Some(rest) => number(rest)?,
     };
     let epoch = u32::try_from(epoch).ok()?;
-    let is_person = match rest {
-        "}" => false,
-        rest => rest.strip_prefix(PERSON_CLAIM)? == "}",
+    let (is_person, rest) = match rest.strip_prefix(PERSON_CLAIM) {
+        None => (false, rest),
+        Some(rest) => (true, rest),
     };
-    if !(is_person || rest == "}") {
+    if rest != "}" {
         return None;
     }
     let mut bytes = [0; 16];

@@ -68,3 +68,14 @@ impl Stub {
         Ticket { queue: queue.clone(), seq, user, issued_at, id }
     }
 }
+
+/// The lower five bytes of a number: enough for a million million.
+pub(super) const fn five_bytes(number: u64) -> [u8; 5] {
+    let [_, _, _, bytes @ ..] = number.to_be_bytes();
+    bytes
+}
+
+/// The number of five bytes.
+pub(super) const fn of_five_bytes([a, b, c, d, e]: [u8; 5]) -> u64 {
+    u64::from_be_bytes([0, 0, 0, a, b, c, d, e])
+}

@@ -3,7 +3,7 @@
 //! A million people are a million entries here, so they are packed: 20 bytes for a ticket, in parts that lie
 //! in the order of the numbers, and 6 bytes for a place in the index. A table of it doubles when 7/8 of its
 //! places are taken. The tables are of unequal shares, from one to two, so that some double at each size of
-//! the crowd and never all of them at once: together they are filled to 0.6, and a person takes 30 bytes.
+//! the crowd and never all of them at once: a person takes less than 32 bytes, as a test holds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -13,7 +13,7 @@ use boxoffice_domain::time::Timestamp;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 
-use crate::sequencer::newcomer::{JOIN_KEY_SECONDS, Name, Stub};
+use crate::sequencer::newcomer::{JOIN_KEY_SECONDS, Name, Stub, five_bytes, of_five_bytes};
 
 /// The tickets of a part.
 const PART: u64 = 1_024;
@@ -46,15 +46,9 @@ fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
     fixed
 }
 
-/// A number of five bytes.
+/// A number in five bytes, where it fits.
 fn small(number: u64) -> Option<[u8; 5]> {
-    (number < 1 << 40).then(|| fixed(&number.to_be_bytes()[3..]))
-}
-
-fn large(number: [u8; 5]) -> u64 {
-    let mut bytes = [0; 8];
-    bytes[3..].copy_from_slice(&number);
-    u64::from_be_bytes(bytes)
+    Some(five_bytes(number)).filter(|bytes| of_five_bytes(*bytes) == number)
 }
 
 struct Part {
@@ -104,10 +98,10 @@ impl Table {
     fn get(&self, user: UserId) -> Option<Stub> {
         let user = user.get().unsigned_abs();
         let (hash, table) = self.table(user);
-        let is_theirs = |seq: &[u8; 5]| packed(&self.parts, large(*seq)).user() == user;
-        let seq = large(*self.index[table].find(hash, is_theirs)?);
+        let is_theirs = |seq: &[u8; 5]| packed(&self.parts, of_five_bytes(*seq)).user() == user;
+        let seq = of_five_bytes(*self.index[table].find(hash, is_theirs)?);
         let Packed(bytes) = packed(&self.parts, seq);
-        let seconds = i64::try_from(large(fixed(&bytes[8..13]))).ok()?;
+        let seconds = i64::try_from(of_five_bytes(fixed(&bytes[8..13]))).ok()?;
         let process = usize::from(u16::from_be_bytes(fixed(&bytes[13..15])));
         let mut id = [0; 16];
         id[..11].copy_from_slice(self.processes.get(process)?);
@@ -141,7 +135,7 @@ impl Table {
         part.taken += 1;
         let (hash, table) = self.table(user);
         let Self { hasher, index, parts, .. } = self;
-        let rehash = |seq: &[u8; 5]| hasher.hash_one(packed(parts, large(*seq)).user());
+        let rehash = |seq: &[u8; 5]| hasher.hash_one(packed(parts, of_five_bytes(*seq)).user());
         index[table].insert_unique(hash, seq, rehash);
         true
     }
@@ -150,10 +144,10 @@ impl Table {
         let user = user.get().unsigned_abs();
         let (hash, table) = self.table(user);
         let Self { index, parts, .. } = self;
-        let is_theirs = |seq: &[u8; 5]| packed(parts, large(*seq)).user() == user;
+        let is_theirs = |seq: &[u8; 5]| packed(parts, of_five_bytes(*seq)).user() == user;
         let Ok(found) = index[table].find_entry(hash, is_theirs) else { return };
         let (seq, _) = found.remove();
-        let seq = large(seq);
+        let seq = of_five_bytes(seq);
         if let Some(part) = parts.get_mut(&(seq / PART)) {
             part.tickets[(seq % PART) as usize] = Packed::NONE;
             part.taken -= 1;
@@ -200,7 +194,8 @@ impl Table {
         for table in &mut self.index {
             if table.capacity() > 64 && table.len() * 4 < table.capacity() {
                 let (hasher, parts) = (&self.hasher, &self.parts);
-                let rehash = |seq: &[u8; 5]| hasher.hash_one(packed(parts, large(*seq)).user());
+                let rehash =
+                    |seq: &[u8; 5]| hasher.hash_one(packed(parts, of_five_bytes(*seq)).user());
                 table.shrink_to(table.len() * 2, rehash);
             }
         }
@@ -215,7 +210,7 @@ impl Table {
         let mut owners = std::collections::HashSet::new();
         let mut wrong = 0;
         for seq in self.index.iter().flatten() {
-            let user = packed(&self.parts, large(*seq)).user();
+            let user = packed(&self.parts, of_five_bytes(*seq)).user();
             wrong += u64::from(user == 0 || !owners.insert(user));
         }
         let checked = owners.len() as u64;

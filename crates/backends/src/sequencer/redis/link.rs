@@ -92,7 +92,7 @@ pub struct RedisStats {
     pub tick_calls: AtomicU64,
     /// Calls that failed.
     pub errors: AtomicU64,
-    /// Calls that keep the tickets which people have shown.
+    /// Calls that keep the tickets which people have shown, and that forget those which are over.
     pub keep_calls: AtomicU64,
     /// Connections made.
     pub connections: AtomicU64,

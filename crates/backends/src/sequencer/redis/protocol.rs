@@ -10,7 +10,9 @@ use redis::{FromRedisValue, ToRedisArgs, Value};
 
 use super::link::{Away, Link, RedisOptions, RedisStats, Script};
 use crate::Tasks;
-use crate::sequencer::newcomer::{JOIN_KEY_SECONDS, Name, Newcomer, Stub};
+use crate::sequencer::newcomer::{
+    JOIN_KEY_SECONDS, Name, Newcomer, Stub, five_bytes, of_five_bytes,
+};
 use crate::sequencer::news::News;
 use crate::sequencer::places::{Keeping, Other};
 
@@ -160,7 +162,7 @@ impl Protocol {
             let (key, field, seconds) = self.place_of(queue, newcomer.name);
             keys.push(key);
             let behind = behind(&newcomer.with(0));
-            arguments.extend([field, five_bytes(*over), behind, seconds.into()]);
+            arguments.extend([field, five_bytes(*over).into(), behind, seconds.into()]);
         }
         self.stats().join_calls.fetch_add(1, Ordering::Relaxed);
         let answer = self.run(&self.join, &keys, &arguments).await?;
@@ -199,7 +201,7 @@ impl Protocol {
             keys.push(key);
             let flags = if shown.seq == keeps.seq { SHOWN } else { 0 }
                 | if *is_chosen { CHOSEN } else { 0 };
-            let (seq, replaces) = (five_bytes(keeps.seq), five_bytes(*replaces));
+            let (seq, replaces) = (five_bytes(keeps.seq).into(), five_bytes(*replaces).into());
             let (flags, forced) = (flags.to_string(), u8::from(*is_forced).to_string());
             let behind = behind(&Stub::of(keeps));
             arguments.extend([field, seq, replaces, behind, flags.into(), forced.into()]);
@@ -226,13 +228,13 @@ impl Protocol {
         let mut keys = self.keys().to_vec();
         keys.push(key);
         let cluster = self.options().cluster.clone().into();
-        let arguments: [Vec<u8>; 3] = [cluster, field, five_bytes(ticket.seq)];
+        let arguments: [Vec<u8>; 3] = [cluster, field, five_bytes(ticket.seq).into()];
         self.stats().keep_calls.fetch_add(1, Ordering::Relaxed);
         self.run(&self.forget, &keys, &arguments).await.map(|_| ())
     }
 
     /// The key and the field that has the ticket of this name in the queue, and for how many seconds.
-    /// People with neighbouring ids share a key: small hashes are packed, and take a quarter of the room.
+    /// People with neighbouring ids share a key, because small hashes are packed.
     fn place_of(&self, queue: &str, name: Name) -> (String, Vec<u8>, String) {
         let RedisOptions { prefix, epoch, .. } = self.options();
         match name {
@@ -340,11 +342,6 @@ fn heard(answer: &[Value]) -> Option<Heard> {
     })
 }
 
-/// A number as scripts compare it. It is enough for a million million.
-fn five_bytes(number: u64) -> Vec<u8> {
-    number.to_be_bytes()[3..].to_vec()
-}
-
 /// What is kept of a ticket behind its number: the second of issue (5 bytes) and the id (16).
 fn behind(stub: &Stub) -> Vec<u8> {
     let seconds = stub.issued_at.0.div_euclid(1_000).to_be_bytes();
@@ -366,17 +363,12 @@ fn stubs(found: &Value) -> Option<Vec<Option<(Stub, u8)>>> {
         }
         let (seq, rest) = text.split_first_chunk::<5>()?;
         let (seconds, id) = rest.split_first_chunk::<5>()?;
-        let number = |bytes: &[u8; 5]| {
-            let mut number = [0; 8];
-            number[3..].copy_from_slice(bytes);
-            i64::from_be_bytes(number)
-        };
         let mut seconds = *seconds;
         let flags = seconds[0] >> 6;
         seconds[0] &= 0x3f;
-        let issued_at = Timestamp(number(&seconds) * 1_000);
+        let issued_at = Timestamp(i64::try_from(of_five_bytes(seconds)).ok()? * 1_000);
         let id = TicketId(id.try_into().ok()?);
-        Some(Some((Stub { seq: number(seq).unsigned_abs(), issued_at, id }, flags)))
+        Some(Some((Stub { seq: of_five_bytes(*seq), issued_at, id }, flags)))
     };
     found.as_sequence()?.iter().map(stub).collect()
 }
