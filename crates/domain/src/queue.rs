@@ -13,6 +13,7 @@
 
 mod bucket;
 mod change;
+mod forecast;
 mod pace;
 mod presence;
 
@@ -24,8 +25,11 @@ use roaring::RoaringTreemap;
 
 pub use bucket::Bucket;
 pub use change::SettingsChange;
-pub use pace::{eta, poll_after};
+pub use forecast::{Forecast, Promise, Speed};
+pub use pace::poll_after;
 pub use presence::Presence;
+
+use forecast::Cohort;
 
 use crate::ids::{QueueName, TicketId, UserId};
 use crate::time::Timestamp;
@@ -356,6 +360,44 @@ impl Line {
             + readmitted.count() as u64
     }
 
+    /// Those whose active time is not over, by when they were let in: in units of `unit_ms` since 1970.
+    fn cohorts(
+        &self,
+        settings: &QueueSettings,
+        unit_ms: i64,
+        now: Timestamp,
+    ) -> BTreeMap<i64, Cohort> {
+        let mut cohorts: BTreeMap<i64, Cohort> = BTreeMap::new();
+        let mut from = self.turned(settings.active_ttl, now);
+        let begins = self.log.partition_point(|admission| admission.upto <= from);
+        let same =
+            |a: &Admission, b: &Admission| a.at.0.div_euclid(unit_ms) == b.at.0.div_euclid(unit_ms);
+        for steps in self.log[begins..].chunk_by(same) {
+            let Some(Admission { upto, at }) = steps.last().copied() else { continue };
+            let present = (upto - from).saturating_sub(self.gone_in(from, upto));
+            let readmitted = self.readmitted.range(from + 1..=upto).map(|(seq, _)| *seq);
+            let elsewhere = readmitted.filter(|seq| self.finished.contains(*seq)).count() as u64;
+            let finished = count_in(&self.finished, from, upto) - elsewhere;
+            let inside = if now < at.plus(claim_kept(settings)) {
+                present
+            } else {
+                count_in(&self.claimed, from, upto)
+            };
+            let admitted = present + finished;
+            cohorts.insert(at.0.div_euclid(unit_ms), Cohort { admitted, inside });
+            from = upto;
+        }
+        for (seq, at) in &*self.readmitted {
+            if now < at.plus(settings.active_ttl) {
+                let cohort = cohorts.entry(at.0.div_euclid(unit_ms)).or_default();
+                cohort.admitted += 1;
+                let is_over = self.finished.contains(*seq) || self.left.contains(*seq);
+                cohort.inside += u64::from(!is_over);
+            }
+        }
+        cohorts
+    }
+
     /// Whether at `now` the claim window of `seq` is over, and as much again as `grace`. Who is first seen
     /// after the window counts on top of `max_active`, and so does whoever is first heard of
     /// [`CLAIM_GRACE`] after it: the room may have been given away.
@@ -636,10 +678,12 @@ impl Line {
         if passed > 0 {
             let both = |set: &RoaringTreemap| {
                 if count_in(set, from, upto) == 0 {
-                    0
-                } else {
-                    count_in(&(set & &*self.passed), from, upto)
+                    return 0;
                 }
+                let mut both = RoaringTreemap::new();
+                both.insert_range(from + 1..=upto);
+                both &= set;
+                both.intersection_len(&self.passed)
             };
             gone += passed - both(&self.left) - both(&self.finished);
         }

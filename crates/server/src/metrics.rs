@@ -71,6 +71,10 @@ const DURATION_BOUNDS_NS: [u64; 17] = [
 const BATCH_BOUNDS: [u64; 17] =
     [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536];
 
+/// Upper bounds of how long a wait took, in hundredths of what was told.
+const ETA_BOUNDS_PERCENT: [u64; 17] =
+    [10, 25, 50, 60, 70, 75, 80, 90, 100, 110, 125, 150, 175, 200, 300, 500, 1_000];
+
 /// A histogram of whole numbers with fixed bounds.
 ///
 /// The crate's own takes a mutex per observation, which on the request path is one lock that every
@@ -97,6 +101,11 @@ impl AtomicHistogram {
     /// Of batch sizes.
     pub fn batches() -> Self {
         Self::new(&BATCH_BOUNDS, 1.0)
+    }
+
+    /// Of how long waits took, in hundredths of what was told; exposed as a ratio.
+    pub fn eta_ratios() -> Self {
+        Self::new(&ETA_BOUNDS_PERCENT, 0.01)
     }
 
     fn new(bounds: &'static [u64; 17], scale: f64) -> Self {
@@ -354,6 +363,8 @@ pub type PerQueueCounter = Family<QueueLabel, Counter>;
 pub type PerLimitCounter = Family<LimitLabel, Counter>;
 /// Levels per queue.
 pub type PerQueueGauge = Family<QueueLabel, IntGauge>;
+/// A histogram per queue.
+pub type PerQueueHistogram = Family<QueueLabel, AtomicHistogram, fn() -> AtomicHistogram>;
 /// Counts per outcome.
 pub type PerOutcomeCounter = Family<OutcomeLabel, Counter>;
 
@@ -431,6 +442,10 @@ metrics! {
     queue_rejoined: PerQueueCounter = "boxoffice_queue_rejoined" Family::default(),
     /// Second places of people that were given up when they were found.
     queue_seconds: PerQueueCounter = "boxoffice_queue_second_places" Family::default(),
+    /// How long waits took, to what was told: for some places of each second, chosen before it is known.
+    queue_eta_ratio: PerQueueHistogram = "boxoffice_queue_eta_ratio" Family::new_with_constructor(AtomicHistogram::eta_ratios),
+    /// Those of them that took as long as told, to a quarter or five seconds.
+    queue_eta_kept: PerQueueCounter = "boxoffice_queue_eta_kept" Family::default(),
     /// Reservation requests by how they ended.
     reservations: PerOutcomeCounter = "boxoffice_reservations" Family::default(),
     /// Payment requests by how they ended.

@@ -136,6 +136,7 @@ async fn admit(app: AppState, mut stopped: watch::Receiver<bool>) {
         complaint.note("admission", app.sequencer.tick(app.clock.now()).await);
         if count.is_multiple_of(SOLD_OUT_TICKS) {
             note_sold_out(&app);
+            count_promises(&app);
         }
         count = count.wrapping_add(1);
     }
@@ -146,6 +147,19 @@ async fn beats(app: AppState, mut stopped: watch::Receiver<bool>) {
     let mut complaint = Complaint::default();
     while beat(&mut beats, &mut stopped).await {
         complaint.note("telling the other instances", app.sequencer.beat(app.clock.now()).await);
+    }
+}
+
+/// Counts how the promises turned out that waiting fans were made.
+fn count_promises(app: &AppState) {
+    for queue in app.sequencer.queues() {
+        let label = queue.name().as_str().into();
+        let ratios = app.metrics.queue_eta_ratio.get_or_create(&label);
+        let kept = app.metrics.queue_eta_kept.get_or_create(&label);
+        for promise in queue.take_promises() {
+            ratios.observe(promise.took_percent());
+            kept.inc_by(promise.is_kept().into());
+        }
     }
 }
 

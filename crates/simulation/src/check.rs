@@ -22,8 +22,16 @@ pub(crate) enum Fact {
     Numbered { fan: usize, seq: u64, asked_us: u64, instance: usize },
     /// A fan has heard which number it is.
     Told { fan: usize, seq: u64 },
-    /// A fan has heard where the ticket stands.
-    Stands { fan: usize, seq: u64, standing: Standing, asked_us: u64, instance: usize, polls: bool },
+    /// A fan has heard where the ticket stands, and when to ask again.
+    Stands {
+        fan: usize,
+        seq: u64,
+        standing: Standing,
+        after_ms: u64,
+        asked_us: u64,
+        instance: usize,
+        polls: bool,
+    },
     /// A fan polls no more for a while.
     Away { fan: usize },
     /// A fan has asked to pay or to leave: the ticket may be over from now on.
@@ -107,6 +115,7 @@ pub(crate) fn checkers(plan: &Plan) -> Vec<Box<dyn Checker>> {
         Box::new(admission::Bound::new(plan)),
         Box::new(admission::Gated::default()),
         Box::new(admission::LetIn::new(plan)),
+        Box::new(admission::AskedInTime::new(plan)),
         Box::new(sale::Audit),
         Box::new(sale::Acknowledged),
         Box::new(sale::SeatsOnce::new(plan)),
@@ -138,6 +147,8 @@ pub mod rules {
     pub const SHUT: &str = "admitted while shut";
     /// Whoever polls is let in.
     pub const NOT_LET_IN: &str = "not let in";
+    /// Whoever polls as told hears within the claim window, though one answer is lost.
+    pub const ASKED_SELDOM: &str = "told to ask too seldom";
     /// Whoever polls is not passed over.
     pub const PASSED_OVER: &str = "passed over";
     /// The audits of the code find nothing.

@@ -17,9 +17,7 @@ use boxoffice_backends::store::{
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::command::refusal_from_memory;
 use boxoffice_domain::ids::{QueueName, ReservationId, SeatId, TicketId, UserId};
-use boxoffice_domain::queue::{
-    Ending, Place, QueueSettings, SettingsChange, Ticket, eta, poll_after,
-};
+use boxoffice_domain::queue::{Ending, Place, QueueSettings, SettingsChange, Ticket};
 use boxoffice_domain::sales::{HoldRejected, Limits, SettleRejected};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -344,7 +342,7 @@ impl Instance {
         let now = self.clock.now();
         let place = self.sequencer.place(&queue, &ticket.clone().into(), now);
         let jitter = ticket.seq.wrapping_mul(31).wrapping_add(now.0.unsigned_abs());
-        let (standing, poll_after_ms) = told(place, &queue.settings(), now, jitter);
+        let (standing, poll_after_ms) = told(place, &queue, now, jitter);
         Told::Place(standing, poll_after_ms)
     }
 
@@ -381,7 +379,7 @@ impl Instance {
         let ticket =
             Ticket { queue: queue.name().clone(), seq, user, issued_at: now, id: self.ticket_id() };
         let place = self.sequencer.place(&queue, &ticket.clone().into(), now);
-        let (standing, poll_after_ms) = told(place, &queue.settings(), now, seq);
+        let (standing, poll_after_ms) = told(place, &queue, now, seq);
         Told::Joined(ticket, standing, poll_after_ms)
     }
 
@@ -581,13 +579,18 @@ async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'sta
     }
 }
 
-fn told(place: Place, settings: &QueueSettings, now: Timestamp, jitter: u64) -> (Standing, u64) {
-    let after = |wait| poll_after(wait, jitter).as_millis() as u64;
-    match place {
-        Place::Waiting { number } => (Standing::Waiting(number), after(eta(number, settings, now))),
-        Place::Active { .. } => (Standing::Active, after(Some(Duration::ZERO))),
-        Place::Over(ending) => (Standing::Over(ending), after(Some(Duration::ZERO))),
-    }
+fn told(place: Place, queue: &Queue, now: Timestamp, jitter: u64) -> (Standing, u64) {
+    let number = match place {
+        Place::Waiting { number } => number,
+        Place::Active { .. } | Place::Over(_) => 0,
+    };
+    let (_, after) = queue.pace(number, now, jitter);
+    let standing = match place {
+        Place::Waiting { number } => Standing::Waiting(number),
+        Place::Active { .. } => Standing::Active,
+        Place::Over(ending) => Standing::Over(ending),
+    };
+    (standing, after.as_millis() as u64)
 }
 
 const fn failed(fault: &Fault) -> Told {

@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{
-    Bucket, CLAIM_GRACE, Ending, Gate, Line, Place, Presence, Pruned, QueueSettings, Step,
+    Bucket, CLAIM_GRACE, Ending, Forecast, Gate, Line, Place, Presence, Promise, Pruned,
+    QueueSettings, Speed, Step, poll_after,
 };
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -28,6 +29,7 @@ use crate::store::{Advance, Checkpoint, Progress, StoredQueue};
 struct View {
     settings: QueueSettings,
     line: Line,
+    forecast: Forecast,
     polled: Polled,
 }
 
@@ -80,6 +82,9 @@ struct Work {
     bucket: Bucket,
     /// Who is there, as far as polls here and elsewhere tell.
     presence: Presence,
+    /// How fast it moves, and what follows for those who wait.
+    speed: Speed,
+    forecast: Forecast,
     polled: Polled,
     /// Polls that the other instances have not been told of,
     untold: RoaringTreemap,
@@ -198,12 +203,16 @@ pub struct Queue {
     pub(super) bypassing: AtomicU64,
     /// Whether everything of the concerts behind it is sold; for those who ask, no rule reads it.
     sold_out: AtomicBool,
+    /// Promises that have turned out, and that nobody has asked for.
+    promises: Mutex<Vec<Promise>>,
     counters: Counters,
 }
 
 /// How many sightings are kept between two ticks. Past this they are dropped: whoever is not
 /// marked by this poll is marked by the next.
 const SEEN_MAX: usize = 100_000;
+/// So many promises are kept until somebody asks for them.
+const PROMISES_MAX: usize = 10_000;
 /// Claimed numbers are made durable this often. A crash forgets the last ones; their owners are
 /// marked again when they poll.
 const CLAIMED_SAVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -237,12 +246,14 @@ impl Queue {
             .ok_or_else(|| Fault::Corrupt(format!("the stored counters of queue {name}")))?;
         // Whether those who were seen before this instance came were seen in time, is not stored.
         let late = if shared { line.claimed().clone() } else { RoaringTreemap::new() };
+        let forecast = Forecast::initial(&settings);
         Ok(Self {
             name,
             shared,
             view: ArcSwap::from_pointee(View {
                 settings,
                 line: line.clone(),
+                forecast: forecast.clone(),
                 polled: Polled::default(),
             }),
             numbers: Mutex::new(Numbers { next, watermark, closed: false }),
@@ -250,6 +261,8 @@ impl Queue {
                 line,
                 bucket: Bucket::default(),
                 presence: Presence::default(),
+                speed: Speed::default(),
+                forecast,
                 polled: Polled::default(),
                 untold: RoaringTreemap::new(),
                 untold_claimed: RoaringTreemap::new(),
@@ -271,6 +284,7 @@ impl Queue {
             pending: AtomicU64::new(0),
             bypassing: AtomicU64::new(0),
             sold_out: AtomicBool::new(false),
+            promises: Mutex::default(),
             counters: Counters::default(),
         })
     }
@@ -543,7 +557,7 @@ impl Queue {
         work.presence.follow(&work.line, settings, self.next(), now);
         let unheard = self.shared && work.heard_at.is_none_or(|at| at.elapsed() > HEARD_MAX);
         if unheard {
-            work.presence.assume_all(&work.line, settings, now);
+            work.presence.assume_all(settings, now);
         }
         let (from, upto) = work.presence.stretch();
         let mut fresh = std::mem::take(&mut *self.fresh.lock());
@@ -555,7 +569,8 @@ impl Queue {
         }
         let moved = work.polled.moved(from, upto);
         let marked = !claimed.is_empty() || !late.is_empty();
-        if marked || floor != before || moved.is_some() {
+        let is_told_anew = self.measure(work, settings, now);
+        if marked || floor != before || moved.is_some() || is_told_anew {
             work.polled = moved.unwrap_or_else(|| work.polled.clone());
             self.publish(work, settings);
         }
@@ -690,15 +705,48 @@ impl Queue {
         work.changes += 1;
         let QueueSettings { active_ttl, claim_window, .. } = self.settings();
         let settings = QueueSettings { active_ttl, claim_window, ..stored };
-        self.publish(&work, &settings);
-        self.follow(&mut work, &settings);
+        self.reconfigure(&mut work, &settings);
         settings
     }
 
-    /// Polls are told other intervals from now on.
-    fn follow(&self, work: &mut Work, settings: &QueueSettings) {
-        let (next, now) = (self.next(), work.looked_at);
-        work.presence.follow(&work.line, settings, next, now);
+    /// From now on it admits by these settings, and that is what polls are told.
+    fn reconfigure(&self, work: &mut Work, settings: &QueueSettings) {
+        let looked_at = work.looked_at;
+        self.measure(work, settings, looked_at);
+        self.publish(work, settings);
+    }
+
+    /// Measures how fast the line moves. Returns whether polls are to be told something else.
+    fn measure(&self, work: &mut Work, settings: &QueueSettings, now: Timestamp) -> bool {
+        let Work { line, presence, speed, .. } = work;
+        let bypassing = self.bypassing.load(Ordering::Relaxed);
+        let kept = |promise| {
+            let mut promises = self.promises.lock();
+            if promises.len() < PROMISES_MAX {
+                promises.push(promise);
+            }
+        };
+        let new = speed.follow(line, settings, self.next(), bypassing, presence, now, kept);
+        let is_new = new.is_some();
+        work.forecast = new.unwrap_or_else(|| work.forecast.clone());
+        is_new
+    }
+
+    /// What somebody with this waiting number is told, or with 0 who waits no more: how long it may take,
+    /// where that is known, and when to ask again. `jitter`, any number, spreads the crowd.
+    pub fn pace(&self, number: u64, now: Timestamp, jitter: u64) -> (Option<Duration>, Duration) {
+        let view = self.view.load();
+        let eta = match number {
+            0 => Some(Duration::ZERO),
+            _ => view.forecast.eta(number, &view.settings, now),
+        };
+        (eta, poll_after(eta, &view.settings, now, jitter))
+    }
+
+    /// Promises of [`Queue::pace`] that have turned out since the last call: not all of them, but enough
+    /// to know how good they are.
+    pub fn take_promises(&self) -> Vec<Promise> {
+        std::mem::take(&mut *self.promises.lock())
     }
 
     /// Whether waiting for a place or holding one, `seq` has not ended yet.
@@ -769,7 +817,7 @@ impl Queue {
     pub(super) fn assume_all(&self, now: Timestamp) {
         let mut work = self.work.lock();
         let work = &mut *work;
-        work.presence.assume_all(&work.line, &self.settings(), now);
+        work.presence.assume_all(&self.settings(), now);
     }
 
     /// All that others have told was heard.
@@ -862,11 +910,10 @@ impl Queue {
         let more = work.line.claimed() - old_line.claimed();
         work.late |= more;
         self.learn_next(next.max(work.line.serving()));
-        if old_settings != settings || work.line != old_line {
-            self.publish(&work, &settings);
-        }
         if old_settings != settings {
-            self.follow(&mut work, &settings);
+            self.reconfigure(&mut work, &settings);
+        } else if work.line != old_line {
+            self.publish(&work, &settings);
         }
         self.clear_suspects(&mut work, &settings, reading);
         Ok(())
@@ -1000,6 +1047,7 @@ impl Queue {
         self.view.store(Arc::new(View {
             settings: settings.clone(),
             line: new.clone(),
+            forecast: work.forecast.clone(),
             polled: work.polled.clone(),
         }));
     }

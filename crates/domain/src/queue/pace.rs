@@ -1,61 +1,67 @@
-//! What a waiting fan is told: how long it may take, and when to ask again.
+//! When a waiting fan is to ask again.
 
 use std::time::Duration;
 
 use super::{Gate, QueueSettings};
 use crate::time::Timestamp;
 
-/// The shortest interval between two polls.
+/// The shortest interval between two polls, unless the claim window is shorter than three of them.
 const POLL_MIN: Duration = Duration::from_secs(1);
-/// The longest one. A fan far back learns of a pause or a new rate within this time.
-const POLL_MAX: Duration = Duration::from_secs(30);
-/// A poll is asked for after this part of the expected wait, so that somebody an hour away asks
-/// seldom and somebody who is nearly there asks every second.
+/// The longest one, however long the claim window is.
+const POLL_MAX: Duration = Duration::from_secs(33);
+/// Polls are asked for so often that somebody who misses one, and has the next one on its way, still
+/// comes within the claim window.
+const POLLS_PER_CLAIM_WINDOW: u32 = 3;
+/// A poll is asked for after this part of the expected wait, so that somebody who is nearly there
+/// asks every second.
 const POLL_PART: u32 = 10;
+/// The longest interval while the line may begin to move at any moment.
+const WAKE: Duration = Duration::from_secs(5);
+/// An opening is near from here on.
+const OPENING_NEAR: Duration = Duration::from_secs(30);
 
-/// How long the ticket with waiting number `number` is likely to wait, in whole seconds rounded
-/// up; `None` while the queue is paused, because nobody knows.
-pub fn eta(number: u64, settings: &QueueSettings, now: Timestamp) -> Option<Duration> {
-    let opens_in = match settings.gate(now) {
-        Gate::Open => Duration::ZERO,
-        Gate::Scheduled(at) => at.since(now),
-        Gate::Paused => return None,
+/// When to poll again, for an expected wait of `eta`: after a tenth of it, within a second and a third of
+/// the claim window, and within 5 s while the queue is paused or about to open. `jitter`, any number,
+/// spreads the crowd over a tenth of the interval; before an opening over half of it, so that whatever
+/// made a crowd march in step is forgotten when it opens.
+pub fn poll_after(
+    eta: Option<Duration>,
+    settings: &QueueSettings,
+    now: Timestamp,
+    jitter: u64,
+) -> Duration {
+    let longest = poll_after_max(settings);
+    let is_waking = match settings.gate(now) {
+        Gate::Open => false,
+        Gate::Paused => true,
+        Gate::Scheduled(at) => at.since(now) <= OPENING_NEAR,
     };
-    #[allow(clippy::cast_precision_loss)]
-    let wait = number as f64 / settings.admit_per_second + opens_in.as_secs_f64();
-    // A line of 2^64 at the smallest rate is longer than a Duration. The bound holds for shorter
-    // waits too, or else somebody behind such a wait would be told less than somebody before it.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let seconds = wait.ceil().min(f64::from(u32::MAX)) as u64;
-    Some(Duration::from_secs(seconds))
+    let (base, spread) = if is_waking {
+        let longest = longest.min(WAKE);
+        let base = (longest / 2).max(POLL_MIN).min(longest);
+        (base, longest - base)
+    } else {
+        let base = longest * 10 / 11;
+        let base = eta.map_or(base, |eta| (eta / POLL_PART).max(POLL_MIN).min(base));
+        (base, base / 10)
+    };
+    base + Duration::from_millis(jitter % (spread.as_millis() as u64 + 1))
 }
 
-/// When to poll again, for an expected wait of `eta`. `jitter`, any number, spreads the crowd over
-/// a tenth of the interval; the result is never below one second.
-pub fn poll_after(eta: Option<Duration>, jitter: u64) -> Duration {
-    let (base, spread_ms) = interval(eta);
-    base + Duration::from_millis(jitter % (spread_ms + 1))
-}
-
-/// The longest that [`poll_after`] tells anybody for an expected wait of `eta`.
-pub(super) fn poll_after_max(eta: Option<Duration>) -> Duration {
-    let (base, spread_ms) = interval(eta);
-    base + Duration::from_millis(spread_ms)
-}
-
-/// The interval for an expected wait of `eta`, and by how many milliseconds it is spread.
-fn interval(eta: Option<Duration>) -> (Duration, u64) {
-    let base = eta.map_or(POLL_MAX, |eta| (eta / POLL_PART).clamp(POLL_MIN, POLL_MAX));
-    (base, base.as_millis() as u64 / 10)
+/// The longest that [`poll_after`] tells anybody.
+pub(super) fn poll_after_max(settings: &QueueSettings) -> Duration {
+    (settings.claim_window / POLLS_PER_CLAIM_WINDOW).min(POLL_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn settings(admit_per_second: f64) -> QueueSettings {
+    const NOW: Timestamp = Timestamp(1_000_000);
+
+    fn settings() -> QueueSettings {
         QueueSettings {
-            admit_per_second,
+            admit_per_second: 10.0,
             max_active: None,
             active_ttl: Duration::from_secs(300),
             claim_window: Duration::from_secs(30),
@@ -64,37 +70,54 @@ mod tests {
         }
     }
 
-    #[test]
-    fn eta_table() {
-        let seconds = |number, rate| eta(number, &settings(rate), Timestamp(0)).unwrap().as_secs();
-        assert_eq!(seconds(1, 300.0), 1);
-        assert_eq!(seconds(300, 300.0), 1);
-        assert_eq!(seconds(301, 300.0), 2);
-        assert_eq!(seconds(10, 0.5), 20);
-        assert_eq!(seconds(u64::MAX, f64::MIN_POSITIVE), u32::MAX.into());
+    /// The shortest and the longest interval, in milliseconds, for an expected wait in seconds.
+    fn told(eta_s: Option<u64>, settings: &QueueSettings) -> (u128, u128) {
+        let told =
+            |jitter| poll_after(eta_s.map(Duration::from_secs), settings, NOW, jitter).as_millis();
+        let all = (0..=6_000).map(told);
+        (all.clone().min().unwrap(), all.max().unwrap())
     }
 
     #[test]
-    fn eta_counts_the_time_until_opening_and_knows_nothing_of_a_pause() {
-        let mut settings = settings(10.0);
-        settings.opens_at = Some(Timestamp(60_000));
-        assert_eq!(eta(20, &settings, Timestamp(0)), Some(Duration::from_secs(62)));
-        settings.paused = true;
-        assert_eq!(eta(20, &settings, Timestamp(0)), None);
-    }
-
-    #[test]
-    fn polls_are_never_faster_than_a_second_and_spread() {
-        for eta_s in [0, 1, 5, 10, 11, 100, 300, 10_000] {
-            for jitter in [0, 1, 99, 100, u64::MAX] {
-                let after = poll_after(Some(Duration::from_secs(eta_s)), jitter);
-                assert!(after >= POLL_MIN && after <= POLL_MAX * 11 / 10, "{eta_s} {jitter}");
-            }
+    fn intervals_by_expected_wait() {
+        for (eta_s, expected) in [
+            (Some(0), (1_000, 1_100)),
+            (Some(10), (1_000, 1_100)),
+            (Some(50), (5_000, 5_500)),
+            (Some(100), (9_090, 9_999)),
+            (Some(u64::MAX / 2), (9_090, 9_999)),
+            (None, (9_090, 9_999)),
+        ] {
+            assert_eq!(told(eta_s, &settings()), expected, "{eta_s:?}");
         }
-        assert!(
-            poll_after(Some(Duration::from_secs(200)), 0)
-                > poll_after(Some(Duration::from_secs(50)), 0)
+    }
+
+    #[test]
+    fn a_long_claim_window_lets_people_ask_seldom_and_a_short_one_often() {
+        let with = |claim_window_s| QueueSettings {
+            claim_window: Duration::from_secs(claim_window_s),
+            ..settings()
+        };
+        assert_eq!(told(None, &with(3_600)), (30_000, 33_000));
+        assert_eq!(told(Some(120), &with(3_600)), (12_000, 13_200));
+        assert_eq!(
+            told(Some(120), &with(2)).1,
+            666,
+            "a third of it, though that is below a second"
         );
-        assert_eq!(poll_after(None, 0), POLL_MAX);
+        assert_eq!(told(Some(0), &with(1)).1, 333);
+    }
+
+    #[test]
+    fn whoever_may_be_let_in_at_any_moment_asks_within_five_seconds_and_not_in_step() {
+        let paused = QueueSettings { paused: true, ..settings() };
+        assert_eq!(told(None, &paused), (2_500, 5_000));
+        let opens_in = |ms| QueueSettings { opens_at: Some(Timestamp(NOW.0 + ms)), ..settings() };
+        assert_eq!(told(Some(3_600), &opens_in(30_000)), (2_500, 5_000));
+        assert_eq!(told(Some(3_600), &opens_in(1)), (2_500, 5_000));
+        assert_eq!(told(Some(3_600), &opens_in(30_001)), (9_090, 9_999));
+        assert_eq!(told(Some(3_600), &opens_in(-1)), (9_090, 9_999));
+        let short = QueueSettings { claim_window: Duration::from_secs(6), ..paused };
+        assert_eq!(told(None, &short), (1_000, 2_000));
     }
 }

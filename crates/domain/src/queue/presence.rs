@@ -1,7 +1,7 @@
 //! Who of those near the head of a line has polled lately.
 //!
-//! A number is absent when its owner has not polled for three of the intervals that its last poll
-//! was told, and for ten seconds at least. What is kept is one moment for each number of a stretch
+//! A number is absent when its owner has not polled for three of the longest intervals that anybody is
+//! told, and for ten seconds at least. What is kept is one moment for each number of a stretch
 //! that can be admitted in about the next minute; everybody behind it is unknown, and is given the
 //! benefit of the doubt when the stretch reaches them.
 //!
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::pace::poll_after_max;
-use super::{Line, QueueSettings, eta};
+use super::{Line, QueueSettings};
 use crate::time::Timestamp;
 
 /// So many intervals without a poll mean that nobody is there.
@@ -25,80 +25,28 @@ const PRESENT_MIN: u64 = 1 << 17;
 const STRETCH_MAX: u64 = 1 << 20;
 /// The stretch covers what is admitted in this time.
 const AHEAD: Duration = Duration::from_secs(60);
-/// Who is there has polled within this time: the longest interval, a tenth, and the way.
-const REMEMBERED: Duration = Duration::from_secs(35);
-/// A poll that is heard of now came no longer ago.
-const MOMENT: Duration = Duration::from_secs(2);
-/// How often the line is sampled, and the absent ones are counted.
+/// How often the absent ones are counted.
 const SECOND: Duration = Duration::from_secs(1);
 /// Where nobody listened for longer than this, polls have gone unheard.
 const UNHEARD: Duration = Duration::from_secs(2);
 /// The unit of the moments that are kept.
 const UNIT_MS: i64 = 100;
 
-/// How the line stood at some moment, which decides what polls were told from then on.
-#[derive(Clone, Debug)]
+/// How long a poll counts: for three of the longest intervals that anybody is told, which is the claim
+/// window for all but the shortest and the longest ones. Other instances may know less of the speed of
+/// the line, and have told more than this one would.
+fn counts(settings: &QueueSettings) -> Duration {
+    (poll_after_max(settings) * INTERVALS).max(ABSENT_AFTER_MIN)
+}
+
+/// How a line stood.
+#[derive(Clone, Copy, Debug)]
 struct Sample {
     at: Timestamp,
-    serving: u64,
-    /// How many above `serving` had left.
-    left: u64,
-    /// How many had been passed over.
+    /// How many had been passed over,
     passed: u64,
-    settings: QueueSettings,
-}
-
-impl Sample {
-    fn new(line: &Line, settings: &QueueSettings, at: Timestamp) -> Self {
-        let left = line.left_in(line.serving, u64::MAX);
-        let passed = line.passed.len();
-        Self { at, serving: line.serving, left, passed, settings: settings.clone() }
-    }
-
-    fn is_like(&self, settings: &QueueSettings) -> bool {
-        let pace = |s: &QueueSettings| (s.admit_per_second, s.opens_at, s.paused);
-        pace(&self.settings) == pace(settings)
-    }
-}
-
-/// How a line stood of late, for the longest interval that somebody may have been told.
-struct Lately {
-    /// Each with how much higher waiting numbers may have been then than now. Empty where nobody
-    /// knows.
-    samples: Vec<(u64, Sample)>,
-}
-
-impl Lately {
-    /// How long a poll counts of somebody whose waiting number is `number` now.
-    fn counts(&self, number: u64) -> Duration {
-        self.counts_with(|higher| number.saturating_add(higher))
-    }
-
-    /// The same for one number after the other, none lower than the one before it.
-    fn counts_rising(&self) -> impl FnMut(u64) -> Duration {
-        let most = poll_after_max(None) * INTERVALS;
-        let mut last = Duration::ZERO;
-        move |number| {
-            // Most of a long line was told the longest interval there is.
-            if last < most {
-                last = self.counts(number);
-            }
-            last
-        }
-    }
-
-    /// The same of somebody who was passed over, and so had the number 1 then.
-    fn counts_passed(&self) -> Duration {
-        self.counts_with(|_| 1)
-    }
-
-    fn counts_with(&self, number: impl Fn(u64) -> u64) -> Duration {
-        let told = |(higher, sample): &(u64, Sample)| {
-            poll_after_max(eta(number(*higher), &sample.settings, sample.at))
-        };
-        let longest = self.samples.iter().map(told).max().unwrap_or(poll_after_max(None));
-        (longest * INTERVALS).max(ABSENT_AFTER_MIN)
-    }
+    /// and the last number that had been given.
+    next: u64,
 }
 
 /// Who of those near the head of a line has polled lately, as far as one instance has heard.
@@ -112,13 +60,10 @@ pub struct Presence {
     base: Timestamp,
     /// Those who were passed over and polled since, and until when they count as present.
     back: BTreeMap<u64, Timestamp>,
-    /// The last number given, at the last `follow`.
-    next: u64,
-    /// How the line stood: a sample every second and for each change of the settings, as old as
-    /// [`REMEMBERED`] and one more.
-    history: VecDeque<Sample>,
+    /// How the line stood while polls of that time count, a second apart.
+    lately: VecDeque<Sample>,
     /// The last `follow`.
-    followed: Option<(u64, Timestamp)>,
+    followed: Option<Timestamp>,
     /// The latest moment that was ever named, but for a clock that was set back.
     latest: Timestamp,
     /// How many of the stretch were absent when they were counted last, but for those who have had
@@ -134,35 +79,23 @@ impl Presence {
     }
 
     /// Follows the line: forgets numbers that had their turn, and takes in those that can be admitted
-    /// in about the next minute. To be called at every tick, before [`Line::plan`], and after each
-    /// change of the settings, or else nobody knows what polls were told by those that were in force
-    /// between two ticks. A tick that comes more than two seconds after the last counts as
-    /// [`Presence::assume_all`].
+    /// in about the next minute. To be called at every tick, before [`Line::plan`]. A tick that comes
+    /// more than two seconds after the last counts as [`Presence::assume_all`].
     pub fn follow(&mut self, line: &Line, settings: &QueueSettings, next: u64, now: Timestamp) {
-        self.keep_time(now);
+        self.keep_time(settings, now);
         if self.until.is_empty() {
             self.base = now;
         }
-        let unheard = self.followed.is_some_and(|(_, at)| now.since(at) > UNHEARD);
-        if unheard {
-            self.history.clear();
-            self.followed = None;
-        }
-        let changed = self.history.back().is_some_and(|last| !last.is_like(settings));
-        let before = self.followed.map_or(line.serving, |(serving, _)| serving.min(line.serving));
-        self.sample(line, settings, before, now);
+        let unheard = self.followed.is_some_and(|at| now.since(at) > UNHEARD);
         self.drop_turned(line, now);
         if unheard {
-            self.assume_all(line, settings, now);
-        } else if changed {
-            self.assume_told(line, settings, now);
+            self.assume_all(settings, now);
         }
         if now.since(self.counted_at) >= SECOND {
-            self.count(line, now);
+            self.count(line, settings, next, now);
         }
         self.extend(line, settings, next, now);
-        self.next = self.next.max(next);
-        self.followed = Some((line.serving, now));
+        self.followed = Some(now);
     }
 
     /// The owners of these numbers polled, at `now` or a moment before: numbers of the stretch, and
@@ -177,32 +110,17 @@ impl Presence {
         // Heard out of order, an older poll must not shorten what a later one was told.
         let late = now < self.latest;
         self.latest = self.latest.max(now);
-        let mut seqs: Vec<u64> = seqs.into_iter().collect();
-        if seqs.is_empty() {
-            return;
-        }
-        let lately = self.lately(line, settings, MOMENT, now);
-        seqs.sort_unstable();
-        let mut counts = lately.counts_rising();
-        // Counted on from number to number, because counting anew is slow where many have left.
-        let mut left = line.left.iter();
-        left.advance_to(line.serving + 1);
-        let (mut left, mut left_ahead) = (left.peekable(), 0);
+        let until = now.plus(counts(settings));
+        let until_units = units(self.base, until);
         for seq in seqs {
             if seq <= line.serving {
                 if line.waits_apart(seq) {
-                    let until = now.plus(lately.counts_passed());
                     let known = self.back.entry(seq).or_insert(until);
                     *known = if late { until.max(*known) } else { until };
                 }
             } else if let Some(index) = self.index(seq) {
-                while left.next_if(|left| *left < seq).is_some() {
-                    left_ahead += 1;
-                }
-                let number = seq - line.serving - left_ahead;
-                let until = units(self.base, now.plus(counts(number)));
                 let known = &mut self.until[index];
-                *known = if late { until.max(*known) } else { until };
+                *known = if late { until_units.max(*known) } else { until_units };
             }
         }
     }
@@ -210,16 +128,11 @@ impl Presence {
     /// Polls may have gone unheard until `now`: everybody of the stretch counts as present for as
     /// long as if they had come into it now. Of those who were passed over only those count who are
     /// known to be back.
-    pub fn assume_all(&mut self, line: &Line, settings: &QueueSettings, now: Timestamp) {
+    pub fn assume_all(&mut self, settings: &QueueSettings, now: Timestamp) {
         self.latest = self.latest.max(now);
-        let lately = self.lately(line, settings, REMEMBERED, now);
-        let mut counts = lately.counts_rising();
-        let (from, base) = (self.from, self.base);
-        for (seq, known) in (from + 1..).zip(&mut self.until) {
-            let number = seq.saturating_sub(line.serving).max(1);
-            *known = units(base, now.plus(counts(number))).max(*known);
-        }
-        let until = now.plus(lately.counts_passed());
+        let until = now.plus(counts(settings));
+        let until_units = units(self.base, until);
+        self.until.iter_mut().for_each(|known| *known = until_units.max(*known));
         self.back.values_mut().for_each(|known| *known = until.max(*known));
         self.absent = 0;
     }
@@ -234,6 +147,20 @@ impl Presence {
     pub fn returned(&self, line: &Line, now: Timestamp) -> impl Iterator<Item = u64> {
         let there = self.back.iter().filter(move |(_, until)| now < **until).map(|(seq, _)| *seq);
         there.filter(|seq| line.waits_apart(*seq))
+    }
+
+    /// How many numbers have their turn for each of them that is let in, of those who have been waiting
+    /// for long enough that it is known whether they are there. Who left is in nobody's way.
+    pub(super) fn places_per_admission(&self, line: &Line) -> f64 {
+        let (from, upto) = self.stretch();
+        let upto = self.lately.front().map_or(from, |then| then.next.clamp(from, upto));
+        // Who left does not poll any more, and is absent a little later.
+        let left = line.left_in(from, upto);
+        let waiting = upto - from - left;
+        let there = waiting.saturating_sub(self.absent.saturating_sub(left));
+        #[allow(clippy::cast_precision_loss)]
+        let places = waiting as f64 / there.max(1) as f64;
+        places.max(1.0)
     }
 
     /// How many of the stretch are absent.
@@ -261,20 +188,6 @@ impl Presence {
         self.until.len() as u64 >= STRETCH_MAX
     }
 
-    /// Whoever is there may have been told by these settings a moment ago, by another instance that
-    /// knew of them sooner.
-    fn assume_told(&mut self, line: &Line, settings: &QueueSettings, now: Timestamp) {
-        let told = Lately { samples: vec![(0, Sample::new(line, settings, now))] };
-        let mut counts = told.counts_rising();
-        for index in 0..self.until.len() {
-            if !self.is_over(self.until[index], now) {
-                let number = (self.from + 1 + index as u64).saturating_sub(line.serving).max(1);
-                let until = units(self.base, now.plus(counts(number)));
-                self.until[index] = until.max(self.until[index]);
-            }
-        }
-    }
-
     fn index(&self, seq: u64) -> Option<usize> {
         let index = usize::try_from(seq.checked_sub(self.from + 1)?).ok()?;
         (index < self.until.len()).then_some(index)
@@ -285,18 +198,14 @@ impl Presence {
     }
 
     /// Sees to it that times can be told, whatever the clock does.
-    fn keep_time(&mut self, now: Timestamp) {
+    fn keep_time(&mut self, settings: &QueueSettings, now: Timestamp) {
         let went_back = self.latest.since(now) >= SECOND;
         // Halfway through what the units can tell, which is years.
         let far = now.0.saturating_sub(self.base.0) / UNIT_MS > i64::from(u32::MAX / 2);
         if went_back || far {
             // Nobody's last poll counts for longer than this from now on; so nobody who is gone counts
             // as present until a clock that was ahead is caught up with.
-            let bound = if went_back {
-                now.plus(poll_after_max(None) * INTERVALS)
-            } else {
-                Timestamp(i64::MAX)
-            };
+            let bound = if went_back { now.plus(counts(settings)) } else { Timestamp(i64::MAX) };
             let old_base = std::mem::replace(&mut self.base, now);
             for until in &mut self.until {
                 let at = Timestamp(old_base.0.saturating_add(i64::from(*until) * UNIT_MS));
@@ -305,56 +214,11 @@ impl Presence {
             self.back.values_mut().for_each(|until| *until = bound.min(*until));
         }
         if went_back {
-            self.history.clear();
+            self.lately.clear();
             self.counted_at = now;
             self.latest = now;
         }
         self.latest = self.latest.max(now);
-    }
-
-    /// Notes how the line stands. `before` is what it served when the settings may have changed.
-    fn sample(&mut self, line: &Line, settings: &QueueSettings, before: u64, now: Timestamp) {
-        let due = match self.history.back() {
-            None => true,
-            Some(last) => now.since(last.at) >= SECOND || !last.is_like(settings),
-        };
-        if due {
-            let mut sample = Sample::new(line, settings, now);
-            sample.serving = before;
-            sample.at = self.history.back().map_or(now, |last| last.at.max(now));
-            self.history.push_back(sample);
-        }
-        while self.history.get(1).is_some_and(|second| now.since(second.at) >= REMEMBERED) {
-            self.history.pop_front();
-        }
-    }
-
-    /// How the line stood within the last `time`. Where the time is [`REMEMBERED`] and the history
-    /// is not as old: nothing.
-    fn lately(
-        &self,
-        line: &Line,
-        settings: &QueueSettings,
-        time: Duration,
-        now: Timestamp,
-    ) -> Lately {
-        let begins = self.history.partition_point(|sample| now.since(sample.at) >= time);
-        if begins == 0 && time == REMEMBERED {
-            return Lately { samples: Vec::new() };
-        }
-        let current = Sample::new(line, settings, now);
-        let mut samples: Vec<(u64, Sample)> = Vec::new();
-        let recent = self.history.iter().skip(begins.saturating_sub(1));
-        for sample in recent.chain([&current]) {
-            // Numbers only fall: of the same settings the oldest told the longest interval.
-            if samples.last().is_some_and(|(_, last)| last.is_like(&sample.settings)) {
-                continue;
-            }
-            let moved = line.serving.saturating_sub(sample.serving);
-            let left = line.left_in(sample.serving, u64::MAX).saturating_sub(sample.left);
-            samples.push((moved + left, sample.clone()));
-        }
-        Lately { samples }
     }
 
     /// Forgets the numbers that had their turn.
@@ -380,9 +244,14 @@ impl Presence {
     }
 
     /// Counts the absent ones, and gives back memory that is no longer needed.
-    fn count(&mut self, line: &Line, now: Timestamp) {
+    fn count(&mut self, line: &Line, settings: &QueueSettings, next: u64, now: Timestamp) {
         self.absent = self.absent(now);
         self.counted_at = now;
+        self.lately.push_back(Sample { at: now, passed: line.passed.len(), next });
+        let counts = counts(settings);
+        while self.lately.get(1).is_some_and(|second| now.since(second.at) >= counts) {
+            self.lately.pop_front();
+        }
         self.back.retain(|seq, until| now < *until && line.waits_apart(*seq));
         if self.until.len() < self.until.capacity() / 4 {
             self.until.shrink_to(self.until.len() * 2);
@@ -399,25 +268,16 @@ impl Presence {
         // Where many are absent, many are likely to be absent behind them, and it takes a while to
         // tell: so it looks the further ahead the more there are.
         let passed_lately =
-            self.history.front().map_or(0, |first| line.passed.len().saturating_sub(first.passed));
+            self.lately.front().map_or(0, |then| line.passed.len().saturating_sub(then.passed));
         let wanted = (in_time.max(PRESENT_MIN) + self.absent + passed_lately)
             .saturating_sub(len.saturating_sub(self.absent));
         let upto = end + wanted.min(STRETCH_MAX.saturating_sub(len)).min(next.saturating_sub(end));
         if upto == end {
             return;
         }
-        let left = line.left_in(line.serving, end);
-        let number = |seq: u64| seq - line.serving - left.min(seq - line.serving - 1);
-        // Whoever came since the last tick was told by how the line stands now.
-        let known = if self.followed.is_none() { upto } else { self.next.clamp(end, upto) };
-        for (first, last, time) in [(end + 1, known, REMEMBERED), (known + 1, upto, MOMENT)] {
-            if first <= last {
-                let lately = self.lately(line, settings, time, now);
-                let mut counts = lately.counts_rising();
-                let until = |seq| units(self.base, now.plus(counts(number(seq))));
-                self.until.extend((first..=last).map(until));
-            }
-        }
+        // In doubt they are there: of those behind the stretch nothing was known.
+        let until = units(self.base, now.plus(counts(settings)));
+        self.until.resize(self.until.len() + (upto - end) as usize, until);
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use boxoffice_domain::queue::{
-    Admission, Bucket, Line, LineParts, Place, Presence, QueueSettings, Step, eta, poll_after,
+    Admission, Bucket, Forecast, Gate, Line, LineParts, Place, Presence, QueueSettings, Step,
+    poll_after,
 };
 use boxoffice_domain::time::Timestamp;
 use proptest::prelude::*;
@@ -21,6 +22,11 @@ fn settings(admit_per_second: f64) -> QueueSettings {
         opens_at: None,
         paused: false,
     }
+}
+
+/// What is told before anything was measured.
+fn eta(number: u64, settings: &QueueSettings, now: Timestamp) -> Option<Duration> {
+    Forecast::initial(settings).eta(number, settings, now)
 }
 
 /// In thousandths of an admission a second: from one in a quarter of an hour to 50,000 a second,
@@ -84,26 +90,43 @@ proptest! {
     }
 
     #[test]
-    fn polls_are_seconds_apart_and_rarer_the_longer_the_wait(
+    fn polls_are_rarer_the_longer_the_wait_and_within_a_third_of_the_claim_window(
         eta_ms in prop_oneof![0..20_000_u64, 0..1_000_000_u64, any::<u64>()],
         longer_ms in prop_oneof![0..20_000_u64, any::<u64>()],
+        claim_window_ms in prop_oneof![1..200_000_u64, 1..90_000_000_u64],
+        opens_in_ms in proptest::option::of(-60_000..60_000_i64),
+        paused in proptest::bool::weighted(0.1),
         jitter in any::<u64>(),
         other_jitter in any::<u64>(),
     ) {
+        let mut settings = settings(1.0);
+        settings.claim_window = Duration::from_millis(claim_window_ms);
+        settings.opens_at = opens_in_ms.map(|ms| Timestamp(NOW.0 + ms));
+        settings.paused = paused;
+        let after = |eta, jitter| poll_after(eta, &settings, NOW, jitter);
         let near = Some(Duration::from_millis(eta_ms));
         let far = Some(Duration::from_millis(eta_ms.saturating_add(longer_ms)));
-        let plain = poll_after(near, 0);
-        prop_assert!(plain >= Duration::from_secs(1) && plain <= Duration::from_secs(30));
-        prop_assert!(poll_after(far, 0) >= plain);
-        prop_assert_eq!(poll_after(None, 0), Duration::from_secs(30));
-        prop_assert!(poll_after(None, jitter) <= Duration::from_secs(33));
-
-        // Jitter only ever puts a poll off, by a tenth of the interval at the most.
-        let jittered = poll_after(near, jitter);
-        prop_assert!(jittered >= plain && jittered <= plain + plain / 10);
-        // So it cannot swap two fans whose intervals are more than a tenth apart.
-        if poll_after(far, 0) >= plain + plain / 10 {
-            prop_assert!(poll_after(far, other_jitter) >= jittered);
+        let plain = after(near, 0);
+        for told in [plain, after(near, jitter), after(far, jitter), after(None, jitter)] {
+            prop_assert!(told <= settings.claim_window / 3, "{told:?}");
+            if paused || opens_in_ms.is_some_and(|ms| (1..=30_000).contains(&ms)) {
+                prop_assert!(told <= Duration::from_secs(5), "{told:?}");
+            }
+        }
+        prop_assert!(after(far, 0) >= plain);
+        prop_assert!(after(None, 0) >= after(far, 0));
+        if claim_window_ms >= 3_300 {
+            prop_assert!(plain >= Duration::from_secs(1), "{plain:?}");
+        }
+        // Jitter only ever puts a poll off, and most of the time cannot swap two fans whose intervals
+        // are more than a tenth apart.
+        let jittered = after(near, jitter);
+        prop_assert!(jittered >= plain && jittered <= 2 * plain + Duration::from_millis(1));
+        if settings.gate(NOW) == Gate::Open {
+            prop_assert!(jittered <= plain + plain / 10);
+            if after(far, 0) >= plain + plain / 10 {
+                prop_assert!(after(far, other_jitter) >= jittered);
+            }
         }
     }
 

@@ -172,6 +172,7 @@ pub(super) fn summary(run: &Run, lang: Lang) -> String {
                 lang,
             ));
             said.push(text::summary_failed(totals.failed_share, lang));
+            said.extend(text::summary_promises(&run.server.counters, lang));
         }
     }
     if let Some(used) = cpu_mean(run) {

@@ -8,6 +8,23 @@ use crate::model::{FindingCode, Outcome, Resource, Service, TestKind, names};
 
 const LANGS: [Lang; 2] = [Lang::En, Lang::Ko];
 
+#[test]
+fn promises_are_told_where_waits_were_watched() {
+    for lang in LANGS {
+        let mut run = fixture::passed();
+        assert!(!section::summary(&run, lang).contains("87.5"));
+        for (name, value) in [
+            ("boxoffice_queue_eta_ratio_count{queue=\"a\"}", 300.0),
+            ("boxoffice_queue_eta_ratio_count{queue=\"b\"}", 100.0),
+            ("boxoffice_queue_eta_kept_total{queue=\"a\"}", 350.0),
+        ] {
+            run.server.counters.insert(name.to_owned(), value);
+        }
+        let said = section::summary(&run, lang);
+        assert!(said.contains("400") && said.contains("87.5"), "{said}");
+    }
+}
+
 /// Whether tags open and close in order, attributes are quoted, and every `&` begins an entity.
 fn well_formed(html: &str) -> Result<(), String> {
     const VOID: [&str; 3] = ["meta", "br", "!DOCTYPE"];

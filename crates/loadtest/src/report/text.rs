@@ -1,5 +1,7 @@
 //! All texts of a report, in English and Korean, side by side so that none is forgotten.
 
+use std::collections::BTreeMap;
+
 use super::Lang;
 use super::number::{self, count, millis, plain, share, span};
 use crate::model::{Condition, FindingCode, Outcome, Resource, Service, TestKind, names};
@@ -749,6 +751,30 @@ pub(super) fn summary_failed(failed: f64, lang: Lang) -> String {
     } else {
         of(lang).no_errors.to_string()
     }
+}
+
+/// How many of the waits took as long as fans had been told, where any ended.
+pub(super) fn summary_promises(counters: &BTreeMap<String, f64>, lang: Lang) -> Option<String> {
+    let sum = |name: &str| -> f64 {
+        let of_name = |(key, _): &(&String, &f64)| key.split('{').next() == Some(name);
+        counters.iter().filter(of_name).map(|(_, value)| value).sum()
+    };
+    let made = sum("boxoffice_queue_eta_ratio_count");
+    (made > 0.0).then(|| {
+        let kept = share(sum("boxoffice_queue_eta_kept_total") / made, lang);
+        pick(
+            lang,
+            format!(
+                "Of {} waits that were watched, {kept} took as long as fans had been told, to a \
+                 quarter or 5 s.",
+                plain(made)
+            ),
+            format!(
+                "지켜본 대기 {}건 중 {kept}가 안내한 시간과 25 % 또는 5초 안에서 맞았습니다.",
+                plain(made)
+            ),
+        )
+    })
 }
 
 pub(super) fn summary_cpu(used: f64, limit: Option<f64>, lang: Lang) -> String {

@@ -13,7 +13,7 @@ use boxoffice_backends::Fault;
 use boxoffice_backends::events::{rfc3339, rfc3339_to};
 use boxoffice_backends::sequencer::{Joined, Name, Newcomer, Queue};
 use boxoffice_domain::ids::UserId;
-use boxoffice_domain::queue::{Gate, Place, QueueSettings, Ticket, eta, poll_after};
+use boxoffice_domain::queue::{Gate, Place, Ticket};
 use boxoffice_domain::time::Timestamp;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -78,10 +78,12 @@ pub(super) struct JoinResponse<'a> {
     status: TicketStatus,
     /// How many are ahead, plus one; 0 once activated. It never grows.
     waiting_number: u64,
-    /// How long it may take, in seconds; null while nobody knows (the queue is paused).
+    /// How long it may take, in seconds, by the speed at which the line moves; null while nobody knows
+    /// (the queue is paused, or nobody has gone yet whose place would be free).
     #[schema(required, nullable)]
     eta_seconds: Option<u64>,
-    /// When to ask again, in milliseconds; at least 1000.
+    /// When to ask again, in milliseconds: at most a third of the claim window, and at most 5000 while the
+    /// queue is paused or within 30 s of its opening.
     poll_after_ms: u64,
     /// When the ticket was given; of one that there was already, the second.
     #[schema(value_type = String, format = DateTime)]
@@ -126,10 +128,12 @@ pub(super) struct StatusResponse<'a> {
     status: TicketStatus,
     /// How many are ahead, plus one; 0 unless waiting. It never grows.
     waiting_number: u64,
-    /// How long it may take, in seconds; 0 unless waiting; null while nobody knows.
+    /// How long it may take, in seconds, by the speed at which the line moves; 0 unless waiting; null
+    /// while nobody knows.
     #[schema(required, nullable)]
     eta_seconds: Option<u64>,
-    /// When to ask again, in milliseconds; at least 1000.
+    /// When to ask again, in milliseconds: at most a third of the claim window, and at most 5000 while the
+    /// queue is paused or within 30 s of its opening.
     poll_after_ms: u64,
     /// When it stops opening doors; null unless activated.
     #[schema(required, nullable, format = DateTime)]
@@ -200,9 +204,9 @@ pub(super) fn state_of(queue: &Queue, now: Timestamp) -> QueueState {
 }
 
 /// Seconds to wait, and milliseconds until the next poll.
-fn pace(number: u64, settings: &QueueSettings, now: Timestamp, jitter: u64) -> (Option<u64>, u64) {
-    let eta = eta(number, settings, now);
-    (eta.map(|eta| eta.as_secs()), poll_after(eta, jitter).as_millis() as u64)
+fn pace(queue: &Queue, number: u64, now: Timestamp, jitter: u64) -> (Option<u64>, u64) {
+    let (eta, after) = queue.pace(number, now, jitter);
+    (eta.map(|eta| eta.as_secs()), after.as_millis() as u64)
 }
 
 pub(super) async fn join(
@@ -262,13 +266,12 @@ async fn join_at(
     let joined_at = ticket.issued_at;
     let pass = ticket.into();
     let place = app.sequencer.place(&queue, &pass, now);
-    let settings = queue.settings();
     let (status, number) = match place {
         Place::Waiting { number } => (TicketStatus::Waiting, number),
         Place::Active { .. } => (TicketStatus::Activated, 0),
         Place::Over(_) => (TicketStatus::Expired, 0),
     };
-    let (eta_seconds, poll_after_ms) = pace(number, &settings, now, pass.ticket.seq);
+    let (eta_seconds, poll_after_ms) = pace(&queue, number, now, pass.ticket.seq);
     let answer = JoinResponse {
         token: app.tickets.signed(&pass.ticket),
         status,
@@ -337,11 +340,7 @@ pub(super) fn place_of(presented: &Presented) -> Response<Full<Bytes>> {
     };
     // A different wait for each ticket and each poll, so that a crowd does not march in step.
     let jitter = pass.ticket.seq.wrapping_mul(31).wrapping_add(now.0.unsigned_abs());
-    let (eta_seconds, poll_after_ms) = if number == 0 {
-        (Some(0), poll_after(Some(Duration::ZERO), jitter).as_millis() as u64)
-    } else {
-        pace(number, &queue.settings(), *now, jitter)
-    };
+    let (eta_seconds, poll_after_ms) = pace(queue, number, *now, jitter);
     let answer = StatusResponse {
         user_id: pass.ticket.user.get(),
         queue: pass.ticket.queue.as_str(),

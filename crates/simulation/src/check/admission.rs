@@ -312,6 +312,29 @@ impl Checker for LetIn {
     }
 }
 
+/// Nobody is told to ask more seldom than three times in a claim window.
+pub(super) struct AskedInTime {
+    longest_ms: u64,
+}
+
+impl AskedInTime {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self { longest_ms: plan.queue.claim_window.as_millis() as u64 / 3 }
+    }
+}
+
+impl Checker for AskedInTime {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        match fact {
+            Fact::Stands { fan, after_ms, .. } if *after_ms > self.longest_ms => {
+                let how = format!("fan {fan} in {after_ms} ms");
+                broken.push(Violation { rule: rules::ASKED_SELDOM, at_us: now_us, how });
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Nobody is told to be let in whose step is not durable.
 #[derive(Default)]
 pub(super) struct ByAStep {

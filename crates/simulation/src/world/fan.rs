@@ -314,7 +314,15 @@ impl World {
             self.trace(|| format!("fan {number} with {seq} stands at {standing:?}"));
         }
         let Request { asked_us, instance, .. } = *request;
-        self.fact(&Fact::Stands { fan: number, seq, standing, asked_us, instance, polls });
+        self.fact(&Fact::Stands {
+            fan: number,
+            seq,
+            standing,
+            after_ms,
+            asked_us,
+            instance,
+            polls,
+        });
         let now_ms = self.now_us() / 1_000;
         let fan = &mut self.fans[number];
         fan.next = None;
