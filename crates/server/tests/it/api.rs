@@ -7,6 +7,7 @@ mod errors;
 mod journey;
 mod operations;
 mod operators;
+mod pace;
 mod people;
 mod places;
 mod points;

@@ -233,7 +233,7 @@ async fn an_operator_pauses_and_resumes() {
     let joined = fan.send(join(1)).await.ok(201);
     assert_eq!(joined["status"], "WAITING");
     assert_eq!(joined["etaSeconds"], Value::Null, "nobody knows how long a pause lasts");
-    assert!(joined["pollAfterMs"].as_u64().unwrap() >= 30_000);
+    assert!((2_500..=5_000).contains(&joined["pollAfterMs"].as_u64().unwrap()));
     let token = joined["token"].as_str().unwrap();
     let hall = service.concert(5, 0).await;
     fan.send(hall.seats(token)).await.refused(ErrorCode::TokenNotActivated);
