@@ -15,6 +15,7 @@ mod bucket;
 mod change;
 mod pace;
 mod presence;
+mod sale;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use bucket::Bucket;
 pub use change::SettingsChange;
 pub use pace::{eta, poll_after};
 pub use presence::Presence;
+pub use sale::{AfterSale, Closing, Outlook, QueueState, Sale, SaleRules, SaleWindow};
 
 use crate::ids::{QueueName, TicketId, UserId};
 use crate::time::Timestamp;
@@ -137,9 +139,9 @@ pub enum Place {
 pub enum Ending {
     /// Its active time ran out.
     TimedOut,
-    /// It bought what it was for, or its owner left after being admitted.
+    /// It bought what it was for.
     Finished,
-    /// Its owner gave the place up while waiting.
+    /// Its owner gave it up, while waiting or after being admitted.
     Left,
 }
 
@@ -190,11 +192,11 @@ pub struct Line {
     floor: u64,
     /// Admissions that may still be active, in order.
     log: Arc<Vec<Admission>>,
-    /// Gave up while waiting.
+    /// Gave up, while waiting or after their admission.
     left: Arc<RoaringTreemap>,
-    /// Admitted in their turn, seen since, and not finished.
+    /// Admitted in their turn, seen since, and neither finished nor given up.
     claimed: Arc<RoaringTreemap>,
-    /// Admitted, then paid or left.
+    /// Admitted, then paid.
     finished: Arc<RoaringTreemap>,
     /// Absent in their turn, and not admitted since.
     passed: Arc<RoaringTreemap>,
@@ -286,12 +288,12 @@ impl Line {
         &self.claimed
     }
 
-    /// The numbers given up while waiting. Those that had been passed over stay here for good.
+    /// The numbers given up. Those that had been passed over by then stay here for good.
     pub fn left(&self) -> &RoaringTreemap {
         &self.left
     }
 
-    /// The numbers that paid, or left after their admission.
+    /// The numbers that paid.
     pub fn finished(&self) -> &RoaringTreemap {
         &self.finished
     }
@@ -484,10 +486,12 @@ impl Line {
 
     /// The owner of `seq` gives up: a place in the line, or an admission.
     pub fn leave(&mut self, seq: u64) {
-        if seq <= self.serving && !self.passed.contains(seq) {
-            self.finish(seq);
-        } else if !self.finished.contains(seq) {
+        // What is below the floor is out of time already, unless it was passed over in its turn.
+        if (seq > self.floor || self.is_apart(seq)) && !self.finished.contains(seq) {
             Arc::make_mut(&mut self.left).insert(seq);
+            if self.claimed.contains(seq) {
+                Arc::make_mut(&mut self.claimed).remove(seq);
+            }
         }
     }
 
@@ -685,7 +689,7 @@ impl Line {
         count.checked_sub(1).map_or(self.floor, |last| self.log[last].upto)
     }
 
-    /// How many of the numbers above `from`, up to and with `upto`, gave up while waiting.
+    /// How many of the numbers above `from`, up to and with `upto`, were given up.
     fn left_in(&self, from: u64, upto: u64) -> u64 {
         count_in(&self.left, from, upto)
     }
