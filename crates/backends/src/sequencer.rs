@@ -9,13 +9,14 @@ mod places;
 mod polled;
 mod queue;
 mod redis;
+mod sales;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::{Finding, Invariant};
-use boxoffice_domain::queue::{Ending, Place, QueueSettings, SettingsChange, Ticket};
+use boxoffice_domain::queue::{Ending, Place, QueueSettings, SaleRules, SettingsChange, Ticket};
 use boxoffice_domain::time::Timestamp;
 
 use self::aliases::Aliases;
@@ -30,7 +31,7 @@ pub use self::queue::{Counters, Queue};
 #[cfg(feature = "simulation")]
 pub use self::redis::simulated;
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
-use crate::store::{Act, ActRejected, Acted, Alias, AliasExists, Note, Store, TicketRef};
+use crate::store::{Act, ActRejected, Acted, Alias, AliasExists, Note, SpentBy, Store, TicketRef};
 use crate::{Error, Fault, tasks};
 
 /// A person's ticket may be over when it is found, and the next one too, but hardly so often.
@@ -64,6 +65,16 @@ impl Sequencer {
         match self {
             Self::Local(local) => local.queues(),
             Self::Redis(redis) => redis.queues(),
+        }
+    }
+
+    /// From now on the queues follow the sales behind them, by these rules; what was said first stays. Who
+    /// does not say so has queues that know of no sale.
+    pub fn follow_sales(&self, rules: SaleRules, now: Timestamp) {
+        let now = self.store().vouched(now);
+        match self {
+            Self::Local(local) => local.follow_sales(rules, now),
+            Self::Redis(redis) => redis.follow_sales(rules, now),
         }
     }
 
@@ -306,7 +317,7 @@ impl Sequencer {
         let waiting = pass.bypass.is_none() && queue.is_waiting(seq);
         self.store().leave_queue((&pass.ticket).into(), waiting, now).await?;
         match &pass.bypass {
-            Some(bypass) => self.spend(bypass, pass),
+            Some(bypass) => self.spend(bypass, pass, SpentBy::Leaving),
             None => {
                 queue.leave(seq);
                 self.tell(|| News::Left(queue.name().clone(), vec![seq]));
@@ -320,7 +331,7 @@ impl Sequencer {
     pub fn finish(&self, queue: &Arc<Queue>, pass: &PresentedTicket) {
         let seq = pass.ticket.seq;
         match &pass.bypass {
-            Some(bypass) => self.spend(bypass, pass),
+            Some(bypass) => self.spend(bypass, pass, SpentBy::Payment),
             None => {
                 queue.finish(seq);
                 self.tell(|| News::Finished(queue.name().clone(), vec![seq]));
@@ -336,17 +347,17 @@ impl Sequencer {
     /// The same for a ticket that was not shown: another of the same person has paid for what it held.
     pub fn finish_ticket(&self, ticket: &TicketRef) {
         if ticket.seq == 0 {
-            self.aliases().spent(ticket.id);
-            self.tell(|| News::Spent(ticket.id));
+            self.aliases().spent(ticket.id, SpentBy::Payment);
+            self.tell(|| News::Spent(ticket.id, SpentBy::Payment));
         } else if let Some(queue) = self.queue(ticket.queue.as_str()) {
             queue.finish(ticket.seq);
             self.tell(|| News::Finished(queue.name().clone(), vec![ticket.seq]));
         }
     }
 
-    fn spend(&self, bypass: &Bypass, pass: &PresentedTicket) {
-        bypass.spend();
-        self.tell(|| News::Spent(pass.ticket.id));
+    fn spend(&self, bypass: &Bypass, pass: &PresentedTicket, by: SpentBy) {
+        bypass.spend(by);
+        self.tell(|| News::Spent(pass.ticket.id, by));
     }
 
     /// One step of admission for every queue. To be called every 100 ms.

@@ -57,7 +57,7 @@ pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
     AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
-    Part, Person, Progress, Seed, StoredQueue,
+    Part, Person, Progress, Seed, SpentBy, StoredQueue,
 };
 
 pub use crate::cloud_event::OutboxRow;

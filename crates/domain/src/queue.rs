@@ -16,6 +16,7 @@ mod change;
 mod forecast;
 mod pace;
 mod presence;
+mod sale;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,9 +26,10 @@ use roaring::RoaringTreemap;
 
 pub use bucket::Bucket;
 pub use change::SettingsChange;
-pub use forecast::{Forecast, Promise, Speed};
+pub use forecast::{Forecast, Observed, Promise, Speed};
 pub use pace::poll_after;
 pub use presence::Presence;
+pub use sale::{AfterSale, Closing, Outlook, QueueState, Sale, SaleRules, SaleWindow};
 
 use forecast::Cohort;
 
@@ -141,9 +143,9 @@ pub enum Place {
 pub enum Ending {
     /// Its active time ran out.
     TimedOut,
-    /// It bought what it was for, or its owner left after being admitted.
+    /// It bought what it was for.
     Finished,
-    /// Its owner gave the place up while waiting.
+    /// Its owner gave it up, while waiting or after being admitted.
     Left,
 }
 
@@ -194,11 +196,11 @@ pub struct Line {
     floor: u64,
     /// Admissions that may still be active, in order.
     log: Arc<Vec<Admission>>,
-    /// Gave up while waiting.
+    /// Gave up, while waiting or after their admission.
     left: Arc<RoaringTreemap>,
-    /// Admitted in their turn, seen since, and not finished.
+    /// Admitted in their turn, seen since, and neither finished nor given up.
     claimed: Arc<RoaringTreemap>,
-    /// Admitted, then paid or left.
+    /// Admitted, then paid.
     finished: Arc<RoaringTreemap>,
     /// Absent in their turn, and not admitted since.
     passed: Arc<RoaringTreemap>,
@@ -290,12 +292,12 @@ impl Line {
         &self.claimed
     }
 
-    /// The numbers given up while waiting. Those that had been passed over stay here for good.
+    /// The numbers given up. Those that had been passed over by then stay here for good.
     pub fn left(&self) -> &RoaringTreemap {
         &self.left
     }
 
-    /// The numbers that paid, or left after their admission.
+    /// The numbers that paid.
     pub fn finished(&self) -> &RoaringTreemap {
         &self.finished
     }
@@ -360,11 +362,13 @@ impl Line {
             + readmitted.count() as u64
     }
 
-    /// Those whose active time is not over, by when they were let in: in units of `unit_ms` since 1970.
+    /// Those whose active time is not over, by when they were let in: in units of `unit_ms` since 1970. Who
+    /// left is counted of the numbers above `above`.
     fn cohorts(
         &self,
         settings: &QueueSettings,
         unit_ms: i64,
+        above: u64,
         now: Timestamp,
     ) -> BTreeMap<i64, Cohort> {
         let mut cohorts: BTreeMap<i64, Cohort> = BTreeMap::new();
@@ -374,25 +378,35 @@ impl Line {
             |a: &Admission, b: &Admission| a.at.0.div_euclid(unit_ms) == b.at.0.div_euclid(unit_ms);
         for steps in self.log[begins..].chunk_by(same) {
             let Some(Admission { upto, at }) = steps.last().copied() else { continue };
-            let present = (upto - from).saturating_sub(self.gone_in(from, upto));
-            let readmitted = self.readmitted.range(from + 1..=upto).map(|(seq, _)| *seq);
-            let elsewhere = readmitted.filter(|seq| self.finished.contains(*seq)).count() as u64;
-            let finished = count_in(&self.finished, from, upto) - elsewhere;
+            let readmitted: Vec<u64> =
+                self.readmitted.range(from + 1..=upto).map(|(seq, _)| *seq).collect();
+            let count = |set: &RoaringTreemap| {
+                readmitted.iter().filter(|seq| set.contains(**seq)).count() as u64
+            };
+            let passed = count_in(&self.passed, from, upto) + readmitted.len() as u64;
             let inside = if now < at.plus(claim_kept(settings)) {
-                present
+                (upto - from).saturating_sub(self.gone_in(from, upto))
             } else {
                 count_in(&self.claimed, from, upto)
             };
-            let admitted = present + finished;
-            cohorts.insert(at.0.div_euclid(unit_ms), Cohort { admitted, inside });
+            cohorts.insert(
+                at.0.div_euclid(unit_ms),
+                Cohort {
+                    turned: (upto - from).saturating_sub(passed),
+                    left: count_in(&self.left, from.max(above), upto),
+                    paid: count_in(&self.finished, from, upto) - count(&self.finished),
+                    inside,
+                },
+            );
             from = upto;
         }
         for (seq, at) in &*self.readmitted {
             if now < at.plus(settings.active_ttl) {
                 let cohort = cohorts.entry(at.0.div_euclid(unit_ms)).or_default();
-                cohort.admitted += 1;
-                let is_over = self.finished.contains(*seq) || self.left.contains(*seq);
-                cohort.inside += u64::from(!is_over);
+                let (left, paid) = (self.left.contains(*seq), self.finished.contains(*seq));
+                cohort.turned += 1;
+                cohort.paid += u64::from(paid);
+                cohort.inside += u64::from(!left && !paid);
             }
         }
         cohorts
@@ -526,10 +540,12 @@ impl Line {
 
     /// The owner of `seq` gives up: a place in the line, or an admission.
     pub fn leave(&mut self, seq: u64) {
-        if seq <= self.serving && !self.passed.contains(seq) {
-            self.finish(seq);
-        } else if !self.finished.contains(seq) {
+        // What is below the floor is out of time already, unless it was passed over in its turn.
+        if (seq > self.floor || self.is_apart(seq)) && !self.finished.contains(seq) {
             Arc::make_mut(&mut self.left).insert(seq);
+            if self.claimed.contains(seq) {
+                Arc::make_mut(&mut self.claimed).remove(seq);
+            }
         }
     }
 
@@ -729,7 +745,7 @@ impl Line {
         count.checked_sub(1).map_or(self.floor, |last| self.log[last].upto)
     }
 
-    /// How many of the numbers above `from`, up to and with `upto`, gave up while waiting.
+    /// How many of the numbers above `from`, up to and with `upto`, were given up.
     fn left_in(&self, from: u64, upto: u64) -> u64 {
         count_in(&self.left, from, upto)
     }

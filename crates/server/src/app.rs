@@ -10,14 +10,14 @@ use std::time::Duration;
 use boxoffice_backends::sequencer::Sequencer;
 use boxoffice_backends::store::Store;
 use boxoffice_domain::ids::{QueueName, TicketId, UserId};
-use boxoffice_domain::queue::QueueSettings;
+use boxoffice_domain::queue::{AfterSale, QueueSettings, SaleRules};
 use boxoffice_domain::sales::Limits;
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::people::People;
@@ -126,6 +126,19 @@ pub fn queue_settings(config: &Config) -> QueueSettings {
         claim_window: Duration::from_secs(config.queue.claim_window_seconds),
         opens_at: None,
         paused: false,
+    }
+}
+
+/// How queues follow the sales behind them, by the configuration.
+pub fn sale_rules(config: &Config) -> SaleRules {
+    let after = |after: config::AfterSale| match after {
+        config::AfterSale::Close => AfterSale::Close,
+        config::AfterSale::GoOn => AfterSale::GoOn,
+    };
+    SaleRules {
+        by_stock: config.queue.stock == config::Stock::On,
+        after_sold_out: after(config.queue.after_sold_out),
+        after_end: after(config.queue.after_end),
     }
 }
 

@@ -38,7 +38,8 @@ macro_rules! endpoints {
                     201 "A ticket at the end of the line" => json::<queue::JoinResponse>(),
                 ],
                 errors: [
-                    QueueNotFound, RateLimited, QueueUnavailable, ShuttingDown, OutcomeUnknown,
+                    QueueNotFound, QueueSoldOut, QueueEnded, RateLimited, QueueUnavailable,
+                    ShuttingDown, OutcomeUnknown,
                 ],
             }
 

@@ -416,8 +416,10 @@ metrics! {
     http_server_bodies: IntGauge = "http_server_bodies" Gauge::default(),
     /// Requests answered 429 or 503 because too many bodies were on their way.
     http_server_bodies_refused: PerLimitCounter = "http_server_bodies_refused" Family::default(),
-    /// Whether the queue admits: 0 while it is paused, before its opening, and when all is sold.
+    /// Whether the queue admits: 0 while it is paused, before it opens, and when there is nothing to buy.
     queue_open: PerQueueGauge = "boxoffice_queue_open" Family::default(),
+    /// Users whom the seats that are left, free or held, can serve; absent where admission does not go by that.
+    queue_stock: PerQueueGauge = "boxoffice_queue_stock" Family::default(),
     /// Users waiting.
     queue_waiting: PerQueueGauge = "boxoffice_queue_waiting" Family::default(),
     /// Users admitted and not finished.

@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::app::{App, AppState, InFlight, TicketIds, limits, queue_settings};
+use crate::app::{App, AppState, InFlight, TicketIds, limits, queue_settings, sale_rules};
 use crate::clock::Clock;
 use crate::config::{AuthMode, Config, EventsKind, QueueKind, RedisKind, StoreKind};
 use crate::demo;
@@ -235,6 +235,8 @@ impl Service {
         };
         // Before anything is decided by a clock that nobody has compared with the database's.
         sequencer.beat(clock.now()).await?;
+        // Before anybody is let in, or told where they stand.
+        sequencer.follow_sales(sale_rules(&config), clock.now());
         // Not before the other instances have been asked, where there are any.
         if store.setting("ticket.key_id", None).await?.as_deref() != Some(tickets.signing_id()) {
             store.set_setting("ticket.key_id", tickets.signing_id().to_owned()).await?;

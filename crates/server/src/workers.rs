@@ -19,8 +19,8 @@ use crate::operators;
 
 /// Admission in steps of this length; the docs promise it.
 const TICK: Duration = Duration::from_millis(100);
-/// Ticks between two looks at whether everything is sold.
-const SOLD_OUT_TICKS: u32 = 10;
+/// Ticks between two counts of how promises turned out.
+const PROMISES_TICKS: u32 = 10;
 /// The other instances are told this often that this one is there; see `Sequencer::beat`.
 const BEAT: Duration = Duration::from_millis(500);
 /// Holds that ran out are tidied up this often. Nothing waits for it but their events.
@@ -134,8 +134,7 @@ async fn admit(app: AppState, mut stopped: watch::Receiver<bool>) {
             );
         }
         complaint.note("admission", app.sequencer.tick(app.clock.now()).await);
-        if count.is_multiple_of(SOLD_OUT_TICKS) {
-            note_sold_out(&app);
+        if count.is_multiple_of(PROMISES_TICKS) {
             count_promises(&app);
         }
         count = count.wrapping_add(1);
@@ -160,25 +159,6 @@ fn count_promises(app: &AppState) {
             ratios.observe(promise.took_percent());
             kept.inc_by(promise.is_kept().into());
         }
-    }
-}
-
-/// Tells each queue whether everything that can be booked behind it is sold.
-fn note_sold_out(app: &AppState) {
-    let (catalog, now) = (app.store.catalog(), app.clock.now());
-    for queue in app.sequencer.queues() {
-        let mut inventories = catalog
-            .concerts()
-            .filter(|concert| concert.queue == *queue.name() && now < concert.closes_at)
-            .flat_map(|concert| catalog.inventories(concert.id))
-            .filter(|inventory| now < inventory.session().starts_at)
-            .filter(|inventory| inventory.called_off().is_none())
-            .peekable();
-        // A queue with nothing to sell behind it has not sold anything out.
-        let any = inventories.peek().is_some();
-        queue.set_sold_out(
-            any && inventories.all(|inventory| inventory.sold() == inventory.total() as u64),
-        );
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 use boxoffice_domain::ids::{QueueName, TicketId, UserId};
 use boxoffice_domain::queue::{Ending, Place, Ticket};
@@ -10,7 +10,7 @@ use boxoffice_domain::time::Timestamp;
 use parking_lot::RwLock;
 
 use super::queue::Queue;
-use crate::store::{ALIAS_KEPT_MS, Alias, AliasExists};
+use crate::store::{ALIAS_KEPT_MS, Alias, AliasExists, SpentBy};
 
 /// Tickets that bypass the line are counted this often, in milliseconds: they may be many, and
 /// their count is needed roughly.
@@ -35,21 +35,43 @@ pub struct PresentedTicket {
 #[derive(Debug)]
 pub struct Bypass {
     until: Timestamp,
-    spent: AtomicBool,
+    /// What spent it, as a [`SpentBy`]; [`UNSPENT`] until then.
+    spent: AtomicU8,
 }
 
+const UNSPENT: u8 = 0;
+const PAID: u8 = 1;
+const LEFT: u8 = 2;
+
 impl Bypass {
-    /// The ticket has paid, or was given up.
-    pub(super) fn spend(&self) {
-        self.spent.store(true, Ordering::Relaxed);
+    fn new(until: Timestamp, spent: Option<SpentBy>) -> Self {
+        let bypass = Self { until, spent: AtomicU8::new(UNSPENT) };
+        if let Some(by) = spent {
+            bypass.spend(by);
+        }
+        bypass
     }
 
-    fn is_spent(&self) -> bool {
-        self.spent.load(Ordering::Relaxed)
+    /// The ticket has paid, or was given up.
+    pub(super) fn spend(&self, by: SpentBy) {
+        let by = match by {
+            SpentBy::Payment => PAID,
+            SpentBy::Leaving => LEFT,
+        };
+        self.spent.store(by, Ordering::Relaxed);
+    }
+
+    /// How it ended, where it is spent.
+    fn spent(&self) -> Option<Ending> {
+        match self.spent.load(Ordering::Relaxed) {
+            UNSPENT => None,
+            PAID => Some(Ending::Finished),
+            _ => Some(Ending::Left),
+        }
     }
 
     fn is_active(&self, now: Timestamp) -> bool {
-        now < self.until && !self.is_spent()
+        now < self.until && self.spent().is_none()
     }
 }
 
@@ -65,8 +87,8 @@ impl PresentedTicket {
         let Some(bypass) = &self.bypass else {
             return queue.place(self.ticket.seq, now);
         };
-        if bypass.is_spent() {
-            Place::Over(Ending::Finished)
+        if let Some(ending) = bypass.spent() {
+            Place::Over(ending)
         } else if now < bypass.until {
             Place::Active { until: bypass.until, claimed: true }
         } else {
@@ -197,7 +219,7 @@ impl Aliases {
                 issued_at: now,
                 id: token.id,
             };
-            Alias { token: token.token, ticket, active_until: token.active_until, spent: false }
+            Alias { token: token.token, ticket, active_until: token.active_until, spent: None }
         };
         tokens.into_iter().map(alias).collect()
     }
@@ -208,14 +230,12 @@ impl Aliases {
         let Tokens { by_token, bypasses } = &mut *tokens;
         for alias in aliases {
             if let Some(token) = by_token.get(&alias.token) {
-                if let Some(bypass) = token.pass.bypass.as_ref().filter(|_| alias.spent) {
-                    bypass.spend();
+                if let (Some(bypass), Some(by)) = (&token.pass.bypass, alias.spent) {
+                    bypass.spend(by);
                 }
                 continue;
             }
-            let bypass = alias
-                .active_until
-                .map(|until| Arc::new(Bypass { until, spent: AtomicBool::new(alias.spent) }));
+            let bypass = alias.active_until.map(|until| Arc::new(Bypass::new(until, alias.spent)));
             if let Some(bypass) = &bypass {
                 bypasses.insert(alias.ticket.id, bypass.clone());
             }
@@ -225,9 +245,9 @@ impl Aliases {
     }
 
     /// The ticket past the line has been spent, at another instance.
-    pub(super) fn spent(&self, id: TicketId) {
+    pub(super) fn spent(&self, id: TicketId, by: SpentBy) {
         if let Some(bypass) = self.tokens.read().bypasses.get(&id) {
-            bypass.spend();
+            bypass.spend(by);
         }
     }
 
@@ -343,7 +363,7 @@ mod tests {
             id: TicketId(u128::from(number).to_be_bytes()),
         };
         let active_until = active_until.map(Timestamp);
-        Alias { token: number.to_string(), ticket, active_until, spent: false }
+        Alias { token: number.to_string(), ticket, active_until, spent: None }
     }
 
     fn sizes(aliases: &Aliases) -> (usize, usize) {
@@ -368,7 +388,7 @@ mod tests {
             ["1", "2", "3", "4", "5"].map(|token| aliases.get(token).map(place)).to_vec()
         };
         // One has run out, two is spent; four ran out after its admission, and five waits.
-        aliases.spent(TicketId(2_u128.to_be_bytes()));
+        aliases.spent(TicketId(2_u128.to_be_bytes()), SpentBy::Payment);
         aliases.tidy(&queues, Timestamp(TTL_MS));
         let before = places(TTL_MS);
         assert_eq!(before[0], Some(Place::Over(Ending::TimedOut)));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SaleRules, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::mpsc;
 
@@ -19,6 +19,7 @@ use super::joins::{Numbers, number_joins};
 use super::newcomer::{Name, Newcomer, Stub};
 use super::places::{Keeping, Kept, Other};
 use super::queue::{Given, Queue};
+use super::sales::Sales;
 use crate::store::{Act, ActRejected, Acted, Checkpoint, Effect, Note, Store, StoredQueue};
 use crate::{Error, Fault};
 
@@ -34,6 +35,7 @@ pub struct LocalSequencer {
     one_place_each: bool,
     queues: ArcSwap<BTreeMap<QueueName, Arc<Queue>>>,
     aliases: Aliases,
+    sales: Sales,
     /// Held from the moment a checkpoint is made until the store has it, so that checkpoints reach
     /// the store in the order in which they were made.
     saving: tokio::sync::Mutex<Timestamp>,
@@ -60,6 +62,7 @@ impl LocalSequencer {
             one_place_each,
             queues: ArcSwap::default(),
             aliases: Aliases::default(),
+            sales: Sales::default(),
             saving: tokio::sync::Mutex::new(now),
             this: this.clone(),
         });
@@ -91,6 +94,12 @@ impl LocalSequencer {
 
     pub(super) fn queues(&self) -> Vec<Arc<Queue>> {
         self.queues.load().values().cloned().collect()
+    }
+
+    /// Follows the sales behind the queues from now on.
+    pub(super) fn follow_sales(&self, rules: SaleRules, now: Timestamp) {
+        self.sales.follow(rules);
+        self.sales.note(&self.queues(), &self.store, now);
     }
 
     pub(super) async fn create(
@@ -219,6 +228,7 @@ impl LocalSequencer {
         let now = Timestamp(now.0.saturating_sub(self.store.clock_correction_ms()?));
         let mut saving = self.saving.lock().await;
         let queues = self.queues.load_full();
+        self.sales.note(&self.queues(), &self.store, now);
         let points: Vec<Checkpoint> =
             queues.values().filter_map(|queue| queue.prepare(now)).collect();
         let clock_due = now.0.saturating_sub(saving.0) >= CLOCK_SAVE_INTERVAL_MS;

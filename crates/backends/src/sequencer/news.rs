@@ -9,7 +9,7 @@ use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 
-use crate::store::Advance;
+use crate::store::{Advance, SpentBy};
 
 /// One piece of news. All of it is in the store already, or soon, and hearing it twice does no harm.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +27,7 @@ pub(super) enum News {
     /// These have paid.
     Finished(QueueName, Vec<u64>),
     /// A ticket past the line is spent.
-    Spent(TicketId),
+    Spent(TicketId, SpentBy),
     /// Opaque tokens were issued.
     Issued,
     /// A queue was made or has new settings, or more has happened than can be told.
@@ -56,7 +56,14 @@ impl News {
             Self::Returned(queue, seqs) => list('p', queue, seqs),
             Self::Left(queue, seqs) => list('l', queue, seqs),
             Self::Finished(queue, seqs) => list('f', queue, seqs),
-            Self::Spent(id) => format!("b {:032x}", u128::from_be_bytes(id.0)),
+            Self::Spent(id, by) => {
+                // Instances of a version that does not tell the two apart read no further than the id.
+                let by = match by {
+                    SpentBy::Payment => "",
+                    SpentBy::Leaving => " l",
+                };
+                format!("b {:032x}{by}", u128::from_be_bytes(id.0))
+            }
             Self::Issued => "t".into(),
             Self::Reload => "r".into(),
         }
@@ -72,7 +79,8 @@ impl News {
         match kind {
             "b" => {
                 let id = u128::from_str_radix(words.next()?, 16).ok()?;
-                return Some(Self::Spent(TicketId(id.to_be_bytes())));
+                let by = SpentBy::of(words.next() != Some("l"));
+                return Some(Self::Spent(TicketId(id.to_be_bytes()), by));
             }
             "t" => return Some(Self::Issued),
             "a" | "c" | "d" | "p" | "l" | "f" => {}
@@ -194,8 +202,8 @@ mod tests {
             News::ClaimedLate(queue.clone(), vec![1, 9]),
             News::Left(queue.clone(), vec![1, u64::MAX]),
             News::Finished(queue, vec![7, 8, 9]),
-            News::Spent(TicketId([0; 16])),
-            News::Spent(TicketId([0xab; 16])),
+            News::Spent(TicketId([0; 16]), SpentBy::Payment),
+            News::Spent(TicketId([0xab; 16]), SpentBy::Leaving),
             News::Issued,
             News::Reload,
         ] {

@@ -1,15 +1,15 @@
 //! One queue in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{
-    Bucket, CLAIM_GRACE, Ending, Forecast, Gate, Line, Place, Presence, Promise, Pruned,
-    QueueSettings, Speed, Step, poll_after,
+    Bucket, CLAIM_GRACE, Closing, Ending, Forecast, Gate, Line, Observed, Outlook, Place, Presence,
+    Promise, Pruned, QueueSettings, QueueState, Sale, SaleRules, Speed, Step, poll_after,
 };
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -27,7 +27,10 @@ use crate::store::{Advance, Checkpoint, Progress, StoredQueue};
 /// What a poll reads: a snapshot, replaced as a whole.
 #[derive(Debug)]
 struct View {
+    /// How operators let it admit.
     settings: QueueSettings,
+    /// What comes of that with the sale behind it.
+    outlook: Outlook,
     line: Line,
     forecast: Forecast,
     polled: Polled,
@@ -106,6 +109,17 @@ struct Work {
     joined_before: u64,
     /// How often the settings were changed here.
     changes: u64,
+    /// What is sold behind it, the rules by which it follows that, and when it was looked at.
+    sale: Sale,
+    rules: SaleRules,
+    sale_at: Timestamp,
+}
+
+impl Work {
+    /// What comes of these settings with the sale behind the queue.
+    fn outlook(&self, settings: &QueueSettings) -> Outlook {
+        self.sale.outlook(settings, self.rules, self.sale_at)
+    }
 }
 
 /// A step after which more seemed to be active than the queue allows. Whoever planned it may have known
@@ -201,8 +215,6 @@ pub struct Queue {
     pending: AtomicU64,
     /// Active tickets that an operator issued past the line.
     pub(super) bypassing: AtomicU64,
-    /// Whether everything of the concerts behind it is sold; for those who ask, no rule reads it.
-    sold_out: AtomicBool,
     /// Promises that have turned out, and that nobody has asked for.
     promises: Mutex<Vec<Promise>>,
     counters: Counters,
@@ -216,6 +228,8 @@ const PROMISES_MAX: usize = 10_000;
 /// Claimed numbers are made durable this often. A crash forgets the last ones; their owners are
 /// marked again when they poll.
 const CLAIMED_SAVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Where what is left to buy can be reached in this time, other instances may sell it meanwhile.
+const STOCK_AHEAD: Duration = Duration::from_secs(10);
 /// Who has not heard the other instances for longer does not know who is there.
 const HEARD_MAX: Duration = Duration::from_secs(5);
 /// The fewest numbers that are reserved ahead of joins. After a crash as many places may be empty.
@@ -251,6 +265,7 @@ impl Queue {
             name,
             shared,
             view: ArcSwap::from_pointee(View {
+                outlook: Outlook::of(settings.clone()),
                 settings,
                 line: line.clone(),
                 forecast: forecast.clone(),
@@ -275,6 +290,9 @@ impl Queue {
                 saved,
                 joined_before: 0,
                 changes: 0,
+                sale: Sale::default(),
+                rules: SaleRules::default(),
+                sale_at: Timestamp::default(),
             }),
             seen: Mutex::default(),
             joins,
@@ -283,7 +301,6 @@ impl Queue {
             fresh: Mutex::default(),
             pending: AtomicU64::new(0),
             bypassing: AtomicU64::new(0),
-            sold_out: AtomicBool::new(false),
             promises: Mutex::default(),
             counters: Counters::default(),
         })
@@ -294,9 +311,19 @@ impl Queue {
         &self.name
     }
 
-    /// How it admits.
+    /// How operators let it admit.
     pub fn settings(&self) -> QueueSettings {
         self.view.load().settings.clone()
+    }
+
+    /// How it admits, with the sale behind it.
+    pub fn outlook(&self) -> Outlook {
+        self.view.load().outlook.clone()
+    }
+
+    /// The settings by which it admits, with the sale behind it.
+    fn in_force(&self) -> QueueSettings {
+        self.view.load().outlook.settings.clone()
     }
 
     /// The sums for metrics.
@@ -326,19 +353,31 @@ impl Queue {
         view.line.active(&view.settings, now) + self.bypassing.load(Ordering::Relaxed)
     }
 
-    /// Whether it admits.
-    pub fn gate(&self, now: Timestamp) -> Gate {
-        self.view.load().settings.gate(now)
+    /// Why those who wait are told that it is over, and joins are refused, where that is so.
+    pub fn turned_away(&self) -> Option<Closing> {
+        self.view.load().outlook.turned_away()
     }
 
-    /// Whether all is sold behind it.
-    pub fn is_sold_out(&self) -> bool {
-        self.sold_out.load(Ordering::Relaxed)
+    /// What it is doing.
+    pub fn state(&self, now: Timestamp) -> QueueState {
+        self.view.load().outlook.state(now)
     }
 
-    /// Notes whether all is sold behind it.
-    pub fn set_sold_out(&self, sold_out: bool) {
-        self.sold_out.store(sold_out, Ordering::Relaxed);
+    /// Notes what is sold behind it. Returns whether that may be all within seconds.
+    pub(super) fn note_sale(&self, sale: Sale, rules: SaleRules, now: Timestamp) -> bool {
+        let mut work = self.work.lock();
+        let work = &mut *work;
+        (work.sale, work.rules, work.sale_at) = (sale, rules, now);
+        let settings = self.settings();
+        let outlook = work.outlook(&settings);
+        if outlook != self.view.load().outlook {
+            self.reconfigure(work, &settings);
+        }
+        let soon = settings.admit_per_second * STOCK_AHEAD.as_secs_f64();
+        // A float turns into the nearest integer that fits.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let soon = (soon.ceil() as u64).saturating_add(work.line.active(&settings, now));
+        outlook.stock.is_some_and(|stock| stock <= soon)
     }
 
     /// The next number, if one is reserved and nobody has been waiting for one: a join costs no
@@ -478,10 +517,11 @@ impl Queue {
         let settings = self.settings();
         self.look(work, &settings, false, now);
 
-        let step = if settings.gate(now) == Gate::Open {
-            let credit = work.bucket.fill(settings.admit_per_second, now);
+        let in_force = self.in_force();
+        let step = if in_force.gate(now) == Gate::Open {
+            let credit = work.bucket.fill(in_force.admit_per_second, now);
             let bypassing = self.bypassing.load(Ordering::Relaxed);
-            let step = work.line.plan(&settings, next, credit, bypassing, &work.presence, now);
+            let step = work.line.plan(&in_force, next, credit, bypassing, &work.presence, now);
             step.map(|step| (work.line.serving(), step))
         } else {
             work.bucket.empty(now);
@@ -548,23 +588,24 @@ impl Queue {
             polled.clear();
         }
         polled.extend(&returned);
-        work.presence.polled(polled.iter().copied(), &work.line, settings, now);
+        let in_force = &self.in_force();
+        work.presence.polled(polled.iter().copied(), &work.line, in_force, now);
         if self.shared {
             work.untold.extend(polled);
             work.untold_claimed.extend(&claimed);
             work.unrecorded |= !claimed.is_empty() || !late.is_empty();
         }
-        work.presence.follow(&work.line, settings, self.next(), now);
+        work.presence.follow(&work.line, in_force, self.next(), now);
         let unheard = self.shared && work.heard_at.is_none_or(|at| at.elapsed() > HEARD_MAX);
         if unheard {
-            work.presence.assume_all(settings, now);
+            work.presence.assume_all(in_force, now);
         }
         let (from, upto) = work.presence.stretch();
         let mut fresh = std::mem::take(&mut *self.fresh.lock());
         fresh.remove_range(..=from);
         fresh.remove_range(upto + 1..);
         if !fresh.is_empty() {
-            work.presence.polled(fresh.iter(), &work.line, settings, now);
+            work.presence.polled(fresh.iter(), &work.line, in_force, now);
             work.untold |= fresh;
         }
         let moved = work.polled.moved(from, upto);
@@ -718,15 +759,17 @@ impl Queue {
 
     /// Measures how fast the line moves. Returns whether polls are to be told something else.
     fn measure(&self, work: &mut Work, settings: &QueueSettings, now: Timestamp) -> bool {
+        let outlook = work.outlook(settings);
         let Work { line, presence, speed, .. } = work;
         let bypassing = self.bypassing.load(Ordering::Relaxed);
-        let kept = |promise| {
+        let next = self.next();
+        let seen = Observed { line, settings, outlook: &outlook, next, bypassing, presence };
+        let new = speed.follow(&seen, now, |promise| {
             let mut promises = self.promises.lock();
             if promises.len() < PROMISES_MAX {
                 promises.push(promise);
             }
-        };
-        let new = speed.follow(line, settings, self.next(), bypassing, presence, now, kept);
+        });
         let is_new = new.is_some();
         work.forecast = new.unwrap_or_else(|| work.forecast.clone());
         is_new
@@ -738,9 +781,11 @@ impl Queue {
         let view = self.view.load();
         let eta = match number {
             0 => Some(Duration::ZERO),
-            _ => view.forecast.eta(number, &view.settings, now),
+            // Nobody knows what comes back, and when.
+            _ if view.outlook.admits_nobody() => None,
+            _ => view.forecast.eta(number, &view.outlook.settings, now),
         };
-        (eta, poll_after(eta, &view.settings, now, jitter))
+        (eta, poll_after(eta, &view.outlook.settings, now, jitter))
     }
 
     /// Promises of [`Queue::pace`] that have turned out since the last call: not all of them, but enough
@@ -809,7 +854,7 @@ impl Queue {
         let mut work = self.work.lock();
         let work = &mut *work;
         if !planted(Bug::PollsUnheard) {
-            work.presence.polled(seqs, &work.line, &self.settings(), now);
+            work.presence.polled(seqs, &work.line, &self.in_force(), now);
         }
     }
 
@@ -817,7 +862,7 @@ impl Queue {
     pub(super) fn assume_all(&self, now: Timestamp) {
         let mut work = self.work.lock();
         let work = &mut *work;
-        work.presence.assume_all(&self.settings(), now);
+        work.presence.assume_all(&self.in_force(), now);
     }
 
     /// All that others have told was heard.
@@ -830,7 +875,7 @@ impl Queue {
         let next = self.next();
         let mut work = self.work.lock();
         let work = &mut *work;
-        let settings = self.settings();
+        let settings = self.in_force();
         let (_, filled_at) = work.bucket.state();
         // The clocks of instances differ by a little. Credit follows the one that is ahead: counted on
         // from each in turn, the difference would be credit again and again.
@@ -1046,6 +1091,7 @@ impl Queue {
         }
         self.view.store(Arc::new(View {
             settings: settings.clone(),
+            outlook: work.outlook(settings),
             line: new.clone(),
             forecast: work.forecast.clone(),
             polled: work.polled.clone(),

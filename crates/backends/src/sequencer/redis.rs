@@ -21,7 +21,7 @@ mod tick;
 use std::sync::Arc;
 
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{QueueSettings, SettingsChange, Ticket};
+use boxoffice_domain::queue::{QueueSettings, SaleRules, SettingsChange, Ticket};
 use boxoffice_domain::time::Timestamp;
 
 use self::beats::Beats;
@@ -90,6 +90,12 @@ impl RedisSequencer {
         let ticker = tokio::sync::Mutex::new(ticker);
         let changing = tokio::sync::Mutex::default();
         Ok(Arc::new(Self { store, protocol, pools, beats, mirror, ticker, changing }))
+    }
+
+    /// Follows the sales behind the queues from now on.
+    pub(super) fn follow_sales(&self, rules: SaleRules, now: Timestamp) {
+        self.mirror.sales.follow(rules);
+        self.mirror.note_sales(now);
     }
 
     pub(super) fn stats(&self) -> &RedisStats {

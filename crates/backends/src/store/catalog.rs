@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use boxoffice_domain::ids::{ConcertId, ReservationId, SeatId, SessionId};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 /// What is for sale.
 #[derive(Default)]
@@ -153,11 +154,26 @@ pub struct Inventory {
     released: AtomicU64,
     /// Seats that are sold.
     sold: AtomicU64,
+    /// The purchases that these were sold in, as they were counted last.
+    purchases: Mutex<Purchases>,
     /// When it was called off; [`STANDS`] where it was not. It never takes place again.
     called_off_at: AtomicI64,
     /// Whether anybody has looked at the list or the count since that was last asked.
     asked_for: AtomicBool,
 }
+
+/// How many seats had been sold in how many purchases when that was counted last.
+#[derive(Default)]
+struct Purchases {
+    /// The version that was counted.
+    version: u64,
+    at: Timestamp,
+    sold: u64,
+    count: u64,
+}
+
+/// Purchases are counted no more often than this: all seats are looked at.
+const PURCHASES_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Inventory {
     pub(super) fn new(session: Session, seats: Vec<Seat>) -> Self {
@@ -170,6 +186,7 @@ impl Inventory {
             available: AtomicU64::new(0),
             released: AtomicU64::new(0),
             sold: AtomicU64::new(0),
+            purchases: Mutex::default(),
             called_off_at: AtomicI64::new(STANDS),
             asked_for: AtomicBool::new(false),
         };
@@ -257,6 +274,35 @@ impl Inventory {
     /// How many seats are sold.
     pub fn sold(&self) -> u64 {
         self.sold.load(Ordering::Relaxed)
+    }
+
+    /// How many seats are sold and in how many purchases, as of about a second ago.
+    pub(crate) fn purchases(&self, now: Timestamp) -> (u64, u64) {
+        let mut counted = self.purchases.lock();
+        let version = self.version.load(Ordering::Acquire);
+        // A clock that went back does not put it off.
+        let is_recent = now.since(counted.at).max(counted.at.since(now)) < PURCHASES_INTERVAL;
+        if version != counted.version && (counted.version == 0 || !is_recent) {
+            let mut owners: Vec<ReservationId> = self
+                .seats
+                .read()
+                .iter()
+                .filter_map(|seat| match seat.state {
+                    SeatState::Sold { reservation } => Some(reservation),
+                    _ => None,
+                })
+                .collect();
+            let sold = owners.len() as u64;
+            owners.sort_unstable();
+            owners.dedup();
+            *counted = Purchases { version, at: now, sold, count: owners.len() as u64 };
+        }
+        (counted.sold, counted.count)
+    }
+
+    /// What others do to its seats matters now, as if somebody looked at them.
+    pub(crate) fn ask_for(&self) {
+        self.asked_for.store(true, Ordering::Relaxed);
     }
 
     /// A copy of all seats, with the version that it has.

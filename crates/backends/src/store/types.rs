@@ -110,8 +110,24 @@ pub struct Alias {
     pub ticket: Ticket,
     /// Until when it is active, where it was issued past the line; its `seq` is 0 then.
     pub active_until: Option<Timestamp>,
-    /// Whether it paid, or was given up.
-    pub spent: bool,
+    /// Whether it is spent, and by what.
+    pub spent: Option<SpentBy>,
+}
+
+/// What spent a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpentBy {
+    /// It paid.
+    Payment,
+    /// Its owner gave it up.
+    Leaving,
+}
+
+impl SpentBy {
+    /// Whether by a payment: what the stores keep is which one, where there is one.
+    pub(crate) const fn of(has_paid: bool) -> Self {
+        if has_paid { Self::Payment } else { Self::Leaving }
+    }
 }
 
 /// A person, as the issuer of their tokens names them.

@@ -19,7 +19,7 @@ use boxoffice_backends::sequencer::{LocalSequencer, Queue, Sequencer};
 use boxoffice_backends::store::{AliasExists, Pay, ReservationRejected, Reserve, Store, TicketRef};
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::invariant::Invariant;
-use boxoffice_domain::queue::{Ending, Gate, Place, QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{Ending, Place, QueueSettings, QueueState, SettingsChange};
 use boxoffice_domain::sales::SettleRejected;
 
 /// An empty store, and the sequencer of a single process.
@@ -188,10 +188,7 @@ async fn an_orderly_restart_keeps_every_place_and_every_number() {
     assert_eq!(line.queue.serving(), 20);
     line.places([1, 2, 3]);
     line.leave(3).await;
-    line.finish(4);
-    // What the payment would have told the store.
-    let paid = TicketRef::from(&pass(&line.queue, 4).ticket);
-    line.store.leave_queue(paid, false, at(line.now)).await.unwrap();
+    line.leave(4).await;
     line.leave(30).await;
     line.tick(TICK_MS).await;
     let before = line.places(1..=50);
@@ -349,7 +346,7 @@ async fn a_paused_queue_takes_joins_and_admits_nobody() {
     assert_eq!(line.queue.serving(), 3);
     let settings = line.sequencer.change(&line.queue, SettingsChange::pause(true)).await;
     assert_eq!(settings, Ok(QueueSettings { paused: true, ..slow() }));
-    assert_eq!(line.queue.gate(at(line.now)), Gate::Paused);
+    assert_eq!(line.queue.state(at(line.now)), QueueState::Paused);
     line.ticks(50).await;
     assert_eq!(line.queue.serving(), 3);
     assert_eq!(line.join().await, 31);
@@ -361,7 +358,7 @@ async fn a_paused_queue_takes_joins_and_admits_nobody() {
     line.close().await;
     let mut line = Line::again(guard.path(), now).await;
     line.ticks(5).await;
-    assert_eq!((line.queue.serving(), line.queue.gate(at(line.now))), (3, Gate::Paused));
+    assert_eq!((line.queue.serving(), line.queue.state(at(line.now))), (3, QueueState::Paused));
     // The pause has saved up nothing.
     line.sequencer.change(&line.queue, SettingsChange::pause(false)).await.unwrap();
     line.tick(TICK_MS).await;
@@ -400,17 +397,17 @@ async fn a_queue_opens_at_its_time_to_the_millisecond_and_without_a_burst() {
     let opens_at = Some(at(1_000));
     let mut line = Line::new(store, QueueSettings { opens_at, ..slow() }).await;
     line.joined(20).await;
-    assert_eq!(line.queue.gate(START), Gate::Scheduled(at(1_000)));
+    assert_eq!(line.queue.state(START), QueueState::Scheduled(at(1_000)));
     line.ticks(9).await;
     line.tick(99).await;
     assert_eq!((line.now, line.queue.serving()), (999, 0));
     let now = line.now;
     line.close().await;
     let mut line = Line::again(guard.path(), now).await;
-    assert_eq!(line.queue.gate(at(999)), Gate::Scheduled(at(1_000)));
+    assert_eq!(line.queue.state(at(999)), QueueState::Scheduled(at(1_000)));
     line.tick(0).await;
     line.tick(1).await;
-    assert_eq!((line.queue.gate(at(1_000)), line.queue.serving()), (Gate::Open, 0));
+    assert_eq!((line.queue.state(at(1_000)), line.queue.serving()), (QueueState::Open, 0));
     line.ticks(1).await;
     assert_eq!(line.queue.serving(), 1);
     line.ticks(10).await;
@@ -467,7 +464,7 @@ async fn opaque_tokens_past_the_line() {
     let until = Some(at(3_000));
     let tokens = ["a", "b", "c"].map(|token| opaque(token, until)).into();
     let issued = line.sequencer.issue(&line.queue, tokens, at(0)).await.unwrap();
-    assert!(issued.iter().all(|alias| alias.ticket.seq == 0 && !alias.spent));
+    assert!(issued.iter().all(|alias| alias.ticket.seq == 0 && alias.spent.is_none()));
     assert_eq!(line.join().await, 21, "they took no number");
     assert!(line.sequencer.alias("x").is_none());
     let token = |line: &Line, token: &str| line.sequencer.alias(token).unwrap();
@@ -475,7 +472,7 @@ async fn opaque_tokens_past_the_line() {
         line.sequencer.place(&line.queue, &token(line, name), at(line.now))
     };
     let in_force = Place::Active { until: at(3_000), claimed: true };
-    let finished = Place::Over(Ending::Finished);
+    let (finished, left) = (Place::Over(Ending::Finished), Place::Over(Ending::Left));
     assert_eq!(place(&line, "a"), in_force);
     assert_eq!(line.queue.active(START), 3);
     line.ticks(3).await;
@@ -485,7 +482,7 @@ async fn opaque_tokens_past_the_line() {
     assert_eq!(place(&line, "a"), finished);
     let given_up = token(&line, "b");
     line.sequencer.leave(&line.queue, &given_up, at(line.now)).await.unwrap();
-    assert_eq!([place(&line, "b"), place(&line, "c")], [finished, in_force]);
+    assert_eq!([place(&line, "b"), place(&line, "c")], [left, in_force]);
     line.ticks(12).await;
     assert_eq!(line.queue.serving(), 4);
     let now = line.now;
@@ -493,7 +490,7 @@ async fn opaque_tokens_past_the_line() {
 
     let mut line = Line::again(guard.path(), now).await;
     // The store was told of what was given up; of what was used up only a payment would tell it.
-    assert_eq!([place(&line, "b"), place(&line, "c")], [finished, in_force]);
+    assert_eq!([place(&line, "b"), place(&line, "c")], [left, in_force]);
     line.now = 2_999;
     assert_eq!(place(&line, "c"), in_force);
     line.now = 3_000;

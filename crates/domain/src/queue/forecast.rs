@@ -11,16 +11,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Gate, Line, Presence, QueueSettings};
+use super::{Gate, Line, Outlook, Presence, QueueSettings};
 use crate::time::Timestamp;
 
 /// How often the speed is measured.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Over how many seconds the ratio of real admissions to the rate is smoothed.
-const PACE_SMOOTHED_S: f64 = 20.0;
+/// Over how many seconds, and at least how many admissions, the ratio of real ones to the rate is smoothed.
+const PACE_SMOOTHED: f64 = 20.0;
 /// And that of people who give up waiting.
 const LEAVING_SMOOTHED_S: f64 = 60.0;
-/// Before so many have been admitted the rate is believed to be kept.
+/// At first the rate is believed to be kept, as though it had been for so many.
 const PACE_BELIEVED: f64 = 5.0;
 /// Below this part of the rate the line stands still, and nobody knows for how long.
 const PACE_MIN: f64 = 0.02;
@@ -139,25 +139,59 @@ struct Fading {
 }
 
 impl Fading {
+    fn sum(all: &[Self]) -> Self {
+        let sum = |sum: Self, one: &Self| Self { of: sum.of + one.of, over: sum.over + one.over };
+        all.iter().fold(Self::default(), sum)
+    }
+
     fn add(&mut self, of: f64, over: f64, forgets: f64) {
         self.of = self.of * forgets + of;
         self.over = self.over * forgets + over;
     }
 }
 
-/// The people of an age, inside.
+/// The people who were let in at about the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Cohort {
-    /// How many were let in,
-    pub(super) admitted: u64,
-    /// and how many of them take up room now.
+    /// Those whose turn it was and who had not been passed over; who had left by then is among them,
+    pub(super) turned: u64,
+    /// of whom so many left up to now, of the numbers above the one that was asked about.
+    pub(super) left: u64,
+    /// How many have paid,
+    pub(super) paid: u64,
+    /// and how many take up room now.
     pub(super) inside: u64,
 }
 
-impl Cohort {
+/// A cohort since it was let in.
+#[derive(Clone, Copy, Debug, Default)]
+struct Followed {
+    now: Cohort,
+    /// How many had left before their turn.
+    left_before: u64,
+}
+
+impl Followed {
     const fn gone(&self) -> u64 {
-        self.admitted.saturating_sub(self.inside)
+        self.now.turned.saturating_sub(self.left_before + self.now.inside)
     }
+}
+
+/// What the speed of a line is measured by.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'a> {
+    /// The line.
+    pub line: &'a Line,
+    /// How operators let it admit,
+    pub settings: &'a QueueSettings,
+    /// and what comes of that with the sale behind it.
+    pub outlook: &'a Outlook,
+    /// The last number given.
+    pub next: u64,
+    /// Those who are inside past the line.
+    pub bypassing: u64,
+    /// Who is there.
+    pub presence: &'a Presence,
 }
 
 /// How the line stood when it was measured last.
@@ -165,18 +199,20 @@ impl Cohort {
 struct Measured {
     at: Timestamp,
     settings: QueueSettings,
+    opens_at: Option<Timestamp>,
     serving: u64,
     passed: u64,
     readmitted: u64,
     left_ahead: u64,
     waiting: u64,
+    /// Whether nothing but the rate kept people out.
     has_room: bool,
-    /// By when they were let in, in units of an age.
-    cohorts: BTreeMap<i64, Cohort>,
+    /// Those inside, by when they were let in, in units of an age.
+    cohorts: BTreeMap<i64, Followed>,
 }
 
 /// Measures how fast a line moves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Speed {
     last: Option<Measured>,
     /// Admissions, to what the rate allows.
@@ -185,74 +221,89 @@ pub struct Speed {
     leaving: Fading,
     /// Those who went, to seconds that people were inside: by age.
     stays: Vec<Fading>,
+    /// Those who paid, to those who went: by age.
+    paid: Vec<Fading>,
     /// Those who stayed to the end, of late.
     timed_out: Fading,
     /// Numbers, what they were promised, and when.
     promises: BTreeMap<(u64, Timestamp), Duration>,
 }
 
+impl Default for Speed {
+    fn default() -> Self {
+        Self {
+            last: None,
+            pace: Fading { of: PACE_BELIEVED, over: PACE_BELIEVED },
+            leaving: Fading::default(),
+            stays: Vec::new(),
+            paid: Vec::new(),
+            timed_out: Fading::default(),
+            promises: BTreeMap::new(),
+        }
+    }
+}
+
 impl Speed {
-    /// Follows the line, to be called at every tick after [`Presence::follow`]; `bypassing` count as
-    /// inside. Returns a forecast where there is a new one: once a second, and where the settings have
-    /// changed. `kept` is told of promises that have turned out.
+    /// Follows the line, to be called at every tick after [`Presence::follow`]. Returns a forecast where
+    /// there is a new one: once a second, and where settings have changed. `kept` is told of promises that
+    /// have turned out.
     pub fn follow(
         &mut self,
-        line: &Line,
-        settings: &QueueSettings,
-        next: u64,
-        bypassing: u64,
-        presence: &Presence,
+        seen: &Observed<'_>,
         now: Timestamp,
         mut kept: impl FnMut(Promise),
     ) -> Option<Forecast> {
         while let Some(first) = self.promises.first_entry() {
             let ((seq, at), told) = (*first.key(), *first.get());
-            if seq > line.serving {
+            if seq > seen.line.serving {
                 break;
             }
             first.remove();
             kept(Promise { told, took: now.since(at) });
         }
         let is_due = self.last.as_ref().is_none_or(|last| {
-            last.settings != *settings || now.since(last.at) >= INTERVAL || now < last.at
+            last.settings != *seen.settings
+                || last.opens_at != seen.outlook.settings.opens_at
+                || now.since(last.at) >= INTERVAL
+                || now < last.at
         });
         if !is_due {
             return None;
         }
-        self.measure(line, settings, next, bypassing, now);
-        let forecast = self.forecast(line, settings, bypassing, presence, now);
-        self.promise(&forecast, line, settings, next, now);
+        self.measure(seen, now);
+        let forecast = self.forecast(seen, now);
+        self.promise(&forecast, seen, now);
         Some(forecast)
     }
 
-    fn measure(
-        &mut self,
-        line: &Line,
-        settings: &QueueSettings,
-        next: u64,
-        bypassing: u64,
-        now: Timestamp,
-    ) {
-        let max = settings.max_active.unwrap_or(u64::MAX);
-        let waiting = line.waiting(next);
-        let has_room = settings.max_active.is_none()
-            || line.active(settings, now) + bypassing < max.saturating_sub(max / 50);
-        let cohorts = match settings.max_active {
-            Some(_) => line.cohorts(settings, age_ms(settings), now),
-            None => BTreeMap::new(),
-        };
+    fn measure(&mut self, seen: &Observed<'_>, now: Timestamp) {
+        let Observed { line, settings, outlook, next, bypassing, .. } = *seen;
+        let before = self.last.as_ref().map_or(0, |last| last.serving.min(line.serving));
+        let has_room = outlook.settings.max_active.is_none_or(|max| {
+            // Where it is nearly full, it was full at some time of the second.
+            line.active(settings, now) + bypassing < max.saturating_sub(max / 50)
+        });
+        let mut cohorts = BTreeMap::new();
+        if outlook.settings.max_active.is_some() {
+            for (at, now) in line.cohorts(settings, age_ms(settings), before, now) {
+                let known = self.last.as_ref().and_then(|last| last.cohorts.get(&at));
+                let left_before = known.map_or(0, |known| known.left_before) + now.left;
+                cohorts.insert(at, Followed { now, left_before });
+            }
+        }
         let measured = Measured {
             at: now,
             settings: settings.clone(),
+            opens_at: outlook.settings.opens_at,
             serving: line.serving,
             passed: line.passed.len(),
             readmitted: line.readmitted.len() as u64,
             left_ahead: line.left_in(line.serving, u64::MAX),
-            waiting,
+            waiting: line.waiting(next),
             has_room,
             cohorts,
         };
-        if let Some(last) = std::mem::replace(&mut self.last, Some(measured)) {
+        if let Some(last) = self.last.replace(measured) {
             let elapsed = now.since(last.at);
             // What happened in a long gap, or while the clock was set back, tells nothing of speed.
             if !elapsed.is_zero() && elapsed <= 3 * INTERVAL {
@@ -266,59 +317,59 @@ impl Speed {
         let Some(Measured { has_room, waiting, cohorts, .. }) = &self.last else { return };
         let elapsed_s = now.since(last.at).as_secs_f64();
         let settings = &last.settings;
-        // Those who left after their turn had come count as admitted.
+        // Who leaves within a second of being let in counts as never let in.
         let turned = line.serving.saturating_sub(last.serving);
         let left = line.left_in(last.serving, line.serving);
         let passed = (line.passed.len() + line.readmitted.len() as u64)
             .saturating_sub(last.passed + last.readmitted);
         let admitted = turned.saturating_sub(left + passed)
             + (line.readmitted.len() as u64).saturating_sub(last.readmitted);
-        let is_open = settings.gate(last.at) == Gate::Open;
+        let is_open = !settings.paused && last.opens_at.is_none_or(|at| at <= last.at);
         if is_open && last.has_room && *has_room && last.waiting > 0 && *waiting > 0 {
-            let forgets = (-elapsed_s / PACE_SMOOTHED_S).exp();
+            let smoothed_s = PACE_SMOOTHED.max(PACE_SMOOTHED / settings.admit_per_second);
+            let forgets = (-elapsed_s / smoothed_s).exp();
             let allowed = settings.admit_per_second * elapsed_s;
             self.pace.add(admitted as f64, allowed, forgets);
         }
-        let gave_up = (line.left_in(last.serving, u64::MAX)).saturating_sub(last.left_ahead);
+        let left_ahead = line.left_in(line.serving, u64::MAX) + left;
+        let gave_up = left_ahead.saturating_sub(last.left_ahead);
         let forgets = (-elapsed_s / LEAVING_SMOOTHED_S).exp();
         self.leaving.add(gave_up as f64, last.waiting as f64 * elapsed_s, forgets);
 
-        if settings.max_active.is_some() {
-            self.stays.resize(AGES, Fading::default());
-            let ttl_s = settings.active_ttl.as_secs_f64().max(f64::MIN_POSITIVE);
-            let forgets = (-elapsed_s / ttl_s / STAYS_REMEMBERED).exp();
-            self.stays.iter_mut().for_each(|stays| stays.add(0.0, 0.0, forgets));
-            let slot = now.0.div_euclid(age_ms(settings));
-            for (at, cohort) in cohorts {
-                let age = usize::try_from(slot - at).unwrap_or(0).min(AGES - 1);
-                let before = last.cohorts.get(at).map_or(0, Cohort::gone);
-                let gone = cohort.gone().saturating_sub(before);
-                // Who comes and goes between two looks was inside for half of the time.
-                let inside_s = (cohort.inside as f64 + gone as f64 / 2.0) * elapsed_s;
-                self.stays[age].add(gone as f64, inside_s, 1.0);
-            }
-            let is_over = |at: &&i64| !cohorts.contains_key(at);
-            let over = last.cohorts.keys().filter(is_over).map(|at| last.cohorts[at].inside);
-            self.timed_out.add(over.sum::<u64>() as f64, 0.0, forgets);
+        if cohorts.is_empty() && last.cohorts.is_empty() {
+            return;
         }
+        self.stays.resize(AGES, Fading::default());
+        let ttl_s = settings.active_ttl.as_secs_f64().max(f64::MIN_POSITIVE);
+        let forgets = (-elapsed_s / ttl_s / STAYS_REMEMBERED).exp();
+        self.paid.resize(AGES, Fading::default());
+        let ages = self.stays.iter_mut().chain(&mut self.paid);
+        ages.for_each(|of_age| of_age.add(0.0, 0.0, forgets));
+        let slot = now.0.div_euclid(age_ms(settings));
+        for (at, cohort) in cohorts {
+            let age = usize::try_from(slot - at).unwrap_or(0).min(AGES - 1);
+            let before = last.cohorts.get(at).copied().unwrap_or_default();
+            let gone = cohort.gone().saturating_sub(before.gone());
+            // Who comes and goes between two looks was inside for half of the time.
+            let inside_s = (cohort.now.inside as f64 + gone as f64 / 2.0) * elapsed_s;
+            self.stays[age].add(gone as f64, inside_s, 1.0);
+            let paid = cohort.now.paid.saturating_sub(before.now.paid);
+            self.paid[age].add(paid as f64, gone as f64, 1.0);
+        }
+        let is_over = |(at, _): &(&i64, &Followed)| !cohorts.contains_key(*at);
+        let over = last.cohorts.iter().filter(is_over).map(|(_, cohort)| cohort.now.inside);
+        self.timed_out.add(over.sum::<u64>() as f64, 0.0, forgets);
     }
 
     /// Admissions a second where nothing but the rate limits them; `None` where the line stands still
     /// though it should move.
     fn admitted_per_second(&self, settings: &QueueSettings) -> Option<f64> {
-        let pace = (self.pace.of + PACE_BELIEVED) / (self.pace.over + PACE_BELIEVED);
+        let pace = self.pace.of / self.pace.over.max(f64::MIN_POSITIVE);
         (pace >= PACE_MIN).then(|| settings.admit_per_second * pace)
     }
 
-    #[allow(clippy::cast_precision_loss)]
-    fn forecast(
-        &self,
-        line: &Line,
-        settings: &QueueSettings,
-        bypassing: u64,
-        presence: &Presence,
-        now: Timestamp,
-    ) -> Forecast {
+    fn forecast(&self, seen: &Observed<'_>, now: Timestamp) -> Forecast {
+        let Observed { line, settings, outlook, presence, .. } = *seen;
         let Some(rate) = self.admitted_per_second(settings) else {
             return Forecast(Course::Unknown);
         };
@@ -326,60 +377,64 @@ impl Speed {
         let places = presence.places_per_admission(line);
         let leaving =
             if self.leaving.over > 0.0 { self.leaving.of / self.leaving.over } else { 0.0 };
-        let Some(max) = settings.max_active else {
-            return Forecast(Course::Steady { per_second: rate * places, leaving });
-        };
-        let begins = match settings.gate(now) {
-            Gate::Scheduled(at) => at,
-            Gate::Open | Gate::Paused => now,
-        };
-        let inside = line.cohorts(settings, age_ms(settings), begins);
-        let max = max.saturating_sub(bypassing) as f64;
-        Forecast(self.bounded(&inside, max, rate, places, leaving, settings, begins))
+        Forecast(match outlook.settings.max_active {
+            None => Course::Steady { per_second: rate * places, leaving },
+            Some(_) => self.bounded(seen, rate, places, leaving, now),
+        })
     }
 
     /// Follows those inside, and those who will be, to see when there is room for how many.
-    #[allow(clippy::cast_precision_loss, clippy::too_many_arguments)]
+    #[allow(clippy::cast_precision_loss)]
     fn bounded(
         &self,
-        inside: &BTreeMap<i64, Cohort>,
-        max: f64,
+        seen: &Observed<'_>,
         rate: f64,
         places: f64,
         leaving: f64,
-        settings: &QueueSettings,
-        begins: Timestamp,
+        now: Timestamp,
     ) -> Course {
+        let Observed { line, settings, outlook, bypassing, .. } = *seen;
+        let begins = match outlook.settings.gate(now) {
+            Gate::Scheduled(at) => at,
+            Gate::Open | Gate::Paused => now,
+        };
+        let inside = line.cohorts(settings, age_ms(settings), u64::MAX, begins);
+        let own_max = settings.max_active.map_or(f64::INFINITY, |max| max as f64);
+        let mut stock = outlook.stock.map_or(f64::INFINITY, |stock| stock as f64);
+        let max = |stock: f64| (own_max.min(stock) - bypassing as f64).max(0.0);
+
         let ttl_s = settings.active_ttl.as_secs_f64().max(f64::MIN_POSITIVE);
         let age_s = age_ms(settings) as f64 / 1e3;
         let slot = begins.0.div_euclid(age_ms(settings));
-        // Of each class of age: how many are inside, and their age.
+        // Of each class of age: how old they are, and how many.
         let mut cohorts: VecDeque<(f64, f64)> = inside
             .iter()
             .map(|(at, cohort)| ((slot - at).max(0) as f64 * age_s, cohort.inside as f64))
             .collect();
-        let total: Fading = self.stays.iter().fold(Fading::default(), |sum, stays| Fading {
-            of: sum.of + stays.of,
-            over: sum.over + stays.over,
-        });
         let count = |cohorts: &VecDeque<(f64, f64)>| cohorts.iter().map(|(_, n)| n).sum::<f64>();
+        let total = Fading::sum(&self.stays);
         if total.of + self.timed_out.of < GONE_MIN {
             // How long people stay is unknown: what is known is how many there is room for.
-            let room = (max - count(&cohorts)).max(0.0);
+            let room = (max(stock) - count(&cohorts)).max(0.0);
             let points = [(0.0, 0.0), (room / rate, room * places)];
             return Course::Curve { points: points.into(), per_second: 0.0 };
         }
         // Classes of age of which little is known are like the others.
         let mean = total.of / total.over.max(f64::MIN_POSITIVE);
         let rate_of = |stays: &Fading| (stays.of * mean + mean) / (stays.over * mean + 1.0);
-        let rates: Vec<f64> = self.stays.iter().map(rate_of).collect();
-        let step_s = (age_s).min(0.25 / mean).max(ttl_s / COHORTS_MAX as f64);
-        let stay: Vec<f64> = rates.iter().map(|rate| (-rate * step_s).exp()).collect();
+        let step_s = age_s.min(0.25 / mean).max(ttl_s / COHORTS_MAX as f64);
+        let stay: Vec<f64> =
+            self.stays.iter().map(|stays| (-rate_of(stays) * step_s).exp()).collect();
+        // Who pays takes the seats along, so that others do not find any in their place.
+        let all_paid = Fading::sum(&self.paid);
+        let mean_paid = all_paid.of / all_paid.over.max(1.0);
+        let paid_of = |paid: &Fading| ((paid.of + mean_paid) / (paid.over + 1.0)).min(1.0);
+        let paid: Vec<f64> = self.paid.iter().map(paid_of).collect();
 
         let mut points = Vec::with_capacity(STEPS + 2);
         points.push((0.0, 0.0));
         let (mut time_s, mut moved) = (0.0, 0.0);
-        let mut admit = |cohorts: &mut VecDeque<(f64, f64)>, within_s: f64, until_s: f64| {
+        let mut admit = |cohorts: &mut VecDeque<(f64, f64)>, max: f64, within_s, until_s: f64| {
             let room = (max - count(cohorts)).max(0.0);
             let admitted = room.min(rate * within_s);
             // In relation to how many of those who wait now will be waiting then.
@@ -388,34 +443,33 @@ impl Speed {
             cohorts.push_back((within_s / 2.0, admitted));
         };
         // There may be room now, which fills as fast as the rate allows.
-        let fills_s = ((max - count(&cohorts)).max(0.0) / rate).min(step_s);
+        let fills_s = ((max(stock) - count(&cohorts)).max(0.0) / rate).min(step_s);
         if fills_s > 0.0 {
-            admit(&mut cohorts, fills_s, fills_s);
+            admit(&mut cohorts, max(stock), fills_s, fills_s);
         }
         for _ in 0..STEPS {
             for (age, n) in &mut cohorts {
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 let class = ((*age / age_s).round() as usize).min(AGES - 1);
+                stock -= *n * (1.0 - stay[class]) * paid[class];
                 *n *= stay[class];
                 *age += step_s;
             }
             cohorts.retain(|(age, n)| *age < ttl_s && *n > 1e-6);
             time_s += step_s;
-            admit(&mut cohorts, step_s, time_s);
+            admit(&mut cohorts, max(stock), step_s, time_s);
         }
-        let per_second = moved / time_s;
+        // Where it ends for good, nobody knows of those behind.
+        let per_second = if own_max <= stock { moved / time_s } else { 0.0 };
         Course::Curve { points: points.into(), per_second }
     }
 
     /// Notes what some are promised.
-    fn promise(
-        &mut self,
-        forecast: &Forecast,
-        line: &Line,
-        settings: &QueueSettings,
-        next: u64,
-        now: Timestamp,
-    ) {
+    fn promise(&mut self, forecast: &Forecast, seen: &Observed<'_>, now: Timestamp) {
+        let Observed { line, outlook, next, .. } = *seen;
+        if outlook.admits_nobody() {
+            return;
+        }
         let waiting = next.saturating_sub(line.serving);
         for part in WATCHED_PARTS {
             let seq = line.serving + waiting / part;
@@ -423,7 +477,7 @@ impl Speed {
                 continue;
             }
             let number = seq - line.serving - line.left_in(line.serving, seq - 1);
-            if let Some(told) = forecast.eta(number, settings, now) {
+            if let Some(told) = forecast.eta(number, &outlook.settings, now) {
                 self.promises.insert((seq, now), told);
             }
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use boxoffice_domain::queue::{
-    Bucket, Forecast, Line, Place, Presence, Promise, QueueSettings, Speed, poll_after,
+    Bucket, Forecast, Line, Observed, Outlook, Place, Presence, Promise, QueueSettings, Speed,
+    poll_after,
 };
 use boxoffice_domain::time::Timestamp;
 use proptest::prelude::*;
@@ -48,6 +49,8 @@ struct Habits {
     give_up: f64,
     /// How long they stay inside: at least, and on average on top.
     stays_s: (f64, f64),
+    /// Buy a seat in the end; the others leave without.
+    buy: f64,
 }
 
 /// A queue, and people who are told how long it takes.
@@ -62,6 +65,8 @@ struct Sale {
     dice: Dice,
     next: u64,
     now: Timestamp,
+    /// The seats that are left, where admission goes by that.
+    seats: Option<u64>,
     /// Nothing is admitted, as where the store does not answer.
     stands_still: bool,
     /// What comes: polls of those who wait, and the moments when people go.
@@ -87,6 +92,7 @@ impl Sale {
             dice: Dice(7),
             next: 0,
             now: NOW,
+            seats: None,
             stands_still: false,
             polls: BTreeMap::new(),
             goes: BTreeMap::new(),
@@ -146,7 +152,12 @@ impl Sale {
         }
         while let Some(due) = self.goes.first_entry().filter(|due| due.key().0 <= now.0) {
             let (_, seq) = due.remove_entry().0;
-            self.line.finish(seq);
+            if self.dice.roll() < self.habits.buy {
+                self.line.finish(seq);
+                self.seats = self.seats.map(|seats| seats.saturating_sub(1));
+            } else {
+                self.line.leave(seq);
+            }
         }
         let (line, settings) = (&self.line, &self.settings);
         self.presence.polled(polled, line, settings, now);
@@ -154,7 +165,8 @@ impl Sale {
         let credit = self.bucket.fill(settings.admit_per_second, now);
         let before = line.serving();
         let credit = if self.stands_still { 0 } else { credit };
-        if let Some(step) = line.plan(settings, self.next, credit, 0, &self.presence, now) {
+        let in_force = &self.outlook().settings;
+        if let Some(step) = line.plan(in_force, self.next, credit, 0, &self.presence, now) {
             let admitted = self.line.admit(&step);
             self.bucket.spend(admitted);
             for seq in (before + 1..=step.upto).filter(|seq| !step.passed.contains(*seq)) {
@@ -164,13 +176,28 @@ impl Sale {
             }
         }
         self.line.prune(self.settings.active_ttl, now);
+        let outlook = self.outlook();
         let watched = &mut self.watched;
         let kept = |promise| watched.push(promise);
-        let (line, settings) = (&self.line, &self.settings);
-        let new = self.speed.follow(line, settings, self.next, 0, &self.presence, now, kept);
+        let seen = Observed {
+            line: &self.line,
+            settings: &self.settings,
+            outlook: &outlook,
+            next: self.next,
+            bypassing: 0,
+            presence: &self.presence,
+        };
+        let new = self.speed.follow(&seen, now, kept);
         if let Some(forecast) = new {
             self.forecast = forecast;
         }
+    }
+
+    fn outlook(&self) -> Outlook {
+        let mut outlook = Outlook { stock: self.seats, ..Outlook::of(self.settings.clone()) };
+        let bounds = [self.settings.max_active, self.seats];
+        outlook.settings.max_active = bounds.into_iter().flatten().min();
+        outlook
     }
 
     fn run(&mut self, seconds: i64, joins_per_second: f64) {
@@ -202,7 +229,8 @@ impl Sale {
     }
 }
 
-const BUYERS: Habits = Habits { no_shows: 0.2, asleep: 0.05, give_up: 0.02, stays_s: (20.0, 60.0) };
+const BUYERS: Habits =
+    Habits { no_shows: 0.2, asleep: 0.05, give_up: 0.02, stays_s: (20.0, 60.0), buy: 0.8 };
 
 #[test]
 fn promises_under_a_rate_are_kept() {
@@ -230,13 +258,30 @@ fn promises_under_a_bound_are_kept() {
 
 #[test]
 fn promises_are_kept_where_everybody_stays_to_the_end() {
-    let habits = Habits { no_shows: 0.0, asleep: 0.0, give_up: 0.0, stays_s: (1e6, 1.0) };
+    let habits = Habits { no_shows: 0.0, asleep: 0.0, give_up: 0.0, stays_s: (1e6, 1.0), buy: 0.0 };
     let mut sale = Sale::new(settings(50.0, Some(100)), habits);
     sale.join(1_000);
     sale.run(1_200, 0.0);
     // Until the first of them are out nobody knows how long people stay.
     assert!(sale.untold > 20_000);
     sale.assert_kept(10_000);
+}
+
+#[test]
+fn promises_are_rough_as_a_hall_sells_out() {
+    let mut sale = Sale::new(settings(50.0, None), BUYERS);
+    sale.seats = Some(400);
+    sale.join(2_000);
+    // Until it is nearly sold out.
+    while sale.seats.unwrap() > 20 {
+        sale.run(10, 1.0);
+    }
+    // A few get in for seats that others did not take, by ones and twos.
+    let sum = |of: fn(&Promise) -> Duration| sale.promises.iter().map(of).sum::<Duration>();
+    let (told, took) = (sum(|promise| promise.told), sum(|promise| promise.took));
+    assert!(told > took / 2 && told < took * 2, "{told:?} of {took:?}");
+    assert!(Sale::kept(&sale.promises) >= 50.0, "{}", Sale::kept(&sale.promises));
+    assert!(sale.promises.len() > 4_000 && sale.untold > 20_000);
 }
 
 #[test]
@@ -299,7 +344,8 @@ proptest! {
         max_active in proptest::option::of(0..2_000_u64),
         ttl_ms in prop_oneof![1..2_000_u64, 1_000..90_000_000_u64],
         claim_part in 1..=10_u32,
-        habits in (0.0..1.0_f64, 0.0..1.0_f64, 0.0..60.0_f64, 0.0..100.0_f64),
+        habits in (0.0..1.0_f64, 0.0..1.0_f64, 0.0..60.0_f64, 0.0..100.0_f64, 0.0..1.0_f64),
+        seats in proptest::option::of(0..2_000_u64),
         joins in 0..3_000_u64,
         joins_per_second in 0.0..50.0_f64,
         jump_ms in prop_oneof![Just(0), -100_000_000..100_000_000_i64],
@@ -308,9 +354,10 @@ proptest! {
         let mut settings = settings(rate_milli as f64 / 1e3, max_active);
         settings.active_ttl = Duration::from_millis(ttl_ms);
         settings.claim_window = settings.active_ttl / claim_part;
-        let (no_shows, asleep, give_up, stays_s) = habits;
+        let (no_shows, asleep, give_up, stays_s, buy) = habits;
         let stays_s = (0.0, stays_s);
-        let mut sale = Sale::new(settings, Habits { no_shows, asleep, give_up, stays_s });
+        let mut sale = Sale::new(settings, Habits { no_shows, asleep, give_up, stays_s, buy });
+        sale.seats = seats;
         sale.join(joins);
         for part in 0..6 {
             sale.run(5, joins_per_second);

@@ -272,10 +272,9 @@ impl Model {
     }
 
     fn leave(&mut self, index: usize) {
-        if matches!(self.fans[index].state, State::Waiting | State::Absent) {
-            self.fans[index].state = State::Left;
-        } else {
-            self.finish(index);
+        let fan = &mut self.fans[index];
+        if fan.state != State::Finished && !fan.forgotten {
+            fan.state = State::Left;
         }
     }
 }

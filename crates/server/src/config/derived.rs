@@ -18,13 +18,16 @@ use super::table::{
 use super::value::Secret;
 
 /// What decides about fans and is not in the store, by key or by the section that it is in.
-const DECIDING: [&str; 6] = [
+const DECIDING: [&str; 9] = [
     "sales.",
     "auth.",
     "queue.default",
     "queue.active_ttl_seconds",
     "queue.claim_window_seconds",
     "queue.one_place_each",
+    "queue.stock",
+    "queue.after_sold_out",
+    "queue.after_end",
 ];
 /// What is in these sections and may differ: where an instance listens, and how it reaches the issuer.
 const OF_ONE_INSTANCE: [&str; 4] =

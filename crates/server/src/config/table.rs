@@ -198,6 +198,22 @@ choices! {
         Redis = "redis",
     }
 
+    /// Whether admission goes by what is left to buy.
+    Stock {
+        /// By rate and `max_active` alone.
+        Off = "off",
+        /// No more people are inside than the seats that are left, free or held, can serve.
+        On = "on",
+    }
+
+    /// What becomes of a line when there is nothing more to buy.
+    AfterSale {
+        /// Nobody is let in, joins are refused, and who waits is told that it is over.
+        Close = "close",
+        /// People join and wait on.
+        GoOn = "go_on",
+    }
+
     /// How the Redis servers are arranged.
     RedisKind {
         /// One server.
@@ -412,6 +428,14 @@ settings! {
         /// Whether a person has one place in a queue at the most: a join of somebody who has one answers it.
         /// None means that it is so where people are known (`auth.mode = "jwt"`), and only there can it be.
         one_place_each: Option<bool> = None;
+        /// Whether admission slows as the concerts behind a queue sell: by the seats that are left and what a
+        /// purchase takes on average there.
+        stock: Stock = Stock::On;
+        /// What becomes of the line when all is sold. With `go_on` it waits for seats that come back; with
+        /// `queue.stock = "off"` it is let in all the same.
+        after_sold_out: AfterSale = AfterSale::Close;
+        /// What becomes of the line when the last sale is over. With `go_on` it is let in all the same.
+        after_end: AfterSale = AfterSale::Close;
         /// Time of joins for which numbers are kept ready in Redis, for when the store is away; at least 64
         /// numbers, and at most 131,072.
         reserve_seconds: u64 = 30, 1..=600;

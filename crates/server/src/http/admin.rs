@@ -11,7 +11,7 @@ use boxoffice_backends::store::{
     Act, Acted, ConcertChange, Effect, Inventory, NewConcert, NewSeats, Note,
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, SessionId, UserId};
-use boxoffice_domain::queue::{Gate, QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{Outlook, QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Concert, PRICE_MAX};
 use boxoffice_domain::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::access::{Access, Asked, created};
 use super::extract::{ApiJson, MaybeIdempotencyKey, PathIds, PathQueue, Whole, WireId};
 use super::problem::{ErrorCode, Problem};
-use super::queue::{QueueState, state_of};
+use super::queue::QueueState;
 use super::reply::{act_error, fault, json, to_json};
 use crate::app::{AppState, queue_settings};
 use crate::audit::audit;
@@ -81,7 +81,7 @@ pub(super) struct AdminQueue {
     /// How many may be active; null where that is not bounded.
     #[schema(required, nullable)]
     max_active: Option<u64>,
-    /// When it opens, where a time is set.
+    /// When it opens, where a time is set; the first sale behind it may open later.
     #[schema(required, nullable, format = DateTime)]
     opens_at: Option<String>,
 }
@@ -96,7 +96,7 @@ fn shown(queue: &Queue, now: Timestamp) -> AdminQueue {
     let settings = queue.settings();
     AdminQueue {
         queue: queue.name().as_str().to_owned(),
-        state: state_of(queue, now),
+        state: queue.state(now).into(),
         next: queue.next(),
         serving: queue.serving(),
         waiting: queue.waiting(),
@@ -201,14 +201,9 @@ pub(super) async fn create_queue(
 
 /// A queue that nobody has joined yet.
 fn shown_new(name: &QueueName, settings: &QueueSettings, now: Timestamp) -> AdminQueue {
-    let state = match settings.gate(now) {
-        Gate::Open => QueueState::Open,
-        Gate::Paused => QueueState::Paused,
-        Gate::Scheduled(_) => QueueState::Scheduled,
-    };
     AdminQueue {
         queue: name.as_str().to_owned(),
-        state,
+        state: Outlook::of(settings.clone()).state(now).into(),
         next: 0,
         serving: 0,
         waiting: 0,

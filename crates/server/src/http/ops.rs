@@ -10,12 +10,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use boxoffice_backends::store::Store;
+use boxoffice_domain::queue::QueueState;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::describe::{Described, Description};
 use super::problem::errors_markdown;
-use super::queue::{QueueState, state_of};
 use super::reply::json;
 use super::state::HttpState;
 use crate::app::AppState;
@@ -159,8 +159,16 @@ pub(super) async fn metrics(
     let m = &app.metrics;
     for queue in app.sequencer.queues() {
         let label = queue.name().as_str().into();
-        let open = matches!(state_of(&queue, now), QueueState::Open);
+        let open = queue.state(now) == QueueState::Open;
         m.queue_open.get_or_create(&label).set(open.into());
+        match queue.outlook().stock {
+            Some(stock) => {
+                m.queue_stock.get_or_create(&label).set(level(stock));
+            }
+            None => {
+                m.queue_stock.remove(&label);
+            }
+        }
         m.queue_waiting.get_or_create(&label).set(level(queue.waiting()));
         m.queue_active.get_or_create(&label).set(level(queue.active(now)));
         m.queue_serving.get_or_create(&label).set(level(queue.serving()));

@@ -193,6 +193,12 @@ error_codes! {
     HoldCancelled "HOLD_CANCELLED" CONFLICT "Hold given back"
         "The reservation was cancelled; no points were taken."
         "Reserve anew.";
+    QueueSoldOut "QUEUE_SOLD_OUT" CONFLICT "Sold out"
+        "Everything behind the queue is sold."
+        "Come back if seats are given back: the queue's document says so.";
+    QueueEnded "QUEUE_ENDED" CONFLICT "Sale over"
+        "The last sale behind the queue is over."
+        "Choose a concert behind another queue.";
     IdempotencyInFlight "IDEMPOTENCY_IN_FLIGHT" CONFLICT "Request in progress"
         "A request with the same idempotency key has not been answered yet."
         "Wait a second and send the same request with the same key.";

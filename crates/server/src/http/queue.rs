@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::State as Service;
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
@@ -13,7 +13,7 @@ use boxoffice_backends::Fault;
 use boxoffice_backends::events::{rfc3339, rfc3339_to};
 use boxoffice_backends::sequencer::{Joined, Name, Newcomer, Queue};
 use boxoffice_domain::ids::UserId;
-use boxoffice_domain::queue::{Gate, Place, Ticket};
+use boxoffice_domain::queue::{Closing, Ending, Outlook, Place, QueueState as State, Ticket};
 use boxoffice_domain::time::Timestamp;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -52,8 +52,55 @@ pub(super) enum TicketStatus {
     Waiting,
     /// It opens doors.
     Activated,
-    /// It is over: time ran out, it paid, or it was given up.
+    /// It is over; `reason` says why.
     Expired,
+}
+
+/// Why a ticket is over.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum ExpiryReason {
+    /// It paid.
+    Paid,
+    /// It was given up.
+    Left,
+    /// Its time to buy ran out.
+    TimedOut,
+    /// It waits, and all is sold. Should seats come back, it waits on.
+    SoldOut,
+    /// It waits, and the last sale behind the queue is over.
+    Ended,
+}
+
+impl ExpiryReason {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Paid => "PAID",
+            Self::Left => "LEFT",
+            Self::TimedOut => "TIMED_OUT",
+            Self::SoldOut => "SOLD_OUT",
+            Self::Ended => "ENDED",
+        }
+    }
+}
+
+impl From<Ending> for ExpiryReason {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Finished => Self::Paid,
+            Ending::Left => Self::Left,
+            Ending::TimedOut => Self::TimedOut,
+        }
+    }
+}
+
+impl From<Closing> for ExpiryReason {
+    fn from(closing: Closing) -> Self {
+        match closing {
+            Closing::SoldOut => Self::SoldOut,
+            Closing::Ended => Self::Ended,
+        }
+    }
 }
 
 impl TicketStatus {
@@ -89,6 +136,8 @@ pub(super) struct JoinResponse<'a> {
     #[schema(value_type = String, format = DateTime)]
     #[serde(serialize_with = "as_time")]
     joined_at: Timestamp,
+    /// What the queue is doing.
+    queue_state: QueueState,
 }
 
 fn as_text<S: Serializer>(text: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
@@ -111,6 +160,7 @@ impl JoinResponse<'_> {
         }
         json.number(field!("pollAfterMs"), self.poll_after_ms);
         json.text_by(field!("joinedAt"), |out| rfc3339_to(self.joined_at, out));
+        json.text(field!("queueState"), self.queue_state.as_str());
         json.finish()
     }
 }
@@ -126,10 +176,10 @@ pub(super) struct StatusResponse<'a> {
     queue: &'a str,
     /// Where it stands.
     status: TicketStatus,
-    /// How many are ahead, plus one; 0 unless waiting. It never grows.
+    /// How many are ahead, plus one; 0 once activated, paid, given up or timed out. It never grows.
     waiting_number: u64,
-    /// How long it may take, in seconds, by the speed at which the line moves; 0 unless waiting; null
-    /// while nobody knows.
+    /// How long it may take, in seconds, by the speed at which the line moves; 0 unless there is a number;
+    /// null while nobody knows.
     #[schema(required, nullable)]
     eta_seconds: Option<u64>,
     /// When to ask again, in milliseconds: at most a third of the claim window, and at most 5000 while the
@@ -138,6 +188,11 @@ pub(super) struct StatusResponse<'a> {
     /// When it stops opening doors; null unless activated.
     #[schema(required, nullable, format = DateTime)]
     active_until: Option<String>,
+    /// What the queue is doing.
+    queue_state: QueueState,
+    /// Why the ticket is over; null unless expired.
+    #[schema(required, nullable)]
+    reason: Option<ExpiryReason>,
 }
 
 impl StatusResponse<'_> {
@@ -156,6 +211,11 @@ impl StatusResponse<'_> {
             Some(until) => json.text(field!("activeUntil"), until),
             None => json.null(field!("activeUntil")),
         }
+        json.text(field!("queueState"), self.queue_state.as_str());
+        match self.reason {
+            Some(reason) => json.text(field!("reason"), reason.as_str()),
+            None => json.null(field!("reason")),
+        }
         json.finish()
     }
 }
@@ -168,10 +228,37 @@ pub(super) enum QueueState {
     Open,
     /// An operator paused it.
     Paused,
-    /// It opens at a time still to come; joining is possible.
+    /// It opens at a time still to come, because the queue or the first sale behind it does; joining is
+    /// possible.
     Scheduled,
     /// Everything behind it is sold.
     SoldOut,
+    /// The last sale behind it is over.
+    Ended,
+}
+
+impl QueueState {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "OPEN",
+            Self::Paused => "PAUSED",
+            Self::Scheduled => "SCHEDULED",
+            Self::SoldOut => "SOLD_OUT",
+            Self::Ended => "ENDED",
+        }
+    }
+}
+
+impl From<State> for QueueState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Open => Self::Open,
+            State::Paused => Self::Paused,
+            State::Scheduled(_) => Self::Scheduled,
+            State::Closed(Closing::SoldOut) => Self::SoldOut,
+            State::Closed(Closing::Ended) => Self::Ended,
+        }
+    }
 }
 
 /// What anybody may know of a queue.
@@ -188,19 +275,12 @@ pub(super) struct QueueDocument {
     admit_per_second: f64,
     /// What it is doing.
     state: QueueState,
-    /// When it opens, if that is still to come.
+    /// The same, by the name that it has in the answers about tickets.
+    queue_state: QueueState,
+    /// When it opens, if that is still to come: the later of its own opening and that of the first sale
+    /// behind it.
     #[schema(required, nullable, format = DateTime)]
     opens_at: Option<String>,
-}
-
-/// The queue's state for people; sold out outweighs all.
-pub(super) fn state_of(queue: &Queue, now: Timestamp) -> QueueState {
-    match queue.gate(now) {
-        _ if queue.is_sold_out() => QueueState::SoldOut,
-        Gate::Open => QueueState::Open,
-        Gate::Paused => QueueState::Paused,
-        Gate::Scheduled(_) => QueueState::Scheduled,
-    }
 }
 
 /// Seconds to wait, and milliseconds until the next poll.
@@ -209,8 +289,16 @@ fn pace(queue: &Queue, number: u64, now: Timestamp, jitter: u64) -> (Option<u64>
     (eta.map(|eta| eta.as_secs()), after.as_millis() as u64)
 }
 
+/// The refusal of a join where there is nothing to join for.
+fn turned_away(closing: Closing) -> Problem {
+    Problem::new(match closing {
+        Closing::SoldOut => ErrorCode::QueueSoldOut,
+        Closing::Ended => ErrorCode::QueueEnded,
+    })
+}
+
 pub(super) async fn join(
-    State(HttpState { app, web }): State<HttpState>,
+    Service(HttpState { app, web }): Service<HttpState>,
     client: ClientAddress,
     asker: Asker,
     JoinKey(key): JoinKey,
@@ -240,6 +328,9 @@ async fn join_at(
     let user = asker.user(request.user_id.map(|WireId(user)| user))?;
     let name = request.queue.as_deref().unwrap_or(app.default_queue.as_str());
     let queue = app.sequencer.queue(name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
+    if let Some(closing) = queue.turned_away() {
+        return Err(turned_away(closing));
+    }
     let refused = |cause: Fault| match &cause {
         // What is away is the store, but what the fan cannot have is a place in the queue.
         Fault::Unavailable(what) => {
@@ -266,6 +357,7 @@ async fn join_at(
     let joined_at = ticket.issued_at;
     let pass = ticket.into();
     let place = app.sequencer.place(&queue, &pass, now);
+    let outlook = queue.outlook();
     let (status, number) = match place {
         Place::Waiting { number } => (TicketStatus::Waiting, number),
         Place::Active { .. } => (TicketStatus::Activated, 0),
@@ -279,6 +371,7 @@ async fn join_at(
         eta_seconds,
         poll_after_ms,
         joined_at,
+        queue_state: outlook.state(now).into(),
     };
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(json_bytes(status, answer.to_json()))
@@ -333,10 +426,15 @@ pub(super) fn place_of(presented: &Presented) -> Response<Full<Bytes>> {
     #[cfg(debug_assertions)]
     delay_for_tests();
     let Presented { pass, queue, place, now } = presented;
-    let (status, number, until) = match *place {
-        Place::Waiting { number } => (TicketStatus::Waiting, number, None),
-        Place::Active { until, .. } => (TicketStatus::Activated, 0, Some(rfc3339(until))),
-        Place::Over(_) => (TicketStatus::Expired, 0, None),
+    let outlook = queue.outlook();
+    let (status, number, until, reason) = match *place {
+        Place::Waiting { number } => match outlook.turned_away() {
+            None => (TicketStatus::Waiting, number, None, None),
+            // It keeps its number: nothing was done to it, and what is sold may come back.
+            Some(closing) => (TicketStatus::Expired, number, None, Some(closing.into())),
+        },
+        Place::Active { until, .. } => (TicketStatus::Activated, 0, Some(rfc3339(until)), None),
+        Place::Over(ending) => (TicketStatus::Expired, 0, None, Some(ending.into())),
     };
     // A different wait for each ticket and each poll, so that a crowd does not march in step.
     let jitter = pass.ticket.seq.wrapping_mul(31).wrapping_add(now.0.unsigned_abs());
@@ -349,12 +447,14 @@ pub(super) fn place_of(presented: &Presented) -> Response<Full<Bytes>> {
         eta_seconds,
         poll_after_ms,
         active_until: until,
+        queue_state: outlook.state(*now).into(),
+        reason,
     };
     json_bytes(StatusCode::OK, answer.to_json())
 }
 
 pub(super) async fn leave(
-    State(app): State<AppState>,
+    Service(app): Service<AppState>,
     presented: Presented,
 ) -> Result<StatusCode, Problem> {
     // Giving up what is over already changes nothing, and is what was asked.
@@ -370,14 +470,15 @@ pub(super) async fn leave(
 }
 
 pub(super) async fn document(
-    State(app): State<AppState>,
+    Service(app): Service<AppState>,
     PathQueue(name): PathQueue,
 ) -> Result<Response, Problem> {
     let queue = app.sequencer.queue(&name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
     let now = app.clock.now();
-    let opens_at = match queue.gate(now) {
-        Gate::Scheduled(at) => Some(rfc3339(at)),
-        Gate::Open | Gate::Paused => None,
+    let state = queue.state(now);
+    let opens_at = match state {
+        State::Scheduled(at) => Some(rfc3339(at)),
+        State::Open | State::Paused | State::Closed(_) => None,
     };
     let mut response = json(
         StatusCode::OK,
@@ -386,7 +487,8 @@ pub(super) async fn document(
             serving: queue.serving(),
             waiting: queue.waiting(),
             admit_per_second: queue.settings().admit_per_second,
-            state: state_of(&queue, now),
+            state: state.into(),
+            queue_state: state.into(),
             opens_at,
         },
     );
@@ -403,7 +505,17 @@ mod tests {
 
     #[test]
     fn answers_written_by_hand_are_what_serde_would_write() {
+        use ExpiryReason::{Ended, Left, Paid, SoldOut, TimedOut};
         use TicketStatus::{Activated, Expired, Waiting};
+        let states = [
+            QueueState::Open,
+            QueueState::Paused,
+            QueueState::Scheduled,
+            QueueState::SoldOut,
+            QueueState::Ended,
+        ];
+        let reasons = [None, Some(Paid), Some(Left), Some(TimedOut), Some(SoldOut), Some(Ended)];
+        let mut others = states.into_iter().cycle().zip(reasons.into_iter().cycle());
         let keys = SigningKeys::new(b"0123456789abcdef0123456789abcdef", []);
         let ticket = Ticket {
             queue: QueueName::new("main-1_a").unwrap(),
@@ -414,6 +526,7 @@ mod tests {
         };
         for status in [Waiting, Activated, Expired] {
             for eta_seconds in [None, Some(0), Some(u64::MAX)] {
+                let (queue_state, _) = others.next().unwrap();
                 let join = JoinResponse {
                     token: keys.signed(&ticket),
                     status,
@@ -421,9 +534,11 @@ mod tests {
                     eta_seconds,
                     poll_after_ms: 1_000,
                     joined_at: Timestamp(0),
+                    queue_state,
                 };
                 assert_eq!(join.to_json(), serde_json::to_vec(&join).unwrap());
                 for active_until in [None, Some(rfc3339(Timestamp(1)))] {
+                    let (queue_state, reason) = others.next().unwrap();
                     let poll = StatusResponse {
                         user_id: i64::MAX,
                         queue: "main-1_a",
@@ -432,6 +547,8 @@ mod tests {
                         eta_seconds,
                         poll_after_ms: 33_000,
                         active_until,
+                        queue_state,
+                        reason,
                     };
                     assert_eq!(poll.to_json(), serde_json::to_vec(&poll).unwrap());
                 }

@@ -5,6 +5,7 @@
 
 mod errors;
 mod journey;
+mod line_and_sale;
 mod operations;
 mod operators;
 mod pace;

@@ -21,6 +21,7 @@ use crate::sequencer::aliases::Aliases;
 use crate::sequencer::joins::number_joins;
 use crate::sequencer::news::{News, Untold};
 use crate::sequencer::queue::{HeardFrom, Queue, Reading};
+use crate::sequencer::sales::Sales;
 use crate::store::{Store, StoredQueue};
 
 /// What the mirrors may lack, and the store has.
@@ -43,6 +44,7 @@ pub(super) struct Mirror {
     pools: Arc<Pools>,
     pub(super) members: Arc<Members>,
     pub(super) aliases: Aliases,
+    pub(super) sales: Sales,
     pub(super) untold: Untold,
 }
 
@@ -63,6 +65,7 @@ impl Mirror {
             pools,
             members,
             aliases: Aliases::default(),
+            sales: Sales::default(),
             untold: Untold::default(),
         }
     }
@@ -78,6 +81,11 @@ impl Mirror {
 
     pub(super) fn queues(&self) -> Vec<Arc<Queue>> {
         self.members.queues()
+    }
+
+    /// Tells the queues what is sold behind them, as far as this instance knows.
+    pub(super) fn note_sales(&self, now: Timestamp) {
+        self.sales.note(&self.queues(), &self.store, now);
     }
 
     /// Reads the queues from the store. With `numbers`, those up to the watermark may have been given.
@@ -158,7 +166,7 @@ impl Mirror {
                 }
                 News::Left(queue, seqs) => over.entry((queue, false)).or_default().extend(seqs),
                 News::Finished(queue, seqs) => over.entry((queue, true)).or_default().extend(seqs),
-                News::Spent(id) => self.aliases.spent(id),
+                News::Spent(id, by) => self.aliases.spent(id, by),
                 News::Issued => lacks.aliases = true,
                 News::Reload => lacks.queues = true,
             }

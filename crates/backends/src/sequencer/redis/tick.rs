@@ -133,6 +133,7 @@ impl Ticker {
         // others are heard all the same, and who polls here is seen.
         self.may_admit = self.store.clock_correction_ms().map(|_| ());
         let now = self.store.vouched(now);
+        self.mirror.note_sales(now);
         self.look_who_polled(now);
         self.mirror.aliases.tidy(&self.mirror.queues(), now);
         let protocol = self.protocol.clone();
@@ -363,6 +364,8 @@ impl Ticker {
     /// Plans a step for each queue and makes it durable. Returns whether there was any.
     async fn admit(&mut self, now: Timestamp) -> Result<bool, Fault> {
         self.may_admit.clone()?;
+        // Queues may have been found since the tick began, and it may have begun a while ago.
+        self.mirror.note_sales(now);
         let mut any = false;
         for queue in self.mirror.queues() {
             let Some(step) = queue.plan(now) else { continue };

@@ -25,7 +25,7 @@ use crate::store::catalog::{Catalog, Inventory};
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
     ALIAS_KEPT_MS, AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson,
-    NewSeats, Progress, Seed, StoredQueue,
+    NewSeats, Progress, Seed, SpentBy, StoredQueue,
 };
 
 /// All tables.
@@ -542,17 +542,21 @@ impl Data {
         let stored = |(name, queue): (&QueueName, &Queue)| {
             let above = |seq: &u64| *seq > queue.floor;
             let known = |seq: &u64| above(seq) || queue.readmitted.contains_key(seq);
-            let left: RoaringTreemap = self
+            let gave_up: RoaringTreemap = self
                 .left
                 .iter()
                 .filter(|(of, _)| of == name)
                 .map(|(_, seq)| *seq)
                 .filter(above)
                 .collect();
-            let spent = self.spent.keys().filter(|ticket| ticket.queue == *name);
-            // Whoever gave up in the line is spent as well, but counts as left.
-            let spent: RoaringTreemap = spent.map(|ticket| ticket.seq).filter(known).collect();
-            let finished = spent - &left;
+            let spent = |by: SpentBy| -> RoaringTreemap {
+                let here = self.spent.iter().filter(|(ticket, _)| ticket.queue == *name);
+                let so = here.filter(|(_, payment)| SpentBy::of(payment.is_some()) == by);
+                so.map(|(ticket, _)| ticket.seq).filter(known).collect()
+            };
+            let finished = spent(SpentBy::Payment);
+            // Whoever has paid did not leave, whatever an instance that lags behind took it for.
+            let left = (gave_up | spent(SpentBy::Leaving)) - &finished;
             let admission = |(upto, at): (&u64, &Timestamp)| Admission { upto: *upto, at: *at };
             StoredQueue {
                 name: name.clone(),
@@ -564,8 +568,8 @@ impl Data {
                     serving: queue.serving,
                     floor: queue.floor,
                     log: queue.log.iter().map(admission).collect(),
+                    claimed: &queue.claimed - &finished - &left,
                     left,
-                    claimed: &queue.claimed - &finished,
                     finished,
                     passed: queue.passed.clone(),
                     readmitted: queue.readmitted.iter().map(|(seq, at)| (*seq, *at)).collect(),
@@ -673,11 +677,14 @@ impl Data {
     pub(super) fn aliases(&self, now: Timestamp) -> Vec<Alias> {
         let since = Timestamp(now.0.saturating_sub(ALIAS_KEPT_MS));
         let is_kept = |alias: &&Alias| alias.active_until.is_none_or(|until| until > since);
-        let is_spent = |alias: &Alias| self.spent.contains_key(&TicketRef::from(&alias.ticket));
+        let spent = |alias: &Alias| {
+            let payment = self.spent.get(&TicketRef::from(&alias.ticket));
+            payment.map(|payment| SpentBy::of(payment.is_some()))
+        };
         self.aliases
             .values()
             .filter(is_kept)
-            .map(|alias| Alias { spent: is_spent(alias), ..alias.clone() })
+            .map(|alias| Alias { spent: spent(alias), ..alias.clone() })
             .collect()
     }
 }

@@ -1,6 +1,6 @@
 //! Reads whole tables: at the start, to keep up with other instances, and for operators.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use boxoffice_domain::command::{Payment, ReservationRow, TicketRef};
@@ -15,7 +15,7 @@ use super::pool::Lease;
 use super::rows::{self, Failure, take};
 use super::sql;
 use crate::store::catalog::{Catalog, Inventory};
-use crate::store::types::{ALIAS_KEPT_MS, Alias, StoredQueue};
+use crate::store::types::{ALIAS_KEPT_MS, Alias, SpentBy, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
 
@@ -152,13 +152,15 @@ pub(super) async fn queues(lease: &mut Lease) -> Load<Vec<StoredQueue>> {
         );
         let next = rows::count(take(row, 1)?, "next")?;
         let settings = settings(row, 8)?;
-        let left = numbers(lease, sql::QUEUE_LEFT, &text, floor).await?;
-        // Whoever gave up in the line is spent as well, but counts as left.
-        let mut finished = numbers(lease, sql::QUEUE_SPENT, &text, floor).await? - &left;
+        let mut left = numbers(lease, sql::QUEUE_LEFT, &text, floor).await?;
+        let mut finished = RoaringTreemap::new();
+        spent(lease, sql::QUEUE_SPENT, &text, floor, &mut finished, &mut left).await?;
         let readmitted = readmitted(lease, &text).await?;
         if !readmitted.is_empty() {
-            finished |= numbers(lease, sql::READMITTED_SPENT, &text, 0).await?;
+            spent(lease, sql::READMITTED_SPENT, &text, 0, &mut finished, &mut left).await?;
         }
+        // Whoever has paid did not leave, whatever an instance that lags behind took it for.
+        left -= &finished;
         queues.push(StoredQueue {
             name: rows::queue_name(&text)?,
             settings,
@@ -169,8 +171,8 @@ pub(super) async fn queues(lease: &mut Lease) -> Load<Vec<StoredQueue>> {
                 serving,
                 floor,
                 log: admissions(lease, &text, floor).await?,
+                claimed: claimed - &finished - &left,
                 left,
-                claimed: claimed - &finished,
                 finished,
                 passed: passed(lease, &text).await?,
                 readmitted,
@@ -207,6 +209,25 @@ async fn numbers(lease: &mut Lease, sql: &str, queue: &str, floor: u64) -> Load<
     Ok(numbers)
 }
 
+/// Reads the numbers that are spent: those that have paid, and those that were given up.
+async fn spent(
+    lease: &mut Lease,
+    sql: &str,
+    queue: &str,
+    floor: u64,
+    paid: &mut RoaringTreemap,
+    left: &mut RoaringTreemap,
+) -> Load<()> {
+    for mut row in lease.rows(sql, vec![queue.into(), rows::column(floor).into()]).await? {
+        let seq = rows::count(take(&mut row, 0)?, "a number")?;
+        match SpentBy::of(take(&mut row, 1)?) {
+            SpentBy::Payment => paid.insert(seq),
+            SpentBy::Leaving => left.insert(seq),
+        };
+    }
+    Ok(())
+}
+
 async fn admissions(lease: &mut Lease, queue: &str, floor: u64) -> Load<Vec<Admission>> {
     let found = vec![queue.into(), rows::column(floor).into()];
     let mut log = Vec::new();
@@ -235,9 +256,10 @@ pub(super) async fn readmitted(lease: &mut Lease, queue: &str) -> Load<Vec<(u64,
 }
 
 pub(super) async fn aliases(lease: &mut Lease, now: Timestamp) -> Load<Vec<Alias>> {
-    let mut spent: HashSet<TicketId> = HashSet::new();
+    let mut spent: HashMap<TicketId, SpentBy> = HashMap::new();
     for mut row in lease.rows(sql::ALIASES_SPENT, vec![]).await? {
-        spent.insert(rows::ticket_id(&take::<Vec<u8>>(&mut row, 0)?)?);
+        let id = rows::ticket_id(&take::<Vec<u8>>(&mut row, 0)?)?;
+        spent.insert(id, SpentBy::of(take(&mut row, 1)?));
     }
     let since = now.0.saturating_sub(ALIAS_KEPT_MS);
     let mut aliases = Vec::new();
@@ -256,7 +278,7 @@ pub(super) async fn aliases(lease: &mut Lease, now: Timestamp) -> Load<Vec<Alias
                 id,
             },
             active_until: take::<Option<i64>>(row, 6)?.map(Timestamp),
-            spent: spent.contains(&id),
+            spent: spent.get(&id).copied(),
         });
     }
     Ok(aliases)

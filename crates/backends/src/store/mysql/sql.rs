@@ -120,8 +120,10 @@ statements! {
     READMITTED_ADD = "INSERT INTO readmitted (queue, seq, at) VALUES {rows}";
     READMITTED_FORGET = "DELETE FROM readmitted WHERE queue = ? AND at < ?";
     TICKET_SPENT = "SELECT 1 FROM spent_ticket WHERE queue = ? AND seq = ? AND ticket_id = ?";
-    QUEUE_SPENT = "SELECT DISTINCT seq FROM spent_ticket WHERE queue = ? AND seq > ?";
-    READMITTED_SPENT = "SELECT s.seq FROM readmitted r JOIN spent_ticket s ON s.queue = r.queue \
+    QUEUE_SPENT = "SELECT seq, payment_id IS NOT NULL FROM spent_ticket \
+        WHERE queue = ? AND seq > ?";
+    READMITTED_SPENT = "SELECT s.seq, s.payment_id IS NOT NULL FROM readmitted r \
+        JOIN spent_ticket s ON s.queue = r.queue \
         AND s.seq = r.seq WHERE r.queue = ? AND r.seq > ?";
     QUEUE_ADD = "INSERT INTO queue (name, next, watermark, serving, floor, admit_per_second, \
         max_active, active_ttl_ms, claim_window_ms, opens_at, paused) \
@@ -183,9 +185,10 @@ statements! {
     ALIASES_KNOWN = "SELECT token FROM alias WHERE token IN ({list})";
     ALIASES = "SELECT token, queue, seq, user_id, issued_at, ticket_id, active_until FROM alias \
         WHERE active_until IS NULL OR active_until > ?";
-    ALIASES_SPENT = "SELECT s.ticket_id FROM (SELECT DISTINCT queue FROM alias) q \
+    ALIASES_SPENT = "SELECT s.ticket_id, s.payment_id IS NOT NULL \
+        FROM (SELECT DISTINCT queue FROM alias) q \
         JOIN spent_ticket s ON s.queue = q.queue AND s.seq = 0 \
-        UNION ALL SELECT s.ticket_id FROM alias a JOIN spent_ticket s ON s.queue = a.queue \
+        UNION ALL SELECT s.ticket_id, s.payment_id IS NOT NULL FROM alias a JOIN spent_ticket s ON s.queue = a.queue \
         AND s.seq = a.seq AND s.ticket_id = a.ticket_id WHERE a.seq > 0";
 
     // ---- what is for sale ----

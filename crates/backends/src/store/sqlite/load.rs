@@ -1,6 +1,6 @@
 //! Reads whole tables: at the start, and for operators.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use boxoffice_domain::command::Ids;
@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{self, Failure, column};
 use crate::store::catalog::{Catalog, Inventory};
-use crate::store::types::{ALIAS_KEPT_MS, Alias, StoredQueue};
+use crate::store::types::{ALIAS_KEPT_MS, Alias, SpentBy, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
 
@@ -219,21 +219,27 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
         let credit_micro: Option<i64> = row.get(12)?;
         let serving = rows::count(row.get(2)?, "serving")?;
         let floor = rows::count(row.get(3)?, "floor")?;
-        let left = numbers(
+        let gave_up = numbers(
             connection,
-            "SELECT seq FROM queue_left WHERE queue = ?1 AND seq > ?2",
+            "SELECT seq FROM queue_left WHERE queue = ?1 AND seq > ?2 UNION ALL \
+             SELECT seq FROM spent_ticket WHERE queue = ?1 AND seq > ?2 \
+             AND payment_id IS NULL UNION ALL \
+             SELECT s.seq FROM readmitted r JOIN spent_ticket s ON s.queue = r.queue \
+             AND s.seq = r.seq WHERE r.queue = ?1 AND s.payment_id IS NULL",
             &text,
             floor,
         )?;
-        // Whoever gave up in the line is spent as well, but counts as left.
         let finished = numbers(
             connection,
-            "SELECT seq FROM spent_ticket WHERE queue = ?1 AND seq > ?2 UNION ALL \
+            "SELECT seq FROM spent_ticket WHERE queue = ?1 AND seq > ?2 \
+             AND payment_id IS NOT NULL UNION ALL \
              SELECT s.seq FROM readmitted r JOIN spent_ticket s ON s.queue = r.queue \
-             AND s.seq = r.seq WHERE r.queue = ?1",
+             AND s.seq = r.seq WHERE r.queue = ?1 AND s.payment_id IS NOT NULL",
             &text,
             floor,
-        )? - &left;
+        )?;
+        // Whoever has paid did not leave, whatever an instance that lags behind took it for.
+        let left = gave_up - &finished;
         queues.push(StoredQueue {
             name: rows::queue_name(&text)?,
             settings: settings(row, 5)?,
@@ -244,8 +250,8 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
                 serving,
                 floor,
                 log: admissions(connection, &text, floor)?,
+                claimed: claimed - &finished - &left,
                 left,
-                claimed: claimed - &finished,
                 finished,
                 passed: passed(connection, &text)?,
                 readmitted: readmitted(connection, &text)?,
@@ -345,7 +351,7 @@ pub(super) fn aliases(connection: &Connection, now: Timestamp) -> Load<Vec<Alias
                 id,
             },
             active_until: row.get::<_, Option<i64>>(6)?.map(Timestamp),
-            spent: spent.contains(&id),
+            spent: spent.get(&id).copied(),
         });
     }
     Ok(aliases)
@@ -353,17 +359,20 @@ pub(super) fn aliases(connection: &Connection, now: Timestamp) -> Load<Vec<Alias
 
 /// The tickets behind opaque tokens that have paid or were given up. Those past the line have no
 /// number of their own, and so are found together; the others are few.
-fn spent_aliases(connection: &Connection) -> Load<HashSet<TicketId>> {
+fn spent_aliases(connection: &Connection) -> Load<HashMap<TicketId, SpentBy>> {
     let mut statement = connection.prepare_cached(
-        "SELECT s.ticket_id FROM (SELECT DISTINCT queue FROM alias) q JOIN spent_ticket s \
+        "SELECT s.ticket_id, s.payment_id IS NOT NULL \
+         FROM (SELECT DISTINCT queue FROM alias) q JOIN spent_ticket s \
          ON s.queue = q.queue AND s.seq = 0 \
-         UNION ALL SELECT s.ticket_id FROM alias a JOIN spent_ticket s ON s.queue = a.queue \
+         UNION ALL SELECT s.ticket_id, s.payment_id IS NOT NULL \
+         FROM alias a JOIN spent_ticket s ON s.queue = a.queue \
          AND s.seq = a.seq AND s.ticket_id = a.ticket_id WHERE a.seq > 0",
     )?;
     let mut found = statement.query([])?;
-    let mut spent = HashSet::new();
+    let mut spent = HashMap::new();
     while let Some(row) = found.next()? {
-        spent.insert(rows::ticket_id(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?);
+        let id = rows::ticket_id(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        spent.insert(id, SpentBy::of(row.get(1)?));
     }
     Ok(spent)
 }

@@ -70,7 +70,7 @@ fn corrected(concert: ConcertId) -> Act {
 fn alias(token: &str) -> Alias {
     let ticket =
         Ticket { queue: main_queue(), seq: 0, user: user(1), issued_at: at(0), id: ticket(9).id };
-    Alias { token: token.into(), ticket, active_until: Some(at(9_000)), spent: false }
+    Alias { token: token.into(), ticket, active_until: Some(at(9_000)), spent: None }
 }
 
 /// Every act is one row that says who, from where, what it was and what it has become; what is refused is

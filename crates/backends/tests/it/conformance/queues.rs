@@ -15,7 +15,7 @@ use super::{
 };
 use boxoffice_backends::store::{
     Advance, Alias, AliasExists, Beat, Beats, Checkpoint, Grant, GrantRequest, OtherBeat, Pay,
-    Present, Progress, Rules, Store, StoredQueue, Taken, TicketRef,
+    Present, Progress, Rules, SpentBy, Store, StoredQueue, Taken, TicketRef,
 };
 use boxoffice_backends::{Error, Fault};
 
@@ -238,7 +238,7 @@ pub(crate) async fn a_line_survives_a_reopen(subject: Subject) {
     // A ticket issued past the line has no number, and takes nobody's place in the line.
     let beside = TicketRef { seq: 0, ..ticket(4) };
     store.leave_queue(beside, false, at(303)).await.unwrap();
-    let claimed = RoaringTreemap::from_iter([11, 13, 14, big]);
+    let claimed = RoaringTreemap::from_iter([11, 12, 13, 14, big]);
     let point = Checkpoint {
         claimed: Some(claimed.clone()),
         floor: 10,
@@ -252,8 +252,8 @@ pub(crate) async fn a_line_survives_a_reopen(subject: Subject) {
     assert_eq!((main.watermark, main.line.serving, main.line.floor), (big + 200, big, 10));
     let log: Vec<_> = main.line.log.iter().map(|step| (step.upto, step.at)).collect();
     assert_eq!(log, [(20, at(200)), (25, at(200)), (big, at(300))]);
-    assert_eq!(main.line.left, RoaringTreemap::from_iter([15, big + 50]));
-    assert_eq!(main.line.finished, RoaringTreemap::from_iter([12, 13]));
+    assert_eq!(main.line.left, RoaringTreemap::from_iter([12, 15, big + 50]));
+    assert_eq!(main.line.finished, RoaringTreemap::from_iter([13]));
     assert_eq!(main.line.claimed, RoaringTreemap::from_iter([11, 14, big]));
     let vip = stored(store, "vip").await;
     let LineParts { left, finished, claimed, log, .. } = vip.line;
@@ -301,7 +301,7 @@ pub(crate) async fn the_clock_never_goes_back(subject: Subject) {
 fn alias(token: &str, seq: u64, active_until: Option<Timestamp>) -> Alias {
     let TicketRef { queue, id, .. } = ticket(token.bytes().map(u64::from).sum());
     let ticket = Ticket { queue, seq, user: user(seq as i64 + 1), issued_at: at(3), id };
-    Alias { token: token.into(), ticket, active_until, spent: false }
+    Alias { token: token.into(), ticket, active_until, spent: None }
 }
 
 async fn sorted_aliases(store: &Store, now: Timestamp) -> Vec<Alias> {
@@ -352,10 +352,11 @@ pub(crate) async fn aliases_know_whether_they_are_spent_and_run_out(subject: Sub
     let subject = subject.reopened().await;
     let store = &subject.store;
     let spent: Vec<_> = sorted_aliases(store, at(2)).await.iter().map(|a| a.spent).collect();
-    assert_eq!(spent, [true, true, false, false]);
+    let (paid, left) = (Some(SpentBy::Payment), Some(SpentBy::Leaving));
+    assert_eq!(spent, [paid, left, None, None]);
     store.leave_queue((&in_line.ticket).into(), true, at(3)).await.unwrap();
     let spent: Vec<_> = sorted_aliases(store, at(3)).await.iter().map(|a| a.spent).collect();
-    assert_eq!(spent, [true, true, true, false]);
+    assert_eq!(spent, [paid, left, left, None]);
     let day = Duration::from_secs(86_400).as_millis() as i64;
     assert_eq!(sorted_aliases(store, at(499 + day)).await.len(), 4);
     // A place in the line does not run out by itself.
@@ -784,9 +785,13 @@ pub(crate) async fn who_came_back_and_finished_is_over(subject: Subject) {
     let second = (5, Step { returned: set(&[2, 3]), ..to(5, at(2)) });
     store.checkpoint(vec![step(Some(second), 5)], at(2)).await.unwrap();
     store.leave_queue(ticket(3), false, at(3)).await.unwrap();
+    let sale = sale(store, 1).await;
+    let held = sale.held(store, 1, &[0]).await;
+    store.charge(charge(1, 1_000, START)).await.unwrap();
+    store.pay(Pay { ticket: ticket(2), ..pay(1, held.id, at(4)) }).await.unwrap();
     let subject = subject.reopened().await;
     let line = stored(&subject.store, "main").await.line;
-    assert_eq!((line.floor, line.finished), (5, set(&[3])));
+    assert_eq!((line.floor, line.finished, line.left), (5, set(&[2]), set(&[3])));
     assert_clean(&subject.store, at(3)).await;
 }
 

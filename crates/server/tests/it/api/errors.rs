@@ -80,6 +80,30 @@ async fn every_code_can_be_had() {
     let other = service.token_in("other", 1).await;
 
     let queues = "/api/v1/waiting-queues";
+    // A queue whose only sale is over, and one with nothing left.
+    let join_at = |queue: &str| post(queues).json(json!({"userId": 1, "queue": queue}));
+    for (queue, closes) in [("over", PAST), ("small", FUTURE)] {
+        fan.send(post("/admin/v1/queues").admin().json(json!({"queue": queue}))).await.ok(201);
+        let concert = json!({
+            "name": "A", "venue": "B", "queue": queue,
+            "reservationOpensAt": "2000-01-01T00:00:00Z", "reservationClosesAt": closes,
+        });
+        let made = fan.send(post("/admin/v1/concerts").admin().json(concert)).await.ok(201);
+        let small = service.session(made["concertId"].as_i64().unwrap(), 1, 0, FUTURE).await;
+        if queue == "small" {
+            let buyer = service.token_in(queue, 1).await;
+            let held = fan.send(small.reserve(&buyer, 1, &[1])).await.ok(201);
+            fan.send(pay(&buyer, 1, held["reservationId"].as_i64().unwrap())).await.ok(201);
+        }
+    }
+    for (queue, code) in [("over", ErrorCode::QueueEnded), ("small", ErrorCode::QueueSoldOut)] {
+        let refused = until("the queue to follow its sale", async || {
+            let reply = fan.send(join_at(queue)).await;
+            (reply.status != 201).then_some(reply)
+        })
+        .await;
+        seen.note(&refused, code);
+    }
     let text = |body: &str| post("/api/v1/users/1/points/charge").text(body);
     seen.expect(&mut fan, text("{"), ErrorCode::MalformedJson).await;
     seen.expect(&mut fan, text("{}"), ErrorCode::InvalidField).await;

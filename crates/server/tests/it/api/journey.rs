@@ -34,7 +34,15 @@ async fn a_fan_joins_waits_chooses_holds_and_pays() {
         fan.send(post("/api/v1/waiting-queues").json(json!({"userId": "17"}))).await.ok(201);
     assert_fields(
         &joined,
-        vec!["token", "status", "waitingNumber", "etaSeconds", "pollAfterMs", "joinedAt"],
+        vec![
+            "token",
+            "status",
+            "waitingNumber",
+            "etaSeconds",
+            "pollAfterMs",
+            "joinedAt",
+            "queueState",
+        ],
     );
     assert_moment(&joined["joinedAt"]);
     assert!(joined["pollAfterMs"].as_u64().unwrap() >= 1_000);
@@ -52,6 +60,8 @@ async fn a_fan_joins_waits_chooses_holds_and_pays() {
                 "etaSeconds",
                 "pollAfterMs",
                 "activeUntil",
+                "queueState",
+                "reason",
             ],
         );
         if place["status"] == "WAITING" {

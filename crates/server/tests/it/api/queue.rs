@@ -367,7 +367,7 @@ async fn a_queue_is_sold_out_once_everything_behind_it_is() {
     let token = service.token(2).await;
     let list = fan.send(get(sessions).token(&token)).await.ok(200);
     assert_eq!(list["sessions"], json!([]), "nothing can be booked");
-    fan.send(join(3)).await.ok(201);
+    fan.send(join(3)).await.refused(ErrorCode::QueueSoldOut);
 
     let path = format!("/admin/v1/concerts/{}/sessions/{}/seats", hall.concert, hall.session);
     let more = json!({"seatCount": 3, "price": 5});

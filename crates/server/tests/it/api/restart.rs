@@ -10,7 +10,7 @@ use crate::common::{TestService, charge, delete, get, join, pay, post, status, u
 #[tokio::test]
 async fn everything_that_was_promised_survives() {
     let service = TestService::start_with(|config| config.queue.active_ttl_seconds = 3_600).await;
-    let hall = service.concert(10, 10).await;
+    let hall = service.concert(30, 10).await;
     service.charge(1, 1_000).await;
     let mut fan = service.client();
     let issue =

@@ -137,7 +137,7 @@ fn issue(ask: Value) -> Call {
 #[tokio::test]
 async fn opaque_tokens_are_of_the_user_with_their_number() {
     let service = TestService::start().await;
-    let hall = service.concert(10, 0).await;
+    let hall = service.concert(100, 0).await;
     let mut fan = service.client();
     let issued = fan
         .send(issue(

@@ -1,0 +1,114 @@
+//! What is sold behind the queues, as the store of this instance has it in memory.
+//!
+//! It is looked at in every tick, before anybody is let in. What other instances have sold or changed shows
+//! here as soon as it does in the seats: the rules in `domain::queue::sale` compare times, so an opening
+//! that is known is never missed by a tick.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+
+use boxoffice_domain::ids::QueueName;
+use boxoffice_domain::queue::{Sale, SaleRules, SaleWindow};
+use boxoffice_domain::sales::Concert;
+use boxoffice_domain::time::Timestamp;
+
+use super::queue::Queue;
+use crate::store::{Catalog, Inventory, Store};
+
+/// The rules by which the queues follow the sales behind them; without rules they follow none.
+#[derive(Default)]
+pub(super) struct Sales(OnceLock<SaleRules>);
+
+impl Sales {
+    /// From now on the queues go by these rules. What was said first stays.
+    pub(super) fn follow(&self, rules: SaleRules) {
+        let _ = self.0.set(rules);
+    }
+
+    /// Tells the queues what is sold behind them now.
+    pub(super) fn note(&self, queues: &[Arc<Queue>], store: &Store, now: Timestamp) {
+        let Some(rules) = self.0.get() else { return };
+        let catalog = store.catalog();
+        let mut sales = sales(&catalog, now);
+        let mut short: HashSet<&QueueName> = HashSet::new();
+        for queue in queues {
+            let sale = sales.remove(queue.name()).unwrap_or_default();
+            if queue.note_sale(sale, *rules, now) {
+                short.insert(queue.name());
+            }
+        }
+        if short.is_empty() {
+            return;
+        }
+        // What others sell there matters within the next seconds.
+        for concert in catalog.concerts().filter(|concert| short.contains(&concert.queue)) {
+            let selling = |inventory: &&Arc<Inventory>| {
+                is_sold(concert, inventory, now) && unsold(inventory) != Some(0)
+            };
+            catalog.inventories(concert.id).iter().filter(selling).for_each(|it| it.ask_for());
+        }
+    }
+}
+
+/// What is sold behind each queue, as windows of the sessions that begin and end to be sold together.
+fn sales(catalog: &Catalog, now: Timestamp) -> HashMap<QueueName, Sale> {
+    let mut sales: HashMap<QueueName, Sale> = HashMap::new();
+    for concert in catalog.concerts() {
+        // Looked up before a name is copied: there are many concerts and few queues.
+        let sale = match sales.get_mut(&concert.queue) {
+            Some(sale) => sale,
+            None => sales.entry(concert.queue.clone()).or_default(),
+        };
+        sale.exists = true;
+        let inventories = catalog.inventories(concert.id);
+        if inventories.is_empty() && now < concert.closes_at {
+            // Its sessions are still to be made.
+            let (opens_at, ends_at) = (concert.opens_at, concert.closes_at);
+            add(sale, SaleWindow { opens_at, ends_at, left: None, sold: 0, purchases: 0 });
+        }
+        for inventory in inventories.iter().filter(|it| is_sold(concert, it, now)) {
+            let (sold, purchases) = inventory.purchases(now);
+            add(
+                sale,
+                SaleWindow {
+                    opens_at: concert.opens_at,
+                    ends_at: ends_at(concert, inventory),
+                    left: unsold(inventory),
+                    sold,
+                    purchases,
+                },
+            );
+        }
+    }
+    sales
+}
+
+fn add(sale: &mut Sale, window: SaleWindow) {
+    let same = |other: &&mut SaleWindow| {
+        (other.opens_at, other.ends_at) == (window.opens_at, window.ends_at)
+    };
+    match sale.windows.iter_mut().find(same) {
+        Some(other) => {
+            other.left = other.left.zip(window.left).map(|(one, two)| one + two);
+            other.sold += window.sold;
+            other.purchases += window.purchases;
+        }
+        None => sale.windows.push(window),
+    }
+}
+
+/// When the last seat of a session can be reserved.
+fn ends_at(concert: &Concert, inventory: &Inventory) -> Timestamp {
+    concert.closes_at.min(inventory.session().starts_at)
+}
+
+/// Whether a session is sold, now or later.
+fn is_sold(concert: &Concert, inventory: &Inventory, now: Timestamp) -> bool {
+    inventory.called_off().is_none() && now < ends_at(concert, inventory)
+}
+
+/// The seats that are not sold; `None` where there are none yet.
+fn unsold(inventory: &Inventory) -> Option<u64> {
+    let total = inventory.total() as u64;
+    (total > 0).then(|| total.saturating_sub(inventory.sold()))
+}
