@@ -13,7 +13,7 @@ use boxoffice_backends::Fault;
 use boxoffice_backends::events::{rfc3339, rfc3339_to};
 use boxoffice_backends::sequencer::{Joined, Name, Newcomer, Queue};
 use boxoffice_domain::ids::UserId;
-use boxoffice_domain::queue::{Closing, Ending, Outlook, Place, QueueState as State, Ticket};
+use boxoffice_domain::queue::{Closing, Ending, Place, QueueState as State, Ticket};
 use boxoffice_domain::time::Timestamp;
 use http_body_util::Full;
 use hyper::body::Incoming;
