@@ -68,6 +68,14 @@ macro_rules! endpoints {
                 errors: [],
             }
 
+            /// Lets a visitor pass, or says where to wait: for proxies.
+            Gate = GET "/gate/{queue}" Poll {
+                handler: gate::ask,
+                operation: "queue" "gate",
+                answers: [204 "The pass is good"],
+                errors: [],
+            }
+
             /// Lists all concerts.
             ConcertList = GET "/api/v1/concerts" Browse {
                 handler: concerts::list,

@@ -17,6 +17,7 @@ mod describe;
 pub mod extract;
 mod framing;
 mod front;
+mod gate;
 mod idempotency;
 mod keys;
 pub mod listener;

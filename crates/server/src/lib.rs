@@ -11,6 +11,7 @@ pub mod endpoints;
 pub mod http;
 pub mod metrics;
 pub mod operators;
+pub mod passes;
 pub mod people;
 pub mod service;
 pub mod signing;

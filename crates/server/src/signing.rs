@@ -127,7 +127,8 @@ impl ServiceKeys {
         let mut retired = self.retired.lock();
         for key in &known.usable {
             let replaced_at = key.replaced_at.filter(|at| at.plus(pass_lasts) <= now);
-            if replaced_at.is_some_and(|at| !tokens_last(at)) {
+            // A pass says in whole seconds when it began, and goes by the key of that.
+            if replaced_at.is_some_and(|at| !tokens_last(at.plus(Duration::from_secs(1)))) {
                 retired.insert(key.id.to_string());
             }
         }

@@ -18,9 +18,10 @@ use super::table::{
 use super::value::Secret;
 
 /// What decides about fans and is not in the store, by key or by the section that it is in.
-const DECIDING: [&str; 6] = [
+const DECIDING: [&str; 7] = [
     "sales.",
     "auth.",
+    "pass.",
     "queue.default",
     "queue.active_ttl_seconds",
     "queue.claim_window_seconds",

@@ -87,6 +87,10 @@ pub(super) struct JoinResponse<'a> {
     #[schema(value_type = String, format = DateTime)]
     #[serde(serialize_with = "as_time")]
     joined_at: Timestamp,
+    /// What to show where others check it, such as at a gate; only if activated.
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pass: Option<String>,
 }
 
 fn as_text<S: Serializer>(text: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
@@ -109,6 +113,9 @@ impl JoinResponse<'_> {
         }
         json.number(field!("pollAfterMs"), self.poll_after_ms);
         json.text_by(field!("joinedAt"), |out| rfc3339_to(self.joined_at, out));
+        if let Some(pass) = &self.pass {
+            json.text(field!("pass"), pass);
+        }
         json.finish()
     }
 }
@@ -134,6 +141,11 @@ pub(super) struct StatusResponse<'a> {
     /// When it stops opening doors; null unless activated.
     #[schema(required, nullable, format = DateTime)]
     active_until: Option<String>,
+    /// What to show where others check it, such as at a gate; only if activated. It is good until
+    /// `activeUntil`.
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pass: Option<String>,
 }
 
 impl StatusResponse<'_> {
@@ -151,6 +163,9 @@ impl StatusResponse<'_> {
         match &self.active_until {
             Some(until) => json.text(field!("activeUntil"), until),
             None => json.null(field!("activeUntil")),
+        }
+        if let Some(pass) = &self.pass {
+            json.text(field!("pass"), pass);
         }
         json.finish()
     }
@@ -263,10 +278,12 @@ async fn join_at(
     let pass = ticket.into();
     let place = app.sequencer.place(&queue, &pass, now);
     let settings = queue.settings();
-    let (status, number) = match place {
-        Place::Waiting { number } => (TicketStatus::Waiting, number),
-        Place::Active { .. } => (TicketStatus::Activated, 0),
-        Place::Over(_) => (TicketStatus::Expired, 0),
+    let (status, number, shown) = match place {
+        Place::Waiting { number } => (TicketStatus::Waiting, number, None),
+        Place::Active { until, .. } => {
+            (TicketStatus::Activated, 0, Some(app.pass(&pass, &queue, until)))
+        }
+        Place::Over(_) => (TicketStatus::Expired, 0, None),
     };
     let (eta_seconds, poll_after_ms) = pace(number, &settings, now, pass.ticket.seq);
     let answer = JoinResponse {
@@ -276,6 +293,7 @@ async fn join_at(
         eta_seconds,
         poll_after_ms,
         joined_at,
+        pass: shown,
     };
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(json_bytes(status, answer.to_json()))
@@ -307,8 +325,8 @@ pub(super) async fn join_from(
     join_at(&app, web.join_rate.as_ref(), begun, client, asker, key, request).await
 }
 
-pub(super) async fn status(presented: Presented) -> Response {
-    place_of(&presented).map(Body::new)
+pub(super) async fn status(State(app): State<AppState>, presented: Presented) -> Response {
+    place_of(&app, &presented).map(Body::new)
 }
 
 /// Makes polls slow, to see that a comparison of load test runs notices: milliseconds in
@@ -326,13 +344,13 @@ fn delay_for_tests() {
 }
 
 /// The answer to a poll.
-pub(super) fn place_of(presented: &Presented) -> Response<Full<Bytes>> {
+pub(super) fn place_of(app: &App, presented: &Presented) -> Response<Full<Bytes>> {
     #[cfg(debug_assertions)]
     delay_for_tests();
     let Presented { pass, queue, place, now } = presented;
     let (status, number, until) = match *place {
         Place::Waiting { number } => (TicketStatus::Waiting, number, None),
-        Place::Active { until, .. } => (TicketStatus::Activated, 0, Some(rfc3339(until))),
+        Place::Active { until, .. } => (TicketStatus::Activated, 0, Some(until)),
         Place::Over(_) => (TicketStatus::Expired, 0, None),
     };
     // A different wait for each ticket and each poll, so that a crowd does not march in step.
@@ -349,7 +367,8 @@ pub(super) fn place_of(presented: &Presented) -> Response<Full<Bytes>> {
         waiting_number: number,
         eta_seconds,
         poll_after_ms,
-        active_until: until,
+        active_until: until.map(rfc3339),
+        pass: until.map(|until| app.pass(pass, queue, until)),
     };
     json_bytes(StatusCode::OK, answer.to_json())
 }
@@ -415,15 +434,18 @@ mod tests {
         };
         for status in [Waiting, Activated, Expired] {
             for eta_seconds in [None, Some(0), Some(u64::MAX)] {
-                let join = JoinResponse {
-                    token: keys.signed(&ticket),
-                    status,
-                    waiting_number: u64::MAX,
-                    eta_seconds,
-                    poll_after_ms: 1_000,
-                    joined_at: Timestamp(0),
-                };
-                assert_eq!(join.to_json(), serde_json::to_vec(&join).unwrap());
+                for pass in [None, Some("a.b-_.c".to_owned())] {
+                    let join = JoinResponse {
+                        token: keys.signed(&ticket),
+                        status,
+                        waiting_number: u64::MAX,
+                        eta_seconds,
+                        poll_after_ms: 1_000,
+                        joined_at: Timestamp(0),
+                        pass,
+                    };
+                    assert_eq!(join.to_json(), serde_json::to_vec(&join).unwrap());
+                }
                 for active_until in [None, Some(rfc3339(Timestamp(1)))] {
                     let poll = StatusResponse {
                         user_id: i64::MAX,
@@ -432,6 +454,7 @@ mod tests {
                         waiting_number: 0,
                         eta_seconds,
                         poll_after_ms: 33_000,
+                        pass: active_until.clone(),
                         active_until,
                     };
                     assert_eq!(poll.to_json(), serde_json::to_vec(&poll).unwrap());

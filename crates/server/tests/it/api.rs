@@ -4,6 +4,7 @@
 //! `Reply::flaw`) and for being one that the API description lists; every test ends with an audit.
 
 mod errors;
+mod gate;
 mod journey;
 mod keys;
 mod operations;
