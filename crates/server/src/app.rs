@@ -109,8 +109,9 @@ impl App {
         let claims = Claims {
             queue: ticket.queue.clone(),
             user: ticket.user,
+            // Whole seconds, so that whoever is told that they are in has a good pass.
             begins: begins.0.div_euclid(1_000),
-            ends: until.0.div_euclid(1_000),
+            ends: until.0.saturating_add(999).div_euclid(1_000),
             id: ticket.id,
             seq: ticket.seq,
             epoch: self.tickets.epoch(),

@@ -3,7 +3,7 @@
 //!
 //! A pass says nothing that its ticket and its admission do not say, and a signature of this kind is the same
 //! each time. So all instances make the same pass, however often, and none has to be kept. The last ones are
-//! kept all the same: to sign costs three polls.
+//! kept all the same: to sign costs more than a poll.
 //!
 //! The claim `tag` is for our own gate. It is a MAC (HMAC-SHA-256, half of it) under a key that only instances
 //! have, over the claims before it. Whoever makes passes up is found out by it for the price of a hash, and
@@ -50,7 +50,7 @@ pub struct Claims {
     pub user: UserId,
     /// The second of the admission.
     pub begins: i64,
-    /// The second in which the active time ends. It is good before that.
+    /// The second by which the active time has ended. It is good before that.
     pub ends: i64,
     /// The id of the ticket.
     pub id: TicketId,

@@ -126,9 +126,12 @@ impl ServiceKeys {
         let known = self.keys.load();
         let mut retired = self.retired.lock();
         for key in &known.usable {
-            let replaced_at = key.replaced_at.filter(|at| at.plus(pass_lasts) <= now);
-            // A pass says in whole seconds when it began, and goes by the key of that.
-            if replaced_at.is_some_and(|at| !tokens_last(at.plus(Duration::from_secs(1)))) {
+            let Some(replaced_at) = key.replaced_at else { continue };
+            // A pass says in whole seconds when it began, goes by the key of that, and lasts to a whole second.
+            let second = Duration::from_secs(1);
+            if replaced_at.plus(pass_lasts + second) <= now
+                && !tokens_last(replaced_at.plus(second))
+            {
                 retired.insert(key.id.to_string());
             }
         }
@@ -385,10 +388,11 @@ mod tests {
         // An admission of before is signed as it would have been then.
         assert_eq!(*keys.sign(b"", at(3)).key_id, *old);
         let both = [old.clone(), new.clone()];
-        assert_eq!(refreshed(&keys, Timestamp(120_000 + 3_599_999), false).await, both);
-        assert_eq!(refreshed(&keys, at(120 + 3_600), true).await, both, "a token lasts longer");
-        assert_eq!(refreshed(&keys, at(120 + 3_600), false).await, [new.clone()]);
-        assert_eq!(refreshed(&keys, at(120 + 3_600), true).await, [new.clone()], "for good");
+        let end = 120 + 3_600 + 1;
+        assert_eq!(refreshed(&keys, Timestamp(end * 1_000 - 1), false).await, both);
+        assert_eq!(refreshed(&keys, at(end), true).await, both, "a token lasts longer");
+        assert_eq!(refreshed(&keys, at(end), false).await, [new.clone()]);
+        assert_eq!(refreshed(&keys, at(end), true).await, [new.clone()], "for good");
         assert!(keys.signer_of(other.of(at(3)).prefix()).is_none());
         assert_eq!(*keys.sign(b"", at(3)).key_id, *new);
         // With the next change its secret half goes; its public half stays, for what was proved with it.
