@@ -344,7 +344,13 @@ mod tests {
         for other in (33_u8..127).map(char::from).filter(|other| !last.contains(*other)) {
             assert_eq!(passes.read(&keys, &format!("{begin}{other}")), None, "{other}");
         }
-        // The same claims in other words, by somebody who has the key.
+        // The same claims in other words, with the tag and the signature of the pass,
+        let parts: Vec<&str> = pass.split('.').collect();
+        let said = String::from_utf8(BASE64.decode_to_vec(parts[1]).unwrap()).unwrap();
+        let other = BASE64.encode_to_string(said.replace("\"seq\":7", "\"seq\":07"));
+        assert_ne!(other, parts[1]);
+        assert_eq!(passes.read(&keys, &format!("{}.{other}.{}", parts[0], parts[2])), None);
+        // and with others, by somebody who has the key.
         let key = keys.of(Timestamp(0));
         let mut text = Vec::new();
         passes.write(&claims(17, 7, 9, 0), &mut text);

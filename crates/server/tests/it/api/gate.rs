@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use boxoffice::http::problem::ErrorCode;
+use boxoffice::passes::Claims;
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde_json::{Value, json};
 
@@ -307,5 +308,22 @@ async fn keys_change_while_passes_are_out() {
     let fresh = pass_of(&mut fan, &now).await;
     assert_ne!(fresh, stolen);
     fan.send(gate("main", &fresh)).await.empty(204);
+    service.finish().await;
+}
+
+/// A restore has given the number to somebody else.
+#[tokio::test]
+async fn a_pass_of_another_epoch_opens_nothing() {
+    let service = TestService::start().await;
+    let mut fan = service.client();
+    let token = service.admitted(1).await;
+    let pass = pass_of(&mut fan, &token).await;
+    let app = service.running().app();
+    let claims = app.passes.read(&app.signing, &pass).unwrap();
+    for (epoch, status) in [(0, 204), (7, 401)] {
+        let claims = Claims { epoch, ..claims.clone() };
+        let pass = app.passes.pass(&app.signing, &claims);
+        assert_eq!(fan.send(gate("main", &pass)).await.status, status, "{epoch}");
+    }
     service.finish().await;
 }
