@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Runs the examples of deploy/gate for real: nginx, Caddy and haproxy, each before a plain site and a boxoffice of its
-own, with a fan who comes, waits, is let in, returns, is out after the end, and tries a copied cookie; and the verifier
-in JavaScript against the real service.
+own, with a fan who comes, waits, is let in, returns, is out after the end, and tries a copied cookie, and with a browser
+that goes the same way by itself; and the verifier in JavaScript against the real service.
 
   scripts/lib/gate.py [--binary FILE] [nginx] [caddy] [haproxy] [verifier]
 """
 
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -96,6 +97,27 @@ class Stand:
         self.children.append(child)
         wait_for(url, child, log)
 
+    def lets_a_browser_through(self):
+        """A real browser waits and gets to what it asked for, with nobody's help."""
+        self.server.admin("POST", "/admin/v1/queues/main/resume", expect=200)
+        port = harness.free_port()
+        asked = f"{self.url}/index.html?a=1"
+        command = [harness.tool("chromium"), "--headless=new", "--no-sandbox", "--disable-gpu",
+                   "--disable-background-networking", f"--user-data-dir={self.directory}/browser",
+                   f"--remote-debugging-port={port}", asked]
+        browser = harness.spawn(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            seen, deadline = [], time.monotonic() + 30
+            while time.monotonic() < deadline:
+                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=5) as answer:
+                    seen = [(page["title"], page["url"]) for page in json.load(answer) if page["type"] == "page"]
+                if seen == [("The shop", asked)]:
+                    return
+                time.sleep(0.1)
+            raise Failure(f"the browser does not get to {asked}: {seen}")
+        finally:
+            harness.kill(browser)
+
     def refuses_without_service(self):
         """Nobody passes while boxoffice is away; the waiting page is there all the same."""
         with contextlib.suppress(urllib.error.HTTPError):
@@ -138,6 +160,7 @@ def behind(work, proxy, build):
     stand = Stand(work, proxy, build)
     try:
         run_node(stand.server, "fan", stand.url)
+        stand.lets_a_browser_through()
         end(stand.server)
         stand.refuses_without_service()
     except Failure:
@@ -183,7 +206,7 @@ def main():
             say(f"{name}: {error}")
 
     names = options.only or [*FILES, "verifier"]
-    for tool in {"node", *(name for name in names if name in FILES)}:
+    for tool in {"node", "chromium", *(name for name in names if name in FILES)}:
         harness.tool(tool)
     # Beside one another: each mostly waits.
     threads = [threading.Thread(target=run, args=(name,)) for name in names]

@@ -13,8 +13,8 @@ use boxoffice_backends::Error;
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::sequencer::{LocalSequencer, Sequencer};
 use boxoffice_backends::store::{
-    Act, ActRejected, Acted, Beat, Effect, MysqlStore, Note, OtherBeat, Restore, Role, SqliteStore,
-    Store, StoredOperator, sqlite_backup,
+    Act, ActRejected, Acted, Beat, Effect, MysqlStore, Note, OtherBeat, Restore, Role, SigningKey,
+    SqliteStore, Store, StoredOperator, sqlite_backup,
 };
 use boxoffice_domain::ids::UserId;
 use boxoffice_domain::time::Timestamp;
@@ -243,7 +243,7 @@ enum OperatorCommand {
 
 #[derive(Subcommand)]
 enum KeysCommand {
-    /// Show the keys of the running service
+    /// Show all keys
     List,
     /// Make a new key, which is published at once and signs later
     Rotate {
@@ -685,12 +685,19 @@ async fn act_noted(
 fn keys(config: &Config, command: KeysCommand) -> Result<ExitCode, Failure> {
     match command {
         KeysCommand::List => {
-            let KeyList { keys } = Remote::new(config)?.get("/admin/v1/keys")?;
-            let line = |key: &ListedKey| {
-                let state = format!("{:?}", key.state).to_lowercase();
-                format!("{:<12} {state:<10} signs from {}\n", key.kid, key.signs_from)
+            let keys: Vec<(String, String, String)> = if is_serving(config) {
+                let KeyList { keys } = Remote::new(config)?.get("/admin/v1/keys")?;
+                let listed = |key: ListedKey| {
+                    (key.kid, format!("{:?}", key.state).to_lowercase(), key.signs_from)
+                };
+                keys.into_iter().map(listed).collect()
+            } else {
+                keys_at_rest(config)?
             };
-            print_piped(&keys.iter().map(line).collect::<String>());
+            let lines = keys
+                .iter()
+                .map(|(kid, state, from)| format!("{kid:<12} {state:<10} signs from {from}\n"));
+            print_piped(&lines.collect::<String>());
         }
         KeysCommand::Rotate { in_seconds, withdraw } if is_serving(config) => {
             let rotation = KeyRotation { in_seconds: in_seconds.map(Whole), withdraw };
@@ -709,6 +716,22 @@ fn keys(config: &Config, command: KeysCommand) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What becomes of a key depends on who is inside; at rest only whether it counts is known.
+fn keys_at_rest(config: &Config) -> Result<Vec<(String, String, String)>, Failure> {
+    must_exist(config)?;
+    let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
+    runtime(config)?.block_on(async {
+        let (store, _) = open_store(config, None, Opening::Look).await.map_err(text)?;
+        let ring = store.signing_keys(None).await.map_err(text)?;
+        store.close().await;
+        let listed = |key: &SigningKey| {
+            let state = if key.is_withdrawn { "withdrawn" } else { "good" };
+            (key.id.clone(), state.to_owned(), rfc3339(key.signs_from))
+        };
+        Ok(ring.keys().iter().map(listed).collect())
+    })
 }
 
 /// What one call of the admin API may ask for; more are asked for in parts.
