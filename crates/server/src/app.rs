@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use boxoffice_backends::sequencer::Sequencer;
+use boxoffice_backends::sequencer::{PresentedTicket, Queue, Sequencer};
 use boxoffice_backends::store::Store;
 use boxoffice_domain::ids::{QueueName, TicketId, UserId};
 use boxoffice_domain::queue::{AfterSale, QueueSettings, SaleRules};
@@ -20,7 +20,9 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::operators::Operators;
+use crate::passes::{Claims, Passes};
 use crate::people::People;
+use crate::signing::ServiceKeys;
 use crate::tickets::SigningKeys;
 
 /// The service, assembled.
@@ -39,6 +41,10 @@ pub struct App {
     pub default_queue: QueueName,
     /// The keys of the tickets.
     pub tickets: SigningKeys,
+    /// The keys that it signs with for others to check.
+    pub signing: ServiceKeys,
+    /// What admitted fans show to others.
+    pub passes: Passes,
     /// The people who are known; `None` where the service believes what requests say.
     pub people: Option<People>,
     /// What Prometheus reads.
@@ -91,6 +97,37 @@ impl App {
     /// Whether the service is about to end.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The pass of a ticket of `queue` that is active until `until`.
+    pub fn pass(&self, ticket: &PresentedTicket, queue: &Queue, until: Timestamp) -> String {
+        let PresentedTicket { ticket, bypass } = ticket;
+        let begins = match bypass {
+            Some(_) => ticket.issued_at,
+            None => Timestamp(until.0 - queue.settings().active_ttl.as_millis() as i64),
+        };
+        let claims = Claims {
+            queue: ticket.queue.clone(),
+            user: ticket.user,
+            // Whole seconds, so that whoever is told that they are in has a good pass.
+            begins: begins.0.div_euclid(1_000),
+            ends: until.0.saturating_add(999).div_euclid(1_000),
+            id: ticket.id,
+            seq: ticket.seq,
+            epoch: self.tickets.epoch(),
+        };
+        self.passes.pass(&self.signing, &claims)
+    }
+
+    /// What a pass says that is good for `queue` at `now`; `None` where it is not.
+    pub fn good_pass(&self, pass: &str, queue: &Queue, now: Timestamp) -> Option<Claims> {
+        let claims = self.passes.read(&self.signing, pass)?;
+        let is_of_it = claims.queue == *queue.name();
+        // Not by a clock that is ahead.
+        let is_good = claims.are_good_at(now) || claims.are_good_at(self.store.vouched(now));
+        let belongs = self.tickets.belongs(claims.epoch, &claims.queue, claims.seq);
+        let is_given_up = || self.sequencer.is_given_up(queue, claims.seq, claims.id, now);
+        (is_of_it && is_good && belongs && !is_given_up()).then_some(claims)
     }
 
     /// How long a seat that somebody gives up stays taken: a part of the configured time that nobody

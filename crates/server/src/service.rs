@@ -33,7 +33,9 @@ use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
 use crate::http::{Front, HttpState, Surface};
 use crate::metrics::Metrics;
 use crate::operators::Operators;
+use crate::passes::Passes;
 use crate::people::People;
+use crate::signing::ServiceKeys;
 use crate::tickets::{SigningKeys, key_id};
 use crate::workers::Workers;
 
@@ -259,6 +261,8 @@ impl Service {
         }
         let operators = Operators::open(&admin_token(&config)?, &store).await?;
         let people = people(&config, &store).await?;
+        let signing = ServiceKeys::open(&store).await?;
+        let passes = Passes::new(&config.pass.issuer);
         let (listener, address) = listen(config.server.listen, "--listen")?;
         note_address(&address_file(&config.data_dir), Some(address))?;
         let operators_listener =
@@ -278,6 +282,8 @@ impl Service {
             operators,
             default_queue,
             tickets,
+            signing,
+            passes,
             people,
             metrics,
         });

@@ -102,6 +102,11 @@ impl SigningKeys {
         self.epochs.current()
     }
 
+    /// Whether a ticket of this epoch and number belongs to the store; see [`Epochs::have`].
+    pub fn belongs(&self, epoch: u32, queue: &QueueName, seq: u64) -> bool {
+        self.epochs.have(epoch, queue, seq)
+    }
+
     /// The same for people who are known, which their tickets say.
     pub fn of_people(self, of_people: bool) -> Self {
         Self { of_people, ..self }

@@ -13,6 +13,7 @@ use super::table::{
     RedisConfig, RedisKind, SaslMechanism, Setting, settings,
 };
 use super::value::Secret;
+use crate::passes::ISSUER_BYTES_MAX;
 
 /// Everything that is wrong, in the order of the table.
 pub(super) fn check(config: &Config) -> Vec<ConfigProblem> {
@@ -35,6 +36,7 @@ pub(super) fn check(config: &Config) -> Vec<ConfigProblem> {
     check.auth(&config.auth);
     check.places(config);
     check.secrets(config);
+    check.gate(config);
     if let Err(message) = config.log.filter() {
         check.problem("log.level", message);
     }
@@ -256,6 +258,32 @@ impl Check {
             "cannot be given beside auth.jwks_url",
         );
         self.need(!auth.user_claim.is_empty(), "auth.user_claim", "must not be empty");
+    }
+
+    fn gate(&mut self, config: &Config) {
+        let issuer = &config.pass.issuer;
+        let plain = |byte: u8| byte.is_ascii_graphic() && !b"\"\\".contains(&byte);
+        self.need(
+            (1..=ISSUER_BYTES_MAX).contains(&issuer.len()) && issuer.bytes().all(plain),
+            "pass.issuer",
+            "must be 1 to 200 visible ASCII characters without quotes and backslashes",
+        );
+        let url = &config.gate.waiting_url;
+        let is_path = url.starts_with('/') && !url.starts_with("//");
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let has_host = host.is_some_and(|host| !host.is_empty() && !host.starts_with(['/', '?']));
+        let plain = |byte: u8| byte.is_ascii_graphic() && !b"#\\\"<>".contains(&byte);
+        self.need(
+            (is_path || has_host) && url.len() <= 1_000 && url.bytes().all(plain),
+            "gate.waiting_url",
+            "must be an address that begins with https:// (or http://), or a path such as /waiting/, \
+             without a fragment",
+        );
+        for (index, site) in config.gate.sites.iter().enumerate() {
+            let message =
+                "must be an origin such as https://shop.example, in lower case, without a path";
+            self.need(is_origin(site), &format!("gate.sites[{index}]"), message);
+        }
     }
 
     fn places(&mut self, config: &Config) {

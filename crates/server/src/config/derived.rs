@@ -18,9 +18,10 @@ use super::table::{
 use super::value::Secret;
 
 /// What decides about fans and is not in the store, by key or by the section that it is in.
-const DECIDING: [&str; 9] = [
+const DECIDING: [&str; 10] = [
     "sales.",
     "auth.",
+    "pass.",
     "queue.default",
     "queue.active_ttl_seconds",
     "queue.claim_window_seconds",

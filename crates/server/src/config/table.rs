@@ -288,6 +288,8 @@ settings! {
             sales: SalesConfig,
             events: EventsConfig,
             ticket: TicketConfig,
+            pass: PassConfig,
+            gate: GateConfig,
             auth: AuthConfig,
             admin: AdminConfig,
             log: LogConfig,
@@ -545,6 +547,23 @@ settings! {
         signing_key_file: Option<PathBuf> = None;
         /// Keys that are still accepted but no longer sign, each at least 32 bytes.
         previous_signing_keys: Vec<Secret> = Vec::new();
+    }
+
+    /// Passes, which admitted fans show to others.
+    PassConfig [pass] {
+        /// Who issues them, their `iss`: 1 to 200 visible ASCII characters without quotes and backslashes, as a
+        /// rule the address of the service. With another one, the passes that are out are good no more.
+        issuer: String = "boxoffice".into();
+    }
+
+    /// The gate, which proxies ask whether a visitor may pass.
+    GateConfig [gate] {
+        /// Where whoever has no good pass is sent: an address, or a path of the site that is behind the gate.
+        /// `queue` and `back` are added to its query.
+        waiting_url: String = "/waiting/".into();
+        /// Sites, such as `https://shop.example`, that may be gone back to by their whole address. Otherwise it
+        /// is a path: whoever waits, waits on the site itself.
+        sites: Vec<String> = Vec::new();
     }
 
     /// Who people are.

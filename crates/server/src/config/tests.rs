@@ -504,6 +504,7 @@ fn what_decides_about_fans_is_a_rule_for_all_instances() {
         ("auth.audience", "other"),
         ("auth.user_claim", "email"),
         ("auth.leeway_seconds", "0"),
+        ("pass.issuer", "https://b.example"),
     ];
     for (key, value) in rules {
         let other = with(key, value);
@@ -520,5 +521,43 @@ fn what_decides_about_fans_is_a_rule_for_all_instances() {
     ];
     for (key, value) in own {
         assert_eq!(ours, with(key, value), "{key}");
+    }
+}
+
+#[test]
+fn where_the_gate_sends_people_is_an_address_or_a_path() {
+    let problems = |key: &str, value: &str| {
+        let options = LoadOptions { overrides: pairs(&[(key, value)]), ..options(&dir()) };
+        let keys = |problem: &ConfigProblem| problem.key.clone();
+        Config::load(options)
+            .err()
+            .map_or(vec![], |error| error.problems.iter().map(keys).collect())
+    };
+    for (key, good) in [
+        ("pass.issuer", "https://tickets.example/"),
+        ("gate.waiting_url", "/"),
+        ("gate.waiting_url", "/waiting/?site=1"),
+        ("gate.waiting_url", "https://wait.example:8443/here"),
+        ("gate.sites", "https://shop.example,http://localhost:8080"),
+    ] {
+        assert_eq!(problems(key, good), [""; 0], "{key} = {good}");
+    }
+    for (key, wrong) in [
+        ("pass.issuer", ""),
+        ("pass.issuer", "a\"b"),
+        ("pass.issuer", "a\\b"),
+        ("pass.issuer", "a b"),
+        ("gate.waiting_url", ""),
+        ("gate.waiting_url", "waiting"),
+        ("gate.waiting_url", "//evil.example/"),
+        ("gate.waiting_url", "/a#b"),
+        ("gate.waiting_url", "/a\r\nSet-Cookie: a"),
+        ("gate.waiting_url", "/\\evil.example"),
+        ("gate.waiting_url", "javascript:alert(1)"),
+        ("gate.waiting_url", "https:///a"),
+        ("gate.sites", "https://shop.example/"),
+    ] {
+        let found = problems(key, wrong);
+        assert!(found.len() == 1 && found[0].starts_with(key), "{key} = {wrong:?}: {found:?}");
     }
 }

@@ -102,6 +102,17 @@ impl Description {
         self.parameters.push(parameter.build());
     }
 
+    /// Adds a cookie that a request may have.
+    pub(super) fn cookie(&mut self, name: &str, description: &str) {
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Cookie)
+            .required(Required::False)
+            .description(Some(description))
+            .schema(Some(text()));
+        self.parameters.push(parameter.build());
+    }
+
     /// Adds a number that the query may have, from 1 on.
     pub(super) fn query_number(
         &mut self,

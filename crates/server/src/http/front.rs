@@ -1,9 +1,9 @@
 //! What stands before the router.
 //!
-//! Polls and joins are nearly all of the traffic, and holds are what a rush is about. They go to
-//! their handlers straight, because finding a route, cloning its service and boxing its future cost
+//! Polls and joins are nearly all of the traffic, holds are what a rush is about, and a gate is asked for each
+//! request of the site behind it. They go to their handlers straight, because finding a route, cloning its service and boxing its future cost
 //! as much as checking a ticket and counting a place. Everything else goes through the router, which
-//! knows these three as well; what is odd about one of them (an escaped path, an id that is none) is
+//! knows these as well; what is odd about one of them (an escaped path, an id that is none) is
 //! left to it.
 
 use std::convert::Infallible;
@@ -30,7 +30,7 @@ use super::problem::Problem;
 use super::router::router;
 use super::state::HttpState;
 use super::surface::Surface;
-use super::{queue, reservations};
+use super::{gate, queue, reservations};
 use crate::endpoints::Route;
 
 /// The service of a listener: what serves a connection comes from [`Front::of`].
@@ -90,6 +90,9 @@ impl Finished for FrontResponse {
         response.map(Either::Right)
     }
 }
+
+/// Where the gates are, each by the name of its queue.
+const GATE: &str = "/gate/";
 
 /// A request on its way.
 pub struct FrontFuture {
@@ -177,7 +180,7 @@ impl FrontOfPeer {
             if *request.method() == Method::GET {
                 let answer = |begun| {
                     let presented = Presented::at(request.headers(), app, begun);
-                    whole(presented.map(|presented| queue::place_of(&presented)))
+                    whole(presented.map(|presented| queue::place_of(app, &presented)))
                 };
                 let response = observer.answer(Route::QueueStatus, &request, answer);
                 return Way::Answered(Some(response));
@@ -207,6 +210,17 @@ impl FrontOfPeer {
                     Box::pin(async move { created.await.map(Either::Right) })
                 },
             ));
+        }
+        if let Some(queue) = path.strip_prefix(GATE)
+            && *request.method() == Method::GET
+            && !queue.is_empty()
+            && !queue.contains(['/', '%'])
+        {
+            let answer = |begun| match gate::answer(app, queue, request.headers(), begun) {
+                Ok(passed) => passed.map(Either::Left),
+                Err(refused) => refused.map(Either::Right),
+            };
+            return Way::Answered(Some(observer.answer(Route::Gate, &request, answer)));
         }
         let client = client(&request);
         let mut request = request.map(Body::new);

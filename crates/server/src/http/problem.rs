@@ -100,6 +100,12 @@ error_codes! {
     AdminTokenInvalid "ADMIN_TOKEN_INVALID" UNAUTHORIZED "Invalid operator token"
         "The bearer token is neither the admin token of this service nor that of one of its operators."
         "Send a token that was not taken away.";
+    PassMissing "PASS_MISSING" UNAUTHORIZED "No pass"
+        "The visitor has no pass: neither a cookie boxoffice-pass nor a bearer token."
+        "Wait at the address in Location until there is one.";
+    PassInvalid "PASS_INVALID" UNAUTHORIZED "Invalid pass"
+        "The pass is forged, over, for another queue or for none, or its ticket is spent."
+        "Wait at the address in Location until there is another.";
     NotEnoughPoints "NOT_ENOUGH_POINTS" PAYMENT_REQUIRED "Not enough points"
         "The user has fewer points than the reservation costs."
         "Charge points and pay again before the hold ends.";

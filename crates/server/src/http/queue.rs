@@ -138,6 +138,10 @@ pub(super) struct JoinResponse<'a> {
     joined_at: Timestamp,
     /// What the queue is doing.
     queue_state: QueueState,
+    /// What to show where others check it, such as at a gate; only if activated.
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pass: Option<String>,
 }
 
 fn as_text<S: Serializer>(text: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
@@ -161,6 +165,9 @@ impl JoinResponse<'_> {
         json.number(field!("pollAfterMs"), self.poll_after_ms);
         json.text_by(field!("joinedAt"), |out| rfc3339_to(self.joined_at, out));
         json.text(field!("queueState"), self.queue_state.as_str());
+        if let Some(pass) = &self.pass {
+            json.text(field!("pass"), pass);
+        }
         json.finish()
     }
 }
@@ -193,6 +200,11 @@ pub(super) struct StatusResponse<'a> {
     /// Why the ticket is over; null unless expired.
     #[schema(required, nullable)]
     reason: Option<ExpiryReason>,
+    /// What to show where others check it, such as at a gate; only if activated. It is good until
+    /// `activeUntil`.
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pass: Option<String>,
 }
 
 impl StatusResponse<'_> {
@@ -215,6 +227,9 @@ impl StatusResponse<'_> {
         match self.reason {
             Some(reason) => json.text(field!("reason"), reason.as_str()),
             None => json.null(field!("reason")),
+        }
+        if let Some(pass) = &self.pass {
+            json.text(field!("pass"), pass);
         }
         json.finish()
     }
@@ -358,10 +373,12 @@ async fn join_at(
     let pass = ticket.into();
     let place = app.sequencer.place(&queue, &pass, now);
     let outlook = queue.outlook();
-    let (status, number) = match place {
-        Place::Waiting { number } => (TicketStatus::Waiting, number),
-        Place::Active { .. } => (TicketStatus::Activated, 0),
-        Place::Over(_) => (TicketStatus::Expired, 0),
+    let (status, number, shown) = match place {
+        Place::Waiting { number } => (TicketStatus::Waiting, number, None),
+        Place::Active { until, .. } => {
+            (TicketStatus::Activated, 0, Some(app.pass(&pass, &queue, until)))
+        }
+        Place::Over(_) => (TicketStatus::Expired, 0, None),
     };
     let (eta_seconds, poll_after_ms) = pace(&queue, number, now, pass.ticket.seq);
     let answer = JoinResponse {
@@ -372,6 +389,7 @@ async fn join_at(
         poll_after_ms,
         joined_at,
         queue_state: outlook.state(now).into(),
+        pass: shown,
     };
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(json_bytes(status, answer.to_json()))
@@ -403,8 +421,8 @@ pub(super) async fn join_from(
     join_at(&app, web.join_rate.as_ref(), begun, client, asker, key, request).await
 }
 
-pub(super) async fn status(presented: Presented) -> Response {
-    place_of(&presented).map(Body::new)
+pub(super) async fn status(Service(app): Service<AppState>, presented: Presented) -> Response {
+    place_of(&app, &presented).map(Body::new)
 }
 
 /// Makes polls slow, to see that a comparison of load test runs notices: milliseconds in
@@ -422,7 +440,7 @@ fn delay_for_tests() {
 }
 
 /// The answer to a poll.
-pub(super) fn place_of(presented: &Presented) -> Response<Full<Bytes>> {
+pub(super) fn place_of(app: &App, presented: &Presented) -> Response<Full<Bytes>> {
     #[cfg(debug_assertions)]
     delay_for_tests();
     let Presented { pass, queue, place, now } = presented;
@@ -433,7 +451,7 @@ pub(super) fn place_of(presented: &Presented) -> Response<Full<Bytes>> {
             // It keeps its number: nothing was done to it, and what is sold may come back.
             Some(closing) => (TicketStatus::Expired, number, None, Some(closing.into())),
         },
-        Place::Active { until, .. } => (TicketStatus::Activated, 0, Some(rfc3339(until)), None),
+        Place::Active { until, .. } => (TicketStatus::Activated, 0, Some(until), None),
         Place::Over(ending) => (TicketStatus::Expired, 0, None, Some(ending.into())),
     };
     // A different wait for each ticket and each poll, so that a crowd does not march in step.
@@ -446,9 +464,10 @@ pub(super) fn place_of(presented: &Presented) -> Response<Full<Bytes>> {
         waiting_number: number,
         eta_seconds,
         poll_after_ms,
-        active_until: until,
+        active_until: until.map(rfc3339),
         queue_state: outlook.state(*now).into(),
         reason,
+        pass: until.map(|until| app.pass(pass, queue, until)),
     };
     json_bytes(StatusCode::OK, answer.to_json())
 }
@@ -527,16 +546,19 @@ mod tests {
         for status in [Waiting, Activated, Expired] {
             for eta_seconds in [None, Some(0), Some(u64::MAX)] {
                 let (queue_state, _) = others.next().unwrap();
-                let join = JoinResponse {
-                    token: keys.signed(&ticket),
-                    status,
-                    waiting_number: u64::MAX,
-                    eta_seconds,
-                    poll_after_ms: 1_000,
-                    joined_at: Timestamp(0),
-                    queue_state,
-                };
-                assert_eq!(join.to_json(), serde_json::to_vec(&join).unwrap());
+                for pass in [None, Some("a.b-_.c".to_owned())] {
+                    let join = JoinResponse {
+                        token: keys.signed(&ticket),
+                        status,
+                        waiting_number: u64::MAX,
+                        eta_seconds,
+                        poll_after_ms: 1_000,
+                        joined_at: Timestamp(0),
+                        pass,
+                        queue_state,
+                    };
+                    assert_eq!(join.to_json(), serde_json::to_vec(&join).unwrap());
+                }
                 for active_until in [None, Some(rfc3339(Timestamp(1)))] {
                     let (queue_state, reason) = others.next().unwrap();
                     let poll = StatusResponse {
@@ -546,6 +568,7 @@ mod tests {
                         waiting_number: 0,
                         eta_seconds,
                         poll_after_ms: 33_000,
+                        pass: active_until.clone(),
                         active_until,
                         queue_state,
                         reason,

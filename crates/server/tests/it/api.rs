@@ -4,7 +4,9 @@
 //! `Reply::flaw`) and for being one that the API description lists; every test ends with an audit.
 
 mod errors;
+mod gate;
 mod journey;
+mod keys;
 mod line_and_sale;
 mod operations;
 mod operators;

@@ -108,6 +108,8 @@ fn every_command_explains_itself() {
         (&["queue", "set"], &["--admit-per-second", "--max-active", "--opens-at"]),
         (&["operator"], &["add", "list", "remove"]),
         (&["operator", "add"], &["--name", "--role", "cashier", "this once"]),
+        (&["keys"], &["list", "rotate"]),
+        (&["keys", "rotate"], &["--in", "default: 120", "--withdraw", "stolen"]),
         (&["audit"], &["invariants", "--json"]),
         (&["migrate"], &["schema version"]),
         (&["consume"], &["--brokers", "events.kafka.brokers"]),
@@ -484,6 +486,56 @@ fn counters_that_contradict_each_other_stop_the_start_and_the_audit() {
     for ended in [run(&data, &["audit"]), serve(&data, &[])] {
         ended.fails_with(&["queue main"]);
     }
+}
+
+// ---- Keys.
+
+#[test]
+fn keys_are_changed_with_and_without_a_service() {
+    let (_directory, data) = place();
+    run(&data, &["keys", "rotate"]).fails_with(&["there is no store"]);
+    run(&data, &["keys", "list"]).fails_with(&["there is no store"]);
+    run(&data, &["migrate"]).ok();
+    let first = |said: &str| said.split(' ').next().unwrap().to_owned();
+    let made = first(&run(&data, &["keys", "rotate", "--in", "3600"]).ok());
+    let listed = || -> Vec<(String, String)> {
+        let said = run(&data, &["keys", "list"]).ok();
+        let words = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        words.map(|words| (words[0].to_owned(), words[1].to_owned())).collect()
+    };
+    let is = |kid: &String, state: &str| (kid.clone(), state.to_owned());
+    assert_eq!(listed(), [is(&made, "good")]);
+    let server = Server::start(&data, &[]);
+    // There was none to sign until then.
+    assert_eq!(listed(), [is(&made, "signing")]);
+    let next = first(&run(&data, &["keys", "rotate"]).ok());
+    assert_eq!(listed(), [is(&made, "signing"), is(&next, "next")]);
+    for wrong in [&["--in", "1", "--withdraw"] as &[&str], &["--in", "2592001"], &["--in", "-1"]] {
+        let ended = run(&data, &[&["keys", "rotate"], wrong].concat());
+        assert_eq!(ended.code, Some(2), "{wrong:?}: {ended:?}");
+    }
+    let last = first(&run(&data, &["keys", "rotate", "--withdraw"]).ok());
+    let expected = [is(&made, "withdrawn"), is(&next, "withdrawn"), is(&last, "signing")];
+    assert_eq!(listed(), expected);
+    server.stop();
+    // With nobody who serves, the store is changed, and its log says so.
+    let newest = first(&run(&data, &["keys", "rotate", "--in", "0"]).ok());
+    let connection = Connection::open(SqliteStore::file(&data)).unwrap();
+    let last_row = "SELECT who || ' ' || operation FROM change_log ORDER BY id DESC";
+    let row: String = connection.query_row(last_row, [], |row| row.get(0)).unwrap();
+    assert_eq!(row, "command-line rotate_key");
+    let stored = "SELECT value FROM setting WHERE name = 'signing.keys'";
+    let stored: String = connection.query_row(stored, [], |row| row.get(0)).unwrap();
+    let secrets = stored.lines().filter_map(|line| line.split(' ').nth(3));
+    for secret in secrets.filter(|secret| *secret != "-") {
+        let told = "SELECT count(*) FROM change_log WHERE instr(was || became, ?1) > 0";
+        let told: i64 = connection.query_row(told, [secret], |row| row.get(0)).unwrap();
+        assert_eq!((secret.len(), told), (64, 0), "a secret half is in the log");
+    }
+    drop(connection);
+    let server = Server::start(&data, &[]);
+    assert_eq!(listed().last(), Some(&is(&newest, "signing")));
+    server.stop();
 }
 
 // ---- Operators.

@@ -127,6 +127,9 @@ async fn every_code_can_be_had() {
     seen.expect(&mut fan, get("/admin/v1/audit"), ErrorCode::AdminTokenMissing).await;
     let wrong = get("/admin/v1/audit").header("Authorization", "Bearer wrong");
     seen.expect(&mut fan, wrong, ErrorCode::AdminTokenInvalid).await;
+    seen.expect(&mut fan, get("/gate/main"), ErrorCode::PassMissing).await;
+    let wrong = get("/gate/main").header("Cookie", "boxoffice-pass=wrong");
+    seen.expect(&mut fan, wrong, ErrorCode::PassInvalid).await;
     seen.expect(&mut fan, get("/nowhere"), ErrorCode::RouteNotFound).await;
     seen.expect(&mut fan, delete("/metrics"), ErrorCode::MethodNotAllowed).await;
     seen.expect(&mut fan, get("/api/v1/waiting-queues/no"), ErrorCode::QueueNotFound).await;
