@@ -14,6 +14,7 @@ mod concerts;
 mod cors;
 mod damper;
 mod describe;
+mod documents;
 pub mod extract;
 mod framing;
 mod front;

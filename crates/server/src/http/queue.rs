@@ -26,7 +26,7 @@ use super::client::ClientAddress;
 use super::extract::{ApiJson, IdempotencyKey, JoinKey, PathQueue, WireId, present};
 use super::problem::{ErrorCode, Problem};
 use super::rate_limit::ClientRateLimit;
-use super::reply::{PlainObject, fault, field, json, json_bytes};
+use super::reply::{PlainObject, fault, field, json_bytes, to_json};
 use super::state::{HttpState, Web};
 use crate::app::{App, AppState};
 use crate::tickets::Signed;
@@ -173,9 +173,9 @@ pub(super) enum QueueState {
 /// What anybody may know of a queue.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct QueueDocument {
+pub(super) struct QueueDocument<'a> {
     /// Its name.
-    queue: String,
+    queue: &'a str,
     /// The highest number admitted.
     serving: u64,
     /// How many wait.
@@ -370,27 +370,40 @@ pub(super) async fn leave(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn document(
-    State(app): State<AppState>,
-    PathQueue(name): PathQueue,
-) -> Result<Response, Problem> {
-    let queue = app.sequencer.queue(&name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
-    let now = app.clock.now();
+/// What anybody may know of the queue now.
+fn document_of(queue: &Queue, now: Timestamp) -> QueueDocument<'_> {
     let opens_at = match queue.gate(now) {
         Gate::Scheduled(at) => Some(rfc3339(at)),
         Gate::Open | Gate::Paused => None,
     };
-    let mut response = json(
-        StatusCode::OK,
-        &QueueDocument {
-            queue: name,
-            serving: queue.serving(),
-            waiting: queue.waiting(),
-            admit_per_second: queue.settings().admit_per_second,
-            state: state_of(&queue, now),
-            opens_at,
-        },
-    );
+    QueueDocument {
+        queue: queue.name().as_str(),
+        serving: queue.serving(),
+        waiting: queue.waiting(),
+        admit_per_second: queue.settings().admit_per_second,
+        state: state_of(queue, now),
+        opens_at,
+    }
+}
+
+pub(super) async fn document(
+    State(HttpState { app, web }): State<HttpState>,
+    PathQueue(name): PathQueue,
+) -> Result<Response, Problem> {
+    document_named(&app, &web, &name, Instant::now()).map(|document| document.map(Body::new))
+}
+
+/// The answer to who asks for the public document of a queue, at `begun`.
+pub(super) fn document_named(
+    app: &App,
+    web: &Web,
+    name: &str,
+    begun: Instant,
+) -> Result<Response<Full<Bytes>>, Problem> {
+    let render = |queue: &Queue| to_json(&document_of(queue, app.clock.at(begun))).into_bytes();
+    let found = web.documents.get(name, begun, || app.sequencer.queue(name), render);
+    let json = found.ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
+    let mut response = json_bytes(StatusCode::OK, json);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=1"));
     Ok(response)
 }
