@@ -420,10 +420,7 @@ class Nginx:
 
     def __init__(self, work_dir, path, text, *, cpus):
         self.label = "nginx"
-        # Its directory is often not in the search path of people.
-        program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-        if program is None:
-            raise Failure("nginx is not installed (Debian: nginx-light)")
+        program = tool("nginx")
         home = pathlib.Path(work_dir) / "nginx"
         (home / "www").mkdir(parents=True)
         (home / "www" / "answer").write_text(text)

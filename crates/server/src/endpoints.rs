@@ -38,7 +38,8 @@ macro_rules! endpoints {
                     201 "A ticket at the end of the line" => json::<queue::JoinResponse>(),
                 ],
                 errors: [
-                    QueueNotFound, RateLimited, QueueUnavailable, ShuttingDown, OutcomeUnknown,
+                    QueueNotFound, RateLimited, ChallengeRequired, ChallengeInvalid, ChallengeUsed,
+                    QueueUnavailable, ShuttingDown, OutcomeUnknown,
                 ],
             }
 
@@ -65,6 +66,14 @@ macro_rules! endpoints {
                 answers: [
                     200 "How the queue is doing; may be cached for a second" => json::<queue::QueueDocument>(),
                 ],
+                errors: [],
+            }
+
+            /// Makes a challenge to be solved by who wants to join.
+            QueueChallenge = GET "/api/v1/waiting-queues/{queue}/challenge" Join {
+                handler: queue::challenge,
+                operation: "queue" "challenge",
+                answers: [200 "A challenge, as the widget ALTCHA takes it" => json::<challenge::Challenge>()],
                 errors: [],
             }
 

@@ -15,6 +15,7 @@ mod cors;
 mod damper;
 mod describe;
 mod documents;
+mod door;
 pub mod extract;
 mod framing;
 mod front;

@@ -19,6 +19,7 @@ use super::joins::{Numbers, number_joins};
 use super::newcomer::{Name, Newcomer, Stub};
 use super::places::{Keeping, Kept, Other};
 use super::queue::{Given, Queue};
+use super::solutions::Solutions;
 use crate::store::{Act, ActRejected, Acted, Checkpoint, Effect, Note, Store, StoredQueue};
 use crate::{Error, Fault};
 
@@ -34,6 +35,7 @@ pub struct LocalSequencer {
     one_place_each: bool,
     queues: ArcSwap<BTreeMap<QueueName, Arc<Queue>>>,
     aliases: Aliases,
+    solutions: Solutions,
     /// Held from the moment a checkpoint is made until the store has it, so that checkpoints reach
     /// the store in the order in which they were made.
     saving: tokio::sync::Mutex<Timestamp>,
@@ -60,6 +62,7 @@ impl LocalSequencer {
             one_place_each,
             queues: ArcSwap::default(),
             aliases: Aliases::default(),
+            solutions: Solutions::default(),
             saving: tokio::sync::Mutex::new(now),
             this: this.clone(),
         });
@@ -208,6 +211,10 @@ impl LocalSequencer {
 
     pub(super) const fn aliases(&self) -> &Aliases {
         &self.aliases
+    }
+
+    pub(super) const fn solutions(&self) -> &Solutions {
+        &self.solutions
     }
 
     /// Compares the clock here with that of the database, where it has one.

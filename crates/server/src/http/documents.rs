@@ -31,8 +31,7 @@ pub(super) struct Documents {
 #[derive(Default)]
 struct Document {
     rendered: ArcSwapOption<Rendered>,
-    /// Held from reading the queue until all see what was read, so that no answer is older than one
-    /// before it.
+    /// Held while it is rendered: one does it for all who ask, and none after another with what is older.
     rendering: Mutex<()>,
 }
 
