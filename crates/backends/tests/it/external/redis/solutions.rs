@@ -43,7 +43,9 @@ async fn a_solution_is_good_once_at_all_instances() {
     let contested = solution(3, Some(9));
     let another = Solution { by: Some([10; 16]), ..contested };
     assert_eq!(take(0, &contested).await, Use::First);
-    assert_eq!(take(1, &another).await, Use::Another);
+    for _ in 0..3 {
+        assert_eq!(take(1, &another).await, Use::Another);
+    }
     // Also while Redis is away, and when it comes back empty.
     let known = [solution(4, None), solution(5, None)];
     assert_eq!(take(0, &known[0]).await, Use::First);
