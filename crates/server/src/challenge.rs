@@ -1,10 +1,8 @@
 //! Proof of work at the door: challenges, and their solutions, as the widget ALTCHA speaks them.
 //!
-//! It is the first version of its format, because every widget knows that one. It is written here, because of
-//! the crates that there are the official one (`altcha`) knows the second version only, and the other one
-//! (`altcha-lib-rs`) asks for the time by itself and puts several parameters of a challenge into any order
-//! when it checks them. Nobody here remembers a challenge: its parameters stand in its salt, of which the
-//! challenge is a digest, and that is signed.
+//! It is the first version of its format, because every widget knows that one. Nobody here remembers a
+//! challenge: its parameters stand in its salt, of which the challenge is a digest, and that is signed
+//! (docs/decisions/046 says why, and why it is written here).
 //!
 //! What does not belong here: HTTP, and which solutions were used (see the sequencer).
 
