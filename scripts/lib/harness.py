@@ -413,6 +413,50 @@ class Server:
         return self.exit_code
 
 
+class Nginx:
+    """nginx as one process that answers one path with a file, as cheaply as it can."""
+
+    kind = "nginx"
+
+    def __init__(self, work_dir, path, text, *, cpus):
+        self.label = "nginx"
+        program = tool("nginx")
+        home = pathlib.Path(work_dir) / "nginx"
+        (home / "www").mkdir(parents=True)
+        (home / "www" / "answer").write_text(text)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_path = home / "error.log"
+        temporary = "".join(f"{kind}_temp_path {home}/{kind};\n"
+                            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        (home / "nginx.conf").write_text(
+            f"daemon off;\nmaster_process off;\npid {home}/pid;\nerror_log {self.log_path};\n"
+            f"events {{ worker_connections 4096; }}\n"
+            f"http {{\naccess_log off;\nsendfile on;\nkeepalive_requests 1000000000;\nopen_file_cache max=10;\n"
+            f"default_type application/json;\n{temporary}"
+            f"server {{ listen 127.0.0.1:{self.port}; root {home}/www; location = {path} {{ try_files /answer =404; }} }}\n}}\n")
+        self.child = spawn([program, "-c", home / "nginx.conf"], cpus=cpus, stdin=subprocess.DEVNULL,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.pid = self.child.pid
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            with contextlib.suppress(OSError), contextlib.closing(socket.create_connection(("127.0.0.1", self.port), 1)):
+                return
+            if not self.alive() or time.monotonic() > deadline:
+                raise Failure(f"nginx does not listen:\n{self.log_tail()}")
+            time.sleep(0.01)
+
+    log_tail = Server.log_tail
+    alive = Server.alive
+    cpu_seconds = Server.cpu_seconds
+
+    def stop(self):
+        """Ends it; the exit code."""
+        if self.child.poll() is None:
+            self.child.send_signal(signal.SIGTERM)
+        return self.child.wait(STOP_TIMEOUT_S)
+
+
 def metric_of(text, name, label=""):
     """Sum of a metric in the text of /metrics, of those labels that contain `label`; None where there is none."""
     values = []

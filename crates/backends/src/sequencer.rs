@@ -10,6 +10,7 @@ mod polled;
 mod queue;
 mod redis;
 mod sales;
+mod solutions;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,6 +32,7 @@ pub use self::queue::{Counters, Queue};
 #[cfg(feature = "simulation")]
 pub use self::redis::simulated;
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
+pub use self::solutions::{Solution, Use};
 use crate::store::{Act, ActRejected, Acted, Alias, AliasExists, Note, SpentBy, Store, TicketRef};
 use crate::{Error, Fault, tasks};
 
@@ -176,6 +178,14 @@ impl Sequencer {
             over = stub.seq;
         }
         Err(Fault::Unavailable("tickets of this person end as soon as they begin".into()))
+    }
+
+    /// Uses the solution of a challenge, for a join. Who repeats it by the same name is told so.
+    pub async fn use_solution(&self, solution: &Solution, now: Timestamp) -> Use {
+        match self {
+            Self::Local(local) => local.solutions().take(solution, now),
+            Self::Redis(redis) => redis.use_solution(solution, now).await,
+        }
     }
 
     /// Somebody has shown a signed ticket, which is not over: joins will find it.

@@ -38,8 +38,8 @@ macro_rules! endpoints {
                     201 "A ticket at the end of the line" => json::<queue::JoinResponse>(),
                 ],
                 errors: [
-                    QueueNotFound, QueueSoldOut, QueueEnded, RateLimited, QueueUnavailable,
-                    ShuttingDown, OutcomeUnknown,
+                    QueueNotFound, QueueSoldOut, QueueEnded, RateLimited, ChallengeRequired,
+                    ChallengeInvalid, ChallengeUsed, QueueUnavailable, ShuttingDown, OutcomeUnknown,
                 ],
             }
 
@@ -74,6 +74,14 @@ macro_rules! endpoints {
                 handler: gate::ask,
                 operation: "queue" "gate",
                 answers: [204 "The pass is good"],
+                errors: [],
+            }
+
+            /// Makes a challenge to be solved by who wants to join.
+            QueueChallenge = GET "/api/v1/waiting-queues/{queue}/challenge" Join {
+                handler: queue::challenge,
+                operation: "queue" "challenge",
+                answers: [200 "A challenge, as the widget ALTCHA takes it" => json::<challenge::Challenge>()],
                 errors: [],
             }
 

@@ -14,6 +14,8 @@ mod concerts;
 mod cors;
 mod damper;
 mod describe;
+mod documents;
+mod door;
 pub mod extract;
 mod framing;
 mod front;

@@ -264,6 +264,49 @@ pub struct RedisCallLabel {
     pub kind: &'static str,
 }
 
+/// A label for what happened at the door.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct AtTheDoorLabel {
+    /// What happened.
+    pub result: AtTheDoor,
+}
+
+/// What happened at the door, where joins need the solution of a challenge.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq)]
+pub enum AtTheDoor {
+    /// A challenge was given.
+    Made,
+    /// A join had a good solution.
+    Solved,
+    /// A join had none.
+    Missing,
+    /// A join had one that is none.
+    Invalid,
+    /// A join had one that was used.
+    Used,
+    /// A join could not be told from others.
+    Unknown,
+}
+
+impl AtTheDoor {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Made, Self::Solved, Self::Missing, Self::Invalid, Self::Used, Self::Unknown];
+}
+
+impl EncodeLabelValue for AtTheDoor {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Made => "made",
+            Self::Solved => "solved",
+            Self::Missing => "missing",
+            Self::Invalid => "invalid",
+            Self::Used => "used",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
 /// A label for a numbered invariant, such as `I1`.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct InvariantLabel {
@@ -442,6 +485,8 @@ metrics! {
     queue_returned: PerQueueCounter = "boxoffice_queue_returned" Family::default(),
     /// Joins that were answered with a ticket that there was.
     queue_rejoined: PerQueueCounter = "boxoffice_queue_rejoined" Family::default(),
+    /// Challenges that were given, and joins that needed the solution of one by what became of it.
+    challenges: Family<AtTheDoorLabel, Counter> = "boxoffice_challenges" Family::default(),
     /// Second places of people that were given up when they were found.
     queue_seconds: PerQueueCounter = "boxoffice_queue_second_places" Family::default(),
     /// How long waits took, to what was told: for some places of each second, chosen before it is known.
@@ -518,6 +563,9 @@ impl Metrics {
             {
                 drop(family.get_or_create(&LimitLabel { limit }));
             }
+        }
+        for result in AtTheDoor::ALL {
+            drop(self.challenges.get_or_create(&AtTheDoorLabel { result }));
         }
         for class in Class::ALL {
             drop(self.http_server_requests_shed.get_or_create(&ClassLabel { class }));

@@ -15,6 +15,8 @@ use boxoffice_domain::time::Timestamp;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
+use crate::challenge::challenge_key;
+
 /// Longer than any token of ours; a longer one is refused unread.
 const TOKEN_LENGTH_MAX: usize = 512;
 
@@ -53,6 +55,8 @@ struct Key {
     prefix: String,
     /// The MAC with the prefix already in it.
     mac: Hmac<Sha256>,
+    /// What challenges are signed with.
+    challenge: String,
 }
 
 /// Why a token is no ticket.
@@ -74,7 +78,7 @@ impl Key {
         #[allow(clippy::expect_used)]
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any length is a key");
         mac.update(prefix.as_bytes());
-        Self { id, prefix, mac }
+        Self { id, prefix, mac, challenge: challenge_key(secret) }
     }
 }
 
@@ -121,6 +125,13 @@ impl SigningKeys {
     pub fn ids(&self) -> Vec<String> {
         let all = std::iter::once(&self.signing).chain(&self.previous);
         all.map(|key| key.id.clone()).collect()
+    }
+
+    /// The keys of challenges: the one that signs, then the others. All instances have the same, and they
+    /// change with those of tickets.
+    pub fn challenge_keys(&self) -> Vec<String> {
+        let all = std::iter::once(&self.signing).chain(&self.previous);
+        all.map(|key| key.challenge.clone()).collect()
     }
 
     /// Whether tokens under the key with this id are accepted.

@@ -20,6 +20,7 @@ use super::newcomer::{Name, Newcomer, Stub};
 use super::places::{Keeping, Kept, Other};
 use super::queue::{Given, Queue};
 use super::sales::Sales;
+use super::solutions::Solutions;
 use crate::store::{Act, ActRejected, Acted, Checkpoint, Effect, Note, Store, StoredQueue};
 use crate::{Error, Fault};
 
@@ -36,6 +37,7 @@ pub struct LocalSequencer {
     queues: ArcSwap<BTreeMap<QueueName, Arc<Queue>>>,
     aliases: Aliases,
     sales: Sales,
+    solutions: Solutions,
     /// Held from the moment a checkpoint is made until the store has it, so that checkpoints reach
     /// the store in the order in which they were made.
     saving: tokio::sync::Mutex<Timestamp>,
@@ -63,6 +65,7 @@ impl LocalSequencer {
             queues: ArcSwap::default(),
             aliases: Aliases::default(),
             sales: Sales::default(),
+            solutions: Solutions::default(),
             saving: tokio::sync::Mutex::new(now),
             this: this.clone(),
         });
@@ -217,6 +220,10 @@ impl LocalSequencer {
 
     pub(super) const fn aliases(&self) -> &Aliases {
         &self.aliases
+    }
+
+    pub(super) const fn solutions(&self) -> &Solutions {
+        &self.solutions
     }
 
     /// Compares the clock here with that of the database, where it has one.

@@ -331,6 +331,11 @@ impl Queue {
         &self.counters
     }
 
+    /// Another number whenever settings or line have changed: what is read after it is no older.
+    pub fn edition(&self) -> u64 {
+        self.counters.published.load(Ordering::Acquire)
+    }
+
     /// The highest number admitted.
     pub fn serving(&self) -> u64 {
         self.view.load().line.serving()
@@ -1084,7 +1089,6 @@ impl Queue {
     fn publish(&self, work: &Work, settings: &QueueSettings) {
         let before = self.view.load();
         let (old, new) = (&before.line, &work.line);
-        add(&self.counters.published, 1);
         if new.serving() < old.serving() || new.floor() < old.floor() {
             add(&self.counters.went_back, 1);
             tracing::error!(queue = %self.name, "a counter went back");
@@ -1096,6 +1100,7 @@ impl Queue {
             forecast: work.forecast.clone(),
             polled: work.polled.clone(),
         }));
+        self.counters.published.fetch_add(1, Ordering::Release);
     }
 
     /// Whether `place` means that the ticket is over for good because of what its owner did.

@@ -38,6 +38,7 @@ use super::joins::Numbers;
 use super::news::News;
 use super::places::{Keeping, Kept};
 use super::queue::Queue;
+use super::solutions::{Solution, Solutions, Use};
 use crate::store::{Act, ActRejected, Acted, Effect, Note, Store};
 use crate::{Error, Fault};
 
@@ -51,6 +52,7 @@ pub struct RedisSequencer {
     pools: Arc<Pools>,
     beats: Beats,
     mirror: Arc<Mirror>,
+    solutions: Solutions,
     ticker: tokio::sync::Mutex<Ticker>,
     /// Held while settings are changed, so that changes reach memory in the order in which they
     /// reach the store.
@@ -89,7 +91,8 @@ impl RedisSequencer {
         mirror.aliases.tidy(&mirror.queues(), now);
         let ticker = tokio::sync::Mutex::new(ticker);
         let changing = tokio::sync::Mutex::default();
-        Ok(Arc::new(Self { store, protocol, pools, beats, mirror, ticker, changing }))
+        let solutions = Solutions::default();
+        Ok(Arc::new(Self { store, protocol, pools, beats, mirror, solutions, ticker, changing }))
     }
 
     /// Follows the sales behind the queues from now on.
@@ -182,6 +185,24 @@ impl RedisSequencer {
 
     pub(super) async fn join(&self, queue: &Queue) -> Result<u64, Fault> {
         queue.wait_for_number().await
+    }
+
+    /// Uses the solution of a challenge. While Redis is away each instance knows of those that were used
+    /// here: a solution may be good once at each of them then, and nowhere twice.
+    pub(super) async fn use_solution(&self, solution: &Solution, now: Timestamp) -> Use {
+        let here = self.solutions.take(solution, now);
+        if matches!(here, Use::Another | Use::Unknown) {
+            return here;
+        }
+        match self.protocol.use_solution(solution, now).await {
+            Ok(None) => Use::First,
+            Ok(Some(first)) => {
+                // It may have been elsewhere: whoever repeats it here is that one, and no other.
+                self.solutions.correct(solution, first);
+                solution.after(first)
+            }
+            Err(_) => here,
+        }
     }
 
     /// Keeps tickets of people. While Redis is away, nobody is noted.

@@ -128,6 +128,12 @@ impl Check {
             "queue.claim_window_seconds",
             "must not be above queue.active_ttl_seconds",
         );
+        let challenge = &config.challenge;
+        self.need(
+            challenge.maxnumber_min <= challenge.maxnumber_max,
+            "challenge.maxnumber_max",
+            "must not be below challenge.maxnumber_min",
+        );
     }
 
     fn redis(&mut self, redis: &RedisConfig, used: bool) {

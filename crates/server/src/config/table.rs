@@ -232,6 +232,16 @@ choices! {
         Jwt = "jwt",
     }
 
+    /// Whether joins need the solution of a challenge.
+    ChallengeMode {
+        /// None does.
+        Off = "off",
+        /// All do.
+        On = "on",
+        /// All do while more than `challenge.target_per_second` come.
+        Auto = "auto",
+    }
+
     /// Where events are published.
     EventsKind {
         /// A file, one JSON document in a line.
@@ -285,6 +295,7 @@ settings! {
             server: ServerConfig,
             store: StoreConfig,
             queue: QueueConfig,
+            challenge: ChallengeConfig,
             sales: SalesConfig,
             events: EventsConfig,
             ticket: TicketConfig,
@@ -477,6 +488,22 @@ settings! {
         call_timeout_ms: u64 = 250, 10..=10_000;
         /// Time that an attempt to connect may take.
         connect_timeout_ms: u64 = 1_000, 10..=60_000;
+    }
+
+    /// Proof of work at the door, which the widget ALTCHA does in the browser of whoever joins. Each instance counts the joins
+    /// that come to it.
+    ChallengeConfig [challenge] {
+        /// Whether joins need the solution of a challenge.
+        mode: ChallengeMode = ChallengeMode::Off;
+        /// Joins at an instance, let in or not, up to which challenges are as easy as they get.
+        target_per_second: f64 = 100.0, 0.001..=1_000_000.0;
+        /// The highest number that a browser has to try while so many or fewer come; half of them on average. It rises as
+        /// the joins do.
+        maxnumber_min: u64 = 50_000, 1..=100_000_000;
+        /// The highest number that a browser ever has to try. Not below `challenge.maxnumber_min`.
+        maxnumber_max: u64 = 1_000_000, 1..=100_000_000;
+        /// Time from getting a challenge to the join with its solution.
+        valid_seconds: u64 = 120, 10..=600;
     }
 
     /// Rules of holds and payments.

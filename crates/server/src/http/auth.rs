@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::FromRequestParts;
+use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use boxoffice_backends::sequencer::{PresentedTicket, Queue};
@@ -201,6 +202,11 @@ impl Asker {
         }
     }
 
+    /// The person, where people are known.
+    pub(super) const fn person(self) -> Option<UserId> {
+        self.0
+    }
+
     /// Returns who it is that a request is about, where it names `given`.
     pub(super) fn user(self, given: Option<UserId>) -> Result<UserId, Problem> {
         match (self.0, given) {
@@ -222,6 +228,26 @@ impl Asker {
             Some(person) => presented.must_be(person),
             None => Ok(()),
         }
+    }
+}
+
+/// The person who asks, where people are known and the request says who it is.
+pub(super) struct MaybePerson(pub(super) Option<UserId>);
+
+impl FromRequestParts<HttpState> for MaybePerson {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
+        if !parts.headers.contains_key(AUTHORIZATION) {
+            return Ok(Self(None));
+        }
+        Ok(Self(Asker::from_headers(&parts.headers, state.app()).await?.person()))
+    }
+}
+
+impl Described for MaybePerson {
+    fn describe(description: &mut Description) {
+        Asker::describe(description);
     }
 }
 

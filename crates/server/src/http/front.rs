@@ -1,10 +1,11 @@
 //! What stands before the router.
 //!
-//! Polls and joins are nearly all of the traffic, holds are what a rush is about, and a gate is asked for each
-//! request of the site behind it. They go to their handlers straight, because finding a route, cloning its service and boxing its future cost
-//! as much as checking a ticket and counting a place. Everything else goes through the router, which
-//! knows these as well; what is odd about one of them (an escaped path, an id that is none) is
-//! left to it.
+//! Polls and joins are nearly all of the traffic, the public documents are what stands between the
+//! service and a crowd asks for, holds are what a rush is about, and a gate is asked for each request of the
+//! site behind it. They go to their handlers straight, because finding a route, cloning its service and
+//! boxing its future cost as much as checking a ticket and counting a place. Everything else goes through
+//! the router, which knows these as well; what is odd about one of them (another method, an escaped path,
+//! an id that is none) is left to it.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -102,7 +103,7 @@ pub struct FrontFuture {
 }
 
 enum Way {
-    /// A poll, which is answered from memory at once. Empty once it has been taken.
+    /// A poll or a document, which is answered from memory at once. Empty once it has been taken.
     Answered(Option<FrontResponse>),
     /// A join or a hold, which has a body to be read.
     Boxed(Observed<Boxed>),
@@ -164,6 +165,13 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
     }
 }
 
+/// The name of the queue whose public document has this path. `None` is for the router to look at.
+fn queue_of(path: &str) -> Option<&str> {
+    let name = path.strip_prefix(Route::QueueStatus.template())?.strip_prefix('/')?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (!name.is_empty() && name.bytes().all(is_plain)).then_some(name)
+}
+
 impl FrontOfPeer {
     fn send(&self, request: hyper::Request<Incoming>) -> Way {
         let Front { state: HttpState { app, web }, observer, router, surface } = &self.front;
@@ -197,6 +205,11 @@ impl FrontOfPeer {
                     },
                 ));
             }
+        } else if *request.method() == Method::GET
+            && let Some(name) = queue_of(path)
+        {
+            let answer = |begun| whole(queue::document_named(app, web, name, begun));
+            return Way::Answered(Some(observer.answer(Route::QueuePublic, &request, answer)));
         } else if *request.method() == Method::POST
             && let Some(ids) = PathIds::of(path, Route::ReservationCreate.template())
         {

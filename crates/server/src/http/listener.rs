@@ -76,6 +76,9 @@ const REFUSED: &[u8] = b"\0\r\n\r\n";
 /// The most that is read at once.
 const READ_MAX: usize = 16 * 1024;
 
+/// Answers up to this are written in one piece: those of polls and joins, and public documents.
+const WRITE_WHOLE_MAX: usize = 1024;
+
 thread_local! {
     /// Where bytes are looked at before hyper gets them: no connection needs it for longer than that.
     static INCOMING: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_MAX]);
@@ -729,6 +732,27 @@ impl Read for Socket {
     }
 }
 
+/// Writes what is small in one piece: copying it costs less than telling the kernel of several.
+fn poll_write_all(
+    io: Pin<&mut TokioIo<TcpStream>>,
+    cx: &mut Context<'_>,
+    bufs: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    if let [buf] = bufs {
+        return io.poll_write(cx, buf);
+    }
+    let mut whole = [0; WRITE_WHOLE_MAX];
+    let mut length = 0;
+    for buf in bufs {
+        let Some(place) = whole.get_mut(length..length + buf.len()) else {
+            return io.poll_write_vectored(cx, bufs);
+        };
+        place.copy_from_slice(buf);
+        length += buf.len();
+    }
+    io.poll_write(cx, &whole[..length])
+}
+
 impl Write for Socket {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -753,10 +777,8 @@ impl Write for Socket {
         let result = if self.replacement.is_some() {
             let len = bufs.iter().map(|buf| buf.len()).sum();
             self.poll_replacement(cx, len)
-        } else if let [buf] = bufs {
-            Pin::new(&mut self.inner).poll_write(cx, buf)
         } else {
-            Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+            poll_write_all(Pin::new(&mut self.inner), cx, bufs)
         };
         self.note_write(&result);
         result

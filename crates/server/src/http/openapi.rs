@@ -26,6 +26,7 @@ use super::{
 };
 use crate::app::AppState;
 use crate::audit::AuditReport;
+use crate::challenge;
 use crate::endpoints::{Route, endpoints};
 
 #[derive(OpenApi)]

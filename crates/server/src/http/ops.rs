@@ -197,6 +197,7 @@ pub(super) async fn metrics(
         for (kind, sum) in [
             ("join", &redis.join_calls),
             ("keep", &redis.keep_calls),
+            ("solution", &redis.solution_calls),
             ("pool", &redis.pool_calls),
             ("tick", &redis.tick_calls),
         ] {

@@ -121,6 +121,12 @@ error_codes! {
     UserMismatch "USER_MISMATCH" FORBIDDEN "Not this user's token"
         "The request names another user than the token's owner, or the ticket is another person's."
         "Use the user that joined the queue.";
+    ChallengeRequired "CHALLENGE_REQUIRED" FORBIDDEN "Challenge to be solved"
+        "Joins need the solution of a challenge at the moment, and this one has none."
+        "Get a challenge from the address in the detail, have the widget solve it, and join with its solution as the field altcha.";
+    ChallengeInvalid "CHALLENGE_INVALID" FORBIDDEN "No solution"
+        "The solution is not one of a challenge that was made for this queue and this client, or the challenge is over; the detail says which."
+        "Get a new challenge and solve it.";
     WrongQueue "WRONG_QUEUE" FORBIDDEN "Token of another queue"
         "The concert is sold through another queue than the token's."
         "Join the concert's queue.";
@@ -205,6 +211,9 @@ error_codes! {
     QueueEnded "QUEUE_ENDED" CONFLICT "Sale over"
         "The last sale behind the queue is over."
         "Choose a concert behind another queue.";
+    ChallengeUsed "CHALLENGE_USED" CONFLICT "Solution used"
+        "The solution of the challenge was used for another join; nothing was done."
+        "Get a new challenge and solve it. To repeat a join, send it with the same idempotency key as the first time.";
     IdempotencyInFlight "IDEMPOTENCY_IN_FLIGHT" CONFLICT "Request in progress"
         "A request with the same idempotency key has not been answered yet."
         "Wait a second and send the same request with the same key.";

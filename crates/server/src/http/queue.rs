@@ -21,12 +21,12 @@ use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::auth::{Asker, Presented};
+use super::auth::{Asker, MaybePerson, Presented};
 use super::client::ClientAddress;
+use super::door::AtDoor;
 use super::extract::{ApiJson, IdempotencyKey, JoinKey, PathQueue, WireId, present};
 use super::problem::{ErrorCode, Problem};
-use super::rate_limit::ClientRateLimit;
-use super::reply::{PlainObject, fault, field, json, json_bytes};
+use super::reply::{PlainObject, fault, field, json, json_bytes, to_json};
 use super::state::{HttpState, Web};
 use crate::app::{App, AppState};
 use crate::tickets::Signed;
@@ -42,6 +42,9 @@ pub(super) struct JoinRequest {
     /// Which queue; the default one where it is left out.
     #[schema(example = "main")]
     queue: Option<String>,
+    /// The solution of a challenge, as the widget ALTCHA writes it; needed while the service asks for one.
+    #[serde(default, deserialize_with = "present")]
+    altcha: Option<String>,
 }
 
 /// Where a ticket stands.
@@ -279,9 +282,9 @@ impl From<State> for QueueState {
 /// What anybody may know of a queue.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct QueueDocument {
+pub(super) struct QueueDocument<'a> {
     /// Its name.
-    queue: String,
+    queue: &'a str,
     /// The highest number admitted.
     serving: u64,
     /// How many wait.
@@ -319,15 +322,14 @@ pub(super) async fn join(
     JoinKey(key): JoinKey,
     ApiJson(request): ApiJson<JoinRequest>,
 ) -> Result<Response, Problem> {
-    let rate = web.join_rate.as_ref();
-    let joined = join_at(&app, rate, Instant::now(), client, asker, key, request).await;
+    let joined = join_at(&app, &web, Instant::now(), client, asker, key, request).await;
     joined.map(|joined| joined.map(Body::new))
 }
 
 /// The answer to a join that came at `begun`.
 async fn join_at(
     app: &App,
-    rate: Option<&ClientRateLimit>,
+    web: &Web,
     begun: Instant,
     client: ClientAddress,
     asker: Asker,
@@ -337,7 +339,7 @@ async fn join_at(
     if app.is_draining() {
         return Err(Problem::new(ErrorCode::ShuttingDown).retry_after(1));
     }
-    if let Some(rate) = rate {
+    if let Some(rate) = &web.join_rate {
         rate.check(client)?;
     }
     let user = asker.user(request.user_id.map(|WireId(user)| user))?;
@@ -353,7 +355,15 @@ async fn join_at(
         }
         Fault::OutcomeUnknown(_) | Fault::Corrupt(_) => fault(&cause),
     };
-    let Joined { ticket, is_new } = match name_of(&queue, user, key.as_ref()) {
+    let name = name_of(&queue, user, key.as_ref());
+    if web.door.is_guarded() {
+        let solution = request.altcha.as_deref();
+        let (queue, person) = (queue.name().as_str(), asker.person());
+        let somebody = AtDoor { queue, person, client, name, solution };
+        // On the heap, so that it is no part of every join's future.
+        Box::pin(web.door.let_in(app, somebody, app.clock.at(begun))).await?;
+    }
+    let Joined { ticket, is_new } = match name {
         None => {
             let seq = app.sequencer.join(&queue).await.map_err(refused)?;
             let (issued_at, id) = (app.clock.at(begun), app.ids.next());
@@ -418,7 +428,7 @@ pub(super) async fn join_from(
     let asker = Asker::from_headers(&parts.headers, &app).await?;
     let key = IdempotencyKey::from_headers(&parts.headers)?;
     let ApiJson(request) = ApiJson::read(&parts.headers, body, web.body, client).await?;
-    join_at(&app, web.join_rate.as_ref(), begun, client, asker, key, request).await
+    join_at(&app, &web, begun, client, asker, key, request).await
 }
 
 pub(super) async fn status(Service(app): Service<AppState>, presented: Presented) -> Response {
@@ -488,31 +498,56 @@ pub(super) async fn leave(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn document(
-    Service(app): Service<AppState>,
-    PathQueue(name): PathQueue,
-) -> Result<Response, Problem> {
-    let queue = app.sequencer.queue(&name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
-    let now = app.clock.now();
+/// What anybody may know of the queue now.
+fn document_of(queue: &Queue, now: Timestamp) -> QueueDocument<'_> {
     let state = queue.state(now);
     let opens_at = match state {
         State::Scheduled(at) => Some(rfc3339(at)),
         State::Open | State::Paused | State::Closed(_) => None,
     };
-    let mut response = json(
-        StatusCode::OK,
-        &QueueDocument {
-            queue: name,
-            serving: queue.serving(),
-            waiting: queue.waiting(),
-            admit_per_second: queue.settings().admit_per_second,
-            state: state.into(),
-            queue_state: state.into(),
-            opens_at,
-        },
-    );
+    QueueDocument {
+        queue: queue.name().as_str(),
+        serving: queue.serving(),
+        waiting: queue.waiting(),
+        admit_per_second: queue.settings().admit_per_second,
+        state: state.into(),
+        queue_state: state.into(),
+        opens_at,
+    }
+}
+
+pub(super) async fn document(
+    Service(HttpState { app, web }): Service<HttpState>,
+    PathQueue(name): PathQueue,
+) -> Result<Response, Problem> {
+    document_named(&app, &web, &name, Instant::now()).map(|document| document.map(Body::new))
+}
+
+/// The answer to who asks for the public document of a queue, at `begun`.
+pub(super) fn document_named(
+    app: &App,
+    web: &Web,
+    name: &str,
+    begun: Instant,
+) -> Result<Response<Full<Bytes>>, Problem> {
+    let render = |queue: &Queue| to_json(&document_of(queue, app.clock.at(begun))).into_bytes();
+    let found = web.documents.get(name, begun, || app.sequencer.queue(name), render);
+    let json = found.ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
+    let mut response = json_bytes(StatusCode::OK, json);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=1"));
     Ok(response)
+}
+
+/// A new challenge for who wants to join.
+pub(super) async fn challenge(
+    State(HttpState { app, web }): State<HttpState>,
+    PathQueue(name): PathQueue,
+    client: ClientAddress,
+    MaybePerson(person): MaybePerson,
+) -> Result<Response, Problem> {
+    let queue = app.sequencer.queue(&name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))?;
+    let made = web.door.challenge(&app, &queue, person, client, app.clock.now())?;
+    Ok(json(StatusCode::OK, &made))
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub(super) fn to_json(value: &impl Serialize) -> String {
 }
 
 /// An answer that is JSON already, as whatever body the caller has use for.
-pub(super) fn json_bytes<B: From<Vec<u8>>>(status: StatusCode, bytes: Vec<u8>) -> Response<B> {
+pub(super) fn json_bytes<T, B: From<T>>(status: StatusCode, bytes: T) -> Response<B> {
     let mut response = Response::new(B::from(bytes));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -8,6 +8,8 @@ use axum::extract::FromRef;
 use ipnet::IpNet;
 
 use super::cors::Cors;
+use super::documents::Documents;
+use super::door::Door;
 use super::extract::BodyLimits;
 use super::rate_limit::ClientRateLimit;
 use super::seat_list::SeatLists;
@@ -30,6 +32,10 @@ pub(super) struct Web {
     pub body: BodyLimits,
     /// The pages that may read answers, where there are any.
     pub cors: Option<Cors>,
+    /// The public documents of queues as they were rendered last.
+    pub documents: Documents,
+    /// What stands before joins.
+    pub door: Door,
     /// The limit of joins for each client, where there is one.
     pub join_rate: Option<ClientRateLimit>,
     /// Proxies whose word is taken for where a request comes from.
@@ -52,6 +58,8 @@ impl HttpState {
         let web = Web {
             body,
             cors: Cors::new(&server.cors_origins),
+            documents: Documents::default(),
+            door: Door::new(&app),
             join_rate: ClientRateLimit::new(&server.join_rate),
             trusted_proxies,
             seat_lists: SeatLists::default(),

@@ -10,3 +10,4 @@ mod mysql;
 mod redis;
 #[path = "../../../backends/tests/it/external/servers.rs"]
 mod servers;
+mod widget;

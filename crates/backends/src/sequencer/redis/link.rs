@@ -94,6 +94,8 @@ pub struct RedisStats {
     pub errors: AtomicU64,
     /// Calls that keep the tickets which people have shown, and that forget those which are over.
     pub keep_calls: AtomicU64,
+    /// Calls that use solutions of challenges.
+    pub solution_calls: AtomicU64,
     /// Connections made.
     pub connections: AtomicU64,
     /// Grants of numbers by the store.

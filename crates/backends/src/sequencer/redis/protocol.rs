@@ -15,6 +15,7 @@ use crate::sequencer::newcomer::{
 };
 use crate::sequencer::news::News;
 use crate::sequencer::places::{Keeping, Other};
+use crate::sequencer::solutions::{NOBODY, SLACK_MS, Solution};
 
 /// For how long a person's place is kept, in seconds, unless it is shown again.
 const PERSON_SECONDS: u32 = 10_800;
@@ -30,6 +31,7 @@ pub(super) struct Protocol {
     keep: Script,
     forget: Script,
     tick: Script,
+    solve: Script,
 }
 
 /// Why Redis did not do as it was asked.
@@ -132,6 +134,7 @@ impl Protocol {
             keep: Script::new(concat!(include_str!("state.lua"), include_str!("keep.lua"))),
             forget: Script::new(concat!(include_str!("state.lua"), include_str!("forget.lua"))),
             tick: Script::new(concat!(include_str!("state.lua"), include_str!("tick.lua"))),
+            solve: Script::new(concat!(include_str!("state.lua"), include_str!("solve.lua"))),
         }
     }
 
@@ -231,6 +234,35 @@ impl Protocol {
         let arguments: [Vec<u8>; 3] = [cluster, field, five_bytes(ticket.seq).into()];
         self.stats().keep_calls.fetch_add(1, Ordering::Relaxed);
         self.run(&self.forget, &keys, &arguments).await.map(|_| ())
+    }
+
+    /// Uses the solution of a challenge. Returns by whom it was used before.
+    pub(super) async fn use_solution(
+        &self,
+        solution: &Solution,
+        now: Timestamp,
+    ) -> Result<Option<[u8; 16]>, Refusal> {
+        let mut keys = self.keys().to_vec();
+        let id = u128::from_be_bytes(solution.id);
+        keys.push(format!("{{{}}}:solved:{id:032x}", self.options().prefix));
+        let left_ms = solution.expires_at.0.saturating_sub(now.0).saturating_add(SLACK_MS);
+        let left_seconds = left_ms.max(1).unsigned_abs().div_ceil(1_000);
+        let arguments: [Vec<u8>; 3] = [
+            self.options().cluster.clone().into(),
+            solution.by.unwrap_or(NOBODY).into(),
+            left_seconds.to_string().into(),
+        ];
+        self.stats().solution_calls.fetch_add(1, Ordering::Relaxed);
+        let answer = self.run(&self.solve, &keys, &arguments).await?;
+        let used = || {
+            let [_, is_first, by] = &answer[..] else { return None };
+            if number(is_first)? == 1 {
+                return Some(None);
+            }
+            let Value::BulkString(by) = by else { return None };
+            Some(Some(by.as_slice().try_into().ok()?))
+        };
+        used().ok_or_else(|| self.nonsense())
     }
 
     /// The key and the field that has the ticket of this name in the queue, and for how many seconds.

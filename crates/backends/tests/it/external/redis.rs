@@ -4,6 +4,7 @@
 mod numbers;
 mod places;
 mod presence;
+mod solutions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

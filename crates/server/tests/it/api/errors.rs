@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use boxoffice::config::Secret;
+use boxoffice::config::{ChallengeMode, Secret};
 use boxoffice::http::problem::ErrorCode;
 use boxoffice::tickets::SigningKeys;
 use boxoffice_backends::store::Epochs;
@@ -12,6 +12,7 @@ use boxoffice_domain::queue::Ticket;
 use boxoffice_domain::time::Timestamp;
 use serde_json::json;
 
+use crate::api::challenges::solved;
 use crate::common::{
     BALANCE_MAX, Call, Client, FUTURE, PAST, Reply, TestService, charge, delete, get, join, pay,
     post, status, until,
@@ -332,6 +333,21 @@ async fn every_code_can_be_had() {
     seen.expect(&mut fan, as_person("nonsense"), ErrorCode::PersonTokenInvalid).await;
     let good = as_person(&issuer.token("kim"));
     seen.expect(&mut fan, good, ErrorCode::IssuerUnavailable).await;
+    service.finish().await;
+
+    let service = TestService::start_with(|config| {
+        config.challenge.mode = ChallengeMode::On;
+        config.challenge.maxnumber_min = 10;
+    })
+    .await;
+    let mut fan = service.client();
+    let join_with = |solution: &str| post(queues).json(json!({"userId": 1, "altcha": solution}));
+    seen.expect(&mut fan, join(1), ErrorCode::ChallengeRequired).await;
+    seen.expect(&mut fan, join_with("nonsense"), ErrorCode::ChallengeInvalid).await;
+    let challenge = fan.send(get("/api/v1/waiting-queues/main/challenge")).await.ok(200);
+    let solution = solved(&challenge);
+    fan.send(join_with(&solution)).await.ok(201);
+    seen.expect(&mut fan, join_with(&solution), ErrorCode::ChallengeUsed).await;
     service.finish().await;
 
     let all = ErrorCode::ALL.iter().filter(|code| !NOT_BY_ASKING.contains(code));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::faults::WallClock;
 use super::servers::Server as RedisServer;
+use crate::api::challenges::solved;
 use crate::program::{self, Client, Server, run, wait_until};
 use mysql_async::prelude::Queryable;
 use serde_json::json;
@@ -161,6 +162,45 @@ fn a_second_instance_with_other_rules_does_not_start() {
         .fails_with(&["sales.hold_seconds is 60 there and 300 here"]);
     std::thread::sleep(Duration::from_secs(6));
     Server::start(&other, &with(&settings, &[])).stop();
+    audit(&data, &settings);
+}
+
+/// A challenge of one instance is solved for a join at another, and good once at both.
+#[test]
+fn a_challenge_of_one_instance_is_good_at_another_and_once() {
+    let database = Database::new("door");
+    let redis = RedisServer::start();
+    let nodes = format!("queue.redis.nodes=127.0.0.1:{}", redis.port);
+    let mut settings = database.settings().to_vec();
+    let shared = ["queue.kind=redis", &nodes, "challenge.mode=on", "challenge.maxnumber_min=50"];
+    settings.extend(shared.into_iter().flat_map(|it| ["--set".to_owned(), it.to_owned()]));
+    let (_directory, data) = place();
+    let (_elsewhere, other) = place();
+    let servers = [&data, &other].map(|data| Server::start(data, &with(&settings, &[])));
+    let mut clients = servers.each_ref().map(Server::client);
+    let mut refused = 0;
+    for round in 0..10 {
+        let (one, two) = (round % 2, (round + 1) % 2);
+        let challenge = "/api/v1/waiting-queues/main/challenge";
+        let made = clients[one].send("GET", challenge, &[], None).unwrap().expect(200).json();
+        let body = json!({ "userId": 1, "altcha": solved(&made) });
+        let key = format!("round-{round}");
+        let mut join = |at: usize, key: Option<&str>| {
+            let headers: Vec<(&str, &str)> =
+                key.map(|key| ("Idempotency-Key", key)).into_iter().collect();
+            clients[at].send("POST", "/api/v1/waiting-queues", &headers, Some(&body)).unwrap()
+        };
+        let joined = join(two, Some(&key)).expect(201).json();
+        for at in [one, two] {
+            assert_eq!(join(at, Some(&key)).expect(200).json()["token"], joined["token"]);
+            refused += usize::from(join(at, None).code() == "CHALLENGE_USED");
+            refused += usize::from(join(at, Some("another")).code() == "CHALLENGE_USED");
+        }
+    }
+    assert_eq!(refused, 40);
+    for server in servers {
+        server.stop();
+    }
     audit(&data, &settings);
 }
 

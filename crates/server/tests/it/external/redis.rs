@@ -1,10 +1,12 @@
 //! The service with a queue in Redis, over HTTP.
 
 use super::servers::Server;
-use crate::common::{TestService, get, join, status, until};
+use crate::api::challenges::solved;
+use crate::common::{TestService, get, join, post, status, until};
 use crate::program;
-use boxoffice::config::{Config, QueueKind, RedisConfig};
-use serde_json::Value;
+use boxoffice::config::{ChallengeMode, Config, QueueKind, RedisConfig, Secret};
+use boxoffice::http::problem::ErrorCode;
+use serde_json::{Value, json};
 
 fn with_redis(server: &Server) -> impl FnOnce(&mut Config) + use<> {
     let nodes = vec![format!("127.0.0.1:{}", server.port)];
@@ -71,6 +73,56 @@ async fn instances_of_two_stores_do_not_share_a_redis() {
     let (other, why) = other.restart_in_vain(with_redis(&server)).await;
     assert!(why.contains("queue.redis.prefix"), "{why}");
     other.finish().await;
+    service.finish().await;
+}
+
+/// Solutions that were used are known in Redis, over a restart and with another key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn solutions_are_good_once_over_a_restart_and_while_redis_is_away() {
+    let mut server = Server::start();
+    let key = |text: &str| Some(Secret::new(text));
+    let service = TestService::start_with(|config| {
+        with_redis(&server)(config);
+        config.challenge.mode = ChallengeMode::On;
+        config.challenge.maxnumber_min = 10;
+        config.ticket.signing_key = key("a key of thirty-two bytes, first");
+    })
+    .await;
+    let solution = async |service: &TestService| {
+        solved(&service.send(get("/api/v1/waiting-queues/main/challenge")).await.ok(200))
+    };
+    let join_with = |solution: &str| {
+        post("/api/v1/waiting-queues").json(json!({"userId": 1, "altcha": solution}))
+    };
+    let (used, kept) = (solution(&service).await, solution(&service).await);
+    let joined = service.send(join_with(&used).key("mine")).await.ok(201);
+    assert!(metric(&service, "boxoffice_redis_calls_total{kind=\"solution\"}").await >= 1.0);
+
+    let service = service
+        .restart(|config| {
+            config.ticket.previous_signing_keys.extend(config.ticket.signing_key.take());
+            config.ticket.signing_key = key("a key of thirty-two bytes, second");
+        })
+        .await;
+    service.send(join_with(&used)).await.refused(ErrorCode::ChallengeUsed);
+    service.send(join_with(&used).key("another")).await.refused(ErrorCode::ChallengeUsed);
+    service.send(join_with(&used).key("mine")).await.ok(200);
+    service.send(join_with(&kept)).await.ok(201);
+    service.send(join_with(&kept)).await.refused(ErrorCode::ChallengeUsed);
+
+    // Without Redis joins go on, and each instance knows of its own.
+    let (before, meanwhile) = (solution(&service).await, solution(&service).await);
+    service.send(join_with(&before)).await.ok(201);
+    server.kill();
+    until("redis is not missed", async || (health(&service).await == "DEGRADED").then_some(()))
+        .await;
+    service.send(join_with(&before)).await.refused(ErrorCode::ChallengeUsed);
+    service.send(join_with(&meanwhile)).await.ok(201);
+    service.send(join_with(&meanwhile)).await.refused(ErrorCode::ChallengeUsed);
+    server.restart();
+    until("redis is not found", async || (health(&service).await == "UP").then_some(())).await;
+    service.send(join_with(&meanwhile)).await.refused(ErrorCode::ChallengeUsed);
+    service.send(status(joined["token"].as_str().unwrap())).await.ok(200);
     service.finish().await;
 }
 
