@@ -18,7 +18,7 @@ use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::command::refusal_from_memory;
 use boxoffice_domain::ids::{QueueName, ReservationId, SeatId, TicketId, UserId};
 use boxoffice_domain::queue::{
-    Ending, Place, QueueSettings, SettingsChange, Ticket, eta, poll_after,
+    Ending, Place, QueueSettings, SaleRules, SettingsChange, Ticket, eta, poll_after,
 };
 use boxoffice_domain::sales::{HoldRejected, Limits, SettleRejected};
 use boxoffice_domain::time::Timestamp;
@@ -92,6 +92,7 @@ pub struct Start {
     pub(crate) store: Store,
     pub(crate) redis: Arc<dyn Endpoint>,
     pub(crate) queue: QueueSettings,
+    pub(crate) sale_rules: Option<SaleRules>,
     pub(crate) call_timeout: Duration,
     pub(crate) turn: Duration,
     pub(crate) limits: Limits,
@@ -204,6 +205,7 @@ impl Instance {
             store,
             redis,
             queue,
+            sale_rules,
             call_timeout,
             turn,
             limits,
@@ -256,6 +258,9 @@ impl Instance {
             beat_us: AtomicU64::new(opened_us),
         });
         instance.sequencer.beat(instance.clock.now()).await?;
+        if let Some(rules) = sale_rules {
+            instance.sequencer.follow_sales(rules, instance.clock.now());
+        }
         store.tasks().spawn("admission", instance.clone().admit());
         store.tasks().spawn("beats", instance.clone().beats());
         store.tasks().spawn("expiry of holds", instance.clone().sweep());
@@ -344,7 +349,7 @@ impl Instance {
         let now = self.clock.now();
         let place = self.sequencer.place(&queue, &ticket.clone().into(), now);
         let jitter = ticket.seq.wrapping_mul(31).wrapping_add(now.0.unsigned_abs());
-        let (standing, poll_after_ms) = told(place, &queue.settings(), now, jitter);
+        let (standing, poll_after_ms) = told(place, &queue.outlook().settings, now, jitter);
         Told::Place(standing, poll_after_ms)
     }
 
@@ -381,7 +386,7 @@ impl Instance {
         let ticket =
             Ticket { queue: queue.name().clone(), seq, user, issued_at: now, id: self.ticket_id() };
         let place = self.sequencer.place(&queue, &ticket.clone().into(), now);
-        let (standing, poll_after_ms) = told(place, &queue.settings(), now, seq);
+        let (standing, poll_after_ms) = told(place, &queue.outlook().settings, now, seq);
         Told::Joined(ticket, standing, poll_after_ms)
     }
 
