@@ -76,6 +76,12 @@ pub enum Bug {
     FreeOfCharge,
     /// Events are forgotten before a sink has them.
     EventsForgotten,
+    /// The sale behind a queue counts as open, whenever it opens.
+    OpeningUnheeded,
+    /// Admission does not go by what is left.
+    StockUnheeded,
+    /// What is sold counts as left.
+    SoldOutUnheeded,
 }
 
 impl Bug {
@@ -116,6 +122,9 @@ impl Bug {
         Self::GivenBackStaysHeld,
         Self::FreeOfCharge,
         Self::EventsForgotten,
+        Self::OpeningUnheeded,
+        Self::StockUnheeded,
+        Self::SoldOutUnheeded,
     ];
 }
 

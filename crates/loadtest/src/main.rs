@@ -292,7 +292,7 @@ fn run(args: &RunArgs) -> Result<bool, String> {
         arguments: arguments(args),
         path,
         env,
-        settings: args.settings.iter().cloned().collect(),
+        settings: settings_of(&args.settings, ours && args.binary.is_none()),
         target,
         cpus,
         port,
@@ -364,6 +364,13 @@ fn arguments_of_all(args: &AllArgs, test: &Test, cpus: usize) -> Vec<String> {
     words
 }
 
+/// Settings of the service. Most crowds of the tests are let in and do not buy, so of `ours`, which may not be
+/// an older build, admission does not go by what is left; whoever wants it to says so.
+fn settings_of(given: &[(String, String)], ours: bool) -> BTreeMap<String, String> {
+    let bound = ours.then(|| ("queue.stock".to_owned(), "off".to_owned()));
+    bound.into_iter().chain(given.iter().cloned()).collect()
+}
+
 /// As many as there are buyers.
 fn tokens_of(test: &Test, quick: bool, env: &BTreeMap<String, String>) -> u32 {
     let own = if quick { test.quick_tokens } else { test.tokens };
@@ -413,7 +420,7 @@ fn all(args: &AllArgs) -> Result<bool, String> {
                 path: run_dir::root().join(test.script),
                 tokens: tokens_of(test, args.quick, &env),
                 env,
-                settings: BTreeMap::new(),
+                settings: settings_of(&[], true),
                 target: Target::Embedded,
                 cpus: Cpus::parse(&cpus.to_string())?,
                 port: None,
@@ -602,6 +609,18 @@ mod tests {
             Command::Run(args) => arguments(&args),
             _ => panic!("not a run"),
         }
+    }
+
+    #[test]
+    fn crowds_that_do_not_buy_are_not_held_up_by_what_is_left() {
+        let of = |given: &[(&str, &str)], ours| {
+            let given: Vec<_> =
+                given.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+            settings_of(&given, ours).get("queue.stock").cloned()
+        };
+        assert_eq!(of(&[], true).as_deref(), Some("off"));
+        assert_eq!(of(&[("queue.stock", "on")], true).as_deref(), Some("on"));
+        assert_eq!(of(&[], false), None, "an older build does not know it");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod admission;
 mod order;
 mod sale;
+mod sold;
 
 use std::fmt;
 
@@ -63,6 +64,8 @@ pub(crate) enum Fact {
         database: Timestamp,
         settings: QueueSettings,
     },
+    /// The store was looked at: so many seats were not sold then, and this was its time.
+    Unsold { seats: u64, database: Timestamp },
     /// The store was looked at: it has handed out the numbers up to `watermark`.
     Looked { watermark: u64 },
     /// An operator was told that the queue is changed.
@@ -114,6 +117,7 @@ pub(crate) fn checkers(plan: &Plan) -> Vec<Box<dyn Checker>> {
         Box::new(admission::Vouched),
         Box::new(admission::Bound::new(plan)),
         Box::new(admission::Gated::default()),
+        Box::new(sold::Followed::new(plan)),
         Box::new(admission::LetIn::new(plan)),
         Box::new(admission::AskedInTime::new(plan)),
         Box::new(sale::Audit),
@@ -145,6 +149,10 @@ pub mod rules {
     pub const TOO_MANY: &str = "too many active";
     /// A queue that is paused or not open admits nobody.
     pub const SHUT: &str = "admitted while shut";
+    /// Nobody is admitted before the sale opens, or after all is sold.
+    pub const NOTHING_TO_BUY: &str = "admitted with nothing to buy";
+    /// No more are admitted than what is left can serve.
+    pub const NOT_FOR_ALL: &str = "admitted more than what is left can serve";
     /// Whoever polls is let in.
     pub const NOT_LET_IN: &str = "not let in";
     /// Whoever polls as told hears within the claim window, though one answer is lost.

@@ -17,7 +17,7 @@ use boxoffice_backends::store::{
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::command::refusal_from_memory;
 use boxoffice_domain::ids::{QueueName, ReservationId, SeatId, TicketId, UserId};
-use boxoffice_domain::queue::{Ending, Place, QueueSettings, SettingsChange, Ticket};
+use boxoffice_domain::queue::{Ending, Place, QueueSettings, SaleRules, SettingsChange, Ticket};
 use boxoffice_domain::sales::{HoldRejected, Limits, SettleRejected};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -90,6 +90,7 @@ pub struct Start {
     pub(crate) store: Store,
     pub(crate) redis: Arc<dyn Endpoint>,
     pub(crate) queue: QueueSettings,
+    pub(crate) sale_rules: Option<SaleRules>,
     pub(crate) call_timeout: Duration,
     pub(crate) turn: Duration,
     pub(crate) limits: Limits,
@@ -202,6 +203,7 @@ impl Instance {
             store,
             redis,
             queue,
+            sale_rules,
             call_timeout,
             turn,
             limits,
@@ -254,6 +256,9 @@ impl Instance {
             beat_us: AtomicU64::new(opened_us),
         });
         instance.sequencer.beat(instance.clock.now()).await?;
+        if let Some(rules) = sale_rules {
+            instance.sequencer.follow_sales(rules, instance.clock.now());
+        }
         store.tasks().spawn("admission", instance.clone().admit());
         store.tasks().spawn("beats", instance.clone().beats());
         store.tasks().spawn("expiry of holds", instance.clone().sweep());

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use boxoffice_backends::simulation::Bug;
-use boxoffice_domain::queue::{QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, SaleRules, SettingsChange};
 
 /// One history. Together with the code it decides everything that happens.
 #[derive(Clone, Debug)]
@@ -37,6 +37,10 @@ pub struct Plan {
     pub seats: u32,
     /// How long seats are held for payment.
     pub hold: Duration,
+    /// When the sale opens, in milliseconds; it may have been open before the beginning.
+    pub sale_opens_ms: i64,
+    /// How the queue follows the sale behind it, where it does.
+    pub sale_rules: Option<SaleRules>,
     /// Who comes.
     pub crowd: Vec<Group>,
     /// What breaks.
@@ -310,6 +314,8 @@ impl Plan {
             latency_us: [(80, 400), (300, 3_000), (200, 5_000)],
             seats: 100,
             hold: Duration::from_secs(20),
+            sale_opens_ms: -1_000_000,
+            sale_rules: None,
             crowd: Vec::new(),
             faults: Vec::new(),
             records: false,

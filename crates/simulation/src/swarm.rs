@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use boxoffice_domain::queue::SettingsChange;
+use boxoffice_domain::queue::{SaleRules, SettingsChange};
 use boxoffice_domain::time::Timestamp;
 
 use crate::plan::{Fate, Fault, Group, Habit, Peer, Plan, Polls, StoreKind, Way, What, Which};
@@ -55,8 +55,23 @@ pub fn plan(seed: u64, scope: Scope) -> Plan {
     }
     if mode == Mode::Liveness {
         make_live(&mut plan, scope.clients);
+    } else {
+        // Who waits for something to buy may wait for ever.
+        sale(&mut plan, &mut Stream::new(seed, "sale", 0));
     }
     plan
+}
+
+/// Has the queue follow its sale, which may open in the middle of the history.
+fn sale(plan: &mut Plan, dice: &mut Stream) {
+    if !dice.percent(40) {
+        return;
+    }
+    let by_stock = dice.percent(70);
+    plan.sale_rules = Some(SaleRules { by_stock, ..SaleRules::default() });
+    if dice.percent(50) {
+        plan.sale_opens_ms = dice.between(0, plan.length_ms / 2) as i64;
+    }
 }
 
 fn settings(plan: &mut Plan, dice: &mut Stream) {

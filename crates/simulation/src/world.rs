@@ -205,7 +205,7 @@ impl World {
             name: "a concert".into(),
             venue: "a hall".into(),
             queue: queue_name(),
-            opens_at: Timestamp(EPOCH_MS - 1_000_000),
+            opens_at: Timestamp(EPOCH_MS + plan.sale_opens_ms),
             closes_at: Timestamp(EPOCH_MS + 100 * 3_600_000),
         };
         let session = (
@@ -348,6 +348,8 @@ impl World {
         let Some(queue) = self.store.queues().await?.pop() else { return Ok(()) };
         let line = &queue.line;
         let database = self.database_now();
+        let unsold = self.unsold();
+        self.fact(&Fact::Unsold { seats: unsold, database });
         let before = std::mem::take(&mut self.readmitted);
         self.readmitted = line.readmitted.iter().map(|(seq, _)| *seq).collect();
         let back = line.readmitted.iter().filter(|(seq, _)| !before.contains(seq));
@@ -392,6 +394,13 @@ impl World {
         self.counts.returned += back.len() as u64;
         self.fact(&Fact::Looked { watermark: queue.watermark });
         Ok(())
+    }
+
+    /// How many seats are not sold.
+    fn unsold(&self) -> u64 {
+        let catalog = self.store.catalog();
+        let inventories = catalog.concerts().flat_map(|concert| catalog.inventories(concert.id));
+        inventories.map(|inventory| inventory.total() as u64 - inventory.sold()).sum()
     }
 
     /// The sink has these events.

@@ -348,8 +348,17 @@ function anyUser(data) {
     return (data.firstUser || 1) + Math.floor(Math.random() * pool);
 }
 
+// Where all is sold, the queue takes nobody in, and nobody goes on.
+function countSoldOut(answer) {
+    if (answer.status === 409) {
+        rejected.rejected_sold_out.add(1);
+    }
+}
+
 function oneJoin(data) {
-    return timed(join(anyUser(data), [201], queue));
+    const answer = timed(join(anyUser(data), [201, 409], queue));
+    countSoldOut(answer);
+    return answer;
 }
 
 // Each user of k6 keeps one ticket and joins again when it has run out.
@@ -389,7 +398,7 @@ function oneMix(data, n) {
 
 function waitForTurn(data, token, first) {
     const joined = Date.now();
-    let { status, pollAfterMs } = first;
+    let { status, reason, pollAfterMs } = first;
     // Some have had enough after a few looks at the number.
     let patience = Math.random() < giveUpShare ? Math.floor(Math.random() * 3) : Infinity;
     while (status === 'WAITING') {
@@ -408,14 +417,14 @@ function waitForTurn(data, token, first) {
         patience -= 1;
         const answer = timed(poll(token));
         if (answer.status === 200) {
-            ({ status, pollAfterMs } = bodyOf(answer));
+            ({ status, reason, pollAfterMs } = bodyOf(answer));
         } else {
             // A real client tries again, as late as it is asked to.
             pollAfterMs = Number(answer.headers['Retry-After'] || 3) * 1000;
         }
     }
     if (status !== 'ACTIVATED') {
-        fans.fans_expired.add(1);
+        (reason === 'SOLD_OUT' ? rejected.rejected_sold_out : fans.fans_expired).add(1);
         return false;
     }
     queueWait.add(Date.now() - joined);
@@ -426,8 +435,9 @@ function oneFan(data) {
     const poor = Math.random() < poorShare;
     // Those users have never charged a point.
     const user = poor ? FIRST_USER + 1_000_000 + Math.floor(Math.random() * 1_000_000) : anyUser(data);
-    const answer = timed(join(user, [201], queue));
+    const answer = timed(join(user, [201, 409], queue));
     fans.fans_arrived.add(1);
+    countSoldOut(answer);
     const first = bodyOf(answer);
     if (first.token === undefined) {
         return;

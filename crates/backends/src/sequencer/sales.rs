@@ -13,6 +13,7 @@ use boxoffice_domain::sales::Concert;
 use boxoffice_domain::time::Timestamp;
 
 use super::queue::Queue;
+use crate::planted::{Bug, planted};
 use crate::store::{Catalog, Inventory, Store};
 
 /// The rules by which the queues follow the sales behind them; without rules they follow none.
@@ -28,12 +29,14 @@ impl Sales {
     /// Tells the queues what is sold behind them now.
     pub(super) fn note(&self, queues: &[Arc<Queue>], store: &Store, now: Timestamp) {
         let Some(rules) = self.0.get() else { return };
+        let by_stock = rules.by_stock && !planted(Bug::StockUnheeded);
+        let rules = SaleRules { by_stock, ..*rules };
         let catalog = store.catalog();
         let mut sales = sales(&catalog, now);
         let mut short: HashSet<&QueueName> = HashSet::new();
         for queue in queues {
             let sale = sales.remove(queue.name()).unwrap_or_default();
-            if queue.note_sale(sale, *rules, now) {
+            if queue.note_sale(sale, rules, now) {
                 short.insert(queue.name());
             }
         }
@@ -71,7 +74,7 @@ fn sales(catalog: &Catalog, now: Timestamp) -> HashMap<QueueName, Sale> {
             add(
                 sale,
                 SaleWindow {
-                    opens_at: concert.opens_at,
+                    opens_at: opens_at(concert),
                     ends_at: ends_at(concert, inventory),
                     left: unsold(inventory),
                     sold,
@@ -97,6 +100,11 @@ fn add(sale: &mut Sale, window: SaleWindow) {
     }
 }
 
+/// When the first seat can be reserved.
+fn opens_at(concert: &Concert) -> Timestamp {
+    if planted(Bug::OpeningUnheeded) { Timestamp(i64::MIN) } else { concert.opens_at }
+}
+
 /// When the last seat of a session can be reserved.
 fn ends_at(concert: &Concert, inventory: &Inventory) -> Timestamp {
     concert.closes_at.min(inventory.session().starts_at)
@@ -110,5 +118,6 @@ fn is_sold(concert: &Concert, inventory: &Inventory, now: Timestamp) -> bool {
 /// The seats that are not sold; `None` where there are none yet.
 fn unsold(inventory: &Inventory) -> Option<u64> {
     let total = inventory.total() as u64;
-    (total > 0).then(|| total.saturating_sub(inventory.sold()))
+    let sold = if planted(Bug::SoldOutUnheeded) { 0 } else { inventory.sold() };
+    (total > 0).then(|| total.saturating_sub(sold))
 }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::conformance::{START, assert_clean, at, sale, user};
+use crate::conformance::{START, assert_clean, at, concert, sale, session_of, user};
 use boxoffice_backends::Error;
 use boxoffice_backends::sequencer::{NewAlias, PresentedTicket, Queue, Sequencer};
-use boxoffice_backends::store::{Reserve, ReserveRejected, Store, TicketRef};
+use boxoffice_backends::store::{NewConcert, NewSeats, Reserve, ReserveRejected, Store, TicketRef};
 use boxoffice_domain::ids::{QueueName, TicketId};
-use boxoffice_domain::queue::{CLAIM_GRACE, Ending, Place, QueueSettings, SettingsChange, Ticket};
+use boxoffice_domain::queue::{
+    AfterSale, CLAIM_GRACE, Closing, Ending, Place, QueueSettings, QueueState, SaleRules,
+    SettingsChange, Ticket,
+};
 use boxoffice_domain::sales::HoldRejected;
 use boxoffice_domain::time::Timestamp;
 
@@ -27,6 +30,9 @@ macro_rules! line_cases {
             a_new_bound_counts_from_the_next_tick,
             whoever_leaves_the_line_moves_those_behind_up,
             whoever_leaves_after_admission_makes_room_and_buys_nothing,
+            nobody_is_admitted_before_the_sale_opens,
+            a_line_that_is_sold_out_stands_and_passes_nobody_over,
+            no_more_are_admitted_than_what_is_left_can_serve,
         }
     };
     (@cases $ground:path; $($case:ident),* $(,)?) => {
@@ -343,5 +349,110 @@ pub(crate) async fn whoever_leaves_after_admission_makes_room_and_buys_nothing<G
     }
     line.tick(TICK_MS).await;
     assert_eq!(line.queue.serving(), 3);
+    line.audit().await;
+}
+
+const CLOSE: SaleRules =
+    SaleRules { by_stock: true, after_sold_out: AfterSale::Close, after_end: AfterSale::Close };
+
+/// The queue itself is open, and the sale behind it opens to the millisecond and without a burst.
+pub(crate) async fn nobody_is_admitted_before_the_sale_opens<G>(
+    ground: impl AsyncFn() -> Ground<G>,
+) {
+    let (place, _guard) = ground().await;
+    let mut line = Line::on(place, slow()).await;
+    let made = NewConcert { opens_at: at(1_000), ..concert() };
+    let made = line.store.create_concert(made).await.unwrap();
+    session_of(&line.store, made, 50).await;
+    line.sequencer.follow_sales(CLOSE, START);
+    line.joined(20).await;
+    assert_eq!(line.queue.state(START), QueueState::Scheduled(at(1_000)));
+    line.ticks(9).await;
+    line.tick(99).await;
+    assert_eq!((line.now, line.queue.serving()), (999, 0));
+    assert_eq!(line.queue.state(at(999)), QueueState::Scheduled(at(1_000)));
+    line.tick(1).await;
+    assert_eq!((line.queue.state(at(1_000)), line.queue.serving()), (QueueState::Open, 0));
+    line.ticks(1).await;
+    assert_eq!(line.queue.serving(), 1);
+    line.ticks(10).await;
+    assert_eq!(line.queue.serving(), 11);
+    // A queue that opens after the sale does opens at its own time.
+    let later = SettingsChange { opens_at: Some(Some(at(9_000))), ..SettingsChange::default() };
+    line.sequencer.change(&line.queue, later).await.unwrap();
+    assert_eq!(line.queue.state(at(line.now)), QueueState::Scheduled(at(9_000)));
+    line.ticks(5).await;
+    assert_eq!(line.queue.serving(), 11);
+    line.audit().await;
+}
+
+/// Fans who are told that all is sold are told to ask seldom. When something comes back they are there, as
+/// far as anybody can know.
+pub(crate) async fn a_line_that_is_sold_out_stands_and_passes_nobody_over<G>(
+    ground: impl AsyncFn() -> Ground<G>,
+) {
+    let (place, _guard) = ground().await;
+    let mut line = Line::on(place, fast(None)).await;
+    let sale = sale(&line.store, 1).await;
+    line.sequencer.follow_sales(CLOSE, START);
+    assert_eq!(line.queue.turned_away(), None);
+    sale.bought(&line.store, 1, &[0]).await;
+    line.tick(TICK_MS).await;
+    assert_eq!(line.queue.state(at(line.now)), QueueState::Closed(Closing::SoldOut));
+    assert_eq!(line.queue.turned_away(), Some(Closing::SoldOut));
+    line.joined(3).await;
+    for _ in 0..2 {
+        assert_eq!(line.places(1..=3), [waiting(1), waiting(2), waiting(3)]);
+        for _ in 0..28 {
+            line.tick(1_000).await;
+        }
+    }
+    assert_eq!(line.queue.serving(), 0);
+    let more = NewSeats { count: 3, price: 1 };
+    line.store.add_seats(sale.concert, sale.session, more).await.unwrap();
+    line.tick(TICK_MS).await;
+    line.tick(TICK_MS).await;
+    assert_eq!((line.queue.turned_away(), line.queue.serving()), (None, 3));
+    let passed = line.queue.counters().passed.load(Ordering::Relaxed);
+    assert_eq!(passed, 0, "they asked as they were told");
+    line.audit().await;
+}
+
+pub(crate) async fn no_more_are_admitted_than_what_is_left_can_serve<G>(
+    ground: impl AsyncFn() -> Ground<G>,
+) {
+    let (place, _guard) = ground().await;
+    let mut line = Line::on(place, fast(None)).await;
+    let sale = sale(&line.store, 3).await;
+    line.sequencer.follow_sales(CLOSE, START);
+    line.joined(12).await;
+    line.ticks(5).await;
+    assert_eq!(line.queue.serving(), 3);
+    line.places(1..=3);
+    // One buys a seat: that serves nobody else. One goes: that is room for one.
+    sale.bought(&line.store, 1, &[0]).await;
+    line.finish(1);
+    line.ticks(5).await;
+    assert_eq!(line.queue.serving(), 3);
+    line.leave(2).await;
+    line.ticks(5).await;
+    assert_eq!(line.queue.serving(), 4);
+    line.places([4]);
+    // A bound of the queue's own holds beside it, and whoever is inside by then stays.
+    let bound = |max| SettingsChange { max_active: Some(max), ..SettingsChange::default() };
+    line.sequencer.change(&line.queue, bound(Some(1))).await.unwrap();
+    line.leave(3).await;
+    line.ticks(5).await;
+    assert_eq!((line.queue.serving(), line.queue.active(at(line.now))), (4, 1));
+    line.sequencer.change(&line.queue, bound(None)).await.unwrap();
+    line.ticks(5).await;
+    assert_eq!(line.queue.serving(), 5);
+    // A hold may come back, so it is something to wait for.
+    let held = line.store.reserve(sale.reserve(7, &[1, 2], at(line.now))).await;
+    assert!(held.is_ok(), "{held:?}");
+    line.leave(4).await;
+    line.ticks(5).await;
+    assert_eq!(line.queue.serving(), 6);
+    assert_eq!(line.queue.outlook().stock, Some(2));
     line.audit().await;
 }

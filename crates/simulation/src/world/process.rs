@@ -75,6 +75,7 @@ impl World {
             store: Store::Distant(store),
             redis: Arc::new(ToRedis { outside: outside.clone(), instance: number, life }),
             queue: self.plan.queue.clone(),
+            sale_rules: self.plan.sale_rules,
             call_timeout: self.plan.call_timeout,
             turn: self.plan.turn,
             limits: Limits {

@@ -31,6 +31,9 @@ fn mistakes_that_are_planted_are_found() {
         Bug::FreeOfCharge,
         Bug::SoldIsFree,
         Bug::LeavingForgotten,
+        Bug::OpeningUnheeded,
+        Bug::StockUnheeded,
+        Bug::SoldOutUnheeded,
     ] {
         assert!((1..=40).any(|seed| is_found(&plan(seed, scope), bug)), "{bug:?}");
     }

@@ -373,7 +373,7 @@ async fn the_bound_of_active_holds_for_all_together() {
     }
     for instance in &cluster.instances {
         assert_eq!(instance.queue.counters().bound_broken.load(Ordering::Relaxed), 0);
-        assert_eq!(instance.place(2), Place::Over(Ending::Finished));
+        assert_eq!(instance.place(2), Place::Over(Ending::Left));
     }
     assert_clean(&cluster.store, now()).await;
 }

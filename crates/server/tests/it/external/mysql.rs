@@ -204,6 +204,93 @@ fn a_challenge_of_one_instance_is_good_at_another_and_once() {
     audit(&data, &settings);
 }
 
+/// What one instance sells ends the line at the other, and why a ticket is over is the same at both.
+#[test]
+fn what_is_sold_at_one_instance_ends_the_line_at_the_other() {
+    let database = Database::new("line_and_sale");
+    let redis = RedisServer::start();
+    let nodes = format!("queue.redis.nodes=127.0.0.1:{}", redis.port);
+    let mut settings = database.settings().to_vec();
+    settings.extend(["--set", "queue.kind=redis", "--set", &nodes].map(String::from));
+    settings.extend(["--set", "demo.seed=false"].map(String::from));
+    let (_directory, data) = place();
+    let (_elsewhere, other) = place();
+    let (one, two) = (Server::start(&data, &with(&settings, &[])), {
+        let token = std::fs::read_to_string(data.join("admin.token")).unwrap();
+        std::fs::create_dir_all(&other).unwrap();
+        std::fs::write(other.join("admin.token"), token).unwrap();
+        Server::start(&other, &with(&settings, &[]))
+    });
+    let token = std::fs::read_to_string(data.join("admin.token")).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let (mut here, mut there) = (one.client(), two.client());
+    let mut admin = |path: &str, body: serde_json::Value| {
+        let headers = [("Authorization", bearer.as_str())];
+        here.send("POST", path, &headers, Some(&body)).unwrap().expect(201).json()
+    };
+    let concert = json!({
+        "name": "A", "venue": "B",
+        "reservationOpensAt": "2001-01-01T00:00:00Z", "reservationClosesAt": "2099-01-01T00:00:00Z",
+    });
+    let concert = admin("/admin/v1/concerts", concert)["concertId"].as_i64().unwrap();
+    let session = json!({"concertAt": "2099-01-01T00:00:00Z", "seatCount": 2, "price": 0});
+    let session = admin(&format!("/admin/v1/concerts/{concert}/sessions"), session);
+    let seat = session["firstSeatId"].as_i64().unwrap();
+    let seats =
+        format!("/api/v1/concerts/{concert}/sessions/{}/reservations", session["sessionId"]);
+    let queues = "/api/v1/waiting-queues";
+    for client in [&mut here, &mut there] {
+        wait_until("the instance to know of the seats", || {
+            let metrics = client.send("GET", "/metrics", &[], None).unwrap().expect(200);
+            metrics.body.contains("boxoffice_queue_stock{queue=\"main\"} 2")
+        });
+    }
+    let joined = |client: &mut Client, user: i64| {
+        let joined = client.send("POST", queues, &[], Some(&json!({"userId": user}))).unwrap();
+        joined.expect(201).json()["token"].as_str().unwrap().to_owned()
+    };
+    let poll = |client: &mut Client, token: &str| {
+        client.send("GET", queues, &[("QUEUE-TOKEN", token)], None).unwrap().expect(200).json()
+    };
+    let (buyer, leaving) = (joined(&mut here, 1), joined(&mut here, 2));
+    for token in [&buyer, &leaving] {
+        wait_until("admission", || poll(&mut here, token)["status"] == "ACTIVATED");
+    }
+    let line: Vec<String> = (10..20).map(|user| joined(&mut there, user)).collect();
+    let token = [("QUEUE-TOKEN", buyer.as_str())];
+    let held = json!({"userId": 1, "seatIds": [seat, seat + 1]});
+    let held = here.send("POST", &seats, &token, Some(&held)).unwrap().expect(201).json();
+    let paid = json!({"userId": 1, "reservationId": held["reservationId"]});
+    here.send("POST", "/api/v1/payments", &token, Some(&paid)).unwrap().expect(201);
+    let sold = Instant::now();
+    here.send("DELETE", queues, &[("QUEUE-TOKEN", &leaving)], None).unwrap().expect(204);
+    wait_until("the end of the line", || poll(&mut there, &line[9])["reason"] == "SOLD_OUT");
+    assert!(sold.elapsed() < Duration::from_secs(3), "{:?}", sold.elapsed());
+    for client in [&mut here, &mut there] {
+        assert_eq!(poll(client, &buyer)["reason"], "PAID");
+        assert_eq!(poll(client, &leaving)["reason"], "LEFT");
+        let refused = client.send("POST", queues, &[], Some(&json!({"userId": 30}))).unwrap();
+        assert_eq!(refused.expect(409).code(), "QUEUE_SOLD_OUT");
+        for token in &line {
+            let place = poll(client, token);
+            assert_eq!(
+                (&place["status"], &place["reason"]),
+                (&json!("EXPIRED"), &json!("SOLD_OUT"))
+            );
+        }
+    }
+    // Both know the same after a restart.
+    two.stop();
+    one.stop();
+    let again = Server::start(&data, &with(&settings, &[]));
+    let mut client = again.client();
+    assert_eq!(poll(&mut client, &buyer)["reason"], "PAID");
+    assert_eq!(poll(&mut client, &leaving)["reason"], "LEFT");
+    assert_eq!(poll(&mut client, &line[0])["reason"], "SOLD_OUT");
+    again.stop();
+    audit(&data, &settings);
+}
+
 /// The other half of a restore of MySQL is its own `mariadb-dump`.
 #[test]
 fn a_restored_database_takes_no_tickets_of_after_the_dump() {
