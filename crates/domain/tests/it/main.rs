@@ -3,6 +3,7 @@
 // Clippy counts helpers of a test as code of a product.
 #![allow(clippy::unwrap_used)]
 
+mod queue_log;
 mod queue_model;
 mod queue_presence;
 mod queue_properties;

@@ -368,7 +368,7 @@ fn an_audit_tells_running_and_at_rest() {
     let (_directory, data) = sold();
     let at_rest = run(&data, &["audit"]).ok();
     assert!(at_rest.ends_with("audit: clean\n"), "{at_rest}");
-    for code in ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9"] {
+    for code in ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10"] {
         assert!(at_rest.lines().any(|line| line.starts_with(code)), "{code}: {at_rest}");
     }
     let report: Value = serde_json::from_str(&run(&data, &["audit", "--json"]).ok()).unwrap();
