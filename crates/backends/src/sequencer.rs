@@ -13,7 +13,7 @@ mod redis;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use boxoffice_domain::ids::QueueName;
+use boxoffice_domain::ids::{QueueName, TicketId};
 use boxoffice_domain::invariant::{Finding, Invariant};
 use boxoffice_domain::queue::{Ending, Place, QueueSettings, SettingsChange, Ticket};
 use boxoffice_domain::time::Timestamp;
@@ -235,6 +235,22 @@ impl Sequencer {
     /// What stands behind an opaque token.
     pub fn alias(&self, token: &str) -> Option<PresentedTicket> {
         self.aliases().get(token)
+    }
+
+    /// Whether an activated opaque token that was issued before `time` lasts beyond `now`. Looks at all of
+    /// them.
+    pub fn tokens_last(&self, time: Timestamp, now: Timestamp) -> bool {
+        self.aliases().last_beyond(time, now)
+    }
+
+    /// Whether the ticket with this number and id has paid or was given up, as far as is known here. Nobody
+    /// counts as seen by that. Reads memory only.
+    pub fn is_given_up(&self, queue: &Queue, seq: u64, id: TicketId, now: Timestamp) -> bool {
+        // No number has 0: those are past the line.
+        if seq == 0 {
+            return !self.aliases().is_of_use(id);
+        }
+        matches!(queue.peek(seq, now), Place::Over(Ending::Finished | Ending::Left))
     }
 
     /// Issues opaque tokens: all or none.

@@ -21,6 +21,7 @@ mod epochs;
 mod memory;
 mod mysql;
 mod numbers;
+mod signing_keys;
 mod sqlite;
 mod stats;
 mod types;
@@ -54,6 +55,7 @@ pub use epochs::Epochs;
 pub use memory::{Kept, MemoryStore};
 pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
 pub use numbers::{Grant, GrantRequest, Taken};
+pub use signing_keys::{Rotation, SigningKey, SigningRing};
 pub use sqlite::{Restore, SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
@@ -652,6 +654,18 @@ impl Store {
         let text = self.setting(epochs::EPOCHS, None).await?.unwrap_or_default();
         Epochs::from_text(&text)
             .ok_or_else(|| Fault::Corrupt(format!("the setting {} is {text:?}", epochs::EPOCHS)))
+    }
+
+    /// The keys that the service signs with in public. Where there are none yet, `fresh` becomes the first.
+    ///
+    /// # Errors
+    /// Where the store cannot be read, or what it says of them makes no sense.
+    pub async fn signing_keys(&self, fresh: Option<SigningKey>) -> Result<SigningRing, Fault> {
+        let fresh = fresh.map(|key| SigningRing::of(key).to_text());
+        let text = self.setting(signing_keys::SIGNING_KEYS, fresh).await?.unwrap_or_default();
+        // The text has the secret halves.
+        SigningRing::from_text(&text)
+            .ok_or_else(|| Fault::Corrupt("the setting signing.keys makes no sense".to_owned()))
     }
 
     /// Whether the store is the copy of a backup, and no restore has begun an epoch of its own: it would

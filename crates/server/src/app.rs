@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::people::People;
+use crate::signing::ServiceKeys;
 use crate::tickets::SigningKeys;
 
 /// The service, assembled.
@@ -39,6 +40,8 @@ pub struct App {
     pub default_queue: QueueName,
     /// The keys of the tickets.
     pub tickets: SigningKeys,
+    /// The keys that it signs with for others to check.
+    pub signing: ServiceKeys,
     /// The people who are known; `None` where the service believes what requests say.
     pub people: Option<People>,
     /// What Prometheus reads.

@@ -30,11 +30,15 @@ use crate::audit::AuditReport;
 use crate::config::{Config, LoadOptions, Loaded, StoreKind, flag_help, keys_text};
 use crate::consume::{self, Consumption, Destination, Sums};
 use crate::http::extract::{Whole, WireId};
-use crate::http::{IssuedTokens, ListedOperator, OperatorCreated, OperatorList, TokenIssue};
+use crate::http::{
+    IssuedTokens, KeyCreated, KeyList, KeyRotation, ListedKey, ListedOperator, OperatorCreated,
+    OperatorList, TokenIssue,
+};
 use crate::operators;
 use crate::service::{
     Opening, Service, StartError, address_file, admin_address_file, admin_token_file, open_store,
 };
+use crate::signing::{AHEAD_SECONDS, AHEAD_SECONDS_MAX, rotation_at_rest};
 use crate::telemetry;
 
 /// Sells concert tickets when everybody comes at once.
@@ -98,6 +102,9 @@ enum Command {
     /// Add, list and remove those who may use the admin API, on the running service or on the store at rest
     #[command(subcommand)]
     Operator(OperatorCommand),
+    /// List and change the keys that passes are signed with, on the running service or on the store at rest
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Check the numbered invariants, on the running service or on the store at rest
     Audit(AuditArgs),
     /// Bring the store to this binary's schema version
@@ -234,6 +241,22 @@ enum OperatorCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// Show the keys of the running service
+    List,
+    /// Make a new key, which is published at once and signs later
+    Rotate {
+        /// In how many seconds it signs [default: 120]
+        #[arg(long = "in", value_name = "SECONDS", conflicts_with = "withdraw",
+            value_parser = clap::value_parser!(u32).range(..=i64::from(AHEAD_SECONDS_MAX)))]
+        in_seconds: Option<u32>,
+        /// The new key signs at once, and passes under all others count no more: for when a key was stolen
+        #[arg(long)]
+        withdraw: bool,
+    },
+}
+
 #[derive(Args)]
 struct AuditArgs {
     /// Print the report as JSON
@@ -332,6 +355,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Token(TokenCommand::Issue(args)) => issue(&load()?.config, args),
         Command::Queue(command) => queue(&load()?.config, command),
         Command::Operator(command) => operator(&load()?.config, command),
+        Command::Keys(command) => keys(&load()?.config, command),
         Command::Audit(args) => audit(&load()?.config, &args),
         Command::Migrate => migrate(&load()?.config),
         Command::Clock(ClockCommand::SetBack) => set_clock_back(&load()?.config),
@@ -654,6 +678,37 @@ async fn act_noted(
         }
         Error::Rejected(other) => format!("refused: {other:?}"),
     })
+}
+
+// ---- keys ----
+
+fn keys(config: &Config, command: KeysCommand) -> Result<ExitCode, Failure> {
+    match command {
+        KeysCommand::List => {
+            let KeyList { keys } = Remote::new(config)?.get("/admin/v1/keys")?;
+            let line = |key: &ListedKey| {
+                let state = format!("{:?}", key.state).to_lowercase();
+                format!("{:<12} {state:<10} signs from {}\n", key.kid, key.signs_from)
+            };
+            print_piped(&keys.iter().map(line).collect::<String>());
+        }
+        KeysCommand::Rotate { in_seconds, withdraw } if is_serving(config) => {
+            let rotation = KeyRotation { in_seconds: in_seconds.map(Whole), withdraw };
+            let created: KeyCreated =
+                Remote::new(config)?.post("/admin/v1/keys/rotate", &rotation)?;
+            println!("{} signs from {}", created.kid, created.signs_from);
+        }
+        KeysCommand::Rotate { in_seconds, withdraw } => {
+            let seconds = if withdraw { 0 } else { in_seconds.unwrap_or(AHEAD_SECONDS) };
+            let signs_from = Timestamp(wall_clock().0 + i64::from(seconds) * 1_000);
+            let rotation = rotation_at_rest(signs_from, withdraw)
+                .map_err(|fault| StartError::from(fault).to_string())?;
+            let kid = rotation.key.id.clone();
+            act_at_rest(config, "rotate_key", Act::RotateKey(rotation))?;
+            println!("{kid} signs from {}", rfc3339(signs_from));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What one call of the admin API may ask for; more are asked for in parts.

@@ -236,6 +236,17 @@ macro_rules! endpoints {
                 errors: [],
             }
 
+            /// Returns the public keys that passes are signed with.
+            KeySet = GET "/.well-known/jwks.json" Ops {
+                handler: keys::set,
+                operation: "operations" "key_set",
+                answers: [
+                    200 "The keys; may be kept for a minute"
+                        => json::<keys::KeySet>().named("application/jwk-set+json"),
+                ],
+                errors: [],
+            }
+
             /// The OpenAPI document.
             OpenApi = GET "/openapi.json" Ops {
                 handler: openapi::show,
@@ -433,6 +444,24 @@ macro_rules! endpoints {
                 operation: "admin" "remove_operator",
                 answers: [204 "The token is refused from now on"],
                 errors: [StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Lists the keys that the service signs with, the oldest first.
+            AdminKeyList = GET "/admin/v1/keys" Admin {
+                handler: keys::list,
+                role: Viewer,
+                operation: "admin" "keys",
+                answers: [200 "All keys" => json::<keys::KeyList>()],
+                errors: [],
+            }
+
+            /// Changes the key that the service signs with.
+            AdminKeyRotate = POST "/admin/v1/keys/rotate" Admin {
+                handler: keys::rotate,
+                role: Admin,
+                operation: "admin" "rotate_key",
+                answers: [201 "The new key" => json::<keys::KeyCreated>()],
+                errors: [InvalidSetting, StoreUnavailable, OutcomeUnknown],
             }
 
             /// Lists what operators have changed, the latest first.

@@ -18,6 +18,7 @@ pub mod extract;
 mod framing;
 mod front;
 mod idempotency;
+mod keys;
 pub mod listener;
 mod lists;
 pub mod observe;
@@ -43,6 +44,7 @@ mod surface;
 
 pub use admin::{IssuedTokens, TokenIssue};
 pub use front::Front;
+pub use keys::{KeyCreated, KeyList, KeyRotation, KeyState, ListedKey};
 pub use operators::{ListedOperator, NewOperator, OperatorCreated, OperatorList, RoleName};
 pub use state::HttpState;
 pub use surface::Surface;

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod operators;
 pub mod people;
 pub mod service;
+pub mod signing;
 pub mod telemetry;
 pub mod tickets;
 mod workers;

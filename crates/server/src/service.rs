@@ -34,6 +34,7 @@ use crate::http::{Front, HttpState, Surface};
 use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::people::People;
+use crate::signing::ServiceKeys;
 use crate::tickets::{SigningKeys, key_id};
 use crate::workers::Workers;
 
@@ -257,6 +258,7 @@ impl Service {
         }
         let operators = Operators::open(&admin_token(&config)?, &store).await?;
         let people = people(&config, &store).await?;
+        let signing = ServiceKeys::open(&store).await?;
         let (listener, address) = listen(config.server.listen, "--listen")?;
         note_address(&address_file(&config.data_dir), Some(address))?;
         let operators_listener =
@@ -276,6 +278,7 @@ impl Service {
             operators,
             default_queue,
             tickets,
+            signing,
             people,
             metrics,
         });

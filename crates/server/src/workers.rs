@@ -12,10 +12,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::app::AppState;
+use crate::app::{App, AppState};
 use crate::clock::Drift;
 use crate::metrics::{Outcome, OutcomeLabel};
 use crate::operators;
+use crate::signing;
 
 /// Admission in steps of this length; the docs promise it.
 const TICK: Duration = Duration::from_millis(100);
@@ -64,6 +65,7 @@ impl Workers {
             tasks.spawn("calling off", settle_called_off(app.clone(), stopped.clone())),
             tasks.spawn("expiry of keys", forget(app.clone(), stopped.clone())),
             tasks.spawn("list of operators", follow_operators(app.clone(), stopped.clone())),
+            tasks.spawn("signing keys", follow_signing_keys(app.clone(), stopped.clone())),
             tasks.spawn(EVENT_RELAY, relay(app.clone(), sink, stopped)),
         ];
         Self { stop, stop_by, running }
@@ -264,6 +266,24 @@ async fn follow_operators(app: AppState, mut stopped: watch::Receiver<bool>) {
         let read = app.operators.refresh(&app.store).await;
         complaint.note("reading the list of operators", read);
     }
+}
+
+/// Reads again and again which keys sign: another instance may have changed them.
+async fn follow_signing_keys(app: AppState, mut stopped: watch::Receiver<bool>) {
+    let mut looks = every(signing::REFRESH);
+    let mut complaint = Complaint::default();
+    while beat(&mut looks, &mut stopped).await {
+        complaint.note("reading the signing keys", refresh_signing_keys(&app).await);
+    }
+}
+
+/// Reads which keys sign.
+pub(crate) async fn refresh_signing_keys(app: &App) -> Result<(), Fault> {
+    // Not by a clock that is ahead: what is let go now does not come back.
+    let now = app.store.vouched(app.clock.now());
+    let pass_lasts = Duration::from_secs(app.config.queue.active_ttl_seconds);
+    let tokens_last = |issued_before| app.sequencer.tokens_last(issued_before, now);
+    app.signing.refresh(&app.store, now, pass_lasts, tokens_last).await
 }
 
 /// Forgets every key that is old enough, however many came in a second.

@@ -166,6 +166,19 @@ impl Aliases {
         self.tokens.read().by_token.get(token).map(|token| token.pass.clone())
     }
 
+    /// Whether the ticket past the line with this id may still open doors. One that is not known was never
+    /// issued, or has been over for long.
+    pub(super) fn is_of_use(&self, id: TicketId) -> bool {
+        self.tokens.read().bypasses.get(&id).is_some_and(|bypass| !bypass.is_spent())
+    }
+
+    /// Whether a ticket past the line that was issued before `time` lasts beyond `now`.
+    pub(super) fn last_beyond(&self, time: Timestamp, now: Timestamp) -> bool {
+        self.tokens.read().by_token.values().any(|Token { pass, .. }| {
+            pass.ticket.issued_at < time && pass.bypass.as_ref().is_some_and(|it| now < it.until)
+        })
+    }
+
     /// Checks that these tokens are new, before any number is given to them: a number that nobody
     /// has holds up the line. Returns how many numbers they need.
     pub(super) fn check(&self, new: &[NewAlias]) -> Result<u64, AliasExists> {
@@ -389,6 +402,27 @@ mod tests {
         assert_eq!((after[1], after[3]), (None, None));
         assert_eq!((after[2], after[4]), (before[2], before[4]));
         assert_eq!((queue.bypassing.load(Ordering::Relaxed), sizes(&aliases)), (1, (2, 1)));
+    }
+
+    #[test]
+    fn what_is_asked_of_tokens_past_the_line_is_known() {
+        let queue = queue();
+        let aliases = Aliases::default();
+        let tokens = [(1, 0, Some(1_000)), (2, 0, Some(500)), (3, 9, None)];
+        let tokens = tokens.map(|(number, seq, until)| alias(&queue, number, seq, until));
+        let issued_at = tokens[0].ticket.issued_at;
+        aliases.remember(&tokens);
+        let id = |number: u128| TicketId(number.to_be_bytes());
+        aliases.spent(id(2));
+        assert_eq!(
+            [1, 2, 3, 4].map(|number| aliases.is_of_use(id(number))),
+            [true, false, false, false]
+        );
+        // What was signed for a token lasts until its end, spent or not.
+        let later = Timestamp(issued_at.0 + 1);
+        assert!(aliases.last_beyond(later, Timestamp(999)));
+        assert!(!aliases.last_beyond(later, Timestamp(1_000)), "all have ended");
+        assert!(!aliases.last_beyond(issued_at, Timestamp(0)), "none was issued before");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use boxoffice_domain::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::epochs::Epochs;
+use super::signing_keys::{Rotation, SIGNING_KEYS, SigningRing};
 use super::types::{AddedSeats, Alias, NewConcert, NewSeats};
 use crate::events::rfc3339;
 
@@ -145,6 +146,8 @@ pub enum Act {
     SetClockBack(Timestamp),
     /// Begins an epoch after a restore: all epochs, that one the last.
     BeginEpoch(Epochs),
+    /// Changes the key that the service signs with in public.
+    RotateKey(Rotation),
 }
 
 impl Act {
@@ -165,7 +168,8 @@ impl Act {
             | Self::CallOff(..)
             | Self::AddOperator(_)
             | Self::RemoveOperator(_)
-            | Self::BeginEpoch(_) => false,
+            | Self::BeginEpoch(_)
+            | Self::RotateKey(_) => false,
         }
     }
 }
@@ -248,6 +252,33 @@ pub enum Effect {
         /// Its id.
         id: u32,
     },
+    /// Another key signs.
+    Key {
+        /// The one that was made last before.
+        before: Option<String>,
+        /// The new one.
+        after: String,
+        /// From when on it signs.
+        signs_from: Timestamp,
+        /// Whether all others are withdrawn.
+        withdraws: bool,
+    },
+}
+
+/// What the keys that were stored are after a change, and what that has changed.
+///
+/// # Errors
+/// What was stored makes no sense.
+pub(super) fn rotate(stored: &str, rotation: &Rotation) -> Result<(String, Effect), String> {
+    let ring = SigningRing::from_text(stored)
+        .ok_or_else(|| format!("the setting {SIGNING_KEYS} makes no sense"))?;
+    let effect = Effect::Key {
+        before: ring.keys().last().map(|key| key.id.clone()),
+        after: rotation.key.id.clone(),
+        signs_from: rotation.key.signs_from,
+        withdraws: rotation.withdraws,
+    };
+    Ok((ring.rotated(rotation).to_text(), effect))
 }
 
 /// Why an act was not done.
@@ -396,6 +427,15 @@ impl Effect {
             Self::Clock { rows, now } => {
                 let after = json!({"rows": rows, "now": rfc3339(*now)});
                 told("clock".to_owned(), None, Some(after))
+            }
+            Self::Key { before, after, signs_from, withdraws } => {
+                let json = |id: &String| json!({"kid": id});
+                let after = json!({
+                    "kid": after,
+                    "signsFrom": rfc3339(*signs_from),
+                    "othersWithdrawn": withdraws,
+                });
+                told("signing keys".to_owned(), before.as_ref().map(json), Some(after))
             }
             Self::Epoch { id } => told("epoch".to_owned(), None, Some(json!({"id": id}))),
         }

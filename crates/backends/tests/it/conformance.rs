@@ -84,6 +84,8 @@ macro_rules! store_conformance {
             acts::calling_off_counts_what_it_did,
             acts::lists_are_whole_in_parts,
             acts::operators_come_and_go,
+            acts::keys_that_sign_change_and_stay,
+            acts::keys_changed_at_once_are_all_there,
             catalogue::what_was_made_is_there_at_once_and_after_a_reopen,
             catalogue::nothing_is_added_where_it_does_not_belong,
             catalogue::added_seats_are_numbered_on_and_can_be_bought,

@@ -21,7 +21,7 @@ use super::describe::Description;
 use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
 use super::{
-    admin, calling_off, concerts, lists, operators, ops, payments, points, queue, refunds,
+    admin, calling_off, concerts, keys, lists, operators, ops, payments, points, queue, refunds,
     reservations, seat_list,
 };
 use crate::app::AppState;
@@ -153,6 +153,11 @@ impl Body {
 
     fn header(mut self, name: &'static str, description: &'static str) -> Self {
         self.headers.push((name, description));
+        self
+    }
+
+    fn named(mut self, media_type: &'static str) -> Self {
+        self.media_types = vec![media_type];
         self
     }
 

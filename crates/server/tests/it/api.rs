@@ -5,6 +5,7 @@
 
 mod errors;
 mod journey;
+mod keys;
 mod operations;
 mod operators;
 mod people;

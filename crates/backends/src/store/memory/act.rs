@@ -7,9 +7,12 @@ use boxoffice_domain::time::Timestamp;
 
 use super::data::{Acts, Data};
 use crate::Fault;
-use crate::store::act::{Act, ActRejected, Acted, Effect, LogEntry, Note, StoredOperator, Told};
+use crate::store::act::{
+    Act, ActRejected, Acted, Effect, LogEntry, Note, StoredOperator, Told, rotate,
+};
 use crate::store::catalog::Made;
 use crate::store::epochs::EPOCHS;
+use crate::store::signing_keys::SIGNING_KEYS;
 use crate::store::types::AliasExists;
 
 impl Acts {
@@ -215,6 +218,12 @@ impl Data {
                 self.settings.insert(EPOCHS, epochs.to_text());
                 self.log_in_all(&Entry::Restored { epoch: epochs.current() });
                 Effect::Epoch { id: epochs.current() }
+            }
+            Act::RotateKey(rotation) => {
+                let stored = self.settings.get(SIGNING_KEYS).map_or("", String::as_str);
+                let (text, effect) = rotate(stored, rotation).map_err(Fault::Corrupt)?;
+                self.settings.insert(SIGNING_KEYS, text);
+                effect
             }
         };
         Ok(Ok((effect, made)))

@@ -11,9 +11,12 @@ use super::pool::{Lane, Lease};
 use super::rows::{self, DUPLICATE, Failure, seat_state, take};
 use super::tx::{self, AddAliases, ChangeQueue, CreateQueue, Done, Op, Operation, Tx};
 use super::{load, log, sql};
-use crate::store::act::{Act, ActRejected, Acted, Effect, LogEntry, Note, StoredOperator, Told};
+use crate::store::act::{
+    Act, ActRejected, Acted, Effect, LogEntry, Note, StoredOperator, Told, rotate,
+};
 use crate::store::catalog::Made;
 use crate::store::epochs::EPOCHS;
+use crate::store::signing_keys::SIGNING_KEYS;
 use crate::store::types::AliasExists;
 
 /// What was kept under a key: a digest of what was asked, and the answer.
@@ -320,6 +323,16 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             let restored = Entry::Restored { epoch: epochs.current() };
             log::append_to_all(&mut tx.lease, &restored).await?;
             Effect::Epoch { id: epochs.current() }
+        }
+        Act::RotateKey(rotation) => {
+            // There is a row to be locked, so that two at once do not undo each other.
+            let fresh = vec![SIGNING_KEYS.into(), "".into()];
+            tx.lease.exec(sql::SETTING_FRESH, fresh).await?;
+            let row = tx.lease.rows(sql::SETTING_LOCK, vec![SIGNING_KEYS.into()]).await?.pop();
+            let stored: String = row.map_or(Ok(String::new()), |mut row| take(&mut row, 0))?;
+            let (text, effect) = rotate(&stored, rotation).map_err(Failure::Corrupt)?;
+            within(tx, &tx::SetSetting(SIGNING_KEYS, text)).await?;
+            effect
         }
     }))
 }

@@ -287,6 +287,7 @@ statements! {
 
     // ---- settings ----
     SETTING = "SELECT value FROM setting WHERE name = ?";
+    SETTING_LOCK = "SELECT value FROM setting WHERE name = ? FOR UPDATE";
     SETTING_FRESH = "INSERT INTO setting (name, value) VALUES (?, ?) \
         ON DUPLICATE KEY UPDATE value = value";
     SETTING_SET = "INSERT INTO setting (name, value) VALUES (?, ?) \

@@ -10,9 +10,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::load::{self, LAST_CONCERT, LAST_SEAT, LAST_SESSION};
 use super::rows::{self, Failure, seat_state};
 use super::tx::Tx;
-use crate::store::act::{Act, ActRejected, Acted, Effect, LogEntry, Note, StoredOperator, Told};
+use crate::store::act::{
+    Act, ActRejected, Acted, Effect, LogEntry, Note, StoredOperator, Told, rotate,
+};
 use crate::store::catalog::Made;
 use crate::store::epochs::EPOCHS;
+use crate::store::signing_keys::SIGNING_KEYS;
 use crate::store::types::AliasExists;
 
 type Op<T> = Result<T, Failure>;
@@ -261,6 +264,12 @@ impl Tx<'_> {
                 self.set_setting(EPOCHS, &epochs.to_text())?;
                 self.log_in_all(&Entry::Restored { epoch: epochs.current() })?;
                 Ok(Ok(Effect::Epoch { id: epochs.current() }))
+            }
+            Act::RotateKey(rotation) => {
+                let stored = self.setting(SIGNING_KEYS, None)?.unwrap_or_default();
+                let (text, effect) = rotate(&stored, rotation).map_err(Failure::Corrupt)?;
+                self.set_setting(SIGNING_KEYS, &text)?;
+                Ok(Ok(effect))
             }
         }
     }

@@ -15,7 +15,8 @@ use super::{
 use boxoffice_backends::Error;
 use boxoffice_backends::store::{
     Act, ActRejected, Acted, Alias, Became, CalledOff, Cancel, ConcertChange, Effect, Epochs,
-    LogEntry, NewSeats, Note, Part, Payment, Person, ReserveRejected, Role, Store, StoredOperator,
+    LogEntry, NewSeats, Note, Part, Payment, Person, ReserveRejected, Role, Rotation, SigningKey,
+    SigningRing, Store, StoredOperator,
 };
 
 /// A note of Ada, an admin, who calls from here.
@@ -536,4 +537,65 @@ pub(crate) async fn operators_come_and_go(subject: Subject) {
     let subject = subject.reopened().await;
     let found = subject.store.operators().await.unwrap();
     assert_eq!(found, [operator("desk-1", 6), two]);
+}
+
+fn rotation(id: &str, fill: u8, withdraws: bool) -> Rotation {
+    let seed = Some([fill; 32]);
+    let (id, public, signs_from) = (id.to_owned(), [!fill; 32], at(i64::from(fill)));
+    let key = SigningKey { id, public, seed, signs_from, is_withdrawn: false };
+    Rotation { key, withdraws, forgotten: vec!["one".into()] }
+}
+
+/// The keys of the service are in the store and in no log.
+pub(crate) async fn keys_that_sign_change_and_stay(subject: Subject) {
+    let store = &subject.store;
+    assert_eq!(store.signing_keys(None).await, Ok(SigningRing::default()));
+    let first = rotation("one", 1, false).key;
+    let ring = SigningRing::of(first.clone());
+    assert_eq!(store.signing_keys(Some(first.clone())).await, Ok(ring.clone()));
+    let other = rotation("other", 9, false).key;
+    assert_eq!(store.signing_keys(Some(other)).await, Ok(ring), "there is one");
+
+    let changed = effect(store, Act::RotateKey(rotation("two", 201, false)), note("rotate")).await;
+    let Effect::Key { before, after, signs_from, withdraws } = changed else { panic!("a key") };
+    let told = (before.as_deref(), after.as_str(), signs_from, withdraws);
+    assert_eq!(told, (Some("one"), "two", at(201), false));
+    // Whoever carries it out twice has the key once.
+    effect(store, Act::RotateKey(rotation("two", 202, true)), note("rotate")).await;
+    effect(store, Act::RotateKey(rotation("three", 203, true)), note("rotate")).await;
+    let subject = subject.reopened().await;
+    let ring = subject.store.signing_keys(None).await.unwrap();
+    let keys: Vec<_> = ring
+        .keys()
+        .iter()
+        .map(|key| (key.id.as_str(), key.seed.map(|seed| seed[0]), key.is_withdrawn))
+        .collect();
+    assert_eq!(keys, [("one", None, true), ("two", None, true), ("three", Some(203), false)]);
+    let entries = log(&subject.store).await;
+    assert_eq!((entries.len(), entries[0].target.as_str()), (3, "signing keys"));
+    for entry in &entries {
+        let text = format!("{entry:?}").to_lowercase();
+        assert!(!text.contains("cbcb") && !text.contains("203, 203"), "a secret: {text}");
+    }
+    assert_clean(&subject.store, START).await;
+}
+
+/// None of the changes that are made at the same time is lost.
+pub(crate) async fn keys_changed_at_once_are_all_there(subject: Subject) {
+    let names: Vec<String> = (0..8).map(|n| format!("k{n}")).collect();
+    at_once(names.clone().into_iter().map(|name| {
+        let store = subject.store.clone();
+        async move {
+            let act = Act::RotateKey(rotation(&name, 5, false));
+            // Where two wait for each other's locks, one is told to come again.
+            while let Err(error) = store.act(act.clone(), note("rotate")).await {
+                assert!(matches!(error, Error::Fault(_)), "{error:?}");
+            }
+        }
+    }))
+    .await;
+    let ring = subject.store.signing_keys(None).await.unwrap();
+    let mut found: Vec<&str> = ring.keys().iter().map(|key| key.id.as_str()).collect();
+    found.sort_unstable();
+    assert_eq!(found, names);
 }
