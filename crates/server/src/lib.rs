@@ -12,6 +12,7 @@ pub mod http;
 pub mod metrics;
 pub mod operators;
 pub mod people;
+pub mod proof;
 pub mod service;
 pub mod signing;
 pub mod telemetry;

@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{
-    Bucket, CLAIM_GRACE, CLOCKS_APART, Ending, Gate, Line, Place, Presence, Pruned, QueueSettings, Step,
+    Bucket, CLAIM_GRACE, CLOCKS_APART, Ending, Gate, Line, Place, Presence, Pruned, QueueSettings,
+    Step,
 };
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;

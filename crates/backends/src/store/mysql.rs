@@ -516,7 +516,7 @@ impl MysqlStore {
     }
 
     pub(super) async fn shorten_log(&self, shorten: ShortenLog) -> Result<u64, Fault> {
-        self.inner.call(log::Shorten(shorten)).await
+        self.inner.call(tx::Shorten(shorten)).await
     }
 
     pub(super) async fn list_reservations(

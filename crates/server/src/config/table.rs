@@ -412,6 +412,9 @@ settings! {
         /// Whether a person has one place in a queue at the most: a join of somebody who has one answers it.
         /// None means that it is so where people are known (`auth.mode = "jwt"`), and only there can it be.
         one_place_each: Option<bool> = None;
+        /// Days for which the admission log is kept at least; 0 means for ever. What is left of it can be checked by
+        /// itself.
+        log_days: u64 = 30, 0..=36_500;
         /// Time of joins for which numbers are kept ready in Redis, for when the store is away; at least 64
         /// numbers, and at most 131,072.
         reserve_seconds: u64 = 30, 1..=600;

@@ -5,12 +5,13 @@ use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::queue::{Entry, Record, Standing, Terms};
 use boxoffice_domain::time::Timestamp;
 
-use super::pool::{Lane, Lease};
+use super::pool::Lease;
 use super::rows::{self, Failure, column, take};
-use super::tx::{Done, Op, Operation, Tx};
 use super::{load, sql};
 use crate::store::chain::{self, Head, Link, LogPart};
 use crate::store::types::ShortenLog;
+
+type Op<T> = Result<T, Failure>;
 
 /// The last record of a queue, whose row is locked, and its counter `serving`.
 pub(super) struct Locked {
@@ -166,43 +167,34 @@ pub(super) async fn begin(lease: &mut Lease) -> Op<()> {
     Ok(())
 }
 
-/// Forgets what is old, and says where the queue stands.
-pub(super) struct Shorten(pub(super) ShortenLog);
-
-impl Operation for Shorten {
-    type Answer = u64;
-    const LANE: Lane = Lane::Work;
-    const REPEATABLE: bool = true;
-
-    async fn run(&self, tx: &mut Tx) -> Op<Done<u64>> {
-        let ShortenLog { queue, kept_since, marked_before, max } = &self.0;
-        let (lease, name) = (&mut tx.lease, queue.as_str());
-        let last = marks(lease, name, 1).await?.pop();
-        let kept = lease.rows(sql::MARK_KEPT, vec![name.into(), kept_since.0.into()]).await?.pop();
-        let kept: Option<i64> = match kept {
-            Some(mut row) => take(&mut row, 0)?,
-            None => None,
-        };
-        let is_marked = last.is_some_and(|(_, at)| at >= *marked_before);
-        if is_marked && kept.is_none() {
-            return Ok(Done::Nothing(0));
-        }
-        let Some(Locked { head, .. }) = lock(lease, name).await? else {
-            return Ok(Done::Nothing(0));
-        };
-        // Another instance may have said it meanwhile.
-        let last = marks(lease, name, 1).await?.pop();
-        let is_old = |(number, at): (u64, Timestamp)| at < *marked_before && number < head.number;
-        if last.is_none_or(is_old) {
-            let now = Timestamp(load::number(lease, sql::NOW).await?);
-            let entry = Entry::Stands(standing(lease, name).await?);
-            append(lease, name, head, now, entry).await?;
-        }
-        let Some(kept) = kept else { return Ok(Done::Commit(0)) };
-        // Of the last one that is forgotten the digest is left, from which the rest goes on.
-        let values = vec![name.into(), (kept - 1).into(), (*max).into()];
-        let forgotten = lease.exec(sql::LOG_FORGET, values).await?;
-        lease.exec(sql::MARKS_FORGET, vec![name.into(), kept.into()]).await?;
-        Ok(Done::Commit(forgotten))
+/// Forgets what is old, and says where the queue stands. Returns how many records were forgotten; `None` where
+/// nothing was to be done.
+pub(super) async fn shorten(lease: &mut Lease, shorten: &ShortenLog) -> Op<Option<u64>> {
+    let ShortenLog { queue, kept_since, marked_before, max } = shorten;
+    let name = queue.as_str();
+    let last = marks(lease, name, 1).await?.pop();
+    let kept = lease.rows(sql::MARK_KEPT, vec![name.into(), kept_since.0.into()]).await?.pop();
+    let kept: Option<i64> = match kept {
+        Some(mut row) => take(&mut row, 0)?,
+        None => None,
+    };
+    let is_marked = last.is_some_and(|(_, at)| at >= *marked_before);
+    if is_marked && kept.is_none() {
+        return Ok(None);
     }
+    let Some(Locked { head, .. }) = lock(lease, name).await? else { return Ok(None) };
+    // Another instance may have said it meanwhile.
+    let last = marks(lease, name, 1).await?.pop();
+    let is_old = |(number, at): (u64, Timestamp)| at < *marked_before && number < head.number;
+    if last.is_none_or(is_old) {
+        let now = Timestamp(load::number(lease, sql::NOW).await?);
+        let entry = Entry::Stands(standing(lease, name).await?);
+        append(lease, name, head, now, entry).await?;
+    }
+    let Some(kept) = kept else { return Ok(Some(0)) };
+    // Of the last one that is forgotten the digest is left, from which the rest goes on.
+    let values = vec![name.into(), (kept - 1).into(), (*max).into()];
+    let forgotten = lease.exec(sql::LOG_FORGET, values).await?;
+    lease.exec(sql::MARKS_FORGET, vec![name.into(), kept.into()]).await?;
+    Ok(Some(forgotten))
 }

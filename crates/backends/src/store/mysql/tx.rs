@@ -24,7 +24,7 @@ use crate::store::numbers::{
 };
 use crate::store::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson, NewSeats, Progress,
-    STEP_AHEAD_MS, STEP_LATE_MS, Seed,
+    STEP_AHEAD_MS, STEP_LATE_MS, Seed, ShortenLog,
 };
 
 fn list(ids: impl IntoIterator<Item = i64>) -> Vec<Value> {
@@ -476,6 +476,20 @@ impl Operation for TellBeat {
             });
         }
         Ok(Done::Commit(Beats { now: Timestamp(now), others }))
+    }
+}
+
+/// Forgets what is old of an admission log.
+pub(super) struct Shorten(pub(super) ShortenLog);
+
+impl Operation for Shorten {
+    type Answer = u64;
+    const LANE: Lane = Lane::Work;
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, tx: &mut Tx) -> Op<Done<u64>> {
+        let shortened = log::shorten(&mut tx.lease, &self.0).await?;
+        Ok(shortened.map_or(Done::Nothing(0), Done::Commit))
     }
 }
 

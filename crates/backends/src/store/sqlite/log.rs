@@ -113,11 +113,10 @@ fn standing(connection: &Connection, queue: &str) -> Op<Standing> {
 /// Begins the logs of those queues that have none: of one that was just made, or from before there were
 /// any.
 pub(super) fn begin(connection: &Connection, at: Timestamp) -> Op<()> {
-    let mut find =
-        connection.prepare_cached(
-            "SELECT name, steps FROM queue WHERE chain IS NULL \
+    let mut find = connection.prepare_cached(
+        "SELECT name, steps FROM queue WHERE chain IS NULL \
              AND NOT EXISTS (SELECT 1 FROM admission_log WHERE queue = name)",
-        )?;
+    )?;
     let found = find.query_map([], |row| row.try_into())?;
     let found = found.collect::<Result<Vec<(String, i64)>, _>>()?;
     for (name, steps) in found {
