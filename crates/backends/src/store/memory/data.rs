@@ -11,7 +11,8 @@ use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
 };
 use boxoffice_domain::queue::{
-    Admission, Admitted, Bucket, Entry, LineParts, QueueSettings, SettingsChange, Standing, Step,
+    Admission, Admitted, Bucket, Entry, LineParts, QueueSettings, Runs, SettingsChange, Standing,
+    Step,
 };
 use boxoffice_domain::sales::{Concert, ReservationState, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
@@ -545,7 +546,10 @@ impl Data {
         if !as_planned || queue.settings.paused || !timely {
             return Ok(false);
         }
-        let admitted = Admitted::of(&step.step, step.serving);
+        let mut admitted = Admitted::of(&step.step, step.serving);
+        if planted(Bug::LeftUnlogged) {
+            admitted.left = Runs::new();
+        }
         queue.append(step.step.at, Entry::Admitted(admitted));
         queue.admit(&step.step);
         queue.bucket = step.bucket.clone();
