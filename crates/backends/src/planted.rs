@@ -44,6 +44,8 @@ pub enum Bug {
     PassedForgotten,
     /// The store does not keep who was let in late.
     ReturnedStayPassed,
+    /// The admission log does not say who had left.
+    LeftUnlogged,
     /// A step takes no credit.
     CreditUnspent,
     /// Who was passed over and polls again is not noticed.
@@ -106,6 +108,7 @@ impl Bug {
         Self::SettingsUnheard,
         Self::PassedForgotten,
         Self::ReturnedStayPassed,
+        Self::LeftUnlogged,
         Self::CreditUnspent,
         Self::ReturnUnnoticed,
         Self::PollsUnheard,

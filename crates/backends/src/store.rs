@@ -11,6 +11,7 @@ mod act;
 mod batch;
 mod beat;
 mod catalog;
+mod chain;
 mod clock_check;
 mod columns;
 mod database_time;
@@ -47,6 +48,7 @@ pub use boxoffice_domain::command::{
     Reserve, ReserveRejected, TicketRef,
 };
 pub use catalog::{Catalog, Inventory};
+pub use chain::{Digest, Head, Link, LogPart};
 pub use clock_check::{CLOCK_BOUND_MS, ClockCheck};
 pub use database_time::DatabaseTime;
 pub use epochs::Epochs;
@@ -59,7 +61,7 @@ pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
     AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
-    Part, Person, Progress, Seed, SpentBy, StoredQueue,
+    Part, Person, Progress, Seed, ShortenLog, SpentBy, StoredQueue,
 };
 
 pub use crate::cloud_event::OutboxRow;
@@ -505,6 +507,23 @@ impl Store {
     /// What operators have changed before the entry of this number, the latest first.
     pub async fn log(&self, before: i64, max: u32) -> Result<Vec<LogEntry>, Fault> {
         forward!(self, store => store.log(before, max).await)
+    }
+
+    /// The records of the admission log of a queue behind the number `after`, or from the oldest that is kept,
+    /// at most `max` of them. `None` where there is no such queue.
+    pub async fn admission_log(
+        &self,
+        queue: QueueName,
+        after: Option<u64>,
+        max: u32,
+    ) -> Result<Option<LogPart>, Fault> {
+        forward!(self, store => store.admission_log(queue, after, max).await)
+    }
+
+    /// Forgets what is old of an admission log, and has it say where the queue stands, so that it can be read
+    /// from there on. Returns how many records were forgotten.
+    pub async fn shorten_log(&self, shorten: ShortenLog) -> Result<u64, Fault> {
+        forward!(self, store => store.shorten_log(shorten).await)
     }
 
     /// Settles reservations of sessions that were called off: holds end, payments are refunded. Doing

@@ -25,11 +25,13 @@ pub enum Invariant {
     SpentIsSpent,
     /// A person has one place in a queue.
     OnePlaceEach,
+    /// The admission log is one chain, and ends where the line is.
+    OneChain,
 }
 
 impl Invariant {
     /// All of them, by number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OneOwner,
         Self::PointsConserved,
         Self::NobodyOvertaken,
@@ -39,6 +41,7 @@ impl Invariant {
         Self::PaidOnce,
         Self::SpentIsSpent,
         Self::OnePlaceEach,
+        Self::OneChain,
     ];
 
     /// The number by which documents, metrics and audits call it.
@@ -53,6 +56,7 @@ impl Invariant {
             Self::PaidOnce => "I7",
             Self::SpentIsSpent => "I8",
             Self::OnePlaceEach => "I9",
+            Self::OneChain => "I10",
         }
     }
 
@@ -68,6 +72,7 @@ impl Invariant {
             Self::PaidOnce => "A paid reservation has exactly one payment, of its exact price.",
             Self::SpentIsSpent => "A ticket that paid is spent, and buys nothing more.",
             Self::OnePlaceEach => "A person has one place in a queue.",
+            Self::OneChain => "The admission log is one chain, and ends where the line is.",
         }
     }
 }

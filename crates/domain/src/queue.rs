@@ -16,6 +16,9 @@ mod change;
 mod forecast;
 mod pace;
 mod presence;
+mod record;
+mod replay;
+mod runs;
 mod sale;
 
 use std::collections::BTreeMap;
@@ -29,6 +32,9 @@ pub use change::SettingsChange;
 pub use forecast::{Forecast, Observed, Promise, Speed};
 pub use pace::poll_after;
 pub use presence::Presence;
+pub use record::{Admitted, Entry, Record, Standing, Terms};
+pub use replay::{Broken, Fate, Replay};
+pub use runs::Runs;
 pub use sale::{AfterSale, Closing, Outlook, QueueState, Sale, SaleRules, SaleWindow};
 
 use forecast::Cohort;
@@ -39,6 +45,10 @@ use crate::time::Timestamp;
 /// How long after the claim window the room of an unseen ticket is kept: somebody who first shows
 /// up within the window keeps it, even where another instance hears of that a little later.
 pub const CLAIM_GRACE: Duration = Duration::from_secs(2);
+
+/// Times of steps that different instances plan may be apart by so much: a step is planned at most a second
+/// ahead of the database's time, and counts for two seconds.
+pub const CLOCKS_APART: Duration = Duration::from_secs(3);
 
 /// What a ticket says. The signature that makes it true is the server's business.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +125,9 @@ pub struct Step {
     /// The numbers above the old `serving` and up to `upto` that are passed over, because their
     /// owners are absent. Those who left are not among them.
     pub passed: RoaringTreemap,
+    /// The numbers above the old `serving` and up to `upto` whose owners left before. They are known by other
+    /// ways too; this is for the admission log.
+    pub left: RoaringTreemap,
     /// The numbers that were passed over in an earlier step and are admitted now.
     pub returned: RoaringTreemap,
 }
@@ -499,7 +512,8 @@ impl Line {
         }
         // The log must not run backwards even where the clock did.
         let at = self.log.last().map_or(now, |last| last.at.max(now));
-        Some(Step { upto, at, passed, returned })
+        let left = self.left_between(self.serving, upto);
+        Some(Step { upto, at, passed, left, returned })
     }
 
     /// Carries out a step that [`Line::plan`] decided. Returns how many it admitted.
@@ -743,6 +757,16 @@ impl Line {
     fn turned(&self, ago: Duration, now: Timestamp) -> u64 {
         let count = self.log.partition_point(|admission| admission.at.plus(ago) <= now);
         count.checked_sub(1).map_or(self.floor, |last| self.log[last].upto)
+    }
+
+    /// Those above `from`, up to and with `upto`, that gave up while waiting.
+    fn left_between(&self, from: u64, upto: u64) -> RoaringTreemap {
+        let mut between = RoaringTreemap::new();
+        if self.left_in(from, upto) > 0 {
+            between.insert_range(from + 1..=upto);
+            between &= &*self.left;
+        }
+        between
     }
 
     /// How many of the numbers above `from`, up to and with `upto`, were given up.

@@ -16,7 +16,7 @@ use boxoffice_backends::store::{
     Act, ActRejected, Acted, Beat, Effect, MysqlStore, Note, OtherBeat, Restore, Role, SigningKey,
     SqliteStore, Store, StoredOperator, sqlite_backup,
 };
-use boxoffice_domain::ids::UserId;
+use boxoffice_domain::ids::{QueueName, UserId};
 use boxoffice_domain::time::Timestamp;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
@@ -35,10 +35,13 @@ use crate::http::{
     OperatorList, TokenIssue,
 };
 use crate::operators;
+use crate::proof::export::{self, Export, Page, SignedEnd};
+use crate::proof::verify;
+use crate::proof::{self, PublicKeys};
 use crate::service::{
     Opening, Service, StartError, address_file, admin_address_file, admin_token_file, open_store,
 };
-use crate::signing::{AHEAD_SECONDS, AHEAD_SECONDS_MAX, rotation_at_rest};
+use crate::signing::{AHEAD_SECONDS, AHEAD_SECONDS_MAX, ServiceKeys, rotation_at_rest};
 use crate::telemetry;
 
 /// Sells concert tickets when everybody comes at once.
@@ -61,6 +64,7 @@ Examples:
   boxoffice token issue --count 9 --activated --format 'a_{n}_{r}'   nine tokens, let in
   boxoffice operator add --name desk-1 --role viewer  prints a token, this once
   boxoffice audit                                    check the invariants, live or at rest
+  boxoffice verify main.log --ticket 17 --ticket 42  check who was let in, without the service
   boxoffice consume --from-beginning                 the events that Kafka has
   boxoffice config show                              every setting, and where it came from
   boxoffice config keys                              what each setting does
@@ -69,7 +73,7 @@ Settings come from boxoffice.toml, then BOXOFFICE_SECTION__KEY variables, then f
 BOXOFFICE_CONFIG names another file. A queue is made with the configured admit_per_second and max_active
 and keeps its own from then on.
 
-Exit codes: 0 done (for audit: clean), 1 failed, 2 wrong usage, 3 stopped with requests cut short.";
+Exit codes: 0 done (for audit and verify: nothing is wrong), 1 failed, 2 wrong usage, 3 stopped with requests cut short.";
 
 /// Where settings come from, for every command.
 #[derive(Args)]
@@ -107,6 +111,12 @@ enum Command {
     Keys(KeysCommand),
     /// Check the numbered invariants, on the running service or on the store at rest
     Audit(AuditArgs),
+    /// The admission log, for others to check
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Check an export of an admission log, without the service: that nobody was overtaken, at which rate people
+    /// were let in, and that nothing was changed since
+    Verify(VerifyArgs),
     /// Bring the store to this binary's schema version
     Migrate,
     /// Mend the store after a clock was wrong
@@ -264,6 +274,47 @@ struct AuditArgs {
     json: bool,
 }
 
+#[derive(Subcommand)]
+enum LogCommand {
+    /// Write the admission log of a queue into a file, from the running service or from the store at rest
+    Export {
+        /// The file to write; must not exist. - for standard output
+        file: PathBuf,
+        /// The queue [default: the configured one]
+        #[arg(long)]
+        queue: Option<String>,
+        /// A service to ask instead, such as https://tickets.example. Anybody may
+        #[arg(long, value_name = "URL")]
+        from: Option<String>,
+    },
+}
+
+const VERIFY_HELP: &str = "\
+Examples:
+  boxoffice log export main.log --from https://tickets.example
+  boxoffice verify main.log --keys jwks.json
+  boxoffice verify main.log --ticket 17 --ticket eyJhbGciOiJIUzI1NiIs...
+  boxoffice verify main.log --head \"$(cat head.kept)\"
+
+What is checked, and what cannot be, is in docs/proof.md.";
+
+#[derive(Args)]
+#[command(after_help = VERIFY_HELP)]
+struct VerifyArgs {
+    /// The export; - for standard input
+    file: PathBuf,
+    /// The number of a ticket, or its token: when it was let in, and whether another one of these came before it.
+    /// May be repeated
+    #[arg(long = "ticket", value_name = "NUMBER|TOKEN")]
+    tickets: Vec<String>,
+    /// The keys of the service as it publishes them (/.well-known/jwks.json), instead of those in the file
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
+    /// A signed head that was kept, which the export must agree with. May be repeated
+    #[arg(long = "head", value_name = "HEAD")]
+    heads: Vec<String>,
+}
+
 const CONSUME_HELP: &str = "\
 Examples:
   boxoffice consume --brokers localhost:9092 --from-beginning --output events.jsonl
@@ -357,6 +408,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Operator(command) => operator(&load()?.config, command),
         Command::Keys(command) => keys(&load()?.config, command),
         Command::Audit(args) => audit(&load()?.config, &args),
+        Command::Log(LogCommand::Export { file, queue, from }) => {
+            export_log(&load()?.config, &file, queue.as_deref(), from.as_deref())
+        }
+        Command::Verify(args) => verify(args),
         Command::Migrate => migrate(&load()?.config),
         Command::Clock(ClockCommand::SetBack) => set_clock_back(&load()?.config),
         Command::Consume(args) => consume(&load()?.config, args),
@@ -861,6 +916,144 @@ fn audit_at_rest(config: &Config) -> Result<AuditReport, Failure> {
         store.close().await;
         Ok(AuditReport::new(&findings))
     })
+}
+
+// ---- the admission log ----
+
+fn export_log(
+    config: &Config,
+    file: &Path,
+    queue: Option<&str>,
+    from: Option<&str>,
+) -> Result<ExitCode, Failure> {
+    let name = queue.unwrap_or(&config.queue.default);
+    let queue = QueueName::new(name).ok_or_else(|| format!("{name:?} is no name of a queue"))?;
+    let is_piped = file == Path::new("-");
+    let out: Box<dyn Write> = match is_piped {
+        true => Box::new(std::io::stdout().lock()),
+        false => {
+            let made = fs::File::create_new(file);
+            Box::new(made.map_err(|error| format!("cannot make {}: {error}", file.display()))?)
+        }
+    };
+    let export = Export::new(std::io::BufWriter::new(out));
+    let last = match from {
+        Some(url) => export_from(url.trim_end_matches('/'), &queue, export),
+        None if is_serving(config) => {
+            let noted = fs::read_to_string(address_file(&config.data_dir)).ok();
+            let noted = noted.and_then(|text| text.trim().parse::<SocketAddr>().ok());
+            let address = noted.unwrap_or(config.server.listen);
+            export_from(&format!("http://{address}"), &queue, export)
+        }
+        None => export_at_rest(config, &queue, export),
+    };
+    // Half an export must not be taken for one.
+    let last = last.inspect_err(|_| {
+        if !is_piped {
+            let _ = fs::remove_file(file);
+        }
+    })?;
+    eprintln!("the log of queue {queue} up to record {last}, in {}", file.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Records that are asked for at once.
+const LOG_PAGE: u32 = 1_000;
+
+/// Exports from a service, as anybody can. Returns the number of the last record.
+fn export_from<W: Write>(
+    url: &str,
+    queue: &QueueName,
+    mut export: Export<W>,
+) -> Result<u64, Failure> {
+    let failed = |error: std::io::Error| format!("cannot write: {error}");
+    let agent = ureq::Agent::config_builder()
+        .timeout_global(Some(ADMIN_TIMEOUT))
+        .http_status_as_error(false)
+        .build()
+        .new_agent();
+    let get = |path: &str| -> Result<String, Failure> {
+        let cannot = |error: ureq::Error| format!("cannot reach the service at {url}: {error}");
+        let mut response = agent.get(format!("{url}{path}")).call().map_err(cannot)?;
+        let status = response.status();
+        let text = response.body_mut().with_config().limit(LOG_BYTES_MAX).read_to_string();
+        let text = text.map_err(cannot)?;
+        if status.is_success() {
+            return Ok(text);
+        }
+        let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let part = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+        Err(format!("{} ({status} {})", part("detail"), part("code")))
+    };
+    let keys = get("/.well-known/jwks.json")?;
+    let mut end: Option<SignedEnd> = None;
+    loop {
+        let after = export.last().map_or(String::new(), |last| format!("&after={last}"));
+        let path = format!("/api/v1/waiting-queues/{queue}/log?limit={LOG_PAGE}{after}");
+        let unreadable = |error| format!("the service answered with no log: {error}");
+        let page: Page = serde_json::from_str(&get(&path)?).map_err(unreadable)?;
+        export.begin(queue.as_str(), &page.previous, &keys).map_err(failed)?;
+        let SignedEnd { number, .. } = *end.get_or_insert(page.head);
+        export.records(&page.records, number).map_err(failed)?;
+        let is_all = export.last() >= Some(number) || page.next.is_none();
+        if let (true, Some(SignedEnd { number, signed })) = (is_all, end.take_if(|_| is_all)) {
+            export.end(signed).map_err(failed)?;
+            return Ok(number);
+        }
+    }
+}
+
+/// The most bytes of a page: a record that says where a queue of millions stands is long.
+const LOG_BYTES_MAX: u64 = 256 << 20;
+
+/// Exports from a store on which no service runs. Returns the number of the last record.
+fn export_at_rest<W: Write>(
+    config: &Config,
+    queue: &QueueName,
+    mut export: Export<W>,
+) -> Result<u64, Failure> {
+    must_exist(config)?;
+    let text = |fault: boxoffice_backends::Fault| StartError::from(fault).to_string();
+    runtime(config)?.block_on(async {
+        let (store, _) = open_store(config, None, Opening::Look).await.map_err(text)?;
+        let keys = ServiceKeys::open(&store).await.map_err(text)?;
+        let set = String::from_utf8_lossy(&keys.set()).into_owned();
+        let head = export::from_store(&store, queue, &set, &mut export).await.map_err(text)?;
+        let head = head.ok_or_else(|| format!("there is no queue {queue}"))?;
+        let now = store.clock().await.map_err(text)?.max(wall_clock());
+        store.close().await;
+        let signed = proof::sign(&keys, queue, head, now);
+        export.end(signed).map_err(|error| format!("cannot write: {error}"))?;
+        Ok(head.number)
+    })
+}
+
+fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
+    let VerifyArgs { file, tickets, keys, heads } = args;
+    let keys = keys.map(|path| {
+        let text = fs::read_to_string(&path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        PublicKeys::from_set(&text).map_err(|what| format!("{}: {what}", path.display()))
+    });
+    let keys = keys.transpose()?;
+    let tickets = tickets
+        .iter()
+        .map(|text| {
+            verify::ticket_number(text)
+                .ok_or_else(|| format!("{text:?} is neither the number nor the token of a ticket"))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let question = verify::Question { keys, heads, tickets };
+    let verdict = if file == Path::new("-") {
+        verify::verify(std::io::stdin().lock(), question)
+    } else {
+        let opened = fs::File::open(&file);
+        let opened = opened.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        verify::verify(std::io::BufReader::new(opened), question)
+    };
+    let verdict = verdict?;
+    print_piped(&verdict.to_text());
+    Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn wall_clock() -> Timestamp {

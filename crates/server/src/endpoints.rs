@@ -85,6 +85,17 @@ macro_rules! endpoints {
                 errors: [],
             }
 
+            /// Returns a part of the admission log of a queue.
+            QueueLog = GET "/api/v1/waiting-queues/{queue}/log" Browse {
+                handler: admission_log::show,
+                operation: "queue" "log",
+                answers: [
+                    200 "Records of who was let in, each chained to the one before; may be cached for a second"
+                        => json::<admission_log::AdmissionLog>(),
+                ],
+                errors: [StoreUnavailable],
+            }
+
             /// Lists all concerts.
             ConcertList = GET "/api/v1/concerts" Browse {
                 handler: concerts::list,

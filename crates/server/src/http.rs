@@ -6,6 +6,7 @@
 
 mod access;
 mod admin;
+mod admission_log;
 mod auth;
 mod bodies;
 mod calling_off;

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod operators;
 pub mod passes;
 pub mod people;
+pub mod proof;
 pub mod service;
 pub mod signing;
 pub mod telemetry;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::{EventSink, StopBy};
-use boxoffice_backends::store::CalledOff;
+use boxoffice_backends::store::{CalledOff, ShortenLog};
 use boxoffice_domain::ids::ReservationId;
+use boxoffice_domain::time::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -36,6 +37,12 @@ const CALL_OFF_STEP: usize = 100;
 const CALL_OFF_AGAIN: Duration = Duration::from_secs(60);
 /// Idempotency keys that are old enough are looked for this often.
 const FORGET: Duration = Duration::from_secs(5);
+/// Admission logs are looked at this often, whether some of them is old enough to go.
+const SHORTEN: Duration = Duration::from_secs(600);
+/// Records that one transaction forgets, so that admission is not kept waiting by it.
+const SHORTEN_MAX: u32 = 5_000;
+/// A log says where the queue stands this often, in milliseconds, if anything has happened. The docs promise it.
+const STANDING_MS: i64 = 86_400_000;
 /// Events are looked for this often.
 const RELAY: Duration = Duration::from_millis(200);
 /// Events that are handed over at once.
@@ -64,6 +71,7 @@ impl Workers {
             tasks.spawn("expiry of holds", sweep(app.clone(), stopped.clone())),
             tasks.spawn("calling off", settle_called_off(app.clone(), stopped.clone())),
             tasks.spawn("expiry of keys", forget(app.clone(), stopped.clone())),
+            tasks.spawn("admission log", shorten_logs(app.clone(), stopped.clone())),
             tasks.spawn("list of operators", follow_operators(app.clone(), stopped.clone())),
             tasks.spawn("signing keys", follow_signing_keys(app.clone(), stopped.clone())),
             tasks.spawn(EVENT_RELAY, relay(app.clone(), sink, stopped)),
@@ -250,6 +258,40 @@ async fn forget(app: AppState, mut stopped: watch::Receiver<bool>) {
     while beat(&mut looks, &mut stopped).await {
         complaint.note("forgetting idempotency keys", forget_all(&app, &stopped).await);
     }
+}
+
+async fn shorten_logs(app: AppState, mut stopped: watch::Receiver<bool>) {
+    let mut looks = every(SHORTEN);
+    let mut complaint = Complaint::default();
+    while beat(&mut looks, &mut stopped).await {
+        complaint.note("forgetting old records of admission", shorten_all(&app, &stopped).await);
+    }
+}
+
+/// Forgets what is old of all admission logs.
+async fn shorten_all(app: &AppState, stopped: &watch::Receiver<bool>) -> Result<(), Fault> {
+    let now = app.store.vouched(app.clock.now());
+    let kept_since = match i64::try_from(app.config.queue.log_days).unwrap_or(0) {
+        0 => Timestamp(i64::MIN),
+        days => Timestamp(now.0 - days * 86_400_000),
+    };
+    for queue in app.sequencer.queues() {
+        while !*stopped.borrow() {
+            let began = Instant::now();
+            let shorten = ShortenLog {
+                queue: queue.name().clone(),
+                kept_since,
+                marked_before: Timestamp(now.0 - STANDING_MS),
+                max: SHORTEN_MAX,
+            };
+            if app.store.shorten_log(shorten).await? < u64::from(SHORTEN_MAX) {
+                break;
+            }
+            // The store is the others' for as long as it was ours.
+            tokio::time::sleep(began.elapsed()).await;
+        }
+    }
+    Ok(())
 }
 
 /// Reads again and again who the operators are: another instance may have added or removed one.

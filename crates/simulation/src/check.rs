@@ -9,7 +9,7 @@ use std::fmt;
 
 use boxoffice_domain::ids::{ReservationId, SeatId};
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::{QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{QueueSettings, Record, SettingsChange};
 use boxoffice_domain::sales::ReservationState;
 use boxoffice_domain::time::Timestamp;
 
@@ -70,6 +70,8 @@ pub(crate) enum Fact {
     Looked { watermark: u64 },
     /// An operator was told that the queue is changed.
     Changed { change: SettingsChange },
+    /// At the end: a record of the admission log, and whether its digest follows from the one before.
+    Logged { record: Record, follows: bool },
     /// An audit of the code itself has found this.
     Audited(Finding),
     /// At the end: what has become of a reservation that a fan was told is paid.
@@ -113,6 +115,7 @@ pub(crate) fn checkers(plan: &Plan) -> Vec<Box<dyn Checker>> {
         Box::new(order::PlacesShrink::new(plan)),
         Box::new(order::InOrder::new(plan)),
         Box::new(order::FromTheStore::default()),
+        Box::new(order::Log::default()),
         Box::new(admission::Rate::new(plan)),
         Box::new(admission::Vouched),
         Box::new(admission::Bound::new(plan)),
@@ -141,6 +144,8 @@ pub mod rules {
     pub const OVERTAKEN: &str = "overtaken";
     /// Only the store hands out numbers.
     pub const UNKNOWN_TO_STORE: &str = "a number that the store has not handed out";
+    /// Whoever checks the admission log finds nothing.
+    pub const LOG: &str = "the admission log";
     /// Times of admission are within a bound of the store's.
     pub const TIME_APART: &str = "admitted at another time";
     /// The rate is kept.

@@ -14,9 +14,11 @@ use std::time::Duration;
 use boxoffice_backends::Fault as Failure;
 use boxoffice_backends::simulation::plant;
 use boxoffice_backends::store::{
-    DatabaseTime, Kept, MemoryStore, NewConcert, NewSeats, Seed, SqliteOptions, SqliteStore, Store,
+    DatabaseTime, Kept, LogPart, MemoryStore, NewConcert, NewSeats, Seed, SqliteOptions,
+    SqliteStore, Store,
 };
 use boxoffice_domain::ids::{SeatId, UserId};
+use boxoffice_domain::queue::Record;
 use boxoffice_domain::time::Timestamp;
 
 use self::fan::Fan;
@@ -419,6 +421,21 @@ impl World {
         }
     }
 
+    /// Reads the admission log, as anybody can.
+    async fn read_log(&mut self) -> Result<(), Failure> {
+        let whole = self.store.admission_log(queue_name(), None, u32::MAX).await?;
+        let Some(LogPart { previous, links, .. }) = whole else { return Ok(()) };
+        let mut digest = previous;
+        for link in links {
+            digest = digest.then(&link.bytes);
+            let follows = digest == link.digest;
+            if let Some(record) = Record::from_bytes(&link.bytes) {
+                self.fact(&Fact::Logged { record, follows });
+            }
+        }
+        Ok(())
+    }
+
     async fn end(mut self) -> Result<Report, Failure> {
         self.look().await?;
         if let Some(queue) = self.store.queues().await?.pop() {
@@ -430,6 +447,7 @@ impl World {
         for finding in self.store.audit(now).await? {
             self.fact(&Fact::Audited(finding));
         }
+        self.read_log().await?;
         let running: Vec<_> =
             self.processes.iter().filter_map(|process| process.instance.clone()).collect();
         for instance in running {

@@ -44,7 +44,8 @@ impl News {
             Self::Admitted(Advance { queue, steps, serving, step, bucket }) => {
                 let (credit, filled_at) = bucket.state();
                 let filled_at = filled_at.unwrap_or_default().0;
-                let Step { upto, at, passed, returned } = step;
+                // Who has left is told by other news, and the log has it already.
+                let Step { upto, at, passed, left: _, returned } = step;
                 let (passed, returned) = (ranges(passed), ranges(returned));
                 format!(
                     "a {queue} {steps} {serving} {upto} {} {credit} {filled_at} {passed} {returned}",
@@ -95,7 +96,8 @@ impl News {
             let credit = u64::try_from(number()?).ok()?;
             let bucket = Bucket::restore(credit, Some(Timestamp(number()?)));
             let (passed, returned) = (numbers(words.next()?)?, numbers(words.next()?)?);
-            let step = Step { upto, at, passed, returned };
+            let left = RoaringTreemap::new();
+            let step = Step { upto, at, passed, left, returned };
             return Some(Self::Admitted(Advance { queue, steps, serving, step, bucket }));
         }
         let seqs = words.next()?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -185,6 +187,7 @@ mod tests {
             upto: 12,
             at,
             passed: passed.iter().copied().collect(),
+            left: RoaringTreemap::new(),
             returned: returned.iter().copied().collect(),
         };
         let advance = |step| Advance {

@@ -8,8 +8,9 @@ use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{
-    Bucket, CLAIM_GRACE, Closing, Ending, Forecast, Gate, Line, Observed, Outlook, Place, Presence,
-    Promise, Pruned, QueueSettings, QueueState, Sale, SaleRules, Speed, Step, poll_after,
+    Bucket, CLAIM_GRACE, CLOCKS_APART, Closing, Ending, Forecast, Gate, Line, Observed, Outlook,
+    Place, Presence, Promise, Pruned, QueueSettings, QueueState, Sale, SaleRules, Speed, Step,
+    poll_after,
 };
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -119,6 +120,18 @@ impl Work {
     /// What comes of these settings with the sale behind the queue.
     fn outlook(&self, settings: &QueueSettings) -> Outlook {
         self.sale.outlook(settings, self.rules, self.sale_at)
+    }
+}
+
+impl Work {
+    /// The time by which credit is earned and a step is planned: neither before the credit was counted last, nor
+    /// before the last step, which may have been another instance's. From the times of the steps anybody can work
+    /// out that the rate was kept. A clock that went back by more than `apart` is not waited for.
+    fn not_before(&self, now: Timestamp, apart: Duration) -> Timestamp {
+        let (_, filled_at) = self.bucket.state();
+        let moved_at = self.line.log().last().map(|last| last.at);
+        let known = [filled_at, moved_at].into_iter().flatten();
+        known.filter(|then| then.since(now) <= apart).fold(now, Timestamp::max)
     }
 }
 
@@ -524,6 +537,8 @@ impl Queue {
 
         let in_force = self.in_force();
         let step = if in_force.gate(now) == Gate::Open {
+            // Where the time is corrected by a little, the same moments are not credit twice.
+            let now = work.not_before(now, CLOCKS_APART);
             let credit = work.bucket.fill(in_force.admit_per_second, now);
             let bypassing = self.bypassing.load(Ordering::Relaxed);
             let step = work.line.plan(&in_force, next, credit, bypassing, &work.presence, now);
@@ -884,7 +899,7 @@ impl Queue {
         let (_, filled_at) = work.bucket.state();
         // The clocks of instances differ by a little. Credit follows the one that is ahead: counted on
         // from each in turn, the difference would be credit again and again.
-        let now = filled_at.map_or(now, |then| then.max(now));
+        let now = work.not_before(now, Duration::MAX);
         if settings.gate(now) != Gate::Open {
             work.bucket.empty(now);
             return None;
@@ -1197,6 +1212,7 @@ mod tests {
                 upto,
                 at: Timestamp(at),
                 passed: RoaringTreemap::new(),
+                left: RoaringTreemap::new(),
                 returned: RoaringTreemap::new(),
             },
             bucket: Bucket::default(),

@@ -278,7 +278,7 @@ pub(super) fn reservation(
 
 /// Takes times back that lie in the future, in every store in SQL. Each `?` is the present. Holds that
 /// were made in the future end.
-pub(super) const SET_BACK: [&str; 15] = [
+pub(super) const SET_BACK: [&str; 16] = [
     "UPDATE seat SET held_until = ? WHERE state = 1 AND reservation_id IN \
      (SELECT id FROM reservation WHERE state = 0 AND created_at > ?)",
     "UPDATE seat SET held_until = ? WHERE state = 3 AND held_until > ?",
@@ -292,6 +292,7 @@ pub(super) const SET_BACK: [&str; 15] = [
     "UPDATE change_key SET at = ? WHERE at > ?",
     "UPDATE admission SET at = ? WHERE at > ?",
     "UPDATE readmitted SET at = ? WHERE at > ?",
+    "UPDATE admission_mark SET at = ? WHERE at > ?",
     "UPDATE alias SET issued_at = ? WHERE issued_at > ?",
     "UPDATE queue SET credit_at = NULLIF(?, credit_at), credit_micro = 0 WHERE credit_at > ?",
     "UPDATE setting SET value = ? WHERE name = 'clock' AND value + 0 > ?",

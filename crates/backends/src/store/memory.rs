@@ -27,12 +27,13 @@ use super::act::{Act, ActRejected, Acted, LogEntry, Note, StoredOperator};
 use super::batch::{BatchOptions, Engine, Gather, NoJob, Sales, Trouble, batches};
 use super::beat::{Beat, Beats};
 use super::catalog::{Catalog, Inventory, Made};
+use super::chain::LogPart;
 use super::database_time::DatabaseTime;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::StoreStats;
 use super::types::{
     AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
-    Part, Person, Progress, Seed, StoredQueue,
+    Part, Person, Progress, Seed, ShortenLog, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::planted::{Bug, planted};
@@ -259,6 +260,19 @@ impl MemoryStore {
 
     pub(super) async fn log(&self, before: i64, max: u32) -> Result<Vec<LogEntry>, Fault> {
         Ok(self.with(|data| data.acts.log(before, max as usize)))
+    }
+
+    pub(super) async fn admission_log(
+        &self,
+        queue: QueueName,
+        after: Option<u64>,
+        max: u32,
+    ) -> Result<Option<LogPart>, Fault> {
+        Ok(self.with(|data| data.admission_log(&queue, after, max as usize)))
+    }
+
+    pub(super) async fn shorten_log(&self, shorten: ShortenLog) -> Result<u64, Fault> {
+        Ok(self.with(|data| data.shorten_log(&shorten)))
     }
 
     fn show(&self, made: Made) {

@@ -15,6 +15,7 @@ mod fresh;
 mod inner;
 mod lists;
 mod load;
+mod log;
 mod pool;
 mod publication;
 mod relay;
@@ -54,12 +55,13 @@ use super::act::{Act, ActRejected, Acted, LogEntry, Note, StoredOperator};
 use super::batch::{BatchOptions, Gather, NoJob, Sales, batches};
 use super::beat::{Beat, Beats};
 use super::catalog::{Catalog, Inventory};
+use super::chain::LogPart;
 use super::clock_check::ClockCheck;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
     AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
-    Part, Person, Progress, Seed, StoredQueue,
+    Part, Person, Progress, Seed, ShortenLog, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -497,6 +499,24 @@ impl MysqlStore {
 
     pub(super) async fn log(&self, before: i64, max: u32) -> Result<Vec<LogEntry>, Fault> {
         self.inner.read(&self.inner.work, move |lease| Box::pin(act::log(lease, before, max))).await
+    }
+
+    pub(super) async fn admission_log(
+        &self,
+        queue: QueueName,
+        after: Option<u64>,
+        max: u32,
+    ) -> Result<Option<LogPart>, Fault> {
+        self.inner
+            .read(&self.inner.work, move |lease| {
+                let queue = queue.clone();
+                Box::pin(async move { log::part_of_one_moment(lease, &queue, after, max).await })
+            })
+            .await
+    }
+
+    pub(super) async fn shorten_log(&self, shorten: ShortenLog) -> Result<u64, Fault> {
+        self.inner.call(tx::Shorten(shorten)).await
     }
 
     pub(super) async fn list_reservations(

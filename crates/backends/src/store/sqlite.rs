@@ -5,6 +5,7 @@ mod audit;
 mod file;
 mod lists;
 mod load;
+mod log;
 mod restore;
 mod rows;
 mod sale;
@@ -41,13 +42,14 @@ use super::act::{Act, ActRejected, Acted, LogEntry, Note, StoredOperator};
 use super::batch::{BatchOptions, Gather, Sales};
 use super::beat::{Beat, Beats, Instances};
 use super::catalog::Catalog;
+use super::chain::LogPart;
 use super::database_time::DatabaseTime;
 use super::epochs::{BACKUP_OF, EPOCHS, Epochs};
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
     AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
-    Part, Person, Progress, Seed, StoredQueue,
+    Part, Person, Progress, Seed, ShortenLog, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -176,6 +178,8 @@ impl SqliteStore {
             .map_err(|problem| problem.into_fault(&place.path))?;
         keep_private(&place.path);
         prepare_writer(&connection).map_err(explain)?;
+        begin_logs(&mut connection, &time)
+            .map_err(|failure| file::explain(&place.path, failure))?;
         Ok((Self::start(place, connection, options, lock, (time, writer))?, version))
     }
 
@@ -473,6 +477,26 @@ impl SqliteStore {
         self.read(move |connection| act::log(connection, before, max)).await
     }
 
+    pub(super) async fn admission_log(
+        &self,
+        queue: QueueName,
+        after: Option<u64>,
+        max: u32,
+    ) -> Result<Option<LogPart>, Fault> {
+        self.read(move |connection| {
+            // Records and head of one moment.
+            connection.execute_batch("BEGIN")?;
+            let part = log::part(connection, &queue, after, max);
+            connection.execute_batch("ROLLBACK")?;
+            part
+        })
+        .await
+    }
+
+    pub(super) async fn shorten_log(&self, shorten: ShortenLog) -> Result<u64, Fault> {
+        self.call(move |tx| tx.shorten_log(&shorten)).await
+    }
+
     pub(super) async fn list_reservations(
         &self,
         after: i64,
@@ -648,6 +672,13 @@ fn mark(backup: &Path) -> Result<(), Failure> {
         [BACKUP_OF, &epochs.current().to_string()],
     )?;
     Ok(())
+}
+
+/// Begins the logs of queues from before there were any.
+fn begin_logs(connection: &mut Connection, time: &DatabaseTime) -> Result<(), Failure> {
+    let transaction = connection.transaction()?;
+    log::begin(&transaction, time.now())?;
+    Ok(transaction.commit()?)
 }
 
 fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {

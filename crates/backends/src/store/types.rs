@@ -60,6 +60,19 @@ pub struct Advance {
     pub bucket: Bucket,
 }
 
+/// How much of the admission log of a queue is kept.
+#[derive(Clone, Debug)]
+pub struct ShortenLog {
+    /// Which queue.
+    pub queue: QueueName,
+    /// What is older is forgotten, up to a record that says where the queue stood.
+    pub kept_since: Timestamp,
+    /// Where the queue stands is said again if that was said before this moment for the last time.
+    pub marked_before: Timestamp,
+    /// The most records to forget now.
+    pub max: u32,
+}
+
 /// A step may be planned by so much later a time than the database's, in milliseconds: admissions at a
 /// time to come would stop all that follow.
 pub(super) const STEP_AHEAD_MS: i64 = 1_000;

@@ -18,6 +18,7 @@ pub(crate) mod acts;
 pub(crate) mod catalogue;
 pub(crate) mod events;
 pub(crate) mod idempotency;
+pub(crate) mod log;
 pub(crate) mod people;
 pub(crate) mod points;
 pub(crate) mod queues;
@@ -108,6 +109,13 @@ macro_rules! store_conformance {
             idempotency::one_key_at_once_does_one_thing,
             idempotency::a_refusal_is_not_remembered,
             idempotency::a_ticket_that_is_over_only_gets_earlier_answers,
+            log::a_log_is_one_chain_from_the_beginning_on,
+            log::a_log_is_read_in_parts,
+            log::of_steps_at_once_one_is_in_the_log,
+            log::a_step_that_is_stored_twice_is_in_the_log_once,
+            log::a_step_that_is_planned_once_more_goes_on_from_what_is_stored,
+            log::a_restore_and_a_clock_that_is_set_back_are_in_the_log,
+            log::an_old_part_of_a_log_is_forgotten,
             people::a_person_gets_an_id_once,
             people::an_id_that_is_brought_along_is_one_persons,
             people::people_seen_at_once_have_one_id_each,
@@ -214,7 +222,8 @@ pub(crate) fn main_queue() -> QueueName {
 
 /// A step of admission up to a number, in which everybody is there.
 pub(crate) fn everybody(upto: u64, at: Timestamp) -> Step {
-    Step { upto, at, passed: RoaringTreemap::new(), returned: RoaringTreemap::new() }
+    let none = RoaringTreemap::new;
+    Step { upto, at, passed: none(), left: none(), returned: none() }
 }
 
 /// The ticket with this number, of the main queue.
@@ -385,6 +394,7 @@ pub(crate) async fn assert_clean(store: &Store, now: Timestamp) {
         Invariant::OneEvent,
         Invariant::PaidOnce,
         Invariant::SpentIsSpent,
+        Invariant::OneChain,
     ] {
         assert!(findings.iter().any(|f| f.invariant == invariant), "{invariant} was not audited");
     }

@@ -13,11 +13,11 @@ use crate::conformance::{
     ticket, user,
 };
 use boxoffice_backends::store::{
-    Checkpoint, SqliteOptions, SqliteStore, Store, sqlite_backup as backup,
+    Checkpoint, Digest, SqliteOptions, SqliteStore, Store, sqlite_backup as backup,
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{Bucket, SettingsChange};
+use boxoffice_domain::queue::{Bucket, Entry, Record, Runs, SettingsChange, Standing, Step};
 use boxoffice_domain::sales::SeatState;
 use tempfile::TempDir;
 
@@ -150,7 +150,8 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     drop(store);
     raw(directory.path())
         .execute_batch(
-            "ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
+            "ALTER TABLE queue DROP COLUMN chain; DROP TABLE admission_log; \
+             DROP TABLE admission_mark; ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
              ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
              ALTER TABLE queue DROP COLUMN pool_after; ALTER TABLE queue DROP COLUMN pool_first; \
              ALTER TABLE queue DROP COLUMN pool_last; \
@@ -167,10 +168,62 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
         .unwrap();
     let (store, version) = try_open(directory.path()).unwrap();
     assert_eq!(version, 1);
-    let queue = Store::Sqlite(store).queues().await.unwrap().remove(0);
+    let store = Store::Sqlite(store);
+    let queue = store.queues().await.unwrap().remove(0);
     assert_eq!((queue.settings, queue.watermark), (settings(), 7));
     assert_eq!(queue.bucket, Bucket::default());
     assert!(queue.line.steps == 0 && queue.line.passed.is_empty());
+    assert_clean(&store, START).await;
+}
+
+/// A line from before there was a log: it begins with where the line stands, and goes on from there.
+#[tokio::test]
+async fn the_log_of_an_older_file_begins_with_where_the_line_stands() {
+    let (store, directory) = fresh().await;
+    store.create_queue(main_queue(), settings()).await.unwrap();
+    let step = |before, step| Checkpoint {
+        queue: main_queue(),
+        next: 9,
+        watermark: 9,
+        floor: 0,
+        step: Some((before, step)),
+        claimed: None,
+        over_before: START,
+    };
+    let first = Step { passed: [2, 3].into_iter().collect(), ..everybody(5, at(1)) };
+    store.checkpoint(vec![step(0, first)], at(1)).await.unwrap();
+    let returned = [3].into_iter().collect();
+    let second = Step { returned, ..everybody(5, at(2)) };
+    store.checkpoint(vec![step(5, second)], at(2)).await.unwrap();
+    store.close().await;
+    drop(store);
+    raw(directory.path())
+        .execute_batch(
+            "ALTER TABLE queue DROP COLUMN chain; DROP TABLE admission_log; \
+             DROP TABLE admission_mark; PRAGMA user_version = 5",
+        )
+        .unwrap();
+    let (store, version) = try_open(directory.path()).unwrap();
+    assert_eq!(version, 5);
+    let store = Store::Sqlite(store);
+    let begun = |store: &Store| {
+        let store = store.clone();
+        async move { store.admission_log(main_queue(), None, 9).await.unwrap().unwrap() }
+    };
+    let log = begun(&store).await;
+    assert_eq!((log.previous, log.links.len()), (Digest::genesis(&main_queue()), 1));
+    let record = Record::from_bytes(&log.links[0].bytes).unwrap();
+    let passed = Runs::from(&[2].into_iter().collect());
+    let standing = Standing { serving: 5, passed, terms: (&settings()).into() };
+    assert_eq!((record.number, record.entry), (2, Entry::Stands(standing)));
+    store.checkpoint(vec![step(5, everybody(7, at(3)))], at(3)).await.unwrap();
+    assert_clean(&store, START).await;
+    store.close().await;
+    drop(store);
+    // Once begun it only goes on.
+    let (store, _) = try_open(directory.path()).unwrap();
+    let again = begun(&Store::Sqlite(store)).await;
+    assert_eq!((again.links.len(), &again.links[0]), (2, &log.links[0]));
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use boxoffice_domain::queue::{
-    Bucket, CLAIM_GRACE, Ending, Line, LineParts, Place, Presence, Pruned, QueueSettings,
+    Admitted, Bucket, CLAIM_GRACE, Ending, Entry, Line, LineParts, Place, Presence, Pruned,
+    QueueSettings, Record, Replay, Runs, Standing,
 };
 use boxoffice_domain::time::Timestamp;
 use proptest::prelude::*;
@@ -320,13 +321,17 @@ struct World {
     ceiling: Option<u64>,
     now: Timestamp,
     snapshot: Option<(Line, Model)>,
+    /// What the admission log says, followed as whoever checks it does.
+    replay: Replay,
+    /// The clock never went back.
+    is_steady: bool,
 }
 
 impl World {
     fn new(base: u64, active_ttl_ms: u64, claim_window_ms: u64, max_active: Option<u64>) -> Self {
         let parts = LineParts { serving: base, floor: base, ..LineParts::default() };
         let line = Line::restore(parts).unwrap();
-        Self {
+        let mut world = Self {
             line: if base == 0 { Line::default() } else { line },
             presence: Presence::default(),
             bucket: Bucket::default(),
@@ -344,7 +349,26 @@ impl World {
             ceiling: max_active,
             now: Timestamp(10 * HOUR_MS),
             snapshot: None,
-        }
+            replay: Replay::default(),
+            is_steady: true,
+        };
+        let terms = (&world.settings).into();
+        let standing = Standing { serving: base, passed: Runs::new(), terms };
+        world.log(Entry::Stands(standing), world.now).unwrap();
+        world
+    }
+
+    /// Writes a record, reads it, and follows it: all that happens keeps the rules that it is held against.
+    fn log(&mut self, entry: Entry, at: Timestamp) -> TestCaseResult {
+        let number = self.replay.number().map_or(7, |number| number + 1);
+        let record = Record { number, at, entry };
+        prop_assert_eq!(Record::from_bytes(&record.to_bytes()), Some(record.clone()));
+        let mut broken = self.replay.follow(&record);
+        broken.retain(|broken| self.is_steady || broken.is_of_order());
+        prop_assert!(broken.is_empty(), "{:?} in {:?}", broken, record);
+        prop_assert_eq!(self.replay.passed(), &Runs::from(self.line.passed()));
+        prop_assert_eq!(self.replay.serving(), self.line.serving());
+        Ok(())
     }
 
     /// Works once, as the sequencer does.
@@ -358,10 +382,13 @@ impl World {
         let back: Vec<u64> = presence.returned(&self.line, now).collect();
         let expected =
             self.model.admit(settings, credit, now, &back, |seq| presence.is_absent(seq, now));
-        let mut admitted = None;
+        let (mut admitted, mut logged) = (None, None);
         if let Some(step) = self.line.plan(settings, next, credit, 0, presence, now) {
             let steps = self.line.steps();
+            let record = Admitted::of(&step, self.line.serving());
             let count = self.line.admit(&step);
+            prop_assert_eq!(record.count(), count);
+            logged = Some((record, step.at));
             self.bucket.spend(count);
             self.earnings.admit(count)?;
             prop_assert_eq!(self.line.steps(), steps + 1);
@@ -373,10 +400,23 @@ impl World {
         let taken = self.model.count(Fan::takes_place);
         prop_assert!(self.ceiling.is_none_or(|ceiling| taken <= ceiling));
         self.ceiling = settings.max_active.map(|max| max.max(taken));
+        if let Some((record, at)) = logged {
+            self.log(Entry::Admitted(record), at)?;
+        }
         Ok(())
     }
 
     fn apply(&mut self, op: &Op) -> TestCaseResult {
+        let before = self.settings.clone();
+        self.is_steady &= !matches!(op, Op::SetClock(ms) if *ms < 0);
+        self.carry_out(op)?;
+        if self.settings != before {
+            self.log(Entry::Changed((&self.settings).into()), self.now)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, op: &Op) -> TestCaseResult {
         let (ttl, now) = (self.settings.active_ttl, self.now);
         match *op {
             Op::Join(count) => self.model.join(count),

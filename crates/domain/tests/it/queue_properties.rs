@@ -47,7 +47,8 @@ fn served(serving: u64) -> Line {
 
 /// A step that admits everybody up to `upto`.
 fn everybody(upto: u64, at: Timestamp) -> Step {
-    Step { upto, at, passed: RoaringTreemap::new(), returned: RoaringTreemap::new() }
+    let none = RoaringTreemap::new;
+    Step { upto, at, passed: none(), left: none(), returned: none() }
 }
 
 proptest! {
@@ -260,7 +261,8 @@ proptest! {
         }
         let last = staying[wanted as usize - 1];
         let planned = planned.unwrap();
-        prop_assert_eq!(&planned, &everybody(last, NOW));
+        let left = (serving + 1..=last).filter(|seq| !staying.contains(seq)).collect();
+        prop_assert_eq!(&planned, &Step { left, ..everybody(last, NOW) });
         prop_assert_eq!(line.admit(&planned), wanted);
         for (index, seq) in (1..).zip(&staying) {
             let place = line.place(*seq, settings.active_ttl, NOW);
@@ -375,7 +377,8 @@ fn view(events: &[Event], upto: usize, heard: u64) -> (Line, Timestamp) {
                     .iter()
                     .filter(|seq| !is_absent(seq))
                     .collect();
-                let step = Step { upto, at: now, passed, returned };
+                let left = RoaringTreemap::new();
+                let step = Step { upto, at: now, passed, left, returned };
                 planner.admit(&step);
                 line.admit(&step);
                 if heard {

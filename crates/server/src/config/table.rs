@@ -449,6 +449,9 @@ settings! {
         after_sold_out: AfterSale = AfterSale::Close;
         /// What becomes of the line when the last sale is over. With `go_on` it is let in all the same.
         after_end: AfterSale = AfterSale::Close;
+        /// Days for which the admission log is kept at least; 0 means for ever. What is left of it can be checked by
+        /// itself.
+        log_days: u64 = 30, 0..=36_500;
         /// Time of joins for which numbers are kept ready in Redis, for when the store is away; at least 64
         /// numbers, and at most 131,072.
         reserve_seconds: u64 = 30, 1..=600;

@@ -136,7 +136,7 @@ impl<T> Described for PageOf<T> {
     }
 }
 
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     let invalid = |error: axum::extract::rejection::QueryRejection| {
         Problem::new(ErrorCode::InvalidQuery).detail(error.body_text())
     };

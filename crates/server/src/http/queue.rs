@@ -540,7 +540,7 @@ pub(super) fn document_named(
 
 /// A new challenge for who wants to join.
 pub(super) async fn challenge(
-    State(HttpState { app, web }): State<HttpState>,
+    Service(HttpState { app, web }): Service<HttpState>,
     PathQueue(name): PathQueue,
     client: ClientAddress,
     MaybePerson(person): MaybePerson,

@@ -3,6 +3,7 @@
 //! Every answer to every request here is checked for what all answers have in common (see
 //! `Reply::flaw`) and for being one that the API description lists; every test ends with an audit.
 
+mod admission_log;
 pub(crate) mod challenges;
 mod documents;
 mod errors;

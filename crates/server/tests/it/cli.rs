@@ -102,6 +102,9 @@ fn every_command_explains_itself() {
             &["--count", "--format", "queue_token_{n}", "--activated", "--guessable", "--user"],
         ),
         (&["queue"], &["list", "pause", "resume", "set"]),
+        (&["log"], &["export"]),
+        (&["log", "export"], &["--queue", "--from", "must not exist"]),
+        (&["verify"], &["--ticket", "--keys", "--head", "docs/proof.md"]),
         (&["queue", "list"], &["Show all queues"]),
         (&["queue", "pause"], &["Stop admission", "default: the configured one"]),
         (&["queue", "resume"], &["admission"]),
@@ -359,6 +362,116 @@ fn queues_are_listed_paused_resumed_and_set() {
     assert!(log.contains("keeps its stored settings"), "{log}");
 }
 
+// ---- The admission log.
+
+/// Joins, and waits to be let in. Returns the token.
+fn let_in(server: &Server, user: i64) -> String {
+    let mut client = server.client();
+    let body = json!({ "userId": user });
+    let joined = client.send("POST", "/api/v1/waiting-queues", &[], Some(&body)).unwrap();
+    let token = joined.expect(201).json()["token"].as_str().unwrap().to_owned();
+    wait_until("admission", || {
+        let headers = [("QUEUE-TOKEN", token.as_str())];
+        let answer = client.send("GET", "/api/v1/waiting-queues", &headers, None).unwrap();
+        answer.expect(200).json()["status"] == "ACTIVATED"
+    });
+    token
+}
+
+#[test]
+fn a_log_is_exported_and_checked_without_the_service() {
+    let (directory, data) = place();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (live, piped, rest) = (file("live.log"), file("piped.log"), file("rest.log"));
+    let server = Server::start(&data, &[]);
+    let (one, two) = (let_in(&server, 1), let_in(&server, 2));
+    run(&data, &["log", "export", &live]).ok();
+    run(&data, &["log", "export", &live]).fails_with(&["cannot make", "live.log"]);
+    let from = format!("http://{}/", server.address());
+    fs::write(&piped, run(&data, &["log", "export", "-", "--from", &from]).ok()).unwrap();
+    run(&data, &["log", "export", &rest, "--queue", "none"]).fails_with(&["QUEUE_NOT_FOUND"]);
+    assert!(!Path::new(&rest).exists(), "half an export is none");
+    let mut client = server.client();
+    let log = client.send("GET", "/api/v1/waiting-queues/main/log", &[], None).unwrap().json();
+    let head = log["head"]["signed"].as_str().unwrap().to_owned();
+    let keys = client.send("GET", "/.well-known/jwks.json", &[], None).unwrap().json();
+    fs::write(file("jwks.json"), keys.to_string()).unwrap();
+    server.stop();
+    run(&data, &["log", "export", &rest]).ok();
+
+    let nowhere = directory.path().join("nowhere");
+    let (jwks, live_text) = (file("jwks.json"), fs::read_to_string(&live).unwrap());
+    for export in [&live, &piped, &rest] {
+        let arguments = [
+            "verify", export, "--ticket", &one, "--ticket", &two, "--head", &head, "--keys", &jwks,
+        ];
+        let said = run(&nowhere, &arguments).ok();
+        for part in [
+            "ticket 1: was let in at",
+            "ticket 1 was not overtaken by ticket 2",
+            "kept head: record",
+            "verify: nothing is wrong",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert!(!said.contains("keys: those in the file"), "{said}");
+    }
+    assert!(!nowhere.exists(), "to check needs no store");
+    // A program that shares nothing with ours says the same.
+    let check = |export: &str| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/check-log");
+        let done = Command::new("python3").arg(script).arg(export).output().unwrap();
+        (
+            done.status.success(),
+            String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned(),
+        )
+    };
+    let (is_right, said) = check(&rest);
+    assert!(is_right && said.contains("up to number 2: nothing is wrong"), "{said}");
+    // One number is another.
+    fs::write(&live, live_text.replacen("\"upto\":2", "\"upto\":3", 1)).unwrap();
+    let said = run(&nowhere, &["verify", &live]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.out.contains("its digest does not follow"), "{said:?}");
+    let (is_right, said) = check(&live);
+    assert!(!is_right && said.contains("the digest does not follow"), "{said}");
+    run(&nowhere, &["verify", &jwks]).fails_with(&["no export of an admission log"]);
+    run(&nowhere, &["verify", &rest, "--ticket", "x"])
+        .fails_with(&["neither the number nor the token"]);
+    run(&nowhere, &["verify", &rest, "--keys", &rest]).fails_with(&["rest.log"]);
+    let verdict = run(&nowhere, &["verify", &rest, "--head", "x.y.z"]);
+    assert_eq!(verdict.code, Some(1), "{verdict:?}");
+}
+
+/// Whoever kept a head from after the backup is told that a restore has taken it back.
+#[test]
+fn a_restore_is_in_the_log_and_told_to_whoever_kept_a_head() {
+    let (directory, data) = place();
+    let server = Server::start(&data, &[]);
+    let head = || {
+        let log =
+            server.client().send("GET", "/api/v1/waiting-queues/main/log", &[], None).unwrap();
+        log.json()["head"]["signed"].as_str().unwrap().to_owned()
+    };
+    let_in(&server, 1);
+    let before = head();
+    let backup = directory.path().join("backup");
+    run(&data, &["backup", backup.to_str().unwrap()]).ok();
+    let_in(&server, 2);
+    let after = head();
+    server.stop();
+    let restored = directory.path().join("restored");
+    run(&restored, &["restore", backup.to_str().unwrap()]).ok();
+    let file = directory.path().join("restored.log").to_str().unwrap().to_owned();
+    run(&restored, &["log", "export", &file]).ok();
+    let said = run(&restored, &["verify", &file, "--head", &before]).ok();
+    assert!(said.contains("RESTORED from a backup before record"), "{said}");
+    let said = run(&restored, &["verify", &file, "--head", &after]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.out.contains("was restored from a backup before record"), "{said:?}");
+    assert!(run(&restored, &["audit"]).ok().ends_with("audit: clean\n"));
+}
+
 // ---- Audit.
 
 #[test]
@@ -370,13 +483,13 @@ fn an_audit_tells_running_and_at_rest() {
     let (_directory, data) = sold();
     let at_rest = run(&data, &["audit"]).ok();
     assert!(at_rest.ends_with("audit: clean\n"), "{at_rest}");
-    for code in ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9"] {
+    for code in ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10"] {
         assert!(at_rest.lines().any(|line| line.starts_with(code)), "{code}: {at_rest}");
     }
     let report: Value = serde_json::from_str(&run(&data, &["audit", "--json"]).ok()).unwrap();
     assert_eq!(
         (&report["clean"], report["invariants"].as_array().unwrap().len()),
-        (&json!(true), 9)
+        (&json!(true), 10)
     );
     assert!(report["invariants"][0]["checked"].as_u64().unwrap() >= 3, "{report}");
 
@@ -457,7 +570,8 @@ fn an_audit_at_rest_writes_nothing() {
     // A store of the first version is not brought up on the way.
     sql(
         &data,
-        "ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
+        "ALTER TABLE queue DROP COLUMN chain; DROP TABLE admission_log; DROP TABLE admission_mark; \
+         ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
          ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
          ALTER TABLE queue DROP COLUMN pool_after; ALTER TABLE queue DROP COLUMN pool_first; \
          ALTER TABLE queue DROP COLUMN pool_last; DROP TABLE queue_passed; DROP TABLE readmitted; \

@@ -808,6 +808,13 @@ impl Events {
     }
 }
 
+/// The signed head of the admission log, if the service still answers.
+fn head_of_the_log(address: std::net::SocketAddr) -> Option<String> {
+    let mut client = Client::new(address);
+    let answer = client.send("GET", "/api/v1/waiting-queues/main/log?limit=1", &[], None).ok()?;
+    Some(answer.json()["head"]["signed"].as_str()?.to_owned())
+}
+
 #[test]
 fn whatever_was_acknowledged_outlives_kill_9() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
@@ -847,6 +854,8 @@ fn whatever_was_acknowledged_outlives_kill_9() {
     let mut events = Events::default();
     let mut total = Difference::default();
     let (mut kills, mut slowest) = (0, Duration::ZERO);
+    // Heads of the admission log that somebody kept, a moment before each kill.
+    let mut heads = Vec::new();
 
     for round in 1..=rounds {
         let address = server.address();
@@ -860,6 +869,7 @@ fn whatever_was_acknowledged_outlives_kill_9() {
                 server.signal(rustix::process::Signal::TERM);
                 std::thread::sleep(Duration::from_millis(rng.below(60)));
             }
+            heads.extend(head_of_the_log(address));
             server.kill();
         });
         kills += 1;
@@ -935,6 +945,12 @@ fn whatever_was_acknowledged_outlives_kill_9() {
     drop(statement);
     drop(store);
     server.stop();
+    let export = directory.path().join("main.log").to_str().unwrap().to_owned();
+    run(data, &["log", "export", &export]).ok();
+    let kept = heads.iter().flat_map(|head| ["--head", head.as_str()]);
+    let verdict = run(data, &["verify", &export].into_iter().chain(kept).collect::<Vec<_>>());
+    assert_eq!(verdict.code, Some(0), "seed {seed}: {verdict:?}");
+    assert!(heads.len() as u64 > rounds / 2, "{} heads of {rounds} rounds", heads.len());
     run(data, &["audit"]).ok();
     let wrong = std::mem::take(&mut *world.wrong.lock().unwrap());
     assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use boxoffice_domain::queue::Replay;
+
 use super::{Checker, Fact, Violation, rules};
 use crate::instance::Standing;
 use crate::plan::{Peer, Plan, What};
@@ -50,6 +52,24 @@ impl Checker for FromTheStore {
             }
             _ => {}
         }
+    }
+}
+
+/// The admission log is a chain, and whoever checks it by itself finds that order, rate and times were kept.
+#[derive(Default)]
+pub(super) struct Log(Replay);
+
+impl Checker for Log {
+    fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
+        let Fact::Logged { record, follows } = fact else { return };
+        let number = record.number;
+        let mut wrong: Vec<String> =
+            self.0.follow(record).iter().map(|it| format!("record {number}: {it}")).collect();
+        if !follows {
+            wrong.push(format!("record {number} does not follow from the one before"));
+        }
+        let violation = |how| Violation { rule: rules::LOG, at_us: now_us, how };
+        broken.extend(wrong.into_iter().map(violation));
     }
 }
 

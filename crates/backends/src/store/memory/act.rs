@@ -1,6 +1,7 @@
 //! What operators change, in memory.
 
 use boxoffice_domain::ids::{ConcertId, SessionId};
+use boxoffice_domain::queue::Entry;
 use boxoffice_domain::sales::{SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 
@@ -215,6 +216,7 @@ impl Data {
             Act::SetClockBack(now) => Effect::Clock { rows: self.set_back(*now), now: *now },
             Act::BeginEpoch(epochs) => {
                 self.settings.insert(EPOCHS, epochs.to_text());
+                self.log_in_all(&Entry::Restored { epoch: epochs.current() });
                 Effect::Epoch { id: epochs.current() }
             }
             Act::RotateKey(rotation) => {

@@ -11,6 +11,7 @@ use boxoffice_domain::time::Timestamp;
 
 use super::data::Data;
 use crate::store::catalog::Catalog;
+use crate::store::chain::{Check, Head, LogPart};
 use crate::store::columns::check_passed;
 
 /// Checks all that can be seen.
@@ -23,6 +24,7 @@ pub(super) fn findings(data: &Data, catalog: &Catalog, now: Timestamp) -> Vec<Fi
         one_event(data),
         paid_once(data),
         spent(data),
+        logs(data),
     ]
 }
 
@@ -128,6 +130,24 @@ fn memory(data: &Data, catalog: &Catalog) -> Finding {
             data.seats.values().filter(|(of, _)| of == session).map(|(_, seat)| *seat).collect();
         finding.expect(shown == stored, || format!("session {session} is not shown as it is"));
         finding.add_checked(stored.len() as u64);
+    }
+    finding
+}
+
+/// Follows each log from the last record but one that says where the queue stands.
+fn logs(data: &Data) -> Finding {
+    let mut finding = Finding::new(Invariant::OneChain);
+    for (name, queue) in &data.queues {
+        let begin = queue.marks.iter().rev().take(2).last().map_or(0, |(number, _)| *number);
+        let part = data.admission_log(name, begin.checked_sub(1), usize::MAX - 1);
+        let Some(LogPart { previous, links, head }) = part else {
+            finding.violated(format!("queue {name} has no log"));
+            continue;
+        };
+        let mut check = Check::new(name.clone(), previous);
+        links.iter().for_each(|link| check.follow(link, &mut finding));
+        let head = Head { number: queue.steps, ..head };
+        check.end(head, queue.serving, &queue.passed, &mut finding);
     }
     finding
 }

@@ -1,6 +1,6 @@
 //! What the store in memory holds.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use boxoffice_domain::command::{
     Changes, EntryKind, Ids, KeyRow, NewKey, NewRefund, Payment, PointsEntry, ReservationRow,
@@ -10,7 +10,10 @@ use boxoffice_domain::event::Event;
 use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
 };
-use boxoffice_domain::queue::{Admission, Bucket, LineParts, QueueSettings, SettingsChange, Step};
+use boxoffice_domain::queue::{
+    Admission, Admitted, Bucket, Entry, LineParts, QueueSettings, Runs, SettingsChange, Standing,
+    Step,
+};
 use boxoffice_domain::sales::{Concert, ReservationState, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -22,10 +25,11 @@ use crate::store::DatabaseTime;
 use crate::store::act::{LogEntry, StoredOperator};
 use crate::store::beat::{Beat, Beats, Instances};
 use crate::store::catalog::{Catalog, Inventory};
+use crate::store::chain::{self, Head, Link, LogPart};
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
     ALIAS_KEPT_MS, AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson,
-    NewSeats, Progress, Seed, SpentBy, StoredQueue,
+    NewSeats, Progress, Seed, ShortenLog, SpentBy, StoredQueue,
 };
 
 /// All tables.
@@ -91,13 +95,16 @@ pub(super) struct Queue {
     pub(super) watermark: u64,
     pub(super) serving: u64,
     pub(super) floor: u64,
-    steps: u64,
+    pub(super) steps: u64,
     claimed: RoaringTreemap,
     pub(super) log: BTreeMap<u64, Timestamp>,
     pub(super) passed: RoaringTreemap,
     pub(super) readmitted: BTreeMap<u64, Timestamp>,
     bucket: Bucket,
     granted: LastGrant,
+    pub(super) links: VecDeque<Link>,
+    /// The numbers and times of the records that say where the queue stands.
+    pub(super) marks: Vec<(u64, Timestamp)>,
 }
 
 impl Queue {
@@ -117,8 +124,31 @@ impl Queue {
         if planted(Bug::ReturnedStayPassed) {
             return;
         }
+        self.readmitted.extend((&step.returned & &self.passed).iter().map(|seq| (seq, step.at)));
         self.passed -= &step.returned;
-        self.readmitted.extend(step.returned.iter().map(|seq| (seq, step.at)));
+    }
+
+    /// The last record.
+    pub(super) fn head(&self) -> Option<Head> {
+        self.links
+            .back()
+            .map(|Link { number, digest, .. }| Head { number: *number, digest: *digest })
+    }
+
+    /// Writes the next record.
+    fn append(&mut self, at: Timestamp, entry: Entry) {
+        let Some(head) = self.head() else { return };
+        let is_mark = matches!(entry, Entry::Stands(_));
+        let (link, head) = chain::following(head, at, entry);
+        self.links.push_back(link);
+        if is_mark {
+            self.marks.push((head.number, at));
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let (passed, terms) = ((&self.passed).into(), (&self.settings).into());
+        Standing { serving: self.serving, passed, terms }
     }
 }
 
@@ -391,7 +421,7 @@ impl Data {
     pub(super) fn create_queue(&mut self, name: QueueName, settings: QueueSettings) -> bool {
         let is_new = !self.queues.contains_key(&name);
         if is_new {
-            let queue = Queue {
+            let mut queue = Queue {
                 settings,
                 next: 0,
                 watermark: 0,
@@ -404,7 +434,13 @@ impl Data {
                 readmitted: BTreeMap::new(),
                 bucket: Bucket::restore(0, None),
                 granted: LastGrant::default(),
+                links: VecDeque::new(),
+                marks: Vec::new(),
             };
+            let at = self.time.now();
+            let stands = Entry::Stands(queue.standing());
+            queue.links.push_back(chain::first(&name, 0, at, stands));
+            queue.marks.push((0, at));
             self.queues.insert(name, queue);
         }
         is_new
@@ -423,8 +459,10 @@ impl Data {
         name: &QueueName,
         change: &SettingsChange,
     ) -> Result<QueueSettings, Fault> {
+        let at = self.time.now();
         let queue = self.queue(name)?;
         change.apply(&mut queue.settings);
+        queue.append(at, Entry::Changed((&queue.settings).into()));
         // The credit was earned under the old settings.
         queue.bucket = Bucket::restore(0, None);
         // What was planned under them does not count any more.
@@ -453,7 +491,12 @@ impl Data {
             let queue = self.queue(&point.queue)?;
             (queue.next, queue.watermark, queue.floor) = (point.next, point.watermark, point.floor);
             if let Some((_, step)) = &point.step {
-                queue.admit(step);
+                let (step, before) = (chain::upon(step, queue.serving), queue.serving);
+                let returned = &step.returned & &queue.passed;
+                if let Some(entry) = chain::admitted(step.clone(), before, returned) {
+                    queue.append(step.at, entry);
+                    queue.admit(&step);
+                }
             }
             if let Some(claimed) = &point.claimed {
                 queue.claimed.clone_from(claimed);
@@ -503,6 +546,11 @@ impl Data {
         if !as_planned || queue.settings.paused || !timely {
             return Ok(false);
         }
+        let mut admitted = Admitted::of(&step.step, step.serving);
+        if planted(Bug::LeftUnlogged) {
+            admitted.left = Runs::new();
+        }
+        queue.append(step.step.at, Entry::Admitted(admitted));
         queue.admit(&step.step);
         queue.bucket = step.bucket.clone();
         self.latest = self.latest.max(now);
@@ -536,6 +584,49 @@ impl Data {
         queue.log.retain(|upto, _| *upto > floor);
         queue.readmitted.retain(|_, at| *at >= over_before);
         self.left.retain(|(of, seq)| of != name || *seq > floor);
+    }
+
+    pub(super) fn admission_log(
+        &self,
+        name: &QueueName,
+        after: Option<u64>,
+        max: usize,
+    ) -> Option<LogPart> {
+        let queue = self.queues.get(name)?;
+        let first = after.unwrap_or(0);
+        let from = queue.links.partition_point(|link| link.number < first);
+        let links = queue.links.iter().skip(from).take(max + 1).cloned().collect();
+        let mut part = LogPart::of(name, after, links, queue.head()?);
+        part.links.truncate(max);
+        Some(part)
+    }
+
+    /// Writes this into the logs of all queues.
+    pub(super) fn log_in_all(&mut self, entry: &Entry) {
+        let at = self.time.now();
+        for queue in self.queues.values_mut() {
+            queue.append(at, entry.clone());
+            queue.steps += 1;
+        }
+    }
+
+    pub(super) fn shorten_log(&mut self, shorten: &ShortenLog) -> u64 {
+        let now = self.time.now();
+        let ShortenLog { queue, kept_since, marked_before, max } = shorten;
+        let Some(queue) = self.queues.get_mut(queue) else { return 0 };
+        let Some(head) = queue.head() else { return 0 };
+        let is_old = |(number, at): &(u64, Timestamp)| at < marked_before && *number < head.number;
+        if queue.marks.last().is_none_or(is_old) {
+            queue.append(now, Entry::Stands(queue.standing()));
+            queue.steps += 1;
+        }
+        let Some(keep) = queue.marks.iter().rposition(|(_, at)| at < kept_since) else { return 0 };
+        let (keep, _) = queue.marks[keep];
+        queue.marks.retain(|(number, _)| *number >= keep);
+        // Of the last one that is forgotten the digest is left, from which the rest goes on.
+        let old = queue.links.partition_point(|link| link.number + 1 < keep).min(*max as usize);
+        queue.links.drain(..old);
+        old as u64
     }
 
     pub(super) fn stored_queues(&self) -> Vec<StoredQueue> {
@@ -613,11 +704,13 @@ impl Data {
         self.aliases.values_mut().for_each(|alias| set(&mut alias.ticket.issued_at));
         for queue in self.queues.values_mut() {
             queue.log.values_mut().chain(queue.readmitted.values_mut()).for_each(&mut set);
+            queue.marks.iter_mut().for_each(|(_, at)| set(at));
             if queue.bucket.state().1.is_some_and(|at| at > now) {
                 queue.bucket = Bucket::restore(0, None);
             }
         }
         set(&mut self.latest);
+        self.log_in_all(&Entry::SetBack);
         for (_, seat) in self.seats.values_mut() {
             if let SeatState::Released { until } = &mut seat.state {
                 *until = now.min(*until);

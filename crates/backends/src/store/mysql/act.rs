@@ -2,6 +2,7 @@
 //! transaction.
 
 use boxoffice_domain::ids::{ConcertId, SessionId};
+use boxoffice_domain::queue::Entry;
 use boxoffice_domain::sales::{Concert, Session};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::Row;
@@ -9,7 +10,7 @@ use mysql_async::Row;
 use super::pool::{Lane, Lease};
 use super::rows::{self, DUPLICATE, Failure, seat_state, take};
 use super::tx::{self, AddAliases, ChangeQueue, CreateQueue, Done, Op, Operation, Tx};
-use super::{load, sql};
+use super::{load, log, sql};
 use crate::store::act::{
     Act, ActRejected, Acted, Effect, LogEntry, Note, StoredOperator, Told, rotate,
 };
@@ -319,6 +320,8 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
         }
         Act::BeginEpoch(epochs) => {
             within(tx, &tx::SetSetting(EPOCHS, epochs.to_text())).await?;
+            let restored = Entry::Restored { epoch: epochs.current() };
+            log::append_to_all(&mut tx.lease, &restored).await?;
             Effect::Epoch { id: epochs.current() }
         }
         Act::RotateKey(rotation) => {

@@ -11,10 +11,11 @@ use boxoffice_domain::time::Timestamp;
 use mysql_async::Value;
 
 use super::inner::Inner;
-use super::load;
 use super::pool::Lease;
 use super::rows::{self, Failure, entry_kind, take};
+use super::{load, log};
 use crate::Fault;
+use crate::store::chain::{self, Check, LogPart};
 
 type Audit<T> = Result<T, Failure>;
 
@@ -31,6 +32,7 @@ pub(super) async fn stored(lease: &mut Lease, now: Timestamp) -> Audit<Vec<Findi
         one_event(lease).await?,
         paid_once(lease).await?,
         spent(lease).await?,
+        logs(lease).await?,
     ];
     lease.text("COMMIT").await?;
     Ok(findings)
@@ -272,6 +274,43 @@ async fn line(lease: &mut Lease) -> Audit<Finding> {
         let passed = load::passed(lease, &name).await?;
         let readmitted = load::readmitted(lease, &name).await?;
         rows::check_passed(&mut finding, &name, serving, &passed, &readmitted);
+    }
+    Ok(finding)
+}
+
+/// Follows each log from the last record but one that says where the queue stands: a day's worth at least.
+async fn logs(lease: &mut Lease) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::OneChain);
+    for mut row in lease.rows("SELECT name, serving FROM queue", vec![]).await? {
+        let name = rows::queue_name(&take::<String>(&mut row, 0)?)?;
+        let serving = rows::count(take(&mut row, 1)?, "serving")?;
+        let passed = load::passed(lease, name.as_str()).await?;
+        let begin = log::marks(lease, name.as_str(), 2).await?.pop();
+        let mut after = begin.and_then(|(number, _)| number.checked_sub(1));
+        let mut check = None;
+        let head = loop {
+            lease.restart();
+            let part = match log::part(lease, &name, after, chain::AUDIT_PART).await {
+                Ok(part) => part,
+                // What makes no sense is what an audit is to tell of.
+                Err(Failure::Corrupt(what)) => {
+                    finding.violated(format!("the log of queue {name}: {what}"));
+                    break None;
+                }
+                Err(failure) => return Err(failure),
+            };
+            let Some(LogPart { previous, links, head }) = part else { break None };
+            let check = check.get_or_insert_with(|| Check::new(name.clone(), previous));
+            links.iter().for_each(|link| check.follow(link, &mut finding));
+            match links.last() {
+                Some(last) => after = Some(last.number),
+                None => break Some(head),
+            }
+        };
+        match (check, head) {
+            (Some(check), Some(head)) => check.end(head, serving, &passed, &mut finding),
+            _ => finding.violated(format!("queue {name} has no log")),
+        }
     }
     Ok(finding)
 }

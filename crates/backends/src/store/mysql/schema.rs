@@ -4,12 +4,13 @@
 //! each statement of a step may run twice, and the version is written last: a step that was cut
 //! short is simply run again.
 
+use super::log;
 use super::pool::Lease;
 use super::rows::{Failure, take};
 use crate::Fault;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&[&str]; 4] = [V1, V2, V3, V4];
+const MIGRATIONS: [&[&str]; 5] = [V1, V2, V3, V4, V5];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -102,7 +103,15 @@ async fn prepare_locked(lease: &mut Lease, database: &str, migrate: bool) -> Res
         }
         run(lease, &format!("UPDATE schema_version SET version = {}", index + 1)).await?;
     }
+    begin_logs(lease).await?;
     Ok(found)
+}
+
+/// Begins the logs of queues from before there were any.
+async fn begin_logs(lease: &mut Lease) -> Result<(), Fault> {
+    run(lease, "START TRANSACTION").await?;
+    log::begin(lease).await?;
+    run(lease, "COMMIT").await
 }
 
 async fn version(lease: &mut Lease) -> Result<Option<i64>, Failure> {
@@ -286,4 +295,22 @@ const V4: &[&str] = &[
     "PREPARE step FROM @step",
     "EXECUTE step",
     "DEALLOCATE PREPARE step",
+];
+
+/// The admission log as a chain: records, of which each has a digest that goes on from the one before, and
+/// which of them say where the queue stands. `chain` is the digest of the last one. It is empty until the
+/// store is opened for the first time (`begin_logs`).
+const V5: &[&str] = &[
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.columns \
+     WHERE table_schema = DATABASE() AND table_name = 'queue' AND column_name = 'chain'), 'DO 0', \
+     'ALTER TABLE queue ADD COLUMN chain BINARY(32)')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
+    "CREATE TABLE IF NOT EXISTS admission_log (queue VARCHAR(40) NOT NULL, step BIGINT NOT NULL, \
+     record MEDIUMBLOB NOT NULL, digest BINARY(32) NOT NULL, PRIMARY KEY (queue, step)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS admission_mark (queue VARCHAR(40) NOT NULL, step BIGINT NOT NULL, \
+     at BIGINT NOT NULL, PRIMARY KEY (queue, step)) \
+     ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
 ];

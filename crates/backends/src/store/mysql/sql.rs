@@ -130,8 +130,7 @@ statements! {
         VALUES (?, 0, 0, 0, 0, ?, ?, ?, ?, ?, ?)";
     QUEUE_CHANGE = "UPDATE queue SET admit_per_second = COALESCE(?, admit_per_second), \
         max_active = IF(?, ?, max_active), opens_at = IF(?, ?, opens_at), \
-        paused = COALESCE(?, paused), credit_micro = NULL, credit_at = NULL, steps = steps + 1 \
-        WHERE name = ?";
+        paused = COALESCE(?, paused), credit_micro = NULL, credit_at = NULL WHERE name = ?";
     QUEUE_SETTINGS = "SELECT admit_per_second, max_active, active_ttl_ms, claim_window_ms, \
         opens_at, paused FROM queue WHERE name = ?";
     QUEUE_SETTINGS_LOCK = "SELECT admit_per_second, max_active, active_ttl_ms, claim_window_ms, \
@@ -142,12 +141,31 @@ statements! {
     QUEUE_GRANT = "UPDATE queue SET watermark = ?, pool = ?, pool_after = ?, pool_first = ?, \
         pool_last = ? WHERE name = ?";
     QUEUE_TAKE = "UPDATE queue SET watermark = ?, next = ? WHERE name = ?";
-    QUEUE_ADVANCE = "UPDATE queue SET steps = steps + 1, serving = ?, next = GREATEST(next, ?), \
+    // The digest of the step goes on from the one that the step was planned on, in one statement with it.
+    QUEUE_ADVANCE = "UPDATE queue SET steps = steps + 1, \
+        chain = UNHEX(SHA2(CONCAT(chain, UNHEX(?)), 256)), serving = ?, next = GREATEST(next, ?), \
         watermark = GREATEST(watermark, ?), credit_micro = ?, credit_at = ? \
         WHERE name = ? AND steps = ? AND serving = ? AND paused = 0 AND ? BETWEEN \
         TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 - ? \
         AND TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 + ?";
-    QUEUE_STEPPED = "UPDATE queue SET steps = steps + 1 WHERE name = ?";
+    QUEUE_HEAD = "SELECT serving, steps, chain FROM queue WHERE name = ? FOR UPDATE";
+    QUEUE_STEPPED = "UPDATE queue SET steps = ?, chain = ? WHERE name = ?";
+    LOG_ADVANCED = "INSERT INTO admission_log (queue, step, record, digest) \
+        SELECT name, steps, ?, chain FROM queue WHERE name = ?";
+    LOG_APPEND = "INSERT INTO admission_log (queue, step, record, digest) VALUES (?, ?, ?, ?)";
+    LOG_HEAD = "SELECT steps, chain FROM queue WHERE name = ?";
+    LOG_PART = "SELECT step, record, digest FROM admission_log WHERE queue = ? AND step >= ? \
+        ORDER BY step LIMIT ?";
+    LOG_FORGET = "DELETE FROM admission_log WHERE queue = ? AND step < ? ORDER BY step LIMIT ?";
+    LOGLESS = "SELECT name, steps FROM queue WHERE chain IS NULL AND NOT EXISTS \
+        (SELECT 1 FROM admission_log WHERE queue = name) ORDER BY name";
+    QUEUE_NAMES = "SELECT name FROM queue ORDER BY name";
+    MARK_ADD = "INSERT INTO admission_mark (queue, step, at) VALUES (?, ?, ?)";
+    MARKS = "SELECT step, at FROM admission_mark WHERE queue = ? ORDER BY step DESC LIMIT ?";
+    MARK_KEPT = "SELECT MAX(step) FROM admission_mark WHERE queue = ? AND at < ?";
+    MARKS_FORGET = "DELETE FROM admission_mark WHERE queue = ? AND step < ?";
+    QUEUE_STANDING = "SELECT serving, admit_per_second, max_active, active_ttl_ms, \
+        claim_window_ms, opens_at, paused FROM queue WHERE name = ?";
     QUEUE_RECORD = "UPDATE queue SET next = GREATEST(next, ?), \
         watermark = GREATEST(watermark, ?), floor = GREATEST(floor, LEAST(serving, ?)) \
         WHERE name = ?";

@@ -6,22 +6,25 @@ use std::sync::Arc;
 
 use boxoffice_domain::command::{Changes, EntryKind, PointsEntry};
 use boxoffice_domain::ids::{ConcertId, QueueName, SeatId, SessionId, UserId};
-use boxoffice_domain::queue::{QueueSettings, SettingsChange, Step};
+use boxoffice_domain::queue::{Admitted, Entry, QueueSettings, SettingsChange, Step};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::Value;
+use roaring::RoaringTreemap;
 
+use super::log::{self, Locked};
 use super::pool::{Lane, Lease};
 use super::rows::{self, DUPLICATE, Failure, column, seat_state, take};
 use super::{load, sale, sql};
 use crate::store::beat::{Beat, Beats, FORGOTTEN_MS, OtherBeat, Present, Rules};
 use crate::store::catalog::{Catalog, Made};
+use crate::store::chain;
 use crate::store::numbers::{
     self, Grant, GrantRequest, LastGrant, REDIS_AHEAD_MS, REDIS_SEEN_MS, Taken,
 };
 use crate::store::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson, NewSeats, Progress,
-    STEP_AHEAD_MS, STEP_LATE_MS, Seed,
+    STEP_AHEAD_MS, STEP_LATE_MS, Seed, ShortenLog,
 };
 
 fn list(ids: impl IntoIterator<Item = i64>) -> Vec<Value> {
@@ -262,7 +265,10 @@ impl Operation for CreateQueue {
         let mut values = vec![Value::from(self.0.as_str())];
         values.extend(settings_values(&self.1));
         match tx.lease.exec(sql::QUEUE_ADD, values).await {
-            Ok(_) => Ok(Done::Commit(true)),
+            Ok(_) => {
+                log::begin(&mut tx.lease).await?;
+                Ok(Done::Commit(true))
+            }
             Err(Failure::Server(DUPLICATE, _)) => Ok(Done::Nothing(false)),
             Err(failure) => Err(failure),
         }
@@ -294,7 +300,9 @@ impl Operation for ChangeQueue {
         // The row is locked, so this is what the change has made of it.
         let row = tx.lease.rows(sql::QUEUE_SETTINGS, vec![name.as_str().into()]).await?.pop();
         let mut row = row.ok_or_else(|| no_queue(name))?;
-        Ok(Done::Commit(load::settings(&mut row, 0)?))
+        let settings = load::settings(&mut row, 0)?;
+        log::append_now(&mut tx.lease, name, Entry::Changed((&settings).into())).await?;
+        Ok(Done::Commit(settings))
     }
 }
 
@@ -310,6 +318,10 @@ impl Operation for Checkpoints {
         let Self(queues, now) = self;
         for point in queues {
             let name = point.queue.as_str();
+            let before = match &point.step {
+                Some(_) => log::lock(&mut tx.lease, name).await?,
+                None => None,
+            };
             let (next, watermark) = (column(point.next), column(point.watermark));
             let floor = column(point.floor);
             let serving = point.step.as_ref().map(|(_, step)| column(step.upto));
@@ -329,9 +341,15 @@ impl Operation for Checkpoints {
             if tx.lease.exec(sql::QUEUE_CHECKPOINT, values).await? != 1 {
                 return Err(Failure::Corrupt(format!("counters of queue {name} would go back")));
             }
-            if let Some((before, step)) = &point.step {
-                tx.lease.exec(sql::QUEUE_STEPPED, vec![name.into()]).await?;
-                keep_step(tx, name, *before, step).await?;
+            if let (Some((_, step)), Some(before)) = (&point.step, before) {
+                let Locked { serving, head } = before;
+                let step = chain::upon(step, serving);
+                let returned = keep_step(tx, name, serving, &step).await?;
+                let at = step.at;
+                // Where the answer to a commit was missing, all is done once more.
+                if let Some(entry) = chain::admitted(step, serving, returned) {
+                    log::append(&mut tx.lease, name, head, at, entry).await?;
+                }
             }
             forget_over(tx, name, point.floor, point.over_before).await?;
             if let Some(claimed) = &point.claimed {
@@ -461,6 +479,20 @@ impl Operation for TellBeat {
     }
 }
 
+/// Forgets what is old of an admission log.
+pub(super) struct Shorten(pub(super) ShortenLog);
+
+impl Operation for Shorten {
+    type Answer = u64;
+    const LANE: Lane = Lane::Work;
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, tx: &mut Tx) -> Op<Done<u64>> {
+        let shortened = log::shorten(&mut tx.lease, &self.0).await?;
+        Ok(shortened.map_or(Done::Nothing(0), Done::Commit))
+    }
+}
+
 /// A step of admission.
 pub(super) struct AdvanceTo(pub(super) Advance, pub(super) Timestamp);
 
@@ -473,8 +505,11 @@ impl Operation for AdvanceTo {
         let name = step.queue.as_str();
         let (credit_micro, credit_at) = step.bucket.state();
         let upto = column(step.step.upto);
+        let admitted = Admitted::of(&step.step, step.serving);
+        let record = log::bytes(step.steps, step.step.at, Entry::Admitted(admitted));
         // Whoever is admitted has joined, so the other two counters are at least as high.
         let values = vec![
+            hex(&record).into(),
             upto.into(),
             upto.into(),
             upto.into(),
@@ -492,6 +527,7 @@ impl Operation for AdvanceTo {
             return if found.is_empty() { Err(no_queue(name)) } else { Ok(Done::Nothing(false)) };
         }
         keep_step(tx, name, step.serving, &step.step).await?;
+        log::advanced(&mut tx.lease, name, &record).await?;
         set_clock(tx, *now).await?;
         Ok(Done::Commit(true))
     }
@@ -533,21 +569,33 @@ impl Operation for Record {
     }
 }
 
-/// Keeps a step: its entry in the log, who was passed over, and who came back. The row of the queue is
-/// locked.
-async fn keep_step(tx: &mut Tx, queue: &str, before: u64, step: &Step) -> Op<()> {
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing into a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Keeps a step: when whose turn it was, who was passed over, and who came back. Returns the latter. The row
+/// of the queue is locked.
+async fn keep_step(tx: &mut Tx, queue: &str, before: u64, step: &Step) -> Op<RoaringTreemap> {
     if step.upto > before {
         let values = vec![queue.into(), column(step.upto).into(), step.at.0.into()];
         tx.lease.exec(sql::ADMISSION_ADD, values).await?;
     }
+    let mut back = RoaringTreemap::new();
     for part in rows::parts_of(step) {
         let row = tx.lease.rows(sql::QUEUE_PART, vec![queue.into(), part.into()]).await?.pop();
         let found = row.map(|mut row| take(&mut row, 0)).transpose()?;
-        let seqs = rows::passed_after(rows::numbers_from(found, queue)?, part, step);
+        let found = rows::numbers_from(found, queue)?;
+        back |= &found & &step.returned;
+        let seqs = rows::passed_after(found, part, step);
         let values = vec![queue.into(), part.into(), rows::numbers_to(&seqs)?.into()];
         tx.lease.exec(sql::QUEUE_PART_SET, values).await?;
     }
-    let returned: Vec<u64> = step.returned.iter().collect();
+    let returned: Vec<u64> = back.iter().collect();
     for some in returned.chunks(ROWS) {
         let text = sql::filled(sql::READMITTED_ADD, &[&rows_of(3, some.len())]);
         let values = some.iter().flat_map(|seq| {
@@ -555,7 +603,7 @@ async fn keep_step(tx: &mut Tx, queue: &str, before: u64, step: &Step) -> Op<()>
         });
         tx.lease.exec(&text, values.collect()).await?;
     }
-    Ok(())
+    Ok(back)
 }
 
 /// What is below the floor has run out of time; nobody asks for it any more. Nor for those that were
@@ -800,6 +848,7 @@ impl Operation for SetBack {
         for statement in rows::SET_BACK {
             changed += tx.lease.exec(statement, vec![now(), now()]).await?;
         }
+        log::append_to_all(&mut tx.lease, &Entry::SetBack).await?;
         Ok(Done::Commit(changed))
     }
 }

@@ -2,6 +2,7 @@
 //! transaction. Other work shares it, so whatever may be refused is found out before anything is written.
 
 use boxoffice_domain::ids::{ConcertId, QueueName, SessionId};
+use boxoffice_domain::queue::Entry;
 use boxoffice_domain::sales::{Concert, Session};
 use boxoffice_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -261,6 +262,7 @@ impl Tx<'_> {
             }
             Act::BeginEpoch(epochs) => {
                 self.set_setting(EPOCHS, &epochs.to_text())?;
+                self.log_in_all(&Entry::Restored { epoch: epochs.current() })?;
                 Ok(Ok(Effect::Epoch { id: epochs.current() }))
             }
             Act::RotateKey(rotation) => {

@@ -7,8 +7,10 @@ use boxoffice_domain::time::Timestamp;
 use rusqlite::{Connection, Params};
 
 use super::load;
+use super::log;
 use super::rows::{self, Failure, entry_kind};
 use super::tx::Tx;
+use crate::store::chain::{self, Check, LogPart};
 
 type Audit<T> = Result<T, Failure>;
 
@@ -23,6 +25,7 @@ pub(super) fn stored(connection: &Connection, now: Timestamp) -> Audit<Vec<Findi
         one_event(connection),
         paid_once(connection),
         spent(connection),
+        logs(connection),
     ]
     .into_iter()
     .collect();
@@ -220,6 +223,42 @@ fn line(connection: &Connection) -> Audit<Finding> {
         let line = &queue.line;
         let name = queue.name.as_str();
         rows::check_passed(&mut finding, name, line.serving, &line.passed, &line.readmitted);
+    }
+    Ok(finding)
+}
+
+/// Follows each log from the last record but one that says where the queue stands: a day's worth at least.
+fn logs(connection: &Connection) -> Audit<Finding> {
+    let mut finding = Finding::new(Invariant::OneChain);
+    for queue in load::queues(connection)? {
+        let (name, line) = (queue.name, queue.line);
+        let begin = log::marks(connection, name.as_str(), 2)?.pop().unwrap_or(0);
+        let mut after = begin.checked_sub(1);
+        let mut check = None;
+        let head = loop {
+            let part = match log::part(connection, &name, after, chain::AUDIT_PART) {
+                Ok(part) => part,
+                // What makes no sense is what an audit is to tell of.
+                Err(Failure::Corrupt(what)) => {
+                    finding.violated(format!("the log of queue {name}: {what}"));
+                    break None;
+                }
+                Err(failure) => return Err(failure),
+            };
+            let Some(LogPart { previous, links, head }) = part else { break None };
+            let check = check.get_or_insert_with(|| Check::new(name.clone(), previous));
+            links.iter().for_each(|link| check.follow(link, &mut finding));
+            match links.last() {
+                Some(last) => after = Some(last.number),
+                None => break Some(head),
+            }
+        };
+        match (check, head) {
+            (Some(check), Some(head)) => {
+                check.end(head, line.serving, &line.passed, &mut finding);
+            }
+            _ => finding.violated(format!("queue {name} has no log")),
+        }
     }
     Ok(finding)
 }

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i64 = 0x424f_584f;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&str; 5] = [V1, V2, V3, V4, V5];
+const MIGRATIONS: [&str; 6] = [V1, V2, V3, V4, V5, V6];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -190,4 +190,18 @@ CREATE TABLE called_off (
 ) STRICT;
 CREATE INDEX refund_by_session ON refund (session_id, called_off);
 CREATE INDEX reservation_of_user ON reservation (user_id, created_at);
+";
+
+/// The admission log as a chain: records, of which each has a digest that goes on from the one before, and
+/// which of them say where the queue stands. `chain` is the digest of the last one. It is empty until the
+/// store is opened for the first time (`begin_logs`).
+const V6: &str = "
+ALTER TABLE queue ADD COLUMN chain BLOB;
+CREATE TABLE admission_log (
+    queue TEXT NOT NULL, step INTEGER NOT NULL, record BLOB NOT NULL, digest BLOB NOT NULL,
+    PRIMARY KEY (queue, step)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE admission_mark (
+    queue TEXT NOT NULL, step INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (queue, step)
+) STRICT, WITHOUT ROWID;
 ";

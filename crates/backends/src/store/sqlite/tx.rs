@@ -7,20 +7,23 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{Changes, EntryKind, PointsEntry};
 use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, UserId};
-use boxoffice_domain::queue::{QueueSettings, SettingsChange, Step};
+use boxoffice_domain::queue::{Admitted, Entry, QueueSettings, SettingsChange, Step};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
+use roaring::RoaringTreemap;
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
 use super::load::{self, LastIds};
+use super::log;
 use super::rows::{self, Failure, column, seat_state};
 use super::sale;
 use crate::store::DatabaseTime;
 use crate::store::catalog::{Catalog, Inventory, Made};
+use crate::store::chain;
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson, NewSeats, Progress,
-    Seed,
+    Seed, ShortenLog,
 };
 
 /// What the writer knows without asking the file: the last ids, and what the transaction under way
@@ -281,6 +284,9 @@ impl<'a> Tx<'a> {
              VALUES (?1, 0, 0, 0, 0, ?2, ?3, ?4, ?5, ?6, ?7)",
             Self::settings_of(name, settings),
         )?;
+        if made == 1 {
+            log::begin(self.connection, self.state.time.now())?;
+        }
         Ok(made == 1)
     }
 
@@ -289,8 +295,8 @@ impl<'a> Tx<'a> {
         let mut update = self.connection.prepare_cached(
             "UPDATE queue SET admit_per_second = COALESCE(?2, admit_per_second), \
              max_active = IIF(?3, ?4, max_active), opens_at = IIF(?5, ?6, opens_at), \
-             paused = COALESCE(?7, paused), credit_micro = NULL, credit_at = NULL, \
-             steps = steps + 1 WHERE name = ?1 RETURNING admit_per_second, max_active, active_ttl_ms, \
+             paused = COALESCE(?7, paused), credit_micro = NULL, credit_at = NULL \
+             WHERE name = ?1 RETURNING admit_per_second, max_active, active_ttl_ms, \
              claim_window_ms, opens_at, paused",
         )?;
         let mut changed = update.query(params![
@@ -303,7 +309,26 @@ impl<'a> Tx<'a> {
             change.paused,
         ])?;
         let Some(row) = changed.next()? else { return Err(no_queue(name)) };
-        load::settings(row, 0)
+        let settings = load::settings(row, 0)?;
+        let at = self.state.time.now();
+        log::append(self.connection, name, at, Entry::Changed((&settings).into()))?;
+        Ok(settings)
+    }
+
+    /// Writes this into the logs of all queues.
+    pub(super) fn log_in_all(&self, entry: &Entry) -> Op<()> {
+        let mut find = self.connection.prepare_cached("SELECT name FROM queue ORDER BY name")?;
+        let names = find.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+        for name in names {
+            log::append(self.connection, &name, self.state.time.now(), entry.clone())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn shorten_log(&self, shorten: &ShortenLog) -> Op<u64> {
+        let ShortenLog { queue, kept_since, marked_before, max } = shorten;
+        let now = self.state.time.now();
+        log::shorten(self.connection, queue.as_str(), (*kept_since, *marked_before), (*max, now))
     }
 
     /// The parameters 1 to 7 of a new queue.
@@ -323,6 +348,10 @@ impl<'a> Tx<'a> {
         for point in queues {
             let name = point.queue.as_str();
             let serving = point.step.as_ref().map(|(_, step)| column(step.upto));
+            let before = match &point.step {
+                Some(_) => self.serving(name)?,
+                None => 0,
+            };
             // The conditions are the rule that counters never go back, kept where they are stored.
             let changed = self.execute(
                 "UPDATE queue SET next = ?2, watermark = ?3, floor = ?4, \
@@ -339,9 +368,13 @@ impl<'a> Tx<'a> {
             if changed != 1 {
                 return Err(Failure::Corrupt(format!("counters of queue {name} would go back")));
             }
-            if let Some((before, step)) = &point.step {
-                self.execute("UPDATE queue SET steps = steps + 1 WHERE name = ?1", [name])?;
-                self.keep_step(name, *before, step)?;
+            if let Some((_, step)) = &point.step {
+                let step = chain::upon(step, before);
+                let returned = self.keep_step(name, before, &step)?;
+                let at = step.at;
+                if let Some(entry) = chain::admitted(step, before, returned) {
+                    log::append(self.connection, name, at, entry)?;
+                }
             }
             self.forget_over(name, point.floor, point.over_before)?;
             if let Some(claimed) = &point.claimed {
@@ -393,7 +426,7 @@ impl<'a> Tx<'a> {
         let (credit_micro, credit_at) = step.bucket.state();
         // Whoever is admitted has joined, so the other two counters are at least as high.
         let changed = self.execute(
-            "UPDATE queue SET steps = steps + 1, serving = ?4, next = MAX(next, ?4), \
+            "UPDATE queue SET serving = ?4, next = MAX(next, ?4), \
              watermark = MAX(watermark, ?4), credit_micro = ?5, credit_at = ?6 \
              WHERE name = ?1 AND steps = ?2 AND serving = ?3 AND paused = 0 AND ?7",
             params![
@@ -411,6 +444,8 @@ impl<'a> Tx<'a> {
             return if find.exists([name])? { Ok(false) } else { Err(no_queue(name)) };
         }
         self.keep_step(name, step.serving, &step.step)?;
+        let admitted = Admitted::of(&step.step, step.serving);
+        log::append(self.connection, name, step.step.at, Entry::Admitted(admitted))?;
         self.set_clock(now)?;
         Ok(true)
     }
@@ -442,34 +477,45 @@ impl<'a> Tx<'a> {
         self.set_clock(now)
     }
 
-    /// Keeps a step: its entry in the log, who was passed over, and who came back.
-    fn keep_step(&self, queue: &str, before: u64, step: &Step) -> Op<()> {
+    fn serving(&self, queue: &str) -> Op<u64> {
+        let mut find =
+            self.connection.prepare_cached("SELECT serving FROM queue WHERE name = ?1")?;
+        let found: Option<i64> = find.query_row([queue], |row| row.get(0)).optional()?;
+        Ok(rows::count(found.ok_or_else(|| no_queue(queue))?, "serving")?)
+    }
+
+    /// Keeps a step, which goes on from `before`: when whose turn it was, who was passed over, who came back.
+    /// Returns the latter.
+    fn keep_step(&self, queue: &str, before: u64, step: &Step) -> Op<RoaringTreemap> {
         if step.upto > before {
             self.execute(
                 "INSERT INTO admission (queue, upto, at) VALUES (?1, ?2, ?3)",
                 params![queue, column(step.upto), step.at.0],
             )?;
         }
+        let mut returned = RoaringTreemap::new();
         for part in rows::parts_of(step) {
             let mut find = self
                 .connection
                 .prepare_cached("SELECT seqs FROM queue_passed WHERE queue = ?1 AND part = ?2")?;
             let found: Option<Vec<u8>> =
                 find.query_row(params![queue, part], |row| row.get(0)).optional()?;
-            let seqs = rows::passed_after(rows::numbers_from(found, queue)?, part, step);
+            let found = rows::numbers_from(found, queue)?;
+            returned |= &found & &step.returned;
+            let seqs = rows::passed_after(found, part, step);
             self.execute(
                 "INSERT INTO queue_passed (queue, part, seqs) VALUES (?1, ?2, ?3) \
                  ON CONFLICT (queue, part) DO UPDATE SET seqs = excluded.seqs",
                 params![queue, part, rows::numbers_to(&seqs)?],
             )?;
         }
-        for seq in &step.returned {
+        for seq in &returned {
             self.execute(
                 "INSERT INTO readmitted (queue, seq, at) VALUES (?1, ?2, ?3)",
                 params![queue, column(seq), step.at.0],
             )?;
         }
-        Ok(())
+        Ok(returned)
     }
 
     /// What is below the floor has run out of time; nobody asks for it any more. Nor for those that were
@@ -496,6 +542,7 @@ impl<'a> Tx<'a> {
         for statement in rows::SET_BACK {
             changed += self.execute(statement, params![now.0, now.0])? as u64;
         }
+        self.log_in_all(&Entry::SetBack)?;
         Ok(changed)
     }
 
