@@ -642,7 +642,8 @@ fn keys_are_changed_with_and_without_a_service() {
     let stored: String = connection.query_row(stored, [], |row| row.get(0)).unwrap();
     let secrets = stored.lines().filter_map(|line| line.split(' ').nth(3));
     for secret in secrets.filter(|secret| *secret != "-") {
-        let told = "SELECT count(*) FROM change_log WHERE instr(was || became, ?1) > 0";
+        let told =
+            "SELECT count(*) FROM change_log WHERE instr(coalesce(was, '') || became, ?1) > 0";
         let told: i64 = connection.query_row(told, [secret], |row| row.get(0)).unwrap();
         assert_eq!((secret.len(), told), (64, 0), "a secret half is in the log");
     }

@@ -105,6 +105,8 @@ struct Target {
     /// Whose, and the token: one that opens doors for each of the first [`USERS`] users, replaced
     /// now and then because payments spend them, and behind these tokens in every other state.
     tokens: RwLock<Vec<(i64, String)>>,
+    /// A pass that was good when it all began.
+    pass: String,
     /// The last reservation of each user.
     reservations: Mutex<HashMap<i64, i64>>,
     address: std::net::SocketAddr,
@@ -224,13 +226,17 @@ impl Target {
             user
         };
         let calls_off = template.ends_with("/cancel");
-        let is_doomed = calls_off || route == Route::ReservationCreate && dice.once_in(20);
+        let is_doomed = calls_off || route == Route::ReservationCreate && dice.once_in(8);
         let hall = if is_doomed { &self.doomed } else { &self.hall };
         let own = if template.contains("/concerts/") { hall.concert } else { own };
+        // What is to be called off is not to be gone.
+        let removes = matches!(route, Route::AdminConcertRemove | Route::AdminSessionRemove);
+        let spared = |number: i64| {
+            calls_off && self.spared.contains(&number) || removes && number == self.doomed.concert
+        };
         let named = loop {
             let text = id(dice, own);
-            let number = text.parse().ok();
-            if !calls_off || number.is_none_or(|number| !self.spared.contains(&number)) {
+            if !text.parse().is_ok_and(spared) {
                 break text;
             }
         };
@@ -318,6 +324,7 @@ impl Target {
                 format!("{{\"userId\": {user}, \"reservationId\": {reservation}}}")
             }
             Route::PaymentRefund => format!("{{\"userId\": {user}}}"),
+            Route::AdminKeyRotate => format!("{{\"inSeconds\": {}}}", or(dice, "60")),
             Route::PointsCharge | Route::PointsChargeByPost => {
                 let amount = or(dice, "10");
                 format!("{{\"amount\": {amount}}}")
@@ -463,6 +470,12 @@ impl Target {
         let mut call = Call::new(method, self.path(dice, route, user));
         if dice.once_in(2) || !route.template().starts_with("/admin") && !dice.once_in(10) {
             call = call.header("QUEUE-TOKEN", self.spoil_token(dice, token, &other));
+        }
+        if route == Route::Gate && !dice.once_in(8) {
+            let pass = self.spoil_token(dice, self.pass.clone(), &other);
+            let cookie = [b"a=1; boxoffice-pass=".as_slice(), &pass].concat();
+            let asked = if dice.once_in(2) { "X-Original-URI" } else { "X-Forwarded-Uri" };
+            call = call.header("Cookie", cookie).header(asked, dice.bytes_for_header(300));
         }
         if route.template().starts_with("/admin") {
             let token = match dice.below(8) {
@@ -957,7 +970,9 @@ async fn a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones() {
     let doomed = service.concert(5, 10).await;
     let spared = [hall.concert, honest.concert];
     let tokens = RwLock::new(tokens(&service, &hall).await);
+    let inside = service.send(status(&service.admitted(15).await)).await.ok(200);
     let target = Arc::new(Target {
+        pass: inside["pass"].as_str().unwrap().to_owned(),
         hall,
         doomed,
         spared,
@@ -1018,6 +1033,8 @@ async fn a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones() {
         "INVALID_HEADER",
         "DUPLICATE_HEADER",
         "TOKEN_INVALID",
+        "PASS_MISSING",
+        "PASS_INVALID",
         "TOKEN_SPENT",
         "TOKEN_EXPIRED",
         "TOKEN_NOT_ACTIVATED",

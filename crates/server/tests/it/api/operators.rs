@@ -469,6 +469,14 @@ fn changes() -> Vec<Change> {
             Some("cashier"),
             None,
         ),
+        (
+            R::AdminKeyRotate,
+            post("/admin/v1/keys/rotate").json(json!({"inSeconds": 60})),
+            201,
+            "signing keys",
+            Some("\"kid\":"),
+            Some("\"othersWithdrawn\":false"),
+        ),
     ]
 }
 
@@ -576,7 +584,7 @@ async fn what_is_created_under_a_key_is_created_once() {
         assert_eq!(client.send(keyed(&spaced)).await.ok(201), expected, "{route:?}");
         // Something else is not.
         let mut other = body.clone();
-        for field in ["admitPerSecond", "seatCount", "count", "name"] {
+        for field in ["admitPerSecond", "seatCount", "count", "name", "inSeconds"] {
             if other.get(field).is_some() {
                 other[field] = if field == "name" { json!("other") } else { json!(6) };
             }
@@ -589,7 +597,7 @@ async fn what_is_created_under_a_key_is_created_once() {
         assert!(matches!(reply.status, 201 | 409), "{route:?}: {reply}");
         tried += 1;
     }
-    assert_eq!(tried, 6);
+    assert_eq!(tried, 7);
     // Kept in the store, over a restart.
     let service = service.restart(|_| ()).await;
     let create = post("/admin/v1/queues").json(json!({"queue": "vip", "admitPerSecond": 5}));
