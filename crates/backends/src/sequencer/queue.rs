@@ -1275,6 +1275,32 @@ mod tests {
         assert_eq!(tell(queue.begin_reading(), &[1, 2]), 1, "of these nobody has left");
     }
 
+    /// Whoever starts with a clock that is behind earns nothing for moments that have been earned already: who
+    /// follows the log has no other times than those of the steps.
+    #[test]
+    fn credit_is_earned_once_whoever_plans_next() {
+        let mut begin = stored(2);
+        begin.settings.admit_per_second = 10.0;
+        begin.next = 100;
+        begin.line.log[0].at = Timestamp(10_000);
+        for shared in [true, false] {
+            let queue = match Queue::new(begin.clone(), shared, false, mpsc::unbounded_channel().0)
+            {
+                Ok(queue) => queue,
+                Err(fault) => panic!("{fault}"),
+            };
+            let plan = |now: i64| match shared {
+                true => queue.plan(Timestamp(now)).map(|advance| advance.step),
+                false => queue.prepare(Timestamp(now)).and_then(|point| Some(point.step?.1)),
+            };
+            for now in [9_500, 9_700, 9_999, 10_000] {
+                assert_eq!(plan(now), None, "at {now}, shared: {shared}");
+            }
+            let step = plan(10_200);
+            assert_eq!(step.map(|step| (step.at.0, step.upto)), Some((10_200, 4)), "{shared}");
+        }
+    }
+
     /// Everybody who joins is admitted at once, so that a counter that is read too early is too low
     /// a moment later.
     #[test]

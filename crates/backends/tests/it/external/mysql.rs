@@ -5,6 +5,7 @@ mod batches;
 mod explain;
 mod faults;
 mod instances;
+mod log;
 pub(super) mod proxy;
 mod queues;
 mod server;
