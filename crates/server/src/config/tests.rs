@@ -32,7 +32,14 @@ fn sample(setting: &Setting) -> Value {
         Kind::Float => 7.5.into(),
         Kind::Bool => ((setting.get)(&Config::default()) == Some(false.into())).into(),
         Kind::List => vec!["sample"].into(),
-        Kind::Choice(words) => words[1].0.into(),
+        Kind::Choice(words) => {
+            let default = (setting.get)(&Config::default());
+            let other = words
+                .iter()
+                .map(|(word, _)| Value::from(*word))
+                .find(|it| Some(it) != default.as_ref());
+            other.unwrap()
+        }
     }
 }
 

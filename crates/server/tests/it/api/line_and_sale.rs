@@ -115,7 +115,7 @@ async fn a_line_that_is_sold_out_is_told_and_goes_on_where_seats_come_back() {
             ] {
                 assert_eq!(place[field], value, "{field} of {place}");
             }
-            assert!(place["pollAfterMs"].as_u64().unwrap() >= 10_000, "{place}");
+            assert!(place["pollAfterMs"].as_u64().unwrap() >= 9_000, "{place}");
         }
     };
     told(&mut fan).await;
