@@ -245,8 +245,9 @@ async fn a_hundred_thousand_wrong_tokens_are_nobody() {
     ] {
         assert!(codes.contains_key(code), "{code} never came: the generator has grown dull");
     }
-    // The issuer was asked for its keys once, and once more at the most for those that it does not have.
-    assert!(issuer.asked.load(Ordering::SeqCst) <= 3);
+    // The issuer was asked for its keys once, and once a minute at the most for those that it does not have.
+    let minutes = started.elapsed().as_secs().div_ceil(60) as usize;
+    assert!(issuer.asked.load(Ordering::SeqCst) <= 2 + minutes);
     service.audit().await;
     let mut client = service.client();
     let honest = post("/api/v1/waiting-queues").json(json!({}));
