@@ -71,7 +71,7 @@ macro_rules! endpoints {
             /// Returns a part of the admission log of a queue.
             QueueLog = GET "/api/v1/waiting-queues/{queue}/log" Browse {
                 handler: admission_log::show,
-                operation: "queue" "log",
+                operation: "queue" "admission_log",
                 answers: [
                     200 "Records of who was let in, each chained to the one before; may be cached for a second"
                         => json::<admission_log::AdmissionLog>(),
