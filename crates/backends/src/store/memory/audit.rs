@@ -138,7 +138,8 @@ fn memory(data: &Data, catalog: &Catalog) -> Finding {
 fn logs(data: &Data) -> Finding {
     let mut finding = Finding::new(Invariant::OneChain);
     for (name, queue) in &data.queues {
-        let begin = queue.marks.iter().rev().take(2).last().map_or(0, |(number, _)| *number);
+        let but_one = queue.marks.len().saturating_sub(2);
+        let begin = queue.marks.get(but_one).map_or(0, |(number, _)| *number);
         let part = data.admission_log(name, begin.checked_sub(1), usize::MAX - 1);
         let Some(LogPart { previous, links, head }) = part else {
             finding.violated(format!("queue {name} has no log"));
