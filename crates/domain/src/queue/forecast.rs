@@ -365,7 +365,7 @@ impl Speed {
     /// though it should move.
     fn admitted_per_second(&self, settings: &QueueSettings) -> Option<f64> {
         let pace = self.pace.of / self.pace.over.max(f64::MIN_POSITIVE);
-        (pace >= PACE_MIN).then(|| settings.admit_per_second * pace)
+        (pace >= PACE_MIN).then_some(settings.admit_per_second * pace)
     }
 
     fn forecast(&self, seen: &Observed<'_>, now: Timestamp) -> Forecast {
