@@ -229,10 +229,8 @@ impl FrontOfPeer {
             && !queue.is_empty()
             && !queue.contains(['/', '%'])
         {
-            let answer = |begun| match gate::answer(app, queue, request.headers(), begun) {
-                Ok(passed) => passed.map(Either::Left),
-                Err(refused) => refused.map(Either::Right),
-            };
+            let answer =
+                |begun| gate::answer(app, queue, request.headers(), begun).map(Either::Right);
             return Way::Answered(Some(observer.answer(Route::Gate, &request, answer)));
         }
         let client = client(&request);

@@ -8,14 +8,13 @@ use std::convert::Infallible;
 use std::fmt::Write;
 use std::time::Instant;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header::{AUTHORIZATION, COOKIE, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use boxoffice_domain::ids::QueueName;
-use http_body_util::Full;
 
 use super::describe::{Described, Description};
 use super::problem::{ErrorCode, Problem};
@@ -65,10 +64,7 @@ impl Described for Visitor {
 }
 
 pub(super) async fn ask(State(app): State<AppState>, visitor: Visitor) -> Response<Body> {
-    match answer(&app, &visitor.queue, &visitor.headers, Instant::now()) {
-        Ok(passed) => passed.map(Body::new),
-        Err(refused) => refused,
-    }
+    answer(&app, &visitor.queue, &visitor.headers, Instant::now())
 }
 
 /// The answer to a proxy that has asked at `begun`: 204, or why not and where to wait.
@@ -77,15 +73,15 @@ pub(super) fn answer(
     queue: &str,
     headers: &HeaderMap,
     begun: Instant,
-) -> Result<Response<Full<Bytes>>, Response<Body>> {
+) -> Response<Body> {
     let known = app.sequencer.queue(queue);
     let mut code = ErrorCode::PassMissing;
     for pass in presented(headers).take(TRIED_MAX) {
         let now = app.clock.at(begun);
         if known.as_ref().is_some_and(|queue| app.good_pass(pass, queue, now).is_some()) {
-            let mut passed = Response::new(Full::default());
+            let mut passed = Response::new(Body::empty());
             *passed.status_mut() = StatusCode::NO_CONTENT;
-            return Ok(passed);
+            return passed;
         }
         code = ErrorCode::PassInvalid;
     }
@@ -94,7 +90,7 @@ pub(super) fn answer(
     if let Ok(address) = HeaderValue::try_from(waiting_address(&app.config.gate, queue, headers)) {
         refused.headers_mut().insert(LOCATION, address);
     }
-    Err(refused)
+    refused
 }
 
 /// What may be a pass: the cookies of that name, then bearer tokens. The site may have bearer tokens of its
