@@ -200,10 +200,10 @@ choices! {
 
     /// Whether admission goes by what is left to buy.
     Stock {
-        /// By rate and `max_active` alone.
-        Off = "off",
         /// No more people are inside than the seats that are left, free or held, can serve.
         On = "on",
+        /// By rate and `max_active` alone.
+        Off = "off",
     }
 
     /// What becomes of a line when there is nothing more to buy.
