@@ -375,7 +375,7 @@ mod tests {
         let other = ServiceKeys::open(&store).await.unwrap();
         let old = ids(&keys)[0].clone();
         let new = rotate(&store, &keys, at(120), false).await;
-        assert_eq!(ids(&keys), [old.clone()], "nobody has read it yet");
+        assert_eq!(ids(&keys), std::slice::from_ref(&old), "nobody has read it yet");
         let refreshed = async |keys: &ServiceKeys, now, tokens_last: bool| {
             keys.refresh(&store, now, HOUR, |_| tokens_last).await.unwrap();
             ids(keys)
@@ -391,8 +391,8 @@ mod tests {
         let end = 120 + 3_600 + 1;
         assert_eq!(refreshed(&keys, Timestamp(end * 1_000 - 1), false).await, both);
         assert_eq!(refreshed(&keys, at(end), true).await, both, "a token lasts longer");
-        assert_eq!(refreshed(&keys, at(end), false).await, [new.clone()]);
-        assert_eq!(refreshed(&keys, at(end), true).await, [new.clone()], "for good");
+        assert_eq!(refreshed(&keys, at(end), false).await, std::slice::from_ref(&new));
+        assert_eq!(refreshed(&keys, at(end), true).await, std::slice::from_ref(&new), "for good");
         assert!(keys.signer_of(other.of(at(3)).prefix()).is_none());
         assert_eq!(*keys.sign(b"", at(3)).key_id, *new);
         // With the next change its secret half goes; its public half stays, for what was proved with it.
@@ -422,7 +422,7 @@ mod tests {
         let old = keys.of(at(0));
         let new = rotate(&store, &keys, at(50), true).await;
         keys.refresh(&store, at(50), HOUR, |_| true).await.unwrap();
-        assert_eq!(ids(&keys), [new.clone()]);
+        assert_eq!(ids(&keys), std::slice::from_ref(&new));
         assert!(keys.signer_of(old.prefix()).is_none());
         assert_eq!(*keys.sign(b"", at(3)).key_id, *new, "an admission of before is signed anew");
         let public = keys.public();

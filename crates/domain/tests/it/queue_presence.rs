@@ -70,7 +70,7 @@ impl Crowd {
         };
         let jitter = seq.wrapping_mul(31).wrapping_add(self.now.0.unsigned_abs());
         // The others may know more or less of the speed: each is told the one or the other.
-        let known = (seq % 3 > 0).then(|| Forecast::initial(&self.settings));
+        let known = (!seq.is_multiple_of(3)).then(|| Forecast::initial(&self.settings));
         let eta = known.and_then(|known| known.eta(number, &self.settings, self.now));
         let after = poll_after(eta, &self.settings, self.now, jitter);
         Some(self.now.plus(after).0)
