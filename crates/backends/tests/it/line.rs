@@ -401,9 +401,11 @@ pub(crate) async fn a_line_that_is_sold_out_stands_and_passes_nobody_over<G>(
     assert_eq!(line.queue.state(at(line.now)), QueueState::Closed(Closing::SoldOut));
     assert_eq!(line.queue.turned_away(), Some(Closing::SoldOut));
     line.joined(3).await;
-    for _ in 0..2 {
+    for _ in 0..6 {
         assert_eq!(line.places(1..=3), [waiting(1), waiting(2), waiting(3)]);
-        for _ in 0..28 {
+        let (eta, after) = line.queue.pace(3, at(line.now), 0);
+        assert_eq!(eta, None, "nobody knows what comes back");
+        for _ in 0..after.as_secs() {
             line.tick(1_000).await;
         }
     }

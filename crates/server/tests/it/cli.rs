@@ -1007,7 +1007,7 @@ fn a_restore_that_is_killed_leaves_a_whole_store_or_none_that_starts() {
         while !unfinished.exists() && child.0.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_micros(200));
         }
-        std::thread::sleep(Duration::from_millis(4 * (cut + whole)));
+        std::thread::sleep(Duration::from_millis((cut + whole) * (cut + whole)));
         let _ = child.0.kill();
         let ended = child.0.wait().unwrap();
         if SqliteStore::file(&target).exists() {

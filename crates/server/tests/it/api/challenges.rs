@@ -102,6 +102,7 @@ async fn by_default_nobody_is_asked_and_a_page_need_not_know() {
 #[tokio::test]
 async fn a_guarded_door_asks_for_a_solution_which_is_good_once() {
     let service = guarded(|_| ()).await;
+    service.pause("main").await;
     let mut fan = service.client();
     for call in [join(1), join_with(1, "")] {
         let detail = why(&fan.send(call).await, ErrorCode::ChallengeRequired);
