@@ -267,6 +267,8 @@ fn what_is_sold_at_one_instance_ends_the_line_at_the_other() {
     wait_until("the end of the line", || poll(&mut there, &line[9])["reason"] == "SOLD_OUT");
     assert!(sold.elapsed() < Duration::from_secs(3), "{:?}", sold.elapsed());
     for client in [&mut here, &mut there] {
+        // Each looks at what is sold in a tick of its own.
+        wait_until("the end of the line", || poll(client, &line[9])["reason"] == "SOLD_OUT");
         assert_eq!(poll(client, &buyer)["reason"], "PAID");
         assert_eq!(poll(client, &leaving)["reason"], "LEFT");
         let refused = client.send("POST", queues, &[], Some(&json!({"userId": 30}))).unwrap();
