@@ -84,10 +84,10 @@ impl<S: Send + Sync> FromRequestParts<S> for LogSection {
 impl Described for LogSection {
     fn describe(description: &mut Description) {
         let most = format!("At most so many; {USUAL} where it is left out");
-        description.query_number("limit", &most, USUAL, MAX.into());
+        description.query_number("limit", &most, USUAL, 1..=MAX.into());
         let behind = "Those behind the record of this number: `next` of the page before. From the oldest \
                       that is kept where it is left out";
-        description.query_number("after", behind, 100, i64::MAX);
+        description.query_number("after", behind, 100, 0..=i64::MAX);
         description.errors(&[ErrorCode::InvalidQuery]);
     }
 }

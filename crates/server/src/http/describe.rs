@@ -3,6 +3,8 @@
 //!
 //! What does not belong here: what handlers answer, and the document as a whole; see `openapi`.
 
+use std::ops::RangeInclusive;
+
 use axum::extract::State;
 use utoipa::ToSchema;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -113,13 +115,13 @@ impl Description {
         self.parameters.push(parameter.build());
     }
 
-    /// Adds a number that the query may have, from 1 on.
+    /// Adds a number that the query may have, within a range.
     pub(super) fn query_number(
         &mut self,
         name: &str,
         description: &str,
         example: u32,
-        maximum: i64,
+        range: RangeInclusive<i64>,
     ) {
         let number = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer));
         let parameter = ParameterBuilder::new()
@@ -127,7 +129,7 @@ impl Description {
             .parameter_in(ParameterIn::Query)
             .required(Required::False)
             .description(Some(description))
-            .schema(Some(number.minimum(Some(1)).maximum(Some(maximum))))
+            .schema(Some(number.minimum(Some(*range.start())).maximum(Some(*range.end()))))
             .example(Some(example.into()));
         self.parameters.push(parameter.build());
     }

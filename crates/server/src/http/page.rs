@@ -72,9 +72,9 @@ impl Section {
     fn describe_as(lengths: &Lengths, description: &mut Description) {
         let Lengths { usual, max } = *lengths;
         let most = format!("At most so many; {usual} where it is left out");
-        description.query_number("limit", &most, usual, max.into());
+        description.query_number("limit", &most, usual, 1..=max.into());
         let behind = "Those behind the entry with this id: `next` of the page before";
-        description.query_number("after", behind, 1, i64::MAX);
+        description.query_number("after", behind, 1, 1..=i64::MAX);
         description.errors(&[ErrorCode::InvalidQuery]);
     }
 }

@@ -44,6 +44,7 @@ pub(super) struct JoinRequest {
     queue: Option<String>,
     /// The solution of a challenge, as the widget ALTCHA writes it; needed while the service asks for one.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = String, required = false)]
     altcha: Option<String>,
 }
 
