@@ -20,6 +20,7 @@ use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Concert, Reservation, ReservationState, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 
 use self::data::Data;
@@ -64,6 +65,9 @@ struct Shared {
     data: Arc<Mutex<Data>>,
     catalog: ArcSwap<Catalog>,
     stats: StoreStats,
+    /// Held by a batch from its beginning to its end, as a transaction would be: what an operator changes
+    /// must not come in between.
+    turn: Arc<AsyncMutex<()>>,
 }
 
 /// The most commands in a batch.
@@ -80,7 +84,8 @@ impl MemoryStore {
             (data.catalog(), data.ids(), data.clock())
         };
         let catalog = ArcSwap::from_pointee(catalog);
-        let shared = Arc::new(Shared { data, catalog, stats: StoreStats::default() });
+        let shared =
+            Arc::new(Shared { data, catalog, stats: StoreStats::default(), turn: Arc::default() });
         let options = BatchOptions {
             batch_max: BATCH_MAX,
             queue_max: QUEUE_MAX,
@@ -88,7 +93,7 @@ impl MemoryStore {
             gather: Gather::Never,
             observe: Arc::new(|_| {}),
         };
-        let (sales, run) = batches(vec![MemoryEngine(shared.clone())], ids, latest, options);
+        let (sales, run) = batches(vec![MemoryEngine(shared.clone(), None)], ids, latest, options);
         let tasks = Tasks::default();
         let batches = Mutex::new(Some(tasks.spawn("sale", run)));
         Arc::new(Self { sales, batches, tasks, shared })
@@ -239,6 +244,7 @@ impl MemoryStore {
     }
 
     pub(super) async fn act(&self, act: Act, note: Note) -> Result<Acted, Error<ActRejected>> {
+        let _turn = self.shared.turn.lock().await;
         self.with(|data| {
             let (acted, made) = data.act(&act, &note)?.map_err(Error::Rejected)?;
             made.into_iter().for_each(|made| self.show(made));
@@ -438,7 +444,7 @@ impl MemoryStore {
     }
 }
 
-struct MemoryEngine(Arc<Shared>);
+struct MemoryEngine(Arc<Shared>, Option<OwnedMutexGuard<()>>);
 
 impl Engine for MemoryEngine {
     type Job = NoJob;
@@ -454,6 +460,8 @@ impl Engine for MemoryEngine {
     }
 
     async fn begin(&mut self) -> Result<(), Trouble> {
+        self.1 = None;
+        self.1 = Some(self.0.turn.clone().lock_owned().await);
         Ok(())
     }
 
@@ -549,7 +557,9 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    async fn roll_back(&mut self) {}
+    async fn roll_back(&mut self) {
+        self.1 = None;
+    }
 
     fn publish(&mut self, changes: &Changes) {
         let catalog = self.0.catalog.load();
@@ -558,6 +568,7 @@ impl Engine for MemoryEngine {
                 inventory.publish(&[(*seat, *state)] as &[(_, SeatState)]);
             }
         }
+        self.1 = None;
     }
 
     fn gave_up(&self, _trouble: &Trouble) {}

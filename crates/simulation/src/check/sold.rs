@@ -61,10 +61,10 @@ impl Checker for Followed {
             return;
         }
         match fact {
-            Fact::Unsold { seats, database } => {
-                if self.unsold.back().is_none_or(|(_, last)| last != seats) {
-                    self.unsold.push_back((*database, *seats));
-                }
+            Fact::Unsold { seats, database }
+                if self.unsold.back().is_none_or(|(_, last)| last != seats) =>
+            {
+                self.unsold.push_back((*database, *seats));
             }
             Fact::Told { fan, seq } => {
                 self.numbers.insert(*fan, *seq);
