@@ -28,7 +28,7 @@ pub use self::newcomer::{Joined, Name, Newcomer};
 use self::news::News;
 use self::places::{Keeping, Kept};
 use self::queue::Given;
-pub use self::queue::{Counters, Queue};
+pub use self::queue::{Counters, Queue, Told};
 #[cfg(feature = "simulation")]
 pub use self::redis::simulated;
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};

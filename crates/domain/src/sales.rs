@@ -75,6 +75,14 @@ pub struct Concert {
     pub closes_at: Timestamp,
 }
 
+impl Concert {
+    /// Returns the moment from which no seat of one of its sessions can be booked: it closes, or the session
+    /// begins.
+    pub fn sells_until(&self, session: &Session) -> Timestamp {
+        self.closes_at.min(session.starts_at)
+    }
+}
+
 /// One evening of a concert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -257,13 +265,13 @@ pub fn check_open(
     if now < concert.opens_at {
         return Err(HoldRejected::NotYetOpen { opens_at: concert.opens_at });
     }
-    if now >= concert.closes_at {
-        return Err(HoldRejected::Closed { closed_at: concert.closes_at });
+    if now < concert.sells_until(session) {
+        Ok(())
+    } else if now >= concert.closes_at {
+        Err(HoldRejected::Closed { closed_at: concert.closes_at })
+    } else {
+        Err(HoldRejected::SessionStarted)
     }
-    if now >= session.starts_at {
-        return Err(HoldRejected::SessionStarted);
-    }
-    Ok(())
 }
 
 /// What a hold decision looks at. `seats` are those asked for, in the order asked, `None` where

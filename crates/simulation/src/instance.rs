@@ -589,7 +589,7 @@ fn told(place: Place, queue: &Queue, now: Timestamp, jitter: u64) -> (Standing, 
         Place::Waiting { number } => number,
         Place::Active { .. } | Place::Over(_) => 0,
     };
-    let (_, after) = queue.pace(number, now, jitter);
+    let after = queue.told(number, now, jitter).poll_after;
     let standing = match place {
         Place::Waiting { number } => Standing::Waiting(number),
         Place::Active { .. } => Standing::Active,

@@ -37,6 +37,19 @@ struct View {
     polled: Polled,
 }
 
+/// What the owner of a ticket is told beside its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What the queue is doing.
+    pub state: QueueState,
+    /// Why a ticket that waits is over all the same, where that is so.
+    pub turned_away: Option<Closing>,
+    /// How long it may take, where that is known.
+    pub eta: Option<Duration>,
+    /// When to ask again.
+    pub poll_after: Duration,
+}
+
 /// Sums since the start of the process, for metrics and the audit.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -121,9 +134,7 @@ impl Work {
     fn outlook(&self, settings: &QueueSettings) -> Outlook {
         self.sale.outlook(settings, self.rules, self.sale_at)
     }
-}
 
-impl Work {
     /// The time by which credit is earned and a step is planned: neither before the credit was counted last, nor
     /// before the last step, which may have been another instance's. From the times of the steps anybody can work
     /// out that the rate was kept. A clock that went back by more than `apart` is not waited for.
@@ -772,8 +783,11 @@ impl Queue {
 
     /// From now on it admits by these settings, and that is what polls are told.
     fn reconfigure(&self, work: &mut Work, settings: &QueueSettings) {
-        let looked_at = work.looked_at;
-        self.measure(work, settings, looked_at);
+        let now = work.looked_at.max(work.sale_at);
+        // Before anybody has looked it is no time at all, and nothing can be measured by it.
+        if now > Timestamp::default() {
+            self.measure(work, settings, now);
+        }
         self.publish(work, settings);
     }
 
@@ -790,25 +804,31 @@ impl Queue {
                 promises.push(promise);
             }
         });
-        let is_new = new.is_some();
-        work.forecast = new.unwrap_or_else(|| work.forecast.clone());
-        is_new
+        let Some(forecast) = new else { return false };
+        work.forecast = forecast;
+        true
     }
 
-    /// What somebody with this waiting number is told, or with 0 who waits no more: how long it may take,
-    /// where that is known, and when to ask again. `jitter`, any number, spreads the crowd.
-    pub fn pace(&self, number: u64, now: Timestamp, jitter: u64) -> (Option<Duration>, Duration) {
+    /// What somebody with this waiting number is told, or with 0 who waits no more. `jitter`, any number,
+    /// spreads the crowd.
+    pub fn told(&self, number: u64, now: Timestamp, jitter: u64) -> Told {
         let view = self.view.load();
+        let outlook = &view.outlook;
         let eta = match number {
             0 => Some(Duration::ZERO),
             // Nobody knows what comes back, and when.
-            _ if view.outlook.admits_nobody() => None,
-            _ => view.forecast.eta(number, &view.outlook.settings, now),
+            _ if outlook.admits_nobody() => None,
+            _ => view.forecast.eta(number, &outlook.settings, now),
         };
-        (eta, poll_after(eta, &view.outlook.settings, now, jitter))
+        Told {
+            state: outlook.state(now),
+            turned_away: outlook.turned_away(),
+            eta,
+            poll_after: poll_after(eta, &outlook.settings, now, jitter),
+        }
     }
 
-    /// Promises of [`Queue::pace`] that have turned out since the last call: not all of them, but enough
+    /// Promises of [`Queue::told`] that have turned out since the last call: not all of them, but enough
     /// to know how good they are.
     pub fn take_promises(&self) -> Vec<Promise> {
         std::mem::take(&mut *self.promises.lock())
@@ -1163,7 +1183,7 @@ mod tests {
     use std::thread;
 
     use boxoffice_domain::invariant::Invariant;
-    use boxoffice_domain::queue::{Admission, LineParts};
+    use boxoffice_domain::queue::{Admission, LineParts, SaleWindow};
 
     use super::*;
 
@@ -1299,6 +1319,36 @@ mod tests {
             let step = plan(10_200);
             assert_eq!(step.map(|step| (step.at.0, step.upto)), Some((10_200, 4)), "{shared}");
         }
+    }
+
+    /// A queue hears what is sold behind it before it is looked at for the first time.
+    #[test]
+    fn nothing_is_promised_before_there_is_a_time() {
+        let mut begin = stored(0);
+        begin.settings.admit_per_second = 20.0;
+        begin.next = 100;
+        let queue = queue(begin);
+        let now = |ms: i64| Timestamp(1_000_000 + ms);
+        let window = SaleWindow {
+            opens_at: Timestamp(0),
+            ends_at: Timestamp(i64::MAX),
+            left: Some(5_000),
+            sold: 0,
+            purchases: 0,
+        };
+        let rules = SaleRules { by_stock: true, ..SaleRules::default() };
+        queue.configure(queue.settings());
+        queue.note_sale(Sale { exists: true, windows: vec![window] }, rules, now(0));
+        assert_eq!(queue.outlook().stock, Some(5_000));
+        for ms in (0..=10_000).step_by(100) {
+            queue.refresh(false, now(ms));
+            if let Some(advance) = queue.plan(now(ms)) {
+                assert!(queue.advanced(&advance, true));
+            }
+        }
+        queue.refresh(false, now(10_100));
+        let promises = queue.take_promises();
+        assert!(promises.len() > 5 && promises.iter().all(Promise::is_kept), "{promises:?}");
     }
 
     /// Everybody who joins is admitted at once, so that a counter that is read too early is too low

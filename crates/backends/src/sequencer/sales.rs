@@ -75,7 +75,7 @@ fn sales(catalog: &Catalog, now: Timestamp) -> HashMap<QueueName, Sale> {
                 sale,
                 SaleWindow {
                     opens_at: opens_at(concert),
-                    ends_at: ends_at(concert, inventory),
+                    ends_at: concert.sells_until(&inventory.session()),
                     left: unsold(inventory),
                     sold,
                     purchases,
@@ -105,14 +105,9 @@ fn opens_at(concert: &Concert) -> Timestamp {
     if planted(Bug::OpeningUnheeded) { Timestamp(i64::MIN) } else { concert.opens_at }
 }
 
-/// When the last seat of a session can be reserved.
-fn ends_at(concert: &Concert, inventory: &Inventory) -> Timestamp {
-    concert.closes_at.min(inventory.session().starts_at)
-}
-
 /// Whether a session is sold, now or later.
 fn is_sold(concert: &Concert, inventory: &Inventory, now: Timestamp) -> bool {
-    inventory.called_off().is_none() && now < ends_at(concert, inventory)
+    inventory.called_off().is_none() && now < concert.sells_until(&inventory.session())
 }
 
 /// The seats that are not sold; `None` where there are none yet.

@@ -114,7 +114,7 @@ pub(super) async fn sessions(
     let sessions = catalog
         .inventories(concert.id)
         .iter()
-        .filter(|inventory| now < concert.closes_at && now < inventory.session().starts_at)
+        .filter(|inventory| now < concert.sells_until(&inventory.session()))
         .filter(|inventory| inventory.called_off().is_none())
         // Held seats may come back; sold ones hardly do.
         .filter(|inventory| inventory.sold() < inventory.total() as u64)

@@ -302,12 +302,6 @@ pub(super) struct QueueDocument<'a> {
     opens_at: Option<String>,
 }
 
-/// Seconds to wait, and milliseconds until the next poll.
-fn pace(queue: &Queue, number: u64, now: Timestamp, jitter: u64) -> (Option<u64>, u64) {
-    let (eta, after) = queue.pace(number, now, jitter);
-    (eta.map(|eta| eta.as_secs()), after.as_millis() as u64)
-}
-
 /// The refusal of a join where there is nothing to join for.
 fn turned_away(closing: Closing) -> Problem {
     Problem::new(match closing {
@@ -383,7 +377,6 @@ async fn join_at(
     let joined_at = ticket.issued_at;
     let pass = ticket.into();
     let place = app.sequencer.place(&queue, &pass, now);
-    let outlook = queue.outlook();
     let (status, number, shown) = match place {
         Place::Waiting { number } => (TicketStatus::Waiting, number, None),
         Place::Active { until, .. } => {
@@ -391,15 +384,15 @@ async fn join_at(
         }
         Place::Over(_) => (TicketStatus::Expired, 0, None),
     };
-    let (eta_seconds, poll_after_ms) = pace(&queue, number, now, pass.ticket.seq);
+    let told = queue.told(number, now, pass.ticket.seq);
     let answer = JoinResponse {
         token: app.tickets.signed(&pass.ticket),
         status,
         waiting_number: number,
-        eta_seconds,
-        poll_after_ms,
+        eta_seconds: told.eta.map(|eta| eta.as_secs()),
+        poll_after_ms: told.poll_after.as_millis() as u64,
         joined_at,
-        queue_state: outlook.state(now).into(),
+        queue_state: told.state.into(),
         pass: shown,
     };
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
@@ -455,28 +448,31 @@ pub(super) fn place_of(app: &App, presented: &Presented) -> Response<Full<Bytes>
     #[cfg(debug_assertions)]
     delay_for_tests();
     let Presented { pass, queue, place, now } = presented;
-    let outlook = queue.outlook();
-    let (status, number, until, reason) = match *place {
-        Place::Waiting { number } => match outlook.turned_away() {
-            None => (TicketStatus::Waiting, number, None, None),
-            // It keeps its number: nothing was done to it, and what is sold may come back.
-            Some(closing) => (TicketStatus::Expired, number, None, Some(closing.into())),
-        },
-        Place::Active { until, .. } => (TicketStatus::Activated, 0, Some(until), None),
-        Place::Over(ending) => (TicketStatus::Expired, 0, None, Some(ending.into())),
+    // It keeps its number where it is turned away: nothing was done to it, and what is sold may come back.
+    let number = match *place {
+        Place::Waiting { number } => number,
+        Place::Active { .. } | Place::Over(_) => 0,
     };
     // A different wait for each ticket and each poll, so that a crowd does not march in step.
     let jitter = pass.ticket.seq.wrapping_mul(31).wrapping_add(now.0.unsigned_abs());
-    let (eta_seconds, poll_after_ms) = pace(queue, number, *now, jitter);
+    let told = queue.told(number, *now, jitter);
+    let (status, until, reason) = match (*place, told.turned_away) {
+        (Place::Waiting { .. }, None) => (TicketStatus::Waiting, None, None),
+        (Place::Waiting { .. }, Some(closing)) => {
+            (TicketStatus::Expired, None, Some(closing.into()))
+        }
+        (Place::Active { until, .. }, _) => (TicketStatus::Activated, Some(until), None),
+        (Place::Over(ending), _) => (TicketStatus::Expired, None, Some(ending.into())),
+    };
     let answer = StatusResponse {
         user_id: pass.ticket.user.get(),
         queue: pass.ticket.queue.as_str(),
         status,
         waiting_number: number,
-        eta_seconds,
-        poll_after_ms,
+        eta_seconds: told.eta.map(|eta| eta.as_secs()),
+        poll_after_ms: told.poll_after.as_millis() as u64,
         active_until: until.map(rfc3339),
-        queue_state: outlook.state(*now).into(),
+        queue_state: told.state.into(),
         reason,
         pass: until.map(|until| app.pass(pass, queue, until)),
     };
