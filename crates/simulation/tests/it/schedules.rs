@@ -441,3 +441,35 @@ fn s23_a_slow_store_and_a_step_that_looks_too_large() {
 fn s24_numbers_that_others_take_for_given_long_ago() {
     seeds_hold("s24", &[70_289]);
 }
+
+/// The store is away while fans are seen for the first time, and an instance starts as it comes back: what is
+/// in no store yet it hears from the others' last news. Before, it took their room for free, and in six of
+/// these let as many in once more.
+#[test]
+fn s25_seen_while_the_store_was_away_and_before_an_instance_started() {
+    let mut broken = 0;
+    for seed in 0..20 {
+        let away_until = 10_000 + seed * 20;
+        let mut plan = Plan::calm(seed)
+            .lasts(20)
+            .breaks((7_000, away_until), cut(Which::ALL, Peer::Store, Fate::Refused))
+            .breaks((7_300, away_until + 10), What::Stop(C))
+            // They are admitted at about 3.2 s, seen at about 7.7 s, and their room is kept until 10.2 s
+            // where nobody knows of that.
+            .with(Group {
+                count: 10,
+                from_ms: 3_000,
+                over_ms: 50,
+                at: Some(A),
+                habit: Habit { polls: Polls::Every(4_600), ..Habit::WAITS },
+            })
+            .joins(20, (5_000, 6_000), Some(B));
+        plan.queue.max_active = Some(10);
+        plan.queue.claim_window = Duration::from_secs(5);
+        plan.queue.admit_per_second = 100.0;
+        let report = history(&plan);
+        println!("s25: seed {seed} admits {}: {:?}", report.counts.admitted, report.violations);
+        broken += usize::from(report.counts.admitted > 10 || !report.violations.is_empty());
+    }
+    assert_eq!(broken, 0, "of 20 histories");
+}

@@ -20,15 +20,15 @@ for i = lines_from, #ARGV do
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', 10000, seq .. '-0', 'e', ARGV[i])
 end
 if #ARGV >= lines_from then redis.call('HSET', KEYS[1], 'seq', seq) end
-local gap, lines = 1, {}
+-- Whoever has missed something is told what there is of the last lines all the same: who was seen a moment
+-- ago may be in no store yet.
 local read = tonumber(ARGV[3])
-if ARGV[2] == gen and read <= seq and seq - read <= 5000 then
-  local found = redis.call('XRANGE', KEYS[2], (read + 1) .. '-0', '+')
-  if #found == seq - read then
-    gap = 0
-    for i, entry in ipairs(found) do lines[i] = entry[2][2] end
-  end
-end
+local gap = (ARGV[2] == gen and read <= seq and seq - read <= 5000) and 0 or 1
+if gap == 1 then read = math.max(seq - 5000, 0) end
+local lines = {}
+local found = redis.call('XRANGE', KEYS[2], (read + 1) .. '-0', '+')
+if #found ~= seq - read then gap = 1 end
+for i, entry in ipairs(found) do lines[i] = entry[2][2] end
 local turn, wanted = 0, tonumber(ARGV[4])
 if wanted < 0 or (wanted > 0 and redis.call('SET', KEYS[3], '1', 'NX', 'PX', wanted)) then turn = 1 end
 local time = redis.call('TIME')

@@ -114,8 +114,9 @@ impl Ticker {
     /// Where the store cannot be read, or Redis belongs to instances of another store.
     pub(super) async fn open(&mut self, now: Timestamp) -> Result<(), Fault> {
         match self.exchange(0, now).await {
-            Ok(_) => {
+            Ok(heard) => {
                 self.catch_up(true, now).await?;
+                self.hear(&heard, now);
                 self.protocol.link().is_back();
             }
             Err(Refusal::Away) => {}
