@@ -1,6 +1,6 @@
 //! The line follows the sale behind it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use boxoffice_domain::time::Timestamp;
 
@@ -28,6 +28,8 @@ pub(super) struct Followed {
     /// When they were admitted, by number.
     admitted: BTreeMap<u64, u64>,
     numbers: BTreeMap<usize, u64>,
+    /// Those who give up or pay, or have done so: the service may know it before they do.
+    ended: BTreeSet<u64>,
 }
 
 impl Followed {
@@ -43,6 +45,7 @@ impl Followed {
             active_us: us(plan.queue.active_ttl),
             admitted: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            ended: BTreeSet::new(),
         }
     }
 
@@ -72,6 +75,7 @@ impl Checker for Followed {
             Fact::MayEnd { fan } | Fact::Ended { fan } => {
                 if let Some(seq) = self.numbers.get(fan) {
                     self.admitted.remove(seq);
+                    self.ended.insert(*seq);
                 }
             }
             Fact::Stands { seq, standing: Standing::Over(_), .. } => {
@@ -90,7 +94,8 @@ impl Checker for Followed {
                 self.admitted.retain(|_, then_us| now_us - *then_us < kept_us);
                 // Their time began with the step's, which may have been on its way for a while.
                 let then_us = now_us.saturating_sub(database.since(*at).as_micros() as u64);
-                self.admitted.extend(admitted.iter().map(|seq| (*seq, then_us)));
+                let staying = admitted.iter().filter(|seq| !self.ended.contains(*seq));
+                self.admitted.extend(staying.map(|seq| (*seq, then_us)));
                 let inside = self.admitted.len() as u64;
                 if self.by_stock && inside > left {
                     let how = format!("{inside} inside after {from} to {upto}, {left} seats left");
