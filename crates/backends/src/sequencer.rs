@@ -33,7 +33,9 @@ pub use self::queue::{Counters, Queue, Told};
 pub use self::redis::simulated;
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
 pub use self::solutions::{Solution, Use};
-use crate::store::{Act, ActRejected, Acted, Alias, AliasExists, Note, SpentBy, Store, TicketRef};
+use crate::store::{
+    Act, ActRejected, Acted, Alias, AliasExists, DrawSeed, Note, SpentBy, Store, TicketRef,
+};
 use crate::{Error, Fault, tasks};
 
 /// A person's ticket may be over when it is found, and the next one too, but hardly so often.
@@ -107,18 +109,22 @@ impl Sequencer {
         task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string())))
     }
 
-    /// The same as [`Self::create`], for an operator: with what is to be written down of it.
+    /// The same as [`Self::create`], for an operator: with what is to be written down of it. Those who join before
+    /// the opening may have to be drawn.
     pub async fn create_noted(
         &self,
         name: QueueName,
         settings: QueueSettings,
+        drawn: bool,
         note: Note,
     ) -> Result<Acted, Error<ActRejected>> {
+        let seed = if drawn { Some(DrawSeed::random()?) } else { None };
+        let act = Act::CreateQueue(name.clone(), settings, seed);
         let sequencer = self.clone();
         let task = tasks::detach(async move {
             match sequencer {
-                Self::Local(local) => local.create_noted(name, settings, note).await,
-                Self::Redis(redis) => redis.create_noted(name, settings, note).await,
+                Self::Local(local) => local.create_noted(name, act, note).await,
+                Self::Redis(redis) => redis.create_noted(act, note).await,
             }
         });
         task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string()).into()))
@@ -202,7 +208,7 @@ impl Sequencer {
             let Some(shown) = queue.shown() else { continue };
             let place = |ticket: &Ticket| queue.peek(ticket.seq, now);
             let taken = shown.take(SHOWN_TICK_MAX).into_iter();
-            let live = taken.filter(|ticket| !matches!(place(ticket), Place::Over(_)));
+            let live = taken.filter(|ticket| !matches!(place(ticket).0, Place::Over(_)));
             let mut keeping: Vec<Keeping> = live.map(Keeping::of).collect();
             for _ in 0..JOIN_ATTEMPTS {
                 if keeping.is_empty() {
@@ -271,7 +277,7 @@ impl Sequencer {
         if seq == 0 {
             return !self.aliases().is_of_use(id);
         }
-        matches!(queue.peek(seq, now), Place::Over(Ending::Finished | Ending::Left))
+        matches!(queue.peek(seq, now).0, Place::Over(Ending::Finished | Ending::Left))
     }
 
     /// Issues opaque tokens: all or none.

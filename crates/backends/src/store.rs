@@ -17,6 +17,7 @@ mod columns;
 mod database_time;
 #[cfg(feature = "simulation")]
 pub mod distant;
+mod draws;
 mod epochs;
 mod memory;
 mod mysql;
@@ -33,7 +34,7 @@ use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
 };
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::{QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{Drawn, QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Reservation, Seat};
 use boxoffice_domain::time::Timestamp;
 use tokio::time::Instant;
@@ -51,6 +52,8 @@ pub use catalog::{Catalog, Inventory};
 pub use chain::{Digest, Head, Link, LogPart};
 pub use clock_check::{CLOCK_BOUND_MS, ClockCheck};
 pub use database_time::DatabaseTime;
+pub(crate) use draws::order;
+pub use draws::{DrawSeed, draw, is_as_committed};
 pub use epochs::Epochs;
 pub use memory::{Kept, MemoryStore};
 pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
@@ -60,8 +63,8 @@ pub use sqlite::{Restore, SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
-    Part, Person, Progress, Seed, ShortenLog, SpentBy, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
+    NewPerson, NewSeats, Part, Person, Progress, Seed, ShortenLog, SpentBy, StoredQueue,
 };
 
 pub use crate::cloud_event::OutboxRow;
@@ -342,11 +345,28 @@ impl Store {
         name: QueueName,
         settings: QueueSettings,
     ) -> Result<bool, Fault> {
-        forward!(self, store => store.create_queue(name, settings).await)
+        self.create_queue_drawn(name, settings, None).await
+    }
+
+    /// The same for a queue with an opening draw, where there is a seed.
+    pub async fn create_queue_drawn(
+        &self,
+        name: QueueName,
+        settings: QueueSettings,
+        seed: Option<DrawSeed>,
+    ) -> Result<bool, Fault> {
+        forward!(self, store => store.create_queue(name, settings, seed).await)
+    }
+
+    /// Draws, at the opening, those who joined before it. Returns the draw; an earlier one, where there was
+    /// one. `None` where the queue is not to be drawn, or not yet.
+    pub async fn draw(&self, request: DrawRequest) -> Result<Option<Drawn>, Fault> {
+        forward!(self, store => store.draw(request).await)
     }
 
     /// Changes how a queue admits, and takes the credit that it has saved up. Returns how it admits
-    /// from now on. What the change does not name stays, whoever changes it at the same time.
+    /// from now on. What the change does not name stays, whoever changes it at the same time. One that would
+    /// move an opening that was drawn changes nothing.
     pub async fn change_queue(
         &self,
         name: QueueName,

@@ -5,6 +5,9 @@
 //! than the active time, and sets of numbers that are small in practice. Everything that a poll
 //! wants to know follows by arithmetic from the number and the line.
 //!
+//! Where those are drawn who join before the opening ([`Draw`]), a number has another *rank*: which turn it
+//! has. Else the two are the same. A line counts ranks.
+//!
 //! Numbers whose owners are not there ([`Presence`]) are passed over when their turn comes. They
 //! wait on, ahead of everybody, and are admitted once their owners are back.
 //!
@@ -13,6 +16,7 @@
 
 mod bucket;
 mod change;
+mod draw;
 mod forecast;
 mod pace;
 mod presence;
@@ -29,6 +33,7 @@ use roaring::RoaringTreemap;
 
 pub use bucket::Bucket;
 pub use change::SettingsChange;
+pub use draw::{Draw, Drawing, Drawn, Order};
 pub use forecast::{Forecast, Observed, Promise, Speed};
 pub use pace::poll_after;
 pub use presence::Presence;
@@ -140,6 +145,8 @@ pub enum Place {
         /// At least 1; never grows for a given ticket.
         number: u64,
     },
+    /// It takes part in the opening draw, and has no place before.
+    Undrawn,
     /// Admitted.
     Active {
         /// When it ends.
@@ -192,6 +199,8 @@ pub struct LineParts {
     pub passed: RoaringTreemap,
     /// See [`Line::readmitted`]; in any order.
     pub readmitted: Vec<(u64, Timestamp)>,
+    /// See [`Line::order`].
+    pub order: Order,
 }
 
 /// A queue but for its counter of joins. Cheap to clone: the parts are shared until one changes.
@@ -219,12 +228,14 @@ pub struct Line {
     passed: Arc<RoaringTreemap>,
     /// Absent in their turn and admitted later, with the time of that.
     readmitted: Arc<BTreeMap<u64, Timestamp>>,
+    /// Which turn a number has.
+    order: Order,
 }
 
 impl Line {
     /// A line as it was stored. `None` where the parts contradict each other: a log that does not
     /// rise, or that does not lead from `floor` to `serving`; numbers that were passed over or
-    /// readmitted before their turn, or that are both or twice the one.
+    /// readmitted before their turn, or that are both or twice the one; a turn before the draw.
     pub fn restore(parts: LineParts) -> Option<Self> {
         let LineParts {
             steps,
@@ -236,6 +247,7 @@ impl Line {
             finished,
             passed,
             readmitted: admitted_late,
+            order,
         } = parts;
         let rises = log.windows(2).all(|w| w[0].upto < w[1].upto && w[0].at <= w[1].at);
         let leads = log.last().map_or(floor, |last| last.upto) == serving
@@ -246,7 +258,8 @@ impl Line {
             && readmitted.last_key_value().is_none_or(|(last, _)| *last <= serving);
         let apart =
             readmitted.len() == count && readmitted.keys().all(|seq| !passed.contains(*seq));
-        (rises && leads && had_turn && apart).then(|| Self {
+        let drawn = order != Order::Undrawn || serving == 0;
+        (rises && leads && had_turn && apart && drawn).then(|| Self {
             steps,
             serving,
             floor,
@@ -256,6 +269,7 @@ impl Line {
             finished: Arc::new(finished),
             passed: Arc::new(passed),
             readmitted: Arc::new(readmitted),
+            order,
         })
     }
 
@@ -271,6 +285,7 @@ impl Line {
             finished: (*self.finished).clone(),
             passed: (*self.passed).clone(),
             readmitted: self.readmitted.iter().map(|(seq, at)| (*seq, *at)).collect(),
+            order: self.order.clone(),
         }
     }
 
@@ -326,7 +341,38 @@ impl Line {
         &self.readmitted
     }
 
-    /// Where the ticket with number `seq` stands at `now`.
+    /// Which turn a number has.
+    pub const fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// Whether the opening draw is still to come.
+    pub fn is_undrawn(&self) -> bool {
+        self.order == Order::Undrawn
+    }
+
+    /// The opening draw, unless there was one, or there is to be none. From now on what is kept of numbers is
+    /// kept of their ranks.
+    pub fn draw(&mut self, draw: &Draw) {
+        if !self.is_undrawn() {
+            return;
+        }
+        if !self.left.is_empty() {
+            self.left = Arc::new(self.left.iter().map(|number| draw.rank(number)).collect());
+        }
+        self.order = Order::Drawn(draw.clone());
+    }
+
+    /// Where the ticket with this number stands at `now`, and its rank.
+    pub fn place_of(&self, number: u64, active_ttl: Duration, now: Timestamp) -> (Place, u64) {
+        if self.is_undrawn() && !self.left.contains(number) {
+            return (Place::Undrawn, number);
+        }
+        let rank = self.order.rank(number);
+        (self.place(rank, active_ttl, now), rank)
+    }
+
+    /// Where the rank `seq` stands at `now`.
     pub fn place(&self, seq: u64, active_ttl: Duration, now: Timestamp) -> Place {
         if seq > self.serving {
             if self.left.contains(seq) {
@@ -454,7 +500,7 @@ impl Line {
         presence: &Presence,
         now: Timestamp,
     ) -> Option<Step> {
-        if settings.gate(now) != Gate::Open {
+        if settings.gate(now) != Gate::Open || self.is_undrawn() {
             return None;
         }
         let mut room = match settings.max_active {
@@ -609,6 +655,15 @@ impl Line {
     /// taken from who has seen more of them, and whoever has left, been seen or finished in either of
     /// them has done so.
     pub fn absorb(&mut self, other: &Self) {
+        match (&self.order, &other.order) {
+            (Order::Undrawn, Order::Drawn(draw)) => self.draw(draw),
+            (Order::Drawn(draw), Order::Undrawn) => {
+                let mut other = other.clone();
+                other.draw(draw);
+                return self.absorb(&other);
+            }
+            _ => {}
+        }
         if other.steps > self.steps && other.serving >= self.serving {
             // What is over here stays so, and is not counted again.
             let fresh: Vec<_> = other

@@ -1039,7 +1039,7 @@ fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
     let tickets = tickets
         .iter()
         .map(|text| {
-            verify::ticket_number(text)
+            verify::AskedTicket::read(text)
                 .ok_or_else(|| format!("{text:?} is neither the number nor the token of a ticket"))
         })
         .collect::<Result<Vec<_>, _>>()?;

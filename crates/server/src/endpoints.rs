@@ -315,7 +315,7 @@ macro_rules! endpoints {
                 role: Operator,
                 operation: "admin" "change_queue",
                 answers: [200 "The queue afterwards" => json::<admin::AdminQueue>()],
-                errors: [InvalidSetting, StoreUnavailable, OutcomeUnknown],
+                errors: [InvalidSetting, QueueDrawn, StoreUnavailable, OutcomeUnknown],
             }
 
             /// Stops admission; joining and polling go on.

@@ -13,7 +13,7 @@ use base64_simd::URL_SAFE_NO_PAD as BASE64;
 use boxoffice_backends::events::{from_rfc3339, rfc3339};
 use boxoffice_backends::store::{Digest, Head, Link};
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{Admitted, Entry, Record, Runs, Standing, Terms};
+use boxoffice_domain::queue::{Admitted, Drawing, Drawn, Entry, Record, Runs, Standing, Terms};
 use boxoffice_domain::time::Timestamp;
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,49 @@ pub enum RecordKind {
     Restored,
     /// Times that had been in the future were taken back.
     SetBack,
+    /// Those who joined before the opening were drawn.
+    Drawn,
+    /// After a restore the seed of the draw to come is another one.
+    Committed,
+}
+
+/// An opening draw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RecordDraw {
+    /// The digest of the seed, in hexadecimal. Not in `DRAWN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commitment: Option<String>,
+    /// How many numbers were drawn: those from 1 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// The seed, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<String>,
+}
+
+impl RecordDraw {
+    fn of(commitment: Option<[u8; 32]>, drawn: Option<Drawn>) -> Self {
+        let hex = |bytes| Digest(bytes).to_string();
+        Self {
+            commitment: commitment.map(hex),
+            count: drawn.map(|drawn| drawn.count),
+            seed: drawn.map(|drawn| hex(drawn.seed)),
+        }
+    }
+
+    fn commitment(&self) -> Option<[u8; 32]> {
+        Digest::from_hex(self.commitment.as_ref()?).map(|digest| digest.0)
+    }
+
+    fn drawn(&self) -> Option<Drawn> {
+        let seed = Digest::from_hex(self.seed.as_ref()?)?;
+        Some(Drawn { count: self.count?, seed: seed.0 })
+    }
+
+    fn drawing(&self) -> Option<Drawing> {
+        Some(Drawing { commitment: self.commitment()?, drawn: self.drawn() })
+    }
 }
 
 /// How a queue admits.
@@ -97,6 +140,9 @@ pub struct LoggedRecord {
     /// `RESTORED`: the id of the epoch that began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u32>,
+    /// `STANDS`, `DRAWN`, `COMMITTED`: the opening draw, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draw: Option<RecordDraw>,
     /// SHA-256 of the digest before and the bytes of this record, in hexadecimal digits.
     pub digest: String,
 }
@@ -147,6 +193,8 @@ impl LoggedRecord {
             Entry::Changed(_) => RecordKind::Changed,
             Entry::Restored { .. } => RecordKind::Restored,
             Entry::SetBack => RecordKind::SetBack,
+            Entry::Drawn(_) => RecordKind::Drawn,
+            Entry::Committed(_) => RecordKind::Committed,
         };
         let mut logged = Self {
             number,
@@ -160,13 +208,16 @@ impl LoggedRecord {
             returned: None,
             terms: None,
             epoch: None,
+            draw: None,
             digest: link.digest.to_string(),
         };
         match &entry {
-            Entry::Stands(Standing { serving, passed, terms }) => {
+            Entry::Stands(Standing { serving, passed, terms, draw }) => {
                 logged.serving = Some(*serving);
                 logged.passed_over = runs_out(passed);
                 logged.terms = Some(terms.into());
+                let draw = draw.as_ref();
+                logged.draw = draw.map(|draw| RecordDraw::of(Some(draw.commitment), draw.drawn));
             }
             Entry::Admitted(Admitted { from, upto, passed, left, returned }) => {
                 (logged.from, logged.upto) = (Some(*from), Some(*upto));
@@ -176,6 +227,10 @@ impl LoggedRecord {
             Entry::Changed(terms) => logged.terms = Some(terms.into()),
             Entry::Restored { epoch } => logged.epoch = Some(*epoch),
             Entry::SetBack => {}
+            Entry::Drawn(drawn) => logged.draw = Some(RecordDraw::of(None, Some(*drawn))),
+            Entry::Committed(commitment) => {
+                logged.draw = Some(RecordDraw::of(Some(*commitment), None));
+            }
         }
         Some(logged)
     }
@@ -188,6 +243,10 @@ impl LoggedRecord {
                 serving: self.serving?,
                 passed: set(&self.passed_over)?,
                 terms: self.terms.as_ref()?.read()?,
+                draw: match &self.draw {
+                    Some(draw) => Some(draw.drawing()?),
+                    None => None,
+                },
             }),
             RecordKind::Admitted => Entry::Admitted(Admitted {
                 from: self.from?,
@@ -199,6 +258,8 @@ impl LoggedRecord {
             RecordKind::Changed => Entry::Changed(self.terms.as_ref()?.read()?),
             RecordKind::Restored => Entry::Restored { epoch: self.epoch? },
             RecordKind::SetBack => Entry::SetBack,
+            RecordKind::Drawn => Entry::Drawn(self.draw.as_ref()?.drawn()?),
+            RecordKind::Committed => Entry::Committed(self.draw.as_ref()?.commitment()?),
         };
         let (number, at) = (self.number, from_rfc3339(&self.at)?);
         let record = Record { number, at, entry };

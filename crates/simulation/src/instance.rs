@@ -141,6 +141,8 @@ pub enum Ask {
 pub enum Standing {
     /// In the line.
     Waiting(u64),
+    /// In the line, and to be drawn.
+    Undrawn,
     /// Let in.
     Active,
     /// Over, and why.
@@ -429,7 +431,7 @@ impl Instance {
         let over = match place {
             Place::Active { .. } => None,
             Place::Over(ending) if key.is_some() => Some(ending),
-            Place::Over(Ending::TimedOut) | Place::Waiting { .. } => {
+            Place::Over(Ending::TimedOut) | Place::Waiting { .. } | Place::Undrawn => {
                 return Told::Refused(Refusal::NotActive);
             }
             Place::Over(_) => return Told::Refused(Refusal::Spent),
@@ -487,7 +489,7 @@ impl Instance {
         let Some((pass, queue, place, now)) = self.present(ticket) else {
             return Told::Refused(Refusal::Other);
         };
-        if matches!(place, Place::Waiting { .. }) {
+        if matches!(place, Place::Waiting { .. } | Place::Undrawn) {
             return Told::Refused(Refusal::NotActive);
         }
         let user = pass.ticket.user;
@@ -545,7 +547,7 @@ impl Instance {
         let Some((pass, _, place, now)) = self.present(ticket) else {
             return Told::Refused(Refusal::Other);
         };
-        if matches!(place, Place::Waiting { .. }) {
+        if matches!(place, Place::Waiting { .. } | Place::Undrawn) {
             return Told::Refused(Refusal::NotActive);
         }
         match self.store.cancel(reservation, pass.ticket.user, now).await {
@@ -585,12 +587,9 @@ async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'sta
 }
 
 fn told(place: Place, queue: &Queue, now: Timestamp, jitter: u64) -> (Standing, u64) {
-    let number = match place {
-        Place::Waiting { number } => number,
-        Place::Active { .. } | Place::Over(_) => 0,
-    };
-    let after = queue.told(number, now, jitter).poll_after;
+    let after = queue.told(place, now, jitter).poll_after;
     let standing = match place {
+        Place::Undrawn => Standing::Undrawn,
         Place::Waiting { number } => Standing::Waiting(number),
         Place::Active { .. } => Standing::Active,
         Place::Over(ending) => Standing::Over(ending),

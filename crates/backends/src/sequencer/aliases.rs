@@ -359,6 +359,7 @@ mod tests {
                 ..LineParts::default()
             },
             bucket: Bucket::default(),
+            draw: None,
         };
         match Queue::new(stored, false, false, mpsc::unbounded_channel().0) {
             Ok(queue) => Arc::new(queue),

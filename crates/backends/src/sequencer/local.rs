@@ -21,7 +21,9 @@ use super::places::{Keeping, Kept, Other};
 use super::queue::{Given, Queue};
 use super::sales::Sales;
 use super::solutions::Solutions;
-use crate::store::{Act, ActRejected, Acted, Checkpoint, Effect, Note, Store, StoredQueue};
+use crate::store::{
+    Act, ActRejected, Acted, Checkpoint, DrawRequest, Effect, Note, Store, StoredQueue,
+};
 use crate::{Error, Fault};
 
 /// The time is made durable this often even where nothing else happens, in milliseconds.
@@ -121,11 +123,11 @@ impl LocalSequencer {
     pub(super) async fn create_noted(
         &self,
         name: QueueName,
-        settings: QueueSettings,
+        act: Act,
         note: Note,
     ) -> Result<Acted, Error<ActRejected>> {
         let _saving = self.saving.lock().await;
-        let acted = self.store.act(Act::CreateQueue(name.clone(), settings), note).await?;
+        let acted = self.store.act(act, note).await?;
         if matches!(acted, Acted::Now(_)) {
             self.take_up(name).await?;
         }
@@ -236,6 +238,9 @@ impl LocalSequencer {
         let mut saving = self.saving.lock().await;
         let queues = self.queues.load_full();
         self.sales.note(&self.queues(), &self.store, now);
+        for queue in queues.values() {
+            self.draw(queue, now).await?;
+        }
         let points: Vec<Checkpoint> =
             queues.values().filter_map(|queue| queue.prepare(now)).collect();
         let clock_due = now.0.saturating_sub(saving.0) >= CLOCK_SAVE_INTERVAL_MS;
@@ -244,6 +249,18 @@ impl LocalSequencer {
         }
         self.aliases.tidy(&self.queues(), now);
         queues.values().for_each(|queue| queue.sweep_places(now));
+        Ok(())
+    }
+
+    /// The opening draw, where it is due: of all numbers that are given by now.
+    async fn draw(&self, queue: &Queue, now: Timestamp) -> Result<(), Fault> {
+        if !queue.draw_is_due(now) {
+            return Ok(());
+        }
+        let request = DrawRequest { queue: queue.name().clone(), count: queue.next(), at: now };
+        if let Some(drawn) = self.store.draw(request).await? {
+            queue.drawn(drawn, now);
+        }
         Ok(())
     }
 

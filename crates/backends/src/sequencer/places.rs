@@ -49,16 +49,21 @@ impl Keeping {
         }
     }
 
-    /// What is to be kept where another one is, and both stand so.
-    pub(super) fn against(shown: Ticket, place: Place, other: Other, there: Place) -> Self {
+    /// What is to be kept where another one is, and both stand so, with their ranks.
+    pub(super) fn against(
+        shown: Ticket,
+        here: (Place, u64),
+        other: Other,
+        there: (Place, u64),
+    ) -> Self {
         let replaces = other.ticket.seq;
         // The answer to a join that took too long, and whose number came from elsewhere then: nobody was
         // told of it.
         let is_ghost = other.ticket.id == shown.id && !other.was_shown;
-        if is_ghost || matches!(there, Place::Over(_)) {
+        if is_ghost || matches!(there.0, Place::Over(_)) {
             return Self { replaces, is_forced: true, ..Self::of(shown) };
         }
-        if !other.is_chosen && is_preferred((shown.seq, place), (replaces, there)) {
+        if !other.is_chosen && is_preferred(here, there) {
             let gives_up = Some(other.ticket);
             return Self { replaces, is_chosen: true, gives_up, ..Self::of(shown) };
         }
@@ -96,13 +101,13 @@ pub(super) enum Kept {
 
 /// Whether a ticket is to be kept rather than another one of the same person: the one that opens doors,
 /// for longer, or else the one that is further ahead. One that is over is nobody's place.
-fn is_preferred(this: (u64, Place), other: (u64, Place)) -> bool {
-    let rank = |(seq, place): (u64, Place)| match place {
-        Place::Active { until, .. } => (0, -until.0, seq),
-        Place::Waiting { .. } => (1, 0, seq),
-        Place::Over(_) => (2, 0, seq),
+fn is_preferred(this: (Place, u64), other: (Place, u64)) -> bool {
+    let order = |(place, rank): (Place, u64)| match place {
+        Place::Active { until, .. } => (0, -until.0, rank),
+        Place::Waiting { .. } | Place::Undrawn => (1, 0, rank),
+        Place::Over(_) => (2, 0, rank),
     };
-    rank(this) < rank(other)
+    order(this) < order(other)
 }
 
 /// The tickets that people have shown, and that are not yet kept where joins look for them.
@@ -211,12 +216,12 @@ mod tests {
         let waiting = Place::Waiting { number: 1 };
         let over = Place::Over(Ending::TimedOut);
         let order = [
-            (9, active(20)),
-            (7, active(9)),
-            (8, active(9)),
-            (1, waiting),
-            (2, waiting),
-            (0, over),
+            (active(20), 9),
+            (active(9), 7),
+            (active(9), 8),
+            (waiting, 1),
+            (waiting, 2),
+            (over, 0),
         ];
         for (index, this) in order.iter().enumerate() {
             for (other_index, other) in order.iter().enumerate() {

@@ -8,9 +8,9 @@ use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{
-    Bucket, CLAIM_GRACE, CLOCKS_APART, Closing, Ending, Forecast, Gate, Line, Observed, Outlook,
-    Place, Presence, Promise, Pruned, QueueSettings, QueueState, Sale, SaleRules, Speed, Step,
-    poll_after,
+    Bucket, CLAIM_GRACE, CLOCKS_APART, Closing, Drawing, Drawn, Ending, Forecast, Gate, Line,
+    Observed, Order, Outlook, Place, Presence, Promise, Pruned, QueueSettings, QueueState, Sale,
+    SaleRules, Speed, Step, poll_after,
 };
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -23,7 +23,7 @@ use super::places::{Shown, Tickets};
 use super::polled::Polled;
 use crate::Fault;
 use crate::planted::{Bug, planted};
-use crate::store::{Advance, Checkpoint, Progress, StoredQueue};
+use crate::store::{self, Advance, Checkpoint, Progress, StoredQueue};
 
 /// What a poll reads: a snapshot, replaced as a whole.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ struct View {
     /// What comes of that with the sale behind it.
     outlook: Outlook,
     line: Line,
+    /// The opening draw, where there is one.
+    draw: Option<Drawing>,
     forecast: Forecast,
     polled: Polled,
 }
@@ -96,6 +98,7 @@ struct Numbers {
 /// What a tick works on.
 struct Work {
     line: Line,
+    draw: Option<Drawing>,
     bucket: Bucket,
     /// Who is there, as far as polls here and elsewhere tell.
     presence: Presence,
@@ -268,7 +271,7 @@ impl Queue {
         one_place_each: bool,
         joins: mpsc::UnboundedSender<Join>,
     ) -> Result<Self, Fault> {
-        let StoredQueue { name, settings, next, watermark, line, .. } = stored;
+        let StoredQueue { name, settings, next, watermark, line, draw, .. } = stored;
         // Numbers up to the watermark may have been given before a crash; none is given twice.
         // Who shares the queue is told of the numbers that are given.
         let next = if shared { next.max(line.serving) } else { watermark };
@@ -292,12 +295,14 @@ impl Queue {
                 outlook: Outlook::of(settings.clone()),
                 settings,
                 line: line.clone(),
+                draw: draw.clone(),
                 forecast: forecast.clone(),
                 polled: Polled::default(),
             }),
             numbers: Mutex::new(Numbers { next, watermark, closed: false }),
             work: Mutex::new(Work {
                 line,
+                draw,
                 bucket: Bucket::default(),
                 presence: Presence::default(),
                 speed: Speed::default(),
@@ -457,15 +462,61 @@ impl Queue {
         self.numbers.lock().closed = true;
     }
 
-    /// Where the number stands, without marking its owner as seen.
-    pub(super) fn peek(&self, seq: u64, now: Timestamp) -> Place {
+    /// Where the number stands, without marking its owner as seen, and its rank.
+    pub(super) fn peek(&self, seq: u64, now: Timestamp) -> (Place, u64) {
         let view = self.view.load();
-        view.line.place(seq, view.settings.active_ttl, now)
+        view.line.place_of(seq, view.settings.active_ttl, now)
+    }
+
+    /// The opening draw, where there is one.
+    pub fn draw(&self) -> Option<Drawing> {
+        self.view.load().draw.clone()
+    }
+
+    /// Whether those who have joined are to be drawn now. A pause does not put it off: it is at the opening.
+    pub(super) fn draw_is_due(&self, now: Timestamp) -> bool {
+        let view = self.view.load();
+        let opens_at = view.outlook.settings.opens_at;
+        view.line.is_undrawn() && opens_at.is_none_or(|opens_at| opens_at <= now)
+    }
+
+    /// They were drawn, durably.
+    pub(super) fn drawn(&self, drawn: Drawn, now: Timestamp) {
+        let mut work = self.work.lock();
+        let drawing = work.draw.clone().map(|draw| Drawing { drawn: Some(drawn), ..draw });
+        if self.take_draw(&mut work, drawing, now) {
+            self.learn_next(drawn.count);
+            self.publish(&work, &self.settings());
+        }
+    }
+
+    /// From now on numbers are what was drawn. Returns whether that is new.
+    fn take_draw(&self, work: &mut Work, drawing: Option<Drawing>, now: Timestamp) -> bool {
+        let Order::Drawn(draw) = store::order(drawing.as_ref()) else {
+            // After a restore it is another one that is still to come.
+            if work.line.is_undrawn() {
+                work.draw = drawing;
+            }
+            return false;
+        };
+        if !work.line.is_undrawn() {
+            return false;
+        }
+        let in_force = self.in_force();
+        let polled = work.polled.take();
+        work.presence.polled(polled, &work.line, &in_force, now);
+        work.presence.draw(&draw, &in_force, now);
+        work.line.draw(&draw);
+        work.draw = drawing;
+        // The others know them by their numbers, or hear of them with their next polls.
+        work.untold.clear();
+        self.fresh.lock().clear();
+        true
     }
 
     /// Whether the number is over, without marking its owner as seen.
     pub(super) fn is_over(&self, seq: u64, now: Timestamp) -> bool {
-        matches!(self.peek(seq, now), Place::Over(_))
+        matches!(self.peek(seq, now).0, Place::Over(_))
     }
 
     /// Whether a person has one place at the most.
@@ -495,8 +546,14 @@ impl Queue {
         let (Some(kept), Some(_)) = (&self.kept, &self.shown) else { return };
         let view = self.view.load();
         let ttl = view.settings.active_ttl;
-        let is_over = |seq| matches!(view.line.place(seq, ttl, now), Place::Over(_));
-        kept.sweep(view.line.serving(), is_over);
+        let is_over = |seq| matches!(view.line.place_of(seq, ttl, now).0, Place::Over(_));
+        let serving = view.line.serving();
+        // Whose turn it was, is anywhere among those who were drawn.
+        let had_turn = match view.line.order() {
+            Order::Drawn(draw) => serving.max(draw.count()),
+            Order::Joined | Order::Undrawn => serving,
+        };
+        kept.sweep(had_turn, is_over);
     }
 
     /// How many people have a place, where that is known here.
@@ -507,13 +564,14 @@ impl Queue {
     /// Where the number stands, and whether its owner has been seen now for the first time.
     pub(super) fn place(&self, seq: u64, now: Timestamp) -> Place {
         let view = self.view.load();
-        let place = view.line.place(seq, view.settings.active_ttl, now);
+        let (place, rank) = view.line.place_of(seq, view.settings.active_ttl, now);
         match place {
-            Place::Waiting { .. } if seq > view.line.serving() => view.polled.note(seq),
+            Place::Undrawn => view.polled.note(rank),
+            Place::Waiting { .. } if rank > view.line.serving() => view.polled.note(rank),
             Place::Waiting { .. } | Place::Active { claimed: false, .. } => {
                 let mut seen = self.seen.lock();
                 if seen.len() < SEEN_MAX {
-                    seen.push(seq);
+                    seen.push(rank);
                 }
             }
             Place::Active { .. } | Place::Over(_) => {}
@@ -635,6 +693,10 @@ impl Queue {
         let mut fresh = std::mem::take(&mut *self.fresh.lock());
         fresh.remove_range(..=from);
         fresh.remove_range(upto + 1..);
+        if let Order::Drawn(draw) = work.line.order() {
+            // Of ranks, those behind the draw are numbers.
+            fresh.remove_range(..=draw.count());
+        }
         if !fresh.is_empty() {
             work.presence.polled(fresh.iter(), &work.line, in_force, now);
             work.untold |= fresh;
@@ -758,7 +820,8 @@ impl Queue {
     /// The owner of `seq` gave it up, durably.
     pub(super) fn leave(&self, seq: u64) {
         let mut work = self.work.lock();
-        work.line.leave(seq);
+        let rank = work.line.order().rank(seq);
+        work.line.leave(rank);
         add(&self.counters.left, 1);
         self.publish(&work, &self.settings());
     }
@@ -766,7 +829,8 @@ impl Queue {
     /// `seq` has paid, durably.
     pub(super) fn finish(&self, seq: u64) {
         let mut work = self.work.lock();
-        work.line.finish(seq);
+        let rank = work.line.order().rank(seq);
+        work.line.finish(rank);
         self.publish(&work, &self.settings());
     }
 
@@ -809,16 +873,16 @@ impl Queue {
         true
     }
 
-    /// What somebody with this waiting number is told, or with 0 who waits no more. `jitter`, any number,
-    /// spreads the crowd.
-    pub fn told(&self, number: u64, now: Timestamp, jitter: u64) -> Told {
+    /// What somebody who stands there is told. `jitter`, any number, spreads the crowd.
+    pub fn told(&self, place: Place, now: Timestamp, jitter: u64) -> Told {
         let view = self.view.load();
         let outlook = &view.outlook;
-        let eta = match number {
-            0 => Some(Duration::ZERO),
-            // Nobody knows what comes back, and when.
-            _ if outlook.admits_nobody() => None,
-            _ => view.forecast.eta(number, &outlook.settings, now),
+        let eta = match place {
+            Place::Active { .. } | Place::Over(_) => Some(Duration::ZERO),
+            // Nobody knows what comes back, and when, nor what is drawn.
+            Place::Undrawn => None,
+            Place::Waiting { .. } if outlook.admits_nobody() => None,
+            Place::Waiting { number } => view.forecast.eta(number, &outlook.settings, now),
         };
         Told {
             state: outlook.state(now),
@@ -836,7 +900,8 @@ impl Queue {
 
     /// Whether waiting for a place or holding one, `seq` has not ended yet.
     pub(super) fn is_waiting(&self, seq: u64) -> bool {
-        seq > self.work.lock().line.serving()
+        let line = &self.work.lock().line;
+        line.is_undrawn() || line.order().rank(seq) > line.serving()
     }
 
     // ---- a queue that several instances share: here is a mirror of it ----
@@ -977,7 +1042,7 @@ impl Queue {
     /// Takes over what the store has of it. What it says of the settings may be older than a change that
     /// was made here since the reading began, which stands then.
     pub(super) fn absorb(&self, stored: StoredQueue, reading: Reading) -> Result<(), Fault> {
-        let StoredQueue { name, settings, next, line, bucket, .. } = stored;
+        let StoredQueue { name, settings, next, line, bucket, draw, .. } = stored;
         let line = Line::restore(line)
             .ok_or_else(|| Fault::Corrupt(format!("the stored counters of queue {name}")))?;
         let mut work = self.work.lock();
@@ -990,6 +1055,8 @@ impl Queue {
             work.bucket = bucket;
         }
         let old_line = work.line.clone();
+        let looked_at = work.looked_at;
+        self.take_draw(&mut work, draw, looked_at);
         work.line.absorb(&line);
         // Whether they were seen in time is not stored.
         let more = work.line.claimed() - old_line.claimed();
@@ -1041,10 +1108,11 @@ impl Queue {
     pub(super) fn apply_over(&self, seqs: Vec<u64>, finished: bool) {
         let mut work = self.work.lock();
         for seq in seqs {
+            let rank = work.line.order().rank(seq);
             if finished {
-                work.line.finish(seq);
+                work.line.finish(rank);
             } else {
-                work.line.leave(seq);
+                work.line.leave(rank);
             }
         }
         self.publish(&work, &self.settings());
@@ -1132,6 +1200,7 @@ impl Queue {
             settings: settings.clone(),
             outlook: work.outlook(settings),
             line: new.clone(),
+            draw: work.draw.clone(),
             forecast: work.forecast.clone(),
             polled: work.polled.clone(),
         }));
@@ -1212,6 +1281,7 @@ mod tests {
                 ..LineParts::default()
             },
             bucket: Bucket::default(),
+            draw: None,
         }
     }
 

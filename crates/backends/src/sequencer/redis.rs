@@ -141,11 +141,10 @@ impl RedisSequencer {
 
     pub(super) async fn create_noted(
         &self,
-        name: QueueName,
-        settings: QueueSettings,
+        act: Act,
         note: Note,
     ) -> Result<Acted, Error<ActRejected>> {
-        let acted = self.store.act(Act::CreateQueue(name, settings), note).await?;
+        let acted = self.store.act(act, note).await?;
         if matches!(acted, Acted::Now(_)) {
             self.mirror.reload(false).await?;
             self.tell(News::Reload);

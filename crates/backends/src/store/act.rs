@@ -12,6 +12,7 @@ use boxoffice_domain::sales::{Concert, Session};
 use boxoffice_domain::time::Timestamp;
 use serde_json::{Value, json};
 
+use super::draws::DrawSeed;
 use super::epochs::Epochs;
 use super::signing_keys::{Rotation, SIGNING_KEYS, SigningRing};
 use super::types::{AddedSeats, Alias, NewConcert, NewSeats};
@@ -115,8 +116,8 @@ impl ConcertChange {
 /// What an operator does.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// Makes a queue.
-    CreateQueue(QueueName, QueueSettings),
+    /// Makes a queue; with a seed, one with an opening draw.
+    CreateQueue(QueueName, QueueSettings, Option<DrawSeed>),
     /// Changes how a queue admits.
     ChangeQueue(QueueName, SettingsChange),
     /// Issues opaque tokens of one queue.
@@ -185,6 +186,8 @@ pub enum Effect {
         before: Option<QueueSettings>,
         /// From now on.
         after: QueueSettings,
+        /// Whether it was made with an opening draw.
+        drawn: bool,
     },
     /// Opaque tokens were issued.
     Issued {
@@ -290,6 +293,8 @@ pub enum ActRejected {
     TokenExists(String),
     /// There is no such queue.
     NoSuchQueue,
+    /// Those who joined before the opening were drawn: it stays when it was.
+    Drawn,
     /// There is no such concert.
     NoSuchConcert,
     /// The concert has no such session.
@@ -375,11 +380,13 @@ impl Effect {
             after: after.map(|value| value.to_string()),
         };
         match self {
-            Self::Queue { name, before, after } => told(
-                format!("queue {name}"),
-                before.as_ref().map(settings_json),
-                Some(settings_json(after)),
-            ),
+            Self::Queue { name, before, after, drawn } => {
+                let mut after = settings_json(after);
+                if *drawn {
+                    after["opening"] = "draw".into();
+                }
+                told(format!("queue {name}"), before.as_ref().map(settings_json), Some(after))
+            }
             Self::Issued { queue, count, active_until } => {
                 let after = json!({"count": count, "activeUntil": active_until.map(rfc3339)});
                 told(format!("tokens of queue {queue}"), None, Some(after))

@@ -5,12 +5,13 @@ use std::fmt;
 
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::{Admitted, Entry, Record, Replay, Runs, Step};
+use boxoffice_domain::queue::{Admitted, Drawing, Entry, Record, Replay, Runs, Standing, Step};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 use sha2::{Digest as _, Sha256};
 
 use super::columns::Corrupt;
+use super::draws;
 
 /// What a chain of records has come to: the SHA-256 of the digest before it and the bytes of the last record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -191,9 +192,22 @@ impl Check {
             finding.violated(format!("record {number} of queue {queue} makes no sense"));
             return;
         };
+        if let Entry::Stands(Standing { draw: Some(drawing), .. }) = &record.entry {
+            self.check_seed(drawing, number, finding);
+        }
         for broken in self.replay.follow(&record).into_iter().filter(|it| it.is_of_order()) {
             finding.violated(format!("record {number} of queue {queue}: {broken}"));
         }
+        if let (Entry::Drawn(_), Some(drawing)) = (&record.entry, self.replay.draw().cloned()) {
+            self.check_seed(&drawing, number, finding);
+        }
+    }
+
+    fn check_seed(&self, drawing: &Drawing, number: u64, finding: &mut Finding) {
+        let queue = &self.queue;
+        finding.expect(draws::is_as_committed(drawing, queue), || {
+            format!("record {number} of queue {queue} draws with another seed than it committed to")
+        });
     }
 
     /// Compares the end of the log with the line as it is stored.

@@ -16,7 +16,7 @@ use boxoffice_domain::command::{
 };
 use boxoffice_domain::ids::{ConcertId, PaymentId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::{QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{Drawn, QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Concert, Reservation, ReservationState, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -30,11 +30,12 @@ use super::beat::{Beat, Beats};
 use super::catalog::{Catalog, Inventory, Made};
 use super::chain::LogPart;
 use super::database_time::DatabaseTime;
+use super::draws::DrawSeed;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::StoreStats;
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
-    Part, Person, Progress, Seed, ShortenLog, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
+    NewPerson, NewSeats, Part, Person, Progress, Seed, ShortenLog, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::planted::{Bug, planted};
@@ -171,8 +172,9 @@ impl MemoryStore {
         &self,
         name: QueueName,
         settings: QueueSettings,
+        seed: Option<DrawSeed>,
     ) -> Result<bool, Fault> {
-        Ok(self.with(|data| data.create_queue(name, settings)))
+        Ok(self.with(|data| data.create_queue(name, settings, seed)))
     }
 
     pub(super) async fn change_queue(
@@ -180,7 +182,14 @@ impl MemoryStore {
         name: QueueName,
         change: SettingsChange,
     ) -> Result<QueueSettings, Fault> {
-        self.with(|data| data.change_queue(&name, &change))
+        self.with(|data| {
+            let changed = data.change_queue(&name, &change)?;
+            changed.or_else(|| data.settings_of(&name)).ok_or_else(|| data::no_queue(&name))
+        })
+    }
+
+    pub(super) async fn draw(&self, request: DrawRequest) -> Result<Option<Drawn>, Fault> {
+        self.with(|data| data.draw(&request))
     }
 
     pub(super) async fn checkpoint(

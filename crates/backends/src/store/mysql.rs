@@ -35,7 +35,7 @@ use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
 };
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::{QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{Drawn, QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Reservation, Seat};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::{Opts, OptsBuilder, SslOpts};
@@ -57,11 +57,12 @@ use super::beat::{Beat, Beats};
 use super::catalog::{Catalog, Inventory};
 use super::chain::LogPart;
 use super::clock_check::ClockCheck;
+use super::draws::DrawSeed;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
-    Part, Person, Progress, Seed, ShortenLog, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
+    NewPerson, NewSeats, Part, Person, Progress, Seed, ShortenLog, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -385,8 +386,9 @@ impl MysqlStore {
         &self,
         name: QueueName,
         settings: QueueSettings,
+        seed: Option<DrawSeed>,
     ) -> Result<bool, Fault> {
-        self.inner.call(tx::CreateQueue(name.as_str().to_owned(), settings)).await
+        self.inner.call(tx::CreateQueue(name.as_str().to_owned(), settings, seed)).await
     }
 
     pub(super) async fn change_queue(
@@ -394,7 +396,17 @@ impl MysqlStore {
         name: QueueName,
         change: SettingsChange,
     ) -> Result<QueueSettings, Fault> {
-        self.inner.call(tx::ChangeQueue(name.as_str().to_owned(), change)).await
+        let changed = self.inner.call(tx::ChangeQueue(name.as_str().to_owned(), change)).await?;
+        if let Some(settings) = changed {
+            return Ok(settings);
+        }
+        let stored = self.queues().await?.into_iter().find(|queue| queue.name == name);
+        let settings = stored.map(|queue| queue.settings);
+        settings.ok_or_else(|| Fault::Corrupt(format!("no queue {name}")))
+    }
+
+    pub(super) async fn draw(&self, request: DrawRequest) -> Result<Option<Drawn>, Fault> {
+        self.inner.call(tx::DrawQueue(request)).await
     }
 
     pub(super) async fn checkpoint(

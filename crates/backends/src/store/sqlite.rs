@@ -24,7 +24,7 @@ use arc_swap::ArcSwap;
 use boxoffice_domain::command::{Payment, ReservationRow, TicketRef};
 use boxoffice_domain::ids::{ConcertId, PaymentId, QueueName, ReservationId, SessionId, UserId};
 use boxoffice_domain::invariant::{Finding, Invariant};
-use boxoffice_domain::queue::{QueueSettings, SettingsChange};
+use boxoffice_domain::queue::{Drawn, QueueSettings, SettingsChange};
 use boxoffice_domain::sales::Reservation;
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -44,12 +44,13 @@ use super::beat::{Beat, Beats, Instances};
 use super::catalog::Catalog;
 use super::chain::LogPart;
 use super::database_time::DatabaseTime;
+use super::draws::DrawSeed;
 use super::epochs::{BACKUP_OF, EPOCHS, Epochs};
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, NewConcert, NewPerson, NewSeats,
-    Part, Person, Progress, Seed, ShortenLog, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
+    NewPerson, NewSeats, Part, Person, Progress, Seed, ShortenLog, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -382,8 +383,9 @@ impl SqliteStore {
         &self,
         name: QueueName,
         settings: QueueSettings,
+        seed: Option<DrawSeed>,
     ) -> Result<bool, Fault> {
-        self.call(move |tx| tx.create_queue(name.as_str(), &settings)).await
+        self.call(move |tx| tx.create_queue(name.as_str(), &settings, seed.as_ref())).await
     }
 
     pub(super) async fn change_queue(
@@ -391,7 +393,20 @@ impl SqliteStore {
         name: QueueName,
         change: SettingsChange,
     ) -> Result<QueueSettings, Fault> {
-        self.call(move |tx| tx.change_queue(name.as_str(), &change)).await
+        self.call(move |tx| {
+            let changed = tx.change_queue(name.as_str(), &change)?;
+            match changed {
+                Some(settings) => Ok(settings),
+                None => {
+                    tx.settings_of_queue(name.as_str())?.ok_or_else(|| tx::no_queue(name.as_str()))
+                }
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn draw(&self, request: DrawRequest) -> Result<Option<Drawn>, Fault> {
+        self.call(move |tx| tx.draw(&request)).await
     }
 
     pub(super) async fn checkpoint(

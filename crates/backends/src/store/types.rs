@@ -1,7 +1,7 @@
 //! What is asked of a store beside the sale, and what it answers.
 
 use boxoffice_domain::ids::{QueueName, SeatId, UserId};
-use boxoffice_domain::queue::{Bucket, LineParts, QueueSettings, Step, Ticket};
+use boxoffice_domain::queue::{Bucket, Drawing, LineParts, QueueSettings, Step, Ticket};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
@@ -22,6 +22,8 @@ pub struct StoredQueue {
     pub line: LineParts,
     /// The credit that the last shared step of admission left; empty since the settings changed.
     pub bucket: Bucket,
+    /// The opening draw, where there is one.
+    pub draw: Option<Drawing>,
 }
 
 /// What has changed in a queue since the last checkpoint.
@@ -42,6 +44,17 @@ pub struct Checkpoint {
     pub claimed: Option<RoaringTreemap>,
     /// Who was let in after having been passed over, and before this, is out of time.
     pub over_before: Timestamp,
+}
+
+/// The opening draw of a queue, to be made durable unless there was one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrawRequest {
+    /// Which queue.
+    pub queue: QueueName,
+    /// How many numbers take part: all that were given.
+    pub count: u64,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// A step of admission of a queue that several instances share, to be made durable unless the queue

@@ -403,7 +403,7 @@ pub(crate) async fn a_line_that_is_sold_out_stands_and_passes_nobody_over<G>(
     line.joined(3).await;
     for _ in 0..6 {
         assert_eq!(line.places(1..=3), [waiting(1), waiting(2), waiting(3)]);
-        let told = line.queue.told(3, at(line.now), 0);
+        let told = line.queue.told(waiting(3), at(line.now), 0);
         assert_eq!(told.eta, None, "nobody knows what comes back");
         for _ in 0..told.poll_after.as_secs() {
             line.tick(1_000).await;

@@ -249,7 +249,7 @@ async fn crashes_give_no_number_twice_and_let_nobody_fall_back() {
                 true
             }
             Place::Active { .. } => false,
-            over @ Place::Over(_) => panic!("{seq} is {over:?}"),
+            other @ (Place::Over(_) | Place::Undrawn) => panic!("{seq} is {other:?}"),
         });
         line.audit().await;
     }
@@ -302,7 +302,7 @@ async fn nobody_is_overtaken_while_everything_moves() {
                             number = after;
                         }
                         Place::Active { .. } => break,
-                        over @ Place::Over(_) => panic!("{seq} is {over:?}"),
+                        other @ (Place::Over(_) | Place::Undrawn) => panic!("{seq} is {other:?}"),
                     }
                     polls += 1;
                     if fan % 10 == 3 && polls == 5 {

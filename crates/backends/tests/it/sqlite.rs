@@ -214,7 +214,7 @@ async fn the_log_of_an_older_file_begins_with_where_the_line_stands() {
     assert_eq!((log.previous, log.links.len()), (Digest::genesis(&main_queue()), 1));
     let record = Record::from_bytes(&log.links[0].bytes).unwrap();
     let passed = Runs::from(&[2].into_iter().collect());
-    let standing = Standing { serving: 5, passed, terms: (&settings()).into() };
+    let standing = Standing { serving: 5, passed, terms: (&settings()).into(), draw: None };
     assert_eq!((record.number, record.entry), (2, Entry::Stands(standing)));
     store.checkpoint(vec![step(5, everybody(7, at(3)))], at(3)).await.unwrap();
     assert_clean(&store, START).await;

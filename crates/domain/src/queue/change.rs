@@ -23,6 +23,11 @@ impl SettingsChange {
         Self { paused: Some(paused), ..Self::default() }
     }
 
+    /// Whether the queue would open at another time.
+    pub fn moves_opening(&self, settings: &QueueSettings) -> bool {
+        self.opens_at.is_some_and(|opens_at| opens_at != settings.opens_at)
+    }
+
     /// Carries the change out.
     pub fn apply(&self, settings: &mut QueueSettings) {
         let Self { admit_per_second, max_active, opens_at, paused } = self;

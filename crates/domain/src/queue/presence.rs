@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::pace::poll_after_max;
-use super::{Line, QueueSettings};
+use super::{Draw, Line, QueueSettings};
 use crate::time::Timestamp;
 
 /// So many intervals without a poll mean that nobody is there.
@@ -135,6 +135,15 @@ impl Presence {
         self.until.iter_mut().for_each(|known| *known = until_units.max(*known));
         self.back.values_mut().for_each(|known| *known = until.max(*known));
         self.absent = 0;
+    }
+
+    /// The opening draw gives numbers their ranks: who has polled before is known by rank from now on.
+    pub fn draw(&mut self, draw: &Draw, settings: &QueueSettings, now: Timestamp) {
+        let unknown = units(self.base, now.plus(counts(settings)));
+        let (from, upto) = self.stretch();
+        let known = |rank| self.index(draw.number(rank)).map_or(unknown, |index| self.until[index]);
+        self.until = (from + 1..=upto).map(known).collect();
+        self.absent = self.absent(now);
     }
 
     /// Whether the owner of `seq` is known to be absent. Of numbers outside the stretch nothing is

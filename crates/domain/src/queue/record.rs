@@ -7,12 +7,13 @@
 //! The bytes of a record: its version (1), its kind, its number, its time, and what the kind has. A number is
 //! a *varint*: seven bits in a byte, the lowest first, the high bit set in all bytes but the last, and as few
 //! bytes as it takes. What may be negative is folded first: 0, -1, 1, -2 are 0, 1, 2, 3. What may be missing
-//! is a byte 0, or a byte 1 and the value. A set is the number of its runs, and for each run its distance and
+//! is a byte 0, or a byte 1 and the value. A digest and a seed are their 32 bytes. A set is the number of its runs, and for each run its distance and
 //! its length less one: the distance of the first is from a number that the record names, that of the others
 //! from the first number behind the gap that there must be, so a set has one form.
 //!
 //! [`Line::steps`]: super::Line::steps
 
+use super::draw::{Drawing, Drawn};
 use super::runs::Runs;
 use super::{QueueSettings, Step};
 use crate::time::Timestamp;
@@ -45,6 +46,11 @@ pub enum Entry {
     },
     /// Times that had been in the future were taken back: times go on from here.
     SetBack,
+    /// The opening draw: numbers are ranks from now on (see [`Draw`](super::Draw)).
+    Drawn(Drawn),
+    /// After a restore the seed of the draw to come is another one, because the one before may have been
+    /// revealed. This is its digest.
+    Committed([u8; 32]),
 }
 
 /// Where a queue stands.
@@ -56,6 +62,8 @@ pub struct Standing {
     pub passed: Runs,
     /// How the queue admits.
     pub terms: Terms,
+    /// The opening draw, where there is to be one.
+    pub draw: Option<Drawing>,
 }
 
 /// What is checked of how a queue admits.
@@ -124,6 +132,10 @@ const ADMITTED: u8 = 1;
 const CHANGED: u8 = 2;
 const RESTORED: u8 = 3;
 const SET_BACK: u8 = 4;
+/// As `STANDS`, and with a draw.
+const STANDS_WITH_DRAW: u8 = 5;
+const DRAWN: u8 = 6;
+const COMMITTED: u8 = 7;
 
 impl Record {
     /// Returns its bytes.
@@ -131,20 +143,28 @@ impl Record {
         let mut out = Writer(Vec::with_capacity(24));
         out.0.push(VERSION);
         let kind = match &self.entry {
-            Entry::Stands(_) => STANDS,
+            Entry::Stands(Standing { draw: None, .. }) => STANDS,
+            Entry::Stands(_) => STANDS_WITH_DRAW,
             Entry::Admitted(_) => ADMITTED,
             Entry::Changed(_) => CHANGED,
             Entry::Restored { .. } => RESTORED,
             Entry::SetBack => SET_BACK,
+            Entry::Drawn(_) => DRAWN,
+            Entry::Committed(_) => COMMITTED,
         };
         out.0.push(kind);
         out.number(self.number);
         out.time(self.at);
         match &self.entry {
-            Entry::Stands(Standing { serving, passed, terms }) => {
+            Entry::Stands(Standing { serving, passed, terms, draw }) => {
                 out.number(*serving);
                 out.set(passed, 0);
                 out.terms(terms);
+                if let Some(Drawing { commitment, drawn }) = draw {
+                    out.0.extend(commitment);
+                    out.0.push(u8::from(drawn.is_some()));
+                    drawn.iter().for_each(|drawn| out.drawn(drawn));
+                }
             }
             Entry::Admitted(Admitted { from, upto, passed, left, returned }) => {
                 out.number(*from);
@@ -156,6 +176,8 @@ impl Record {
             Entry::Changed(terms) => out.terms(terms),
             Entry::Restored { epoch } => out.number(u64::from(*epoch)),
             Entry::SetBack => {}
+            Entry::Drawn(drawn) => out.drawn(drawn),
+            Entry::Committed(commitment) => out.0.extend(commitment),
         }
         out.0
     }
@@ -169,9 +191,11 @@ impl Record {
         let kind = from.byte()?;
         let (number, at) = (from.number()?, from.time()?);
         let entry = match kind {
-            STANDS => {
+            STANDS | STANDS_WITH_DRAW => {
                 let (serving, passed) = (from.number()?, from.set(0)?);
-                Entry::Stands(Standing { serving, passed, terms: from.terms()? })
+                let terms = from.terms()?;
+                let draw = if kind == STANDS { None } else { Some(from.drawing()?) };
+                Entry::Stands(Standing { serving, passed, terms, draw })
             }
             ADMITTED => {
                 let first = from.number()?;
@@ -186,6 +210,8 @@ impl Record {
             CHANGED => Entry::Changed(from.terms()?),
             RESTORED => Entry::Restored { epoch: u32::try_from(from.number()?).ok()? },
             SET_BACK => Entry::SetBack,
+            DRAWN => Entry::Drawn(from.drawn()?),
+            COMMITTED => Entry::Committed(from.digest()?),
             _ => return None,
         };
         from.0.is_empty().then_some(Self { number, at, entry })
@@ -216,6 +242,11 @@ impl Writer {
             self.number(last - first);
             next = last.saturating_add(2);
         }
+    }
+
+    fn drawn(&mut self, Drawn { count, seed }: &Drawn) {
+        self.number(*count);
+        self.0.extend(seed);
     }
 
     fn terms(&mut self, terms: &Terms) {
@@ -287,6 +318,22 @@ impl Reader<'_> {
         Some(set)
     }
 
+    fn digest(&mut self) -> Option<[u8; 32]> {
+        let (first, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn drawn(&mut self) -> Option<Drawn> {
+        Some(Drawn { count: self.number()?, seed: self.digest()? })
+    }
+
+    fn drawing(&mut self) -> Option<Drawing> {
+        let commitment = self.digest()?;
+        let drawn = if self.flag()? { Some(self.drawn()?) } else { None };
+        Some(Drawing { commitment, drawn })
+    }
+
     fn terms(&mut self) -> Option<Terms> {
         let rate_milli = self.number()?;
         let max_active = if self.flag()? { Some(self.number()?) } else { None };
@@ -316,6 +363,16 @@ mod tests {
             serving: u64::MAX,
             passed: runs(&[(1, 1), (3, 200), (1 << 40, u64::MAX)]),
             terms: terms.clone(),
+            draw: None,
+        };
+        let drawn = Drawn { count: u64::MAX, seed: [7; 32] };
+        let undrawn = Standing {
+            draw: Some(Drawing { commitment: [3; 32], drawn: None }),
+            ..standing.clone()
+        };
+        let after = Standing {
+            draw: Some(Drawing { commitment: [3; 32], drawn: Some(drawn) }),
+            ..standing.clone()
         };
         let admitted = Admitted {
             from: 1_000,
@@ -332,9 +389,14 @@ mod tests {
             Entry::Changed(terms),
             Entry::Restored { epoch: u32::MAX },
             Entry::SetBack,
+            Entry::Stands(undrawn),
+            Entry::Stands(after),
+            Entry::Drawn(drawn),
+            Entry::Drawn(Drawn { count: 0, seed: [0; 32] }),
+            Entry::Committed([255; 32]),
         ]
         .into_iter()
-        .zip([0, 1, -1, i64::MAX, i64::MIN, 1_800_000_000_000, 63])
+        .zip([0, 1, -1, i64::MAX, i64::MIN, 1_800_000_000_000, 63].into_iter().cycle())
         .map(|(entry, at)| Record { number: at.unsigned_abs(), at: Timestamp(at), entry })
         .collect()
     }
@@ -378,9 +440,12 @@ mod tests {
         let bytes = [1, 1, 5, 0xd0, 0x0f, 0xac, 0x02, 10, 2, 0, 0, 0, 1, 1, 9, 0, 1, 6, 0];
         assert_eq!(record.to_bytes(), bytes);
         let terms = Terms { rate_milli: 500, max_active: Some(2), opens_at: None, paused: false };
-        let standing = Standing { serving: 1, passed: runs(&[(1, 1)]), terms };
+        let standing = Standing { serving: 1, passed: runs(&[(1, 1)]), terms, draw: None };
         let record = Record { number: 0, at: Timestamp(0), entry: Entry::Stands(standing) };
         assert_eq!(record.to_bytes(), [1, 0, 0, 0, 1, 1, 0, 0, 0xf4, 0x03, 1, 2, 0, 0]);
+        let drawn = Drawn { count: 300, seed: [9; 32] };
+        let record = Record { number: 1, at: Timestamp(-1), entry: Entry::Drawn(drawn) };
+        assert_eq!(record.to_bytes(), [&[1, 6, 1, 1, 0xac, 0x02][..], &[9; 32]].concat());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::draw::{Drawing, Drawn};
 use super::record::{Admitted, Entry, Record, Standing, Terms};
 use super::runs::Runs;
 use super::{Bucket, CLOCKS_APART};
@@ -62,6 +63,12 @@ pub enum Broken {
         /// The time before which it may not be.
         before: Timestamp,
     },
+    /// Somebody had a turn before the draw.
+    NotDrawn,
+    /// It is a draw, and none is to come: there was one before, or somebody had a turn already.
+    NoDraw,
+    /// The seed of a draw was exchanged without need.
+    Recommitted,
 }
 
 impl Broken {
@@ -73,7 +80,10 @@ impl Broken {
             | Self::Elsewhere { .. }
             | Self::NotInOrder { .. }
             | Self::NoTurn
-            | Self::NotPassedOver { .. } => true,
+            | Self::NotPassedOver { .. }
+            | Self::NotDrawn
+            | Self::NoDraw
+            | Self::Recommitted => true,
             Self::Paused
             | Self::NotOpen { .. }
             | Self::TooFast { .. }
@@ -114,6 +124,11 @@ impl fmt::Display for Broken {
             Self::TooMany { admitted, max } => {
                 write!(f, "it lets {admitted} in at once, and {max} may be active")
             }
+            Self::NotDrawn => write!(f, "it was made before the draw"),
+            Self::NoDraw => write!(f, "it is a draw where none was to come"),
+            Self::Recommitted => {
+                write!(f, "it exchanges the seed of the draw, and no restore came before")
+            }
             Self::TimeBack { before } => {
                 write!(f, "its time is before that of an earlier step ({} ms)", before.0)
             }
@@ -135,6 +150,8 @@ pub struct Replay {
     moved_at: Timestamp,
     /// The latest time of a step.
     latest: Timestamp,
+    /// Whether the last record is that of a restore.
+    is_restored: bool,
 }
 
 impl Default for Replay {
@@ -145,6 +162,7 @@ impl Default for Replay {
             bucket: full(),
             moved_at: Timestamp(i64::MIN),
             latest: Timestamp(i64::MIN),
+            is_restored: false,
         }
     }
 }
@@ -174,6 +192,11 @@ impl Replay {
         &self.standing.terms
     }
 
+    /// The opening draw, where there is one.
+    pub const fn draw(&self) -> Option<&Drawing> {
+        self.standing.draw.as_ref()
+    }
+
     /// Takes the next record in. Returns the rules that it breaks; what comes behind it is held against what
     /// it says all the same.
     pub fn follow(&mut self, record: &Record) -> Vec<Broken> {
@@ -189,15 +212,26 @@ impl Replay {
             }
         }
         self.number = Some(record.number);
+        let was_restored = std::mem::replace(
+            &mut self.is_restored,
+            matches!(record.entry, Entry::Restored { .. }),
+        );
         match &record.entry {
             Entry::Stands(standing) => self.compare(standing, &mut broken),
             Entry::Admitted(step) => {
+                if self.draw().is_some_and(|draw| draw.drawn.is_none()) {
+                    broken.push(Broken::NotDrawn);
+                }
                 self.order(step, &mut broken);
                 self.pace(step, record.at, &mut broken);
             }
             Entry::Changed(terms) => {
                 self.standing.terms = terms.clone();
                 self.bucket = full();
+            }
+            Entry::Drawn(drawn) => self.drawn(*drawn, record.at, &mut broken),
+            Entry::Committed(commitment) => {
+                self.committed(*commitment, was_restored, &mut broken);
             }
             Entry::Restored { .. } | Entry::SetBack => {
                 self.bucket = full();
@@ -209,12 +243,32 @@ impl Replay {
         broken
     }
 
+    fn drawn(&mut self, drawn: Drawn, at: Timestamp, broken: &mut Vec<Broken>) {
+        if let Some(opens_at) = self.standing.terms.opens_at.filter(|opens_at| at < *opens_at) {
+            broken.push(Broken::NotOpen { opens_at });
+        }
+        match &mut self.standing.draw {
+            Some(Drawing { drawn: none @ None, .. }) if self.standing.serving == 0 => {
+                *none = Some(drawn);
+            }
+            Some(_) | None => broken.push(Broken::NoDraw),
+        }
+    }
+
+    fn committed(&mut self, commitment: [u8; 32], is_due: bool, broken: &mut Vec<Broken>) {
+        match &mut self.standing.draw {
+            Some(Drawing { commitment: before, drawn: None }) if is_due => *before = commitment,
+            Some(_) | None => broken.push(Broken::Recommitted),
+        }
+    }
+
     fn compare(&mut self, standing: &Standing, broken: &mut Vec<Broken>) {
-        let Standing { serving, passed, terms } = &self.standing;
+        let Standing { serving, passed, terms, draw } = &self.standing;
         for (part, same) in [
             ("highest number", *serving == standing.serving),
             ("set of numbers that were passed over", *passed == standing.passed),
             ("rate, bound, opening or pause", *terms == standing.terms),
+            ("draw", *draw == standing.draw),
         ] {
             if !same {
                 broken.push(Broken::Elsewhere { part });

@@ -137,7 +137,7 @@ impl Sale {
                     self.goes.insert((now.0 + (stays_s * 1e3) as i64, seq), ());
                 }
             }
-            Place::Active { .. } | Place::Over(_) => {}
+            Place::Active { .. } | Place::Over(_) | Place::Undrawn => {}
         }
     }
 

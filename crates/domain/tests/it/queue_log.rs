@@ -57,6 +57,7 @@ fn honest() -> Vec<Record> {
         serving: 17,
         passed: runs(&[(9, 10)]),
         terms: Terms { max_active: Some(9), ..terms() },
+        draw: None,
     };
     log.push(Record { number: 8, at: Timestamp(10_000), entry: Entry::Stands(standing) });
     log

@@ -353,7 +353,7 @@ impl World {
             is_steady: true,
         };
         let terms = (&world.settings).into();
-        let standing = Standing { serving: base, passed: Runs::new(), terms };
+        let standing = Standing { serving: base, passed: Runs::new(), terms, draw: None };
         world.log(Entry::Stands(standing), world.now).unwrap();
         world
     }
@@ -572,6 +572,7 @@ fn check(
                 prop_assert!(until >= until_max, "ticket {} was admitted too early", index + 1);
                 until_max = until;
             }
+            Place::Undrawn => prop_assert!(false, "ticket {} is to be drawn", index + 1),
             Place::Over(Ending::Left) => {}
             Place::Over(_) => {
                 prop_assert!(!anybody_waits, "ticket {} overtook somebody", index + 1);

@@ -459,6 +459,7 @@ proptest! {
                         prop_assert_eq!(until, still, "{}", seq);
                     }
                     (Place::Active { .. }, Place::Over(_)) => {}
+                    (Place::Undrawn, _) | (_, Place::Undrawn) => prop_assert!(false, "{seq}"),
                 }
             }
         }

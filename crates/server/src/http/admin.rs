@@ -84,6 +84,25 @@ pub(super) struct AdminQueue {
     /// When it opens, where a time is set; the first sale behind it may open later.
     #[schema(required, nullable, format = DateTime)]
     opens_at: Option<String>,
+    /// In which order those have their turn who join before the opening.
+    opening: Opening,
+}
+
+/// In which order those have their turn who join before the opening of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Opening {
+    /// As they joined.
+    #[default]
+    Fifo,
+    /// They are drawn at the opening. Who joins later follows behind them.
+    Draw,
+}
+
+impl Opening {
+    const fn of(is_drawn: bool) -> Self {
+        if is_drawn { Self::Draw } else { Self::Fifo }
+    }
 }
 
 /// All queues.
@@ -104,6 +123,7 @@ fn shown(queue: &Queue, now: Timestamp) -> AdminQueue {
         admit_per_second: settings.admit_per_second,
         max_active: settings.max_active,
         opens_at: settings.opens_at.map(rfc3339),
+        opening: Opening::of(queue.draw().is_some()),
     }
 }
 
@@ -150,6 +170,9 @@ pub(super) struct NewQueue {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, format = DateTime)]
     opens_at: Option<Option<String>>,
+    /// In which order those have their turn who join before the opening; stays as it is. A draw needs `opensAt`.
+    #[serde(default)]
+    opening: Opening,
 }
 
 impl QueueChange {
@@ -182,25 +205,34 @@ pub(super) async fn create_queue(
     MaybeIdempotencyKey(key): MaybeIdempotencyKey,
     asked: Asked<NewQueue>,
 ) -> Result<Response, Problem> {
-    let NewQueue { queue, admit_per_second, max_active, opens_at } = asked.body.clone();
+    let NewQueue { queue, admit_per_second, max_active, opens_at, opening } = asked.body.clone();
     let name = QueueName::new(&queue)
         .ok_or_else(|| invalid("queue must be 1 to 40 of a-z, 0-9, - and _"))?;
     let mut settings = queue_settings(&app.config);
     QueueChange { admit_per_second, max_active, opens_at }.checked()?.apply(&mut settings);
+    let drawn = opening == Opening::Draw;
+    if drawn && settings.opens_at.is_none() {
+        return Err(invalid("a queue with a draw needs opensAt: that is when it is drawn"));
+    }
     let now = app.clock.now();
     let answer = move |effect: &Effect| match effect {
-        Effect::Queue { name, after, .. } => to_json(&shown_new(name, after, now)),
+        Effect::Queue { name, after, drawn, .. } => to_json(&shown_new(name, after, *drawn, now)),
         _ => String::new(),
     };
     let note = access.creation(&app, "create_queue", key, &asked, answer);
     let acted =
-        app.sequencer.create_noted(name.clone(), settings, note).await.map_err(act_error)?;
+        app.sequencer.create_noted(name.clone(), settings, drawn, note).await.map_err(act_error)?;
     tracing::info!(queue.name = %name, "queue created");
     Ok(created(acted, answer))
 }
 
 /// A queue that nobody has joined yet.
-fn shown_new(name: &QueueName, settings: &QueueSettings, now: Timestamp) -> AdminQueue {
+fn shown_new(
+    name: &QueueName,
+    settings: &QueueSettings,
+    drawn: bool,
+    now: Timestamp,
+) -> AdminQueue {
     AdminQueue {
         queue: name.as_str().to_owned(),
         state: Outlook::of(settings.clone()).state(now).into(),
@@ -211,6 +243,7 @@ fn shown_new(name: &QueueName, settings: &QueueSettings, now: Timestamp) -> Admi
         admit_per_second: settings.admit_per_second,
         max_active: settings.max_active,
         opens_at: settings.opens_at.map(rfc3339),
+        opening: Opening::of(drawn),
     }
 }
 
@@ -242,7 +275,12 @@ pub(super) async fn change_queue(
     ApiJson(asked): ApiJson<QueueChange>,
 ) -> Result<Response, Problem> {
     let queue = find(&app, &name)?;
-    change(&app, &queue, asked.checked()?, access.note(&app, "change_queue")).await
+    let mut asked = asked.checked()?;
+    if asked.opens_at == Some(None) && queue.draw().is_some_and(|draw| draw.drawn.is_none()) {
+        // There is a moment at which it was drawn.
+        asked.opens_at = Some(Some(app.clock.now()));
+    }
+    change(&app, &queue, asked, access.note(&app, "change_queue")).await
 }
 
 pub(super) async fn pause(

@@ -125,6 +125,8 @@ impl Presented {
             Place::Active { .. } => Ok(()),
             Place::Waiting { number } => Err(Problem::new(ErrorCode::TokenNotActivated)
                 .detail(format!("the ticket waits at number {number}"))),
+            Place::Undrawn => Err(Problem::new(ErrorCode::TokenNotActivated)
+                .detail("the ticket takes part in the draw at the opening of its queue")),
             Place::Over(ending) => Err(ended(ending)),
         }
     }
@@ -133,7 +135,7 @@ impl Presented {
     /// while it was active is still its own, until the hold runs out.
     pub(super) fn must_have_been_admitted(&self) -> Result<(), Problem> {
         match self.place {
-            Place::Waiting { .. } => self.must_be_active(),
+            Place::Waiting { .. } | Place::Undrawn => self.must_be_active(),
             Place::Active { .. } | Place::Over(_) => Ok(()),
         }
     }

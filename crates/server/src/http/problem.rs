@@ -211,6 +211,9 @@ error_codes! {
     QueueEnded "QUEUE_ENDED" CONFLICT "Sale over"
         "The last sale behind the queue is over."
         "Choose a concert behind another queue.";
+    QueueDrawn "QUEUE_DRAWN" CONFLICT "Drawn"
+        "Those who joined before the opening were drawn, so the opening stays when it was."
+        "Pause the queue instead, or make another one.";
     ChallengeUsed "CHALLENGE_USED" CONFLICT "Solution used"
         "The solution of the challenge was used for another join; nothing was done."
         "Get a new challenge and solve it. To repeat a join, send it with the same idempotency key as the first time.";

@@ -12,13 +12,14 @@ use axum::response::Response;
 use boxoffice_backends::Fault;
 use boxoffice_backends::events::{rfc3339, rfc3339_to};
 use boxoffice_backends::sequencer::{Joined, Name, Newcomer, Queue};
+use boxoffice_backends::store::Digest;
 use boxoffice_domain::ids::UserId;
 use boxoffice_domain::queue::{Closing, Ending, Place, QueueState as State, Ticket};
 use boxoffice_domain::time::Timestamp;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize, Serializer};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use super::auth::{Asker, MaybePerson, Presented};
@@ -127,8 +128,10 @@ pub(super) struct JoinResponse<'a> {
     token: Signed<'a>,
     /// Where it stands.
     status: TicketStatus,
-    /// How many are ahead, plus one; 0 once activated. It never grows.
-    waiting_number: u64,
+    /// How many are ahead, plus one; 0 once activated. It never grows. Null before an opening draw in which
+    /// the ticket takes part.
+    #[schema(required, nullable)]
+    waiting_number: Option<u64>,
     /// How long it may take, in seconds, by the speed at which the line moves; null while nobody knows
     /// (the queue is paused, or nobody has gone yet whose place would be free).
     #[schema(required, nullable)]
@@ -161,7 +164,10 @@ impl JoinResponse<'_> {
         let mut json = PlainObject::with_capacity(512);
         json.text_by(field!("token"), |out| self.token.append_to(out));
         json.text(field!("status"), self.status.as_str());
-        json.number(field!("waitingNumber"), self.waiting_number);
+        match self.waiting_number {
+            Some(number) => json.number(field!("waitingNumber"), number),
+            None => json.null(field!("waitingNumber")),
+        }
         match self.eta_seconds {
             Some(seconds) => json.number(field!("etaSeconds"), seconds),
             None => json.null(field!("etaSeconds")),
@@ -187,8 +193,10 @@ pub(super) struct StatusResponse<'a> {
     queue: &'a str,
     /// Where it stands.
     status: TicketStatus,
-    /// How many are ahead, plus one; 0 once activated, paid, given up or timed out. It never grows.
-    waiting_number: u64,
+    /// How many are ahead, plus one; 0 once activated, paid, given up or timed out. It never grows. Null before
+    /// an opening draw in which the ticket takes part.
+    #[schema(required, nullable)]
+    waiting_number: Option<u64>,
     /// How long it may take, in seconds, by the speed at which the line moves; 0 unless there is a number;
     /// null while nobody knows.
     #[schema(required, nullable)]
@@ -217,7 +225,10 @@ impl StatusResponse<'_> {
         json.number(field!("userId"), self.user_id);
         json.text(field!("queue"), self.queue);
         json.text(field!("status"), self.status.as_str());
-        json.number(field!("waitingNumber"), self.waiting_number);
+        match self.waiting_number {
+            Some(number) => json.number(field!("waitingNumber"), number),
+            None => json.null(field!("waitingNumber")),
+        }
         match self.eta_seconds {
             Some(seconds) => json.number(field!("etaSeconds"), seconds),
             None => json.null(field!("etaSeconds")),
@@ -300,6 +311,19 @@ pub(super) struct QueueDocument<'a> {
     /// behind it.
     #[schema(required, nullable, format = DateTime)]
     opens_at: Option<String>,
+    /// Of a queue with an opening draw: SHA-256 of the line `boxoffice draw 1`, a line feed, the queue's name, a
+    /// line feed, and the seed, in hexadecimal.
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draw_commitment: Option<String>,
+    /// The seed in hexadecimal, from the opening on; null before.
+    #[schema(value_type = Option<String>, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draw_seed: Option<Option<String>>,
+    /// How many tickets were drawn; null before the opening.
+    #[schema(value_type = Option<u64>, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draw_count: Option<Option<u64>>,
 }
 
 /// The refusal of a join where there is nothing to join for.
@@ -377,18 +401,18 @@ async fn join_at(
     let joined_at = ticket.issued_at;
     let pass = ticket.into();
     let place = app.sequencer.place(&queue, &pass, now);
-    let (status, number, shown) = match place {
-        Place::Waiting { number } => (TicketStatus::Waiting, number, None),
+    let (status, shown) = match place {
+        Place::Waiting { .. } | Place::Undrawn => (TicketStatus::Waiting, None),
         Place::Active { until, .. } => {
-            (TicketStatus::Activated, 0, Some(app.pass(&pass, &queue, until)))
+            (TicketStatus::Activated, Some(app.pass(&pass, &queue, until)))
         }
-        Place::Over(_) => (TicketStatus::Expired, 0, None),
+        Place::Over(_) => (TicketStatus::Expired, None),
     };
-    let told = queue.told(number, now, pass.ticket.seq);
+    let told = queue.told(place, now, pass.ticket.seq);
     let answer = JoinResponse {
         token: app.tickets.signed(&pass.ticket),
         status,
-        waiting_number: number,
+        waiting_number: number_at(place),
         eta_seconds: told.eta.map(|eta| eta.as_secs()),
         poll_after_ms: told.poll_after.as_millis() as u64,
         joined_at,
@@ -397,6 +421,16 @@ async fn join_at(
     };
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(json_bytes(status, answer.to_json()))
+}
+
+/// The number that is told of a place. It stays where the ticket is turned away: nothing was done to it, and what
+/// is sold may come back.
+const fn number_at(place: Place) -> Option<u64> {
+    match place {
+        Place::Waiting { number } => Some(number),
+        Place::Undrawn => None,
+        Place::Active { .. } | Place::Over(_) => Some(0),
+    }
 }
 
 /// What a repeated join is known by: the person, where each has one place; else the idempotency key.
@@ -448,17 +482,12 @@ pub(super) fn place_of(app: &App, presented: &Presented) -> Response<Full<Bytes>
     #[cfg(debug_assertions)]
     delay_for_tests();
     let Presented { pass, queue, place, now } = presented;
-    // It keeps its number where it is turned away: nothing was done to it, and what is sold may come back.
-    let number = match *place {
-        Place::Waiting { number } => number,
-        Place::Active { .. } | Place::Over(_) => 0,
-    };
     // A different wait for each ticket and each poll, so that a crowd does not march in step.
     let jitter = pass.ticket.seq.wrapping_mul(31).wrapping_add(now.0.unsigned_abs());
-    let told = queue.told(number, *now, jitter);
+    let told = queue.told(*place, *now, jitter);
     let (status, until, reason) = match (*place, told.turned_away) {
-        (Place::Waiting { .. }, None) => (TicketStatus::Waiting, None, None),
-        (Place::Waiting { .. }, Some(closing)) => {
+        (Place::Waiting { .. } | Place::Undrawn, None) => (TicketStatus::Waiting, None, None),
+        (Place::Waiting { .. } | Place::Undrawn, Some(closing)) => {
             (TicketStatus::Expired, None, Some(closing.into()))
         }
         (Place::Active { until, .. }, _) => (TicketStatus::Activated, Some(until), None),
@@ -468,7 +497,7 @@ pub(super) fn place_of(app: &App, presented: &Presented) -> Response<Full<Bytes>
         user_id: pass.ticket.user.get(),
         queue: pass.ticket.queue.as_str(),
         status,
-        waiting_number: number,
+        waiting_number: number_at(*place),
         eta_seconds: told.eta.map(|eta| eta.as_secs()),
         poll_after_ms: told.poll_after.as_millis() as u64,
         active_until: until.map(rfc3339),
@@ -502,7 +531,12 @@ fn document_of(queue: &Queue, now: Timestamp) -> QueueDocument<'_> {
         State::Scheduled(at) => Some(rfc3339(at)),
         State::Open | State::Paused | State::Closed(_) => None,
     };
+    let draw = queue.draw();
+    let drawn = draw.as_ref().map(|draw| draw.drawn);
     QueueDocument {
+        draw_commitment: draw.as_ref().map(|draw| Digest(draw.commitment).to_string()),
+        draw_seed: drawn.map(|drawn| drawn.map(|drawn| Digest(drawn.seed).to_string())),
+        draw_count: drawn.map(|drawn| drawn.map(|drawn| drawn.count)),
         queue: queue.name().as_str(),
         serving: queue.serving(),
         waiting: queue.waiting(),
@@ -582,7 +616,7 @@ mod tests {
                     let join = JoinResponse {
                         token: keys.signed(&ticket),
                         status,
-                        waiting_number: u64::MAX,
+                        waiting_number: Some(u64::MAX).filter(|_| eta_seconds != Some(0)),
                         eta_seconds,
                         poll_after_ms: 1_000,
                         joined_at: Timestamp(0),
@@ -597,7 +631,7 @@ mod tests {
                         user_id: i64::MAX,
                         queue: "main-1_a",
                         status,
-                        waiting_number: 0,
+                        waiting_number: Some(0).filter(|_| eta_seconds != Some(0)),
                         eta_seconds,
                         poll_after_ms: 33_000,
                         pass: active_until.clone(),

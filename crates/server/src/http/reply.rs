@@ -248,6 +248,7 @@ pub(super) fn act_error(error: Error<ActRejected>) -> Problem {
         R::TokenExists(token) => Problem::new(ErrorCode::AlreadyExists)
             .detail(format!("the token {token} exists; nothing was issued")),
         R::NoSuchQueue => Problem::new(ErrorCode::QueueNotFound),
+        R::Drawn => Problem::new(ErrorCode::QueueDrawn),
         R::NoSuchConcert => Problem::new(ErrorCode::ConcertNotFound),
         R::NoSuchSession => Problem::new(ErrorCode::SessionNotFound),
         R::NoSuchOperator => Problem::new(ErrorCode::OperatorNotFound),

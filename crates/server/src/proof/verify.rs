@@ -5,9 +5,9 @@ use std::io::{BufRead, Read};
 
 use base64_simd::URL_SAFE_NO_PAD as BASE64;
 use boxoffice_backends::events::rfc3339;
-use boxoffice_backends::store::Digest;
+use boxoffice_backends::store::{self, Digest};
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{Entry, Fate, Record, Replay};
+use boxoffice_domain::queue::{Drawing, Entry, Fate, Order, Record, Replay};
 use boxoffice_domain::time::Timestamp;
 use serde::Serialize;
 
@@ -26,8 +26,19 @@ pub struct Question {
     pub keys: Option<PublicKeys>,
     /// Heads that were kept.
     pub heads: Vec<String>,
-    /// Numbers of tickets, each with its queue where that is known.
-    pub tickets: Vec<(u64, Option<String>)>,
+    /// Tickets.
+    pub tickets: Vec<AskedTicket>,
+}
+
+/// A ticket that somebody asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedTicket {
+    /// Its number.
+    pub number: u64,
+    /// Its queue, where that is known.
+    pub queue: Option<String>,
+    /// The second in which it was given, where that is known.
+    pub given_at: Option<Timestamp>,
 }
 
 /// What has come out.
@@ -81,20 +92,29 @@ impl Verdict {
     }
 }
 
-/// The number of a ticket that is given as a number or as a signed token, and the queue of the latter. Nobody
-/// checks the token: what it says is compared with the log.
-pub fn ticket_number(text: &str) -> Option<(u64, Option<String>)> {
-    if let Ok(number) = text.parse() {
-        return Some((number, None));
+impl AskedTicket {
+    /// A ticket that is given as a number or as a signed token. Nobody checks the token: what it says is
+    /// compared with the log.
+    pub fn read(text: &str) -> Option<Self> {
+        if let Ok(number) = text.parse() {
+            return Some(Self { number, queue: None, given_at: None });
+        }
+        let claims = BASE64.decode_to_vec(text.split('.').nth(1)?).ok()?;
+        let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+        Some(Self {
+            number: claims["seq"].as_u64()?,
+            queue: Some(claims["q"].as_str()?.to_owned()),
+            given_at: claims["iat"].as_i64().map(|second| Timestamp(second.saturating_mul(1_000))),
+        })
     }
-    let claims = BASE64.decode_to_vec(text.split('.').nth(1)?).ok()?;
-    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
-    Some((claims["seq"].as_u64()?, Some(claims["q"].as_str()?.to_owned())))
 }
 
 /// What became of a ticket.
 struct Ticket {
     seq: u64,
+    given_at: Option<Timestamp>,
+    /// Which turn it has: its number, unless it was drawn.
+    rank: u64,
     /// What the records say of it: the number of each, its time, and what it means.
     fates: Vec<(u64, Timestamp, Fate)>,
     /// It had its turn before the log begins, and was passed over (`true`) or not.
@@ -130,6 +150,9 @@ impl Ticket {
         }));
         if told.is_empty() {
             told.push("has had no turn yet".to_owned());
+        }
+        if self.rank != self.seq {
+            told.insert(0, format!("was drawn to place {}", self.rank));
         }
         format!("ticket {}: {}", self.seq, told.join(", "))
     }
@@ -191,6 +214,8 @@ struct Check {
     left: u64,
     changes: u64,
     restored: Vec<u64>,
+    /// Which turn a number has.
+    order: Order,
     tickets: Vec<Ticket>,
     kept: Vec<Kept>,
 }
@@ -248,16 +273,21 @@ pub fn verify(mut input: impl BufRead, question: Question) -> Result<Verdict, St
             Err(what) => verdict.wrong(format!("the head that was kept: {what}")),
         }
     }
-    let mut numbers = Vec::new();
-    for (number, of) in question.tickets {
+    let mut tickets = Vec::new();
+    for AskedTicket { number, queue: of, given_at } in question.tickets {
         match of.filter(|of| *of != queue.as_str()) {
             Some(of) => verdict.wrong(format!("ticket {number} is of the queue {of}")),
-            None => numbers.push(number),
+            None => tickets.push(Ticket {
+                seq: number,
+                given_at,
+                rank: number,
+                fates: Vec::new(),
+                before: None,
+            }),
         }
     }
-    numbers.sort_unstable();
-    numbers.dedup();
-    let ticket = |seq| Ticket { seq, fates: Vec::new(), before: None };
+    tickets.sort_unstable_by_key(|ticket| (ticket.seq, ticket.given_at.is_none()));
+    tickets.dedup_by_key(|ticket| ticket.seq);
     let mut check = Check {
         queue,
         previous,
@@ -272,7 +302,8 @@ pub fn verify(mut input: impl BufRead, question: Question) -> Result<Verdict, St
         left: 0,
         changes: 0,
         restored: Vec::new(),
-        tickets: numbers.into_iter().map(ticket).collect(),
+        order: Order::default(),
+        tickets,
         kept,
     };
     let begins = Digest::genesis(&check.queue) == previous;
@@ -332,15 +363,51 @@ impl Check {
         for kept in self.kept.iter_mut().filter(|kept| kept.head.head.number == number) {
             kept.found = Some(digest);
         }
+        self.draw(&record, verdict);
         self.count(&record);
+    }
+
+    /// Takes in a draw.
+    fn draw(&mut self, record: &Record, verdict: &mut Verdict) {
+        let is_of_draw = matches!(record.entry, Entry::Stands(_) | Entry::Drawn(_));
+        let Some(drawing) = self.replay.draw().filter(|_| is_of_draw) else { return };
+        let Drawing { drawn: Some(drawn), .. } = drawing else { return };
+        let Record { number, .. } = record;
+        if !store::is_as_committed(drawing, &self.queue) {
+            verdict.wrong(format!(
+                "record {number}: the seed of the draw is not the one that was committed to"
+            ));
+        }
+        if self.order != Order::default() {
+            return;
+        }
+        let draw = store::draw(drawn);
+        let opens_at = self.replay.terms().opens_at;
+        for ticket in &mut self.tickets {
+            ticket.rank = draw.rank(ticket.seq);
+            // Whoever came in the second of the opening may have come after it.
+            let is_early = ticket
+                .given_at
+                .zip(opens_at)
+                .is_some_and(|(given, opens)| Timestamp(given.0.saturating_add(1_000)) < opens);
+            if is_early && ticket.seq > draw.count() {
+                verdict.wrong(format!(
+                    "ticket {} was given before the opening, and is not among the {} that were drawn",
+                    ticket.seq,
+                    draw.count()
+                ));
+            }
+        }
+        self.tickets.sort_by_key(|ticket| ticket.rank);
+        self.order = Order::Drawn(draw);
     }
 
     fn count(&mut self, record: &Record) {
         let here = (record.number, record.at);
         if self.first.is_none() {
             for ticket in &mut self.tickets {
-                let had_turn = ticket.seq <= self.replay.serving();
-                ticket.before = had_turn.then(|| self.replay.passed().contains(ticket.seq));
+                let had_turn = ticket.rank <= self.replay.serving();
+                ticket.before = had_turn.then(|| self.replay.passed().contains(ticket.rank));
             }
         }
         self.first.get_or_insert(here);
@@ -354,14 +421,14 @@ impl Check {
                 self.returned += step.returned.count();
                 self.left += step.left.count();
                 for ticket in &mut self.tickets {
-                    if let Some(fate) = record.fate(ticket.seq) {
+                    if let Some(fate) = record.fate(ticket.rank) {
                         ticket.fates.push((record.number, record.at, fate));
                     }
                 }
             }
             Entry::Changed(_) => self.changes += 1,
             Entry::Restored { .. } => self.restored.push(record.number),
-            Entry::Stands(_) | Entry::SetBack => {}
+            Entry::Stands(_) | Entry::SetBack | Entry::Drawn(_) | Entry::Committed(_) => {}
         }
     }
 
@@ -391,6 +458,17 @@ impl Check {
             "{steps} steps: {admitted} let in, {left} had left, {passed} absent and passed over, of whom \
              {returned} came back and are among those let in; {changes} changes of the terms"
         ));
+        match self.replay.draw() {
+            None => {}
+            Some(Drawing { drawn: None, .. }) => {
+                verdict.found("draw: still to come; until then nobody has a place");
+            }
+            Some(Drawing { drawn: Some(drawn), .. }) => verdict.found(format!(
+                "draw: {} tickets, with the seed {}; who joined later follows behind them",
+                drawn.count,
+                Digest(drawn.seed)
+            )),
+        }
         for number in &self.restored {
             verdict.found(format!(
                 "RESTORED from a backup before record {number}: what the log said between the backup and \

@@ -95,6 +95,7 @@ impl Checker for PlacesShrink {
         let Fact::Stands { fan, seq, standing, asked_us, instance, .. } = fact else { return };
         let rank = |standing: &Standing| match standing {
             Standing::Waiting(number) => *number,
+            Standing::Undrawn => u64::MAX,
             Standing::Active | Standing::Over(_) => 0,
         };
         let before = self.last.insert((*fan, *seq), (*standing, now_us, *instance));

@@ -59,7 +59,8 @@ impl Fan {
     pub(super) fn waits(&self) -> Option<(u64, u64)> {
         let is_there = self.next.is_some() || self.pending.is_some();
         let ticket = self.ticket.as_ref().filter(|_| is_there)?;
-        matches!(self.standing, Some(Standing::Waiting(_))).then_some((ticket.seq, self.since_us))
+        let is_waiting = matches!(self.standing, Some(Standing::Waiting(_) | Standing::Undrawn));
+        is_waiting.then_some((ticket.seq, self.since_us))
     }
 
     /// A key for half of the requests.
@@ -220,7 +221,10 @@ impl World {
             Told::Done => {
                 if let Ask::Leave(ticket) = request.ask {
                     // Of one that was over already nothing is kept.
-                    if matches!(self.fans[fan].standing, Some(Standing::Waiting(_))) {
+                    if matches!(
+                        self.fans[fan].standing,
+                        Some(Standing::Waiting(_) | Standing::Undrawn)
+                    ) {
                         self.fans[fan].left = Some(ticket);
                     }
                     self.fact(&Fact::Ended { fan });
@@ -327,7 +331,7 @@ impl World {
         let fan = &mut self.fans[number];
         fan.next = None;
         match standing {
-            Standing::Waiting(_) => {
+            Standing::Waiting(_) | Standing::Undrawn => {
                 let mut wait_ms = match fan.habit.polls {
                     Polls::AsTold => after_ms,
                     Polls::Every(ms) => ms,

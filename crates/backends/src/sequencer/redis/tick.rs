@@ -15,7 +15,7 @@ use super::protocol::{Heard, LogPosition, Protocol, Refusal, Tick};
 use crate::planted::{Bug, planted};
 use crate::sequencer::news::News;
 use crate::sequencer::queue::{Queue, Refreshed};
-use crate::store::{Advance, Progress, Store};
+use crate::store::{Advance, DrawRequest, Progress, Store, Taken};
 use crate::{Fault, tasks};
 
 /// While the store keeps a tick waiting, the others are heard this often.
@@ -202,7 +202,7 @@ impl Ticker {
             }
             return Ok(());
         }
-        let admitted = self.admit(now).await;
+        let admitted = self.admit(false, now).await;
         if self.recording.is_due(now) {
             self.record(now).await?;
         }
@@ -237,7 +237,7 @@ impl Ticker {
         // A store that is slow to tell is not asked again at once.
         let took = i64::try_from(began.elapsed().as_millis()).unwrap_or(0);
         self.look_at.0 += (took * 5).min(LOOK_PAUSE_MAX_MS);
-        self.admit(now).await?;
+        self.admit(true, now).await?;
         Ok(())
     }
 
@@ -362,12 +362,41 @@ impl Ticker {
         self.meanwhile(now, record(&store, &mirror, now)).await
     }
 
+    /// The opening draws that are due, of all numbers that are given by now: as Redis has just said, or where
+    /// it is away (`alone`) as the store says. Returns whether there was any.
+    async fn draw(&mut self, alone: bool, now: Timestamp) -> Result<bool, Fault> {
+        let mut any = false;
+        for queue in self.mirror.queues().into_iter().filter(|queue| queue.draw_is_due(now)) {
+            let (store, name) = (self.store.clone(), queue.name().clone());
+            let drawn = async move {
+                // Behind an empty place, so that what a pool has left is drawn, too, and goes to nobody who joins
+                // later. Where others have Redis it is for them.
+                let count = match alone {
+                    false => queue.next(),
+                    true => match store.take_numbers(name.clone(), 1).await? {
+                        Taken::From(first) => first,
+                        Taken::Elsewhere => return Ok(false),
+                    },
+                };
+                let drawn = store.draw(DrawRequest { queue: name, count, at: now }).await?;
+                Ok(drawn.is_some())
+            };
+            any |= self.meanwhile(now, in_time(STORE_TIMEOUT, drawn)).await?;
+        }
+        if any {
+            // The others read it from the store as well.
+            self.mirror.tell(News::Reload);
+            self.catch_up(true, now).await?;
+        }
+        Ok(any)
+    }
+
     /// Plans a step for each queue and makes it durable. Returns whether there was any.
-    async fn admit(&mut self, now: Timestamp) -> Result<bool, Fault> {
+    async fn admit(&mut self, alone: bool, now: Timestamp) -> Result<bool, Fault> {
         self.may_admit.clone()?;
         // Queues may have been found since the tick began, and it may have begun a while ago.
         self.mirror.note_sales(now);
-        let mut any = false;
+        let mut any = self.draw(alone, now).await?;
         for queue in self.mirror.queues() {
             let Some(step) = queue.plan(now) else { continue };
             let advanced = advance(self.store.clone(), self.mirror.clone(), queue, step, now);

@@ -83,18 +83,21 @@ impl Data {
     ) -> Result<Result<(Effect, Vec<Made>), ActRejected>, Fault> {
         let mut made = Vec::new();
         let effect = match act {
-            Act::CreateQueue(name, settings) => {
-                if !self.create_queue(name.clone(), settings.clone()) {
+            Act::CreateQueue(name, settings, seed) => {
+                if !self.create_queue(name.clone(), settings.clone(), seed.clone()) {
                     return Ok(Err(ActRejected::Exists));
                 }
-                Effect::Queue { name: name.clone(), before: None, after: settings.clone() }
+                let (name, after) = (name.clone(), settings.clone());
+                Effect::Queue { name, before: None, after, drawn: seed.is_some() }
             }
             Act::ChangeQueue(name, change) => {
                 let Some(before) = self.settings_of(name) else {
                     return Ok(Err(ActRejected::NoSuchQueue));
                 };
-                let after = self.change_queue(name, change)?;
-                Effect::Queue { name: name.clone(), before: Some(before), after }
+                let Some(after) = self.change_queue(name, change)? else {
+                    return Ok(Err(ActRejected::Drawn));
+                };
+                Effect::Queue { name: name.clone(), before: Some(before), after, drawn: false }
             }
             Act::Issue(queue, aliases) => {
                 if let Err(AliasExists(token)) = self.add_aliases(aliases.clone()) {
@@ -217,6 +220,7 @@ impl Data {
             Act::BeginEpoch(epochs) => {
                 self.settings.insert(EPOCHS, epochs.to_text());
                 self.log_in_all(&Entry::Restored { epoch: epochs.current() });
+                self.reseed_all()?;
                 Effect::Epoch { id: epochs.current() }
             }
             Act::RotateKey(rotation) => {

@@ -11,8 +11,8 @@ use boxoffice_domain::ids::{
     ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId,
 };
 use boxoffice_domain::queue::{
-    Admission, Admitted, Bucket, Entry, LineParts, QueueSettings, Runs, SettingsChange, Standing,
-    Step,
+    Admission, Admitted, Bucket, Drawing, Drawn, Entry, LineParts, QueueSettings, Runs,
+    SettingsChange, Standing, Step,
 };
 use boxoffice_domain::sales::{Concert, ReservationState, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
@@ -26,10 +26,11 @@ use crate::store::act::{LogEntry, StoredOperator};
 use crate::store::beat::{Beat, Beats, Instances};
 use crate::store::catalog::{Catalog, Inventory};
 use crate::store::chain::{self, Head, Link, LogPart};
+use crate::store::draws::{self, DrawSeed};
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
-    ALIAS_KEPT_MS, AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson,
-    NewSeats, Progress, Seed, ShortenLog, SpentBy, StoredQueue,
+    ALIAS_KEPT_MS, AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert,
+    NewPerson, NewSeats, Progress, Seed, ShortenLog, SpentBy, StoredQueue,
 };
 
 /// All tables.
@@ -101,6 +102,10 @@ pub(super) struct Queue {
     pub(super) passed: RoaringTreemap,
     pub(super) readmitted: BTreeMap<u64, Timestamp>,
     bucket: Bucket,
+    /// What decides the opening draw, where there is to be one.
+    seed: Option<DrawSeed>,
+    /// How many were drawn.
+    drawn: Option<u64>,
     granted: LastGrant,
     pub(super) links: VecDeque<Link>,
     /// The numbers and times of the records that say where the queue stands.
@@ -146,9 +151,29 @@ impl Queue {
         }
     }
 
-    fn standing(&self) -> Standing {
+    fn standing(&self, name: &QueueName) -> Standing {
         let (passed, terms) = ((&self.passed).into(), (&self.settings).into());
-        Standing { serving: self.serving, passed, terms }
+        Standing { serving: self.serving, passed, terms, draw: self.drawing(name) }
+    }
+
+    /// The opening draw, where there is one.
+    pub(super) fn drawing(&self, name: &QueueName) -> Option<Drawing> {
+        let seed = self.seed.as_ref()?;
+        let drawn = self.drawn.map(|count| Drawn { count, seed: seed.0 });
+        Some(Drawing { commitment: seed.commitment(name), drawn })
+    }
+
+    /// Exchanges the seed of a draw that is still to come: after a restore it may have been revealed.
+    fn reseed(&mut self, name: &QueueName, at: Timestamp) -> Result<(), Fault> {
+        if self.seed.is_none() || self.drawn.is_some() {
+            return Ok(());
+        }
+        let seed = DrawSeed::random()?;
+        let committed = Entry::Committed(seed.commitment(name));
+        self.seed = Some(seed);
+        self.append(at, committed);
+        self.steps += 1;
+        Ok(())
     }
 }
 
@@ -156,7 +181,7 @@ fn id<T>(new: fn(i64) -> Option<T>, last: i64) -> Result<T, Fault> {
     new(last + 1).ok_or_else(|| Fault::Corrupt(format!("no id after {last}")))
 }
 
-fn no_queue(name: &QueueName) -> Fault {
+pub(super) fn no_queue(name: &QueueName) -> Fault {
     Fault::Corrupt(format!("no queue {name}"))
 }
 
@@ -418,7 +443,12 @@ impl Data {
 
     // ---- queues ----
 
-    pub(super) fn create_queue(&mut self, name: QueueName, settings: QueueSettings) -> bool {
+    pub(super) fn create_queue(
+        &mut self,
+        name: QueueName,
+        settings: QueueSettings,
+        seed: Option<DrawSeed>,
+    ) -> bool {
         let is_new = !self.queues.contains_key(&name);
         if is_new {
             let mut queue = Queue {
@@ -433,12 +463,14 @@ impl Data {
                 passed: RoaringTreemap::new(),
                 readmitted: BTreeMap::new(),
                 bucket: Bucket::restore(0, None),
+                seed,
+                drawn: None,
                 granted: LastGrant::default(),
                 links: VecDeque::new(),
                 marks: Vec::new(),
             };
             let at = self.time.now();
-            let stands = Entry::Stands(queue.standing());
+            let stands = Entry::Stands(queue.standing(&name));
             queue.links.push_back(chain::first(&name, 0, at, stands));
             queue.marks.push((0, at));
             self.queues.insert(name, queue);
@@ -454,20 +486,41 @@ impl Data {
         self.queues.get(name).map(|queue| queue.settings.clone())
     }
 
+    /// Changes how a queue admits. `None` where it was drawn, and would open at another time.
     pub(super) fn change_queue(
         &mut self,
         name: &QueueName,
         change: &SettingsChange,
-    ) -> Result<QueueSettings, Fault> {
+    ) -> Result<Option<QueueSettings>, Fault> {
         let at = self.time.now();
         let queue = self.queue(name)?;
+        if queue.drawn.is_some() && change.moves_opening(&queue.settings) {
+            return Ok(None);
+        }
         change.apply(&mut queue.settings);
         queue.append(at, Entry::Changed((&queue.settings).into()));
         // The credit was earned under the old settings.
         queue.bucket = Bucket::restore(0, None);
         // What was planned under them does not count any more.
         queue.steps += u64::from(!planted(Bug::SettingsNoStep));
-        Ok(queue.settings.clone())
+        Ok(Some(queue.settings.clone()))
+    }
+
+    pub(super) fn draw(&mut self, request: &DrawRequest) -> Result<Option<Drawn>, Fault> {
+        let DrawRequest { queue: name, count, at } = request;
+        let queue = self.queue(name)?;
+        let Some(Drawing { drawn, .. }) = queue.drawing(name) else { return Ok(None) };
+        let Some(DrawSeed(seed)) = queue.seed else { return Ok(None) };
+        if drawn.is_some() || queue.settings.opens_at.is_some_and(|opens_at| *at < opens_at) {
+            return Ok(drawn);
+        }
+        let drawn = Drawn { count: *count, seed };
+        queue.drawn = Some(*count);
+        queue.next = queue.next.max(*count);
+        queue.watermark = queue.watermark.max(*count);
+        queue.append(*at, Entry::Drawn(drawn));
+        queue.steps += 1;
+        Ok(Some(drawn))
     }
 
     pub(super) fn checkpoint(
@@ -583,7 +636,8 @@ impl Data {
         let floor = queue.floor;
         queue.log.retain(|upto, _| *upto > floor);
         queue.readmitted.retain(|_, at| *at >= over_before);
-        self.left.retain(|(of, seq)| of != name || *seq > floor);
+        let over = draws::order(queue.drawing(name).as_ref()).numbers_up_to(floor);
+        self.left.retain(|(of, seq)| of != name || *seq > over);
     }
 
     pub(super) fn admission_log(
@@ -601,6 +655,12 @@ impl Data {
         Some(part)
     }
 
+    /// Exchanges the seeds of the draws that are still to come.
+    pub(super) fn reseed_all(&mut self) -> Result<(), Fault> {
+        let at = self.time.now();
+        self.queues.iter_mut().try_for_each(|(name, queue)| queue.reseed(name, at))
+    }
+
     /// Writes this into the logs of all queues.
     pub(super) fn log_in_all(&mut self, entry: &Entry) {
         let at = self.time.now();
@@ -613,11 +673,12 @@ impl Data {
     pub(super) fn shorten_log(&mut self, shorten: &ShortenLog) -> u64 {
         let now = self.time.now();
         let ShortenLog { queue, kept_since, marked_before, max } = shorten;
-        let Some(queue) = self.queues.get_mut(queue) else { return 0 };
+        let name = queue;
+        let Some(queue) = self.queues.get_mut(name) else { return 0 };
         let Some(head) = queue.head() else { return 0 };
         let is_old = |(number, at): &(u64, Timestamp)| at < marked_before && *number < head.number;
         if queue.marks.last().is_none_or(is_old) {
-            queue.append(now, Entry::Stands(queue.standing()));
+            queue.append(now, Entry::Stands(queue.standing(name)));
             queue.steps += 1;
         }
         let Some(keep) = queue.marks.iter().rposition(|(_, at)| at < kept_since) else { return 0 };
@@ -631,19 +692,21 @@ impl Data {
 
     pub(super) fn stored_queues(&self) -> Vec<StoredQueue> {
         let stored = |(name, queue): (&QueueName, &Queue)| {
+            let draw = queue.drawing(name);
+            let order = draws::order(draw.as_ref());
             let above = |seq: &u64| *seq > queue.floor;
             let known = |seq: &u64| above(seq) || queue.readmitted.contains_key(seq);
             let gave_up: RoaringTreemap = self
                 .left
                 .iter()
                 .filter(|(of, _)| of == name)
-                .map(|(_, seq)| *seq)
+                .map(|(_, seq)| order.rank(*seq))
                 .filter(above)
                 .collect();
             let spent = |by: SpentBy| -> RoaringTreemap {
                 let here = self.spent.iter().filter(|(ticket, _)| ticket.queue == *name);
                 let so = here.filter(|(_, payment)| SpentBy::of(payment.is_some()) == by);
-                so.map(|(ticket, _)| ticket.seq).filter(known).collect()
+                so.map(|(ticket, _)| order.rank(ticket.seq)).filter(known).collect()
             };
             let finished = spent(SpentBy::Payment);
             // Whoever has paid did not leave, whatever an instance that lags behind took it for.
@@ -664,8 +727,10 @@ impl Data {
                     finished,
                     passed: queue.passed.clone(),
                     readmitted: queue.readmitted.iter().map(|(seq, at)| (*seq, *at)).collect(),
+                    order,
                 },
                 bucket: queue.bucket.clone(),
+                draw,
             }
         };
         self.queues.iter().map(stored).collect()

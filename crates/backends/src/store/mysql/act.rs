@@ -155,12 +155,13 @@ async fn within<O: Operation>(tx: &mut Tx, operation: &O) -> Op<O::Answer> {
 
 async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, ActRejected>> {
     Ok(Ok(match act {
-        Act::CreateQueue(name, settings) => {
-            let create = CreateQueue(name.as_str().to_owned(), settings.clone());
+        Act::CreateQueue(name, settings, seed) => {
+            let create = CreateQueue(name.as_str().to_owned(), settings.clone(), seed.clone());
             if !within(tx, &create).await? {
                 return Ok(Err(ActRejected::Exists));
             }
-            Effect::Queue { name: name.clone(), before: None, after: settings.clone() }
+            let (name, after) = (name.clone(), settings.clone());
+            Effect::Queue { name, before: None, after, drawn: seed.is_some() }
         }
         Act::ChangeQueue(name, change) => {
             let values = vec![name.as_str().into()];
@@ -168,8 +169,10 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             let Some(mut row) = row else { return Ok(Err(ActRejected::NoSuchQueue)) };
             let before = Some(load::settings(&mut row, 0)?);
             let change = ChangeQueue(name.as_str().to_owned(), change.clone());
-            let after = within(tx, &change).await?;
-            Effect::Queue { name: name.clone(), before, after }
+            let Some(after) = within(tx, &change).await? else {
+                return Ok(Err(ActRejected::Drawn));
+            };
+            Effect::Queue { name: name.clone(), before, after, drawn: false }
         }
         Act::Issue(queue, aliases) => {
             if let Err(AliasExists(token)) = within(tx, &AddAliases(aliases.clone())).await? {
@@ -322,6 +325,7 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             within(tx, &tx::SetSetting(EPOCHS, epochs.to_text())).await?;
             let restored = Entry::Restored { epoch: epochs.current() };
             log::append_to_all(&mut tx.lease, &restored).await?;
+            tx::reseed_all(tx).await?;
             Effect::Epoch { id: epochs.current() }
         }
         Act::RotateKey(rotation) => {

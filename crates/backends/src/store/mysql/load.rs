@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use boxoffice_domain::command::{Payment, ReservationRow, TicketRef};
-use boxoffice_domain::ids::{ConcertId, PaymentId, ReservationId, SessionId, TicketId, UserId};
-use boxoffice_domain::queue::{Admission, Bucket, LineParts, QueueSettings, Ticket};
+use boxoffice_domain::ids::{
+    ConcertId, PaymentId, QueueName, ReservationId, SessionId, TicketId, UserId,
+};
+use boxoffice_domain::queue::{Admission, Bucket, Drawing, LineParts, QueueSettings, Ticket};
 use boxoffice_domain::sales::{Concert, Seat, Session};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::{Row, Value};
@@ -15,6 +17,7 @@ use super::pool::Lease;
 use super::rows::{self, Failure, take};
 use super::sql;
 use crate::store::catalog::{Catalog, Inventory};
+use crate::store::draws;
 use crate::store::types::{ALIAS_KEPT_MS, Alias, SpentBy, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
@@ -152,17 +155,24 @@ pub(super) async fn queues(lease: &mut Lease) -> Load<Vec<StoredQueue>> {
         );
         let next = rows::count(take(row, 1)?, "next")?;
         let settings = settings(row, 8)?;
-        let mut left = numbers(lease, sql::QUEUE_LEFT, &text, floor).await?;
-        let mut finished = RoaringTreemap::new();
-        spent(lease, sql::QUEUE_SPENT, &text, floor, &mut finished, &mut left).await?;
+        let name = rows::queue_name(&text)?;
+        let draw = drawing_of(&name, row, 15)?;
+        let order = draws::order(draw.as_ref());
         let readmitted = readmitted(lease, &text).await?;
+        let read_from = draws::read_from(&order, floor, !readmitted.is_empty());
+        let mut left = numbers(lease, sql::QUEUE_LEFT, &text, read_from).await?;
+        let mut finished = RoaringTreemap::new();
+        spent(lease, sql::QUEUE_SPENT, &text, read_from, &mut finished, &mut left).await?;
         if !readmitted.is_empty() {
             spent(lease, sql::READMITTED_SPENT, &text, 0, &mut finished, &mut left).await?;
         }
+        let late: RoaringTreemap = readmitted.iter().map(|(seq, _)| *seq).collect();
+        let ranks = |numbers| draws::ranks(&order, numbers, floor, |rank| late.contains(rank));
+        let (mut left, finished) = (ranks(left), ranks(finished));
         // Whoever has paid did not leave, whatever an instance that lags behind took it for.
         left -= &finished;
         queues.push(StoredQueue {
-            name: rows::queue_name(&text)?,
+            name,
             settings,
             next,
             watermark,
@@ -176,12 +186,28 @@ pub(super) async fn queues(lease: &mut Lease) -> Load<Vec<StoredQueue>> {
                 finished,
                 passed: passed(lease, &text).await?,
                 readmitted,
+                order,
             },
             bucket,
+            draw,
         });
     }
     lease.text("COMMIT").await?;
     Ok(queues)
+}
+
+/// The opening draw of a queue, where it has one; `None` where there is no such queue.
+pub(super) async fn drawing(lease: &mut Lease, queue: &str) -> Load<Option<Option<Drawing>>> {
+    let row = lease.rows(sql::QUEUE_DRAWING, vec![queue.into()]).await?.pop();
+    let Some(mut row) = row else { return Ok(None) };
+    Ok(Some(drawing_of(&rows::queue_name(queue)?, &mut row, 0)?))
+}
+
+/// The opening draw of a queue: two columns from `first` on.
+fn drawing_of(queue: &QueueName, row: &mut Row, first: usize) -> Load<Option<Drawing>> {
+    let count: Option<i64> = take(row, first + 1)?;
+    let count = count.map(|count| rows::count(count, "drawn")).transpose()?;
+    Ok(draws::drawing(queue, take(row, first)?, count)?)
 }
 
 /// How a queue admits: six columns from `first` on.

@@ -149,7 +149,8 @@ async fn standing(lease: &mut Lease, queue: &str) -> Op<Standing> {
     let serving = rows::count(take(&mut row, 0)?, "serving")?;
     let terms = Terms::from(&load::settings(&mut row, 1)?);
     let passed = (&load::passed(lease, queue).await?).into();
-    Ok(Standing { serving, passed, terms })
+    let draw = load::drawing(lease, queue).await?.flatten();
+    Ok(Standing { serving, passed, terms, draw })
 }
 
 /// Begins the logs of those queues that have none: of one that was just made, or from before there were

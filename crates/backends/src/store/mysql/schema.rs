@@ -10,7 +10,7 @@ use super::rows::{Failure, take};
 use crate::Fault;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&[&str]; 5] = [V1, V2, V3, V4, V5];
+const MIGRATIONS: [&[&str]; 6] = [V1, V2, V3, V4, V5, V6];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -313,4 +313,14 @@ const V5: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS admission_mark (queue VARCHAR(40) NOT NULL, step BIGINT NOT NULL, \
      at BIGINT NOT NULL, PRIMARY KEY (queue, step)) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+];
+
+/// The opening draw: its seed where there is to be one, and how many were drawn.
+const V6: &[&str] = &[
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.columns \
+     WHERE table_schema = DATABASE() AND table_name = 'queue' AND column_name = 'drawn'), 'DO 0', \
+     'ALTER TABLE queue ADD COLUMN draw_seed BINARY(32), ADD COLUMN drawn BIGINT')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
 ];

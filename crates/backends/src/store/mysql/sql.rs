@@ -108,8 +108,15 @@ statements! {
 
     // ---- queues ----
     QUEUES = "SELECT name, next, watermark, serving, floor, claimed, credit_micro, credit_at, \
-        admit_per_second, max_active, active_ttl_ms, claim_window_ms, opens_at, paused, steps \
-        FROM queue ORDER BY name";
+        admit_per_second, max_active, active_ttl_ms, claim_window_ms, opens_at, paused, steps, \
+        draw_seed, drawn FROM queue ORDER BY name";
+    QUEUE_DRAWING = "SELECT draw_seed, drawn FROM queue WHERE name = ?";
+    QUEUE_SEED = "UPDATE queue SET draw_seed = ? WHERE name = ?";
+    QUEUE_DRAW = "UPDATE queue SET drawn = ?, next = GREATEST(next, ?), \
+        watermark = GREATEST(watermark, ?) WHERE name = ? AND draw_seed IS NOT NULL \
+        AND drawn IS NULL AND COALESCE(opens_at, ?) <= ?";
+    UNDRAWN = "SELECT name FROM queue WHERE draw_seed IS NOT NULL AND drawn IS NULL \
+        ORDER BY name";
     QUEUE_ADMISSIONS = "SELECT upto, at FROM admission WHERE queue = ? AND upto > ? ORDER BY upto";
     QUEUE_LEFT = "SELECT seq FROM queue_left WHERE queue = ? AND seq > ?";
     QUEUE_PASSED = "SELECT seqs FROM queue_passed WHERE queue = ?";
@@ -177,7 +184,8 @@ statements! {
     ADMISSION_ADD = "INSERT INTO admission (queue, upto, at) VALUES (?, ?, ?) \
         ON DUPLICATE KEY UPDATE upto = upto";
     ADMISSIONS_FORGET = "DELETE FROM admission WHERE queue = ? AND upto <= ?";
-    LEFT_FORGET = "DELETE FROM queue_left WHERE queue = ? AND seq <= ?";
+    LEFT_FORGET = "DELETE FROM queue_left WHERE queue = ? AND seq <= ? \
+        AND NOT EXISTS (SELECT 1 FROM queue WHERE name = ? AND drawn > ?)";
     CLOCK_NOTE = "INSERT INTO setting (name, value) VALUES ('clock', ?) ON DUPLICATE KEY UPDATE \
         value = IF(CAST(value AS SIGNED) < CAST(VALUES(value) AS SIGNED), VALUES(value), value)";
     // Ids come in blocks, so the latest row is among those of the last blocks of all instances.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use boxoffice_domain::command::{Changes, EntryKind, PointsEntry};
 use boxoffice_domain::ids::{ConcertId, QueueName, SeatId, SessionId, UserId};
-use boxoffice_domain::queue::{Admitted, Entry, QueueSettings, SettingsChange, Step};
+use boxoffice_domain::queue::{Admitted, Drawn, Entry, QueueSettings, SettingsChange, Step};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use mysql_async::Value;
@@ -19,12 +19,13 @@ use super::{load, sale, sql};
 use crate::store::beat::{Beat, Beats, FORGOTTEN_MS, OtherBeat, Present, Rules};
 use crate::store::catalog::{Catalog, Made};
 use crate::store::chain;
+use crate::store::draws::DrawSeed;
 use crate::store::numbers::{
     self, Grant, GrantRequest, LastGrant, REDIS_AHEAD_MS, REDIS_SEEN_MS, Taken,
 };
 use crate::store::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson, NewSeats, Progress,
-    STEP_AHEAD_MS, STEP_LATE_MS, Seed, ShortenLog,
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert, NewPerson,
+    NewSeats, Progress, STEP_AHEAD_MS, STEP_LATE_MS, Seed, ShortenLog,
 };
 
 fn list(ids: impl IntoIterator<Item = i64>) -> Vec<Value> {
@@ -255,7 +256,11 @@ fn settings_values(settings: &QueueSettings) -> Vec<Value> {
 }
 
 /// Makes a queue.
-pub(super) struct CreateQueue(pub(super) String, pub(super) QueueSettings);
+pub(super) struct CreateQueue(
+    pub(super) String,
+    pub(super) QueueSettings,
+    pub(super) Option<DrawSeed>,
+);
 
 impl Operation for CreateQueue {
     type Answer = bool;
@@ -266,6 +271,7 @@ impl Operation for CreateQueue {
         values.extend(settings_values(&self.1));
         match tx.lease.exec(sql::QUEUE_ADD, values).await {
             Ok(_) => {
+                set_seed(tx, &self.0, self.2.as_ref()).await?;
                 log::begin(&mut tx.lease).await?;
                 Ok(Done::Commit(true))
             }
@@ -275,16 +281,71 @@ impl Operation for CreateQueue {
     }
 }
 
-/// Changes how a queue admits.
+async fn set_seed(tx: &mut Tx, name: &str, seed: Option<&DrawSeed>) -> Op<()> {
+    let Some(DrawSeed(seed)) = seed else { return Ok(()) };
+    tx.lease.exec(sql::QUEUE_SEED, vec![(&seed[..]).into(), name.into()]).await?;
+    Ok(())
+}
+
+/// Exchanges the seeds of the draws that are still to come: after a restore they may have been revealed.
+pub(super) async fn reseed_all(tx: &mut Tx) -> Op<()> {
+    for mut row in tx.lease.rows(sql::UNDRAWN, vec![]).await? {
+        let name: String = take(&mut row, 0)?;
+        let seed = DrawSeed::random().map_err(|fault| Failure::Corrupt(fault.to_string()))?;
+        set_seed(tx, &name, Some(&seed)).await?;
+        let committed = Entry::Committed(seed.commitment(&rows::queue_name(&name)?));
+        log::append_now(&mut tx.lease, &name, committed).await?;
+    }
+    Ok(())
+}
+
+/// The opening draw.
+pub(super) struct DrawQueue(pub(super) DrawRequest);
+
+impl Operation for DrawQueue {
+    type Answer = Option<Drawn>;
+    const LANE: Lane = Lane::Work;
+    // Whoever asks again is told of the same one.
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, tx: &mut Tx) -> Op<Done<Option<Drawn>>> {
+        let DrawRequest { queue, count, at } = &self.0;
+        let (name, count) = (queue.as_str(), column(*count));
+        let values =
+            vec![count.into(), count.into(), count.into(), name.into(), at.0.into(), at.0.into()];
+        let is_new = tx.lease.exec(sql::QUEUE_DRAW, values).await? == 1;
+        let drawing = load::drawing(&mut tx.lease, name).await?.ok_or_else(|| no_queue(name))?;
+        let drawn = drawing.and_then(|drawing| drawing.drawn);
+        let Some(drawn) = drawn.filter(|_| is_new) else { return Ok(Done::Nothing(drawn)) };
+        // The row is locked.
+        let Some(log::Locked { head, .. }) = log::lock(&mut tx.lease, name).await? else {
+            return Err(no_queue(name));
+        };
+        log::append(&mut tx.lease, name, head, *at, Entry::Drawn(drawn)).await?;
+        Ok(Done::Commit(Some(drawn)))
+    }
+}
+
+/// Changes how a queue admits. Answers `None` where it was drawn, and would open at another time.
 pub(super) struct ChangeQueue(pub(super) String, pub(super) SettingsChange);
 
 impl Operation for ChangeQueue {
-    type Answer = QueueSettings;
+    type Answer = Option<QueueSettings>;
     const LANE: Lane = Lane::Work;
     const REPEATABLE: bool = true;
 
-    async fn run(&self, tx: &mut Tx) -> Op<Done<QueueSettings>> {
+    async fn run(&self, tx: &mut Tx) -> Op<Done<Option<QueueSettings>>> {
         let Self(name, change) = self;
+        if change.opens_at.is_some() {
+            let row = tx.lease.rows(sql::QUEUE_SETTINGS_LOCK, vec![name.as_str().into()]).await?;
+            let mut row = row.into_iter().next().ok_or_else(|| no_queue(name))?;
+            let before = load::settings(&mut row, 0)?;
+            let drawing = load::drawing(&mut tx.lease, name).await?.flatten();
+            let is_drawn = drawing.is_some_and(|drawing| drawing.drawn.is_some());
+            if is_drawn && change.moves_opening(&before) {
+                return Ok(Done::Nothing(None));
+            }
+        }
         let values = vec![
             change.admit_per_second.into(),
             change.max_active.is_some().into(),
@@ -302,7 +363,7 @@ impl Operation for ChangeQueue {
         let mut row = row.ok_or_else(|| no_queue(name))?;
         let settings = load::settings(&mut row, 0)?;
         log::append_now(&mut tx.lease, name, Entry::Changed((&settings).into())).await?;
-        Ok(Done::Commit(settings))
+        Ok(Done::Commit(Some(settings)))
     }
 }
 
@@ -611,7 +672,7 @@ async fn keep_step(tx: &mut Tx, queue: &str, before: u64, step: &Step) -> Op<Roa
 async fn forget_over(tx: &mut Tx, queue: &str, floor: u64, over_before: Timestamp) -> Op<()> {
     let below = || vec![Value::from(queue), column(floor).into()];
     tx.lease.exec(sql::ADMISSIONS_FORGET, below()).await?;
-    tx.lease.exec(sql::LEFT_FORGET, below()).await?;
+    tx.lease.exec(sql::LEFT_FORGET, [below(), below()].concat()).await?;
     tx.lease.exec(sql::READMITTED_FORGET, vec![queue.into(), over_before.0.into()]).await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What operators change, in SQLite: the change, its row of the log, and the answer under its key, in one
 //! transaction. Other work shares it, so whatever may be refused is found out before anything is written.
 
-use boxoffice_domain::ids::{ConcertId, QueueName, SessionId};
+use boxoffice_domain::ids::{ConcertId, SessionId};
 use boxoffice_domain::queue::Entry;
 use boxoffice_domain::sales::{Concert, Session};
 use boxoffice_domain::time::Timestamp;
@@ -118,19 +118,22 @@ impl Tx<'_> {
 
     fn carry_out(&mut self, act: &Act, now: Timestamp) -> Op<Result<Effect, ActRejected>> {
         match act {
-            Act::CreateQueue(name, settings) => {
-                if !self.create_queue(name.as_str(), settings)? {
+            Act::CreateQueue(name, settings, seed) => {
+                if !self.create_queue(name.as_str(), settings, seed.as_ref())? {
                     return Ok(Err(ActRejected::Exists));
                 }
                 let (name, after) = (name.clone(), settings.clone());
-                Ok(Ok(Effect::Queue { name, before: None, after }))
+                Ok(Ok(Effect::Queue { name, before: None, after, drawn: seed.is_some() }))
             }
             Act::ChangeQueue(name, change) => {
-                let Some(before) = self.settings_of_queue(name)? else {
+                let Some(before) = self.settings_of_queue(name.as_str())? else {
                     return Ok(Err(ActRejected::NoSuchQueue));
                 };
-                let after = self.change_queue(name.as_str(), change)?;
-                Ok(Ok(Effect::Queue { name: name.clone(), before: Some(before), after }))
+                let Some(after) = self.change_queue(name.as_str(), change)? else {
+                    return Ok(Err(ActRejected::Drawn));
+                };
+                let (name, before) = (name.clone(), Some(before));
+                Ok(Ok(Effect::Queue { name, before, after, drawn: false }))
             }
             Act::Issue(queue, aliases) => Ok(match self.add_aliases(aliases)? {
                 Err(AliasExists(token)) => Err(ActRejected::TokenExists(token)),
@@ -263,6 +266,7 @@ impl Tx<'_> {
             Act::BeginEpoch(epochs) => {
                 self.set_setting(EPOCHS, &epochs.to_text())?;
                 self.log_in_all(&Entry::Restored { epoch: epochs.current() })?;
+                self.reseed_all()?;
                 Ok(Ok(Effect::Epoch { id: epochs.current() }))
             }
             Act::RotateKey(rotation) => {
@@ -274,15 +278,15 @@ impl Tx<'_> {
         }
     }
 
-    fn settings_of_queue(
+    pub(super) fn settings_of_queue(
         &self,
-        name: &QueueName,
+        name: &str,
     ) -> Op<Option<boxoffice_domain::queue::QueueSettings>> {
         let mut find = self.connection().prepare_cached(
             "SELECT admit_per_second, max_active, active_ttl_ms, claim_window_ms, opens_at, paused \
              FROM queue WHERE name = ?1",
         )?;
-        let mut found = find.query([name.as_str()])?;
+        let mut found = find.query([name])?;
         found.next()?.map(|row| load::settings(row, 0)).transpose()
     }
 

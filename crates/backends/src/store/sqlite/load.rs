@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use boxoffice_domain::command::Ids;
-use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, TicketId, UserId};
-use boxoffice_domain::queue::{Admission, Bucket, LineParts, QueueSettings, Ticket};
+use boxoffice_domain::ids::{ConcertId, QueueName, SeatId, SessionId, TicketId, UserId};
+use boxoffice_domain::queue::{Admission, Bucket, Drawing, LineParts, QueueSettings, Ticket};
 use boxoffice_domain::sales::{Concert, Seat, Session};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{self, Failure, column};
 use crate::store::catalog::{Catalog, Inventory};
+use crate::store::draws;
 use crate::store::types::{ALIAS_KEPT_MS, Alias, SpentBy, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
@@ -209,7 +210,7 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
     let mut statement = connection.prepare_cached(
         "SELECT name, watermark, serving, floor, claimed, admit_per_second, max_active, \
          active_ttl_ms, claim_window_ms, opens_at, paused, next, credit_micro, credit_at, \
-         steps FROM queue ORDER BY name",
+         steps, draw_seed, drawn FROM queue ORDER BY name",
     )?;
     let mut found = statement.query([])?;
     let mut queues = Vec::new();
@@ -219,6 +220,13 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
         let credit_micro: Option<i64> = row.get(12)?;
         let serving = rows::count(row.get(2)?, "serving")?;
         let floor = rows::count(row.get(3)?, "floor")?;
+        let name = rows::queue_name(&text)?;
+        let draw = drawing_of(&name, row, 15)?;
+        let order = draws::order(draw.as_ref());
+        let readmitted = readmitted(connection, &text)?;
+        let late: RoaringTreemap = readmitted.iter().map(|(seq, _)| *seq).collect();
+        let read_from = draws::read_from(&order, floor, !readmitted.is_empty());
+        let ranks = |numbers| draws::ranks(&order, numbers, floor, |rank| late.contains(rank));
         let gave_up = numbers(
             connection,
             "SELECT seq FROM queue_left WHERE queue = ?1 AND seq > ?2 UNION ALL \
@@ -227,7 +235,7 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
              SELECT s.seq FROM readmitted r JOIN spent_ticket s ON s.queue = r.queue \
              AND s.seq = r.seq WHERE r.queue = ?1 AND s.payment_id IS NULL",
             &text,
-            floor,
+            read_from,
         )?;
         let finished = numbers(
             connection,
@@ -236,12 +244,13 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
              SELECT s.seq FROM readmitted r JOIN spent_ticket s ON s.queue = r.queue \
              AND s.seq = r.seq WHERE r.queue = ?1 AND s.payment_id IS NOT NULL",
             &text,
-            floor,
+            read_from,
         )?;
+        let (gave_up, finished) = (ranks(gave_up), ranks(finished));
         // Whoever has paid did not leave, whatever an instance that lags behind took it for.
         let left = gave_up - &finished;
         queues.push(StoredQueue {
-            name: rows::queue_name(&text)?,
+            name,
             settings: settings(row, 5)?,
             next: rows::count(row.get(11)?, "next")?,
             watermark: rows::count(row.get(1)?, "watermark")?,
@@ -254,15 +263,33 @@ pub(super) fn queues(connection: &Connection) -> Load<Vec<StoredQueue>> {
                 left,
                 finished,
                 passed: passed(connection, &text)?,
-                readmitted: readmitted(connection, &text)?,
+                readmitted,
+                order,
             },
             bucket: Bucket::restore(
                 rows::count(credit_micro.unwrap_or(0), "credit_micro")?,
                 row.get::<_, Option<i64>>(13)?.map(Timestamp),
             ),
+            draw,
         });
     }
     Ok(queues)
+}
+
+/// The opening draw of a queue, where it has one; `None` where there is no such queue.
+pub(super) fn drawing(connection: &Connection, queue: &str) -> Load<Option<Option<Drawing>>> {
+    let mut find =
+        connection.prepare_cached("SELECT draw_seed, drawn FROM queue WHERE name = ?1")?;
+    let mut found = find.query([queue])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    Ok(Some(drawing_of(&rows::queue_name(queue)?, row, 0)?))
+}
+
+/// The opening draw of a queue: two columns from `first` on.
+fn drawing_of(queue: &QueueName, row: &Row<'_>, first: usize) -> Load<Option<Drawing>> {
+    let count: Option<i64> = row.get(first + 1)?;
+    let count = count.map(|count| rows::count(count, "drawn")).transpose()?;
+    Ok(draws::drawing(queue, row.get(first)?, count)?)
 }
 
 /// How a queue admits: six columns from `first` on.

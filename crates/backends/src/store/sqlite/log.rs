@@ -107,7 +107,7 @@ fn standing(connection: &Connection, queue: &str) -> Op<Standing> {
     let serving = rows::count(row.get(0)?, "serving")?;
     let terms = Terms::from(&load::settings(row, 1)?);
     let passed = (&load::passed(connection, queue)?).into();
-    Ok(Standing { serving, passed, terms })
+    Ok(Standing { serving, passed, terms, draw: load::drawing(connection, queue)?.flatten() })
 }
 
 /// Begins the logs of those queues that have none: of one that was just made, or from before there were

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i64 = 0x424f_584f;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&str; 6] = [V1, V2, V3, V4, V5, V6];
+const MIGRATIONS: [&str; 7] = [V1, V2, V3, V4, V5, V6, V7];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -204,4 +204,10 @@ CREATE TABLE admission_log (
 CREATE TABLE admission_mark (
     queue TEXT NOT NULL, step INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (queue, step)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// The opening draw: its seed where there is to be one, and how many were drawn.
+const V7: &str = "
+ALTER TABLE queue ADD COLUMN draw_seed BLOB;
+ALTER TABLE queue ADD COLUMN drawn INTEGER;
 ";

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{Changes, EntryKind, PointsEntry};
 use boxoffice_domain::ids::{ConcertId, SeatId, SessionId, UserId};
-use boxoffice_domain::queue::{Admitted, Entry, QueueSettings, SettingsChange, Step};
+use boxoffice_domain::queue::{Admitted, Drawn, Entry, QueueSettings, SettingsChange, Step};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -20,10 +20,11 @@ use super::sale;
 use crate::store::DatabaseTime;
 use crate::store::catalog::{Catalog, Inventory, Made};
 use crate::store::chain;
+use crate::store::draws::DrawSeed;
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
-    AddedSeats, Advance, Alias, AliasExists, Checkpoint, NewConcert, NewPerson, NewSeats, Progress,
-    Seed, ShortenLog,
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert, NewPerson,
+    NewSeats, Progress, Seed, ShortenLog,
 };
 
 /// What the writer knows without asking the file: the last ids, and what the transaction under way
@@ -277,7 +278,12 @@ impl<'a> Tx<'a> {
 
     // ---- queues ----
 
-    pub(super) fn create_queue(&self, name: &str, settings: &QueueSettings) -> Op<bool> {
+    pub(super) fn create_queue(
+        &self,
+        name: &str,
+        settings: &QueueSettings,
+        seed: Option<&DrawSeed>,
+    ) -> Op<bool> {
         let made = self.execute(
             "INSERT OR IGNORE INTO queue (name, next, watermark, serving, floor, \
              admit_per_second, max_active, active_ttl_ms, claim_window_ms, opens_at, paused) \
@@ -285,12 +291,62 @@ impl<'a> Tx<'a> {
             Self::settings_of(name, settings),
         )?;
         if made == 1 {
+            self.set_seed(name, seed)?;
             log::begin(self.connection, self.state.time.now())?;
         }
         Ok(made == 1)
     }
 
-    pub(super) fn change_queue(&self, name: &str, change: &SettingsChange) -> Op<QueueSettings> {
+    fn set_seed(&self, name: &str, seed: Option<&DrawSeed>) -> Op<()> {
+        let seed = seed.map(|seed| &seed.0[..]);
+        self.execute("UPDATE queue SET draw_seed = ?2 WHERE name = ?1", params![name, seed])?;
+        Ok(())
+    }
+
+    /// Exchanges the seeds of the draws that are still to come: after a restore they may have been revealed.
+    pub(super) fn reseed_all(&self) -> Op<()> {
+        let mut find = self.connection.prepare_cached(
+            "SELECT name FROM queue WHERE draw_seed IS NOT NULL AND drawn IS NULL ORDER BY name",
+        )?;
+        let names = find.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+        for name in names {
+            let seed = DrawSeed::random().map_err(|fault| Failure::Corrupt(fault.to_string()))?;
+            self.set_seed(&name, Some(&seed))?;
+            let committed = Entry::Committed(seed.commitment(&rows::queue_name(&name)?));
+            log::append(self.connection, &name, self.state.time.now(), committed)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn draw(&self, request: &DrawRequest) -> Op<Option<Drawn>> {
+        let DrawRequest { queue, count, at } = request;
+        let name = queue.as_str();
+        let mut draw = self.connection.prepare_cached(
+            "UPDATE queue SET drawn = ?2, next = MAX(next, ?2), watermark = MAX(watermark, ?2) \
+             WHERE name = ?1 AND draw_seed IS NOT NULL AND drawn IS NULL \
+             AND COALESCE(opens_at, ?3) <= ?3",
+        )?;
+        let is_new = draw.execute(params![name, column(*count), at.0])? == 1;
+        let drawing = load::drawing(self.connection, name)?.ok_or_else(|| no_queue(name))?;
+        let drawn = drawing.and_then(|drawing| drawing.drawn);
+        if let (true, Some(drawn)) = (is_new, drawn) {
+            log::append(self.connection, name, *at, Entry::Drawn(drawn))?;
+        }
+        Ok(drawn)
+    }
+
+    /// Changes how a queue admits. `None` where it was drawn, and would open at another time.
+    pub(super) fn change_queue(
+        &self,
+        name: &str,
+        change: &SettingsChange,
+    ) -> Op<Option<QueueSettings>> {
+        let before = self.settings_of_queue(name)?.ok_or_else(|| no_queue(name))?;
+        let drawing = load::drawing(self.connection, name)?.flatten();
+        let is_drawn = drawing.is_some_and(|drawing| drawing.drawn.is_some());
+        if is_drawn && change.moves_opening(&before) {
+            return Ok(None);
+        }
         // The credit was earned under the old settings.
         let mut update = self.connection.prepare_cached(
             "UPDATE queue SET admit_per_second = COALESCE(?2, admit_per_second), \
@@ -312,7 +368,7 @@ impl<'a> Tx<'a> {
         let settings = load::settings(row, 0)?;
         let at = self.state.time.now();
         log::append(self.connection, name, at, Entry::Changed((&settings).into()))?;
-        Ok(settings)
+        Ok(Some(settings))
     }
 
     /// Writes this into the logs of all queues.
@@ -527,7 +583,8 @@ impl<'a> Tx<'a> {
             params![queue, floor],
         )?;
         self.execute(
-            "DELETE FROM queue_left WHERE queue = ?1 AND seq <= ?2",
+            "DELETE FROM queue_left WHERE queue = ?1 AND seq <= ?2 \
+             AND NOT EXISTS (SELECT 1 FROM queue WHERE name = ?1 AND drawn > ?2)",
             params![queue, floor],
         )?;
         self.execute(
@@ -729,6 +786,6 @@ fn range_of(seats: &[Seat]) -> Option<(i64, i64)> {
     Some((seats.first()?.id.get(), seats.last()?.id.get()))
 }
 
-fn no_queue(name: &str) -> Failure {
+pub(super) fn no_queue(name: &str) -> Failure {
     Failure::Corrupt(format!("no queue {name}"))
 }

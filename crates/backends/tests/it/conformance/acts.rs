@@ -80,7 +80,7 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
     let store = &subject.store;
     let vip = || QueueName::new("vip").unwrap();
     let change = SettingsChange { max_active: Some(None), ..SettingsChange::pause(false) };
-    effect(store, Act::CreateQueue(main_queue(), settings()), note("a")).await;
+    effect(store, Act::CreateQueue(main_queue(), settings(), None), note("a")).await;
     assert_eq!(log(store).await.len(), 1);
     let Effect::Queue { before, after, .. } =
         effect(store, Act::ChangeQueue(main_queue(), change.clone()), note("b")).await
@@ -117,7 +117,7 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
 
     let before = log(store).await;
     for (act, why) in [
-        (Act::CreateQueue(main_queue(), settings()), ActRejected::Exists),
+        (Act::CreateQueue(main_queue(), settings(), None), ActRejected::Exists),
         (Act::ChangeQueue(vip(), change), ActRejected::NoSuchQueue),
         (corrected(id), ActRejected::NoSuchConcert),
         (Act::RemoveConcert(id), ActRejected::NoSuchConcert),

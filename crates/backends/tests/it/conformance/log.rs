@@ -276,7 +276,8 @@ pub(crate) async fn an_old_part_of_a_log_is_forgotten(subject: Subject) {
     assert_eq!(shorten(past, future, 100).await, 0);
     let marked = log(store).await;
     assert_eq!(marked.len(), 7);
-    let standing = Standing { serving: 5, passed: set(&[1, 2, 3, 4, 5]), terms: (&open()).into() };
+    let standing =
+        Standing { serving: 5, passed: set(&[1, 2, 3, 4, 5]), terms: (&open()).into(), draw: None };
     assert_eq!(marked[6].entry, Entry::Stands(standing));
     assert_clean(store, START).await;
     steps += 1;

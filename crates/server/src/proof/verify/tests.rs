@@ -85,7 +85,10 @@ fn verdict_of(text: &str, question: Question) -> Verdict {
 }
 
 fn asked(tickets: &[u64], heads: &[String]) -> Question {
-    let tickets = tickets.iter().map(|number| (*number, None)).collect();
+    let tickets = tickets
+        .iter()
+        .map(|number| AskedTicket { number: *number, queue: None, given_at: None })
+        .collect();
     Question { tickets, heads: heads.to_vec(), keys: None }
 }
 
@@ -268,7 +271,7 @@ async fn a_log_that_begins_later_says_so() {
     let keys = keys().await;
     let mut log = honest();
     let passed = set(&[2]);
-    let standing = Standing { serving: 3, passed, terms: terms() };
+    let standing = Standing { serving: 3, passed, terms: terms(), draw: None };
     let at = Timestamp(START + 150);
     log.splice(0..2, [Record { number: 1, at, entry: Entry::Stands(standing) }]);
     let before = Digest([7; 32]);
@@ -297,10 +300,13 @@ async fn a_log_that_begins_later_says_so() {
 fn tickets_are_given_as_numbers_or_tokens() {
     let token =
         format!("x.{}.y", BASE64.encode_to_string(r#"{"sub":"3","q":"main","seq":7,"iat":1}"#));
-    assert_eq!(ticket_number(&token), Some((7, Some("main".to_owned()))));
-    assert_eq!(ticket_number("12"), Some((12, None)));
+    let given_at = Some(Timestamp(1_000));
+    let asked = AskedTicket { number: 7, queue: Some("main".to_owned()), given_at };
+    assert_eq!(AskedTicket::read(&token), Some(asked));
+    let asked = AskedTicket { number: 12, queue: None, given_at: None };
+    assert_eq!(AskedTicket::read("12"), Some(asked));
     for text in ["", "a", "a.b.c", "-1"] {
-        assert_eq!(ticket_number(text), None, "{text}");
+        assert_eq!(AskedTicket::read(text), None, "{text}");
     }
 }
 

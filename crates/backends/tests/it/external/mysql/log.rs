@@ -142,7 +142,7 @@ async fn the_log_of_an_older_database_begins_with_where_the_line_stands() {
     assert_eq!((begun.previous, begun.links.len()), (Digest::genesis(&main_queue()), 1));
     let record = Record::from_bytes(&begun.links[0].bytes).unwrap();
     let passed = Runs::from(&[2, 3].into_iter().collect());
-    let standing = Standing { serving: 5, passed, terms: (&admitting()).into() };
+    let standing = Standing { serving: 5, passed, terms: (&admitting()).into(), draw: None };
     assert_eq!((record.number, record.entry), (1, Entry::Stands(standing)));
     store.close().await;
     // Cut short before the version was written: run again, the log only goes on.
