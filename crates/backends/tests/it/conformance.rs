@@ -16,6 +16,7 @@
 
 pub(crate) mod acts;
 pub(crate) mod catalogue;
+pub(crate) mod draws;
 pub(crate) mod events;
 pub(crate) mod idempotency;
 pub(crate) mod log;
@@ -94,6 +95,14 @@ macro_rules! store_conformance {
             catalogue::a_seed_is_there_and_is_accounted_for,
             catalogue::settings_keep_the_first_fresh_value,
             catalogue::settings_made_at_once_agree,
+            draws::a_queue_is_drawn_once_at_its_opening,
+            draws::of_draws_at_once_one_counts,
+            draws::only_a_queue_with_a_draw_is_drawn,
+            draws::what_tickets_did_is_known_by_their_ranks,
+            draws::who_came_back_is_known_by_rank,
+            draws::a_draw_makes_planned_steps_void,
+            draws::an_opening_that_was_drawn_is_not_moved,
+            draws::a_restore_exchanges_the_seed_of_a_draw_to_come,
             events::what_was_taken_and_dropped_is_there_again,
             events::the_outbox_keeps_the_order_and_forgets_what_was_published,
             events::events_say_what_happened,
