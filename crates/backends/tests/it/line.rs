@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::conformance::acts::note;
 use crate::conformance::{START, assert_clean, at, concert, sale, session_of, user};
 use boxoffice_backends::Error;
 use boxoffice_backends::sequencer::{NewAlias, PresentedTicket, Queue, Sequencer};
-use boxoffice_backends::store::{NewConcert, NewSeats, Reserve, ReserveRejected, Store, TicketRef};
+use boxoffice_backends::store::{
+    ActRejected, NewConcert, NewSeats, Reserve, ReserveRejected, Store, TicketRef,
+    draw as store_draw, is_as_committed,
+};
 use boxoffice_domain::ids::{QueueName, TicketId};
 use boxoffice_domain::queue::{
     AfterSale, CLAIM_GRACE, Closing, Ending, Place, QueueSettings, QueueState, SaleRules,
@@ -33,6 +37,8 @@ macro_rules! line_cases {
             nobody_is_admitted_before_the_sale_opens,
             a_line_that_is_sold_out_stands_and_passes_nobody_over,
             no_more_are_admitted_than_what_is_left_can_serve,
+            those_who_come_before_the_opening_are_drawn,
+            a_pause_does_not_put_a_draw_off,
         }
     };
     (@cases $ground:path; $($case:ident),* $(,)?) => {
@@ -96,6 +102,17 @@ impl Line {
         settings: QueueSettings,
     ) -> Self {
         assert!(sequencer.create(name("main"), settings).await.unwrap());
+        let queue = sequencer.queue("main").unwrap();
+        Self { sequencer, queue, store, now: 0 }
+    }
+
+    /// A queue named `main` that is drawn at its opening.
+    pub(crate) async fn drawn_on(
+        (store, sequencer): (Store, Sequencer),
+        settings: QueueSettings,
+    ) -> Self {
+        let created = sequencer.create_noted(name("main"), settings, true, note("create_queue"));
+        created.await.unwrap();
         let queue = sequencer.queue("main").unwrap();
         Self { sequencer, queue, store, now: 0 }
     }
@@ -456,5 +473,95 @@ pub(crate) async fn no_more_are_admitted_than_what_is_left_can_serve<G>(
     line.ticks(5).await;
     assert_eq!(line.queue.serving(), 6);
     assert_eq!(line.queue.outlook().stock, Some(2));
+    line.audit().await;
+}
+
+/// Opens after two seconds.
+const OPENS_MS: i64 = 2_000;
+
+fn drawn(rate: f64) -> QueueSettings {
+    QueueSettings { admit_per_second: rate, opens_at: Some(at(OPENS_MS)), ..slow() }
+}
+
+/// Before the opening nobody has a place; from then on those who were there have the turn that was drawn, and
+/// whoever comes later is behind them.
+pub(crate) async fn those_who_come_before_the_opening_are_drawn<G>(
+    ground: impl AsyncFn() -> Ground<G>,
+) {
+    let (place, _guard) = ground().await;
+    let mut line = Line::drawn_on(place, drawn(50.0)).await;
+    let commitment = line.queue.draw().unwrap().commitment;
+    line.joined(200).await;
+    line.ticks(19).await;
+    assert_eq!(line.places(1..=200), vec![Place::Undrawn; 200]);
+    let told = line.queue.told(Place::Undrawn, at(line.now), 7);
+    assert!(told.eta.is_none() && told.poll_after <= Duration::from_secs(5), "{told:?}");
+    line.leave(5).await;
+    line.leave(50).await;
+    assert_eq!(line.places([4, 5]), [Place::Undrawn, Place::Over(Ending::Left)]);
+    assert_eq!((line.queue.draw().unwrap().drawn, line.queue.serving()), (None, 0));
+
+    line.tick(TICK_MS).await;
+    let draw = line.queue.draw().unwrap();
+    let drawn = draw.drawn.unwrap();
+    assert_eq!((draw.commitment, drawn.count), (commitment, 200));
+    assert!(is_as_committed(&draw, &name("main")));
+    let order = store_draw(&drawn);
+    let gone = [5, 50];
+    let mut by_rank: Vec<u64> = (1..=200).filter(|number| !gone.contains(number)).collect();
+    by_rank.sort_by_key(|number| order.rank(*number));
+    assert_eq!(line.place(5), Place::Over(Ending::Left));
+    assert_eq!(line.joined(20).await, (201..=220).collect::<Vec<_>>());
+    by_rank.extend(201..=220);
+    // One that was drawn leaves by the number of its ticket, and so does one that was not.
+    for gone in [by_rank[100], 210] {
+        line.leave(gone).await;
+        assert_eq!(line.place(gone), Place::Over(Ending::Left));
+        by_rank.retain(|number| *number != gone);
+    }
+    let mut admitted = 0;
+    for _ in 0..60 {
+        let stands = line.stands(by_rank.iter().copied());
+        let now_admitted = stands.iter().filter(|it| matches!(it, Place::Active { .. })).count();
+        assert!(now_admitted >= admitted);
+        admitted = now_admitted;
+        let active = stands[..admitted].iter().all(|it| matches!(it, Place::Active { .. }));
+        assert!(active, "{stands:?}");
+        let waiting: Vec<Place> =
+            (1..=stands.len() - admitted).map(|it| waiting(it as u64)).collect();
+        assert_eq!(stands[admitted..], waiting);
+        line.tick(TICK_MS).await;
+    }
+    assert_eq!(line.queue.serving(), 220);
+    let payer = by_rank[3];
+    line.finish(payer);
+    assert_eq!(line.place(payer), Place::Over(Ending::Finished));
+    line.audit().await;
+}
+
+/// The draw is at the opening, whether anybody is let in then or not; and it is no other one afterwards.
+pub(crate) async fn a_pause_does_not_put_a_draw_off<G>(ground: impl AsyncFn() -> Ground<G>) {
+    let (place, _guard) = ground().await;
+    let mut line = Line::drawn_on(place, drawn(50.0)).await;
+    line.joined(3).await;
+    // Moved forward and back before.
+    for opens_ms in [9_000, OPENS_MS] {
+        let opens_at = Some(Some(at(opens_ms)));
+        let change = SettingsChange { opens_at, ..SettingsChange::default() };
+        line.sequencer.change(&line.queue, change).await.unwrap();
+    }
+    line.sequencer.change(&line.queue, SettingsChange::pause(true)).await.unwrap();
+    line.ticks(21).await;
+    let draw = line.queue.draw().unwrap();
+    assert_eq!(draw.drawn.unwrap().count, 3);
+    assert_eq!((line.join().await, line.place(4), line.queue.serving()), (4, waiting(4), 0));
+    let later = SettingsChange { opens_at: Some(Some(at(60_000))), ..SettingsChange::default() };
+    let refused = line.sequencer.change_noted(&line.queue, later.clone(), note("late")).await;
+    assert_eq!(refused, Err(Error::Rejected(ActRejected::Drawn)));
+    line.sequencer.change(&line.queue, later).await.unwrap();
+    assert_eq!(line.queue.settings().opens_at, Some(at(OPENS_MS)));
+    line.sequencer.change(&line.queue, SettingsChange::pause(false)).await.unwrap();
+    line.ticks(10).await;
+    assert_eq!((line.queue.serving(), line.queue.draw().unwrap()), (4, draw));
     line.audit().await;
 }

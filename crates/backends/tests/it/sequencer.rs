@@ -415,6 +415,48 @@ async fn a_queue_opens_at_its_time_to_the_millisecond_and_without_a_burst() {
     line.audit().await;
 }
 
+/// Whether it ends in good order or is killed, before the opening or after it: there is one draw, of all who had a
+/// number, and nobody has another place for it.
+#[tokio::test]
+async fn a_draw_goes_through_restarts() {
+    for (is_killed, at_ms) in [(false, 900), (true, 900), (false, 1_000), (true, 1_000)] {
+        let (store, guard) = fresh().await;
+        let settings = QueueSettings { opens_at: Some(at(1_000)), ..slow() };
+        let sequencer = open_local(&store).await;
+        let mut line = Line::drawn_on((store, sequencer), settings).await;
+        line.joined(40).await;
+        line.leave(7).await;
+        while line.now < at_ms {
+            line.tick(TICK_MS).await;
+        }
+        let before = (line.queue.draw(), line.places(1..=40));
+        let copy = crashed(guard.path());
+        let mut line = if is_killed {
+            Line::again(copy.path(), at_ms).await
+        } else {
+            line.close().await;
+            Line::again(guard.path(), at_ms).await
+        };
+        assert_eq!((line.queue.draw(), line.places(1..=40)), before, "{is_killed} at {at_ms}");
+        // The service was away when it opened.
+        line.tick(2_000).await;
+        let drawn = line.queue.draw().unwrap().drawn.unwrap();
+        // After a kill some numbers may have been given that nobody knows of.
+        assert!(drawn.count == 40 || (is_killed && at_ms < 1_000 && drawn.count > 40), "{drawn:?}");
+        let order = boxoffice_backends::store::draw(&drawn);
+        assert_eq!(line.place(7), Place::Over(Ending::Left));
+        assert!(line.join().await > drawn.count);
+        line.ticks(3).await;
+        let serving = line.queue.serving();
+        assert!((1..=10).contains(&serving), "{serving}");
+        for number in (1..=40).filter(|number| *number != 7) {
+            let is_in = matches!(line.place(number), Place::Active { .. });
+            assert_eq!(is_in, order.rank(number) <= serving, "{number}");
+        }
+        line.audit().await;
+    }
+}
+
 /// A queue is made once; numbers, admission, pauses and departures of two do not touch each other.
 #[tokio::test]
 async fn two_queues_are_independent() {

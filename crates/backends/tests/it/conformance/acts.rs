@@ -20,7 +20,7 @@ use boxoffice_backends::store::{
 };
 
 /// A note of Ada, an admin, who calls from here.
-pub(super) fn note(operation: &'static str) -> Note {
+pub(crate) fn note(operation: &'static str) -> Note {
     Note {
         at: at(7),
         who: "ada".into(),
