@@ -202,6 +202,17 @@ struct IssueArgs {
 enum QueueCommand {
     /// Show all queues
     List,
+    /// Make a queue
+    Create {
+        /// Its name: 1 to 40 of a-z, 0-9, - and _
+        queue: String,
+        /// In which order those have their turn who join before it opens: as they joined (fifo), or as they are
+        /// drawn at the opening (draw, which needs --opens-at)
+        #[arg(long, default_value = "fifo", value_parser = ["fifo", "draw"])]
+        opening: String,
+        #[command(flatten)]
+        settings: QueueArgs,
+    },
     /// Stop admission; joining and polling go on
     Pause {
         /// The queue [default: the configured one]
@@ -216,16 +227,42 @@ enum QueueCommand {
     Set {
         /// The queue [default: the configured one]
         queue: Option<String>,
-        /// Admissions a second
-        #[arg(long)]
-        admit_per_second: Option<f64>,
-        /// How many may be active at once; 0 removes the bound
-        #[arg(long)]
-        max_active: Option<u64>,
-        /// When it opens, such as 2026-12-31T20:00:00+09:00; "now" opens it at once
-        #[arg(long)]
-        opens_at: Option<String>,
+        #[command(flatten)]
+        settings: QueueArgs,
     },
+}
+
+#[derive(Args)]
+struct QueueArgs {
+    /// Admissions a second
+    #[arg(long)]
+    admit_per_second: Option<f64>,
+    /// How many may be active at once; 0 removes the bound
+    #[arg(long)]
+    max_active: Option<u64>,
+    /// When it opens, such as 2026-12-31T20:00:00+09:00; "now" opens it at once
+    #[arg(long)]
+    opens_at: Option<String>,
+}
+
+impl QueueArgs {
+    /// What was given, as the API takes it.
+    fn into_json(self) -> serde_json::Map<String, serde_json::Value> {
+        let Self { admit_per_second, max_active, opens_at } = self;
+        let mut given = serde_json::Map::new();
+        if let Some(rate) = admit_per_second {
+            given.insert("admitPerSecond".into(), rate.into());
+        }
+        if let Some(max) = max_active {
+            let max = if max == 0 { serde_json::Value::Null } else { max.into() };
+            given.insert("maxActive".into(), max);
+        }
+        if let Some(at) = opens_at {
+            let at = if at == "now" { serde_json::Value::Null } else { at.into() };
+            given.insert("opensAt".into(), at);
+        }
+        given
+    }
 }
 
 #[derive(Subcommand)]
@@ -842,19 +879,14 @@ fn queue(config: &Config, command: QueueCommand) -> Result<ExitCode, Failure> {
         QueueCommand::Resume { queue } => {
             remote.post(&format!("{}/resume", path(queue)), &nothing)?
         }
-        QueueCommand::Set { queue, admit_per_second, max_active, opens_at } => {
-            let mut change = serde_json::Map::new();
-            if let Some(rate) = admit_per_second {
-                change.insert("admitPerSecond".into(), rate.into());
-            }
-            if let Some(max) = max_active {
-                let max = if max == 0 { serde_json::Value::Null } else { max.into() };
-                change.insert("maxActive".into(), max);
-            }
-            if let Some(at) = opens_at {
-                let at = if at == "now" { serde_json::Value::Null } else { at.into() };
-                change.insert("opensAt".into(), at);
-            }
+        QueueCommand::Create { queue, opening, settings } => {
+            let mut new = settings.into_json();
+            new.insert("queue".into(), queue.into());
+            new.insert("opening".into(), opening.into());
+            remote.post("/admin/v1/queues", &new)?
+        }
+        QueueCommand::Set { queue, settings } => {
+            let change = settings.into_json();
             if change.is_empty() {
                 return Err("nothing to set; give --admit-per-second, --max-active or --opens-at"
                     .to_owned());

@@ -6,6 +6,7 @@
 mod admission_log;
 pub(crate) mod challenges;
 mod documents;
+mod draws;
 mod errors;
 mod gate;
 mod journey;
