@@ -1,6 +1,7 @@
 //! The sequencer of several instances, against real Redis servers that are killed, stopped, wiped,
 //! filled up and failed over. Several sequencers on one store stand for several instances.
 
+mod draws;
 mod numbers;
 mod places;
 mod presence;
