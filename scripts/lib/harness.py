@@ -168,22 +168,26 @@ def target_dir():
     return pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 
 
+# The programs that are examples, by their packages.
+EXAMPLES = {"hello": "boxoffice", "crowd": "loadtest"}
+
+
 def binary(name):
-    path = target_dir() / "release" / ("examples" if name == "hello" else "") / name
+    path = target_dir() / "release" / ("examples" if name in EXAMPLES else "") / name
     if not path.is_file():
-        what = "--example hello" if name == "hello" else ""
+        what = f"-p {EXAMPLES[name]} --example {name}" if name in EXAMPLES else ""
         command = f"cargo build --release {what}".strip()
         raise Failure(f"{path} is missing; build it with `{command}`")
     return path
 
 
-def cargo_build(*, example=False):
-    """Builds the release binary, and the static-answer example where it is needed."""
+def cargo_build(*, examples=()):
+    """Builds the release binary, and the examples that are needed."""
     if shutil.which("cargo") is None:
         raise Failure("cargo is missing; install Rust from https://rustup.rs and try again")
     commands = [["cargo", "build", "--release", "-p", "boxoffice", "--bin", "boxoffice"]]
-    if example:
-        commands.append(["cargo", "build", "--release", "-p", "boxoffice", "--example", "hello"])
+    for name in examples:
+        commands.append(["cargo", "build", "--release", "-p", EXAMPLES[name], "--example", name])
     for command in commands:
         say("+ " + " ".join(command))
         if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
