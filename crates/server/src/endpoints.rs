@@ -48,7 +48,7 @@ macro_rules! endpoints {
                 handler: queue::status,
                 operation: "queue" "status",
                 answers: [200 "Where the ticket stands" => json::<queue::StatusResponse>()],
-                errors: [],
+                errors: [RateLimited],
             }
 
             /// Gives up a ticket.

@@ -347,6 +347,7 @@ settings! {
         sections {
             concurrency: ConcurrencyConfig,
             join_rate: JoinRateConfig,
+            poll_rate: PollRateConfig,
         }
     }
 
@@ -377,6 +378,15 @@ settings! {
         per_second: f64 = 10.0, 0.0..=1_000_000.0;
         /// Joins that an address may make at once before the rate applies.
         burst: u32 = 500, 1..=1_000_000;
+    }
+
+    /// How fast one client address may poll, for the same clients. It is off by default, because a poll costs less
+    /// than most refusals, and a crowd behind one address polls once in some seconds for each of them.
+    PollRateConfig [server.poll_rate] {
+        /// Polls for each address; 0 switches the limit off.
+        per_second: f64 = 0.0, 0.0..=1_000_000.0;
+        /// Polls that an address may make at once before the rate applies.
+        burst: u32 = 2_000, 1..=1_000_000;
     }
 
     /// Where the sales are kept.

@@ -187,6 +187,11 @@ impl FrontOfPeer {
         if path == Route::QueueStatus.template() {
             if *request.method() == Method::GET {
                 let answer = |begun| {
+                    if let Some(rate) = &web.poll_rate
+                        && let Err(problem) = rate.check(client(&request))
+                    {
+                        return whole(Err(problem));
+                    }
                     let presented = Presented::at(request.headers(), app, begun);
                     whole(presented.map(|presented| queue::place_of(app, &presented)))
                 };

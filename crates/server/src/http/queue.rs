@@ -459,8 +459,15 @@ pub(super) async fn join_from(
     join_at(&app, &web, begun, client, asker, key, request).await
 }
 
-pub(super) async fn status(Service(app): Service<AppState>, presented: Presented) -> Response {
-    place_of(&app, &presented).map(Body::new)
+pub(super) async fn status(
+    Service(HttpState { app, web }): Service<HttpState>,
+    client: ClientAddress,
+    presented: Presented,
+) -> Result<Response, Problem> {
+    if let Some(rate) = &web.poll_rate {
+        rate.check(client)?;
+    }
+    Ok(place_of(&app, &presented).map(Body::new))
 }
 
 /// Makes polls slow, to see that a comparison of load test runs notices: milliseconds in

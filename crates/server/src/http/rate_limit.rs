@@ -1,4 +1,4 @@
-//! A limit per client address, for joins.
+//! A limit per client address, for joins and for polls.
 //!
 //! What does not belong here: deciding what the client's address is (see `client`), and limits that
 //! protect the service as a whole; those are the classes.
@@ -13,7 +13,6 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use super::client::ClientAddress;
 use super::problem::{ErrorCode, Problem};
-use crate::config::JoinRateConfig;
 
 /// After how many checks addresses that have been quiet are forgotten. It bounds what a crowd of
 /// addresses can occupy: those seen within a bucket's refill time, plus this many.
@@ -28,13 +27,13 @@ pub struct ClientRateLimit {
 }
 
 impl ClientRateLimit {
-    /// A limit as configured; none where it is off.
-    pub fn new(config: &JoinRateConfig) -> Option<Self> {
-        if config.per_second <= 0.0 {
+    /// So many in a second, and `burst` at once; none where it is off.
+    pub fn new(per_second: f64, burst: u32) -> Option<Self> {
+        if per_second <= 0.0 {
             return None;
         }
-        let period = Duration::try_from_secs_f64(1.0 / config.per_second).ok()?;
-        let burst = NonZeroU32::new(config.burst)?;
+        let period = Duration::try_from_secs_f64(1.0 / per_second).ok()?;
+        let burst = NonZeroU32::new(burst)?;
         let quota = Quota::with_period(period)?.allow_burst(burst);
         Some(Self {
             buckets: RateLimiter::keyed(quota),
@@ -82,7 +81,7 @@ mod tests {
     use super::*;
 
     fn limit(per_second: f64, burst: u32) -> ClientRateLimit {
-        ClientRateLimit::new(&JoinRateConfig { per_second, burst }).unwrap()
+        ClientRateLimit::new(per_second, burst).unwrap()
     }
 
     fn check(limit: &ClientRateLimit, peer: &str) -> Result<(), Problem> {
@@ -91,8 +90,7 @@ mod tests {
 
     #[test]
     fn zero_is_off() {
-        let config = JoinRateConfig { per_second: 0.0, ..JoinRateConfig::default() };
-        assert!(ClientRateLimit::new(&config).is_none());
+        assert!(ClientRateLimit::new(0.0, 500).is_none());
     }
 
     #[test]
@@ -121,7 +119,7 @@ mod tests {
     /// What the documentation of the default says of it.
     #[test]
     fn by_default_a_shared_address_gets_in_and_does_not_fill_the_line() {
-        let limit = ClientRateLimit::new(&JoinRateConfig::default()).unwrap();
+        let limit = ClientRateLimit::new(10.0, 500).unwrap();
         let joined = (0..2_000).filter(|_| check(&limit, "192.0.2.1:1").is_ok()).count();
         assert!((500..600).contains(&joined), "{joined}");
     }

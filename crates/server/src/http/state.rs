@@ -38,6 +38,8 @@ pub(super) struct Web {
     pub door: Door,
     /// The limit of joins for each client, where there is one.
     pub join_rate: Option<ClientRateLimit>,
+    /// The limit of polls for each client, where there is one.
+    pub poll_rate: Option<ClientRateLimit>,
     /// Proxies whose word is taken for where a request comes from.
     pub trusted_proxies: Vec<IpNet>,
     /// Seat lists as they were rendered last.
@@ -60,7 +62,8 @@ impl HttpState {
             cors: Cors::new(&server.cors_origins),
             documents: Documents::default(),
             door: Door::new(&app),
-            join_rate: ClientRateLimit::new(&server.join_rate),
+            join_rate: ClientRateLimit::new(server.join_rate.per_second, server.join_rate.burst),
+            poll_rate: ClientRateLimit::new(server.poll_rate.per_second, server.poll_rate.burst),
             trusted_proxies,
             seat_lists: SeatLists::default(),
         };

@@ -370,6 +370,38 @@ async fn who_joins_too_fast_is_told_when_to_come_back() {
     service.finish().await;
 }
 
+/// Who polls every few milliseconds is refused where that is configured, and nobody else is.
+#[tokio::test]
+async fn who_polls_too_fast_is_told_when_to_come_back() {
+    let service = TestService::start_with(|config| {
+        config.server.trusted_proxies = vec!["127.0.0.0/8".into()];
+        config.server.poll_rate.per_second = 0.5;
+        config.server.poll_rate.burst = 3;
+    })
+    .await;
+    let token = service.token(1).await;
+    let mut fan = service.client();
+    let from = |address: &str| status(&token).header("X-Forwarded-For", address);
+    for _ in 0..3 {
+        fan.send(from("192.0.2.1")).await.ok(200);
+    }
+    let reply = fan.send(from("192.0.2.1")).await;
+    reply.refused(ErrorCode::RateLimited);
+    let wait: u32 = reply.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=2).contains(&wait), "{wait}");
+    // By the router as well.
+    let head = Call::new("HEAD", "/api/v1/waiting-queues").token(&token);
+    let head = fan.send(head.header("X-Forwarded-For", "192.0.2.1")).await;
+    assert_eq!(head.status, 429);
+    let document = get("/api/v1/waiting-queues/main").header("X-Forwarded-For", "192.0.2.1");
+    fan.send(document).await.ok(200);
+    fan.send(from("192.0.2.99")).await.ok(200);
+    for _ in 0..10 {
+        fan.send(status(&token)).await.ok(200);
+    }
+    service.finish().await;
+}
+
 #[tokio::test]
 async fn by_default_one_address_cannot_take_the_whole_line() {
     let service = TestService::start_with(|config| {
