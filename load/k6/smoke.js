@@ -46,7 +46,8 @@ function waitUntilLetIn(userId) {
         'gives a token': (r) => typeof bodyOf(r).token === 'string',
         'gives a request id': (r) => Boolean(r.headers['X-Request-Id']),
     });
-    let last = joined.waitingNumber === 0 ? Infinity : joined.waitingNumber;
+    // Nobody has a number before an opening draw, and 0 is none.
+    let last = joined.waitingNumber || Infinity;
     for (;;) {
         const place = step(poll(joined.token), 'poll', {
             ...answers(200),
@@ -57,7 +58,7 @@ function waitUntilLetIn(userId) {
         if (place.status === 'ACTIVATED') {
             return joined.token;
         }
-        last = place.waitingNumber;
+        last = place.waitingNumber === null ? last : place.waitingNumber;
         sleep(pollMs / 1000);
     }
 }

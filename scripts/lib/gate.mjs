@@ -228,6 +228,7 @@ async function verify() {
   assert.equal(text({ waitingNumber: 1, etaSeconds: 59 }), 'There are 0 people before you. It takes less than a minute.');
   assert.equal(text({ waitingNumber: 9, etaSeconds: 61 }), 'There are 8 people before you. It takes about 2 minutes.');
   assert.equal(text({ waitingNumber: 9, etaSeconds: null }), 'There are 8 people before you.');
+  assert.match(text({ waitingNumber: null, etaSeconds: null }), /^You take part in the draw\./);
 
   const { pass } = await passOf('main', 17);
   const address = `${service}/.well-known/jwks.json`;

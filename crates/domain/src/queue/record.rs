@@ -7,9 +7,10 @@
 //! The bytes of a record: its version (1), its kind, its number, its time, and what the kind has. A number is
 //! a *varint*: seven bits in a byte, the lowest first, the high bit set in all bytes but the last, and as few
 //! bytes as it takes. What may be negative is folded first: 0, -1, 1, -2 are 0, 1, 2, 3. What may be missing
-//! is a byte 0, or a byte 1 and the value. A digest and a seed are their 32 bytes. A set is the number of its runs, and for each run its distance and
-//! its length less one: the distance of the first is from a number that the record names, that of the others
-//! from the first number behind the gap that there must be, so a set has one form.
+//! is a byte 0, or a byte 1 and the value. A digest and a seed are their 32 bytes. A set is the number of its
+//! runs, and for each run its distance and its length less one: the distance of the first is from a number
+//! that the record names, that of the others from the first number behind the gap that there must be, so a
+//! set has one form.
 //!
 //! [`Line::steps`]: super::Line::steps
 
@@ -446,6 +447,17 @@ mod tests {
         let drawn = Drawn { count: 300, seed: [9; 32] };
         let record = Record { number: 1, at: Timestamp(-1), entry: Entry::Drawn(drawn) };
         assert_eq!(record.to_bytes(), [&[1, 6, 1, 1, 0xac, 0x02][..], &[9; 32]].concat());
+        let record = Record { number: 2, at: Timestamp(0), entry: Entry::Committed([8; 32]) };
+        assert_eq!(record.to_bytes(), [&[1, 7, 2, 0][..], &[8; 32]].concat());
+        for (drawn, rest) in
+            [(None, vec![0]), (Some(drawn), [&[1, 0xac, 0x02][..], &[9; 32]].concat())]
+        {
+            let draw = Some(Drawing { commitment: [8; 32], drawn });
+            let entry = Entry::Stands(Standing { draw, ..Standing::default() });
+            let record = Record { number: 0, at: Timestamp(0), entry };
+            let bytes = [&[1, 5, 0, 0, 0, 0, 0, 0, 0, 0][..], &[8; 32], &rest].concat();
+            assert_eq!(record.to_bytes(), bytes);
+        }
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl fmt::Display for Broken {
             Self::TooMany { admitted, max } => {
                 write!(f, "it lets {admitted} in at once, and {max} may be active")
             }
-            Self::NotDrawn => write!(f, "it was made before the draw"),
+            Self::NotDrawn => write!(f, "somebody has their turn before the draw"),
             Self::NoDraw => write!(f, "it is a draw where none was to come"),
             Self::Recommitted => {
                 write!(f, "it exchanges the seed of the draw, and no restore came before")
@@ -197,6 +197,11 @@ impl Replay {
         self.standing.draw.as_ref()
     }
 
+    /// Whether the opening draw is still to come.
+    pub fn is_undrawn(&self) -> bool {
+        self.draw().is_some_and(|draw| draw.drawn.is_none())
+    }
+
     /// Takes the next record in. Returns the rules that it breaks; what comes behind it is held against what
     /// it says all the same.
     pub fn follow(&mut self, record: &Record) -> Vec<Broken> {
@@ -217,9 +222,15 @@ impl Replay {
             matches!(record.entry, Entry::Restored { .. }),
         );
         match &record.entry {
-            Entry::Stands(standing) => self.compare(standing, &mut broken),
+            Entry::Stands(standing) => {
+                self.compare(standing, &mut broken);
+                // A log may begin anywhere, and not there.
+                if self.is_undrawn() && standing.serving > 0 {
+                    broken.push(Broken::NotDrawn);
+                }
+            }
             Entry::Admitted(step) => {
-                if self.draw().is_some_and(|draw| draw.drawn.is_none()) {
+                if self.is_undrawn() {
                     broken.push(Broken::NotDrawn);
                 }
                 self.order(step, &mut broken);

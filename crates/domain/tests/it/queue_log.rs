@@ -1,7 +1,7 @@
 //! Whoever follows an admission log finds what breaks the rules, and as what.
 
 use boxoffice_domain::queue::{
-    Admitted, Broken, Entry, Fate, Record, Replay, Runs, Standing, Terms,
+    Admitted, Broken, Drawing, Drawn, Entry, Fate, Record, Replay, Runs, Standing, Terms,
 };
 use boxoffice_domain::time::Timestamp;
 
@@ -213,4 +213,197 @@ fn a_record_tells_what_became_of_a_number() {
     assert_eq!(fates(4), [(1, Fate::Left)]);
     assert_eq!(fates(9), [(6, Fate::PassedOver)]);
     assert_eq!(fates(18), []);
+}
+
+// ---- A queue with an opening draw.
+
+const DRAWN: Drawn = Drawn { count: 10, seed: [7; 32] };
+
+fn standing(serving: u64, drawn: Option<Drawn>) -> Standing {
+    let draw = Some(Drawing { commitment: [2; 32], drawn });
+    Standing { serving, terms: terms(), draw, ..Standing::default() }
+}
+
+/// An honest log: the seed is exchanged after a restore, and ten are drawn at the opening.
+fn drawn() -> Vec<Record> {
+    let first = Drawing { commitment: [1; 32], drawn: None };
+    let record = |at, entry| Record { number: 0, at: Timestamp(at), entry };
+    let mut log = vec![
+        record(0, Entry::Stands(Standing { draw: Some(first), ..standing(0, None) })),
+        record(10, Entry::Restored { epoch: 3 }),
+        record(10, Entry::Committed([2; 32])),
+        record(500, Entry::Stands(standing(0, None))),
+        record(1_000, Entry::Drawn(DRAWN)),
+        step(0, 1_000, 0, 5),
+        record(1_100, Entry::Stands(standing(5, Some(DRAWN)))),
+        step(0, 1_300, 5, 10),
+        step(0, 1_600, 10, 12),
+    ];
+    renumber(&mut log);
+    log
+}
+
+/// Whoever cheats numbers the records so that it does not show.
+fn renumber(log: &mut [Record]) {
+    for (number, record) in (0..).zip(log) {
+        record.number = number;
+    }
+}
+
+fn stands(record: &mut Record) -> &mut Standing {
+    match &mut record.entry {
+        Entry::Stands(standing) => standing,
+        entry => panic!("{entry:?} does not say where the queue stands"),
+    }
+}
+
+#[test]
+fn an_honest_log_of_a_queue_that_is_drawn_breaks_nothing() {
+    assert_eq!(broken(&drawn()), []);
+    // It may begin wherever it says where the queue stands: before the draw, and behind it.
+    assert_eq!(broken(&drawn()[3..]), []);
+    assert_eq!(broken(&drawn()[6..]), []);
+    let mut replay = Replay::default();
+    drawn()[..4].iter().for_each(|record| drop(replay.follow(record)));
+    assert!(replay.is_undrawn());
+    assert_eq!(replay.draw(), Some(&Drawing { commitment: [2; 32], drawn: None }));
+    drawn()[4..].iter().for_each(|record| drop(replay.follow(record)));
+    assert!(!replay.is_undrawn());
+    assert_eq!(replay.draw().and_then(|draw| draw.drawn), Some(DRAWN));
+    // A restore after the draw leaves it as it is.
+    let mut log = drawn();
+    log.insert(7, Record { entry: Entry::Restored { epoch: 4 }, ..log[6].clone() });
+    renumber(&mut log);
+    assert_eq!(broken(&log), []);
+}
+
+#[test]
+fn each_cheat_with_a_draw_is_found_as_what_it_is() {
+    type Cheat = (&'static str, fn(&mut Vec<Record>), (u64, Broken));
+    let elsewhere = || Broken::Elsewhere { part: "draw" };
+    let cheats: Vec<Cheat> = vec![
+        (
+            "somebody has their turn before the draw",
+            |log| log.insert(4, step(0, 1_000, 0, 2)),
+            (4, Broken::NotDrawn),
+        ),
+        (
+            "the draw comes when somebody has had their turn",
+            |log| log.swap(4, 5),
+            (5, Broken::NoDraw),
+        ),
+        ("there is no draw", |log| drop(log.remove(4)), (4, Broken::NotDrawn)),
+        ("a second draw", |log| log.insert(5, log[4].clone()), (5, Broken::NoDraw)),
+        (
+            "a second draw, of others",
+            |log| {
+                let drawn = Drawn { count: 12, seed: [8; 32] };
+                log.insert(7, Record { entry: Entry::Drawn(drawn), ..log[6].clone() });
+            },
+            (7, Broken::NoDraw),
+        ),
+        (
+            "a draw before the opening",
+            |log| log[4].at.0 = 999,
+            (4, Broken::NotOpen { opens_at: Timestamp(1_000) }),
+        ),
+        (
+            "a draw that nobody was told of",
+            |log| {
+                stands(&mut log[0]).draw = None;
+                stands(&mut log[3]).draw = None;
+                log.drain(1..3);
+            },
+            (2, Broken::NoDraw),
+        ),
+        (
+            "another seed is told of later",
+            |log| {
+                stands(&mut log[6]).draw = standing(5, Some(Drawn { seed: [8; 32], ..DRAWN })).draw;
+            },
+            (6, elsewhere()),
+        ),
+        (
+            "another count is told of later",
+            |log| stands(&mut log[6]).draw = standing(5, Some(Drawn { count: 11, ..DRAWN })).draw,
+            (6, elsewhere()),
+        ),
+        (
+            "the draw is told of as still to come",
+            |log| stands(&mut log[6]).draw = standing(5, None).draw,
+            (6, elsewhere()),
+        ),
+        ("nothing is told of the draw", |log| stands(&mut log[6]).draw = None, (6, elsewhere())),
+        (
+            "the draw is told of, and was none",
+            |log| stands(&mut log[3]).draw = standing(0, Some(DRAWN)).draw,
+            (3, elsewhere()),
+        ),
+        (
+            "another commitment is told of",
+            |log| {
+                let other = Drawing { commitment: [9; 32], drawn: None };
+                stands(&mut log[3]).draw = Some(other);
+            },
+            (3, elsewhere()),
+        ),
+        (
+            "the commitment is exchanged, and no restore came before",
+            |log| drop(log.remove(1)),
+            (1, Broken::Recommitted),
+        ),
+        (
+            "it is exchanged later than at the restore",
+            |log| log.swap(2, 3),
+            (3, Broken::Recommitted),
+        ),
+        (
+            "it is exchanged twice for one restore",
+            |log| log.insert(3, log[2].clone()),
+            (3, Broken::Recommitted),
+        ),
+        (
+            "it is exchanged after the draw",
+            |log| drop(log.splice(5..5, [log[1].clone(), log[2].clone()])),
+            (6, Broken::Recommitted),
+        ),
+        (
+            "a log begins where somebody had their turn before the draw",
+            |log| {
+                log.truncate(1);
+                stands(&mut log[0]).serving = 1;
+            },
+            (0, Broken::NotDrawn),
+        ),
+        (
+            "an extra admission",
+            |log| edit(&mut log[7], |step| step.returned = runs(&[(3, 3)])),
+            (7, Broken::NotPassedOver { first: 3, last: 3 }),
+        ),
+        (
+            "somebody from behind is let in first",
+            |log| edit(&mut log[7], |step| step.from = 7),
+            (7, Broken::NotInOrder { serving: 5 }),
+        ),
+    ];
+    for (what, cheat, expected) in cheats {
+        let mut log = drawn();
+        cheat(&mut log);
+        renumber(&mut log);
+        let found = broken(&log);
+        assert!(found.contains(&expected), "{what}: {found:?}");
+        assert!(expected.1.to_string().len() < 120);
+    }
+    // None is missing from the numbers, unless the numbers tell.
+    let mut log = drawn();
+    log.remove(4);
+    assert!(broken(&log).contains(&(5, Broken::Number { expected: 4 })));
+}
+
+/// What is about the draw is about who comes before whom.
+#[test]
+fn a_draw_that_breaks_a_rule_is_a_matter_of_order() {
+    for broken in [Broken::NotDrawn, Broken::NoDraw, Broken::Recommitted] {
+        assert!(broken.is_of_order());
+    }
 }

@@ -19,6 +19,9 @@ const LINE_MAX: u64 = 256 << 20;
 /// What is wrong is told so many times; the rest is counted.
 const TOLD_MAX: usize = 20;
 
+/// A join may take so long from the second that its ticket names to its number, by clocks that are 3 s apart.
+const JOIN_MS_MAX: i64 = 10_000;
+
 /// What somebody wants to know of an export.
 #[derive(Debug, Default)]
 pub struct Question {
@@ -115,6 +118,8 @@ struct Ticket {
     given_at: Option<Timestamp>,
     /// Which turn it has: its number, unless it was drawn.
     rank: u64,
+    /// How many were drawn, where there was a draw.
+    drawn: Option<u64>,
     /// What the records say of it: the number of each, its time, and what it means.
     fates: Vec<(u64, Timestamp, Fate)>,
     /// It had its turn before the log begins, and was passed over (`true`) or not.
@@ -133,7 +138,7 @@ impl Ticket {
         self.fates.iter().find(|(_, _, fate)| is_it(fate)).map(|(number, at, _)| (*number, *at))
     }
 
-    fn told(&self) -> String {
+    fn told(&self, is_undrawn: bool) -> String {
         let mut told: Vec<String> = match self.before {
             Some(true) => vec!["had been passed over before this log begins".to_owned()],
             Some(false) => vec!["had its turn before this log begins".to_owned()],
@@ -148,11 +153,17 @@ impl Ticket {
             };
             format!("{what} at {} (record {number})", rfc3339(*at))
         }));
-        if told.is_empty() {
+        if told.is_empty() && is_undrawn {
+            told.push("takes part in the draw, which is still to come".to_owned());
+        } else if told.is_empty() {
             told.push("has had no turn yet".to_owned());
         }
-        if self.rank != self.seq {
-            told.insert(0, format!("was drawn to place {}", self.rank));
+        match self.drawn {
+            None => {}
+            Some(count) if self.seq <= count => {
+                told.insert(0, format!("was drawn to place {} of {count}", self.rank));
+            }
+            Some(count) => told.insert(0, format!("comes behind the {count} that were drawn")),
         }
         format!("ticket {}: {}", self.seq, told.join(", "))
     }
@@ -281,6 +292,7 @@ pub fn verify(mut input: impl BufRead, question: Question) -> Result<Verdict, St
                 seq: number,
                 given_at,
                 rank: number,
+                drawn: None,
                 fates: Vec::new(),
                 before: None,
             }),
@@ -382,18 +394,24 @@ impl Check {
             return;
         }
         let draw = store::draw(drawn);
-        let opens_at = self.replay.terms().opens_at;
+        // All numbers are drawn that were given by then. Where the record of it was forgotten, the opening
+        // is left, which it cannot be before.
+        let drawn_at = match record.entry {
+            Entry::Drawn(_) => Some(record.at),
+            _ => self.replay.terms().opens_at,
+        };
         for ticket in &mut self.tickets {
             ticket.rank = draw.rank(ticket.seq);
-            // Whoever came in the second of the opening may have come after it.
-            let is_early = ticket
-                .given_at
-                .zip(opens_at)
-                .is_some_and(|(given, opens)| Timestamp(given.0.saturating_add(1_000)) < opens);
-            if is_early && ticket.seq > draw.count() {
+            ticket.drawn = Some(draw.count());
+            let is_early = |(given, drawn): &(Timestamp, Timestamp)| {
+                given.0.saturating_add(JOIN_MS_MAX) < drawn.0
+            };
+            let early = ticket.given_at.zip(drawn_at).filter(is_early);
+            if let (Some((given, _)), true) = (early, ticket.seq > draw.count()) {
                 verdict.wrong(format!(
-                    "ticket {} was given before the opening, and is not among the {} that were drawn",
+                    "ticket {} was given at {}, before the draw, and is not among the {} that were drawn",
                     ticket.seq,
+                    rfc3339(given),
                     draw.count()
                 ));
             }
@@ -499,7 +517,7 @@ impl Check {
         }
         self.compare_kept(first, last, verdict);
         for ticket in &self.tickets {
-            verdict.found(ticket.told());
+            verdict.found(ticket.told(self.replay.is_undrawn()));
         }
         for (index, earlier) in self.tickets.iter().enumerate() {
             for later in &self.tickets[index + 1..] {

@@ -6,13 +6,15 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::program::{self, Client, Ended, Server, command, finish, run, wait_until};
-use boxoffice_backends::store::SqliteStore;
+use boxoffice_backends::store::{self, Digest, DrawSeed, SqliteStore};
+use boxoffice_domain::ids::QueueName;
+use boxoffice_domain::queue::Drawn;
 use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -378,6 +380,154 @@ fn let_in(server: &Server, user: i64) -> String {
     token
 }
 
+const CHECK_LOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/check-log");
+
+/// Runs a program in Python. Returns whether it succeeds, and what it says.
+fn python(arguments: &[&str], input: &str) -> (bool, String) {
+    let mut command = Command::new("python3");
+    command.args(arguments).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // One that fails may not read it.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let done = child.wait_with_output().unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    (done.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Runs the program of docs/proof.md on the document of a queue, for these numbers.
+fn run_the_page(document: &Value, numbers: &[u64]) -> (bool, String) {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/proof.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, program) = page.split_once("```python\n").unwrap();
+    let (program, _) = program.split_once("```").unwrap();
+    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    let mut arguments = vec!["-c", program];
+    arguments.extend(numbers.iter().map(String::as_str));
+    python(&arguments, &document.to_string())
+}
+
+/// The places that it tells.
+fn places_by_the_page(document: &Value, numbers: &[u64]) -> Vec<u64> {
+    let (is_right, said) = run_the_page(document, numbers);
+    assert!(is_right, "{said}");
+    let places = said.lines().zip(numbers).map(|(line, number)| {
+        let place = line.strip_prefix(&format!("number {number}: place "));
+        place.unwrap_or_else(|| panic!("{line}")).parse().unwrap()
+    });
+    let places: Vec<u64> = places.collect();
+    assert_eq!(places.len(), numbers.len(), "{said}");
+    places
+}
+
+#[test]
+fn the_program_of_the_page_knows_each_place_of_a_draw() {
+    let seed: [u8; 32] = std::array::from_fn(|index| index as u8);
+    let queue = QueueName::new("main").unwrap();
+    let document = |count: u64| {
+        json!({
+            "queue": "main",
+            "drawCommitment": Digest(DrawSeed(seed).commitment(&queue)).to_string(),
+            "drawSeed": Digest(seed).to_string(),
+            "drawCount": count,
+        })
+    };
+    let numbers: Vec<u64> = (1..=11).collect();
+    let places = places_by_the_page(&document(10), &numbers);
+    assert_eq!(places, [8, 5, 7, 3, 10, 6, 1, 4, 2, 9, 11]);
+    for count in [0, 1, 2, 3, 64, 65, 1_000, 1_048_576, 1_048_577, 10_000_000, u64::from(u32::MAX)]
+    {
+        let numbers = [1, 2, 3, count / 2 + 1, count.max(1), count + 1];
+        let draw = store::draw(&Drawn { count, seed });
+        let places = numbers.map(|number| draw.rank(number));
+        assert_eq!(places_by_the_page(&document(count), &numbers), places, "{count}");
+    }
+    // Another seed than the one that was committed to.
+    let mut other = document(10);
+    other["drawSeed"] = Digest([7; 32]).to_string().into();
+    let (is_right, said) = run_the_page(&other, &[1]);
+    assert!(!is_right && said.contains("not the seed that was committed to"), "{said}");
+}
+
+#[test]
+fn a_draw_is_checked_without_the_service() {
+    let (directory, data) = place();
+    let server = Server::start(&data, &[]);
+    let mut client = server.client();
+    let authorization = format!("Bearer {}", server.admin_token());
+    let body = json!({
+        "queue": "vip", "admitPerSecond": 1_000, "opensAt": "2099-01-01T00:00:00Z", "opening": "draw",
+    });
+    let headers = [("Authorization", authorization.as_str())];
+    client.send("POST", "/admin/v1/queues", &headers, Some(&body)).unwrap().expect(201);
+    let mut join = |user: i64| {
+        let body = json!({ "userId": user, "queue": "vip" });
+        client.send("POST", "/api/v1/waiting-queues", &[], Some(&body)).unwrap().expect(201).json()
+    };
+    let mut tokens = Vec::new();
+    for user in 1..=20 {
+        let joined = join(user);
+        assert_eq!(
+            (&joined["status"], &joined["waitingNumber"]),
+            (&json!("WAITING"), &Value::Null)
+        );
+        tokens.push(joined["token"].as_str().unwrap().to_owned());
+    }
+    let document = || {
+        let path = "/api/v1/waiting-queues/vip";
+        server.client().send("GET", path, &[], None).unwrap().expect(200).json()
+    };
+    let before = document();
+    assert_eq!((&before["drawSeed"], &before["drawCount"]), (&Value::Null, &Value::Null));
+    run(&data, &["queue", "set", "vip", "--opens-at", "now"]).ok();
+    wait_until("the draw", || document()["drawSeed"].is_string());
+    let late = join(21);
+    assert_ne!(late["waitingNumber"], Value::Null);
+    tokens.push(late["token"].as_str().unwrap().to_owned());
+    for token in &tokens {
+        wait_until("admission", || {
+            let headers = [("QUEUE-TOKEN", token.as_str())];
+            let place = client.send("GET", "/api/v1/waiting-queues", &headers, None).unwrap();
+            place.expect(200).json()["status"] == "ACTIVATED"
+        });
+    }
+    let after = document();
+    assert_eq!(after["drawCommitment"], before["drawCommitment"]);
+    server.stop();
+
+    let export = directory.path().join("vip.log").to_str().unwrap().to_owned();
+    run(&data, &["log", "export", &export, "--queue", "vip"]).ok();
+    let mut arguments = vec!["verify", &export];
+    arguments.extend(tokens.iter().flat_map(|token| ["--ticket", token]));
+    let said = run(&data, &arguments).ok();
+    assert!(said.contains("verify: nothing is wrong"), "{said}");
+    let count = after["drawCount"].as_u64().unwrap();
+    assert_eq!(count, 20, "all who had joined, and nobody else");
+    assert!(said.contains("ticket 21: comes behind the 20 that were drawn"), "{said}");
+    // The service, `verify`, the page and the other program say the same.
+    let numbers: Vec<u64> = (1..=count).collect();
+    let told: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    let mut arguments = vec![CHECK_LOG, &export];
+    arguments.extend(told.iter().map(String::as_str));
+    let (is_right, elsewhere) = python(&arguments, "");
+    assert!(is_right, "{elsewhere}");
+    let places = places_by_the_page(&after, &numbers);
+    for (number, place) in numbers.iter().zip(&places) {
+        let drawn = format!("ticket {number}: was drawn to place {place} of 20, ");
+        assert!(said.contains(&drawn), "{drawn}: {said}");
+        let drawn = format!("ticket {number}: drawn to place {place} of 20\n");
+        assert!(elsewhere.contains(&drawn), "{drawn}: {elsewhere}");
+    }
+    // A digit of the seed is another.
+    let text = fs::read_to_string(&export).unwrap();
+    let seed = after["drawSeed"].as_str().unwrap();
+    let digit = if seed.starts_with('0') { "1" } else { "0" };
+    let other = format!("{digit}{}", &seed[1..]);
+    fs::write(&export, text.replace(seed, &other)).unwrap();
+    assert_eq!(run(&data, &["verify", &export]).code, Some(1));
+    let (is_right, said) = python(&[CHECK_LOG, &export], "");
+    assert!(!is_right && said.contains("the digest does not follow"), "{said}");
+}
+
 #[test]
 fn a_log_is_exported_and_checked_without_the_service() {
     let (directory, data) = place();
@@ -418,14 +568,7 @@ fn a_log_is_exported_and_checked_without_the_service() {
     }
     assert!(!nowhere.exists(), "to check needs no store");
     // A program that shares nothing with ours says the same.
-    let check = |export: &str| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/check-log");
-        let done = Command::new("python3").arg(script).arg(export).output().unwrap();
-        (
-            done.status.success(),
-            String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned(),
-        )
-    };
+    let check = |export: &str| python(&[CHECK_LOG, export], "");
     let (is_right, said) = check(&rest);
     assert!(is_right && said.contains("up to number 2: nothing is wrong"), "{said}");
     // One number is another.

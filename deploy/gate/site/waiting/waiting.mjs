@@ -25,6 +25,8 @@ export function endOf(pass) {
 
 /** The text for a place in the line. */
 export function text({ waitingNumber, etaSeconds }) {
+  // Before an opening draw nobody has a place.
+  if (waitingNumber === null) return 'You take part in the draw. Everybody who waits here when the line opens gets a place by lot.';
   if (etaSeconds === null) return `There are ${waitingNumber - 1} people before you.`;
   const minutes = Math.ceil(etaSeconds / 60);
   const time = etaSeconds < 60 ? 'less than a minute' : minutes === 1 ? 'about a minute' : `about ${minutes} minutes`;
