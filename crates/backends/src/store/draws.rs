@@ -9,7 +9,6 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use roaring::RoaringTreemap;
 use sha2::{Digest as _, Sha256};
 
-use super::columns::Corrupt;
 use crate::Fault;
 
 /// What decides a draw, and is a secret until then.
@@ -77,13 +76,12 @@ pub(crate) fn order(drawing: Option<&Drawing>) -> Order {
 /// The draw of a queue as it is stored: the seed, and how many numbers were drawn.
 pub(super) fn drawing(
     queue: &QueueName,
-    seed: Option<Vec<u8>>,
+    seed: Option<DrawSeed>,
     count: Option<u64>,
-) -> Result<Option<Drawing>, Corrupt> {
-    let Some(seed) = seed else { return Ok(None) };
-    let seed = seed.try_into().map_err(|_| Corrupt("length of the seed of a draw".into()))?;
-    let commitment = DrawSeed(seed).commitment(queue);
-    Ok(Some(Drawing { commitment, drawn: count.map(|count| Drawn { count, seed }) }))
+) -> Option<Drawing> {
+    let seed = seed?;
+    let drawn = count.map(|count| Drawn { count, seed: seed.0 });
+    Some(Drawing { commitment: seed.commitment(queue), drawn })
 }
 
 /// The highest number of whose tickets nothing is to be known, where that is so of the ranks up to `floor`, but

@@ -158,9 +158,7 @@ impl Queue {
 
     /// The opening draw, where there is one.
     pub(super) fn drawing(&self, name: &QueueName) -> Option<Drawing> {
-        let seed = self.seed.as_ref()?;
-        let drawn = self.drawn.map(|count| Drawn { count, seed: seed.0 });
-        Some(Drawing { commitment: seed.commitment(name), drawn })
+        draws::drawing(name, self.seed.clone(), self.drawn)
     }
 
     /// Exchanges the seed of a draw that is still to come: after a restore it may have been revealed.

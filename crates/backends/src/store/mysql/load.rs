@@ -17,7 +17,8 @@ use super::pool::Lease;
 use super::rows::{self, Failure, take};
 use super::sql;
 use crate::store::catalog::{Catalog, Inventory};
-use crate::store::draws;
+use crate::store::chain;
+use crate::store::draws::{self, DrawSeed};
 use crate::store::types::{ALIAS_KEPT_MS, Alias, SpentBy, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
@@ -207,7 +208,9 @@ pub(super) async fn drawing(lease: &mut Lease, queue: &str) -> Load<Option<Optio
 fn drawing_of(queue: &QueueName, row: &mut Row, first: usize) -> Load<Option<Drawing>> {
     let count: Option<i64> = take(row, first + 1)?;
     let count = count.map(|count| rows::count(count, "drawn")).transpose()?;
-    Ok(draws::drawing(queue, take(row, first)?, count)?)
+    let seed: Option<Vec<u8>> = take(row, first)?;
+    let seed = seed.map(|seed| chain::digest_of(&seed)).transpose()?;
+    Ok(draws::drawing(queue, seed.map(|seed| DrawSeed(seed.0)), count))
 }
 
 /// How a queue admits: six columns from `first` on.

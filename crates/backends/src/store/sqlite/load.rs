@@ -13,7 +13,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{self, Failure, column};
 use crate::store::catalog::{Catalog, Inventory};
-use crate::store::draws;
+use crate::store::chain;
+use crate::store::draws::{self, DrawSeed};
 use crate::store::types::{ALIAS_KEPT_MS, Alias, SpentBy, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
@@ -289,7 +290,9 @@ pub(super) fn drawing(connection: &Connection, queue: &str) -> Load<Option<Optio
 fn drawing_of(queue: &QueueName, row: &Row<'_>, first: usize) -> Load<Option<Drawing>> {
     let count: Option<i64> = row.get(first + 1)?;
     let count = count.map(|count| rows::count(count, "drawn")).transpose()?;
-    Ok(draws::drawing(queue, row.get(first)?, count)?)
+    let seed: Option<Vec<u8>> = row.get(first)?;
+    let seed = seed.map(|seed| chain::digest_of(&seed)).transpose()?;
+    Ok(draws::drawing(queue, seed.map(|seed| DrawSeed(seed.0)), count))
 }
 
 /// How a queue admits: six columns from `first` on.
