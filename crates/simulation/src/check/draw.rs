@@ -125,6 +125,8 @@ impl Checker for OneDraw {
 /// clocks, and for what is left of a pool where some instances may have Redis and others not.
 pub(super) struct DrawnAreThose {
     is_on: bool,
+    /// By how much less than the store's time the opening may be off.
+    apart_ms: i64,
     /// When the sale behind the queue opens, where the queue follows it.
     sale_opens: Option<Timestamp>,
     late: Late,
@@ -141,14 +143,20 @@ pub(super) struct DrawnAreThose {
 }
 
 /// The clock of whoever draws is ahead by no more than this, in milliseconds: what an instance may be off from
-/// the store, and how long the store may have been looked at before.
-const APART_MS: i64 = 1_200;
+/// the store,
+const APART_MS: i64 = 1_000;
+/// and how long the store may have been looked at before an operator moved the opening.
+const LOOKED_MS: i64 = 200;
 
 impl DrawnAreThose {
     pub(super) fn new(plan: &Plan) -> Self {
         let follows = plan.sale_rules.is_some();
+        let is_set = |what: &What| matches!(what, What::Clock(..) | What::StoreClock(_));
+        let is_off = plan.clocks_ahead_ms.iter().any(|ahead_ms| *ahead_ms != 0)
+            || plan.faults.iter().any(|fault| is_set(&fault.what));
         Self {
             is_on: plan.draw,
+            apart_ms: LOOKED_MS + if is_off { APART_MS } else { 0 },
             sale_opens: follows.then_some(Timestamp(EPOCH_MS + plan.sale_opens_ms)),
             late: Late::of(plan),
             database: Timestamp::default(),
@@ -163,7 +171,7 @@ impl DrawnAreThose {
     /// Whether the number was given before the opening by every clock.
     fn is_early(&self, given: Timestamp) -> bool {
         let opens = self.sale_opens.map_or(self.opens, |sale| self.opens.max(sale));
-        given.0 + APART_MS < opens.0
+        given.0 + self.apart_ms < opens.0
     }
 }
 

@@ -153,17 +153,16 @@ fn redis_is_away_at_the_opening() {
 #[test]
 fn redis_comes_back_at_the_opening() {
     for seed in 0..20 {
-        let back_ms = OPENS_MS - 500 + seed * 40;
+        let back_ms = OPENS_MS - seed * 60;
         let plan = drawn(seed)
             .breaks((4_000, back_ms), cut(Which::only(A), Peer::Redis, Fate::Refused))
             .breaks((4_000, back_ms + 1_500), cut(Which::but(A), Peer::Redis, Fate::Refused));
-        let rush = Habit { persists: true, ..Habit::WAITS };
         held(&plan.with(Group {
-            count: 100,
-            from_ms: 8_000,
-            over_ms: 3_000,
+            count: 200,
+            from_ms: 6_000,
+            over_ms: 6_000,
             at: Some(B),
-            habit: rush,
+            habit: Habit::WAITS,
         }));
     }
 }

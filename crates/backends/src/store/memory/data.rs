@@ -515,7 +515,8 @@ impl Data {
         if is_drawn || queue.settings.opens_at.is_some_and(|opens_at| *at < opens_at) {
             return Ok(drawn);
         }
-        let count = if planted(Bug::PoolIsDrawn) { queue.watermark } else { *count };
+        let known = if planted(Bug::PoolIsDrawn) { queue.watermark } else { queue.next };
+        let count = known.max(*count);
         let drawn = Drawn { count, seed };
         queue.drawn = Some(count);
         queue.next = queue.next.max(count);
