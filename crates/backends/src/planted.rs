@@ -84,6 +84,18 @@ pub enum Bug {
     StockUnheeded,
     /// What is sold counts as left.
     SoldOutUnheeded,
+    /// The store draws as often as it is asked.
+    DrawnAnew,
+    /// The last number that was given is not drawn.
+    DrawnTooFew,
+    /// What the pool of a queue has left is drawn.
+    PoolIsDrawn,
+    /// Who has left before the draw is known by number, and not by what was drawn.
+    LeftUndrawn,
+    /// Who leaves or pays elsewhere after the draw is known by number.
+    EndedByNumber,
+    /// Who was there before the draw is known by number.
+    PresenceUndrawn,
 }
 
 impl Bug {
@@ -128,6 +140,12 @@ impl Bug {
         Self::OpeningUnheeded,
         Self::StockUnheeded,
         Self::SoldOutUnheeded,
+        Self::DrawnAnew,
+        Self::DrawnTooFew,
+        Self::PoolIsDrawn,
+        Self::LeftUndrawn,
+        Self::EndedByNumber,
+        Self::PresenceUndrawn,
     ];
 }
 

@@ -1,26 +1,30 @@
 //! Checkers: each holds what happens against one promise.
 
 mod admission;
+mod draw;
 mod order;
 mod sale;
 mod sold;
 
 use std::fmt;
+use std::sync::Arc;
 
 use boxoffice_domain::ids::{ReservationId, SeatId};
 use boxoffice_domain::invariant::Finding;
-use boxoffice_domain::queue::{QueueSettings, Record, SettingsChange};
+use boxoffice_domain::queue::{Drawn, QueueSettings, Record, SettingsChange};
 use boxoffice_domain::sales::ReservationState;
 use boxoffice_domain::time::Timestamp;
 
 use crate::instance::Standing;
 use crate::plan::Plan;
+use crate::turns::Turns;
 
 /// Something that has happened. Times are microseconds since the beginning.
 #[derive(Clone, Debug)]
 pub(crate) enum Fact {
-    /// An instance has given a number. Whether the fan hears of it is another matter.
-    Numbered { fan: usize, seq: u64, asked_us: u64, instance: usize },
+    /// An instance has given a number, when the store had the time `database`. Whether the fan hears of it
+    /// is another matter.
+    Numbered { fan: usize, seq: u64, asked_us: u64, instance: usize, database: Timestamp },
     /// A fan has heard which number it is.
     Told { fan: usize, seq: u64 },
     /// A fan has heard where the ticket stands, and when to ask again.
@@ -36,7 +40,7 @@ pub(crate) enum Fact {
     /// A fan polls no more for a while.
     Away { fan: usize },
     /// A fan has asked to pay or to leave: the ticket may be over from now on.
-    MayEnd { fan: usize },
+    MayEnd { fan: usize, leaves: bool },
     /// A fan has paid or left, and has been told so.
     Ended { fan: usize },
     /// A fan was told of a hold that was asked for at `asked_us` or later.
@@ -53,8 +57,9 @@ pub(crate) enum Fact {
     Event { id: i64, key: i64, body: String },
     /// At the end: how many charges were acknowledged and asked for, and how many have had an effect.
     Charged { fan: usize, charges: (u64, u64), found: u64 },
-    /// The store has recorded steps of admission, from `from` to `upto`: who was admitted, those who came
-    /// back included, and who was passed over. `at` is the time, `database` the time that the store had.
+    /// The store has recorded steps of admission, of the turns from `from` to `upto`: who was admitted, those
+    /// who came back included, and who was passed over, by number. `at` is the time, `database` the time that
+    /// the store had.
     Step {
         from: u64,
         upto: u64,
@@ -68,6 +73,11 @@ pub(crate) enum Fact {
     Unsold { seats: u64, database: Timestamp },
     /// The store was looked at: it has handed out the numbers up to `watermark`.
     Looked { watermark: u64 },
+    /// The store was looked at: the draw, if there was one, and when the queue opens. It is told of queues with
+    /// an opening draw.
+    Opening { drawn: Option<Drawn>, opens_at: Option<Timestamp> },
+    /// Those who have joined were drawn: it is durable.
+    Drawn { turns: Arc<Turns> },
     /// An operator was told that the queue is changed.
     Changed { change: SettingsChange },
     /// At the end: a record of the admission log, and whether its digest follows from the one before.
@@ -116,6 +126,9 @@ pub(crate) fn checkers(plan: &Plan) -> Vec<Box<dyn Checker>> {
         Box::new(order::InOrder::new(plan)),
         Box::new(order::FromTheStore::default()),
         Box::new(order::Log::default()),
+        Box::new(draw::OneDraw::new(plan)),
+        Box::new(draw::DrawnAreThose::new(plan)),
+        Box::new(draw::OwnPlace::default()),
         Box::new(admission::Rate::new(plan)),
         Box::new(admission::Vouched),
         Box::new(admission::Bound::new(plan)),
@@ -146,6 +159,18 @@ pub mod rules {
     pub const UNKNOWN_TO_STORE: &str = "a number that the store has not handed out";
     /// Whoever checks the admission log finds nothing.
     pub const LOG: &str = "the admission log";
+    /// A queue is drawn once, by the seed that was committed to, when it opens.
+    pub const ONE_DRAW: &str = "a draw";
+    /// Nobody has a place or a turn before the draw.
+    pub const BEFORE_THE_DRAW: &str = "before the draw";
+    /// All know of the draw in time.
+    pub const DRAW_UNHEARD: &str = "a draw that was not heard of";
+    /// Who comes before the opening is drawn.
+    pub const NOT_DRAWN: &str = "came before the opening and is not drawn";
+    /// Who comes after the draw is not.
+    pub const DRAWN_LATE: &str = "came after the draw and is among the drawn";
+    /// What a fan is told is about their own ticket.
+    pub const ANOTHERS_PLACE: &str = "another's place";
     /// Times of admission are within a bound of the store's.
     pub const TIME_APART: &str = "admitted at another time";
     /// The rate is kept.

@@ -365,7 +365,12 @@ impl Instance {
             Ask::Charge(user, amount, key) => self.charge(user, amount, key).await,
             Ask::Change(change) => {
                 let Some(queue) = self.queue() else { return Told::Refused(Refusal::Other) };
+                let opens_at = change.opens_at;
                 match self.sequencer.change(&queue, change).await {
+                    // It was drawn: the handler refuses.
+                    Ok(settings) if opens_at.is_some_and(|at| at != settings.opens_at) => {
+                        Told::Refused(Refusal::Other)
+                    }
                     Ok(_) => Told::Done,
                     Err(fault) => failed(&fault),
                 }

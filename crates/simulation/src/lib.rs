@@ -31,4 +31,5 @@ pub mod redis;
 pub mod shrink;
 pub mod swarm;
 pub mod timeline;
+pub mod turns;
 pub mod world;

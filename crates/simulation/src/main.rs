@@ -45,6 +45,9 @@ struct Options {
     /// How many fans come in each.
     #[arg(long, default_value_t = 200)]
     clients: u64,
+    /// How many of a hundred queues have an opening draw.
+    #[arg(long, default_value_t = 20)]
+    drawn: u64,
     /// How many histories at once; as many as there are cores where it is left out.
     #[arg(long)]
     jobs: Option<usize>,
@@ -138,6 +141,7 @@ impl Sum {
         self.idle += u64::from(counts.joins == 0);
         for (what, count) in [
             ("joins", counts.joins),
+            ("drawn", counts.drawn),
             ("polls", counts.polls),
             ("let in, and seen", counts.seen),
             ("holds", counts.holds),
@@ -218,6 +222,9 @@ fn describe(plan: &Plan, report: &Report) {
         "  {} instances, {} ms and {} more, {:?}",
         plan.instances, plan.length_ms, plan.drain_ms, plan.store
     );
+    if plan.draw {
+        println!("  an opening draw of {}", report.counts.drawn);
+    }
     println!(
         "  {:?}, clocks ahead {:?}, calls {:?}, turn {:?}",
         plan.queue, plan.clocks_ahead_ms, plan.call_timeout, plan.turn
@@ -314,8 +321,12 @@ fn resumed(path: &Path) -> Option<u64> {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let scope =
-        Scope { mode: options.faults, seconds: options.seconds.max(2), clients: options.clients };
+    let scope = Scope {
+        mode: options.faults,
+        seconds: options.seconds.max(2),
+        clients: options.clients,
+        drawn: options.drawn,
+    };
     if let Some(seed) = options.seed {
         let run = history(seed, scope, &options);
         tell(&run, options.trace);

@@ -6,6 +6,8 @@ use std::time::Duration;
 use boxoffice_backends::simulation::Bug;
 use boxoffice_domain::queue::{QueueSettings, SaleRules, SettingsChange};
 
+use crate::random::Stream;
+
 /// One history. Together with the code it decides everything that happens.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -21,6 +23,8 @@ pub struct Plan {
     pub instances: usize,
     /// How the queue admits.
     pub queue: QueueSettings,
+    /// Whether those who join before the opening are drawn.
+    pub draw: bool,
     /// Where the sale is kept.
     pub store: StoreKind,
     /// A call of Redis ends after this.
@@ -306,6 +310,7 @@ impl Plan {
                 opens_at: None,
                 paused: false,
             },
+            draw: false,
             store: StoreKind::Memory,
             call_timeout: Duration::from_millis(250),
             turn: Duration::from_millis(90),
@@ -321,6 +326,13 @@ impl Plan {
             records: false,
             bug: None,
         }
+    }
+
+    /// What decides the opening draw, where there is one.
+    pub fn draw_seed(&self) -> Option<[u8; 32]> {
+        let mut dice = Stream::new(self.seed, "seed of the draw", 0);
+        let seed = std::array::from_fn(|_| dice.below(256) as u8);
+        self.draw.then_some(seed)
     }
 
     /// How far the wall clocks of instances are apart at first, in milliseconds.

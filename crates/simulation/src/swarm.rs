@@ -10,6 +10,10 @@ use crate::plan::{Fate, Fault, Group, Habit, Peer, Plan, Polls, StoreKind, Way, 
 use crate::random::Stream;
 use crate::timeline::EPOCH_MS;
 
+/// Of what a lost pool leaves, nobody knows at once that nobody is there; nor of whom a dead instance had
+/// answered.
+const BROKEN_DRAIN_MS: u64 = 170_000;
+
 /// Which faults there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
@@ -32,6 +36,8 @@ pub struct Scope {
     pub seconds: u64,
     /// How many fans come.
     pub clients: u64,
+    /// How many of a hundred queues have an opening draw.
+    pub drawn: u64,
 }
 
 /// The plan of a seed.
@@ -59,7 +65,61 @@ pub fn plan(seed: u64, scope: Scope) -> Plan {
         // Who waits for something to buy may wait for ever.
         sale(&mut plan, &mut Stream::new(seed, "sale", 0));
     }
+    let mut dice = Stream::new(seed, "draw", 0);
+    if dice.percent(scope.drawn) {
+        opening(&mut plan, mode, &mut dice);
+    }
     plan
+}
+
+/// Has those drawn who join before the opening, which comes when some have joined. Sometimes something breaks
+/// just then; sometimes an operator moves the opening, or tries to, or has the queue paused.
+fn opening(plan: &mut Plan, mode: Mode, dice: &mut Stream) {
+    const KINDS: [u64; 15] = [0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 14, 15];
+    plan.draw = true;
+    let latest_ms = plan.length_ms * 3 / 4;
+    let rush = dice.pick(&plan.crowd);
+    let in_rush_ms = rush.from_ms + dice.between(0, rush.over_ms);
+    let anywhere_ms = dice.between(1_000, plan.length_ms / 2);
+    let at_ms = if dice.percent(50) { in_rush_ms } else { anywhere_ms }.min(latest_ms);
+    let at = |ms: u64| Some(Timestamp(EPOCH_MS + ms as i64));
+    plan.queue.opens_at = at(at_ms);
+    let mut changes = Vec::new();
+    if dice.percent(40) {
+        let then_ms = at_ms.saturating_sub(5_000) + dice.below(8_000);
+        let to_ms = (at_ms.saturating_sub(8_000) + dice.below(16_000)).min(latest_ms);
+        let opens_at = Some(at(to_ms));
+        changes.push((then_ms, SettingsChange { opens_at, ..SettingsChange::default() }));
+    }
+    // Where everybody has to be let in, nobody can be sure that the end of a pause is heard.
+    if mode != Mode::Liveness && dice.percent(25) {
+        plan.queue.paused = dice.percent(50);
+        if !plan.queue.paused {
+            let paused_ms = at_ms.saturating_sub(dice.between(0, 3_000));
+            changes.push((paused_ms, SettingsChange::pause(true)));
+        }
+        changes.push((at_ms + dice.between(0, 8_000), SettingsChange::pause(false)));
+    }
+    let was_calm = plan.faults.is_empty();
+    for (at_ms, change) in changes {
+        let instance = dice.below(plan.instances as u64) as usize;
+        let what = What::Change(instance, change);
+        plan.faults.push(Fault { from_ms: at_ms, until_ms: at_ms, what });
+    }
+    if mode != Mode::None && dice.percent(60) {
+        for _ in 0..dice.between(1, 2) {
+            let what = draw(plan, *dice.pick(&KINDS), dice);
+            let from_ms = at_ms.saturating_sub(dice.between(0, 2_500));
+            let longest_ms = *dice.pick(&[600, 3_000, 8_000]);
+            let until_ms = at_ms + dice.between(50, longest_ms);
+            let until_ms = if is_at_once(&what) { from_ms } else { until_ms };
+            plan.faults.push(Fault { from_ms, until_ms, what });
+        }
+    }
+    plan.faults.sort_by_key(|fault| fault.from_ms);
+    if plan.liveness && was_calm && !plan.faults.is_empty() {
+        plan.drain_ms += BROKEN_DRAIN_MS;
+    }
 }
 
 /// Has the queue follow its sale, which may open in the middle of the history.
@@ -240,9 +300,7 @@ fn make_live(plan: &mut Plan, clients: u64) {
         group.over_ms = (group.over_ms / 2).max(1);
     }
     plan.drain_ms = by_rate_ms.max(by_bound_ms) * 12 / 10 + 15_000;
-    // Of what a lost pool leaves, nobody knows at once that nobody is there; nor of whom a dead instance
-    // had answered.
     if !plan.faults.is_empty() {
-        plan.drain_ms += 170_000;
+        plan.drain_ms += BROKEN_DRAIN_MS;
     }
 }

@@ -14,11 +14,11 @@ use std::time::Duration;
 use boxoffice_backends::Fault as Failure;
 use boxoffice_backends::simulation::plant;
 use boxoffice_backends::store::{
-    DatabaseTime, Kept, LogPart, MemoryStore, NewConcert, NewSeats, Seed, SqliteOptions,
+    DatabaseTime, DrawSeed, Kept, LogPart, MemoryStore, NewConcert, NewSeats, Seed, SqliteOptions,
     SqliteStore, Store,
 };
 use boxoffice_domain::ids::{SeatId, UserId};
-use boxoffice_domain::queue::Record;
+use boxoffice_domain::queue::{Drawn, Record};
 use boxoffice_domain::time::Timestamp;
 
 use self::fan::Fan;
@@ -31,6 +31,7 @@ use crate::instance::{Now, queue_name};
 use crate::plan::{Plan, StoreKind};
 use crate::random::Stream;
 use crate::timeline::{EPOCH_MS, Next, Outside, Timeline};
+use crate::turns::Turns;
 
 /// What has happened in a history.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +48,8 @@ pub struct Report {
     pub calls: Vec<Call>,
     /// How each fan fared.
     pub fans: Vec<Fared>,
+    /// Which turn each number had.
+    pub turns: Arc<Turns>,
 }
 
 /// How a fan fared. Times are microseconds since the beginning.
@@ -86,6 +89,8 @@ pub struct Counts {
     pub holds: u64,
     /// Payments.
     pub payments: u64,
+    /// Numbers that were drawn at the opening.
+    pub drawn: u64,
     /// Steps of admission.
     pub steps: u64,
     /// Numbers admitted.
@@ -140,6 +145,8 @@ pub struct World {
     checkers: Vec<Box<dyn Checker>>,
     violations: Vec<Violation>,
     serving: u64,
+    /// Which turn each number has, once it was drawn.
+    turns: Option<Arc<Turns>>,
     /// Who was let in after having been passed over, as the store had it then.
     readmitted: BTreeSet<u64>,
     /// Who has been passed over, as the store had it then.
@@ -201,7 +208,8 @@ impl World {
             }
         };
         let now = Timestamp(EPOCH_MS);
-        store.create_queue(queue_name(), plan.queue.clone()).await?;
+        let seed = plan.draw_seed().map(DrawSeed);
+        store.create_queue_drawn(queue_name(), plan.queue.clone(), seed).await?;
         let fans: usize = plan.crowd.iter().map(|group| group.count).sum();
         let concert = NewConcert {
             name: "a concert".into(),
@@ -245,6 +253,7 @@ impl World {
             checkers,
             violations: Vec::new(),
             serving: 0,
+            turns: None,
             readmitted: BTreeSet::new(),
             passed: BTreeSet::new(),
             calls: Vec::new(),
@@ -332,7 +341,7 @@ impl World {
                 self.counts.store_calls += 1;
                 self.digest.number(self.now_us());
                 self.digest.bytes(operation.as_bytes());
-                if operation.contains("advance") {
+                if operation.contains("advance") || operation.contains("store.draw") {
                     self.look().await?;
                 }
                 self.executed(instance, life, reply);
@@ -349,6 +358,19 @@ impl World {
     async fn look(&mut self) -> Result<(), Failure> {
         let Some(queue) = self.store.queues().await?.pop() else { return Ok(()) };
         let line = &queue.line;
+        if let Some(draw) = &queue.draw {
+            let (drawn, opens_at) = (draw.drawn, queue.settings.opens_at);
+            self.fact(&Fact::Opening { drawn, opens_at });
+            if let (None, Some(Drawn { count, seed })) = (&self.turns, drawn) {
+                self.counts.drawn = count;
+                self.digest.number(count);
+                self.trace(|| format!("{count} are drawn"));
+                let turns = Arc::new(Turns::drawn(&seed, count));
+                self.turns = Some(turns.clone());
+                self.fact(&Fact::Drawn { turns });
+            }
+        }
+        let turns = self.turns.clone().unwrap_or_default();
         let database = self.database_now();
         let unsold = self.unsold();
         self.fact(&Fact::Unsold { seats: unsold, database });
@@ -390,6 +412,9 @@ impl World {
                 )
             });
             let admitted = std::mem::take(&mut admitted);
+            let number = |turn: u64| turns.number(turn);
+            let admitted = admitted.into_iter().map(number).collect();
+            let passed = passed.into_iter().map(number).collect();
             let settings = queue.settings.clone();
             self.fact(&Fact::Step { from, upto, admitted, passed, at, database, settings });
         }
@@ -478,8 +503,9 @@ impl World {
                 let state = found.map(|(reservation, _)| reservation.state);
                 self.fact(&Fact::PaidInTheEnd { fan, reservation, state });
             }
+            let turn = |seq| self.turns.as_ref().map_or(seq, |turns| turns.turn(seq));
             if let Some((seq, since_us)) = self.fans[fan].waits()
-                && (seq > self.serving || self.passed.contains(&seq))
+                && (turn(seq) > self.serving || self.passed.contains(&turn(seq)))
             {
                 self.fact(&Fact::StillWaits { fan, seq, since_us });
             }
@@ -499,6 +525,7 @@ impl World {
             digest: self.digest.value(),
             calls: self.calls,
             fans: self.fans.iter().map(|fan| fan.fared).collect(),
+            turns: self.turns.unwrap_or_default(),
         })
     }
 

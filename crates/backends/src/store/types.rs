@@ -51,7 +51,8 @@ pub struct Checkpoint {
 pub struct DrawRequest {
     /// Which queue.
     pub queue: QueueName,
-    /// How many numbers take part: all that were given.
+    /// How many numbers take part: all that were given, as far as is known to whoever asks. Those that the
+    /// store knows of take part in any case: it may have given them itself to an instance without Redis.
     pub count: u64,
     /// When.
     pub at: Timestamp,

@@ -1,6 +1,7 @@
 //! How fast, how many, when, and whether at all.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::queue::{Ending, QueueSettings, SettingsChange};
@@ -9,6 +10,7 @@ use super::{Checker, Fact, Violation, rules};
 use crate::instance::Standing;
 use crate::plan::{Peer, Plan, What};
 use crate::timeline::EPOCH_MS;
+use crate::turns::Turns;
 
 /// The rate, with what a full bucket adds, and once more for clocks that differ and calls that take
 /// a while.
@@ -158,7 +160,7 @@ impl Checker for Bound {
                 }
             }
             // Others may know it before the fan does.
-            Fact::MayEnd { fan } | Fact::Ended { fan } => {
+            Fact::MayEnd { fan, .. } | Fact::Ended { fan } => {
                 if let Some(seq) = self.numbers.get(fan) {
                     self.ended.insert(*seq, now_us);
                     if let Some(active) = self.admitted.get_mut(seq) {
@@ -338,6 +340,7 @@ impl Checker for AskedInTime {
 /// Nobody is told to be let in whose step is not durable.
 #[derive(Default)]
 pub(super) struct ByAStep {
+    turns: Arc<Turns>,
     served: u64,
 }
 
@@ -345,7 +348,10 @@ impl Checker for ByAStep {
     fn note(&mut self, now_us: u64, fact: &Fact, broken: &mut Vec<Violation>) {
         match fact {
             Fact::Step { upto, .. } => self.served = self.served.max(*upto),
-            Fact::Stands { fan, seq, standing: Standing::Active, .. } if *seq > self.served => {
+            Fact::Drawn { turns } => self.turns = turns.clone(),
+            Fact::Stands { fan, seq, standing: Standing::Active, .. }
+                if self.turns.turn(*seq) > self.served =>
+            {
                 let how = format!("fan {fan} with {seq}; the store has admitted {}", self.served);
                 broken.push(Violation { rule: rules::NO_STEP, at_us: now_us, how });
             }

@@ -118,10 +118,7 @@ impl Checker for PlacesShrink {
 /// but where some instances may have Redis while others have not. Then those who got a number from the
 /// store are overtaken by what is left of the pool.
 pub(super) struct InOrder {
-    /// By how many later ones a number may be overtaken.
-    allowed: u64,
-    /// Whether all are to know of a number after [`KNOWN_MS`].
-    is_known: bool,
+    late: Late,
     /// The numbers that fans have heard: when, and how many have overtaken them.
     told: BTreeMap<u64, (u64, u64)>,
 }
@@ -156,8 +153,15 @@ fn pool(rush: u64) -> u64 {
     (rush * POOL_MS / RATE_MS).max(POOL_MIN)
 }
 
-impl InOrder {
-    pub(super) fn new(plan: &Plan) -> Self {
+/// How many numbers may be given late: after higher ones, or after a draw that they are in.
+pub(super) struct Late {
+    allowed: u64,
+    /// Whether all are to know of a number after [`KNOWN_MS`].
+    is_known: bool,
+}
+
+impl Late {
+    pub(super) fn of(plan: &Plan) -> Self {
         let loses_redis = plan.faults.iter().any(|fault| loses_redis(&fault.what));
         let loses_store = plan.faults.iter().any(|fault| match fault.what {
             What::Cut { peer, .. } | What::Slow { peer, .. } => peer == Peer::Store,
@@ -169,7 +173,19 @@ impl InOrder {
             (true, false) => joins_in(plan, KNOWN_MS),
             (true, true) => pool(joins_in(plan, RATE_MS)),
         };
-        Self { allowed, is_known: loses_redis && !loses_store, told: BTreeMap::new() }
+        Self { allowed, is_known: loses_redis && !loses_store }
+    }
+
+    /// Whether the last of so many, so much later, is one that may not be: of those past the count, the first.
+    pub(super) const fn is_too_late(&self, by: u64, later_us: u64) -> bool {
+        let is_known = self.is_known && later_us > KNOWN_MS * 1_000;
+        by == self.allowed + 1 || (is_known && by <= self.allowed)
+    }
+}
+
+impl InOrder {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self { late: Late::of(plan), told: BTreeMap::new() }
     }
 }
 
@@ -185,15 +201,14 @@ impl Checker for InOrder {
                         continue;
                     }
                     *by += 1;
-                    let is_known = self.is_known && *told_us + KNOWN_MS * 1_000 < *asked_us;
                     // Each is told once.
-                    if *by == self.allowed + 1 || (is_known && *by <= self.allowed) {
+                    if self.late.is_too_late(*by, asked_us - *told_us) {
                         let how = format!(
                             "{before}, told at {} ms, by fan {fan} with {seq} and {} before it",
                             *told_us / 1_000,
                             *by - 1
                         );
-                        *by = self.allowed + 1;
+                        *by = self.late.allowed + 1;
                         broken.push(Violation { rule: rules::OVERTAKEN, at_us: now_us, how });
                     }
                 }

@@ -72,7 +72,7 @@ impl Checker for Followed {
             Fact::Told { fan, seq } => {
                 self.numbers.insert(*fan, *seq);
             }
-            Fact::MayEnd { fan } | Fact::Ended { fan } => {
+            Fact::MayEnd { fan, .. } | Fact::Ended { fan } => {
                 if let Some(seq) = self.numbers.get(fan) {
                     self.admitted.remove(seq);
                     self.ended.insert(*seq);

@@ -149,7 +149,8 @@ impl World {
             self.fans[number].first_us = asked_us;
         }
         if matches!(ask, Ask::Pay(..) | Ask::Leave(_)) {
-            self.fact(&Fact::MayEnd { fan: number });
+            let leaves = matches!(ask, Ask::Leave(_));
+            self.fact(&Fact::MayEnd { fan: number, leaves });
         }
         if let Ask::GiveBack(_, reservation) = ask {
             self.fact(&Fact::GivesBack { reservation });

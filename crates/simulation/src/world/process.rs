@@ -217,7 +217,8 @@ impl World {
             self.digest.number(ticket.seq);
             let (fan, seq) = (fan, ticket.seq);
             self.trace(|| format!("{instance} gave fan {fan} number {seq}"));
-            self.fact(&Fact::Numbered { fan, seq, asked_us, instance });
+            let database = self.database_now();
+            self.fact(&Fact::Numbered { fan, seq, asked_us, instance, database });
         }
         let (low, high) = self.plan.latency_us[2];
         let wait_us = self.network_dice.between(low / 2, high / 2);

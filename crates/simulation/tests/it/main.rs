@@ -3,6 +3,7 @@
 
 mod bad_cases;
 mod common;
+mod draws;
 #[cfg(feature = "external")]
 mod external;
 mod mistakes;

@@ -18,7 +18,7 @@ fn is_found(plan: &Plan, bug: Bug) -> bool {
 /// Those that show at once; `--bugs` plants all of them, and takes far longer.
 #[test]
 fn mistakes_that_are_planted_are_found() {
-    let scope = Scope { mode: Mode::Swarm, seconds: 60, clients: 200 };
+    let scope = Scope { mode: Mode::Swarm, seconds: 60, clients: 200, drawn: 20 };
     for bug in [
         Bug::GrantUncounted,
         Bug::CreditUnspent,

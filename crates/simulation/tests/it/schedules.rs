@@ -146,7 +146,7 @@ fn s07_a_dead_clock_that_was_ahead() {
 
 #[test]
 fn s08_the_bound_without_any_fault() {
-    let scope = Scope { mode: Mode::None, seconds: 60, clients: 200 };
+    let scope = Scope { mode: Mode::None, seconds: 60, clients: 200, drawn: 0 };
     // Of the first 300 seeds, the first that broke it.
     for seed in [22, 31, 41] {
         let report = history(&plan(seed, scope));
@@ -372,7 +372,7 @@ fn s17_polls_at_one_whose_clock_is_ahead() {
 
 /// Runs histories of the swarm that broke something once.
 fn seeds_hold(name: &str, seeds: &[u64]) {
-    let scope = Scope { mode: Mode::Swarm, seconds: 60, clients: 200 };
+    let scope = Scope { mode: Mode::Swarm, seconds: 60, clients: 200, drawn: 0 };
     for seed in seeds {
         let report = run(&plan(*seed, scope), false).unwrap();
         println!("{name}: seed {seed}: {:?}", report.violations);

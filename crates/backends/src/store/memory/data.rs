@@ -509,13 +509,16 @@ impl Data {
         let queue = self.queue(name)?;
         let Some(Drawing { drawn, .. }) = queue.drawing(name) else { return Ok(None) };
         let Some(DrawSeed(seed)) = queue.seed else { return Ok(None) };
-        if drawn.is_some() || queue.settings.opens_at.is_some_and(|opens_at| *at < opens_at) {
+        let is_drawn = drawn.is_some() && !planted(Bug::DrawnAnew);
+        if is_drawn || queue.settings.opens_at.is_some_and(|opens_at| *at < opens_at) {
             return Ok(drawn);
         }
-        let drawn = Drawn { count: *count, seed };
-        queue.drawn = Some(*count);
-        queue.next = queue.next.max(*count);
-        queue.watermark = queue.watermark.max(*count);
+        let known = if planted(Bug::PoolIsDrawn) { queue.watermark } else { queue.next };
+        let count = known.max(*count);
+        let drawn = Drawn { count, seed };
+        queue.drawn = Some(count);
+        queue.next = queue.next.max(count);
+        queue.watermark = queue.watermark.max(count);
         queue.append(*at, Entry::Drawn(drawn));
         queue.steps += 1;
         Ok(Some(drawn))
@@ -694,17 +697,23 @@ impl Data {
             let order = draws::order(draw.as_ref());
             let above = |seq: &u64| *seq > queue.floor;
             let known = |seq: &u64| above(seq) || queue.readmitted.contains_key(seq);
+            let is_by_number = planted(Bug::LeftUndrawn);
+            let left_rank = |seq: u64| if is_by_number { seq } else { order.rank(seq) };
             let gave_up: RoaringTreemap = self
                 .left
                 .iter()
                 .filter(|(of, _)| of == name)
-                .map(|(_, seq)| order.rank(*seq))
+                .map(|(_, seq)| left_rank(*seq))
                 .filter(above)
                 .collect();
             let spent = |by: SpentBy| -> RoaringTreemap {
                 let here = self.spent.iter().filter(|(ticket, _)| ticket.queue == *name);
                 let so = here.filter(|(_, payment)| SpentBy::of(payment.is_some()) == by);
-                so.map(|(ticket, _)| order.rank(ticket.seq)).filter(known).collect()
+                let rank = |seq| match by {
+                    SpentBy::Leaving => left_rank(seq),
+                    SpentBy::Payment => order.rank(seq),
+                };
+                so.map(|(ticket, _)| rank(ticket.seq)).filter(known).collect()
             };
             let finished = spent(SpentBy::Payment);
             // Whoever has paid did not leave, whatever an instance that lags behind took it for.

@@ -112,7 +112,7 @@ statements! {
         draw_seed, drawn FROM queue ORDER BY name";
     QUEUE_DRAWING = "SELECT draw_seed, drawn FROM queue WHERE name = ?";
     QUEUE_SEED = "UPDATE queue SET draw_seed = ? WHERE name = ?";
-    QUEUE_DRAW = "UPDATE queue SET drawn = ?, next = GREATEST(next, ?), \
+    QUEUE_DRAW = "UPDATE queue SET drawn = GREATEST(next, ?), next = GREATEST(next, ?), \
         watermark = GREATEST(watermark, ?) WHERE name = ? AND draw_seed IS NOT NULL \
         AND drawn IS NULL AND COALESCE(opens_at, ?) <= ?";
     UNDRAWN = "SELECT name FROM queue WHERE draw_seed IS NOT NULL AND drawn IS NULL \

@@ -322,7 +322,8 @@ impl<'a> Tx<'a> {
         let DrawRequest { queue, count, at } = request;
         let name = queue.as_str();
         let mut draw = self.connection.prepare_cached(
-            "UPDATE queue SET drawn = ?2, next = MAX(next, ?2), watermark = MAX(watermark, ?2) \
+            "UPDATE queue SET drawn = MAX(next, ?2), next = MAX(next, ?2), \
+             watermark = MAX(watermark, ?2) \
              WHERE name = ?1 AND draw_seed IS NOT NULL AND drawn IS NULL \
              AND COALESCE(opens_at, ?3) <= ?3",
         )?;
