@@ -713,7 +713,8 @@ fn an_audit_at_rest_writes_nothing() {
     // A store of the first version is not brought up on the way.
     sql(
         &data,
-        "ALTER TABLE queue DROP COLUMN chain; DROP TABLE admission_log; DROP TABLE admission_mark; \
+        "ALTER TABLE queue DROP COLUMN draw_seed; ALTER TABLE queue DROP COLUMN drawn; \
+         ALTER TABLE queue DROP COLUMN chain; DROP TABLE admission_log; DROP TABLE admission_mark; \
          ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
          ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
          ALTER TABLE queue DROP COLUMN pool_after; ALTER TABLE queue DROP COLUMN pool_first; \

@@ -14,8 +14,8 @@ use serde_json::json;
 
 use crate::api::challenges::solved;
 use crate::common::{
-    BALANCE_MAX, Call, Client, FUTURE, PAST, Reply, TestService, charge, delete, get, join, pay,
-    post, status, until,
+    BALANCE_MAX, Call, Client, FUTURE, PAST, Reply, TestService, charge, delete, get, join, patch,
+    pay, post, status, until,
 };
 use crate::issuer::{Answer, Issuer, Signer};
 
@@ -105,6 +105,12 @@ async fn every_code_can_be_had() {
         .await;
         seen.note(&refused, code);
     }
+    let drawn = json!({"queue": "drawn", "opening": "draw", "opensAt": PAST});
+    fan.send(post("/admin/v1/queues").admin().json(drawn)).await.ok(201);
+    until("the draw", async || service.queue("drawn").await["drawSeed"].is_string().then_some(()))
+        .await;
+    let moved = patch("/admin/v1/queues/drawn").admin().json(json!({"opensAt": FUTURE}));
+    seen.expect(&mut fan, moved, ErrorCode::QueueDrawn).await;
     let text = |body: &str| post("/api/v1/users/1/points/charge").text(body);
     seen.expect(&mut fan, text("{"), ErrorCode::MalformedJson).await;
     seen.expect(&mut fan, text("{}"), ErrorCode::InvalidField).await;
