@@ -88,6 +88,8 @@ pub enum Bug {
     DrawnAnew,
     /// The last number that was given is not drawn.
     DrawnTooFew,
+    /// Numbers that the store gave itself are not drawn where whoever draws does not know of them.
+    TakenUndrawn,
     /// What the pool of a queue has left is drawn.
     PoolIsDrawn,
     /// Who has left before the draw is known by number, and not by what was drawn.
@@ -142,6 +144,7 @@ impl Bug {
         Self::SoldOutUnheeded,
         Self::DrawnAnew,
         Self::DrawnTooFew,
+        Self::TakenUndrawn,
         Self::PoolIsDrawn,
         Self::LeftUndrawn,
         Self::EndedByNumber,

@@ -150,20 +150,20 @@ fn redis_is_away_at_the_opening() {
 }
 
 /// Numbers came from the store until a moment ago, and the one that has Redis back first draws.
+pub(crate) fn redis_is_back(seed: u64) -> Plan {
+    let back_ms = OPENS_MS - seed * 60;
+    let habit = Habit::WAITS;
+    drawn(seed)
+        .breaks((4_000, back_ms), cut(Which::only(A), Peer::Redis, Fate::Refused))
+        .breaks((4_000, back_ms + 1_500), cut(Which::but(A), Peer::Redis, Fate::Refused))
+        .with(Group { count: 200, from_ms: 6_000, over_ms: 6_000, at: Some(B), habit })
+}
+
+/// Before, those were not drawn who had joined at B within the last second.
 #[test]
 fn redis_comes_back_at_the_opening() {
     for seed in 0..20 {
-        let back_ms = OPENS_MS - seed * 60;
-        let plan = drawn(seed)
-            .breaks((4_000, back_ms), cut(Which::only(A), Peer::Redis, Fate::Refused))
-            .breaks((4_000, back_ms + 1_500), cut(Which::but(A), Peer::Redis, Fate::Refused));
-        held(&plan.with(Group {
-            count: 200,
-            from_ms: 6_000,
-            over_ms: 6_000,
-            at: Some(B),
-            habit: Habit::WAITS,
-        }));
+        held(&redis_is_back(seed));
     }
 }
 

@@ -8,6 +8,7 @@ use simulation::swarm::{Mode, Scope, plan};
 use simulation::world::run;
 
 use crate::common::empty_places;
+use crate::draws::redis_is_back;
 
 /// Whether the checkers find a mistake, and nothing without it.
 fn is_found(plan: &Plan, bug: Bug) -> bool {
@@ -37,6 +38,23 @@ fn mistakes_that_are_planted_are_found() {
     ] {
         assert!((1..=40).any(|seed| is_found(&plan(seed, scope), bug)), "{bug:?}");
     }
+}
+
+/// Those of the opening draw.
+#[test]
+fn mistakes_in_a_draw_are_found() {
+    let scope = Scope { mode: Mode::Swarm, seconds: 60, clients: 200, drawn: 100 };
+    for bug in [
+        Bug::DrawnAnew,
+        Bug::DrawnTooFew,
+        Bug::PoolIsDrawn,
+        Bug::LeftUndrawn,
+        Bug::EndedByNumber,
+        Bug::PresenceUndrawn,
+    ] {
+        assert!((1..=40).any(|seed| is_found(&plan(seed, scope), bug)), "{bug:?}");
+    }
+    assert!((0..20).any(|seed| is_found(&redis_is_back(seed), Bug::TakenUndrawn)));
 }
 
 /// Random faults do not last for long enough to see this one.

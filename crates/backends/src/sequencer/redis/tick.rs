@@ -372,7 +372,7 @@ impl Ticker {
                 // Behind an empty place, so that what a pool has left is drawn, too, and goes to nobody who joins
                 // later. Where others have Redis it is for them.
                 let count = match alone {
-                    false => queue.next().saturating_sub(planted(Bug::DrawnTooFew).into()),
+                    false => queue.next(),
                     true => match store.take_numbers(name.clone(), 1).await? {
                         Taken::From(first) => first,
                         Taken::Elsewhere => return Ok(false),

@@ -513,8 +513,13 @@ impl Data {
         if is_drawn || queue.settings.opens_at.is_some_and(|opens_at| *at < opens_at) {
             return Ok(drawn);
         }
-        let known = if planted(Bug::PoolIsDrawn) { queue.watermark } else { queue.next };
-        let count = known.max(*count);
+        let mut known = queue.next;
+        if planted(Bug::PoolIsDrawn) {
+            known = queue.watermark;
+        } else if planted(Bug::TakenUndrawn) {
+            known = 0;
+        }
+        let count = known.max(*count).saturating_sub(planted(Bug::DrawnTooFew).into());
         let drawn = Drawn { count, seed };
         queue.drawn = Some(count);
         queue.next = queue.next.max(count);
