@@ -269,8 +269,9 @@ fn what_is_sold_at_one_instance_ends_the_line_at_the_other() {
     for client in [&mut here, &mut there] {
         // Each looks at what is sold in a tick of its own.
         wait_until("the end of the line", || poll(client, &line[9])["reason"] == "SOLD_OUT");
-        assert_eq!(poll(client, &buyer)["reason"], "PAID");
-        assert_eq!(poll(client, &leaving)["reason"], "LEFT");
+        // Who has paid and left is told as news of their own.
+        wait_until("who has paid", || poll(client, &buyer)["reason"] == "PAID");
+        wait_until("who has left", || poll(client, &leaving)["reason"] == "LEFT");
         let refused = client.send("POST", queues, &[], Some(&json!({"userId": 30}))).unwrap();
         assert_eq!(refused.expect(409).code(), "QUEUE_SOLD_OUT");
         for token in &line {
