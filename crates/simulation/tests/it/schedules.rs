@@ -442,6 +442,13 @@ fn s24_numbers_that_others_take_for_given_long_ago() {
     seeds_hold("s24", &[70_289]);
 }
 
+/// A hold ends by the clock of whoever takes the seat next, which may be ahead of the store's by no more than the
+/// bound. Before, an audit in that moment took it for a seat of two.
+#[test]
+fn s26_a_hold_that_has_ended_by_a_clock_that_is_ahead() {
+    seeds_hold("s26", &[63_257]);
+}
+
 /// The store is away while fans are seen for the first time, and an instance starts as it comes back: what is
 /// in no store yet it hears from the others' last news. Before, it took their room for free, and in six of
 /// these let as many in once more.
