@@ -4,12 +4,15 @@
 use std::fmt;
 
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::{Draw, Drawing, Drawn, Order};
+use boxoffice_domain::queue::{Draw, Drawing, Drawn, Order, QueueSettings, SettingsChange};
+use boxoffice_domain::time::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use roaring::RoaringTreemap;
 use sha2::{Digest as _, Sha256};
 
+use super::types::DrawRequest;
 use crate::Fault;
+use crate::planted::{Bug, planted};
 
 /// What decides a draw, and is a secret until then.
 #[derive(Clone, PartialEq, Eq)]
@@ -82,6 +85,53 @@ pub(super) fn drawing(
     let seed = seed?;
     let drawn = count.map(|count| Drawn { count, seed: seed.0 });
     Some(Drawing { commitment: seed.commitment(queue), drawn })
+}
+
+/// What is stored of a queue that is to be drawn, or was.
+pub(super) struct Stored {
+    pub(super) seed: Option<DrawSeed>,
+    /// How many were drawn.
+    pub(super) drawn: Option<u64>,
+    pub(super) opens_at: Option<Timestamp>,
+    /// The last number known to have been given,
+    pub(super) next: u64,
+    /// and the last one that was ever handed out.
+    pub(super) watermark: u64,
+}
+
+/// What becomes of a request to draw.
+pub(super) enum Decision {
+    /// This draw is to be stored.
+    Draw(Drawn),
+    /// Nothing. There was this one, or it is not to be drawn, or not yet.
+    Nothing(Option<Drawn>),
+}
+
+/// Decides on a request: a queue is drawn once, at its opening, of all numbers that whoever asks, or the store,
+/// knows to have been given.
+pub(super) fn decide(stored: &Stored, request: &DrawRequest) -> Decision {
+    let Stored { seed: Some(DrawSeed(seed)), drawn, opens_at, next, watermark } = stored else {
+        return Decision::Nothing(None);
+    };
+    let earlier = drawn.map(|count| Drawn { count, seed: *seed });
+    let is_early = opens_at.is_some_and(|opens_at| request.at < opens_at);
+    if (earlier.is_some() && !planted(Bug::DrawnAnew)) || is_early {
+        return Decision::Nothing(earlier);
+    }
+    let known = if planted(Bug::PoolIsDrawn) {
+        *watermark
+    } else if planted(Bug::TakenUndrawn) {
+        0
+    } else {
+        *next
+    };
+    let count = known.max(request.count).saturating_sub(planted(Bug::DrawnTooFew).into());
+    Decision::Draw(Drawn { count, seed: *seed })
+}
+
+/// Whether a change is refused: an opening at which a queue was drawn stays when it was.
+pub(super) fn refuses(drawn: Option<u64>, change: &SettingsChange, before: &QueueSettings) -> bool {
+    drawn.is_some() && change.moves_opening(before)
 }
 
 /// The highest number of whose tickets nothing is to be known, where that is so of the ranks up to `floor`, but

@@ -168,6 +168,7 @@ macro_rules! store_conformance {
             sales::a_payment_spends_the_ticket_that_holds,
             sales::reservations_are_listed_by_their_owner,
             sales::a_seat_has_one_owner,
+            sales::an_audit_allows_for_clocks_that_are_ahead,
             sales::an_expired_hold_is_free_to_the_millisecond,
             sales::an_expired_hold_is_not_payable_to_the_millisecond,
             sales::a_payment_that_comes_late_takes_no_seat_from_the_next_buyer,

@@ -380,8 +380,8 @@ settings! {
         burst: u32 = 500, 1..=1_000_000;
     }
 
-    /// How fast one client address may poll, for the same clients. It is off by default, because a poll costs less
-    /// than most refusals, and a crowd behind one address polls once in some seconds for each of them.
+    /// How fast one client address may poll, for the same clients. It is off by default: a crowd behind one address
+    /// polls once in some seconds for each of them.
     PollRateConfig [server.poll_rate] {
         /// Polls for each address; 0 switches the limit off.
         per_second: f64 = 0.0, 0.0..=1_000_000.0;

@@ -26,7 +26,7 @@ use crate::store::act::{LogEntry, StoredOperator};
 use crate::store::beat::{Beat, Beats, Instances};
 use crate::store::catalog::{Catalog, Inventory};
 use crate::store::chain::{self, Head, Link, LogPart};
-use crate::store::draws::{self, DrawSeed};
+use crate::store::draws::{self, Decision, DrawSeed};
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
     ALIAS_KEPT_MS, AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert,
@@ -492,7 +492,7 @@ impl Data {
     ) -> Result<Option<QueueSettings>, Fault> {
         let at = self.time.now();
         let queue = self.queue(name)?;
-        if queue.drawn.is_some() && change.moves_opening(&queue.settings) {
+        if draws::refuses(queue.drawn, change, &queue.settings) {
             return Ok(None);
         }
         change.apply(&mut queue.settings);
@@ -505,26 +505,22 @@ impl Data {
     }
 
     pub(super) fn draw(&mut self, request: &DrawRequest) -> Result<Option<Drawn>, Fault> {
-        let DrawRequest { queue: name, count, at } = request;
-        let queue = self.queue(name)?;
-        let Some(Drawing { drawn, .. }) = queue.drawing(name) else { return Ok(None) };
-        let Some(DrawSeed(seed)) = queue.seed else { return Ok(None) };
-        let is_drawn = drawn.is_some() && !planted(Bug::DrawnAnew);
-        if is_drawn || queue.settings.opens_at.is_some_and(|opens_at| *at < opens_at) {
-            return Ok(drawn);
-        }
-        let mut known = queue.next;
-        if planted(Bug::PoolIsDrawn) {
-            known = queue.watermark;
-        } else if planted(Bug::TakenUndrawn) {
-            known = 0;
-        }
-        let count = known.max(*count).saturating_sub(planted(Bug::DrawnTooFew).into());
-        let drawn = Drawn { count, seed };
-        queue.drawn = Some(count);
-        queue.next = queue.next.max(count);
-        queue.watermark = queue.watermark.max(count);
-        queue.append(*at, Entry::Drawn(drawn));
+        let queue = self.queue(&request.queue)?;
+        let stored = draws::Stored {
+            seed: queue.seed.clone(),
+            drawn: queue.drawn,
+            opens_at: queue.settings.opens_at,
+            next: queue.next,
+            watermark: queue.watermark,
+        };
+        let drawn = match draws::decide(&stored, request) {
+            Decision::Nothing(drawn) => return Ok(drawn),
+            Decision::Draw(drawn) => drawn,
+        };
+        queue.drawn = Some(drawn.count);
+        queue.next = queue.next.max(drawn.count);
+        queue.watermark = queue.watermark.max(drawn.count);
+        queue.append(request.at, Entry::Drawn(drawn));
         queue.steps += 1;
         Ok(Some(drawn))
     }

@@ -204,13 +204,32 @@ pub(super) async fn drawing(lease: &mut Lease, queue: &str) -> Load<Option<Optio
     Ok(Some(drawing_of(&rows::queue_name(queue)?, &mut row, 0)?))
 }
 
+/// What a draw of a queue is decided by, whose row is locked from then on; `None` where there is no such queue.
+pub(super) async fn undecided(lease: &mut Lease, queue: &str) -> Load<Option<draws::Stored>> {
+    let row = lease.rows(sql::QUEUE_UNDECIDED, vec![queue.into()]).await?.pop();
+    let Some(mut row) = row else { return Ok(None) };
+    let (seed, drawn) = seed_and_count(&mut row, 0)?;
+    Ok(Some(draws::Stored {
+        seed,
+        drawn,
+        opens_at: take::<Option<i64>>(&mut row, 2)?.map(Timestamp),
+        next: rows::count(take(&mut row, 3)?, "next")?,
+        watermark: rows::count(take(&mut row, 4)?, "watermark")?,
+    }))
+}
+
 /// The opening draw of a queue: two columns from `first` on.
 fn drawing_of(queue: &QueueName, row: &mut Row, first: usize) -> Load<Option<Drawing>> {
-    let count: Option<i64> = take(row, first + 1)?;
-    let count = count.map(|count| rows::count(count, "drawn")).transpose()?;
+    let (seed, count) = seed_and_count(row, first)?;
+    Ok(draws::drawing(queue, seed, count))
+}
+
+fn seed_and_count(row: &mut Row, first: usize) -> Load<(Option<DrawSeed>, Option<u64>)> {
     let seed: Option<Vec<u8>> = take(row, first)?;
     let seed = seed.map(|seed| chain::digest_of(&seed)).transpose()?;
-    Ok(draws::drawing(queue, seed.map(|seed| DrawSeed(seed.0)), count))
+    let count: Option<i64> = take(row, first + 1)?;
+    let count = count.map(|count| rows::count(count, "drawn")).transpose()?;
+    Ok((seed.map(|seed| DrawSeed(seed.0)), count))
 }
 
 /// How a queue admits: six columns from `first` on.

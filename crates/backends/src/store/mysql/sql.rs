@@ -112,9 +112,10 @@ statements! {
         draw_seed, drawn FROM queue ORDER BY name";
     QUEUE_DRAWING = "SELECT draw_seed, drawn FROM queue WHERE name = ?";
     QUEUE_SEED = "UPDATE queue SET draw_seed = ? WHERE name = ?";
-    QUEUE_DRAW = "UPDATE queue SET drawn = GREATEST(next, ?), next = GREATEST(next, ?), \
-        watermark = GREATEST(watermark, ?) WHERE name = ? AND draw_seed IS NOT NULL \
-        AND drawn IS NULL AND COALESCE(opens_at, ?) <= ?";
+    QUEUE_UNDECIDED = "SELECT draw_seed, drawn, opens_at, next, watermark FROM queue \
+        WHERE name = ? FOR UPDATE";
+    QUEUE_DRAWN = "UPDATE queue SET drawn = ?, next = GREATEST(next, ?), \
+        watermark = GREATEST(watermark, ?) WHERE name = ?";
     UNDRAWN = "SELECT name FROM queue WHERE draw_seed IS NOT NULL AND drawn IS NULL \
         ORDER BY name";
     QUEUE_ADMISSIONS = "SELECT upto, at FROM admission WHERE queue = ? AND upto > ? ORDER BY upto";

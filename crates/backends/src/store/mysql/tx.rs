@@ -19,7 +19,7 @@ use super::{load, sale, sql};
 use crate::store::beat::{Beat, Beats, FORGOTTEN_MS, OtherBeat, Present, Rules};
 use crate::store::catalog::{Catalog, Made};
 use crate::store::chain;
-use crate::store::draws::DrawSeed;
+use crate::store::draws::{self, Decision, DrawSeed};
 use crate::store::numbers::{
     self, Grant, GrantRequest, LastGrant, REDIS_AHEAD_MS, REDIS_SEEN_MS, Taken,
 };
@@ -309,19 +309,20 @@ impl Operation for DrawQueue {
     const REPEATABLE: bool = true;
 
     async fn run(&self, tx: &mut Tx) -> Op<Done<Option<Drawn>>> {
-        let DrawRequest { queue, count, at } = &self.0;
-        let (name, count) = (queue.as_str(), column(*count));
-        let values =
-            vec![count.into(), count.into(), count.into(), name.into(), at.0.into(), at.0.into()];
-        let is_new = tx.lease.exec(sql::QUEUE_DRAW, values).await? == 1;
-        let drawing = load::drawing(&mut tx.lease, name).await?.ok_or_else(|| no_queue(name))?;
-        let drawn = drawing.and_then(|drawing| drawing.drawn);
-        let Some(drawn) = drawn.filter(|_| is_new) else { return Ok(Done::Nothing(drawn)) };
-        // The row is locked.
+        let request = &self.0;
+        let name = request.queue.as_str();
+        let stored = load::undecided(&mut tx.lease, name).await?.ok_or_else(|| no_queue(name))?;
+        let drawn = match draws::decide(&stored, request) {
+            Decision::Nothing(drawn) => return Ok(Done::Nothing(drawn)),
+            Decision::Draw(drawn) => drawn,
+        };
         let Some(log::Locked { head, .. }) = log::lock(&mut tx.lease, name).await? else {
             return Err(no_queue(name));
         };
-        log::append(&mut tx.lease, name, head, *at, Entry::Drawn(drawn)).await?;
+        let count = column(drawn.count);
+        let values = vec![count.into(), count.into(), count.into(), name.into()];
+        tx.lease.exec(sql::QUEUE_DRAWN, values).await?;
+        log::append(&mut tx.lease, name, head, request.at, Entry::Drawn(drawn)).await?;
         Ok(Done::Commit(Some(drawn)))
     }
 }
@@ -340,9 +341,8 @@ impl Operation for ChangeQueue {
             let row = tx.lease.rows(sql::QUEUE_SETTINGS_LOCK, vec![name.as_str().into()]).await?;
             let mut row = row.into_iter().next().ok_or_else(|| no_queue(name))?;
             let before = load::settings(&mut row, 0)?;
-            let drawing = load::drawing(&mut tx.lease, name).await?.flatten();
-            let is_drawn = drawing.is_some_and(|drawing| drawing.drawn.is_some());
-            if is_drawn && change.moves_opening(&before) {
+            let stored = load::undecided(&mut tx.lease, name).await?;
+            if stored.is_some_and(|stored| draws::refuses(stored.drawn, change, &before)) {
                 return Ok(Done::Nothing(None));
             }
         }

@@ -286,13 +286,35 @@ pub(super) fn drawing(connection: &Connection, queue: &str) -> Load<Option<Optio
     Ok(Some(drawing_of(&rows::queue_name(queue)?, row, 0)?))
 }
 
+/// What a draw of a queue is decided by; `None` where there is no such queue.
+pub(super) fn undecided(connection: &Connection, queue: &str) -> Load<Option<draws::Stored>> {
+    let mut find = connection.prepare_cached(
+        "SELECT draw_seed, drawn, opens_at, next, watermark FROM queue WHERE name = ?1",
+    )?;
+    let mut found = find.query([queue])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    let (seed, drawn) = seed_and_count(row, 0)?;
+    Ok(Some(draws::Stored {
+        seed,
+        drawn,
+        opens_at: row.get::<_, Option<i64>>(2)?.map(Timestamp),
+        next: rows::count(row.get(3)?, "next")?,
+        watermark: rows::count(row.get(4)?, "watermark")?,
+    }))
+}
+
 /// The opening draw of a queue: two columns from `first` on.
 fn drawing_of(queue: &QueueName, row: &Row<'_>, first: usize) -> Load<Option<Drawing>> {
-    let count: Option<i64> = row.get(first + 1)?;
-    let count = count.map(|count| rows::count(count, "drawn")).transpose()?;
+    let (seed, count) = seed_and_count(row, first)?;
+    Ok(draws::drawing(queue, seed, count))
+}
+
+fn seed_and_count(row: &Row<'_>, first: usize) -> Load<(Option<DrawSeed>, Option<u64>)> {
     let seed: Option<Vec<u8>> = row.get(first)?;
     let seed = seed.map(|seed| chain::digest_of(&seed)).transpose()?;
-    Ok(draws::drawing(queue, seed.map(|seed| DrawSeed(seed.0)), count))
+    let count: Option<i64> = row.get(first + 1)?;
+    let count = count.map(|count| rows::count(count, "drawn")).transpose()?;
+    Ok((seed.map(|seed| DrawSeed(seed.0)), count))
 }
 
 /// How a queue admits: six columns from `first` on.

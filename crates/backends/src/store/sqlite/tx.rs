@@ -20,7 +20,7 @@ use super::sale;
 use crate::store::DatabaseTime;
 use crate::store::catalog::{Catalog, Inventory, Made};
 use crate::store::chain;
-use crate::store::draws::DrawSeed;
+use crate::store::draws::{self, Decision, DrawSeed};
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert, NewPerson,
@@ -319,21 +319,19 @@ impl<'a> Tx<'a> {
     }
 
     pub(super) fn draw(&self, request: &DrawRequest) -> Op<Option<Drawn>> {
-        let DrawRequest { queue, count, at } = request;
-        let name = queue.as_str();
-        let mut draw = self.connection.prepare_cached(
-            "UPDATE queue SET drawn = MAX(next, ?2), next = MAX(next, ?2), \
-             watermark = MAX(watermark, ?2) \
-             WHERE name = ?1 AND draw_seed IS NOT NULL AND drawn IS NULL \
-             AND COALESCE(opens_at, ?3) <= ?3",
+        let name = request.queue.as_str();
+        let stored = load::undecided(self.connection, name)?.ok_or_else(|| no_queue(name))?;
+        let drawn = match draws::decide(&stored, request) {
+            Decision::Nothing(drawn) => return Ok(drawn),
+            Decision::Draw(drawn) => drawn,
+        };
+        self.execute(
+            "UPDATE queue SET drawn = ?2, next = MAX(next, ?2), watermark = MAX(watermark, ?2) \
+             WHERE name = ?1",
+            params![name, column(drawn.count)],
         )?;
-        let is_new = draw.execute(params![name, column(*count), at.0])? == 1;
-        let drawing = load::drawing(self.connection, name)?.ok_or_else(|| no_queue(name))?;
-        let drawn = drawing.and_then(|drawing| drawing.drawn);
-        if let (true, Some(drawn)) = (is_new, drawn) {
-            log::append(self.connection, name, *at, Entry::Drawn(drawn))?;
-        }
-        Ok(drawn)
+        log::append(self.connection, name, request.at, Entry::Drawn(drawn))?;
+        Ok(Some(drawn))
     }
 
     /// Changes how a queue admits. `None` where it was drawn, and would open at another time.
@@ -343,9 +341,8 @@ impl<'a> Tx<'a> {
         change: &SettingsChange,
     ) -> Op<Option<QueueSettings>> {
         let before = self.settings_of_queue(name)?.ok_or_else(|| no_queue(name))?;
-        let drawing = load::drawing(self.connection, name)?.flatten();
-        let is_drawn = drawing.is_some_and(|drawing| drawing.drawn.is_some());
-        if is_drawn && change.moves_opening(&before) {
+        let stored = load::undecided(self.connection, name)?.ok_or_else(|| no_queue(name))?;
+        if draws::refuses(stored.drawn, change, &before) {
             return Ok(None);
         }
         // The credit was earned under the old settings.

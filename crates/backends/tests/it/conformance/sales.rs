@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, TicketId};
+use boxoffice_domain::invariant::Invariant;
 use boxoffice_domain::sales::{
     HoldRejected, Limits, Reservation, ReservationState, SeatState, SettleRejected,
 };
@@ -14,7 +15,7 @@ use super::{
 };
 use boxoffice_backends::Error;
 use boxoffice_backends::store::{
-    Cancel, Pay, ReservationRejected, Reserve, ReserveRejected, Store, TicketRef,
+    CLOCK_BOUND_MS, Cancel, Pay, ReservationRejected, Reserve, ReserveRejected, Store, TicketRef,
 };
 
 const RESERVED: &str = "concert.concert-reserved";
@@ -107,6 +108,19 @@ pub(crate) async fn an_expired_hold_is_free_to_the_millisecond(Subject { store, 
     store.charge(charge(2, PRICE, START)).await.unwrap();
     store.pay(pay(2, second.id, at(HOLD_MS))).await.unwrap();
     assert_clean(&store, at(HOLD_MS)).await;
+}
+
+/// Where instances share the store, whoever gave a seat to the next buyer may have had a clock that was ahead; a
+/// process that is alone has no other clock. A hold that had longer to live is a seat of two all the same.
+pub(crate) async fn an_audit_allows_for_clocks_that_are_ahead(Subject { store, .. }: Subject) {
+    let sale = sale(&store, 1).await;
+    sale.held(&store, 1, &[0]).await;
+    store.reserve(sale.reserve(2, &[0], at(HOLD_MS))).await.unwrap();
+    let bound_ms = if store.clock_check().is_some() { CLOCK_BOUND_MS } else { 0 };
+    assert_clean(&store, at(HOLD_MS - bound_ms)).await;
+    let audit = store.audit(at(HOLD_MS - bound_ms - 1)).await.unwrap();
+    let one_owner = audit.iter().find(|finding| finding.invariant == Invariant::OneOwner);
+    assert_eq!(one_owner.unwrap().violations, 1, "{audit:?}");
 }
 
 /// A hold can be paid or given back until the millisecond in which it runs out.
