@@ -1,6 +1,7 @@
 //! The sequencer: gives joins their numbers, admits, and knows where each ticket stands.
 
 mod aliases;
+mod governing;
 mod joins;
 mod local;
 mod newcomer;
@@ -22,6 +23,8 @@ use boxoffice_domain::time::Timestamp;
 
 use self::aliases::Aliases;
 pub use self::aliases::{Bypass, NewAlias, PresentedTicket};
+use self::governing::Governing;
+pub use self::governing::{Governed, Purchase, Purchases};
 use self::joins::Numbers;
 pub use self::local::LocalSequencer;
 pub use self::newcomer::{Joined, Name, Newcomer};
@@ -80,6 +83,22 @@ impl Sequencer {
             Self::Local(local) => local.follow_sales(rules, now),
             Self::Redis(redis) => redis.follow_sales(rules, now),
         }
+    }
+
+    /// From now on queues admit as many as the shop can serve, and no more than their settings say. Who does not
+    /// say so has queues that admit at their rate whatever becomes of the purchases.
+    pub fn govern(&self) {
+        self.governing().follow();
+    }
+
+    /// Where to note how purchases go.
+    pub fn purchases(&self) -> &Arc<Purchases> {
+        self.governing().purchases()
+    }
+
+    /// How many of those who could be let in are.
+    pub fn governed(&self) -> Governed {
+        self.governing().governed()
     }
 
     /// Makes a queue. Returns whether it is new.
@@ -453,6 +472,13 @@ impl Sequencer {
         match self {
             Self::Local(local) => local.store(),
             Self::Redis(redis) => redis.store(),
+        }
+    }
+
+    fn governing(&self) -> &Governing {
+        match self {
+            Self::Local(local) => local.governing(),
+            Self::Redis(redis) => redis.governing(),
         }
     }
 

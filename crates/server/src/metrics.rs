@@ -406,6 +406,10 @@ pub type PerQueueCounter = Family<QueueLabel, Counter>;
 pub type PerLimitCounter = Family<LimitLabel, Counter>;
 /// Levels per queue.
 pub type PerQueueGauge = Family<QueueLabel, IntGauge>;
+/// A gauge of fractions.
+pub type FloatGauge = Gauge<f64, AtomicU64>;
+/// A gauge of fractions for each queue.
+pub type PerQueueFloat = Family<QueueLabel, FloatGauge>;
 /// A histogram per queue.
 pub type PerQueueHistogram = Family<QueueLabel, AtomicHistogram, fn() -> AtomicHistogram>;
 /// Counts per outcome.
@@ -463,6 +467,12 @@ metrics! {
     queue_open: PerQueueGauge = "boxoffice_queue_open" Family::default(),
     /// Users whom the seats that are left, free or held, can serve; absent where admission does not go by that.
     queue_stock: PerQueueGauge = "boxoffice_queue_stock" Family::default(),
+    /// Users whom the queue admits in a second at the most: its rate, or what the shop can serve; 0 while it is shut.
+    queue_admitting: PerQueueFloat = "boxoffice_queue_admitting_per_second" Family::default(),
+    /// Users whom the queue would admit in a second if the shop could serve any number of them.
+    queue_rate: PerQueueFloat = "boxoffice_queue_admit_per_second" Family::default(),
+    /// Part of its rate that each queue admits, so that the shop can serve them.
+    governor_share: FloatGauge = "boxoffice_governor_share" Gauge::default(),
     /// Users waiting.
     queue_waiting: PerQueueGauge = "boxoffice_queue_waiting" Family::default(),
     /// Users admitted and not finished.
@@ -542,7 +552,7 @@ metrics! {
     /// Whether Redis answers; 0 also where there is none.
     redis_up: IntGauge = "boxoffice_redis_up" Gauge::default(),
     /// How far the clock is ahead of that of the database.
-    database_clock_ahead: Gauge<f64, AtomicU64> = "boxoffice_database_clock_ahead_seconds" Gauge::default(),
+    database_clock_ahead: FloatGauge = "boxoffice_database_clock_ahead_seconds" Gauge::default(),
     /// Times that the wall clock was seen to jump.
     clock_jumps: Counter = "boxoffice_clock_jumps" Counter::default(),
 }

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::app::{App, AppState, InFlight, TicketIds, limits, queue_settings, sale_rules};
 use crate::clock::Clock;
-use crate::config::{AuthMode, Config, EventsKind, QueueKind, RedisKind, StoreKind};
+use crate::config::{AuthMode, Config, EventsKind, Governor, QueueKind, RedisKind, StoreKind};
 use crate::demo;
 use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
 use crate::http::{Front, HttpState, Surface};
@@ -239,6 +239,9 @@ impl Service {
         sequencer.beat(clock.now()).await?;
         // Before anybody is let in, or told where they stand.
         sequencer.follow_sales(sale_rules(&config), clock.now());
+        if config.queue.governor == Governor::On {
+            sequencer.govern();
+        }
         // Not before the other instances have been asked, where there are any.
         if store.setting("ticket.key_id", None).await?.as_deref() != Some(tickets.signing_id()) {
             store.set_setting("ticket.key_id", tickets.signing_id().to_owned()).await?;

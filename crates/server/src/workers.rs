@@ -15,7 +15,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::app::{App, AppState};
 use crate::clock::Drift;
-use crate::metrics::{Outcome, OutcomeLabel};
+use crate::endpoints::Class;
+use crate::metrics::{ClassLabel, Outcome, OutcomeLabel};
 use crate::operators;
 use crate::signing;
 
@@ -135,7 +136,9 @@ async fn admit(app: AppState, mut stopped: watch::Receiver<bool>) {
     let mut ticks = every(TICK);
     let mut complaint = Complaint::default();
     let mut count = 0_u32;
+    let mut shed = 0;
     while beat(&mut ticks, &mut stopped).await {
+        note_shed(&app, &mut shed);
         if let Drift::Jumped(ahead_ms) = app.clock.follow() {
             app.metrics.clock_jumps.inc();
             tracing::error!(
@@ -149,6 +152,16 @@ async fn admit(app: AppState, mut stopped: watch::Receiver<bool>) {
         }
         count = count.wrapping_add(1);
     }
+}
+
+/// Purchases that were refused before anybody looked at them tell of the shop, too. `before` is how many there were.
+fn note_shed(app: &App, before: &mut u64) {
+    let shed = [Class::Reservation, Class::Payment].map(|class| {
+        app.metrics.http_server_requests_shed.get_or_create(&ClassLabel { class }).get()
+    });
+    let shed: u64 = shed.iter().sum();
+    app.sequencer.purchases().refuse(shed - *before);
+    *before = shed;
 }
 
 async fn beats(app: AppState, mut stopped: watch::Receiver<bool>) {

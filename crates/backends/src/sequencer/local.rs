@@ -15,6 +15,7 @@ use boxoffice_domain::time::Timestamp;
 use tokio::sync::mpsc;
 
 use super::aliases::Aliases;
+use super::governing::{Among, Governing};
 use super::joins::{Numbers, number_joins};
 use super::newcomer::{Name, Newcomer, Stub};
 use super::places::{Keeping, Kept, Other};
@@ -39,6 +40,7 @@ pub struct LocalSequencer {
     queues: ArcSwap<BTreeMap<QueueName, Arc<Queue>>>,
     aliases: Aliases,
     sales: Sales,
+    governing: Governing,
     solutions: Solutions,
     /// Held from the moment a checkpoint is made until the store has it, so that checkpoints reach
     /// the store in the order in which they were made.
@@ -67,6 +69,7 @@ impl LocalSequencer {
             queues: ArcSwap::default(),
             aliases: Aliases::default(),
             sales: Sales::default(),
+            governing: Governing::new(),
             solutions: Solutions::default(),
             saving: tokio::sync::Mutex::new(now),
             this: this.clone(),
@@ -220,6 +223,10 @@ impl LocalSequencer {
         &self.store
     }
 
+    pub(super) const fn governing(&self) -> &Governing {
+        &self.governing
+    }
+
     pub(super) const fn aliases(&self) -> &Aliases {
         &self.aliases
     }
@@ -238,6 +245,7 @@ impl LocalSequencer {
         let mut saving = self.saving.lock().await;
         let queues = self.queues.load_full();
         self.sales.note(&self.queues(), &self.store, now);
+        self.governing.step(&self.queues(), Among::Alone, now);
         for queue in queues.values() {
             self.draw(queue, now).await?;
         }

@@ -2,9 +2,10 @@
 //! as one of a newer version, reads the store instead.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use boxoffice_domain::ids::{QueueName, TicketId};
-use boxoffice_domain::queue::{Bucket, Step};
+use boxoffice_domain::queue::{Bucket, Felt, Governor, GovernorParts, Reason, Step};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
 use roaring::RoaringTreemap;
@@ -30,6 +31,10 @@ pub(super) enum News {
     Spent(TicketId, SpentBy),
     /// Opaque tokens were issued.
     Issued,
+    /// What purchases felt like at the instance of this number since it last told.
+    Felt(u64, Felt),
+    /// What was decided for all of that, and when.
+    Governed(Timestamp, GovernorParts),
     /// A queue was made or has new settings, or more has happened than can be told.
     Reload,
 }
@@ -66,6 +71,22 @@ impl News {
                 format!("b {:032x}{by}", u128::from_be_bytes(id.0))
             }
             Self::Issued => "t".into(),
+            Self::Felt(id, felt) => {
+                let Felt { over, asked, served, refused, waited, waiting, admitted, age, aged } =
+                    felt;
+                let [over, waited, age] = [over, waited, age].map(Duration::as_micros);
+                format!(
+                    "o {id} {over} {asked} {served} {refused} {waited} {waiting} {admitted} {age} {aged}"
+                )
+            }
+            Self::Governed(at, (reason, numbers)) => {
+                let mut line = format!("g {} {}", at.0, reason.name());
+                numbers.iter().for_each(|number| {
+                    // Writing to a text cannot fail.
+                    let _ = write!(line, " {number}");
+                });
+                line
+            }
             Self::Reload => "r".into(),
         }
     }
@@ -84,6 +105,8 @@ impl News {
                 return Some(Self::Spent(TicketId(id.to_be_bytes()), by));
             }
             "t" => return Some(Self::Issued),
+            "o" => return felt(words),
+            "g" => return governed(words),
             "a" | "c" | "d" | "p" | "l" | "f" => {}
             _ => return None,
         }
@@ -109,6 +132,30 @@ impl News {
             _ => Some(Self::Finished(queue, seqs)),
         }
     }
+}
+
+fn felt<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<News> {
+    let mut number = || words.next()?.parse::<u64>().ok();
+    let id = number()?;
+    let over = Duration::from_micros(number()?);
+    let (asked, served, refused) = (number()?, number()?, number()?);
+    let waited = Duration::from_micros(number()?);
+    let (waiting, admitted) = (number()?, number()?);
+    let age = Duration::from_micros(number()?);
+    let aged = number()?;
+    let felt = Felt { over, asked, served, refused, waited, waiting, admitted, age, aged };
+    Some(News::Felt(id, felt))
+}
+
+fn governed<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<News> {
+    let at = Timestamp(words.next()?.parse().ok()?);
+    let name = words.next()?;
+    let reason = Reason::ALL.into_iter().find(|reason| reason.name() == name)?;
+    let numbers = words.map(str::parse).collect::<Result<Vec<f64>, _>>().ok()?;
+    let parts = (reason, numbers.try_into().ok()?);
+    // Whatever cannot be one is not passed on.
+    Governor::restore(parts)?;
+    Some(News::Governed(at, parts))
 }
 
 /// A set of numbers as text: `1-4,7`, or `-` for none.
@@ -208,6 +255,21 @@ mod tests {
             News::Spent(TicketId([0; 16]), SpentBy::Payment),
             News::Spent(TicketId([0xab; 16]), SpentBy::Leaving),
             News::Issued,
+            News::Felt(
+                u64::MAX,
+                Felt {
+                    over: Duration::from_millis(1_001),
+                    asked: 7,
+                    served: 5,
+                    refused: 1,
+                    waited: Duration::from_micros(12_345),
+                    waiting: 1,
+                    admitted: 3,
+                    age: Duration::from_millis(9_000),
+                    aged: 6,
+                },
+            ),
+            News::Governed(at, Governor::default().parts()),
             News::Reload,
         ] {
             assert_eq!(News::read(&news.line()), news);
@@ -221,6 +283,12 @@ mod tests {
             "c main 1,x",
             "b zz",
             "l ! 1",
+            "o 1 2 3",
+            "o 1 2 3 4 5 6 7 8 9 -1",
+            "g 1 full 1 1 -1",
+            "g 1 full 0 1 -1 0.005 0 0 0 0 0 0 0 0 0",
+            "g 1 full NaN 1 -1 0.005 0 0 0 0 0 0 0 0 0",
+            "g 1 empty 1 1 -1 0.005 0 0 0 0 0 0 0 0 0",
         ] {
             assert_eq!(News::read(unknown), News::Reload, "{unknown}");
         }

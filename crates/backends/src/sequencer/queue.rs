@@ -130,12 +130,16 @@ struct Work {
     sale: Sale,
     rules: SaleRules,
     sale_at: Timestamp,
+    /// The part of its rate that it admits, so that the shop can serve them.
+    share: f64,
 }
 
 impl Work {
-    /// What comes of these settings with the sale behind the queue.
+    /// What comes of these settings with the sale behind the queue, and with what the shop can serve.
     fn outlook(&self, settings: &QueueSettings) -> Outlook {
-        self.sale.outlook(settings, self.rules, self.sale_at)
+        let mut outlook = self.sale.outlook(settings, self.rules, self.sale_at);
+        outlook.settings.admit_per_second *= self.share;
+        outlook
     }
 
     /// The time by which credit is earned and a step is planned: neither before the credit was counted last, nor
@@ -322,6 +326,7 @@ impl Queue {
                 sale: Sale::default(),
                 rules: SaleRules::default(),
                 sale_at: Timestamp::default(),
+                share: 1.0,
             }),
             seen: Mutex::default(),
             joins,
@@ -412,6 +417,33 @@ impl Queue {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let soon = (soon.ceil() as u64).saturating_add(work.line.active(&settings, now));
         outlook.stock.is_some_and(|stock| stock <= soon)
+    }
+
+    /// From now on it admits this part of its rate.
+    pub(super) fn govern(&self, share: f64) {
+        let mut work = self.work.lock();
+        work.share = share;
+        let settings = self.settings();
+        if work.outlook(&settings) != self.view.load().outlook {
+            self.reconfigure(&mut work, &settings);
+        }
+    }
+
+    /// How many it would admit a second at `now` if nothing held it up; none where nobody waits or it is shut.
+    pub(super) fn admits_at_most(&self, now: Timestamp) -> f64 {
+        let view = self.view.load();
+        let is_open = view.outlook.settings.gate(now) == Gate::Open;
+        let any = is_open && view.line.waiting(self.next()) > 0;
+        if any { view.settings.admit_per_second } else { 0.0 }
+    }
+
+    /// How many it admits a second at `now` at the most.
+    pub fn admitting_per_second(&self, now: Timestamp) -> f64 {
+        let view = self.view.load();
+        match view.outlook.state(now) {
+            QueueState::Open => view.outlook.settings.admit_per_second,
+            QueueState::Paused | QueueState::Scheduled(_) | QueueState::Closed(_) => 0.0,
+        }
     }
 
     /// The next number, if one is reserved and nobody has been waiting for one: a join costs no

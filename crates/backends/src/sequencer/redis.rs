@@ -34,6 +34,7 @@ use self::pools::Pools;
 use self::protocol::Protocol;
 use self::tick::Ticker;
 use super::aliases::Aliases;
+use super::governing::Governing;
 use super::joins::Numbers;
 use super::news::News;
 use super::places::{Keeping, Kept};
@@ -107,6 +108,10 @@ impl RedisSequencer {
 
     pub(super) const fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(super) fn governing(&self) -> &Governing {
+        &self.mirror.governing
     }
 
     pub(super) fn aliases(&self) -> &Aliases {

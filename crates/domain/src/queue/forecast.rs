@@ -132,10 +132,10 @@ impl Promise {
 }
 
 /// A sum over time that forgets.
-#[derive(Clone, Copy, Debug, Default)]
-struct Fading {
-    of: f64,
-    over: f64,
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Fading {
+    pub(super) of: f64,
+    pub(super) over: f64,
 }
 
 impl Fading {
@@ -144,7 +144,12 @@ impl Fading {
         all.iter().fold(Self::default(), sum)
     }
 
-    fn add(&mut self, of: f64, over: f64, forgets: f64) {
+    /// What there is of it for one of what it is over; none for none.
+    pub(super) fn ratio(&self) -> f64 {
+        if self.over > 0.0 { self.of / self.over } else { 0.0 }
+    }
+
+    pub(super) fn add(&mut self, of: f64, over: f64, forgets: f64) {
         self.of = self.of * forgets + of;
         self.over = self.over * forgets + over;
     }
@@ -375,8 +380,7 @@ impl Speed {
         };
         // Absent numbers are passed over for nothing.
         let places = presence.places_per_admission(line);
-        let leaving =
-            if self.leaving.over > 0.0 { self.leaving.of / self.leaving.over } else { 0.0 };
+        let leaving = self.leaving.ratio();
         Forecast(match outlook.settings.max_active {
             None => Course::Steady { per_second: rate * places, leaving },
             Some(_) => self.bounded(seen, rate, places, leaving, now),

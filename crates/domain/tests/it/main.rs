@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod queue_forecast;
+mod queue_governor;
 mod queue_log;
 mod queue_model;
 mod queue_presence;

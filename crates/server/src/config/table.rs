@@ -206,6 +206,14 @@ choices! {
         Off = "off",
     }
 
+    /// Whether admission slows where the store is slow.
+    Governor {
+        /// No more people are let in than the store can serve, by how long purchases wait and how many are refused.
+        On = "on",
+        /// By rate, whatever becomes of the purchases.
+        Off = "off",
+    }
+
     /// What becomes of a line when there is nothing more to buy.
     AfterSale {
         /// Nobody is let in, joins are refused, and who waits is told that it is over.
@@ -454,6 +462,9 @@ settings! {
         /// Whether admission slows as the concerts behind a queue sell: by the seats that are left and what a
         /// purchase takes on average there.
         stock: Stock = Stock::On;
+        /// Whether admission slows, to no less than a fiftieth of its rate, where the store cannot serve those who are
+        /// inside.
+        governor: Governor = Governor::On;
         /// What becomes of the line when all is sold. With `go_on` it waits for seats that come back; with
         /// `queue.stock = "off"` it is let in all the same.
         after_sold_out: AfterSale = AfterSale::Close;

@@ -161,6 +161,8 @@ pub(super) async fn metrics(
         let label = queue.name().as_str().into();
         let open = queue.state(now) == QueueState::Open;
         m.queue_open.get_or_create(&label).set(open.into());
+        m.queue_admitting.get_or_create(&label).set(queue.admitting_per_second(now));
+        m.queue_rate.get_or_create(&label).set(queue.settings().admit_per_second);
         match queue.outlook().stock {
             Some(stock) => {
                 m.queue_stock.get_or_create(&label).set(level(stock));
@@ -190,6 +192,7 @@ pub(super) async fn metrics(
                 .store(sum.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
+    m.governor_share.set(app.sequencer.governed().share);
     if let Some(redis) = app.sequencer.redis() {
         let store = |counter: &Counter, sum: &AtomicU64| {
             counter.inner().store(sum.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -99,6 +99,7 @@ async fn pay(
     let task = {
         let app = app.clone();
         let over = Queue::is_spent(presented.place);
+        let purchase = app.sequencer.purchases().ask(presented.inside_for());
         let Presented { pass, queue, now, .. } = presented;
         tokio::spawn(async move {
             let (key, guard) = entered.map_or((None, None), |e| (Some(e.key), Some(e.guard)));
@@ -106,6 +107,7 @@ async fn pay(
             let again = ticket.clone();
             let answer =
                 app.store.pay(Pay { user, ticket, reservation, idempotency: key, now }).await;
+            purchase.answered(&answer);
             let spent = match &answer {
                 // The ticket need not be the one that paid: then it stays good. Where it is, the
                 // answer that would have told so may have been lost, between here and the store.

@@ -303,6 +303,8 @@ pub(super) struct QueueDocument<'a> {
     waiting: u64,
     /// How many it admits in a second at the most.
     admit_per_second: f64,
+    /// How many it admits in a second now: less where the shop cannot serve more, and none while it is shut.
+    admitting_per_second: f64,
     /// What it is doing.
     state: QueueState,
     /// The same, by the name that it has in the answers about tickets.
@@ -548,6 +550,7 @@ fn document_of(queue: &Queue, now: Timestamp) -> QueueDocument<'_> {
         serving: queue.serving(),
         waiting: queue.waiting(),
         admit_per_second: queue.settings().admit_per_second,
+        admitting_per_second: (queue.admitting_per_second(now) * 1e3).round() / 1e3,
         state: state.into(),
         queue_state: state.into(),
         opens_at,

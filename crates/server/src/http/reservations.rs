@@ -241,6 +241,7 @@ async fn reserve(
         .map_err(|problem| (problem, Outcome::KeyConflict))?;
     let (key, guard) = entered.map_or((None, None), |e| (Some(e.key), Some(e.guard)));
     request.idempotency = key;
+    let purchase = app.sequencer.purchases().ask(presented.inside_for());
     let answer = if let Some(guard) = guard {
         // On its own, so that the key stays in progress until the store has answered, even if the
         // client hangs up.
@@ -254,6 +255,7 @@ async fn reserve(
     } else {
         app.store.reserve(request).await
     };
+    purchase.answered(&answer);
     let answer = answer.map_err(|error| match (error, over) {
         (Error::Rejected(ReserveRejected::Hold(HoldRejected::TicketSpent)), Some(ending)) => {
             (ended(ending), Outcome::Forbidden)

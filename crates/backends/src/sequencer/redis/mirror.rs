@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use boxoffice_domain::ids::QueueName;
-use boxoffice_domain::queue::QueueSettings;
+use boxoffice_domain::queue::{Governor, QueueSettings};
 use boxoffice_domain::time::Timestamp;
 use tokio::sync::mpsc;
 
@@ -18,6 +18,7 @@ use super::pools::Pools;
 use super::protocol::Protocol;
 use crate::Fault;
 use crate::sequencer::aliases::Aliases;
+use crate::sequencer::governing::Governing;
 use crate::sequencer::joins::number_joins;
 use crate::sequencer::news::{News, Untold};
 use crate::sequencer::queue::{HeardFrom, Queue, Reading};
@@ -45,6 +46,7 @@ pub(super) struct Mirror {
     pub(super) members: Arc<Members>,
     pub(super) aliases: Aliases,
     pub(super) sales: Sales,
+    pub(super) governing: Governing,
     pub(super) untold: Untold,
 }
 
@@ -66,6 +68,7 @@ impl Mirror {
             members,
             aliases: Aliases::default(),
             sales: Sales::default(),
+            governing: Governing::new(),
             untold: Untold::default(),
         }
     }
@@ -168,6 +171,12 @@ impl Mirror {
                 News::Finished(queue, seqs) => over.entry((queue, true)).or_default().extend(seqs),
                 News::Spent(id, by) => self.aliases.spent(id, by),
                 News::Issued => lacks.aliases = true,
+                News::Felt(id, felt) => self.governing.hear(id, felt),
+                News::Governed(at, parts) => {
+                    if let Some(governor) = Governor::restore(parts) {
+                        self.governing.adopt(at, governor, &self.queues());
+                    }
+                }
                 News::Reload => lacks.queues = true,
             }
         }

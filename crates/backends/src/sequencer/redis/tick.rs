@@ -13,6 +13,7 @@ use super::mirror::{Lacks, Mirror};
 use super::mode::{Event, Mode};
 use super::protocol::{Heard, LogPosition, Protocol, Refusal, Tick};
 use crate::planted::{Bug, planted};
+use crate::sequencer::governing::Among;
 use crate::sequencer::news::News;
 use crate::sequencer::queue::{Queue, Refreshed};
 use crate::store::{Advance, DrawRequest, Progress, Store, Taken};
@@ -153,6 +154,7 @@ impl Ticker {
         };
         self.mode = mode;
         self.hear(&heard, now);
+        self.govern(if heard.turn { Among::OthersAndTurn } else { Among::Others }, now);
         if mode != Mode::Resting {
             let done = self.tick_together(heard.turn, now).await;
             self.store_failed_at = done.is_err().then_some(now);
@@ -177,6 +179,12 @@ impl Ticker {
                 }
             }
         }
+    }
+
+    /// Sees to it that no more are let in than the shop can serve.
+    fn govern(&self, among: Among, now: Timestamp) {
+        let news = self.mirror.governing.step(&self.mirror.queues(), among, now);
+        news.into_iter().for_each(|news| self.mirror.tell(news));
     }
 
     /// For how long to ask for the turn, as the script wants it.
@@ -233,6 +241,7 @@ impl Ticker {
             self.record(now).await?;
         }
         let began = Instant::now();
+        self.govern(Among::Alone, now);
         self.catch_up(true, now).await?;
         // A store that is slow to tell is not asked again at once.
         let took = i64::try_from(began.elapsed().as_millis()).unwrap_or(0);
