@@ -261,6 +261,7 @@ impl Instance {
         if let Some(rules) = sale_rules {
             instance.sequencer.follow_sales(rules, instance.clock.now());
         }
+        instance.sequencer.govern();
         store.tasks().spawn("admission", instance.clone().admit());
         store.tasks().spawn("beats", instance.clone().beats());
         store.tasks().spawn("expiry of holds", instance.clone().sweep());
@@ -430,7 +431,7 @@ impl Instance {
         seats: Vec<SeatId>,
         key: Option<String>,
     ) -> Told {
-        let Some((pass, _queue, place, now)) = self.present(ticket) else {
+        let Some((pass, queue, place, now)) = self.present(ticket) else {
             return Told::Refused(Refusal::Other);
         };
         let over = match place {
@@ -471,8 +472,10 @@ impl Instance {
         let values = request.seats.iter().map(|seat| seat.get());
         request.idempotency = key.map(|key| IdempotencyKey { key, fingerprint: print(1, values) });
         let store = self.store.clone();
+        let purchase = self.sequencer.purchases().ask(inside_for(&queue, place, now));
         let answer = detached(async move {
             let answer = store.reserve(request).await;
+            purchase.answered(&answer);
             drop(guard);
             answer
         });
@@ -504,10 +507,12 @@ impl Instance {
         let fingerprint = print(2, [reservation.get()]);
         let idempotency = key.map(|key| IdempotencyKey { key, fingerprint });
         let over = Queue::is_spent(place);
+        let purchase = self.sequencer.purchases().ask(inside_for(&queue, place, now));
         let answer = detached(async move {
             let ticket = TicketRef::from(&pass.ticket);
             let again = ticket.clone();
             let answer = self.store.pay(Pay { user, ticket, reservation, idempotency, now }).await;
+            purchase.answered(&answer);
             let spent = match &answer {
                 Ok(answer) if answer.replayed => {
                     !over && self.store.is_spent(again).await.unwrap_or(false)
@@ -607,6 +612,12 @@ const fn failed(fault: &Fault) -> Told {
         Fault::Unavailable(_) => Told::Unavailable,
         Fault::OutcomeUnknown(_) | Fault::Corrupt(_) => Told::Unknown,
     }
+}
+
+/// How long ago whoever stands there was let in.
+fn inside_for(queue: &Queue, place: Place, now: Timestamp) -> Option<Duration> {
+    let Place::Active { until, .. } = place else { return None };
+    queue.settings().active_ttl.checked_sub(until.since(now))
 }
 
 const fn hold_refused(why: HoldRejected) -> Told {

@@ -155,6 +155,7 @@ impl Sum {
             ("events", counts.events),
             ("outcome unknown", counts.unknown),
             ("told to come again", counts.unavailable),
+            ("looks, letting in fewer", counts.slowed),
         ] {
             *self.did.entry(what).or_default() += count;
         }

@@ -109,6 +109,12 @@ pub struct Counts {
     pub unknown: u64,
     /// Requests that were told to come again.
     pub unavailable: u64,
+    /// Looks at which some instance let in fewer than its rate, because of how purchases went, ...
+    pub slowed: u64,
+    /// ... at which another one let in another part of it, ...
+    pub disagreed: u64,
+    /// ... and at which all let in all that they may, since the last of them.
+    pub at_full: u64,
 }
 
 /// Checkers look at the store this often, in microseconds.
@@ -354,8 +360,22 @@ impl World {
         Ok(())
     }
 
+    /// Looks what the instances make of how purchases go.
+    fn look_at_governors(&mut self) {
+        let running = self.processes.iter().filter(|process| process.is_up());
+        let shares: Vec<f64> = running
+            .filter_map(|process| process.instance.as_ref())
+            .map(|instance| instance.sequencer.governed().share)
+            .collect();
+        let is_slowed = shares.iter().any(|share| *share < 1.0);
+        self.counts.slowed += u64::from(is_slowed);
+        self.counts.disagreed += u64::from(shares.windows(2).any(|two| two[0] != two[1]));
+        self.counts.at_full = if is_slowed { 0 } else { self.counts.at_full + 1 };
+    }
+
     /// Looks who was admitted.
     async fn look(&mut self) -> Result<(), Failure> {
+        self.look_at_governors();
         let Some(queue) = self.store.queues().await?.pop() else { return Ok(()) };
         let line = &queue.line;
         if let Some(draw) = &queue.draw {

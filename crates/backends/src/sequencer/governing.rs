@@ -6,6 +6,7 @@
 //! instance goes on by what it feels itself.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -148,14 +149,14 @@ pub(super) enum Among {
 }
 
 impl Governing {
-    /// Not in force before [`Governing::follow`].
-    pub(super) fn new() -> Self {
-        // Whichever it is, as long as no two are the same.
-        let id = std::collections::hash_map::RandomState::new();
+    /// Of the instance of this name; not in force before [`Governing::follow`].
+    pub(super) fn new(instance: &str) -> Self {
+        let mut id = DefaultHasher::new();
+        instance.hash(&mut id);
         Self {
             purchases: Arc::default(),
             is_on: AtomicBool::new(false),
-            id: std::hash::BuildHasher::hash_one(&id, 0),
+            id: id.finish(),
             state: Mutex::default(),
         }
     }

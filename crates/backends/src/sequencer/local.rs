@@ -69,7 +69,7 @@ impl LocalSequencer {
             queues: ArcSwap::default(),
             aliases: Aliases::default(),
             sales: Sales::default(),
-            governing: Governing::new(),
+            governing: Governing::new(""),
             solutions: Solutions::default(),
             saving: tokio::sync::Mutex::new(now),
             this: this.clone(),

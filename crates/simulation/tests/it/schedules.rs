@@ -449,6 +449,38 @@ fn s26_a_hold_that_has_ended_by_a_clock_that_is_ahead() {
     seeds_hold("s26", &[63_257]);
 }
 
+/// The store answers late for a while. All instances let in the same part of those who could come,
+/// though none feels all of it, and all of them again afterwards.
+#[test]
+fn s27_admission_slows_with_the_store_and_is_back_with_it() {
+    let buys = Habit { buys: 100, polls: Polls::Every(500), ..Habit::WAITS };
+    let slow = What::Slow {
+        instances: Which::ALL,
+        peer: Peer::Store,
+        there_ms: (0, 0),
+        back_ms: (900, 1_000),
+    };
+    for seed in 0..3 {
+        let mut plan = Plan::calm(seed)
+            .lasts(120)
+            .breaks((30_000, 60_000), slow.clone())
+            .with(Group { count: 6_000, from_ms: 1_000, over_ms: 100_000, at: None, habit: buys });
+        plan.queue.admit_per_second = 50.0;
+        plan.seats = 20_000;
+        let report = history(&plan);
+        assert_holds(&report);
+        let counts = &report.counts;
+        println!(
+            "s27: slowed at {}, apart at {}, at full at {}, {} payments",
+            counts.slowed, counts.disagreed, counts.at_full, counts.payments
+        );
+        assert!(counts.slowed >= 200, "{} looks", counts.slowed);
+        // News take a tick.
+        assert!(counts.disagreed * 3 <= counts.slowed, "{} of {}", counts.disagreed, counts.slowed);
+        assert!(counts.at_full >= 100, "{} looks since", counts.at_full);
+    }
+}
+
 /// The store is away while fans are seen for the first time, and an instance starts as it comes back: what is
 /// in no store yet it hears from the others' last news. Before, it took their room for free, and in six of
 /// these let as many in once more.

@@ -59,6 +59,7 @@ impl Mirror {
         pools: Arc<Pools>,
         defaults: &QueueSettings,
     ) -> Self {
+        let governing = Governing::new(&protocol.options().instance);
         Self {
             store,
             protocol,
@@ -68,7 +69,7 @@ impl Mirror {
             members,
             aliases: Aliases::default(),
             sales: Sales::default(),
-            governing: Governing::new(),
+            governing,
             untold: Untold::default(),
         }
     }
