@@ -733,22 +733,85 @@ fn a_read_only_data_directory_is_named_and_works_again_once_it_is_writable() {
     server.stop();
 }
 
+/// A service whose commits take so much longer, from the start and with a filter in the kernel, so that only
+/// these calls are slow. The program is the child here, and strace watches from aside.
+fn slow_disk(directory: &Path, data: &Path, delay: Duration, arguments: &[&str]) -> Server {
+    let mut command = Command::new(tool("strace", "strace"));
+    command.args(["-D", "-f", "--seccomp-bpf", "-o", "/dev/null"]);
+    command.args(["-e", "trace=fsync,fdatasync", "-e"]);
+    command.arg(format!("inject=fsync,fdatasync:delay_exit={}", delay.as_micros()));
+    command.arg(env!("CARGO_BIN_EXE_boxoffice"));
+    program::shield(&mut command, directory);
+    command.env("RUST_BACKTRACE", "1");
+    Server::start_by(command, data, arguments)
+}
+
+/// The rate at which a queue admits, of its own, while eight people hold and give back.
+fn admitting_while_people_buy(server: &Server) -> f64 {
+    const BUYERS: i64 = 8;
+    let document = |client: &mut Client| {
+        let answer = client.send("GET", "/api/v1/waiting-queues/main", &[], None).unwrap();
+        answer.expect(200).json()
+    };
+    let mut client = server.client();
+    let full = document(&mut client)["admitPerSecond"].as_f64().unwrap();
+    assert_eq!(document(&mut client)["admittingPerSecond"].as_f64().unwrap(), full);
+    let until = Instant::now() + Duration::from_secs(6);
+    let mut lowest = full;
+    std::thread::scope(|scope| {
+        for user in 1..=BUYERS {
+            scope.spawn(move || {
+                let mut client = server.client();
+                let token = joined(&mut client, user);
+                wait_until("the admission", || poll(&mut client, &token)["status"] == "ACTIVATED");
+                while Instant::now() < until {
+                    let held = reserve(&mut client, &token, user, &[user]).expect(201).json();
+                    let path = format!("/api/v1/reservations/{}", held["reservationId"]);
+                    let headers = [("QUEUE-TOKEN", token.as_str())];
+                    client.send("DELETE", &path, &headers, None).unwrap().expect(204);
+                }
+            });
+        }
+        while Instant::now() < until {
+            lowest = document(&mut client)["admittingPerSecond"].as_f64().unwrap().min(lowest);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    lowest / full
+}
+
+#[test]
+fn fewer_are_let_in_while_purchases_wait_for_a_slow_disk() {
+    let _alone = alone();
+    const DELAY: Duration = Duration::from_millis(300);
+    let holds = ["--set", "sales.holds_per_ticket_max=1000"];
+    for governor in ["on", "off"] {
+        let (directory, data) = place();
+        let set = format!("queue.governor={governor}");
+        let arguments = [&holds[..], &["--set", &set]].concat();
+        let server = slow_disk(directory.path(), &data, DELAY, &arguments);
+        let lowest = admitting_while_people_buy(&server);
+        let share = server.metric("boxoffice_governor_share");
+        let admitting = server.metric("boxoffice_queue_admitting_per_second{queue=\"main\"}");
+        let log = server.stop();
+        println!("governor {governor}: admits {lowest:.3} of its rate, {admitting} a second");
+        let is_told = log.contains("letting in fewer");
+        match governor {
+            "on" => {
+                assert!(lowest < 0.97 && is_told && share <= 1.0, "{lowest} of the rate\n{log}")
+            }
+            _ => assert!(lowest == 1.0 && !is_told && share == 1.0 && admitting == 300.0),
+        }
+    }
+}
+
 #[test]
 fn a_slow_disk_makes_big_batches_and_no_slower_polls() {
     let _alone = alone();
     const WRITERS: i64 = 48;
     const DELAY: Duration = Duration::from_millis(50);
     let (directory, data) = place();
-    // From the start and with a filter in the kernel, so that only these two calls are slow. The
-    // program is the child here, and strace watches from aside.
-    let mut command = Command::new(tool("strace", "strace"));
-    command.args(["-D", "-f", "--seccomp-bpf", "-o", "/dev/null"]);
-    command.args(["-e", "trace=fsync,fdatasync", "-e"]);
-    command.arg(format!("inject=fsync,fdatasync:delay_exit={}", DELAY.as_micros()));
-    command.arg(env!("CARGO_BIN_EXE_boxoffice"));
-    program::shield(&mut command, directory.path());
-    command.env("RUST_BACKTRACE", "1");
-    let server = Server::start_by(command, &data, &[]);
+    let server = slow_disk(directory.path(), &data, DELAY, &[]);
     let mut client = server.client();
     let token = joined(&mut client, 1);
     let batches = |name: &str| server.metric(&format!("boxoffice_store_batch_commands_{name}"));
