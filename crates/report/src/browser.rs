@@ -41,6 +41,7 @@ pub struct Browser {
     last_id: u64,
     /// Whatever the page asked for since it was opened, itself included.
     requests: Vec<String>,
+    scripts: bool,
     session: String,
     _profile: tempfile::TempDir,
 }
@@ -86,6 +87,7 @@ impl Browser {
             from,
             last_id: 0,
             requests: Vec::new(),
+            scripts: true,
             session: String::new(),
             _profile: profile,
         };
@@ -146,10 +148,12 @@ impl Browser {
                 break;
             }
         }
-        // Two frames later sizes have been settled, and what depends on them has been drawn.
-        self.evaluate(
-            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))",
-        );
+        if self.scripts {
+            // Two frames later sizes have been settled, and what depends on them has been drawn.
+            self.evaluate(
+                "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))",
+            );
+        }
     }
 
     /// Returns what is wrong with the page that is open.
@@ -170,6 +174,7 @@ impl Browser {
 
     /// Switches JavaScript on or off for pages that are opened from now on.
     pub fn run_scripts(&mut self, on: bool) {
+        self.scripts = on;
         self.ask("Emulation.setScriptExecutionDisabled", json!({"value": !on}));
     }
 

@@ -90,7 +90,7 @@ pub enum Along {
     Seconds,
     /// Any other quantity.
     Number,
-    /// Things beside each other: a name for each place.
+    /// Things beside each other: a name for each place. A place without a name keeps what is on both sides apart.
     Names(Vec<String>),
 }
 
@@ -289,12 +289,19 @@ impl Chart {
             name: band.name.clone(),
             at: String::new(),
         });
-        let marks = self.marks.iter().filter(|mark| inside(mark.at)).map(|mark| Entry {
+        let mut marks: Vec<&Mark> = self.marks.iter().filter(|mark| inside(mark.at)).collect();
+        marks.sort_by(|a, b| a.at.total_cmp(&b.at));
+        let marks = marks.into_iter().map(|mark| Entry {
             kind: "mark",
             name: mark.name.clone(),
             at: self.along.say(mark.at, high),
         });
         bands.chain(marks).collect()
+    }
+
+    /// What stands under the axis; names say by themselves what they are.
+    pub(crate) fn under_axis(&self) -> Option<&str> {
+        (!matches!(self.along, Along::Names(_))).then_some(self.axis_name.as_str())
     }
 
     /// The main figures in words, for those who do not see the drawing.
@@ -309,8 +316,10 @@ impl Chart {
                 .filter_map(|line| {
                     let values: Vec<(usize, f64)> =
                         line.measured().filter(|(i, _)| *i < self.at.len()).collect();
-                    let (at, highest) =
-                        values.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1))?;
+                    let (at, highest) = values
+                        .iter()
+                        .copied()
+                        .reduce(|best, next| if next.1 > best.1 { next } else { best })?;
                     let mean = values.iter().map(|(_, v)| v).sum::<f64>() / values.len() as f64;
                     Some(format!(
                         "{}: {} {}, {} {} ({})",
@@ -389,7 +398,16 @@ impl Chart {
         let (Some(first), Some(last)) = (places.first(), places.last()) else { return Vec::new() };
         let (first, last) = (self.at[*first].min(0.0), self.at[*last]);
         if self.along != Along::Seconds || last <= first {
-            return places.into_iter().take(MOST).map(|i| (self.at[i], vec![i])).collect();
+            let named = |at: f64| match &self.along {
+                Along::Names(names) => names.get(at as usize).is_some_and(|name| !name.is_empty()),
+                Along::Seconds | Along::Number => true,
+            };
+            return places
+                .into_iter()
+                .filter(|i| named(self.at[*i]))
+                .take(MOST)
+                .map(|i| (self.at[i], vec![i]))
+                .collect();
         }
         let step = nice_span((last - first) / SPANS);
         let mut spans = Vec::new();

@@ -102,9 +102,10 @@ class Chart {
     // Names of marks in as many rows over the first panel as it takes that none covers another.
     place({ width, left, right, size, font, scale }) {
         const { low, high, marks } = this.data;
+        const bold = `600 ${font}`;
         const ends = [];
         return [...marks].sort((a, b) => a.at - b.at).map(({ at, name }) => {
-            const text = fit(name, (width - left - right) * 0.6, font);
+            const text = fit(name, (width - left - right) * 0.6, bold);
             const half = pen.measureText(text).width / 2 + 2 * scale;
             const wanted = left + (at - low) / (high - low) * (width - left - right);
             const x = Math.min(Math.max(wanted, half), width - half);
@@ -120,16 +121,16 @@ class Chart {
         const { scale, size, font } = look;
         const px = value => value * scale;
         const labels = index === 0 ? this.labels : [];
-        const above = labels.reduce((most, label) => Math.max(most, label.y + px(6)), 0) || px(8);
+        const above = labels.reduce((most, label) => Math.max(most, label.y + px(6)), 0) || px(10);
         const plotHeight = px(panel.zero ? 26 : panel.tall ? 190 : 96);
-        const xAxis = px(24);
+        const xAxis = px(26);
         const isLog = panel.log && !panel.zero;
+        const limit = panel.zero ? null : panel.limit;
         const range = (_, lowest, highest) => {
             if (panel.zero || highest === null) return [0, 1];
-            if (isLog) return uPlot.rangeLog(lowest, highest, 10, false);
-            const top = Math.max(highest, panel.limit?.at ?? highest);
+            if (isLog) return uPlot.rangeLog(lowest * 0.8, highest, 10, false);
             const bottom = Math.min(0, lowest);
-            return [bottom, top > bottom ? top + (top - bottom) * 0.06 : bottom + 1];
+            return [bottom, highest > bottom ? highest + (highest - bottom) * 0.06 : bottom + 1];
         };
         const powers = u => u.map(v => v > 0 && Math.abs(Math.log10(v) - Math.round(Math.log10(v))) < 1e-6 ? v : null);
         const options = {
@@ -140,13 +141,13 @@ class Chart {
             cursor: { sync: { key: id, scales: ['x', null], setSeries: false }, y: false, drag: { x: false, y: false } },
             legend: { markers: {
                 width: () => 2,
-                dash: (_, i) => ['solid', 'dashed', 'dotted', 'dashed', 'dotted', 'dashed', 'solid'][panel.lines[i - 1].style],
-                stroke: (_, i) => look.lines[panel.lines[i - 1].style],
+                dash: (_, i) => ['solid', 'dashed', 'dotted', 'dashed', 'dotted', 'dashed', 'solid'][panel.lines[i - 1]?.style ?? 2],
+                stroke: (_, i) => look.lines[panel.lines[i - 1]?.style] ?? look.soft,
                 fill: () => 'transparent',
             } },
             scales: { x: { time: false, range: [low, high] }, y: { distr: isLog ? 3 : 1, range } },
             axes: [{
-                font, stroke: look.soft, size: xAxis, gap: px(5), space: px(axis === 'seconds' && high >= 3600 ? 76 : 56),
+                font, stroke: look.soft, size: xAxis, gap: px(7), space: px(axis === 'seconds' && high >= 3600 ? 76 : 56),
                 grid: { stroke: look.grid, width: scale, show: axis !== 'names' }, ticks: { show: false },
                 border: { show: true, stroke: look.soft, width: scale },
                 ...(axis === 'names' ? {
@@ -173,7 +174,9 @@ class Chart {
                     // A value between two gaps is a dot: no line goes through it.
                     filter: (u, i) => axis === 'names' ? null : alone(u.data[i]),
                 },
-            }))],
+            })), ...(limit ? [{
+                label: limit.name, stroke: look.soft, width: scale, dash: [px(2), px(3)], value: () => '', points: { show: false },
+            }] : [])],
             hooks: {
                 drawClear: [u => {
                     u.ctx.fillStyle = look.warm;
@@ -182,58 +185,44 @@ class Chart {
                         u.ctx.fillRect(x, u.bbox.top, u.valToPos(to, 'x', true) - x, u.bbox.height);
                     }
                 }],
-                draw: [u => this.over(u, panel, labels, look)],
+                draw: [u => this.mark(u, labels, look)],
                 setCursor: [u => this.show(u, panel, look)],
             },
         };
-        const plot = new uPlot(options, [at, ...panel.lines.map(line => line.values)], this.box);
+        const plot = new uPlot(options, [
+            at, ...panel.lines.map(line => line.values), ...(limit ? [at.map(() => limit.at)] : []),
+        ], this.box);
         plot.over.addEventListener('mouseenter', () => { this.active = plot; });
         plot.over.addEventListener('mouseleave', () => { this.tip.hidden = true; });
         return plot;
     }
 
-    // The limit of a panel, and the marks.
-    over(u, panel, labels, { scale, size, font, ink, soft, paper, width, left, right }) {
-        const { ctx, bbox } = u;
+    // Marks go through all panels; their names stand over the first.
+    mark({ ctx, bbox, valToPos }, labels, { scale, size, font, ink, paper }) {
         const ratio = uPlot.pxRatio;
-        const stroke = (dash, style, from, to) => {
-            ctx.strokeStyle = style;
-            ctx.lineWidth = scale * ratio;
-            ctx.setLineDash(dash.map(v => v * scale * ratio));
-            ctx.beginPath();
-            ctx.moveTo(...from);
-            ctx.lineTo(...to);
-            ctx.stroke();
-        };
         ctx.save();
-        ctx.font = font.replace(/^[\d.]+px/, `${size * ratio}px`);
-        if (panel.limit) {
-            const y = u.valToPos(panel.limit.at, 'y', true);
-            stroke([2, 3], soft, [bbox.left, y], [bbox.left + bbox.width, y]);
-            ctx.textAlign = 'right';
-            ctx.textBaseline = 'alphabetic';
-            ctx.fillStyle = soft;
-            ctx.strokeStyle = paper;
-            ctx.lineWidth = 4 * scale * ratio;
-            ctx.setLineDash([]);
-            const text = fit(panel.limit.name, width - left - right - 8 * scale, font);
-            // Under the line where there is no room over it.
-            const over = y - bbox.top > (size + 6) * ratio;
-            const [x, level] = [bbox.left + bbox.width - 4 * scale * ratio, over ? y - 4 * scale * ratio : y + (size + 2) * ratio];
-            ctx.strokeText(text, x, level);
-            ctx.fillText(text, x, level);
-        }
+        ctx.strokeStyle = ctx.fillStyle = ink;
+        ctx.lineWidth = scale * ratio;
+        ctx.setLineDash([5 * scale * ratio, 3 * scale * ratio]);
         for (const { at } of this.data.marks) {
-            const x = u.valToPos(at, 'x', true);
+            const x = valToPos(at, 'x', true);
             const label = labels.find(label => label.at === at);
-            const top = label ? (label.y + 3 * scale) * ratio : bbox.top;
-            stroke([5, 3], ink, [x, top], [x, bbox.top + bbox.height]);
+            ctx.beginPath();
+            ctx.moveTo(x, label ? (label.y + 3 * scale) * ratio : bbox.top);
+            ctx.lineTo(x, bbox.top + bbox.height);
+            ctx.stroke();
         }
+        ctx.font = `600 ${font.replace(/^[\d.]+px/, `${size * ratio}px`)}`;
         ctx.textAlign = 'center';
         ctx.textBaseline = 'alphabetic';
-        ctx.fillStyle = ink;
-        ctx.font = `600 ${ctx.font}`;
-        for (const { text, x, y } of labels) ctx.fillText(text, x * ratio, y * ratio);
+        // The line of one mark may go through the name of another.
+        ctx.setLineDash([]);
+        ctx.strokeStyle = paper;
+        ctx.lineWidth = 4 * scale * ratio;
+        for (const { text, x, y } of labels) {
+            ctx.strokeText(text, x * ratio, y * ratio);
+            ctx.fillText(text, x * ratio, y * ratio);
+        }
         ctx.restore();
     }
 

@@ -680,17 +680,19 @@ fn beside_original(run: &Run, others: &[Run], lang: Lang) -> Section {
         *first = format!("{} ({first})", t.this_run);
     }
     compared.extend(theirs.iter().map(|o| original_name(o, lang)));
-    let shown: Vec<usize> = (0..ladder(lang).len()).filter(|place| *place != LOWEST).collect();
+    // Nothing stands in place of the lowest value, which keeps the average apart from the percentiles.
+    let places = 0..ladder(lang).len();
     let lines = compared
         .into_iter()
         .enumerate()
         .map(|(style, name)| Line {
             name,
-            values: shown
-                .iter()
+            values: places
+                .clone()
                 .map(|place| match ours.get(style) {
-                    Some(run) => duration(run, ladder(lang)[*place].1),
-                    None => original_figure(&theirs[style - ours.len()], *place),
+                    _ if place == LOWEST => None,
+                    Some(run) => duration(run, ladder(lang)[place].1),
+                    None => original_figure(&theirs[style - ours.len()], place),
                 })
                 .collect(),
             style,
@@ -700,9 +702,9 @@ fn beside_original(run: &Run, others: &[Run], lang: Lang) -> Section {
         id: "original-chart".into(),
         title: t.ladder_title.into(),
         caption: t.ladder_hint.into(),
-        along: Along::Names(shown.iter().map(|place| short_name(*place, lang)).collect()),
+        along: Along::Names(places.clone().map(|place| short_name(place, lang)).collect()),
         axis_name: t.figure.into(),
-        at: (0..shown.len()).map(|place| place as f64).collect(),
+        at: places.map(|place| place as f64).collect(),
         marks: Vec::new(),
         bands: Vec::new(),
         panels: vec![Panel {
@@ -728,6 +730,7 @@ const LOWEST: usize = 1;
 fn short_name(place: usize, lang: Lang) -> String {
     match place {
         0 => text::of(lang).s_average.to_string(),
+        LOWEST => String::new(),
         2 => "p50".to_string(),
         7 => "max".to_string(),
         _ => ladder(lang).swap_remove(place).0,

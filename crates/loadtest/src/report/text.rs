@@ -110,7 +110,7 @@ texts! {
     http_title: "http_req_duration, waiting and connecting over time", "http_req_duration·waiting·connecting의 변화";
     no_series: "Nothing was recorded over time.", "시간에 따른 기록이 없습니다.";
     series_missing: "Not measured in this run:", "이 실행에서 측정되지 않은 항목:";
-    as_table: "The same as a table", "표로 보기";
+    as_table: "The main figures in a dozen spans of time", "주요 수치를 시간 구간별 표로 보기";
     table_how: "Rates, CPU and shares are means of the span. Latencies are of its worst second. Memory and people are as at its end.",
         "속도, CPU, 비율은 구간 평균이고, 지연 시간은 구간에서 가장 나쁜 1초의 값이며, 메모리와 인원은 구간 끝의 값입니다.";
     memory: "Memory", "메모리";
