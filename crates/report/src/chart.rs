@@ -194,13 +194,18 @@ fn finite(value: Option<f64>) -> Option<f64> {
     value.filter(|v| v.is_finite())
 }
 
-/// Four digits are finer than a pixel, and the file stays small. What is beyond all measure is cut.
-fn compact(value: f64) -> f64 {
+/// Four digits are finer than a pixel, and the file stays small; a share that is nearly all needs more. What is
+/// beyond all measure is cut.
+fn compact(value: f64, unit: Unit) -> f64 {
     if value.abs() < 1e-9 {
         return 0.0;
     }
     let cut = value.clamp(-1e15, 1e15);
-    format!("{cut:.3e}").parse().unwrap_or(cut)
+    let text = match unit {
+        Unit::Share => format!("{cut:.5e}"),
+        Unit::Count | Unit::Millis | Unit::Bytes => format!("{cut:.3e}"),
+    };
+    text.parse().unwrap_or(cut)
 }
 
 impl Line {
@@ -440,25 +445,27 @@ impl Chart {
             rows.push((self.at[i], Some(i)));
         }
         let panels: Vec<&Panel> = self.drawn().collect();
-        let mut columns: Vec<Vec<Option<f64>>> = panels
-            .iter()
-            .flat_map(|panel| panel.lines())
-            .map(|line| {
-                rows.iter()
-                    .map(|(_, i)| finite(line.values.get((*i)?).copied().flatten()).map(compact))
-                    .collect()
-            })
-            .collect();
         let mut at: Vec<f64> = rows.iter().map(|(at, _)| (at * 1000.0).round() / 1000.0).collect();
-        if at.len() > MOST_PLACES {
-            let every = (2 * at.len()).div_ceil(MOST_PLACES);
-            at = at.chunks(every).flat_map(|part| [part[0], part[part.len() / 2]]).collect();
-            columns = columns
-                .iter()
-                .map(|column| column.chunks(every).flat_map(lowest_and_highest).collect())
-                .collect();
+        let every = if at.len() > MOST_PLACES { (2 * at.len()).div_ceil(MOST_PLACES) } else { 1 };
+        if every > 1 {
+            // Two of each part; the last may have but one.
+            let two = |part: &[f64]| [part[0], part[part.len() / 2]].into_iter().take(part.len());
+            at = at.chunks(every).flat_map(two).collect();
         }
-        let mut columns = columns.into_iter();
+        let values = |line: &Line, unit: Unit| -> Vec<Option<f64>> {
+            let measured: Vec<Option<f64>> = rows
+                .iter()
+                .map(|(_, i)| finite(line.values.get((*i)?).copied().flatten()))
+                .collect();
+            let drawn = match every {
+                1 => measured,
+                _ => measured
+                    .chunks(every)
+                    .flat_map(|part| lowest_and_highest(part).into_iter().take(part.len()))
+                    .collect(),
+            };
+            drawn.into_iter().map(|value| value.map(|value| compact(value, unit))).collect()
+        };
         let mark = |at: f64, name: &str| PlotMark { at, name: readable(name) };
         Plot {
             id: self.id.clone(),
@@ -515,7 +522,7 @@ impl Chart {
                                 .map_or_else(String::new, |v| {
                                     format!("{} {}", w.peak, panel.unit.say(v, language))
                                 }),
-                            values: columns.next().unwrap_or_default(),
+                            values: values(line, panel.unit),
                         })
                         .collect(),
                 })

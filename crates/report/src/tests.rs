@@ -349,7 +349,7 @@ fn charts_take_whatever_comes() {
     let odd = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -5.0, 0.0, 1e-300, 1e300, 3.0];
     for may_be_log in [false, true] {
         for unit in [Unit::Count, Unit::Millis, Unit::Share, Unit::Bytes] {
-            for length in [1usize, 2, 3, 8, 4000] {
+            for length in [1usize, 2, 3, 8, 4000, 4001] {
                 let values = (0..length).map(|i| Some(odd[i % odd.len()])).collect();
                 let odd_panel = Panel {
                     may_be_log,

@@ -31,8 +31,11 @@ const bytes = value => {
     const [name, size] = [['GiB', 2 ** 30], ['MiB', 2 ** 20], ['KiB', 2 ** 10]].find(([, size]) => value >= size) ?? ['B', 1];
     return `${plain(value / size)} ${name}`;
 };
+// What is not nothing is never said as 0, nor what is not all as 100.
+const share = percent => unit(percent > 0 && percent < 0.001 ? '< 0.001'
+    : percent > 99.95 && percent < 100 ? trim((Math.floor(percent * 1000) / 1000).toFixed(3)) : plain(percent), '%', '%');
 const say = (kind, value) => kind === 'millis' ? millis(value) : kind === 'bytes' ? bytes(value)
-    : kind === 'share' ? unit(plain(value * 100), '%', '%') : plain(value);
+    : kind === 'share' ? share(value * 100) : plain(value);
 // Beside an axis, as short as it can be: the margin of a telephone is narrow.
 const tick = (kind, value, highest) => kind === 'count' && value > 0 && highest >= 999999.5 ? plain(value / 1e6) + 'M'
     : kind === 'count' && value > 0 && highest >= 9999.5 ? plain(value / 1e3) + 'k'

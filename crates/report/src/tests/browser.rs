@@ -5,9 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Language, everything, hostile, render_html};
-use crate::Document;
+use super::{chart, document, everything, hostile, line, panel, render_html};
 use crate::browser::{Browser, View};
+use crate::{Block, Document, Language, Unit};
 
 const WIDE: View = View { width: 1280, dark: false, print: false };
 const NARROW: View = View { width: 390, ..WIDE };
@@ -118,6 +118,51 @@ fn values_are_read_by_mouse_and_by_keys() {
     assert!(shown.contains("p50 90 ms") && shown.contains("max 5.76 s"), "{shown}");
     assert!(browser.evaluate(legend).as_str().unwrap().contains("done310"));
     browser.picture(&pages().join("pointed-at.png"));
+}
+
+#[test]
+fn the_page_says_figures_as_the_tables_do() {
+    let plain = [
+        -1.5,
+        0.0,
+        0.0004,
+        0.0123,
+        0.42,
+        2.0,
+        3.75,
+        75.8,
+        99.97,
+        999.7,
+        2766.0,
+        8170.0,
+        60_000.0,
+        125_200.0,
+        3_723_000.0,
+        2.363e9,
+    ];
+    let shares = [0.0, 0.000_001, 0.0004, 0.0509, 0.5, 0.9996, 0.999_99, 1.0];
+    let mut browser = Browser::start();
+    for (name, language) in [("en", Language::En), ("ko", Language::Ko)] {
+        for unit in [Unit::Count, Unit::Millis, Unit::Bytes, Unit::Share] {
+            let values: &[f64] = match unit {
+                Unit::Share => &shares,
+                Unit::Count | Unit::Millis => &plain,
+                Unit::Bytes => &plain[1..],
+            };
+            let panel =
+                panel("p", unit, vec![line("l", values.iter().map(|v| Some(*v)).collect(), 0)]);
+            let at = (0..values.len()).map(|i| i as f64).collect();
+            let document = document(language, vec![Block::Chart(chart(at, vec![panel]))]);
+            browser.open(&page(&format!("figures-{name}"), &document), WIDE);
+            for value in values {
+                let said = browser.evaluate(
+                    "document.querySelector('.plots').dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}));
+                    document.querySelector('.tip b').textContent",
+                );
+                assert_eq!(said, unit.say(*value, language), "{unit:?} {value}");
+            }
+        }
+    }
 }
 
 #[test]
