@@ -1,15 +1,11 @@
 //! Charts: panels, one over the other, with the same horizontal axis. What the page gets is the data; uPlot draws it
 //! there, as wide as the window is. What cannot see a drawing gets the same as words and as a table.
 
-use serde::Serialize;
-
-use crate::page::readable;
 use crate::words;
 use crate::{Cell, Language, Table, number};
 
 /// What the values of a panel are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
     /// Pieces, or pieces per second, as the panel's title says.
     Count,
@@ -137,51 +133,6 @@ pub struct Chart {
     pub panels: Vec<Panel>,
 }
 
-/// More places than this are drawn as the highest and lowest of each part: no screen has more columns.
-const MOST_PLACES: usize = 1800;
-
-/// What the script of the page draws.
-#[derive(Serialize)]
-pub(crate) struct Plot {
-    id: String,
-    axis: &'static str,
-    axis_name: String,
-    names: Vec<String>,
-    low: f64,
-    high: f64,
-    at: Vec<f64>,
-    marks: Vec<PlotMark>,
-    bands: Vec<(f64, f64)>,
-    panels: Vec<PlotPanel>,
-}
-
-#[derive(Serialize)]
-struct PlotMark {
-    at: f64,
-    name: String,
-}
-
-#[derive(Serialize)]
-struct PlotPanel {
-    title: String,
-    unit: Unit,
-    log: bool,
-    tall: bool,
-    /// Nothing all the time, which is worth a line and no more.
-    zero: bool,
-    limit: Option<PlotMark>,
-    lines: Vec<PlotLine>,
-}
-
-#[derive(Serialize)]
-struct PlotLine {
-    name: String,
-    style: usize,
-    /// Its main figure in words, which is seen while nobody points at the chart.
-    peak: String,
-    values: Vec<Option<f64>>,
-}
-
 /// An entry of the list that stands over a chart.
 pub(crate) struct Entry {
     /// The class of the style sheet.
@@ -190,26 +141,12 @@ pub(crate) struct Entry {
     pub(crate) at: String,
 }
 
-fn finite(value: Option<f64>) -> Option<f64> {
+pub(crate) fn finite(value: Option<f64>) -> Option<f64> {
     value.filter(|v| v.is_finite())
 }
 
-/// Four digits are finer than a pixel, and the file stays small; a share that is nearly all needs more. What is
-/// beyond all measure is cut.
-fn compact(value: f64, unit: Unit) -> f64 {
-    if value.abs() < 1e-9 {
-        return 0.0;
-    }
-    let cut = value.clamp(-1e15, 1e15);
-    let text = match unit {
-        Unit::Share => format!("{cut:.5e}"),
-        Unit::Count | Unit::Millis | Unit::Bytes => format!("{cut:.3e}"),
-    };
-    text.parse().unwrap_or(cut)
-}
-
 impl Line {
-    fn measured(&self) -> impl Iterator<Item = (usize, f64)> {
+    pub(crate) fn measured(&self) -> impl Iterator<Item = (usize, f64)> {
         self.values.iter().enumerate().filter_map(|(i, v)| finite(*v).map(|v| (i, v)))
     }
 
@@ -219,16 +156,16 @@ impl Line {
 }
 
 impl Panel {
-    fn lines(&self) -> impl Iterator<Item = &Line> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(|line| line.has_values())
     }
 
-    fn values(&self) -> impl Iterator<Item = f64> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = f64> {
         self.lines.iter().flat_map(|line| line.measured().map(|(_, v)| v))
     }
 
     /// Whether its values span decades, and may be shown so.
-    fn is_log(&self) -> bool {
+    pub(crate) fn is_log(&self) -> bool {
         let highest = self.values().fold(0.0f64, f64::max);
         let lowest = self.values().filter(|v| *v > 0.0).fold(f64::INFINITY, f64::min);
         self.may_be_log && lowest.is_finite() && highest / lowest >= 15.0
@@ -256,7 +193,7 @@ impl Chart {
     }
 
     /// The places that can be drawn: those that go up.
-    fn places(&self) -> Vec<usize> {
+    pub(crate) fn places(&self) -> Vec<usize> {
         let mut last = f64::NEG_INFINITY;
         let mut places = Vec::with_capacity(self.at.len());
         for (i, at) in self.at.iter().enumerate() {
@@ -268,12 +205,12 @@ impl Chart {
         places
     }
 
-    fn drawn(&self) -> impl Iterator<Item = &Panel> {
+    pub(crate) fn drawn(&self) -> impl Iterator<Item = &Panel> {
         self.panels.iter().filter(|panel| panel.lines().next().is_some())
     }
 
     /// Where the axis begins and ends. A mark far beyond the values is left out.
-    fn ends(&self, at: &[f64]) -> (f64, f64) {
+    pub(crate) fn ends(&self, at: &[f64]) -> (f64, f64) {
         let (Some(first), Some(last)) = (at.first(), at.last()) else { return (0.0, 1.0) };
         if let Along::Names(names) = &self.along {
             return (-0.5, names.len() as f64 - 0.5);
@@ -426,131 +363,6 @@ impl Chart {
         }
         spans
     }
-
-    pub(crate) fn plot(&self, language: Language) -> Plot {
-        let w = words::of(language);
-        let places = self.places();
-        let all: Vec<f64> = places.iter().map(|i| self.at[*i]).collect();
-        let (low, high) = self.ends(&all);
-        // A place that is much further from the last than usual lies behind a hole, over which no line goes.
-        let usual = usual_step(&all);
-        let mut rows: Vec<(f64, Option<usize>)> = Vec::with_capacity(places.len());
-        for i in places {
-            if self.along == Along::Seconds
-                && let Some((before, _)) = rows.last()
-                && self.at[i] - before > 3.5 * usual
-            {
-                rows.push(((before + self.at[i]) / 2.0, None));
-            }
-            rows.push((self.at[i], Some(i)));
-        }
-        let panels: Vec<&Panel> = self.drawn().collect();
-        let mut at: Vec<f64> = rows.iter().map(|(at, _)| (at * 1000.0).round() / 1000.0).collect();
-        let every = if at.len() > MOST_PLACES { (2 * at.len()).div_ceil(MOST_PLACES) } else { 1 };
-        if every > 1 {
-            // Two of each part; the last may have but one.
-            let two = |part: &[f64]| [part[0], part[part.len() / 2]].into_iter().take(part.len());
-            at = at.chunks(every).flat_map(two).collect();
-        }
-        let values = |line: &Line, unit: Unit| -> Vec<Option<f64>> {
-            let measured: Vec<Option<f64>> = rows
-                .iter()
-                .map(|(_, i)| finite(line.values.get((*i)?).copied().flatten()))
-                .collect();
-            let drawn = match every {
-                1 => measured,
-                _ => measured
-                    .chunks(every)
-                    .flat_map(|part| lowest_and_highest(part).into_iter().take(part.len()))
-                    .collect(),
-            };
-            drawn.into_iter().map(|value| value.map(|value| compact(value, unit))).collect()
-        };
-        let mark = |at: f64, name: &str| PlotMark { at, name: readable(name) };
-        Plot {
-            id: self.id.clone(),
-            axis: match self.along {
-                Along::Seconds => "seconds",
-                Along::Number => "number",
-                Along::Names(_) => "names",
-            },
-            axis_name: readable(&self.axis_name),
-            names: match &self.along {
-                Along::Names(names) => names.iter().map(|name| readable(name)).collect(),
-                Along::Seconds | Along::Number => Vec::new(),
-            },
-            low,
-            high,
-            at,
-            marks: self
-                .marks
-                .iter()
-                .filter(|m| m.at.is_finite() && (low..=high).contains(&m.at))
-                .map(|m| mark(m.at, &m.name))
-                .collect(),
-            bands: self
-                .bands
-                .iter()
-                .filter(|band| band.to > band.from)
-                .map(|band| (band.from.max(low), band.to.min(high)))
-                .collect(),
-            panels: panels
-                .iter()
-                .map(|panel| PlotPanel {
-                    title: readable(&match panel.is_log() {
-                        true => format!("{} ({})", panel.title, w.log_scale),
-                        false => panel.title.clone(),
-                    }),
-                    unit: panel.unit,
-                    log: panel.is_log(),
-                    tall: panel.tall,
-                    zero: panel.values().all(|v| v == 0.0),
-                    limit: panel
-                        .limit
-                        .as_ref()
-                        .filter(|limit| limit.at.is_finite())
-                        .map(|limit| mark(limit.at, &limit.name)),
-                    lines: panel
-                        .lines()
-                        .map(|line| PlotLine {
-                            name: readable(&line.name),
-                            style: line.style % 7,
-                            peak: line
-                                .measured()
-                                .map(|(_, v)| v)
-                                .reduce(f64::max)
-                                .map_or_else(String::new, |v| {
-                                    format!("{} {}", w.peak, panel.unit.say(v, language))
-                                }),
-                            values: values(line, panel.unit),
-                        })
-                        .collect(),
-                })
-                .collect(),
-        }
-    }
-}
-
-/// The two values that a part of a curve is drawn by, in their order; a gap where it is mostly one.
-fn lowest_and_highest(part: &[Option<f64>]) -> [Option<f64>; 2] {
-    let values: Vec<(usize, f64)> =
-        part.iter().enumerate().filter_map(|(i, v)| v.map(|v| (i, v))).collect();
-    if 2 * values.len() < part.len() {
-        return [None, None];
-    }
-    let low = values.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
-    let high = values.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
-    match (low, high) {
-        (Some(low), Some(high)) if low.0 <= high.0 => [Some(low.1), Some(high.1)],
-        (low, high) => [high.map(|v| v.1), low.map(|v| v.1)],
-    }
-}
-
-/// The step between two places that half of the steps do not exceed.
-fn usual_step(at: &[f64]) -> f64 {
-    let mut steps: Vec<f64> = at.windows(2).map(|w| w[1] - w[0]).collect();
-    steps.sort_by(f64::total_cmp);
-    steps.get(steps.len() / 2).copied().unwrap_or(1.0)
 }
 
 /// A span that people count in.

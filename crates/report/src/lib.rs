@@ -14,6 +14,7 @@ mod chart;
 pub mod markdown;
 pub mod number;
 mod page;
+mod plot;
 mod words;
 
 #[cfg(feature = "external")]

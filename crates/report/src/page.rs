@@ -6,7 +6,7 @@ use askama::Template;
 use askama::filters::{Escaper, Html};
 
 use crate::words::{self, Words};
-use crate::{Block, Cell, Document, Inline, Language, Table, Tone, is_trick};
+use crate::{Block, Cell, Chart, Document, Inline, Language, Table, Tone, is_trick, plot};
 
 /// How values are written into a page: escaped, and with a sign in place of what is no text.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +65,10 @@ struct TableView<'a> {
 impl Blocks<'_> {
     fn inside<'b>(&self, blocks: &'b [Block]) -> Blocks<'b> {
         Blocks { blocks, language: self.language, words: self.words }
+    }
+
+    fn plot(&self, chart: &Chart) -> serde_json::Value {
+        plot::plot(chart, self.language)
     }
 
     fn table<'b>(&self, table: &'b Table) -> TableView<'b> {

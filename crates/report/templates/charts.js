@@ -6,7 +6,7 @@ const root = document.documentElement;
 const ko = root.lang === 'ko';
 const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3], [4, 4], [12, 4], []];
 const SECONDS = [1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400];
-// Two columns of a printed page are as wide as this in CSS pixels: A4 without the margins of the style sheet.
+// How wide paper is in CSS pixels: A4 without the margins of the style sheet.
 const PAPER = 688;
 
 // Figures as the tables say them: few digits, a unit.
