@@ -6,6 +6,7 @@ const root = document.documentElement;
 const ko = root.lang === 'ko';
 const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3], [4, 4], [12, 4], []];
 const SECONDS = [1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400];
+const BYTES = [0, 1, 2, 3, 4].flatMap(power => [1, 2, 5, 10, 20, 50, 100, 200, 500].map(step => step * 1024 ** power));
 // How wide paper is in CSS pixels: A4 without the margins of the style sheet.
 const PAPER = 688;
 
@@ -162,7 +163,7 @@ class Chart {
                 font, stroke: look.soft, size: look.left, gap: px(6), space: px(26),
                 grid: { stroke: look.grid, width: scale, ...(isLog ? { filter: (_, splits) => powers(splits) } : {}) },
                 ticks: { show: false },
-                ...(panel.unit === 'bytes' ? { incrs: Array.from({ length: 50 }, (_, i) => 2 ** i) } : {}),
+                ...(panel.unit === 'bytes' ? { incrs: BYTES } : {}),
                 ...(panel.zero ? { splits: () => [0] } : {}),
                 values: (u, levels) => levels.map(v => v === null ? '' : tick(panel.unit, v, u.scales.y.max)),
             }],
