@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::catalogue::{TESTS, Test};
@@ -53,7 +54,7 @@ struct Cli {
 enum Command {
     /// Says which tests there are
     List {
-        #[arg(long, value_enum, default_value = "en")]
+        #[arg(long, value_parser = language(), default_value = "en")]
         lang: Lang,
     },
     /// Runs one test, or any k6 script
@@ -67,7 +68,7 @@ enum Command {
         /// Run directories, or directories of them
         #[arg(required = true)]
         directories: Vec<PathBuf>,
-        #[arg(long, value_enum, default_value = "en")]
+        #[arg(long, value_parser = language(), default_value = "en")]
         lang: Lang,
         /// Also write one document of all of them
         #[arg(long, value_name = "FILE")]
@@ -111,7 +112,7 @@ struct RunArgs {
     #[arg(long, default_value = TOKEN_FORMAT)]
     token_format: String,
     /// Language of the report
-    #[arg(long, value_enum, default_value = "en")]
+    #[arg(long, value_parser = language(), default_value = "en")]
     lang: Lang,
     /// Where results go [default: target/loadtest/TIME-NAME]
     #[arg(long, value_name = "DIR")]
@@ -158,7 +159,7 @@ struct AllArgs {
     #[arg(long)]
     quick: bool,
     /// Language of the reports
-    #[arg(long, value_enum, default_value = "en")]
+    #[arg(long, value_parser = language(), default_value = "en")]
     lang: Lang,
     /// Where results go [default: target/loadtest/TIME-all]
     #[arg(long, value_name = "DIR")]
@@ -208,6 +209,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The languages of a report, as the command line calls them.
+fn language() -> impl TypedValueParser<Value = Lang> {
+    PossibleValuesParser::new(["en", "ko"]).map(|name| match name.as_str() {
+        "ko" => Lang::Ko,
+        _ => Lang::En,
+    })
 }
 
 fn list(lang: Lang) {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Lang, number, section, text};
+use boxoffice_report::{is_trick, number};
+
+use super::{Lang, section, text};
 use crate::compare::{Change, Comparison, Figure, Row};
 use crate::model::Run;
 
@@ -65,7 +67,7 @@ fn head_len(lines: &[[String; 6]]) -> usize {
 
 /// Text from a run for a terminal: nothing that moves the cursor or turns the line round.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if super::escape::is_trick(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_trick(c) { '\u{fffd}' } else { c }).collect()
 }
 
 fn name(row: &Row) -> String {

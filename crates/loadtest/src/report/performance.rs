@@ -1,7 +1,9 @@
 //! `docs/PERFORMANCE.md`: the report of all runs, in the form of the original.
 
+use boxoffice_report::{Block, Cell, Inline, Table, Tone, markdown, number};
+
 use super::section::{self, cpu_limit, cpu_mean, duration};
-use super::{Block, Cell, Inline, Lang, Table, Tone, markdown, number, says, text};
+use super::{Lang, text};
 use crate::catalogue;
 use crate::model::{Outcome, Run, Service, TestKind};
 
@@ -245,7 +247,7 @@ fn machines(groups: &[Vec<&Run>], lang: Lang) -> Vec<Block> {
     items.push(vec![Inline::Text(format!("{}: {}", t.doc_conditions, conditions.join("; ")))]);
     vec![
         Block::List(items),
-        says(t.doc_again),
+        Block::says(t.doc_again),
         Block::Code(
             "cargo run --release -p loadtest -- all --out target/loadtest/all\n\
              cargo run --release -p loadtest -- report target/loadtest/all --performance docs/PERFORMANCE.md\n\

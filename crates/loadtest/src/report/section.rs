@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::chart::{self, Along, Dots, Line, Mark, Panel, Stack, Unit};
-use super::{Block, Cell, Inline, Lang, Remark, Section, Table, Tile, Tone, number, says, text};
+use boxoffice_report::{
+    self as report, Along, Band, Block, Cell, Chart, Document, Figure, Inline, Limit, Line, Mark,
+    Over, Panel, Section, Table, Tone, Unit, Verdict, number,
+};
+
+use super::{Lang, text};
 use crate::catalogue::{self, Original};
 use crate::model::{Breakpoint, Latency, Outcome, Run, Series, Service, Totals, names};
 
@@ -38,8 +42,21 @@ pub(super) fn short_commit(commit: &str) -> String {
     }
 }
 
+/// The report of a run.
+pub(super) fn document(run: &Run, others: &[Run], lang: Lang) -> Document {
+    let t = text::of(lang);
+    Document {
+        language: lang,
+        kind: format!("boxoffice · {}", t.report),
+        title: title(run, lang),
+        subtitle: subtitle(run, lang),
+        sections: all(run, others, lang),
+        footer: t.footer.to_string(),
+    }
+}
+
 /// All sections, the verdict first.
-pub(super) fn all(run: &Run, others: &[Run], lang: Lang) -> Vec<Section> {
+fn all(run: &Run, others: &[Run], lang: Lang) -> Vec<Section> {
     let mut sections = vec![verdict(run, lang)];
     if let Some(found) = &run.breakpoint {
         sections.push(limit(run, found, lang));
@@ -63,8 +80,8 @@ pub(super) fn all(run: &Run, others: &[Run], lang: Lang) -> Vec<Section> {
     sections
 }
 
-fn section(id: &'static str, title: &str, blocks: Vec<Block>) -> Section {
-    Section { id, title: title.to_string(), blocks }
+fn section(id: &str, title: &str, blocks: Vec<Block>) -> Section {
+    Section { id: id.to_string(), title: title.to_string(), outcome: None, blocks }
 }
 
 // What is asked of a run in more than one place.
@@ -186,40 +203,49 @@ pub(super) fn summary(run: &Run, lang: Lang) -> String {
 
 fn verdict(run: &Run, lang: Lang) -> Section {
     let t = text::of(lang);
-    let remarks = |fatal: bool| -> Vec<Remark> {
+    let verdicts = |fatal: bool| -> Vec<Verdict> {
         run.verdict
             .findings
             .iter()
             .filter(|f| f.fatal == fatal)
-            .map(|f| Remark {
-                fatal,
-                says: text::finding(f.code, lang),
+            .map(|f| Verdict {
+                tone: if fatal { Tone::Bad } else { Tone::Mind },
+                says: text::finding(f.code, lang).to_string(),
                 detail: text::said(&f.detail, lang),
             })
             .collect()
     };
-    let (fatal, minded) = (remarks(true), remarks(false));
+    let (fatal, minded) = (verdicts(true), verdicts(false));
     let mut blocks = Vec::new();
     let bad = run.verdict.outcome != Outcome::Pass;
     if fatal.is_empty() && bad && minded.is_empty() {
-        blocks.push(says(t.no_reason));
+        blocks.push(Block::says(t.no_reason));
     }
     if !fatal.is_empty() {
-        blocks.push(Block::Remarks(fatal));
+        blocks.push(Block::Verdicts(fatal));
     }
-    blocks.push(says(summary(run, lang)));
+    blocks.push(Block::says(summary(run, lang)));
     if !bad && minded.is_empty() {
-        blocks.push(says(t.no_findings));
+        blocks.push(Block::says(t.no_findings));
     }
-    blocks.push(Block::Tiles(tiles(run, lang)));
+    blocks.push(Block::Figures(tiles(run, lang)));
     if !minded.is_empty() {
         blocks.push(Block::Heading(t.to_mind.to_string()));
-        blocks.push(Block::Remarks(minded));
+        blocks.push(Block::Verdicts(minded));
     }
-    section("verdict", t.verdict, blocks)
+    let (sign, word) = text::outcome(run.verdict.outcome, lang);
+    let tone = match run.verdict.outcome {
+        Outcome::Pass => Tone::Good,
+        Outcome::Fail => Tone::Bad,
+        Outcome::Incomplete => Tone::Mind,
+    };
+    Section {
+        outcome: Some(report::Outcome { tone, sign, word: word.to_string() }),
+        ..section("verdict", t.verdict, blocks)
+    }
 }
 
-fn tiles(run: &Run, lang: Lang) -> Vec<Tile> {
+fn tiles(run: &Run, lang: Lang) -> Vec<Figure> {
     let t = text::of(lang);
     let theirs = original_for(run);
     let beside = |say: &dyn Fn(&Original) -> String| {
@@ -228,7 +254,7 @@ fn tiles(run: &Run, lang: Lang) -> Vec<Tile> {
     let ms = |v: f64| number::millis(v, lang);
     let mut tiles = Vec::new();
     let mut add = |name: &str, value: Cell, note: String| {
-        tiles.push(Tile { name: name.to_string(), value, note })
+        tiles.push(Figure { name: name.to_string(), value, note })
     };
     if let Some(found) = &run.breakpoint {
         let held = Cell::new(t.held_to_the_end);
@@ -360,7 +386,7 @@ fn figures(run: &Run, lang: Lang) -> Section {
         rows,
         figures: true,
     }));
-    blocks.push(says(t.latency_note));
+    blocks.push(Block::says(t.latency_note));
     if !run.by_request.is_empty() {
         blocks.push(Block::Heading(t.by_request.to_string()));
         blocks.push(Block::Table(by_request(&run.by_request, lang)));
@@ -408,6 +434,15 @@ fn line(run: &Run, series: &str, name: &str, style: usize) -> Line {
     }
 }
 
+/// How a table makes one of several values: of latencies the worst counts, of memory what it came to.
+fn over(unit: Unit) -> Over {
+    match unit {
+        Unit::Millis => Over::Highest,
+        Unit::Bytes => Over::Last,
+        Unit::Count | Unit::Share => Over::Mean,
+    }
+}
+
 /// A panel of a run's series: its name, style and series each.
 fn panel(run: &Run, title: &str, unit: Unit, lines: &[(&str, &str, usize)]) -> Panel {
     Panel {
@@ -417,10 +452,22 @@ fn panel(run: &Run, title: &str, unit: Unit, lines: &[(&str, &str, usize)]) -> P
         lines: lines.iter().map(|(series, name, style)| line(run, series, name, *style)).collect(),
         limit: None,
         tall: false,
+        over: over(unit),
     }
 }
 
-fn main_stack(run: &Run, lang: Lang) -> Stack {
+/// The same for what is counted at a moment, and not within a second.
+fn stock(run: &Run, title: &str, lines: &[(&str, &str, usize)]) -> Panel {
+    Panel { over: Over::Last, ..panel(run, title, Unit::Count, lines) }
+}
+
+/// The level of the CPUs that the service may use.
+fn cpu_level(run: &Run, lang: Lang) -> Option<Limit> {
+    let name = text::of(lang).cpu_limit;
+    cpu_limit(run).map(|at| Limit { at, name: format!("{name}: {}", number::plain(at)) })
+}
+
+fn main_stack(run: &Run, lang: Lang) -> Chart {
     let t = text::of(lang);
     let latency = Panel {
         may_be_log: true,
@@ -438,11 +485,11 @@ fn main_stack(run: &Run, lang: Lang) -> Stack {
         )
     };
     let cpu = Panel {
-        limit: cpu_limit(run).map(|l| (l, format!("{}: {}", t.cpu_limit, number::plain(l)))),
+        limit: cpu_level(run, lang),
         ..panel(
             run,
             t.chart_cpu,
-            Unit::Cpus,
+            Unit::Count,
             &[
                 (names::SERVER_CPUS, t.s_service, 0),
                 (names::GENERATOR_CPUS, t.s_generator, 1),
@@ -457,10 +504,9 @@ fn main_stack(run: &Run, lang: Lang) -> Stack {
         panel(run, t.chart_failed, Unit::Share, &[(names::FAILED_SHARE, t.s_failed, 1)]),
         cpu,
         panel(run, t.chart_memory, Unit::Bytes, &[(names::SERVER_RSS, t.s_memory, 0)]),
-        panel(
+        stock(
             run,
             t.chart_queue,
-            Unit::Count,
             &[(names::QUEUE_WAITING, t.s_waiting, 0), (names::QUEUE_ACTIVE, t.s_active, 2)],
         ),
         // Joins by themselves: in a rush they are so many that all else would be a line at the bottom.
@@ -480,7 +526,7 @@ fn main_stack(run: &Run, lang: Lang) -> Stack {
             may_be_log: true,
             ..panel(run, t.chart_commit, Unit::Millis, &[(names::COMMIT_MS, t.s_commit, 0)])
         },
-        panel(run, t.chart_pending, Unit::Count, &[(names::STORE_PENDING, t.s_pending, 0)]),
+        stock(run, t.chart_pending, &[(names::STORE_PENDING, t.s_pending, 0)]),
         panel(
             run,
             t.chart_iterations,
@@ -490,12 +536,12 @@ fn main_stack(run: &Run, lang: Lang) -> Stack {
                 (names::DROPPED_PER_SECOND, t.s_dropped, 1),
             ],
         ),
-        panel(run, t.chart_vus, Unit::Count, &[(names::VUS, t.s_vus, 6)]),
+        stock(run, t.chart_vus, &[(names::VUS, t.s_vus, 6)]),
     ];
     stack_of(run, "over-time-chart", t.stack_title, panels, lang)
 }
 
-fn http_stack(run: &Run, lang: Lang) -> Stack {
+fn http_stack(run: &Run, lang: Lang) -> Chart {
     let t = text::of(lang);
     let of = |title: &str, avg: &str, p95: &str| Panel {
         may_be_log: true,
@@ -509,36 +555,39 @@ fn http_stack(run: &Run, lang: Lang) -> Stack {
     stack_of(run, "http-chart", t.http_title, panels, lang)
 }
 
-fn stack_of(run: &Run, id: &str, title: &str, panels: Vec<Panel>, lang: Lang) -> Stack {
+fn stack_of(run: &Run, id: &str, title: &str, panels: Vec<Panel>, lang: Lang) -> Chart {
     let t = text::of(lang);
-    let drawn: Vec<String> = panels
-        .iter()
-        .filter(|p| p.lines.iter().any(|l| l.values.iter().flatten().any(|v| v.is_finite())))
-        .map(|p| p.title.clone())
-        .collect();
     let knee = run.breakpoint.as_ref().and_then(|b| b.knee_at).filter(|at| at.is_finite());
-    Stack {
+    Chart {
         id: id.to_string(),
         title: title.to_string(),
-        description: text::chart_description(title, &drawn, lang),
+        caption: t.stack_hint.to_string(),
         along: Along::Seconds,
         axis_name: t.time_axis.to_string(),
         at: run.series.at.clone(),
-        warm_up: run.series.warm_up_seconds,
-        warm_up_name: t.warm_up.to_string(),
+        bands: vec![Band {
+            from: 0.0,
+            to: run.series.warm_up_seconds,
+            name: t.warm_up.to_string(),
+        }],
         marks: knee.map(|at| Mark { at, name: t.knee.to_string() }).into_iter().collect(),
         panels,
-        log_name: t.log_scale.to_string(),
+    }
+}
+
+/// A chart under its title, where there is something to draw.
+fn push_chart(blocks: &mut Vec<Block>, chart: Chart) {
+    if !chart.is_empty() {
+        blocks.push(Block::Heading(chart.title.clone()));
+        blocks.push(Block::Chart(chart));
     }
 }
 
 fn over_time(run: &Run, lang: Lang) -> Section {
     let t = text::of(lang);
     let mut blocks = Vec::new();
-    match chart::stack(&main_stack(run, lang), lang) {
-        Some(svg) => blocks.push(Block::Chart { svg, caption: t.stack_hint.to_string() }),
-        None => blocks.push(says(t.no_series)),
-    }
+    let chart = main_stack(run, lang);
+    blocks.push(if chart.is_empty() { Block::says(t.no_series) } else { Block::Chart(chart) });
     let missing: Vec<&str> = EXPECTED
         .iter()
         .filter(|name| !has(&run.series, name))
@@ -555,14 +604,11 @@ fn over_time(run: &Run, lang: Lang) -> Section {
             Inline::Text(format!("{}.", missing.join(", "))),
         ]));
     }
-    if let Some(svg) = chart::stack(&http_stack(run, lang), lang) {
-        blocks.push(Block::Heading(t.http_title.to_string()));
-        blocks.push(Block::Chart { svg, caption: t.stack_hint.to_string() });
-    }
+    push_chart(&mut blocks, http_stack(run, lang));
     if let Some(table) = spans_table(run, lang) {
         blocks.push(Block::Details {
             summary: t.as_table.to_string(),
-            blocks: vec![says(t.table_how), Block::Table(table)],
+            blocks: vec![Block::says(t.table_how), Block::Table(table)],
         });
     }
     section("over-time", t.over_time, blocks)
@@ -593,30 +639,16 @@ const EXPECTED: [&str; 21] = [
     names::STORE_PENDING,
 ];
 
-/// How the values of a span become one.
-#[derive(Clone, Copy)]
-enum Over {
-    Mean,
-    Worst,
-    Last,
-}
-
 /// The series in a dozen spans: what the Markdown file has instead of the chart.
 fn spans_table(run: &Run, lang: Lang) -> Option<Table> {
-    const SPANS: f64 = 12.0;
     let t = text::of(lang);
-    let at = &run.series.at;
-    let last = at.iter().copied().filter(|t| t.is_finite()).fold(0.0f64, f64::max);
-    if at.is_empty() || last <= 0.0 {
-        return None;
-    }
-    let columns: Vec<(&str, &str, Over, Unit)> = [
+    let panels: Vec<Panel> = [
         (names::REQUESTS_PER_SECOND, t.rate_short, Over::Mean, Unit::Count),
-        (names::DURATION_P95, t.p95_worst, Over::Worst, Unit::Millis),
-        (names::DURATION_P99, t.p99_worst, Over::Worst, Unit::Millis),
-        (names::DURATION_MAX, "max", Over::Worst, Unit::Millis),
+        (names::DURATION_P95, t.p95_worst, Over::Highest, Unit::Millis),
+        (names::DURATION_P99, t.p99_worst, Over::Highest, Unit::Millis),
+        (names::DURATION_MAX, "max", Over::Highest, Unit::Millis),
         (names::FAILED_SHARE, t.chart_failed, Over::Mean, Unit::Share),
-        (names::SERVER_CPUS, t.cpu, Over::Mean, Unit::Cpus),
+        (names::SERVER_CPUS, t.cpu, Over::Mean, Unit::Count),
         (names::SERVER_RSS, t.memory, Over::Last, Unit::Bytes),
         (names::QUEUE_WAITING, t.waiting, Over::Last, Unit::Count),
         (names::QUEUE_ACTIVE, t.active, Over::Last, Unit::Count),
@@ -624,88 +656,85 @@ fn spans_table(run: &Run, lang: Lang) -> Option<Table> {
     ]
     .into_iter()
     .filter(|(name, ..)| has(&run.series, name))
+    .map(|(name, title, over, unit)| Panel { over, ..panel(run, title, unit, &[(name, title, 0)]) })
     .collect();
-    if columns.is_empty() {
+    let chart = stack_of(run, "", "", panels, lang);
+    let rows = chart.span_rows(lang);
+    if chart.is_empty() || rows.len() < 2 {
         return None;
     }
-    let step = nice_span(last / SPANS);
-    let mut rows = Vec::new();
-    let mut from = 0.0;
-    while from < last + 1e-9 && rows.len() < 200 {
-        let to = from + step;
-        let inside: Vec<usize> =
-            (0..at.len()).filter(|i| at[*i] >= from && (at[*i] < to)).collect();
-        let whole = from as u64;
-        let mut row = vec![Cell::new(format!("{}:{:02}", whole / 60, whole % 60))];
-        for (name, _, over, unit) in &columns {
-            let values: Vec<f64> = inside
-                .iter()
-                .filter_map(|i| {
-                    run.series.values.get(*name).and_then(|v| v.get(*i).copied().flatten())
-                })
-                .filter(|v| v.is_finite())
-                .collect();
-            let value = match over {
-                _ if values.is_empty() => None,
-                Over::Mean => Some(values.iter().sum::<f64>() / values.len() as f64),
-                Over::Worst => values.iter().copied().reduce(f64::max),
-                Over::Last => values.last().copied(),
-            };
-            row.push(Cell::of(value, lang, |v| unit.say(v, lang)));
-        }
-        if !inside.is_empty() || row.len() > 1 {
-            rows.push(row);
-        }
-        from = to;
-    }
-    let mut head = vec![t.time.to_string()];
-    head.extend(columns.iter().map(|(_, title, ..)| (*title).to_string()));
+    let head = std::iter::once(t.time.to_string())
+        .chain(chart.panels.into_iter().map(|panel| panel.title))
+        .collect();
     Some(Table { caption: String::new(), head, rows, figures: true })
-}
-
-/// A span that people count in.
-fn nice_span(seconds: f64) -> f64 {
-    [1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0]
-        .into_iter()
-        .find(|s| *s >= seconds)
-        .unwrap_or(3600.0 * (seconds / 3600.0).ceil())
 }
 
 fn beside_original(run: &Run, others: &[Run], lang: Lang) -> Section {
     let t = text::of(lang);
     let theirs = originals(&run.test);
     let mut blocks = vec![Block::Table(original_table(run, others, lang))];
-    blocks.push(says(format!("{} {}", t.original_note, t.original_closed)));
+    blocks.push(Block::says(format!("{} {}", t.original_note, t.original_closed)));
     let ours: Vec<&Run> = std::iter::once(run).chain(others).collect();
     let mut compared: Vec<String> = labels(&ours, lang);
     if let Some(first) = compared.first_mut() {
         *first = format!("{} ({first})", t.this_run);
     }
-    let original_at = compared.len();
     compared.extend(theirs.iter().map(|o| original_name(o, lang)));
-    let rows = ladder(lang)
+    // Nothing stands in place of the lowest value, which keeps the average apart from the percentiles.
+    let places = 0..ladder(lang).len();
+    let lines = compared
         .into_iter()
-        .filter(|(name, _)| name != t.lowest)
-        .map(|(name, get)| {
-            let mut values: Vec<Option<f64>> = ours.iter().map(|r| duration(r, get)).collect();
-            values.resize(original_at, None);
-            let index = ladder(lang).iter().position(|(n, _)| *n == name).unwrap_or(0);
-            values.extend(theirs.iter().map(|o| original_figure(o, index)));
-            chart::Row { name, values }
+        .enumerate()
+        .map(|(style, name)| Line {
+            name,
+            values: places
+                .clone()
+                .map(|place| match ours.get(style) {
+                    _ if place == LOWEST => None,
+                    Some(run) => duration(run, ladder(lang)[place].1),
+                    None => original_figure(&theirs[style - ours.len()], place),
+                })
+                .collect(),
+            style,
         })
         .collect();
-    let dots = Dots {
+    let chart = Chart {
         id: "original-chart".into(),
         title: t.ladder_title.into(),
-        description: text::chart_description(t.ladder_title, &compared, lang),
-        names: compared,
-        rows,
-        axis_name: t.ladder_axis.into(),
+        caption: t.ladder_hint.into(),
+        along: Along::Names(places.clone().map(|place| short_name(place, lang)).collect()),
+        axis_name: t.figure.into(),
+        at: places.map(|place| place as f64).collect(),
+        marks: Vec::new(),
+        bands: Vec::new(),
+        panels: vec![Panel {
+            title: t.ladder_title.into(),
+            unit: Unit::Millis,
+            may_be_log: true,
+            lines,
+            limit: None,
+            tall: true,
+            over: Over::Highest,
+        }],
     };
-    if let Some(svg) = chart::dots(&dots, lang) {
-        blocks.push(Block::Chart { svg, caption: t.ladder_title.to_string() });
+    if !chart.is_empty() {
+        blocks.push(Block::Chart(chart));
     }
     section("original", t.original, blocks)
+}
+
+/// The place of the lowest value in [`ladder`].
+const LOWEST: usize = 1;
+
+/// The name of a place in [`ladder`], short enough to stand under an axis.
+fn short_name(place: usize, lang: Lang) -> String {
+    match place {
+        0 => text::of(lang).s_average.to_string(),
+        LOWEST => String::new(),
+        2 => "p50".to_string(),
+        7 => "max".to_string(),
+        _ => ladder(lang).swap_remove(place).0,
+    }
 }
 
 /// The original's figure by its place in [`ladder`].
@@ -782,7 +811,7 @@ pub(super) fn original_table(run: &Run, others: &[Run], lang: Lang) -> Table {
         &|ours, theirs| Some(text::points(ours, theirs, lang)),
     );
     for (index, (name, get)) in ladder(lang).into_iter().enumerate() {
-        if index == 1 {
+        if index == LOWEST {
             continue;
         }
         add(
@@ -800,10 +829,7 @@ fn conditions(run: &Run, others: &[Run], lang: Lang) -> Section {
     let t = text::of(lang);
     let runs: Vec<&Run> = std::iter::once(run).chain(others).collect();
     let mut blocks = vec![Block::Table(conditions_table(&runs, true, lang))];
-    if let Some(svg) = chart::stack(&conditions_stack(&runs, lang), lang) {
-        blocks.push(Block::Heading(t.same_axis.to_string()));
-        blocks.push(Block::Chart { svg, caption: t.stack_hint.to_string() });
-    }
+    push_chart(&mut blocks, conditions_stack(&runs, lang));
     section("conditions", t.conditions, blocks)
 }
 
@@ -863,7 +889,7 @@ pub(super) fn conditions_table(runs: &[&Run], first_is_this: bool, lang: Lang) -
 }
 
 /// The series of several runs on whole seconds: each has its own clock.
-fn conditions_stack(runs: &[&Run], lang: Lang) -> Stack {
+fn conditions_stack(runs: &[&Run], lang: Lang) -> Chart {
     const MOST_SECONDS: f64 = 14_400.0;
     let t = text::of(lang);
     let last = runs
@@ -898,25 +924,24 @@ fn conditions_stack(runs: &[&Run], lang: Lang) -> Stack {
             .collect(),
         limit: None,
         tall,
+        over: over(unit),
     };
     let panels = vec![
         of(t.chart_rate, Unit::Count, names::REQUESTS_PER_SECOND, false, false),
         of(&format!("{}, p95", t.chart_latency), Unit::Millis, names::DURATION_P95, true, true),
-        of(t.cpu, Unit::Cpus, names::SERVER_CPUS, false, false),
+        of(t.cpu, Unit::Count, names::SERVER_CPUS, false, false),
         of(t.chart_memory, Unit::Bytes, names::SERVER_RSS, false, false),
     ];
-    Stack {
+    Chart {
         id: "conditions-chart".into(),
         title: t.same_axis.into(),
-        description: text::chart_description(t.same_axis, &names_of, lang),
+        caption: t.stack_hint.into(),
         along: Along::Seconds,
         axis_name: t.time_axis.into(),
         at,
-        warm_up: 0.0,
-        warm_up_name: String::new(),
         marks: Vec::new(),
+        bands: Vec::new(),
         panels,
-        log_name: t.log_scale.into(),
     }
 }
 
@@ -925,7 +950,7 @@ fn errors(run: &Run, lang: Lang) -> Section {
     let mut blocks = Vec::new();
     match &run.totals {
         None => {
-            blocks.push(says(text::no_totals(lang)));
+            blocks.push(Block::says(text::no_totals(lang)));
             blocks.push(Block::Table(Table {
                 caption: String::new(),
                 head: Vec::new(),
@@ -941,7 +966,7 @@ fn errors(run: &Run, lang: Lang) -> Section {
                 .map(|(name, count)| (text::error(name, lang), *count))
                 .collect();
             if failed.is_empty() {
-                blocks.push(says(if totals.failed_share > 0.0 {
+                blocks.push(Block::says(if totals.failed_share > 0.0 {
                     t.kinds_unknown
                 } else {
                     t.no_errors
@@ -958,7 +983,7 @@ fn errors(run: &Run, lang: Lang) -> Section {
                 totals.counters.iter().partition(|(name, _)| name.starts_with("rejected_"));
             blocks.push(Block::Heading(t.rejections.to_string()));
             if rejected.is_empty() {
-                blocks.push(says(t.no_rejections));
+                blocks.push(Block::says(t.no_rejections));
             } else {
                 blocks.push(Block::Table(counts_table(
                     "",
@@ -966,7 +991,7 @@ fn errors(run: &Run, lang: Lang) -> Section {
                     totals.requests,
                     lang,
                 )));
-                blocks.push(says(t.rejections_note));
+                blocks.push(Block::says(t.rejections_note));
             }
             if !rest.is_empty() {
                 blocks.push(Block::Heading(t.other_counts.to_string()));
@@ -1067,7 +1092,7 @@ fn resources(run: &Run, lang: Lang) -> Section {
         figures: true,
     })];
     blocks.push(Block::Heading(t.generator.to_string()));
-    blocks.push(says(text::generator_verdict(
+    blocks.push(Block::says(text::generator_verdict(
         generator.saturated_share,
         generator.dropped_iterations,
         lang,
@@ -1134,19 +1159,16 @@ pub(super) fn limit(run: &Run, found: &Breakpoint, lang: Lang) -> Section {
     ]));
     blocks.push(Block::Heading(t.evidence.to_string()));
     if found.evidence.is_empty() {
-        blocks.push(says(t.no_evidence));
+        blocks.push(Block::says(t.no_evidence));
     } else {
         blocks.push(Block::List(
             found.evidence.iter().map(|e| vec![Inline::Text(text::said(e, lang))]).collect(),
         ));
     }
-    if let Some(svg) = chart::stack(&limit_stack(run, found, lang), lang) {
-        blocks.push(Block::Heading(t.limit_title.to_string()));
-        blocks.push(Block::Chart { svg, caption: t.limit_hint.to_string() });
-    }
+    push_chart(&mut blocks, limit_stack(run, found, lang));
     blocks.push(Block::Heading(t.confirmations.to_string()));
     if found.confirmations.is_empty() {
-        blocks.push(says(t.not_confirmed));
+        blocks.push(Block::says(t.not_confirmed));
     } else {
         blocks.push(Block::Table(confirmations(found, lang)));
     }
@@ -1193,7 +1215,7 @@ pub(super) fn confirmations(found: &Breakpoint, lang: Lang) -> Table {
 }
 
 /// What happened against what was asked for, instead of against time.
-fn limit_stack(run: &Run, found: &Breakpoint, lang: Lang) -> Stack {
+fn limit_stack(run: &Run, found: &Breakpoint, lang: Lang) -> Chart {
     const BINS: usize = 60;
     let t = text::of(lang);
     let empty = Vec::new();
@@ -1254,6 +1276,7 @@ fn limit_stack(run: &Run, found: &Breakpoint, lang: Lang) -> Stack {
         lines,
         limit: None,
         tall: false,
+        over: Over::Mean,
     };
     let panels = vec![
         panel(
@@ -1281,10 +1304,10 @@ fn limit_stack(run: &Run, found: &Breakpoint, lang: Lang) -> Stack {
             )
         },
         Panel {
-            limit: cpu_limit(run).map(|l| (l, format!("{}: {}", t.cpu_limit, number::plain(l)))),
+            limit: cpu_level(run, lang),
             ..panel(
                 t.chart_cpu,
-                Unit::Cpus,
+                Unit::Count,
                 vec![
                     line(names::SERVER_CPUS, t.s_service, 0),
                     line(names::GENERATOR_CPUS, t.s_generator, 1),
@@ -1301,19 +1324,16 @@ fn limit_stack(run: &Run, found: &Breakpoint, lang: Lang) -> Stack {
         at: c.per_second,
         name: format!("{} {}", number::share(c.share, lang), if c.held { "✓" } else { "✗" }),
     }));
-    let drawn: Vec<String> = panels.iter().map(|p| p.title.clone()).collect();
-    Stack {
+    Chart {
         id: "limit-chart".into(),
         title: t.limit_title.into(),
-        description: text::chart_description(t.limit_title, &drawn, lang),
-        along: Along::PerSecond,
+        caption: t.limit_hint.into(),
+        along: Along::Number,
         axis_name: t.asked_axis.into(),
         at,
-        warm_up: 0.0,
-        warm_up_name: String::new(),
+        bands: Vec::new(),
         marks,
         panels,
-        log_name: t.log_scale.into(),
     }
 }
 
@@ -1321,7 +1341,7 @@ pub(super) fn safe_rate(run: &Run, lang: Lang) -> Section {
     let t = text::of(lang);
     let mut blocks = Vec::new();
     match run.safe_rate.as_ref().filter(|rate| rate.per_second.is_finite()) {
-        None => blocks.push(says(t.no_safe_rate)),
+        None => blocks.push(Block::says(t.no_safe_rate)),
         Some(rate) => {
             let (sentence, sums, notes) = text::safe_rate(
                 rate,
@@ -1355,14 +1375,14 @@ fn baseline(run: &Run, lang: Lang) -> Section {
     let t = text::of(lang);
     let mut blocks = Vec::new();
     match &run.baseline {
-        None => blocks.push(says(t.no_baseline)),
+        None => blocks.push(Block::says(t.no_baseline)),
         Some(base) => {
             if let Some(ratio) = base.p95_ratio.filter(|r| r.is_finite()) {
                 blocks.push(Block::Paragraph(vec![Inline::Strong(text::baseline_ratio(
                     ratio, lang,
                 ))]));
             }
-            blocks.push(says(t.baseline_note));
+            blocks.push(Block::says(t.baseline_note));
             let mut rows = Vec::new();
             let mut add = |name: String,
                            ours: Option<f64>,
@@ -1425,7 +1445,7 @@ fn audit(run: &Run, lang: Lang) -> Section {
             let said = if audit.clean { t.audit_clean } else { t.audit_dirty };
             let mut blocks = vec![Block::Paragraph(vec![Inline::Strong(said.to_string())])];
             if audit.output.trim().is_empty() {
-                blocks.push(says(t.audit_empty));
+                blocks.push(Block::says(t.audit_empty));
             } else {
                 blocks.push(Block::Code(audit.output.clone()));
             }
@@ -1490,10 +1510,10 @@ fn the_run(run: &Run, lang: Lang) -> Section {
         rows,
         figures: false,
     })];
-    blocks.push(says(t.repeat));
+    blocks.push(Block::says(t.repeat));
     blocks.push(Block::Code(repeat(run)));
     if matches!(run.condition.service, Service::Url { .. }) {
-        blocks.push(says(t.repeat_url));
+        blocks.push(Block::says(t.repeat_url));
     }
     section("run", t.the_run, blocks)
 }

@@ -1,7 +1,8 @@
 //! What matters of a report: that it is whole, says the verdict first, and never shows what is missing
 //! as a figure.
 
-use super::chart::{self, Along, Dots, Line, Mark, Panel, Row, Stack, Unit};
+use boxoffice_report::not_measured;
+
 use super::*;
 use crate::compare::{self, Change, Figure};
 use crate::model::{FindingCode, Outcome, Resource, Service, TestKind, names};
@@ -51,9 +52,11 @@ fn well_formed(html: &str) -> Result<(), String> {
         if VOID.contains(&name.as_str()) || tag.ends_with('/') {
             continue;
         }
-        if name == "style" {
-            let close = rest.find("</style>").ok_or("no </style>")?;
-            rest = &rest[close + "</style>".len()..];
+        // What is no markup ends with its tag, whatever is in it.
+        if name == "style" || name == "script" {
+            let end = format!("</{name}>");
+            let close = rest.find(&end).ok_or_else(|| format!("no {end}"))?;
+            rest = &rest[close + end.len()..];
             continue;
         }
         open.push(name);
@@ -100,7 +103,7 @@ fn attributes(text: &str) -> Result<(), String> {
 fn entities(text: &str) -> Result<(), String> {
     for part in text.split('&').skip(1) {
         let name: String = part.chars().take_while(|c| *c != ';').take(8).collect();
-        if !["amp", "lt", "gt", "quot", "#39"].contains(&name.as_str()) {
+        if !["#38", "#60", "#62", "#34", "#39"].contains(&name.as_str()) {
             return Err(format!("&{name}"));
         }
     }
@@ -134,8 +137,19 @@ fn every_page_is_well_formed_and_needs_nothing_else() {
     for lang in LANGS {
         for (name, html, _) in reports(lang) {
             well_formed(&html).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+            // uPlot is in the page, and the only script but ours; the rest is data.
+            for script in html.split("<script").skip(1) {
+                assert!(
+                    script.starts_with(">\n/*!")
+                        || script.starts_with(" type=\"application/json\">"),
+                    "{name}: {script:.60}"
+                );
+            }
             for needs in [
-                "<script",
+                "<script src",
+                "fetch(",
+                "XMLHttpRequest",
+                "import(",
                 "<link",
                 "<img",
                 "<iframe",
@@ -166,10 +180,12 @@ fn names_from_a_run_stay_text() {
             html(&run, std::slice::from_ref(&run), lang),
             markdown(&run, std::slice::from_ref(&run), lang),
         );
-        assert!(html.contains("&lt;img src=x"));
-        for trick in ["<img", "</script>", "\u{202e}", "\0"] {
+        assert!(html.contains("&#60;img src=x"));
+        for trick in ["<img", "\u{202e}", "\0"] {
             assert!(!html.contains(trick), "{trick:?} in HTML");
         }
+        // As many ends as beginnings: none came from the run.
+        assert_eq!(html.matches("</script>").count(), html.matches("<script").count());
         // Outside of code, which Markdown does not read.
         let mut fence: Option<&str> = None;
         for line in markdown.lines() {
@@ -203,8 +219,8 @@ fn the_verdict_comes_first() {
     for lang in LANGS {
         for (name, html, markdown) in reports(lang) {
             let body = html.split_once("<main>").unwrap().1;
-            let verdict = body.find("class=\"verdict").unwrap();
-            for later in ["<table", "<svg", "<h3", "<dl"] {
+            let verdict = body.find("class=\"outcome").unwrap();
+            for later in ["<table", "<figure", "<h3", "<dl"] {
                 if let Some(at) = body.find(later) {
                     assert!(verdict < at, "{name}: {later} is before the verdict");
                 }
@@ -224,7 +240,7 @@ fn the_verdict_comes_first() {
 fn what_is_missing_is_said_to_be_missing() {
     let run = fixture::interrupted();
     for lang in LANGS {
-        let missing = text::of(lang).not_measured;
+        let missing = not_measured(lang);
         let (html, markdown) = (html(&run, &[], lang), markdown(&run, &[], lang));
         // Totals, their latencies in three kinds, tiles.
         assert!(html.matches(missing).count() > 30, "{}", html.matches(missing).count());
@@ -425,97 +441,6 @@ fn a_run_reads_the_same_after_it_was_kept() {
     }
 }
 
-fn one_panel(at: Vec<f64>, values: Vec<Option<f64>>, may_be_log: bool) -> Stack {
-    Stack {
-        id: "t".into(),
-        title: "t".into(),
-        description: "d".into(),
-        along: Along::Seconds,
-        axis_name: "time".into(),
-        at,
-        warm_up: 0.0,
-        warm_up_name: "warm-up".into(),
-        marks: Vec::new(),
-        panels: vec![Panel {
-            title: "p".into(),
-            unit: Unit::Millis,
-            may_be_log,
-            lines: vec![Line { name: "l".into(), values, style: 0 }],
-            limit: None,
-            tall: true,
-        }],
-        log_name: "log".into(),
-    }
-}
-
-#[test]
-fn charts_take_whatever_comes() {
-    let odd = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -5.0, 0.0, 1e-300, 1e300, 3.0];
-    for may_be_log in [false, true] {
-        for unit in [Unit::Count, Unit::Millis, Unit::Share, Unit::Bytes, Unit::Cpus] {
-            for length in [1usize, 2, 3, 8, 4000] {
-                let at: Vec<f64> = (0..length).map(|i| i as f64).collect();
-                let values = (0..length).map(|i| Some(odd[i % odd.len()])).collect();
-                let mut stack = one_panel(at, values, may_be_log);
-                stack.panels[0].unit = unit;
-                stack.panels[0].limit = Some((f64::NAN, "x".into()));
-                stack.warm_up = 1e9;
-                stack.marks = vec![
-                    Mark { at: f64::NAN, name: "n".into() },
-                    Mark { at: 1e12, name: "far".into() },
-                    Mark { at: 0.0, name: "a very long name that fits nowhere ".repeat(5) },
-                ];
-                if let Some(svg) = chart::stack(&stack, Lang::En) {
-                    well_formed(&svg).unwrap();
-                    assert!(
-                        !svg.contains("NaN") && !svg.contains("inf"),
-                        "{unit:?} {length}: {svg:.300}"
-                    );
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn a_chart_without_values_is_no_chart() {
-    assert!(chart::stack(&one_panel(vec![], vec![], true), Lang::En).is_none());
-    assert!(chart::stack(&one_panel(vec![0.0, 1.0], vec![None, None], true), Lang::En).is_none());
-    assert!(
-        chart::stack(&one_panel(vec![0.0, 1.0], vec![Some(f64::NAN), None], true), Lang::En)
-            .is_none()
-    );
-    assert!(chart::stack(&one_panel(vec![f64::NAN], vec![Some(1.0)], true), Lang::En).is_none());
-    // One value is a dot, and values beyond the axis are left out.
-    let one =
-        chart::stack(&one_panel(vec![0.0], vec![Some(2.0), Some(3.0)], false), Lang::En).unwrap();
-    assert!(one.contains("h0\""), "{one}");
-    let dots = Dots {
-        id: "d".into(),
-        title: String::new(),
-        description: String::new(),
-        names: vec!["a".into()],
-        rows: vec![Row { name: "p95".into(), values: vec![Some(0.0), None] }],
-        axis_name: String::new(),
-    };
-    assert!(chart::dots(&dots, Lang::En).is_none());
-}
-
-#[test]
-fn what_was_not_measured_is_a_gap() {
-    let values = vec![Some(1.0), Some(2.0), None, Some(3.0), None, Some(4.0), Some(5.0)];
-    let at = (0..7).map(f64::from).collect();
-    let svg = chart::stack(&one_panel(at, values, false), Lang::En).unwrap();
-    let line = svg.split("class=\"line s0\" d=\"").nth(1).unwrap().split('"').next().unwrap();
-    assert_eq!(line.matches('M').count(), 3, "three pieces: {line}");
-    assert_eq!(line.matches("h0").count(), 1, "one of them a dot: {line}");
-    // A hole in the time axis is a gap as well.
-    let at = vec![0.0, 1.0, 2.0, 3.0, 60.0, 61.0];
-    let svg = chart::stack(&one_panel(at, vec![Some(1.0); 6], false), Lang::En).unwrap();
-    let line = svg.split("class=\"line s0\" d=\"").nth(1).unwrap().split('"').next().unwrap();
-    assert_eq!(line.matches('M').count(), 2, "{line}");
-}
-
 #[test]
 fn a_long_run_stays_a_small_file() {
     let mut run = fixture::passed();
@@ -548,10 +473,11 @@ fn no_heading_in_markdown_stands_over_nothing() {
 #[test]
 fn the_warm_up_is_shaded_and_said() {
     let html = html(&fixture::knee(), &[], Lang::En);
-    assert!(html.contains("class=\"warm\"") && html.contains("shaded: warm-up"));
+    assert!(html.contains("<li class=\"band\">") && html.contains("shaded: warm-up"));
+    assert!(html.contains("\"bands\":[[0.0,20.0]]"));
     assert!(html.contains("The first 20 s are warm-up and not counted."));
     let plain = super::html(&fixture::passed(), &[], Lang::En);
-    assert!(!plain.contains("class=\"warm\""));
+    assert!(!plain.contains("class=\"band\"") && !plain.contains("\"bands\":[["));
 }
 
 #[test]
@@ -640,8 +566,8 @@ fn of_few_answers_the_median_is_compared() {
 fn series_of_runs_with_other_clocks_share_an_axis() {
     let mut other = fixture::two_cpus();
     other.series.at = other.series.at.iter().map(|at| at + 0.4).collect();
-    let svg = html(&fixture::passed(), &[other], Lang::En);
-    assert!(svg.contains("conditions-chart-wide"));
+    let page = html(&fixture::passed(), &[other], Lang::En);
+    assert!(page.contains("id=\"conditions-chart\""));
     let mut far = fixture::two_cpus();
     far.series.at = vec![1e18; far.series.at.len()];
     far.series.values.insert(names::VUS.into(), Vec::new());

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Lang;
-use super::number::{self, count, millis, plain, share, span};
 use crate::model::{Condition, FindingCode, Outcome, Resource, Service, TestKind, names};
+use boxoffice_report::number::{self, count, millis, plain, share, span};
 
 macro_rules! texts {
     ($($name:ident: $en:literal, $ko:literal;)*) => {
@@ -23,10 +23,7 @@ pub(super) fn of(lang: Lang) -> &'static Text {
 }
 
 texts! {
-    html_lang: "en", "ko";
     report: "Performance report", "성능 테스트 보고서";
-    not_measured: "not measured", "측정되지 않음";
-    contents: "Contents", "목차";
     // Sections.
     verdict: "Verdict", "판정";
     to_mind: "What to mind when reading the figures", "수치를 읽을 때 유의할 점";
@@ -69,7 +66,6 @@ texts! {
     time: "Time", "시각";
     time_axis: "time since the start", "시작 후 경과 시간";
     warm_up: "shaded: warm-up, not counted in the totals", "음영: 준비 구간(집계에서 제외)";
-    log_scale: "logarithmic", "로그 눈금";
     chart_rate: "Requests per second", "초당 요청 수";
     chart_iterations: "Iterations per second", "초당 반복 수";
     chart_vus: "Virtual users", "가상 사용자 수";
@@ -109,12 +105,12 @@ texts! {
     s_pending: "waiting", "대기";
     cpu_limit: "may use", "사용 한도";
     stack_title: "Load, latency, resources and queue on one time axis", "하나의 시간축에서 본 부하·지연·자원·대기열";
-    stack_hint: "All panels share the time axis. Point at the chart to read the values of a moment. A gap means that nothing was measured there.",
-        "모든 그래프가 같은 시간축을 씁니다. 그래프 위에 포인터를 올리면 그 시점의 값이 보입니다. 끊긴 곳은 측정값이 없는 구간입니다.";
+    stack_hint: "All panels share the time axis. Point at the chart, or go through it with the arrow keys, to read the values of a moment. A gap means that nothing was measured there.",
+        "모든 그래프가 같은 시간축을 씁니다. 그래프 위에 포인터를 올리거나 화살표 키를 누르면 그 시점의 값이 보입니다. 끊긴 곳은 측정값이 없는 구간입니다.";
     http_title: "http_req_duration, waiting and connecting over time", "http_req_duration·waiting·connecting의 변화";
     no_series: "Nothing was recorded over time.", "시간에 따른 기록이 없습니다.";
     series_missing: "Not measured in this run:", "이 실행에서 측정되지 않은 항목:";
-    as_table: "The same as a table", "표로 보기";
+    as_table: "The main figures in a dozen spans of time", "주요 수치를 시간 구간별 표로 보기";
     table_how: "Rates, CPU and shares are means of the span. Latencies are of its worst second. Memory and people are as at its end.",
         "속도, CPU, 비율은 구간 평균이고, 지연 시간은 구간에서 가장 나쁜 1초의 값이며, 메모리와 인원은 구간 끝의 값입니다.";
     memory: "Memory", "메모리";
@@ -158,7 +154,7 @@ texts! {
         "둘 다 폐쇄형 부하입니다. 사용자가 응답을 받은 뒤에야 다음 요청을 보내므로 서비스가 느려지면 요청도 줄고, 초당 요청 수는 무엇보다 사용자 수에 좌우됩니다.";
     original_short: "original", "원본";
     ladder_title: "Latency: percentiles side by side", "백분위수별 지연 시간 비교";
-    ladder_axis: "latency, logarithmic: further left is better", "지연 시간(로그 눈금, 왼쪽일수록 좋음)";
+    ladder_hint: "Lower is better. The original has no p99 and no p99.9.", "낮을수록 좋습니다. 원본에는 p99와 p99.9가 없습니다.";
     // Breakpoint.
     held_to_the_end: "It held to the end of the ramp: the limit is above what was asked for.", "부하를 끝까지 올려도 버텼습니다. 한계는 이번에 요청한 부하보다 높습니다.";
     saturated_what: "What gave first", "먼저 한계에 닿은 것";
@@ -1107,14 +1103,6 @@ pub(super) fn baseline_ratio(ratio: f64, lang: Lang) -> String {
 }
 
 /// The three kinds of bar between a name and its parts, for screen readers and search.
-pub(super) fn chart_description(what: &str, panels: &[String], lang: Lang) -> String {
-    pick(
-        lang,
-        format!("{what}. Panels from top to bottom: {}.", panels.join("; ")),
-        format!("{what}. 위에서부터: {}.", panels.join("; ")),
-    )
-}
-
 pub(super) fn analysis_limit(
     place: &str,
     what: &str,
@@ -1139,7 +1127,7 @@ type Point<'a> = (&'a str, f64, Option<f64>);
 
 pub(super) fn analysis_cpus(test: &str, few: Point<'_>, many: Point<'_>, lang: Lang) -> String {
     let p95 = |value: Option<f64>| {
-        value.map_or_else(|| of(lang).not_measured.to_string(), |v| millis(v, lang))
+        value.map_or_else(|| boxoffice_report::not_measured(lang).to_string(), |v| millis(v, lang))
     };
     let rate = |value: f64| {
         pick(lang, format!("{} requests/s", plain(value)), format!("초당 요청 {}건", plain(value)))

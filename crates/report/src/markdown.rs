@@ -2,12 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::escape::is_trick;
-use super::{Block, Inline, Lang, Section, Table, Tone, text};
-use crate::model::Run;
+use crate::{Block, Document, Inline, Table, Tone, is_trick, page};
 
-/// Text from a run may be anything; here it is text and neither markup nor HTML.
-pub(super) fn escape(text: &str) -> String {
+/// Returns text from anywhere as text: neither markup nor HTML.
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -25,8 +23,8 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
-/// Code in a line, between as many back-ticks as it takes.
-pub(super) fn code(text: &str) -> String {
+/// Returns code in a line, between as many back-ticks as it takes.
+pub fn code(text: &str) -> String {
     let plain: String = text.chars().map(|c| if is_trick(c) { ' ' } else { c }).collect();
     let fence = "`".repeat(longest_run(&plain) + 1);
     if plain.contains('`') {
@@ -45,21 +43,26 @@ fn longest_run(text: &str) -> usize {
     longest
 }
 
-pub(super) fn page(title: &str, run: &Run, sections: &[Section], lang: Lang) -> String {
-    let t = text::of(lang);
-    let (sign, word) = text::outcome(run.verdict.outcome, lang);
+pub(crate) fn page(document: &Document) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "# {}\n", escape(title));
-    for (index, section) in sections.iter().enumerate() {
+    let _ = writeln!(out, "# {}\n", escape(&document.title));
+    for (index, section) in document.sections.iter().enumerate() {
+        let _ = match &section.outcome {
+            Some(outcome) => writeln!(
+                out,
+                "## {}: {} {}\n",
+                escape(&section.title),
+                outcome.sign,
+                escape(&outcome.word)
+            ),
+            None => writeln!(out, "## {}\n", escape(&section.title)),
+        };
         if index == 0 {
-            let _ = writeln!(out, "## {}: {sign} {word}\n", section.title);
-            let _ = writeln!(out, "{}\n", escape(&super::section::subtitle(run, lang)));
-        } else {
-            let _ = writeln!(out, "## {}\n", escape(&section.title));
+            let _ = writeln!(out, "{}\n", escape(&document.subtitle));
         }
         blocks(&mut out, &section.blocks, 3);
     }
-    let _ = writeln!(out, "---\n\n{}", t.footer);
+    let _ = writeln!(out, "---\n\n{}", escape(&document.footer));
     out
 }
 
@@ -95,7 +98,7 @@ fn table(out: &mut String, table: &Table) {
         out.push('|');
         for column in 0..columns {
             let said = row.get(column).map_or(String::new(), |cell| match cell.tone {
-                Tone::Plain | Tone::Good => escape(&cell.text),
+                Tone::Plain | Tone::Good | Tone::Mind => escape(&cell.text),
                 Tone::Missing => format!("*{}*", escape(&cell.text)),
                 Tone::Strong | Tone::Bad => format!("**{}**", escape(&cell.text)),
             });
@@ -106,7 +109,8 @@ fn table(out: &mut String, table: &Table) {
     out.push('\n');
 }
 
-pub(super) fn blocks(out: &mut String, blocks: &[Block], level: usize) {
+/// Writes blocks; headings inside of them are at `level`.
+pub fn blocks(out: &mut String, blocks: &[Block], level: usize) {
     for (index, block) in blocks.iter().enumerate() {
         match block {
             // The chart that it is the name of is left out.
@@ -130,41 +134,41 @@ pub(super) fn blocks(out: &mut String, blocks: &[Block], level: usize) {
                 let fence = "`".repeat(longest_run(&plain).max(2) + 1);
                 let _ = writeln!(out, "{fence}\n{}\n{fence}\n", plain.trim_end());
             }
-            Block::Tiles(tiles) => {
+            Block::Figures(figures) => {
                 out.push_str("| | | |\n|---|---|---|\n");
-                for tile in tiles {
-                    let value = match tile.value.tone {
-                        Tone::Missing => format!("*{}*", escape(&tile.value.text)),
-                        _ => format!("**{}**", escape(&tile.value.text)),
+                for figure in figures {
+                    let value = match figure.value.tone {
+                        Tone::Missing => format!("*{}*", escape(&figure.value.text)),
+                        _ => format!("**{}**", escape(&figure.value.text)),
                     };
                     let _ = writeln!(
                         out,
                         "| {} | {value} | {} |",
-                        escape(&tile.name),
-                        escape(&tile.note)
+                        escape(&figure.name),
+                        escape(&figure.note)
                     );
                 }
                 out.push('\n');
             }
-            Block::Remarks(remarks) => {
-                for remark in remarks {
-                    let sign = if remark.fatal { "✗ " } else { "" };
-                    let detail = if remark.detail.trim().is_empty() {
+            Block::Verdicts(verdicts) => {
+                for verdict in verdicts {
+                    let sign = match verdict.tone {
+                        Tone::Bad => "✗ ",
+                        Tone::Good => "✓ ",
+                        _ => "",
+                    };
+                    let detail = if verdict.detail.trim().is_empty() {
                         String::new()
                     } else {
-                        format!(" ({})", escape(remark.detail.trim()))
+                        format!(" ({})", escape(verdict.detail.trim()))
                     };
-                    let _ = writeln!(out, "- {sign}{}{detail}", escape(remark.says));
+                    let _ = writeln!(out, "- {sign}{}{detail}", escape(&verdict.says));
                 }
                 out.push('\n');
             }
             Block::Chart { .. } => {}
             Block::Details { summary, blocks: inner } => {
-                let _ = writeln!(
-                    out,
-                    "<details>\n<summary>{}</summary>\n",
-                    super::escape::escape(summary)
-                );
+                let _ = writeln!(out, "<details>\n<summary>{}</summary>\n", page::escaped(summary));
                 self::blocks(out, inner, level + 1);
                 out.push_str("</details>\n\n");
             }
