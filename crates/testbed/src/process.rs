@@ -1,9 +1,14 @@
 //! Child processes: started so that they die with this program, measured, stopped by their own id.
+//!
+//! The kernel counts the *thread* that has started a child as its parent: a child that is to die with us
+//! dies with that thread. So one thread, which lives as long as the program, starts them all.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -13,25 +18,46 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A program that we have started.
 #[derive(Debug)]
-pub(crate) struct Process {
-    pub(crate) name: String,
+pub struct Process {
+    /// What it is called in messages.
+    pub name: String,
     child: Child,
     ended: Option<Ended>,
 }
 
+/// How a program has ended.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended {
+pub struct Ended {
     /// Negative: the signal that ended it.
-    pub(crate) code: i32,
+    pub code: i32,
     /// All of its CPU time.
-    pub(crate) cpu_seconds: Option<f64>,
+    pub cpu_seconds: Option<f64>,
+}
+
+type Order = (Command, Sender<io::Result<Child>>);
+
+fn start(command: Command) -> io::Result<Child> {
+    static ORDERS: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
+    let orders = ORDERS.get_or_init(|| {
+        let (to, orders) = channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in orders {
+                let _ = answer.send(command.spawn());
+            }
+        });
+        Mutex::new(to)
+    });
+    let gone = || io::Error::other("nobody starts children any more");
+    let (to, answer) = channel();
+    orders.lock().map_err(|_| gone())?.send((command, to)).map_err(|_| gone())?;
+    answer.recv().map_err(|_| gone())?
 }
 
 /// `program`, which gets a SIGKILL when this program ends in whatever way.
 ///
 /// `setpriv` of util-linux asks the kernel for that. Where it is missing, only a SIGKILL of this program
 /// leaves children behind.
-pub(crate) fn mortal(program: &Path) -> Command {
+pub fn mortal(program: &Path) -> Command {
     if in_path("setpriv") {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
@@ -41,28 +67,102 @@ pub(crate) fn mortal(program: &Path) -> Command {
     }
 }
 
+/// The same on these CPUs alone; on all of them where none is named.
+pub fn mortal_on(cpus: &[usize], program: &Path) -> Command {
+    if cpus.is_empty() {
+        return mortal(program);
+    }
+    let list: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+    let mut command = mortal(Path::new("taskset"));
+    command.args(["-c", &list.join(",")]).arg(program);
+    command
+}
+
+/// What a command has said, and how it ended.
+#[derive(Debug)]
+pub struct Said {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
+
+impl Said {
+    /// All that it has said.
+    pub fn text(&self) -> String {
+        format!("{}{}", self.out, self.err).trim().to_owned()
+    }
+}
+
+/// Runs a command to its end with `input`, at most so long.
+pub fn run(command: Command, input: &[u8], patience: Duration) -> Result<Said, String> {
+    let mut command = command;
+    command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut process = Process::spawn(&name, command)?;
+    let (out, err) = (process.child.stdout.take(), process.child.stderr.take());
+    let (stdin, input) = (process.child.stdin.take(), input.to_vec());
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            use std::io::Write;
+            // Who does not read to the end says why.
+            stdin.map(|mut to| to.write_all(&input))
+        });
+        let out = scope.spawn(|| read_all(out));
+        let err = scope.spawn(|| read_all(err));
+        let until = Instant::now() + patience;
+        let status = loop {
+            match process.child.try_wait() {
+                Ok(Some(status)) => break status,
+                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+                Ok(None) => {
+                    process.kill();
+                    return Err(format!(
+                        "{name} was not done after {:.0} s",
+                        patience.as_secs_f64()
+                    ));
+                }
+                Err(error) => return Err(format!("{name}: {error}")),
+            }
+        };
+        let failed = |_| format!("{name}: cannot be read");
+        Ok(Said { status, out: out.join().map_err(failed)?, err: err.join().map_err(failed)? })
+    })
+}
+
+fn read_all(from: Option<impl Read>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut from) = from {
+        let _ = from.read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Whether a program of that name is to be found.
-pub(crate) fn in_path(name: &str) -> bool {
+pub fn in_path(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
 }
 
 impl Process {
     /// Starts it in a group of its own, so that a Ctrl-C of the terminal reaches this program alone.
-    pub(crate) fn spawn(name: &str, command: &mut Command) -> Result<Self, String> {
+    pub fn spawn(name: &str, mut command: Command) -> Result<Self, String> {
         use std::os::unix::process::CommandExt;
-        let child = command
-            .process_group(0)
-            .spawn()
-            .map_err(|error| format!("cannot start {name}: {error}"))?;
+        command.process_group(0);
+        let child = start(command).map_err(|error| format!("cannot start {name}: {error}"))?;
         Ok(Self { name: name.to_owned(), child, ended: None })
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    pub(crate) fn child(&mut self) -> &mut Child {
+    /// The child itself, for its pipes.
+    pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
@@ -71,7 +171,7 @@ impl Process {
     }
 
     /// How it ended, if it has.
-    pub(crate) fn ended(&mut self) -> Option<Ended> {
+    pub fn ended(&mut self) -> Option<Ended> {
         if self.ended.is_none() {
             // Its times can be read until it is reaped.
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -90,7 +190,8 @@ impl Process {
         self.ended
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// Sends it a signal, unless it has ended.
+    pub fn signal(&self, signal: Signal) {
         if self.ended.is_none()
             && let Some(pid) = self.pid()
         {
@@ -100,7 +201,7 @@ impl Process {
     }
 
     /// Waits for its end, at most so long.
-    pub(crate) fn wait(&mut self, patience: Duration) -> Option<Ended> {
+    pub fn wait(&mut self, patience: Duration) -> Option<Ended> {
         let until = Instant::now() + patience;
         loop {
             if let Some(ended) = self.ended() {
@@ -114,7 +215,7 @@ impl Process {
     }
 
     /// Asks it to end and waits; killed where it does not.
-    pub(crate) fn stop(&mut self, with: Signal, patience: Duration) -> Option<Ended> {
+    pub fn stop(&mut self, with: Signal, patience: Duration) -> Option<Ended> {
         self.signal(with);
         self.wait(patience).or_else(|| {
             self.kill();
@@ -122,7 +223,8 @@ impl Process {
         })
     }
 
-    fn kill(&mut self) {
+    /// Ends it, and whatever it has started itself, at once.
+    pub fn kill(&mut self) {
         if self.ended().is_none() {
             if let Some(pid) = self.pid() {
                 // With whatever it has started itself.
@@ -141,7 +243,7 @@ impl Drop for Process {
 }
 
 /// Where the output of a child goes.
-pub(crate) fn log_to(command: &mut Command, path: &Path) -> Result<(), String> {
+pub fn log_to(command: &mut Command, path: &Path) -> Result<(), String> {
     let failed = |error: io::Error| format!("cannot write {}: {error}", path.display());
     let log = File::options().create(true).append(true).open(path).map_err(failed)?;
     let other = log.try_clone().map_err(failed)?;
@@ -150,7 +252,7 @@ pub(crate) fn log_to(command: &mut Command, path: &Path) -> Result<(), String> {
 }
 
 /// The end of a log, indented.
-pub(crate) fn tail(path: &Path, lines: usize) -> String {
+pub fn tail(path: &Path, lines: usize) -> String {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
@@ -160,7 +262,7 @@ pub(crate) fn tail(path: &Path, lines: usize) -> String {
 }
 
 /// CPU time of all threads of a process, ended ones too, user and kernel.
-pub(crate) fn cpu_seconds(id: u32) -> Option<f64> {
+pub fn cpu_seconds(id: u32) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let fields: Vec<&str> = text[text.rfind(')')? + 2..].split(' ').collect();
     let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
@@ -168,14 +270,14 @@ pub(crate) fn cpu_seconds(id: u32) -> Option<f64> {
 }
 
 /// `VmRSS` or `VmHWM` of a process.
-pub(crate) fn memory_bytes(id: u32, field: &str) -> Option<u64> {
+pub fn memory_bytes(id: u32, field: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// CPU seconds that everything on the machine has used.
-pub(crate) fn machine_cpu_seconds() -> Option<f64> {
+pub fn machine_cpu_seconds() -> Option<f64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     let fields: Vec<f64> =
         text.lines().next()?.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();

@@ -1,0 +1,5 @@
+//! Tests that need servers, which `scripts/test` installs.
+
+mod kafka;
+mod mysql;
+mod redis;
