@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::cpus::{Cpus, Quota};
 use crate::http::{self, Reply, clip, metric_of};
 use crate::ports::{free_port, require_free};
-use crate::process::{self, Ended, Process, log_to, mortal_on, tail};
+use crate::process::{self, Ended, Process, log_to, mortal, mortal_on, tail};
 use crate::{signals, tools};
 
 const READY: Duration = Duration::from_secs(20);
@@ -86,6 +86,40 @@ pub struct Audit {
     pub output: String,
 }
 
+/// Commands of the program against an instance, or against what it left. They outlive it.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    program: PathBuf,
+    directory: PathBuf,
+    env: Vec<(String, String)>,
+}
+
+impl Commands {
+    /// A command, to be started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = mortal(&self.program);
+        shield(&mut command, &self.directory);
+        command.args(arguments).envs(self.env.iter().map(|(key, value)| (key, value)));
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Result<process::Said, String> {
+        process::run(self.command(arguments), b"", COMMAND)
+    }
+
+    /// Runs `boxoffice audit`, on the running service or on what it left.
+    pub fn audit(&self) -> Result<Audit, String> {
+        let said = self.run(&["audit"])?;
+        Ok(Audit { clean: said.status.success(), output: said.text() })
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+}
+
 /// A running instance. It is asked to end when it is dropped.
 #[derive(Debug)]
 pub struct Instance {
@@ -99,12 +133,9 @@ pub struct Instance {
     pub data: PathBuf,
     /// Where it logs.
     pub log: PathBuf,
-    /// The program that runs.
-    pub program: PathBuf,
     /// From the start of the process to the first 200.
     pub ready_after: Duration,
-    directory: PathBuf,
-    env: Vec<(String, String)>,
+    commands: Commands,
     process: Process,
     _quota: Option<Quota>,
 }
@@ -164,10 +195,8 @@ impl Instance {
             url,
             data,
             log,
-            program,
             ready_after: Duration::ZERO,
-            directory: directory.to_owned(),
-            env,
+            commands: Commands { program, directory: directory.to_owned(), env },
             process,
             _quota: quota,
         };
@@ -253,23 +282,19 @@ impl Instance {
         reply.json()
     }
 
-    /// A command of the program against this instance, or against what it left.
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        shield(&mut command, &self.directory);
-        command.args(arguments).envs(self.env.iter().map(|(key, value)| (key, value)));
-        command
+    /// Commands of the program against this instance.
+    pub const fn commands(&self) -> &Commands {
+        &self.commands
     }
 
     /// Runs a command of the program to its end.
     pub fn run(&self, arguments: &[&str]) -> Result<process::Said, String> {
-        process::run(self.command(arguments), b"", COMMAND)
+        self.commands.run(arguments)
     }
 
     /// Runs `boxoffice audit`, on the running service or on what it left.
     pub fn audit(&self) -> Result<Audit, String> {
-        let said = self.run(&["audit"])?;
-        Ok(Audit { clean: said.status.success(), output: said.text() })
+        self.commands.audit()
     }
 
     /// Issues activated tokens, whose names `{n}` in the format makes unique.

@@ -242,6 +242,24 @@ impl Drop for Process {
     }
 }
 
+/// Raises the limit of open files to `needed`, where it is below. `why` begins the message where it cannot be.
+pub fn raise_file_limit(needed: u64, why: &str) -> Result<(), String> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let maximum = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
+    let wanted = Rlimit { current: Some(maximum), maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, wanted).is_ok() && maximum >= needed {
+        return Ok(());
+    }
+    Err(format!(
+        "{why} needs {needed} open files per process, but the limit is {maximum}. Raise it as root with `ulimit -Hn \
+         {needed}` in the calling shell, or in /etc/security/limits.conf, or use fewer users."
+    ))
+}
+
 /// Where the output of a child goes.
 pub fn log_to(command: &mut Command, path: &Path) -> Result<(), String> {
     let failed = |error: io::Error| format!("cannot write {}: {error}", path.display());
