@@ -54,8 +54,8 @@ pub(crate) struct Service {
 #[derive(Debug)]
 enum Form {
     // What runs goes before the directory that it runs in.
-    Embedded { instance: Instance, _directory: Workdir },
-    Cluster { cluster: Cluster, log: PathBuf, _directory: Workdir },
+    Embedded { instance: Box<Instance>, _directory: Workdir },
+    Cluster { cluster: Box<Cluster>, log: PathBuf, _directory: Workdir },
     Url,
 }
 
@@ -118,7 +118,7 @@ fn start_embedded(what: &Start<'_>) -> Result<Service, String> {
         admin_token: instance.admin_token().ok(),
         servers: vec![instance.id()],
         engines: Vec::new(),
-        form: Form::Embedded { instance, _directory: directory },
+        form: Form::Embedded { instance: Box::new(instance), _directory: directory },
     })
 }
 
@@ -152,7 +152,7 @@ fn start_cluster(what: &Start<'_>, instances: u32) -> Result<Service, String> {
         servers,
         metrics: cluster.instances.iter().map(|instance| instance.url.clone()).collect(),
         form: Form::Cluster {
-            cluster,
+            cluster: Box::new(cluster),
             log: what.directory.join("server.log"),
             _directory: directory,
         },

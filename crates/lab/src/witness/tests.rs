@@ -319,7 +319,7 @@ fn a_lost_payment_is_found() {
     *story.books.balances.get_mut(&1).unwrap() += 2_000;
     story.books.events.remove(&(Topic::Paid, 101));
     let lost = Finding::PaymentLost { reservation: 1, payment: 101, state: State::Held };
-    assert_eq!(story.found(), [lost.clone()]);
+    assert_eq!(story.found(), [lost]);
     // Another amount was taken than was told.
     let mut story = Story::whole();
     story.books.payments.get_mut(&101).unwrap().amount = 3_000;
