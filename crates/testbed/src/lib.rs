@@ -7,6 +7,7 @@
 //!
 //! Does not belong here: making load, and judging what came of it.
 
+pub mod alertmanager;
 pub mod cluster;
 pub mod cpus;
 pub mod engine;
@@ -19,11 +20,13 @@ pub mod machine;
 pub mod mariadb;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod redis;
 pub mod signals;
 pub mod tools;
 pub mod workdir;
 
+pub use alertmanager::{Alertmanager, Webhook};
 pub use cluster::{Cluster, ClusterOptions};
 pub use cpus::Cpus;
 pub use engine::Engine;
@@ -35,6 +38,7 @@ pub use machine::Machine;
 pub use mariadb::MariaDb;
 pub use ports::free_port;
 pub use process::Process;
+pub use prometheus::Prometheus;
 pub use redis::{Redis, RedisCluster, RedisForm, RedisServer, Sentinels};
 pub use tools::tool;
 pub use workdir::Workdir;

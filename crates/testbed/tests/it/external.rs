@@ -2,4 +2,5 @@
 
 mod kafka;
 mod mysql;
+mod prometheus;
 mod redis;
