@@ -2,17 +2,12 @@
 """Several instances of the service behind haproxy, on a MariaDB, a Redis and a Kafka of their own.
 
 A cluster looks like a `harness.Server` to whoever runs loads against it. Standard library only.
-
-As a program (`cluster.py serve`) it starts a cluster, says in one line of JSON where it is, and ends it
-at the end of its standard input. A line `audit` there stops the instances and says what the audit found.
 """
 
-import argparse
 import json
 import os
 import pathlib
 import re
-import secrets
 import shutil
 import signal
 import socket
@@ -209,114 +204,15 @@ class Redis(Engine):
         return {name: int(calls) for name, calls in re.findall(r"cmdstat_(\w+):calls=(\d+)", text)}
 
 
-class RedisNode(Engine):
-    """A replica, or a sentinel, by its arguments or its configuration."""
-
-    def __init__(self, directory, name, arguments=(), configuration=None, cpus=None):
-        directory.mkdir(parents=True)
-        self.port = harness.free_port()
-        self.client = program("redis-cli", "redis-tools")
-        words = [program("redis-server", "redis-server")]
-        if configuration is not None:
-            # A sentinel writes its own file.
-            (directory / "redis.conf").write_text(configuration)
-            words.append(directory / "redis.conf")
-        words += ["--port", self.port, "--bind", "127.0.0.1", "--dir", directory, *arguments]
-        super().__init__(name, words, directory / "log", lambda: listens(self.port), cpus)
-
-    ask = Redis.ask
-
-
-class Sentinels:
-    """A master, two replicas, and three sentinels that watch over them."""
-
-    MASTER = "tickets"
-    DATA = ("--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0", "--replica-priority", "100")
-
-    def __init__(self, directory, *, cpus=None, down_after_ms=2000):
-        first = RedisNode(directory / "node-1", "redis-server", self.DATA, cpus=cpus)
-        self.nodes = [first] + [
-            RedisNode(directory / f"node-{n}", "redis-server", (*self.DATA, "--replicaof", "127.0.0.1", first.port),
-                      cpus=cpus)
-            for n in (2, 3)]
-        configuration = (f"sentinel monitor {self.MASTER} 127.0.0.1 {first.port} 2\n"
-                         f"sentinel down-after-milliseconds {self.MASTER} {down_after_ms}\n"
-                         f"sentinel failover-timeout {self.MASTER} 4000\n")
-        self.sentinels = [RedisNode(directory / f"sentinel-{n}", "redis-sentinel", ("--sentinel",), configuration, cpus)
-                          for n in (1, 2, 3)]
-        self.wait_until_whole()
-
-    def settings(self):
-        return {"queue.redis.mode": "sentinel", "queue.redis.master": self.MASTER,
-                "queue.redis.nodes": ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)}
-
-    def wait_until_whole(self, timeout_s=30.0):
-        """Until all sentinels agree on one master with two replicas that follow it."""
-        deadline = time.monotonic() + timeout_s
-        while not self.whole():
-            if time.monotonic() > deadline:
-                raise Failure("the sentinels do not agree on a master with two replicas")
-            time.sleep(0.1)
-
-    def whole(self):
-        try:
-            if any("status=ok" not in text or "slaves=2,sentinels=3" not in text
-                   for text in (one.ask("info", "sentinel") for one in self.sentinels)):
-                return False
-            masters = {self.master_port(one) for one in self.sentinels}
-            if len(masters) != 1:
-                return False
-            said = self.master().ask("info", "replication")
-            return "role:master" in said and len(re.findall(r"state=online", said)) == 2
-        except (subprocess.SubprocessError, StopIteration, IndexError, ValueError):
-            return False
-
-    def master_port(self, sentinel):
-        return int(sentinel.ask("sentinel", "get-master-addr-by-name", self.MASTER).split()[1])
-
-    def master(self):
-        port = self.master_port(self.sentinels[0])
-        return next(node for node in self.nodes if node.port == port)
-
-    def calls(self):
-        return {}
-
-    def stop(self):
-        for one in self.sentinels + self.nodes:
-            one.stop()
-
-
-class FaultProxy:
-    """`faultproxy.py` before a server."""
-
-    def __init__(self, port):
-        program = pathlib.Path(__file__).resolve().with_name("faultproxy.py")
-        self.child = harness.spawn([sys.executable, program, "--to", f"127.0.0.1:{port}"],
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.port = int(self.child.stdout.readline())
-
-    def order(self, line):
-        self.child.stdin.write(line + "\n")
-        self.child.stdin.flush()
-        said = self.child.stdout.readline().strip()
-        if said != "ok":
-            raise Failure(f"the fault proxy does not obey `{line}`: {said}")
-
-    def stop(self):
-        harness.kill(self.child)
-
-
 class Cluster:
     """The instances, what they work on, and the proxy before them.
 
-    `redis` makes another arrangement of Redis than one server, `database_proxy` puts a `FaultProxy` before
-    the database, `spare` is how many more instances haproxy knows than run, `proxy_lines` go into its
-    frontend, `build` is another build of the service than the one here. `engine_cpus` are those of the engines,
+    `build` is another build of the service than the one here. `engine_cpus` are those of the engines,
     `beside_cpus` those of all engines but the database where they are others.
     """
 
-    def __init__(self, work_dir, *, instances, port=None, cpus=None, settings=None, label="cluster", redis=Redis,
-                 database_proxy=False, database_options=(), spare=0, proxy_lines=(), engine_cpus=None,
+    def __init__(self, work_dir, *, instances, port=None, cpus=None, settings=None, label="cluster",
+                 database_options=(), engine_cpus=None,
                  beside_cpus=None, build=None):
         self.kind, self.label, self.build = "boxoffice", label, build
         self.port = port or harness.free_port()
@@ -327,13 +223,12 @@ class Cluster:
         self.work = work
         self.exit_code = None
         self.database = MariaDb(work / "mariadb", cpus=engine_cpus, options=database_options)
-        self.database_proxy = FaultProxy(self.database.port) if database_proxy else None
         beside_cpus = beside_cpus or engine_cpus
-        self.redis = redis(work / "redis", cpus=beside_cpus)
+        self.redis = Redis(work / "redis", cpus=beside_cpus)
         self.kafka = kafka.Kafka(work / "kafka", cpus=beside_cpus)
         self.settings = {
             "store.kind": "mysql",
-            "store.mysql.url": f"mysql://root@127.0.0.1:{(self.database_proxy or self.database).port}/boxoffice",
+            "store.mysql.url": f"mysql://root@127.0.0.1:{self.database.port}/boxoffice",
             "queue.kind": "redis",
             **self.redis.settings(),
             "events.kind": "kafka",
@@ -344,7 +239,7 @@ class Cluster:
         }
         self.cpus = cpus
         # Label to port, kept over restarts.
-        self.slots = {f"{label}-{number}": harness.free_port() for number in range(1, instances + spare + 1)}
+        self.slots = {f"{label}-{number}": harness.free_port() for number in range(1, instances + 1)}
         self.instances = []
         for name in list(self.slots)[:instances]:
             self.start_instance(name)
@@ -354,7 +249,6 @@ class Cluster:
         servers = "\n".join(f"    server {name} 127.0.0.1:{at}" for name, at in self.slots.items())
         text = HAPROXY.format(connections=HAPROXY_CONNECTIONS, requests=HAPROXY_REQUESTS_PER_INSTANCE,
                               port=self.port, servers=servers)
-        text = text.replace("frontend front\n", "frontend front\n" + "".join(f"    {line}\n" for line in proxy_lines))
         configuration.write_text(text)
         self.proxy = Engine("haproxy", [program("haproxy", "haproxy"), "-db", "-f", configuration],
                             work / "haproxy.log", lambda: listens(self.port), beside_cpus)
@@ -419,69 +313,6 @@ class Cluster:
 
     def close(self):
         self.stop()
-        for engine in (self.kafka, self.redis, self.database_proxy, self.database):
+        for engine in (self.kafka, self.redis, self.database):
             if engine is not None:
                 engine.stop()
-
-
-# ---------------------------------------------------------------- the program
-
-def arguments():
-    parser = argparse.ArgumentParser(prog="scripts/lib/cluster.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="start a cluster, until the end of the standard input")
-    serve.add_argument("--instances", type=int, required=True)
-    serve.add_argument("--port", type=int, help="of haproxy; a free one where left out")
-    serve.add_argument("--cpus", default="all", help="of the instances")
-    serve.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
-    serve.add_argument("--log", type=pathlib.Path, help="where the logs of the instances are copied at the end")
-    return parser.parse_args()
-
-
-def answer(**fields):
-    print(json.dumps(fields), flush=True)
-
-
-def keep_logs(one, path):
-    if path:
-        path.write_text("".join(f"==== {each.label}\n{each.log_path.read_text(errors='replace')}\n"
-                                for each in one.instances))
-
-
-def serve(options):
-    settings = dict(pair.split("=", 1) for pair in options.settings)
-    # Behind the proxy any instance may be asked, so all of them know the same token.
-    token = settings.setdefault("admin.token", secrets.token_hex(16))
-    # A list, not a count: which CPUs has been decided by whoever calls.
-    cpus = sorted(os.sched_getaffinity(0)) if options.cpus == "all" else [int(cpu) for cpu in options.cpus.split(",")]
-    one = Cluster(harness.make_temp_dir(), instances=options.instances, port=options.port, cpus=cpus,
-                  settings=settings)
-    try:
-        engines = [one.database.child, one.redis.child, one.kafka.child, one.proxy.child]
-        answer(url=one.url, adminToken=token, servers=[each.pid for each in one.instances],
-               instances=[each.url for each in one.instances], engines=[child.pid for child in engines])
-        for line in sys.stdin:
-            if line.strip() == "audit":
-                code = one.stop()
-                clean, output = one.audit()
-                calls = ", ".join(f"{name} {count}" for name, count in sorted(one.redis.calls().items()))
-                output += f"\nRedis: {calls}"
-                answer(exitCode=code, clean=clean, output=output)
-    finally:
-        one.stop()
-        keep_logs(one, options.log)
-        one.close()
-    return 0
-
-
-def main():
-    try:
-        return serve(arguments())
-    except Failure as failure:
-        answer(error=str(failure))
-        return 1
-
-
-if __name__ == "__main__":
-    harness.run_main(main)

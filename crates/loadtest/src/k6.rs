@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::model::{Latency, Totals};
-use crate::process::{Process, log_to, mortal};
-use crate::run_dir::root;
+use testbed::process::{Process, log_to, mortal};
+use testbed::tools::root;
 
 /// The version that the scripts and this program were tried with; a patch release may differ.
 pub(crate) const VERSION: &str = "1.1.";
@@ -147,7 +147,7 @@ impl K6 {
         command.env("K6_WEB_DASHBOARD_PERIOD", "1s");
         command.env("K6_WEB_DASHBOARD_RECORD", directory.join(SECONDS));
         log_to(&mut command, &directory.join(LOG))?;
-        Process::spawn("k6", &mut command)
+        Process::spawn("k6", command)
     }
 }
 

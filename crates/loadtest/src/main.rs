@@ -5,7 +5,6 @@ mod compare;
 mod k6;
 mod knee;
 mod model;
-mod process;
 mod report;
 mod run_dir;
 mod runner;
@@ -13,7 +12,6 @@ mod safe_rate;
 mod sample;
 mod series;
 mod service;
-mod signals;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -29,7 +27,8 @@ use crate::model::{Outcome, Run, TestKind};
 use crate::report::Lang;
 use crate::runner::Plan;
 use crate::safe_rate::Crowd;
-use crate::service::{Cpus, Target};
+use crate::service::Target;
+use testbed::{Cpus, signals};
 
 /// Drives k6 against boxoffice and writes the performance report.
 #[derive(Parser)]
@@ -401,7 +400,7 @@ fn all(args: &AllArgs) -> Result<bool, String> {
         service::build(chosen.iter().any(|test| test.baseline))?;
     }
     let top = run_dir::make(args.out.as_deref(), "all")?;
-    let have = service::available().len();
+    let have = testbed::cpus::available().len();
     let mut done: Vec<(PathBuf, Run)> = Vec::new();
     let mut broken = false;
     'tests: for test in chosen {
@@ -426,7 +425,7 @@ fn all(args: &AllArgs) -> Result<bool, String> {
                 name: test.name.to_owned(),
                 script: test.script.to_owned(),
                 arguments: arguments_of_all(args, test, cpus),
-                path: run_dir::root().join(test.script),
+                path: testbed::tools::root().join(test.script),
                 tokens: tokens_of(test, args.quick, &env),
                 env,
                 settings: settings_of(&[], true),

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use testbed::tools::target_dir;
+
 use crate::model::{FORMAT, Run};
 
 pub(crate) const RUN: &str = "run.json";
@@ -30,18 +32,6 @@ pub(crate) fn make(out: Option<&Path>, name: &str) -> Result<PathBuf, String> {
     }
     // Children are started elsewhere.
     path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// Where cargo puts what it builds.
-pub(crate) fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
-}
-
-/// The repository.
-pub(crate) fn root() -> PathBuf {
-    // Where it was built, unless the clone has moved since; then from where it is called.
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    built.canonicalize().unwrap_or_else(|_| PathBuf::from("."))
 }
 
 /// Writes a file so that whoever reads it sees the old one or the whole new one.

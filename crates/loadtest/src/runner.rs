@@ -17,13 +17,15 @@ use crate::model::{
     Audit, Baseline, Breakpoint, Condition, Confirmation, FORMAT, Generator, Machine, Run,
     SafeRate, Series, ServerUse, TestKind, Totals, names,
 };
-use crate::process::tail;
 use crate::report::{self, Lang};
 use crate::safe_rate::{self, Costs, Crowd};
 use crate::sample::{Sampler, Samples, Watched, now_ms};
-use crate::service::{self, Cpus, Service, Start, Target};
+use crate::service::{self, Service, Start, Target};
 use crate::verdict::{self, Judged};
-use crate::{run_dir, series, signals};
+use crate::{run_dir, series};
+use testbed::process::tail;
+use testbed::tools::root;
+use testbed::{Cpus, signals};
 
 /// What is to be run, and how.
 #[derive(Clone, Debug)]
@@ -241,7 +243,7 @@ fn count(series: &Series, name: &str) -> usize {
 /// Everything that can be known to be wrong before anything is started. Most users at once.
 fn check(k6: &K6, plan: &Plan) -> Result<k6::Inspection, String> {
     if let (Some(port), true) = (plan.port, plan.ours()) {
-        service::require_free(port)?;
+        testbed::ports::require_free(port)?;
     }
     let inspection = k6.inspect(&plan.path, &plan.env)?;
     let needed = inspection.users * 115 / 100 + 500;
@@ -730,7 +732,7 @@ fn machine() -> Machine {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     Machine {
         cpu: cpu.unwrap_or("unknown CPU").to_owned(),
-        cpus: service::available().len() as u32,
+        cpus: testbed::cpus::available().len() as u32,
         memory_bytes: meminfo("MemTotal").unwrap_or(0),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         load_average_before: load
@@ -750,7 +752,7 @@ fn meminfo(field: &str) -> Option<u64> {
 fn commit() -> Option<String> {
     let said = Command::new("git")
         .args(["describe", "--always", "--dirty"])
-        .current_dir(run_dir::root())
+        .current_dir(root())
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()
@@ -762,7 +764,7 @@ fn commit() -> Option<String> {
 /// The plan's test by name or by path.
 pub(crate) fn resolve(what: &str) -> Result<(Option<&'static Test>, String, PathBuf), String> {
     if let Some(test) = catalogue::find(what) {
-        return Ok((Some(test), test.name.to_owned(), run_dir::root().join(test.script)));
+        return Ok((Some(test), test.name.to_owned(), root().join(test.script)));
     }
     let path = PathBuf::from(what);
     if !path.is_file() {
@@ -771,7 +773,7 @@ pub(crate) fn resolve(what: &str) -> Result<(Option<&'static Test>, String, Path
     }
     let path = path.canonicalize().map_err(|error| format!("{what}: {error}"))?;
     // Our own scripts are known by their path, too.
-    let test = catalogue::TESTS.iter().find(|test| run_dir::root().join(test.script) == path);
+    let test = catalogue::TESTS.iter().find(|test| root().join(test.script) == path);
     let name = path
         .file_stem()
         .map_or_else(|| "script".to_owned(), |stem| stem.to_string_lossy().into_owned());

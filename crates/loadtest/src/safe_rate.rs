@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::model::SafeRate;
 use crate::service::Service;
-use crate::signals;
+use testbed::signals;
 
 /// What may be planned with: the rest is for what cannot be planned.
 pub(crate) const HEADROOM: f64 = 0.7;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::process::{cpu_seconds, machine_cpu_seconds, memory_bytes};
+use testbed::process::{cpu_seconds, machine_cpu_seconds, memory_bytes};
 
 /// Sums since the start of each, except memory.
 #[derive(Clone, Debug, Default)]

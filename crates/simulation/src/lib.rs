@@ -3,7 +3,7 @@
 //!
 //! What is simulated: time, networks, Redis as a server, processes, fans. What is not: HTTP, the client
 //! libraries, MySQL and its locks. Those are the business of the tests with real servers, and of
-//! `scripts/drill`.
+//! `lab drill`.
 //!
 //! A [`plan::Plan`] says who comes and what breaks; [`swarm`] draws one from a seed, a test writes one
 //! down. [`world::run`] carries it out and returns a [`world::Report`]. Nothing in a history depends on

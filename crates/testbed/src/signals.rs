@@ -7,11 +7,11 @@ use tokio::signal::unix::{SignalKind, signal};
 static GOT: AtomicI32 = AtomicI32::new(0);
 
 /// Exit code for a run that was stopped by hand.
-pub(crate) const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 /// From here on a signal does not end the program, which has children to stop and results to keep. A
 /// second one changes nothing: the end is bounded in time anyway.
-pub(crate) fn watch() -> Result<(), String> {
+pub fn watch() -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot listen for signals: {error}");
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -37,7 +37,7 @@ pub(crate) fn watch() -> Result<(), String> {
     Ok(())
 }
 
-/// Whether somebody wants the program to end.
-pub(crate) fn stopped() -> bool {
+/// Whether somebody wants the program to end. Never, before [`watch`].
+pub fn stopped() -> bool {
     GOT.load(Ordering::Relaxed) != 0
 }

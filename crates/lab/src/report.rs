@@ -1,0 +1,126 @@
+//! Tables and figures of reports.
+
+/// Rows of text as a table in Markdown; the first row is the head, the first column is aligned left.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0).max(2)).collect();
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, &width))| match column {
+                0 => format!("{cell:width$}"),
+                _ => format!("{cell:>width$}"),
+            })
+            .collect();
+        text += &format!("| {} |\n", cells.join(" | "));
+        if index == 0 {
+            let rules: Vec<String> = widths
+                .iter()
+                .enumerate()
+                .map(|(column, &width)| match column {
+                    0 => "-".repeat(width),
+                    _ => "-".repeat(width - 1) + ":",
+                })
+                .collect();
+            text += &format!("| {} |\n", rules.join(" | "));
+        }
+    }
+    text
+}
+
+/// A number with commas between its thousands.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A figure with so many digits behind the point; `-` where there is none.
+pub(crate) fn shown(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+/// The value that a share of all is below; none of nothing.
+pub(crate) fn quantile(values: &[f64], share: f64) -> Option<f64> {
+    let mut ordered = values.to_vec();
+    ordered.sort_by(f64::total_cmp);
+    let index = (share * ordered.len() as f64) as usize;
+    ordered.get(index.min(ordered.len().saturating_sub(1))).copied()
+}
+
+/// The middle of all, to the millisecond; none of nothing.
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
+    let mut ordered = values.to_vec();
+    ordered.sort_by(f64::total_cmp);
+    let middle = ordered.len() / 2;
+    let upper = *ordered.get(middle)?;
+    let value = if ordered.len().is_multiple_of(2) {
+        f64::midpoint(*ordered.get(middle.checked_sub(1)?)?, upper)
+    } else {
+        upper
+    };
+    Some(rounded(value))
+}
+
+/// The highest of all; none of nothing.
+pub(crate) fn highest(values: &[f64]) -> Option<f64> {
+    values.iter().copied().reduce(f64::max)
+}
+
+/// To the millisecond.
+pub(crate) fn rounded(seconds: f64) -> f64 {
+    (seconds * 1e3).round() / 1e3
+}
+
+/// The time as reports have it, to the second.
+pub(crate) fn now_text() -> String {
+    in_days(0)
+}
+
+/// The time so many days from now.
+pub(crate) fn in_days(days: i64) -> String {
+    let seconds = jiff::Timestamp::now().as_second() + days * 86_400;
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| String::new(), |at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned() {
+        let rows = [["drill", "n"], ["a", "1,000"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "| drill |     n |\n| ----- | ----: |\n| a     | 1,000 |\n");
+    }
+
+    #[test]
+    fn figures_are_worked_out() {
+        assert_eq!((grouped(0).as_str(), grouped(999).as_str()), ("0", "999"));
+        assert_eq!(
+            (grouped(1_000).as_str(), grouped(12_345_678).as_str()),
+            ("1,000", "12,345,678")
+        );
+        assert_eq!((shown(None, 2).as_str(), shown(Some(1.005), 1).as_str()), ("-", "1.0"));
+        assert_eq!(
+            (median(&[]), median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0])),
+            (None, Some(2.0), Some(2.5))
+        );
+        let hundred: Vec<f64> = (0..100).rev().map(f64::from).collect();
+        assert_eq!((quantile(&hundred, 0.99), quantile(&hundred, 0.5)), (Some(99.0), Some(50.0)));
+        assert_eq!((quantile(&[], 0.5), highest(&[1.0, 7.0, 3.0])), (None, Some(7.0)));
+        let (now, then) = (now_text(), in_days(1));
+        assert!(now < then && now.len() == 20 && now.ends_with('Z'), "{now} {then}");
+    }
+}
