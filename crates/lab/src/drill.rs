@@ -6,7 +6,6 @@
 //! lost, a number has grown, a seat has two owners, or an event is missing.
 
 mod figures;
-mod load;
 mod probe;
 mod run;
 mod text;
@@ -18,10 +17,12 @@ use clap::{Args, CommandFactory};
 use serde::Serialize;
 use testbed::{Machine, Mode, RedisForm, Workdir, machine, process, tools};
 
-use self::figures::{Final, Summary};
+use self::figures::Summary;
 use self::run::{Hold, Run};
 use self::text::{Circumstances, markdown};
+use crate::load::Outcome;
 use crate::report::{now_text, shown};
+use crate::scene::Final;
 use crate::witness::Seconds;
 
 /// What is broken, and how.
@@ -421,7 +422,7 @@ fn play(run: &mut Run, rounds: u32, within: Option<&str>) -> Result<Final, Strin
     run.finish()
 }
 
-fn name(outcome: load::Outcome) -> String {
+fn name(outcome: Outcome) -> String {
     serde_json::to_value(outcome)
         .ok()
         .and_then(|name| Some(name.as_str()?.to_owned()))

@@ -3,7 +3,9 @@
 mod client;
 mod clock;
 mod drill;
+mod load;
 mod report;
+mod scene;
 mod witness;
 
 use std::process::ExitCode;

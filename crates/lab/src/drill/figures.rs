@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::load::{Kind, Outcome, Sample};
 use super::probe::Probed;
+use crate::load::{Kind, Outcome, Sample};
 use crate::report::{highest, median, quantile, rounded};
+use crate::scene::Final;
 use crate::witness::{self, Finding, LateNews, Overtaken, Seconds, Verdict};
 
 /// The rate of success that counts as recovered, and for how long.
@@ -133,18 +134,6 @@ pub(crate) struct Round {
     pub(crate) verdicts: BTreeMap<Kind, BTreeMap<Verdict, u32>>,
     pub(crate) findings: Vec<Found>,
     pub(crate) samples: Vec<Sample>,
-}
-
-/// What was found at the end of a drill.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Final {
-    pub(crate) problems: Vec<String>,
-    /// The last line of the audit at rest.
-    pub(crate) audit: String,
-    /// What the consumer said that read all of Kafka once more.
-    pub(crate) consumed: String,
-    /// Payments in Kafka.
-    pub(crate) payments: u64,
 }
 
 /// The middle and the highest of all rounds.

@@ -1,38 +1,24 @@
 //! One drill: its cluster, its load, its rounds.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use rustix::process::Signal;
-use serde_json::json;
-use testbed::instance::Commands;
-use testbed::process::{log_to, mortal};
-use testbed::{Cluster, ClusterOptions, Mode, Process, Redis, RedisServer, Sentinels, signals};
+use testbed::process::mortal;
+use testbed::{ClusterOptions, Mode, Process, Redis, RedisServer, Sentinels, signals};
 
-use super::figures::{self, Final, Found, Round, Summary, Title};
-use super::load::{Kind, LINE, Load, PRICE};
+use super::figures::{self, Found, Round, Summary, Title};
 use super::probe::Probe;
 use super::{Drill, Fault};
 use crate::clock;
-use crate::report::{in_days, rounded};
-use crate::witness::{self, Books, Events, Finding, HOLD_S, Seconds, Topic};
+use crate::load::{Kind, LINE};
+use crate::report::rounded;
+use crate::scene::{Final, Progress, Scene, settings};
+use crate::witness::{Finding, Seconds};
 
 const BEFORE_S: Seconds = 3.0;
-const SEATS_PER_ROUND: i64 = 3_000;
-
-fn settings() -> [(&'static str, String); 5] {
-    [
-        ("demo.seed", "false".to_owned()),
-        ("queue.admit_per_second", "45".to_owned()),
-        ("queue.active_ttl_seconds", "3600".to_owned()),
-        ("sales.hold_seconds", format!("{HOLD_S}")),
-        ("log.format", "text".to_owned()),
-    ]
-}
 
 /// Runs beside a round: a command that others of the same machine respect, such as `flock FILE`.
 #[derive(Debug)]
@@ -60,42 +46,6 @@ impl Hold {
     }
 }
 
-/// A line that is rewritten on a terminal, and printed now and then elsewhere.
-#[derive(Debug)]
-struct Progress {
-    bar: ProgressBar,
-    last: Seconds,
-}
-
-impl Progress {
-    fn new() -> Self {
-        let bar = if std::io::stderr().is_terminal() {
-            ProgressBar::new_spinner()
-        } else {
-            ProgressBar::hidden()
-        };
-        let style = ProgressStyle::with_template("{spinner} {wide_msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        Self { bar, last: clock::now() }
-    }
-
-    fn show(&mut self, text: String) {
-        if !self.bar.is_hidden() {
-            self.bar.set_message(text);
-            self.bar.tick();
-        } else if clock::now() - self.last > 10.0 {
-            self.last = clock::now();
-            eprintln!("  {text}");
-        }
-    }
-
-    fn clear(&self) {
-        self.bar.set_message("");
-        self.bar.finish_and_clear();
-        self.bar.reset();
-    }
-}
-
 /// A drill under way.
 // In the order in which it is dropped: who asks before who is asked.
 #[derive(Debug)]
@@ -103,22 +53,13 @@ pub(super) struct Run {
     drill: Drill,
     instances: usize,
     seconds: Option<Seconds>,
-    load: Load,
-    consumer: Process,
-    cluster: Cluster,
-    /// Of the first instance. They outlive every instance: commands use the first data directory.
-    operator: Commands,
-    events: Events,
-    concert: i64,
-    concert_at: String,
+    scene: Scene,
     turn: usize,
     /// When the fault of this round began and ended.
     fault: [Seconds; 2],
     phase: &'static str,
     title: String,
     progress: Progress,
-    /// How often each difference has been reported.
-    reported: HashMap<Finding, usize>,
     rounds: Vec<Round>,
 }
 
@@ -136,45 +77,22 @@ impl Run {
             drill.name
         );
         let mut options = ClusterOptions::new(drill.name, instances);
-        options.settings = settings().map(|(name, value)| (name.to_owned(), value)).into();
+        options.settings = settings(45).map(|(name, value)| (name.to_owned(), value)).into();
         options.settings.extend(further.clone());
         options.redis = drill.redis;
         options.database_proxy = drill.database_proxy;
         options.spare = drill.spare;
         options.proxy_lines = vec!["http-response set-header x-instance %s".to_owned()];
-        let cluster = Cluster::start(directory, &options)?;
-        let first = cluster.instances.first().ok_or("there is no instance")?;
-        let operator = first.commands().clone();
-        let body = json!({
-            "name": "Drill",
-            "venue": "Hall",
-            "reservationOpensAt": in_days(-1),
-            "reservationClosesAt": in_days(30),
-        });
-        let concert = first.admin("POST", "/admin/v1/concerts", Some(&body))?;
-        let concert = concert["concertId"].as_i64().ok_or("a concert without an id")?;
-        let ports: Vec<(String, u16)> =
-            cluster.instances.iter().map(|it| (it.label.clone(), it.port)).collect();
-        let load = Load::new(cluster.proxy.port, &ports)?;
-        let events = Events::new(cluster.directory.join("events.jsonl"));
-        let consumer = start_consumer(&operator, &cluster, &events)?;
         Ok(Self {
             drill: *drill,
             instances,
             seconds,
-            load,
-            consumer,
-            cluster,
-            operator,
-            events,
-            concert,
-            concert_at: in_days(40),
+            scene: Scene::start(directory, &options)?,
             turn: 0,
             fault: [0.0; 2],
             phase: "before",
             title: String::new(),
             progress: Progress::new(),
-            reported: HashMap::new(),
             rounds: Vec::new(),
         })
     }
@@ -187,6 +105,11 @@ impl Run {
     /// What was done so far.
     pub(super) fn rounds(&self) -> &[Round] {
         &self.rounds
+    }
+
+    /// An orderly end, an audit at rest, and all of Kafka once more.
+    pub(super) fn finish(&mut self) -> Result<Final, String> {
+        self.scene.finish()
     }
 
     /// Removes the line of progress.
@@ -226,7 +149,7 @@ impl Run {
             }
             let left = (until - clock::now()).clamp(0.0, 0.25);
             std::thread::sleep(Duration::from_secs_f64(left));
-            let state = self.load.state();
+            let state = self.scene.load.state();
             let (good, all) = figures::good_of(&state.samples, clock::now() - 1.0);
             let text = format!(
                 "{} {}: {} requests, {good} of {all} good in the last second, {} findings",
@@ -246,14 +169,14 @@ impl Run {
     }
 
     fn redis(&mut self) -> Result<&mut RedisServer, String> {
-        match &mut self.cluster.redis {
+        match &mut self.scene.cluster.redis {
             Redis::Single(server) => Ok(server),
             Redis::Sentinels(_) | Redis::Cluster(_) => Err("this drill needs one Redis".to_owned()),
         }
     }
 
     fn sentinels(&mut self) -> Result<&mut Sentinels, String> {
-        match &mut self.cluster.redis {
+        match &mut self.scene.cluster.redis {
             Redis::Sentinels(all) => Ok(all),
             Redis::Single(_) | Redis::Cluster(_) => Err("this drill needs sentinels".to_owned()),
         }
@@ -287,9 +210,9 @@ impl Run {
             }
             Fault::KillDatabase => {
                 self.begin_fault();
-                self.cluster.database.engine.kill();
+                self.scene.cluster.database.engine.kill();
                 self.wait(1.0)?;
-                self.cluster.database.engine.restart()?;
+                self.scene.cluster.database.engine.restart()?;
                 self.end_fault();
                 Ok(())
             }
@@ -303,11 +226,11 @@ impl Run {
             }
             Fault::StopKafka => {
                 self.begin_fault();
-                self.cluster.kafka.engine.freeze();
+                self.scene.cluster.kafka.engine.freeze();
                 self.wait(self.lasting() / 2.0)?;
-                self.cluster.kafka.engine.kill();
+                self.scene.cluster.kafka.engine.kill();
                 self.wait(self.lasting() / 2.0)?;
-                self.cluster.kafka.engine.restart()?;
+                self.scene.cluster.kafka.engine.restart()?;
                 self.end_fault();
                 Ok(())
             }
@@ -320,25 +243,25 @@ impl Run {
     }
 
     fn network(&self, mode: Mode) -> Result<(), String> {
-        let proxy = self.cluster.database_proxy.as_ref();
+        let proxy = self.scene.cluster.database_proxy.as_ref();
         proxy.ok_or("this drill needs a proxy before the database")?.set(mode);
         Ok(())
     }
 
     fn kill_instance(&mut self) -> Result<(), String> {
         // Another one in each round. The list changes its order when one is started again; names do not.
-        let mut names = self.cluster.names();
+        let mut names = self.scene.cluster.names();
         names.sort();
         // The last one is left to the probe.
         let victim = names[self.turn % (names.len() - 1).max(1)].clone();
         self.begin_fault();
-        self.load.state().down.insert(victim.clone());
-        self.cluster.instance(&victim)?.kill();
+        self.scene.load.state().down.insert(victim.clone());
+        self.scene.cluster.instance(&victim)?.kill();
         // The others carry on; nothing has to come back for that.
         self.end_fault();
         self.wait(1.5)?;
-        self.cluster.start_instance(&victim)?;
-        self.load.state().down.remove(&victim);
+        self.scene.cluster.start_instance(&victim)?;
+        self.scene.load.state().down.remove(&victim);
         Ok(())
     }
 
@@ -358,13 +281,14 @@ impl Run {
 
     /// A new instance joins, then an old one is asked to end.
     fn drain(&mut self) -> Result<(), String> {
-        let names = self.cluster.names();
-        let free = self.cluster.slots.iter().find(|(name, _)| !names.contains(name));
+        let names = self.scene.cluster.names();
+        let free = self.scene.cluster.slots.iter().find(|(name, _)| !names.contains(name));
         let free = free.map(|(name, _)| name.clone()).ok_or("no slot is free")?;
         self.begin_fault();
-        self.cluster.start_instance(&free)?;
+        self.scene.cluster.start_instance(&free)?;
         // Asked directly, the old one could only refuse; the promise is for those who come through the proxy.
-        self.load.state().instances = self
+        self.scene.load.state().instances = self
+            .scene
             .cluster
             .instances
             .iter()
@@ -372,31 +296,17 @@ impl Run {
             .map(|instance| (instance.label.clone(), instance.port))
             .collect();
         self.wait(1.5)?;
-        let mut oldest = self.cluster.instances.remove(0);
+        let mut oldest = self.scene.cluster.instances.remove(0);
         let code = oldest.stop();
         self.end_fault();
         if code != 0 {
             let what = format!("{} ended with code {code} on SIGTERM", oldest.label);
-            self.load.note(Finding::Drill { what });
+            self.scene.load.note(Finding::Drill { what });
         }
         Ok(())
     }
 
     // ---- a round
-
-    fn new_session(&self, round: u32) -> Result<(), String> {
-        let first = self.cluster.instances.first().ok_or("there is no instance")?;
-        let path = format!("/admin/v1/concerts/{}/sessions", self.concert);
-        let body = json!({
-            "concertAt": self.concert_at, "seatCount": SEATS_PER_ROUND, "price": PRICE,
-        });
-        let made = first.admin("POST", &path, Some(&body))?;
-        let id =
-            |name: &str| made[name].as_i64().ok_or_else(|| format!("a session without {name}"));
-        let seat = id("firstSeatId")?;
-        self.load.sell(round, self.concert, id("sessionId")?, seat..seat + SEATS_PER_ROUND);
-        Ok(())
-    }
 
     /// Plays one round, and compares.
     pub(super) fn round(&mut self, number: u32, rounds: u32) -> Result<(), String> {
@@ -404,33 +314,34 @@ impl Run {
         self.title = format!("{} {number}/{rounds}", self.drill.name);
         self.phase = "before";
         let (noted_before, samples_before) = {
-            let state = self.load.state();
+            let state = self.scene.load.state();
             (state.told.noted.len(), state.samples.len())
         };
-        self.new_session(number)?;
-        self.load.top_up(LINE);
+        self.scene.new_session(number)?;
+        self.scene.load.top_up(LINE);
         // Others hear of the new session within about a second.
         self.wait(2.0)?;
-        self.load.begin();
+        self.scene.load.begin();
         let played = self.play();
         let (began, ended, probe) = match played {
             Ok(played) => played,
             Err(error) => {
-                self.load.end();
+                self.scene.load.end();
                 return Err(error);
             }
         };
         let probed = probe.end();
-        self.load.end();
+        self.scene.load.end();
         // Without those of the comparison.
-        let samples: Vec<_> = self.load.state().samples[samples_before..]
+        let samples: Vec<_> = self.scene.load.state().samples[samples_before..]
             .iter()
             .filter(|sample| sample.began >= began)
             .cloned()
             .collect();
-        let findings = self.settle(began, noted_before)?;
-        let books = self.books()?;
-        let state = self.load.state();
+        self.phase = "comparing";
+        let findings = self.scene.settle(began, noted_before)?;
+        let books = self.scene.books()?;
+        let state = self.scene.load.state();
         let told = &state.told;
         let mut verdicts: BTreeMap<Kind, BTreeMap<_, u32>> = BTreeMap::new();
         for effect in told.effects.iter().filter(|effect| effect.round == number) {
@@ -474,177 +385,21 @@ impl Run {
         // What comes now is not counted yet.
         self.wait(1.0)?;
         // At one that the fault spares: drains take the first of the list, kills another one than the last by name.
-        let mut names = self.cluster.names();
+        let mut names = self.scene.cluster.names();
         if self.drill.spare == 0 {
             names.sort();
         }
         let last = names.last().ok_or("there is no instance")?;
         let tokens = {
-            let state = self.load.state();
+            let state = self.scene.load.state();
             let fans = &state.told.fans;
             fans[fans.len().saturating_sub(200)..].iter().map(|fan| fan.token.clone()).collect()
         };
-        let probe = Probe::start(self.cluster.port_of(last)?, tokens);
+        let probe = Probe::start(self.scene.cluster.port_of(last)?, tokens);
         let began = clock::now();
         self.wait(BEFORE_S)?;
         self.break_something(self.drill.fault)?;
         self.wait(self.drill.after)?;
         Ok((began, clock::now(), probe))
     }
-
-    fn books(&mut self) -> Result<Books, String> {
-        self.events.read()?;
-        Books::read(&self.cluster.database, &self.events)
-    }
-
-    /// Waits until events are out, and compares everything. Returns what is new, and when it was seen.
-    fn settle(
-        &mut self,
-        began: Seconds,
-        noted_before: usize,
-    ) -> Result<Vec<(Seconds, Finding)>, String> {
-        self.phase = "comparing";
-        self.load.look_again(began);
-        let until = clock::now() + 30.0;
-        loop {
-            let waiting = self.cluster.database.number("SELECT COUNT(*) FROM boxoffice.outbox");
-            match waiting {
-                Ok(0) => break,
-                _ if clock::now() < until => std::thread::sleep(Duration::from_millis(100)),
-                Ok(count) => {
-                    self.load.note(Finding::EventsWait { count });
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let until = clock::now() + 15.0;
-        let books = loop {
-            let books = self.books()?;
-            if witness::events(&books).is_empty() || clock::now() > until {
-                break books;
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        };
-        let left = self.cluster.database.number(
-            "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_started < NOW() - INTERVAL 60 SECOND",
-        )?;
-        if left != 0 {
-            self.load.note(Finding::LocksLeft { count: left });
-        }
-        if let Some(ended) = self.consumer.ended() {
-            let what = format!("`boxoffice consume` ended by itself with code {}", ended.code);
-            self.load.note(Finding::Drill { what });
-            self.consumer = start_consumer(&self.operator, &self.cluster, &self.events)?;
-        }
-        for instance in &mut self.cluster.instances {
-            let label = instance.label.clone();
-            if let Some(ended) = instance.ended() {
-                let log = instance.log_tail(8);
-                self.load.note(Finding::Died { instance: label, code: ended.code, log });
-                continue;
-            }
-            let audit = instance.audit()?;
-            if !audit.clean {
-                self.load.note(Finding::Audit { instance: label, said: end_of(&audit.output) });
-            }
-        }
-        let state = self.load.state();
-        let noted = &state.told.noted;
-        let now = clock::now();
-        // What was noted comes first, and each once; a difference stays until the end.
-        let all = witness::compare(&state.told, &books);
-        let (_, differences) = all.split_at(noted.len());
-        let mut found: Vec<(Seconds, Finding)> =
-            noted[noted_before..].iter().map(|noted| (noted.at, noted.finding.clone())).collect();
-        let mut seen: HashMap<&Finding, usize> = HashMap::new();
-        for finding in differences {
-            let count = seen.entry(finding).or_default();
-            *count += 1;
-            if *count > self.reported.get(finding).copied().unwrap_or(0) {
-                found.push((now, finding.clone()));
-            }
-        }
-        for (finding, count) in seen {
-            let before = self.reported.entry(finding.clone()).or_default();
-            *before = count.max(*before);
-        }
-        Ok(found)
-    }
-
-    /// An orderly end, an audit at rest, and all of Kafka once more.
-    pub(super) fn finish(&mut self) -> Result<Final, String> {
-        self.cluster.proxy.engine.stop();
-        let mut problems = Vec::new();
-        for instance in &mut self.cluster.instances {
-            let code = instance.stop();
-            if code != 0 {
-                problems.push(format!("{} ended with code {code} on SIGTERM", instance.label));
-            }
-        }
-        self.consumer.stop(Signal::TERM, Duration::from_secs(10));
-        let audit = self.operator.audit()?;
-        if !audit.clean {
-            problems.push(format!("the audit at rest is not clean: {}", end_of(&audit.output)));
-        }
-        let mut again = Events::new(self.cluster.directory.join("again.jsonl"));
-        let output = again.path().display().to_string();
-        let said = self.operator.run(&[
-            "consume",
-            "--brokers",
-            &self.cluster.kafka.address(),
-            "--from-beginning",
-            "--group",
-            "again",
-            "--until-idle",
-            "3",
-            "--remember",
-            "1000000",
-            "--output",
-            &output,
-        ])?;
-        let consumed = said.text();
-        if !said.status.success() {
-            problems.push(format!("`boxoffice consume` failed: {}", end_of(&consumed)));
-        }
-        again.read()?;
-        let books = Books::read(&self.cluster.database, &again)?;
-        let differences = witness::events(&books);
-        problems.extend(
-            differences.iter().take(20).map(|finding| format!("{}: {finding}", finding.kind())),
-        );
-        Ok(Final {
-            problems,
-            audit: audit.output.lines().last().unwrap_or_default().to_owned(),
-            consumed: end_of(&consumed),
-            payments: again.of(Topic::Paid),
-        })
-    }
-}
-
-/// The end of what a program has said.
-fn end_of(text: &str) -> String {
-    let count = text.chars().count();
-    text.chars().skip(count.saturating_sub(1_500)).collect()
-}
-
-/// Starts a consumer that follows as long as the drill runs, whatever becomes of the broker.
-fn start_consumer(
-    operator: &Commands,
-    cluster: &Cluster,
-    events: &Events,
-) -> Result<Process, String> {
-    let log: PathBuf = cluster.directory.join("consumer.log");
-    let output = events.path().display().to_string();
-    let brokers = cluster.kafka.address();
-    let mut command: Command = operator.command(&[
-        "consume",
-        "--brokers",
-        &brokers,
-        "--from-beginning",
-        "--output",
-        &output,
-    ]);
-    log_to(&mut command, &log)?;
-    Process::spawn("the consumer", command)
 }

@@ -3,7 +3,7 @@
 use testbed::Machine;
 
 use super::figures::{PollSpread, Summary};
-use super::load::{Kind, Outcome};
+use crate::load::{Kind, Outcome};
 use crate::report::{grouped, shown, table};
 
 /// What a report says about its circumstances.
