@@ -296,6 +296,11 @@ def service():
               about="CPUs in use by each instance. compose.yaml limits each to BOXOFFICE_CPUS."),
         Panel("CPU time of a request", [Query(f"{rate('process_cpu_seconds_total', by='instance')} / ({rate(HTTP + '_count', by='instance')} > 0)", "{{instance}}")],
               unit="s"),
+        Panel("CPU, to what each may use", [
+            Query('boxoffice:cpu_used_ratio:rate15s{instance=~"$instance"}', "used, {{instance}}"),
+            Query(or_zero('boxoffice:cpu_throttled_ratio:rate15s{instance=~"$instance"}', "instance"), "held back by a quota, {{instance}}", rests=True),
+            Query(or_zero('boxoffice:run_queue_wait_ratio:rate15s{instance=~"$instance"}', "instance"), "waited for a CPU, {{instance}}", rests=True)],
+              unit="percentunit", line_at=0.9, about="Of 15 s. What was wanted and not had can be more than 100 %. BoxofficeCpuSaturated fires at 90, 25 and 50 %."),
         Panel("Memory", [Query(level("process_resident_memory_bytes"), "{{instance}}")], unit="bytes"),
         Panel("Connections", [Query(level("http_server_connections"), "{{instance}}")], about="At server.max_connections (16,000) the next is refused."),
         Panel("Turned away a second", [Query(rate("http_server_requests_shed_total", by="class"), "shed, {{class}}", rests=True),
