@@ -309,7 +309,7 @@ def service():
             Query('boxoffice:cpu_used_ratio:rate15s{instance=~"$instance"}', "used, {{instance}}"),
             Query(or_zero('boxoffice:cpu_throttled_ratio:rate15s{instance=~"$instance"}', "instance"), "held back by a quota, {{instance}}", rests=True),
             Query(or_zero('boxoffice:run_queue_wait_ratio:rate15s{instance=~"$instance"}', "instance"), "waited for a CPU, {{instance}}", rests=True)],
-              unit="percentunit", line_at=0.9, about="Of 15 s. What was wanted and not had can be more than 100 %. BoxofficeCpuSaturated fires at 90, 25 and 50 %."),
+              unit="percentunit", line_at=0.9, about="Of 15 s. What was wanted and not had can be more than 100 %. BoxofficeCpuSaturated fires at 90 and 25 %, BoxofficeCpuContended at 50 %."),
         Panel("Memory", [Query(level("process_resident_memory_bytes"), "{{instance}}")], unit="bytes"),
         Panel("Connections", [Query(level("http_server_connections"), "{{instance}}")], about="At server.max_connections (16,000) the next is refused."),
         Panel("Turned away a second", [Query(rate("http_server_requests_shed_total", by="class"), "shed, {{class}}", rests=True),

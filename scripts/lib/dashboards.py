@@ -9,7 +9,7 @@ proxy, of Prometheus and Alertmanager, the rules with their tests, the dashboard
 name is one that the service has.
 
 Then a cluster of two instances, an InfluxDB, a Prometheus with our rules and an Alertmanager are started, k6 runs, and
-every query of every panel, every variable and every recording rule is asked of the real server. One that gives no data is
+every query of every panel but those of Loki, every variable and every recording rule is asked of the real server. One that gives no data is
 a failure, and so is one that gives nothing but zeros unless its panel says that zero is its ordinary state.
 """
 
@@ -539,7 +539,7 @@ def check_rules(problems, sources):
         if one["health"] != "up":
             problems.add(f"target {one['labels']} is {one['health']}: {one['lastError']}")
     # k6 and the engines may well have all CPUs of the machine that this runs on.
-    firing = 'ALERTS{alertstate="firing", alertname!="BoxofficeCpuSaturated"}'
+    firing = 'ALERTS{alertstate="firing", alertname!~"BoxofficeCpu.*"}'
     if sources.ask_prometheus(firing).count:
         names = get(f"{sources.prom}/api/v1/label/alertname/values", **{"match[]": firing})["data"]
         problems.add(f"a service that is well fires {', '.join(names)}")
