@@ -16,6 +16,7 @@ import sys
 OUT = pathlib.Path(__file__).resolve().parent / "dashboards"
 PROMETHEUS = {"type": "prometheus", "uid": "prometheus"}
 INFLUXDB = {"type": "influxdb", "uid": "k6"}
+LOKI = {"type": "loki", "uid": "loki"}
 
 # Of the instances that are chosen in the dashboard.
 OURS = 'job="boxoffice", instance=~"$instance"'
@@ -38,11 +39,13 @@ class Query:
 
 class Panel:
     def __init__(self, title, queries, *, kind="timeseries", unit="short", width=8, height=8, about="", steps=None,
-                 stack=False, maximum=None, decimals=None, line_at=None):
+                 stack=False, maximum=None, decimals=None, line_at=None, source=None):
         self.title, self.queries, self.kind, self.unit, self.width, self.height = title, queries, kind, unit, width, height
         self.about, self.steps, self.stack, self.maximum, self.decimals = about, steps, stack, maximum, decimals
         # A threshold that is drawn as a line.
         self.line_at = line_at
+        # Where it is another than that of the dashboard.
+        self.source = source
 
 
 class Row:
@@ -59,6 +62,8 @@ def target(query, ref, source):
     common = {"refId": ref, "datasource": source}
     if source is INFLUXDB:
         return {**common, "query": query.text, "rawQuery": True, "resultFormat": "time_series", "alias": query.legend}
+    if source is LOKI:
+        return {**common, "expr": query.text, "legendFormat": query.legend, "queryType": "range"}
     more = {"instant": True, "range": False} if query.fmt == "table" else {"range": True}
     return {**common, "expr": query.text, "legendFormat": query.legend, "format": query.fmt or "time_series", **more}
 
@@ -103,6 +108,10 @@ def rendered(panel, number, x, y, source):
         if not buckets:
             options["calculation"] = {"xBuckets": {"mode": "count", "value": "80"},
                                       "yBuckets": {"mode": "count", "scale": {"type": "log", "log": 2}, "value": "2"}}
+    elif panel.kind == "logs":
+        defaults = {}
+        options = {"showTime": True, "wrapLogMessage": True, "enableLogDetails": True, "dedupStrategy": "none", "sortOrder": "Descending",
+                   "prettifyLogMessage": False, "showLabels": False, "showCommonLabels": False}
     elif panel.kind == "table":
         options = {"showHeader": True, "footer": {"show": False}}
     return {
@@ -133,7 +142,7 @@ def dashboard(uid, title, about, source, things, variables, *, refresh, span):
             continue
         if x + thing.width > 24:
             y, x, row_height = y + row_height, 0, 0
-        panels.append(rendered(thing, number, x, y, source))
+        panels.append(rendered(thing, number, x, y, thing.source or source))
         x, row_height = x + thing.width, max(row_height, thing.height)
     rests = {(uid, thing.title, chr(ord("A") + i)) for thing in things if isinstance(thing, Panel)
              for i, query in enumerate(thing.queries) if query.rests}
@@ -296,6 +305,11 @@ def service():
               about="CPUs in use by each instance. compose.yaml limits each to BOXOFFICE_CPUS."),
         Panel("CPU time of a request", [Query(f"{rate('process_cpu_seconds_total', by='instance')} / ({rate(HTTP + '_count', by='instance')} > 0)", "{{instance}}")],
               unit="s"),
+        Panel("CPU, to what each may use", [
+            Query('boxoffice:cpu_used_ratio:rate15s{instance=~"$instance"}', "used, {{instance}}"),
+            Query(or_zero('boxoffice:cpu_throttled_ratio:rate15s{instance=~"$instance"}', "instance"), "held back by a quota, {{instance}}", rests=True),
+            Query(or_zero('boxoffice:run_queue_wait_ratio:rate15s{instance=~"$instance"}', "instance"), "waited for a CPU, {{instance}}", rests=True)],
+              unit="percentunit", line_at=0.9, about="Of 15 s. What was wanted and not had can be more than 100 %. BoxofficeCpuSaturated fires at 90 and 25 %, BoxofficeCpuContended at 50 %."),
         Panel("Memory", [Query(level("process_resident_memory_bytes"), "{{instance}}")], unit="bytes"),
         Panel("Connections", [Query(level("http_server_connections"), "{{instance}}")], about="At server.max_connections (16,000) the next is refused."),
         Panel("Turned away a second", [Query(rate("http_server_requests_shed_total", by="class"), "shed, {{class}}", rests=True),
@@ -321,6 +335,11 @@ def service():
         Panel("Clock jumps since the start", [Query(level("boxoffice_clock_jumps_total"), "{{instance}}", rests=True)], width=6),
         Panel("Invariants violated", [Query(or_zero(level("boxoffice_invariant_violations_total", by="invariant"), "invariant"), "{{invariant}}", rests=True)], width=6,
               about="What audits found since the start. No audit, no finding: boxoffice audit."),
+        Row("Log"),
+        Panel("Lines a second by level", [Query('sum by (level) (rate({job="boxoffice"}[$__auto]))', "{{level}}")], unit="ops", stack=True, source=LOKI,
+              about="Of all instances. A storm of warnings is bounded: one line stands for many of a kind (log.left_out)."),
+        Panel("Warnings and errors", [Query('{job="boxoffice", level=~"WARN|ERROR"}')], kind="logs", width=16, height=10, source=LOKI,
+              about="Of all instances, in the time that the figures above show. A line's request or trace leads to all lines of it."),
     ]
     return dashboard("boxoffice-service", "boxoffice: service", "The service from inside, from its /metrics.", PROMETHEUS, things,
                      [variable("instance", "Instance", 'label_values(boxoffice_build_info{job="boxoffice"}, instance)', PROMETHEUS)],

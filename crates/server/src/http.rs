@@ -45,6 +45,7 @@ mod schema;
 mod seat_list;
 mod state;
 mod surface;
+pub(crate) mod trace_id;
 
 pub use admin::{IssuedTokens, TokenIssue};
 pub use front::Front;

@@ -7,6 +7,7 @@
 //! What does not belong here: deciding what is an outcome, and serving `/metrics`.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,10 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 
 use crate::endpoints::{Class, Route};
+
+mod cpu;
+
+use cpu::Cpu;
 
 /// How a scrape may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -637,12 +642,13 @@ impl Default for Metrics {
 #[derive(Debug)]
 struct ProcessCollector {
     start_time_seconds: f64,
+    cpu: Cpu,
 }
 
 impl ProcessCollector {
     fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { start_time_seconds: now.as_secs_f64() }
+        Self { start_time_seconds: now.as_secs_f64(), cpu: Cpu::new(Path::new("/")) }
     }
 }
 
@@ -663,14 +669,27 @@ impl Collector for ProcessCollector {
         if let Some(count) = open_fds() {
             gauge("process_open_fds", "Open file descriptors.", count)?;
         }
-        if let Some(seconds) = cpu_seconds() {
+        let told = self.cpu.read();
+        if let Some(cpus) = told.cpus {
+            let help = "CPUs that may be used: those that the process is bound to, or its quota where that is less.";
+            gauge("boxoffice_cpus", help, cpus)?;
+        }
+        for (name, help, seconds) in [
+            ("process_cpu_seconds", "CPU time of all threads, user and system.", cpu_seconds()),
+            (
+                "boxoffice_cpu_throttled_seconds",
+                "Time for which threads were kept from running because the quota of CPU time was used up.",
+                told.throttled_seconds,
+            ),
+            (
+                "boxoffice_run_queue_wait_seconds",
+                "Time for which threads could have run and waited for a CPU, all threads together.",
+                told.run_queue_wait_seconds,
+            ),
+        ] {
+            let Some(seconds) = seconds else { continue };
             let counter = ConstCounter::new(seconds);
-            let descriptor = encoder.encode_descriptor(
-                "process_cpu_seconds",
-                "CPU time of all threads, user and system.",
-                None,
-                counter.metric_type(),
-            )?;
+            let descriptor = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
             counter.encode(descriptor)?;
         }
         Ok(())
@@ -744,6 +763,8 @@ mod tests {
                 "process_resident_memory_bytes ",
                 "process_open_fds ",
                 "process_start_time_seconds ",
+                "boxoffice_cpus ",
+                "boxoffice_run_queue_wait_seconds_total ",
             ] {
                 assert!(text.lines().any(|line| line.starts_with(name)), "{name} missing");
             }
@@ -761,7 +782,12 @@ mod tests {
         );
         let samples = |text: &str| {
             // Those of the process differ from one moment to the next.
-            let lines = text.lines().filter(|line| !line.starts_with(['#', 'p']));
+            let is_ours = |line: &&str| {
+                !line.starts_with(['#', 'p'])
+                    && !line.starts_with("boxoffice_cpu")
+                    && !line.starts_with("boxoffice_run_queue")
+            };
+            let lines = text.lines().filter(is_ours);
             lines.map(str::to_owned).collect::<Vec<_>>()
         };
         let text = metrics.render(Exposition::Text);

@@ -225,6 +225,7 @@ impl Inner {
             ($level:ident, $message:literal $(, $($more:tt)+)?) => {
                 tracing::$level!(
                     request.id = %id,
+                    trace.id = id.trace().map(tracing::field::display),
                     http.method = route.method(),
                     http.route = route.template(),
                     http.status = status,

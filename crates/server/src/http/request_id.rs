@@ -1,4 +1,5 @@
-//! The id that a request is known by in its response, its problem document and the log.
+//! The id that a request is known by in its response, its problem document and the log, and beside it the id of the
+//! trace that it is a part of.
 //!
 //! It is kept in a thread-local that is set while the request's future is being polled, not in the
 //! request's extensions: that costs two moves instead of a box and a hash map, and code that builds
@@ -14,6 +15,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::trace_id::TraceId;
+
 /// The header that carries the id, in requests and responses.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -26,7 +29,10 @@ thread_local! {
 
 /// A request's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(Repr);
+pub struct RequestId {
+    repr: Repr,
+    trace: Option<TraceId>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Repr {
@@ -47,9 +53,14 @@ impl RequestId {
         CURRENT.replace(id)
     }
 
+    /// The trace that the request is a part of, where whoever sent it says so.
+    pub(crate) const fn trace(&self) -> Option<TraceId> {
+        self.trace
+    }
+
     /// The id as a header value.
     pub fn header_value(&self) -> HeaderValue {
-        match &self.0 {
+        match &self.repr {
             Repr::Given(value) => value.clone(),
             Repr::Made { process, number } => {
                 let mut text = [0; 24];
@@ -71,7 +82,7 @@ fn write_hex(out: &mut [u8], mut value: u64) {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.repr {
             Repr::Given(value) => f.write_str(value.to_str().unwrap_or("-")),
             Repr::Made { process, number } => write!(f, "{process:08x}{number:016x}"),
         }
@@ -83,7 +94,8 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
 
     async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
         // Outside of an observed route there is none; an id that matches nothing is still an id.
-        Ok(Self::current().unwrap_or(Self(Repr::Made { process: 0, number: 0 })))
+        let none = || Self { repr: Repr::Made { process: 0, number: 0 }, trace: None };
+        Ok(Self::current().unwrap_or_else(none))
     }
 }
 
@@ -102,16 +114,17 @@ impl RequestIds {
         Self { process: (random >> 32) as u32, next: AtomicU64::new(1) }
     }
 
-    /// The request's own id where it is usable, else a new one.
+    /// The request's own id where it is usable, else a new one; and its trace.
     pub(crate) fn take_or_make(&self, headers: &HeaderMap) -> RequestId {
+        let trace = TraceId::of(headers);
         if let Some(value) = headers.get(X_REQUEST_ID)
             && (1..=MAX_LEN).contains(&value.len())
             && value.as_bytes().iter().all(u8::is_ascii_graphic)
         {
-            return RequestId(Repr::Given(value.clone()));
+            return RequestId { repr: Repr::Given(value.clone()), trace };
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        RequestId(Repr::Made { process: self.process, number })
+        RequestId { repr: Repr::Made { process: self.process, number }, trace }
     }
 }
 

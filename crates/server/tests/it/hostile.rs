@@ -515,7 +515,7 @@ impl Target {
         }
         for _ in 0..dice.below(5) / 2 {
             let header = dice.below(call.headers.len().max(1));
-            match dice.below(9) {
+            match dice.below(10) {
                 // The same once more.
                 0 if !call.headers.is_empty() => call.headers.push(call.headers[header].clone()),
                 1 => call = call.header("X-Request-Id", dice.bytes_for_header(200)),
@@ -525,6 +525,7 @@ impl Target {
                 5 => call = call.header("Content-Encoding", "gzip"),
                 6 => call = call.header("X-Forwarded-For", "::1, 127.0.0.1"),
                 7 => call = call.header("X-Long", vec![b'x'; dice.below(7_000)]),
+                8 => call = call.header("traceparent", dice.bytes_for_header(120)),
                 _ => call = call.header("Host", "other.example:99999"),
             }
         }

@@ -412,7 +412,7 @@ fn commands(code: &str) -> Vec<&str> {
 
 #[test]
 fn both_languages_of_a_page_say_the_same() {
-    for page in ["README", "deploy/README"] {
+    for page in ["README", "deploy/README", "deploy/kubernetes/README"] {
         let english = sections(&read(&format!("{page}.md")));
         let korean = sections(&read(&format!("{page}.ko.md")));
         let titles = |page: &[Section]| -> Vec<(usize, String)> {
@@ -427,7 +427,7 @@ fn both_languages_of_a_page_say_the_same() {
             titles(&english),
             titles(&korean)
         );
-        assert!(english.len() > 5, "{page}: the sections were found");
+        assert!(english.len() > 3, "{page}: the sections were found");
         for (english, korean) in english.iter().zip(&korean) {
             let at = format!("{page}, {:?} and {:?}", english.title, korean.title);
             assert_eq!(english.blocks.len(), korean.blocks.len(), "{at}: code blocks");

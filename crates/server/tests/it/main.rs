@@ -18,5 +18,6 @@ mod hostile;
 mod house;
 mod http_infra;
 mod issuer;
+mod logs;
 mod program;
 mod races;
