@@ -443,7 +443,7 @@ fn record(run: &Run, summary: &Summary, out: &Path) -> Result<(), String> {
 }
 
 /// Copies all logs of a directory and what is below it, but for what an engine calls a log and is data.
-fn copy_logs(from: &Path, to: &Path) {
+pub(crate) fn copy_logs(from: &Path, to: &Path) {
     let Ok(entries) = std::fs::read_dir(from) else { return };
     for entry in entries.flatten() {
         let path = entry.path();

@@ -3,6 +3,7 @@
 mod client;
 mod clock;
 mod drill;
+mod incident;
 mod load;
 mod report;
 mod scene;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Breaks a part of a cluster under load, and compares every answer with the books afterwards
     Drill(drill::Arguments),
+    /// Causes a failure under load, and measures alarm, answer and what is noticed
+    Incident(incident::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     clock::now();
     let done = signals::watch().and_then(|()| match &cli.command {
         Command::Drill(arguments) => drill::main(arguments),
+        Command::Incident(arguments) => incident::main(arguments),
     });
     if let Err(error) = &done {
         eprintln!("lab: {error}");

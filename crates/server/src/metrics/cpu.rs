@@ -170,7 +170,9 @@ fn mounted(line: &str, version: Version) -> Option<(&str, &str)> {
     let mut what = what.split(' ');
     let kind = what.next()?;
     let is_it = match version {
-        Version::One => kind == "cgroup" && what.next_back()?.split(',').any(|option| option == "cpu"),
+        Version::One => {
+            kind == "cgroup" && what.next_back()?.split(',').any(|option| option == "cpu")
+        }
         Version::Two => kind == "cgroup2",
     };
     let mut place = place.split(' ').skip(3);

@@ -17,10 +17,10 @@ fn an_alert_is_told_and_its_end_too() {
     let webhook = Webhook::start().unwrap();
     let wait = Duration::from_millis(100);
     let at = |name: &str| directory.path().join(name);
-    let told = Alertmanager::start(&at("alertmanager"), &webhook.url(), wait, &[]).unwrap();
+    let told = Alertmanager::start(&at("alertmanager"), &webhook.url(), wait, None, &[]).unwrap();
     // Its own metrics will do.
     let every = Duration::from_millis(500);
-    let mut other = Alertmanager::start(&at("other"), &webhook.url(), wait, &[]).unwrap();
+    let mut other = Alertmanager::start(&at("other"), &webhook.url(), wait, None, &[]).unwrap();
     let targets = [format!("127.0.0.1:{}", other.port)];
     let scraping =
         Scraping { targets: &targets, rules: &rules, every, alertmanager: Some(told.port) };
