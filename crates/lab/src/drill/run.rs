@@ -81,6 +81,9 @@ impl Progress {
 
     fn show(&mut self, text: String) {
         if !self.bar.is_hidden() {
+            if self.bar.is_finished() {
+                self.bar.reset();
+            }
             self.bar.set_message(text);
             self.bar.tick();
         } else if clock::now() - self.last > 10.0 {
@@ -90,9 +93,7 @@ impl Progress {
     }
 
     fn clear(&self) {
-        self.bar.set_message("");
         self.bar.finish_and_clear();
-        self.bar.reset();
     }
 }
 

@@ -97,7 +97,7 @@ fn processes(part: &str) -> Vec<u32> {
 #[track_caller]
 fn nothing_left(child: u32, out: &Path) {
     assert_eq!(processes(&out.display().to_string()), [] as [u32; 0]);
-    let mark = format!("loadtest-{child}-");
+    let mark = format!("boxoffice-{child}-");
     assert_eq!(processes(&mark), [] as [u32; 0]);
     for directory in [std::env::temp_dir(), PathBuf::from("/sys/fs/cgroup/cpu")] {
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
