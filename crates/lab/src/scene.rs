@@ -54,6 +54,9 @@ impl Progress {
 
     pub(crate) fn show(&mut self, text: String) {
         if !self.bar.is_hidden() {
+            if self.bar.is_finished() {
+                self.bar.reset();
+            }
             self.bar.set_message(text);
             self.bar.tick();
         } else if clock::now() - self.last > 10.0 {
@@ -63,9 +66,7 @@ impl Progress {
     }
 
     pub(crate) fn clear(&self) {
-        self.bar.set_message("");
         self.bar.finish_and_clear();
-        self.bar.reset();
     }
 }
 

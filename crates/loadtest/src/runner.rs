@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::Signal;
 
 use crate::catalogue::{self, Test};
 use crate::k6::{self, K6, Recording, Summary};
@@ -174,7 +173,7 @@ pub(crate) fn run(k6: &K6, plan: &Plan) -> Result<Run, String> {
         started_at: started.round(jiff::Unit::Second).unwrap_or(started).to_string(),
         elapsed_seconds: measured.elapsed_seconds,
         machine,
-        commit: commit(),
+        commit: testbed::machine::commit(),
         condition: Condition {
             service: match &plan.target {
                 Target::Embedded => crate::model::Service::Embedded,
@@ -247,23 +246,10 @@ fn check(k6: &K6, plan: &Plan) -> Result<k6::Inspection, String> {
     }
     let inspection = k6.inspect(&plan.path, &plan.env)?;
     let needed = inspection.users * 115 / 100 + 500;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_some_and(|current| current < needed) {
-        let raised = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
-        let _ =
-            setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
-    }
-    if let Some(current) = getrlimit(Resource::Nofile).current
-        && current < needed
-    {
-        return Err(format!(
-            "a run of {} users at once needs {needed} open files, but the limit is {current}. Raise it as root with \
-             `ulimit -Hn {needed}` in the calling shell, or in /etc/security/limits.conf, or use fewer users",
-            inspection.users
-        ));
-    }
+    let why = format!("a run of {} users at once", inspection.users);
+    testbed::process::raise_file_limit(needed, &why)?;
     let memory = inspection.users * BYTES_PER_USER;
-    if let Some(available) = meminfo("MemAvailable")
+    if let Some(available) = testbed::machine::memory_bytes("MemAvailable")
         && available < memory
     {
         eprintln!(
@@ -725,40 +711,14 @@ fn safe_rate_of(plan: &Plan, breakpoint: Option<&Breakpoint>) -> Option<SafeRate
 }
 
 fn machine() -> Machine {
-    let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = cpu_info.lines().find_map(|line| {
-        line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim())
-    });
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let machine = testbed::Machine::look();
     Machine {
-        cpu: cpu.unwrap_or("unknown CPU").to_owned(),
-        cpus: testbed::cpus::available().len() as u32,
-        memory_bytes: meminfo("MemTotal").unwrap_or(0),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        load_average_before: load
-            .split(' ')
-            .next()
-            .and_then(|first| first.parse().ok())
-            .unwrap_or(0.0),
+        cpu: machine.cpu,
+        cpus: machine.cpus as u32,
+        memory_bytes: machine.memory_bytes,
+        kernel: machine.kernel,
+        load_average_before: machine.load_average_before,
     }
-}
-
-fn meminfo(field: &str) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
-fn commit() -> Option<String> {
-    let said = Command::new("git")
-        .args(["describe", "--always", "--dirty"])
-        .current_dir(root())
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let text = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-    (said.status.success() && !text.is_empty()).then_some(text)
 }
 
 /// The plan's test by name or by path.

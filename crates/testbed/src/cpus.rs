@@ -103,7 +103,7 @@ impl Quota {
         // the period, and that shows in every latency. The kernel takes no share below 1 ms.
         let period_us = (1000.0 / cpus).clamp(10_000.0, 1_000_000.0);
         let path = Path::new(CGROUP_CPU).join(format!(
-            "testbed-{}-{}",
+            "boxoffice-{}-{}",
             std::process::id(),
             pids.first().copied().unwrap_or(0)
         ));

@@ -32,14 +32,10 @@ impl Machine {
             line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim())
         });
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let total = memory.lines().find_map(|line| {
-            line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-        });
         Self {
             cpu: cpu.unwrap_or("unknown CPU").to_owned(),
             cpus: available().len(),
-            memory_bytes: total.unwrap_or(0) * 1024,
+            memory_bytes: memory_bytes("MemTotal").unwrap_or(0),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             load_average_before: load
                 .split(' ')
@@ -48,6 +44,13 @@ impl Machine {
                 .unwrap_or(0.0),
         }
     }
+}
+
+/// Returns a figure of `/proc/meminfo`, such as `MemTotal`.
+pub fn memory_bytes(field: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// Returns what git calls the state of the repository; none where it does not say.

@@ -16,10 +16,11 @@ pub struct Workdir {
 }
 
 impl Workdir {
-    /// Returns an empty directory that is removed when this is dropped, and also when nobody drops it: a
+    /// Returns an empty directory, with the id of this process in its name, that is removed when this is dropped, and also when nobody drops it: a
     /// static never is, and a program that is killed drops nothing.
     pub fn temporary() -> Result<Self, String> {
-        let made = tempfile::Builder::new().prefix("boxoffice-").tempdir();
+        let prefix = format!("boxoffice-{}-", std::process::id());
+        let made = tempfile::Builder::new().prefix(&prefix).tempdir();
         let made = made.map_err(|error| format!("cannot make a temporary directory: {error}"))?;
         remember(made.path());
         Ok(Self { path: made.path().to_owned(), temporary: Some(made) })

@@ -159,3 +159,120 @@ fn section(drill: &Summary) -> String {
         drill.late_news.seconds,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::figures::{Final, Found, Late, Polls, Recovery, Round, Title, summary};
+    use super::*;
+    use crate::witness::{Finding, Overtaken};
+
+    fn round(number: u32, whole: Option<f64>, findings: Vec<Found>) -> Round {
+        let row = BTreeMap::from([(Outcome::Done, 1_200), (Outcome::NoneDirect, 1)]);
+        Round {
+            round: number,
+            ok: findings.is_empty(),
+            seconds: 9.0,
+            fault_seconds: 1.0,
+            fault: [3.0, 4.0],
+            requests: BTreeMap::from([(Kind::Poll, row)]),
+            recovery: Recovery { first: BTreeMap::from([(Kind::Poll, 0.25)]), whole },
+            polls: Polls { before: vec![1.0, 2.0], failed: 3, ..Polls::default() },
+            late_news: Late { polls: 2, seconds: 0.1, numbers: 7 },
+            overtaken: Overtaken { fans: 1, numbers: 5, seconds: 0.043 },
+            joined: 600,
+            payments: 10 * number as usize,
+            reservations: 20 * number as usize,
+            verdicts: BTreeMap::new(),
+            findings,
+            samples: Vec::new(),
+        }
+    }
+
+    fn sums() -> Summary {
+        let finding = Finding::SeatPaidTwice { seat: 1, reservations: [2, 3] };
+        let found = Found { round: 2, kind: finding.kind(), text: finding, at: 1.5 };
+        let rounds = [round(1, Some(0.5), Vec::new()), round(2, None, vec![found])];
+        let last = Final {
+            consumed: "20 events delivered, 12 repetitions dropped".to_owned(),
+            payments: 20,
+            ..Final::default()
+        };
+        let (name, about, ends) = ("kill-x", "kill -9 of x", "x answers");
+        let title = Title { name, about, ends, seconds: Some(30.0), instances: 3 };
+        summary(title, &rounds, &last)
+    }
+
+    #[test]
+    fn a_report_has_every_figure() {
+        let drill = sums();
+        assert!(!drill.is_ok());
+        let about = Circumstances {
+            at: "2026-01-02T03:04:05Z".to_owned(),
+            commit: "abc".to_owned(),
+            machine: Machine::look(),
+        };
+        let text = markdown(&[drill], &about);
+        let row = text.lines().find(|line| line.starts_with("| kill-x ")).unwrap();
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let expected = [
+            "",
+            "kill-x",
+            "1 of 2 ok",
+            "2,402",
+            "0",
+            "0",
+            "0",
+            "2",
+            "0",
+            "0.50",
+            "0.50 (1 not)",
+            "0",
+            "0",
+            "1",
+            "0",
+            "2.0",
+            "-",
+            "-",
+            "",
+        ];
+        assert_eq!(cells, expected);
+        for line in [
+            "2026-01-02T03:04:05Z, commit abc, ",
+            "Kill -9 of x, for 30 s. 2 rounds, 3 instances, 1,200 joins, 40 reservations, 20 payments. The fault ends \
+             when: x answers.",
+            "| kind |    ok | no answer (direct) | first success: median s | max s |",
+            "| poll | 2,400 |                  2 |                    0.25 |  0.25 |",
+            "before p50 2.00 p99 2.00 ms of 4, during p50 - p99 - ms of 0",
+            "; 6 not 200.",
+            "seats doubled 1, events lost 0",
+            "Overtaken: 2 of 1,200 fans",
+            "by 5 numbers, 0.043 s later at the most. News late: 4 polls were told a number by up to 7 higher",
+            "Events that stand in Kafka more than once, with the same id: 12.",
+            "At the end: orderly, audit clean, 20 payments in Kafka.",
+        ] {
+            assert!(text.contains(line), "{line:?} is missing:\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_figures_are_kept_by_their_names() {
+        let kept = serde_json::to_value(sums()).unwrap();
+        assert_eq!(kept["requests"]["poll"]["none-direct"], 2);
+        assert_eq!(kept["recovery"]["whole"]["median"], 0.5);
+        assert_eq!(kept["recovery"]["whole"]["notWithinRound"], 1);
+        assert_eq!(kept["found"]["seats doubled"], 1);
+        assert_eq!((&kept["eventsRepeated"], &kept["roundsOk"]), (&12.into(), &1.into()));
+        assert_eq!(kept["final"]["payments"], 20);
+        let finding = Finding::SeatPaidTwice { seat: 1, reservations: [2, 3] };
+        let found = Found { round: 2, kind: finding.kind(), text: finding, at: 1.5 };
+        let kept = serde_json::to_value(round(2, None, vec![found])).unwrap();
+        let expected = serde_json::json!([{
+            "round": 2, "kind": "seat doubled", "at": 1.5,
+            "text": "seat 1 is paid in reservations 2 and 3",
+        }]);
+        assert_eq!(kept["findings"], expected);
+        assert_eq!((&kept["faultSeconds"], &kept["lateNews"]["numbers"]), (&1.0.into(), &7.into()));
+    }
+}

@@ -29,6 +29,8 @@ use crate::witness::Seconds;
 const WARM_UP_S: Seconds = 6.0;
 /// Quiet times, which the others are compared with.
 const CALM_S: Seconds = 20.0;
+/// Users of k6 have these numbers or higher ones, in load/k6/incident.js.
+const K6_USERS: i64 = 5_000_000;
 /// What k6 sells.
 const SEATS: i64 = 20_000;
 /// More than the fans of the load and of k6, so that nobody waits for long.
@@ -358,6 +360,7 @@ impl<'a> Play<'a> {
     fn go(&mut self) -> Result<(), String> {
         let order = self.order()?;
         if let Ground::Cluster(scene) = &mut self.ground {
+            scene.load.state().told.others_from = Some(K6_USERS);
             scene.new_session(1)?;
             scene.load.top_up(LINE);
         }
@@ -751,6 +754,10 @@ impl<'a> Play<'a> {
                     scene.load.state().samples.iter().filter_map(Request::of).collect();
                 self.seen.requests.extend(samples.into_iter().filter(|it| it.done >= calm_from));
                 if compares {
+                    let paid = scene.cluster.database.number(&format!(
+                        "SELECT COUNT(*) FROM boxoffice.payment WHERE user_id >= {K6_USERS}"
+                    ))?;
+                    self.seen.lost.extend(payments_lost(acknowledged, paid as usize));
                     let found = scene.settle(calm_from, 0)?;
                     let found = found.into_iter().map(|(_, finding)| finding.to_string());
                     self.seen.lost.extend(found);
@@ -763,18 +770,19 @@ impl<'a> Play<'a> {
                 if !audit.clean {
                     self.seen.lost.push(format!("the audit is not clean: {}", audit.output));
                 }
-                let paid = payments(&alone.instance)?;
-                if paid < acknowledged {
-                    self.seen.lost.push(format!(
-                        "{acknowledged} payments were acknowledged, {paid} are there"
-                    ));
-                }
+                self.seen.lost.extend(payments_lost(acknowledged, payments(&alone.instance)?));
             }
             Ground::Alone(_) => {}
         }
         drop(self.replica.take());
         Ok(())
     }
+}
+
+/// What to say where the books have fewer payments than k6 was told of.
+fn payments_lost(acknowledged: usize, paid: usize) -> Option<String> {
+    (paid < acknowledged)
+        .then(|| format!("k6 was told of {acknowledged} payments, and {paid} are in the books"))
 }
 
 /// Whether an instance says that it has Redis.

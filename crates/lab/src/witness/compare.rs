@@ -28,7 +28,7 @@ pub(crate) fn compare(told: &Told, books: &Books) -> Vec<Finding> {
     let mut found: Vec<Finding> = told.noted.iter().map(|noted| noted.finding.clone()).collect();
     found.extend(numbers_twice(told));
     let asked = Everything::of(told);
-    holds(&asked, books, &mut found);
+    holds(told.others_from, &asked, books, &mut found);
     acknowledged(told, &asked, books, &mut found);
     at_the_same_time(told, books, &mut found);
     points(&asked, books, &mut found);
@@ -89,14 +89,20 @@ fn numbers_twice(told: &Told) -> Vec<Finding> {
 }
 
 /// What is in the database was asked for, and hangs together.
-fn holds(asked: &Everything<'_>, books: &Books, found: &mut Vec<Finding>) {
+fn holds(
+    others_from: Option<i64>,
+    asked: &Everything<'_>,
+    books: &Books,
+    found: &mut Vec<Finding>,
+) {
     let mut have: BTreeMap<(i64, i64, &[i64]), usize> = BTreeMap::new();
     let mut sold: BTreeMap<i64, i64> = BTreeMap::new();
     for (&number, row) in &books.reservations {
         let key = (row.user, row.session, row.seats.as_slice());
         *have.entry(key).or_default() += 1;
         let effects = asked.held.get(&key).map_or(&[][..], Vec::as_slice);
-        if !may_be(effects) {
+        let is_ours = others_from.is_none_or(|from| row.user < from);
+        if is_ours && !may_be(effects) {
             let (user, said) = (row.user, said(effects));
             found.push(Finding::HoldNotAsked { reservation: number, user, said });
         }

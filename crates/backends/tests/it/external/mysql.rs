@@ -6,7 +6,6 @@ mod explain;
 mod faults;
 mod instances;
 mod log;
-pub(super) mod proxy;
 mod queues;
 mod server;
 

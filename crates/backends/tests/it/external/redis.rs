@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::servers::{self, Server};
+use super::servers::Server;
 use crate::common::fresh;
 use crate::conformance::{START, assert_clean, user};
 use crate::line;
@@ -927,11 +927,14 @@ async fn sentinels_name_another_master() {
 async fn a_redis_cluster_fails_over() {
     let mut nodes: Vec<Server> = (0..6)
         .map(|_| {
+            let bus = testbed::free_port().unwrap().to_string();
             Server::with(&[
                 "--save",
                 "",
                 "--cluster-enabled",
                 "yes",
+                "--cluster-port",
+                &bus,
                 "--cluster-node-timeout",
                 "1500",
             ])
@@ -1038,7 +1041,7 @@ async fn a_user_of_few_rights_over_tls() {
     let directory = tempfile::tempdir().unwrap();
     certificates(directory.path());
     let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    let tls_port = servers::free_port();
+    let tls_port = testbed::free_port().unwrap();
     let arguments: [&str; 12] = [
         "--save",
         "",

@@ -97,7 +97,7 @@ fn processes(part: &str) -> Vec<u32> {
 #[track_caller]
 fn nothing_left(child: u32, out: &Path) {
     assert_eq!(processes(&out.display().to_string()), [] as [u32; 0]);
-    let mark = format!("loadtest-{child}-");
+    let mark = format!("boxoffice-{child}-");
     assert_eq!(processes(&mark), [] as [u32; 0]);
     for directory in [std::env::temp_dir(), PathBuf::from("/sys/fs/cgroup/cpu")] {
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
@@ -242,17 +242,18 @@ fn even_a_sigkill_leaves_no_children() {
     let id = child.id();
     signal(id, "-KILL");
     child.wait().unwrap();
+    let mark = format!("boxoffice-{id}-");
+    let directories = || {
+        let all = fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+        all.filter(|entry| entry.file_name().to_string_lossy().starts_with(&mark)).count()
+    };
     let until = Instant::now() + Duration::from_secs(5);
-    while !processes(&format!("loadtest-{id}-")).is_empty()
+    while !processes(&mark).is_empty()
         || !processes(&out.display().to_string()).is_empty()
+        || directories() > 0
     {
-        assert!(Instant::now() < until, "children are left");
+        assert!(Instant::now() < until, "children or directories are left");
         std::thread::sleep(Duration::from_millis(20));
-    }
-    for entry in fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&format!("loadtest-{id}-")) {
-            fs::remove_dir_all(entry.path()).unwrap();
-        }
     }
 }
 
@@ -264,7 +265,7 @@ fn a_service_that_dies_fails_the_run_and_the_rest_is_kept() {
     let mut child = spawn(short(&out, &["-e", "DURATION=120s"]));
     wait_for_seconds(&mut child, &out, 4);
     let id = child.id();
-    let servers = processes(&format!("/loadtest-{id}-"));
+    let servers = processes(&format!("/boxoffice-{id}-"));
     assert_eq!(servers.len(), 1, "{servers:?}");
     signal(servers[0], "-KILL");
     let output = child.wait_with_output().unwrap();

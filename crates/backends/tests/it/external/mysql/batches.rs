@@ -12,11 +12,11 @@ use boxoffice_domain::sales::{HoldRejected, SeatState};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::proxy::{Mode, Proxy};
 use super::server::{number, open, options, shared, try_open};
 use crate::conformance::{
     PRICE, START, assert_clean, at, at_once, charge, count_events, key, pay, sale, ticket, user,
 };
+use testbed::{FaultProxy, Mode};
 
 /// A console has locked one seat of a busy session. All others go on at once, whatever they ask;
 /// whoever wants that seat is told to come back, in time.
@@ -230,7 +230,7 @@ async fn who_waits_for_a_locked_seat_is_served_in_order() {
 async fn an_unknown_commit_is_unknown_for_the_whole_batch() {
     let server = shared().database().await;
     let direct = open(&server).await;
-    let proxy = Proxy::start(server.port).await;
+    let proxy = FaultProxy::start(server.port).unwrap();
     let through = boxoffice_backends::store::MysqlServer { port: proxy.port, ..server.clone() };
     let store = open(&through).await;
     store.charge(charge(99, 1, START)).await.unwrap();

@@ -13,14 +13,14 @@ use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::sales::SettleRejected;
 use mysql_async::prelude::Queryable;
 
-use super::proxy::{Mode, Proxy};
 use super::server::{Server, number, open, options, shared, try_open};
+use testbed::{FaultProxy, Mode};
 
 fn unavailable<T: std::fmt::Debug, R: std::fmt::Debug>(answer: &Result<T, Error<R>>) {
     assert!(matches!(answer, Err(Error::Fault(Fault::Unavailable(_)))), "{answer:?}");
 }
 
-fn through(server: &MysqlServer, proxy: &Proxy) -> MysqlServer {
+fn through(server: &MysqlServer, proxy: &FaultProxy) -> MysqlServer {
     MysqlServer { port: proxy.port, ..server.clone() }
 }
 
@@ -129,7 +129,7 @@ async fn a_commit_without_an_answer_is_unknown_and_the_key_tells() {
     let direct = open(&server).await;
     let sale = sale(&direct, 4).await;
     direct.charge(charge(1, 1_000, START)).await.unwrap();
-    let proxy = Proxy::start(server.port).await;
+    let proxy = FaultProxy::start(server.port).unwrap();
     let store = open(&through(&server, &proxy)).await;
     for (mode, seat, done) in [(Mode::LoseAnswerToCommit, 0, true), (Mode::LoseCommit, 1, false)] {
         let name = format!("reserve {seat}");
@@ -170,7 +170,7 @@ async fn a_commit_without_an_answer_is_unknown_and_the_key_tells() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_swallows_everything_costs_no_more_than_the_time_outs() {
     let server = shared().database().await;
-    let proxy = Proxy::start(server.port).await;
+    let proxy = FaultProxy::start(server.port).unwrap();
     let opened = try_open(boxoffice_backends::store::MysqlOptions {
         acquire: Duration::from_millis(250),
         ..options(&through(&server, &proxy))
@@ -194,7 +194,7 @@ async fn a_server_that_swallows_everything_costs_no_more_than_the_time_outs() {
     }))
     .await;
     for round in 0..2 {
-        proxy.set(Mode::Hole);
+        proxy.set(Mode::Stall);
         for (answer, took) in at_once(reserve(1_000 * (round + 1))).await {
             // All seats are different, so none of them can have been refused by a rule.
             unavailable(&answer);
@@ -229,11 +229,11 @@ async fn locks_of_a_client_that_vanished_do_not_outlive_its_silence() {
     let server = shared().database().await;
     let direct = open(&server).await;
     direct.charge(charge(1, 1_000, START)).await.unwrap();
-    let proxy = Proxy::start(server.port).await;
+    let proxy = FaultProxy::start(server.port).unwrap();
     let store = open(&through(&server, &proxy)).await;
     let claimed = store.next_events(10).await.unwrap();
     assert_eq!(claimed.rows.len(), 1);
-    proxy.set(Mode::Gone);
+    proxy.set(Mode::BlackHole);
     // The server hears neither of the rollback nor of the end of the connection.
     drop(claimed);
     let began = Instant::now();
@@ -248,7 +248,7 @@ async fn locks_of_a_client_that_vanished_do_not_outlive_its_silence() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_was_given_up_is_not_followed_by_others() {
     let server = shared().database().await;
-    let proxy = Proxy::start(server.port).await;
+    let proxy = FaultProxy::start(server.port).unwrap();
     let store = open(&through(&server, &proxy)).await;
     // Several warm connections.
     at_once((0..6).map(|_| {
@@ -256,7 +256,7 @@ async fn a_read_that_was_given_up_is_not_followed_by_others() {
         async move { store.queues().await.unwrap() }
     }))
     .await;
-    proxy.set(Mode::Gone);
+    proxy.set(Mode::BlackHole);
     // As the sequencer asks: it does not wait for as long as the store would.
     let asked = tokio::time::timeout(Duration::from_millis(1_500), store.queues()).await;
     assert!(asked.is_err(), "{asked:?}");

@@ -11,8 +11,8 @@ use boxoffice_domain::queue::{Bucket, Entry, QueueSettings, Record, Runs, Standi
 use boxoffice_domain::time::Timestamp;
 use mysql_async::prelude::Queryable;
 
-use super::proxy::{Mode, Proxy};
 use super::server::{open, options, shared};
+use testbed::{FaultProxy, Mode};
 
 fn admitting() -> QueueSettings {
     QueueSettings { max_active: None, opens_at: None, paused: false, ..settings() }
@@ -74,7 +74,7 @@ async fn a_step_whose_commit_has_no_answer_makes_no_fork() {
     let server = shared().database().await;
     let direct = open(&server).await;
     direct.create_queue(main_queue(), admitting()).await.unwrap();
-    let proxy = Proxy::start(server.port).await;
+    let proxy = FaultProxy::start(server.port).unwrap();
     let behind = MysqlServer { port: proxy.port, ..server.clone() };
     let store = open(&behind).await;
     for (mode, done) in [(Mode::LoseAnswerToCommit, true), (Mode::LoseCommit, false)] {

@@ -1,108 +1,63 @@
 //! A private MariaDB for the tests of this process, with a database for each.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use boxoffice_backends::Fault;
 use boxoffice_backends::store::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls, Store};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
-use tempfile::TempDir;
+use testbed::{MariaDb, Workdir};
 
-/// A running server. Whatever becomes of the process, it ends with it: a small shell waits for the
-/// end of our standard input and stops it.
+/// A running server.
 pub(crate) struct Server {
     pub(crate) port: u16,
-    directory: TempDir,
-    guard: Child,
-    /// Further options of the server.
-    options: String,
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Tools of servers are where an ordinary user does not look.
-fn command(name: &str) -> Command {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut command = Command::new(name);
-    command.env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin"));
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command
+    server: MariaDb,
+    _directory: Workdir,
 }
 
 impl Server {
     /// Starts a server with an empty data directory.
     pub(crate) fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), String::new(), false)
-    }
-
-    /// Starts a server that nobody drops: its shell takes the directory away.
-    fn start_for_all() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), String::new(), true)
+        Self::start_in(Workdir::temporary().unwrap(), &[])
     }
 
     /// Starts a server with a certificate for 127.0.0.1; returns the authority that has signed it.
     pub(crate) fn start_with_tls() -> (Self, PathBuf) {
-        let directory = tempfile::tempdir().unwrap();
-        let at = directory.path().display();
-        let script = format!(
-            "set -e; cd {at}; exec 2>openssl.log; \
-             openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority \
-             -keyout ca.key -out ca.pem; \
-             openssl req -newkey rsa:2048 -nodes -subj /CN=server -keyout server.key -out server.csr; \
-             printf 'subjectAltName=IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' >extensions; \
-             openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
-             -extfile extensions -out server.pem"
-        );
-        let made = command("bash").args(["-c", &script]).status().unwrap();
-        assert!(made.success(), "openssl failed; is it installed?");
-        let options = format!("--ssl-cert={at}/server.pem --ssl-key={at}/server.key");
-        let authority = directory.path().join("ca.pem");
-        (Self::start_in(directory, options, false), authority)
+        let directory = Workdir::temporary().unwrap();
+        let at = directory.path();
+        certificates(at);
+        let options = [
+            format!("--ssl-cert={}/server.pem", at.display()),
+            format!("--ssl-key={}/server.key", at.display()),
+        ];
+        let authority = at.join("ca.pem");
+        (Self::start_in(directory, &options), authority)
     }
 
-    fn start_in(directory: TempDir, options: String, removed: bool) -> Self {
-        let data = directory.path().join("data");
-        let made = command("mariadb-install-db")
-            .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
-            .arg(format!("--datadir={}", data.display()))
-            // A server that starts removes the temporary tables that it finds, another one's too.
-            .arg(format!("--tmpdir={}", directory.path().display()))
-            .arg(format!("--user={}", user_name()))
-            .status()
-            .expect("mariadb-install-db is missing; scripts/tools mariadbd installs it");
-        assert!(made.success(), "mariadb-install-db failed");
-        let port = free_port();
-        let guard = run(&directory, port, &options, removed);
-        let server = Self { port, directory, guard, options };
-        server.wait();
-        server
-    }
-
-    fn wait(&self) {
-        let began = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "mariadbd does not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+    fn start_in(directory: Workdir, further: &[String]) -> Self {
+        let usual = [
+            "--max-connections=1000",
+            "--innodb-buffer-pool-size=256M",
+            "--innodb-log-file-size=256M",
+        ];
+        let mut options = usual.map(str::to_owned).to_vec();
+        options.extend_from_slice(further);
+        let server = MariaDb::start(&directory.path().join("mariadb"), &[], &options).unwrap();
+        Self { port: server.port, server, _directory: directory }
     }
 
     /// Kills it as a crash would.
     pub(crate) fn kill(&mut self) {
-        let pid = std::fs::read_to_string(self.directory.path().join("pid")).unwrap();
-        command("kill").args(["-9", pid.trim()]).status().unwrap();
-        self.guard.wait().unwrap();
+        self.server.engine.kill();
     }
 
     /// Starts it again on the same data.
     pub(crate) fn restart(&mut self) {
-        self.guard = run(&self.directory, self.port, &self.options, false);
-        self.wait();
+        self.server.engine.restart().unwrap();
     }
 
     /// A connection as an administrator.
@@ -139,41 +94,23 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.guard.stdin.take());
-        let _ = self.guard.wait();
-    }
+fn certificates(directory: &Path) {
+    let script = "set -e; exec 2>openssl.log; \
+         openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority \
+         -keyout ca.key -out ca.pem; \
+         openssl req -newkey rsa:2048 -nodes -subj /CN=server -keyout server.key -out server.csr; \
+         printf 'subjectAltName=IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' >extensions; \
+         openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+         -extfile extensions -out server.pem";
+    let mut command = Command::new("bash");
+    let made = command.args(["-c", script]).current_dir(directory).status().unwrap();
+    assert!(made.success(), "openssl failed; is it installed?");
 }
 
-fn user_name() -> String {
-    let id = Command::new("id").arg("-un").output().unwrap();
-    String::from_utf8(id.stdout).unwrap().trim().to_owned()
-}
-
-fn run(directory: &TempDir, port: u16, options: &str, removed: bool) -> Child {
-    let at = directory.path().display();
-    let server = format!(
-        "exec mariadbd --no-defaults --user={} --datadir={at}/data --tmpdir={at} \
-         --bind-address=127.0.0.1 --port={port} --socket={at}/socket --pid-file={at}/pid --skip-name-resolve \
-         --max-connections=1000 --innodb-buffer-pool-size=256M --innodb-log-file-size=256M \
-         --lc-messages=en_US {options} 2>{at}/log",
-        user_name()
-    );
-    // A moment later, so that it writes nothing any more.
-    let remove = if removed { format!("sleep 0.2; rm -rf {at}") } else { "true".into() };
-    // The read ends when we do, however we do.
-    let script = format!(
-        "exec 3<&0; ({server}) </dev/null & server=$!; \
-         (read -r _ <&3; kill -9 $server; kill -9 $(cat {at}/pid); {remove}) 2>/dev/null & wait $server"
-    );
-    command("bash").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap()
-}
-
-/// The server that the tests share.
+/// The server that the tests share. Nobody drops it; it ends with the process, and its directory goes then.
 pub(crate) fn shared() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(Server::start_for_all)
+    SERVER.get_or_init(Server::start)
 }
 
 /// Options as the service has them, but with patience: the machine may be busy.

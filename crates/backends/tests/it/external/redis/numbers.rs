@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::common;
-use crate::external::mysql::proxy::{Mode, Proxy};
+use testbed::{FaultProxy, Mode};
 
 const STATE: &str = "{boxoffice}:state";
 
@@ -304,7 +304,7 @@ async fn a_store_that_answers_late_costs_no_numbers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_alone_without_redis_sends_joins_elsewhere() {
     let server = Server::start();
-    let proxy = Proxy::start(server.port).await;
+    let proxy = FaultProxy::start(server.port).unwrap();
     let mut cluster = Cluster::start(0, settings(100.0, None), &options(server.port)).await;
     for port in [proxy.port, server.port, server.port] {
         let instance = Instance::start(&cluster.store, options(port)).await;
@@ -315,7 +315,7 @@ async fn an_instance_alone_without_redis_sends_joins_elsewhere() {
     let elsewhere = || a.sequencer.are_joins_elsewhere();
     assert!(!elsewhere());
     for _ in 0..2 {
-        proxy.set(Mode::Hole);
+        proxy.set(Mode::Stall);
         let lost = Instant::now();
         // Whoever joins before it is certain waits for that.
         let Err(Fault::Unavailable(why)) = a.join().await else {
