@@ -88,7 +88,7 @@ def check_files(problems, work):
     run(problems, "promtool check rules", [promtool, "check", "rules", *sorted((PROMETHEUS / "rules").glob("*.yml"))])
     run(problems, "promtool test rules", [promtool, "test", "rules", *sorted((PROMETHEUS / "tests").glob("*.yml"))])
     run(problems, "amtool check-config", [amtool, "check-config", *sorted((DEPLOY / "alertmanager").glob("*.yml"))])
-    tests = (PROMETHEUS / "tests" / "alerts.yml").read_text()
+    tests = "".join(path.read_text() for path in sorted((PROMETHEUS / "tests").glob("*.yml")))
     for alert in re.findall(r"- alert: (\w+)", (PROMETHEUS / "rules" / "alerts.yml").read_text()):
         if alert not in tests:
             problems.add(f"alert {alert} has no test in deploy/prometheus/tests")
@@ -192,7 +192,7 @@ def check_boards(problems):
     texts = [(f"dashboard \"{board['title']}\", panel \"{panel['title']}\"", target["expr"])
              for board in boards() for panel in panels_of(board) for target in panel["targets"] if "expr" in target]
     for rules in sorted((PROMETHEUS / "rules").glob("*.yml")):
-        bare = re.sub(r"^ *(#|summary:|runbook:|- record:|- alert:|- name:).*$", "", rules.read_text(), flags=re.MULTILINE)
+        bare = re.sub(r"^ *(#|summary:|runbook(?:_url)?:|- record:|- alert:|- name:).*$", "", rules.read_text(), flags=re.MULTILINE)
         texts.append((f"deploy/prometheus/rules/{rules.name}", bare))
     for where, text in texts:
         used = re.findall(r"\b(?:boxoffice[_:][\w:]+|http_server_\w+|process_\w+|up(?=\{)|ALERTS)", re.sub(r'"[^"]*"', '""', text))
@@ -357,9 +357,9 @@ def prometheus(work, instances):
     text = names.sub(f"    static_configs:\n      - targets: [{targets}]\n", text)
     text = replaced(text, "alertmanager:9093", f"127.0.0.1:{alert_port}")
     text = replaced(text, "localhost:9090", f"127.0.0.1:{port}")
-    text = replaced(text, "scrape_interval: 5s", "scrape_interval: 1s")
-    text = replaced(text, "scrape_timeout: 4s", "scrape_timeout: 1s")
-    text = replaced(text, "evaluation_interval: 5s", "evaluation_interval: 1s")
+    for name, values in (("scrape_interval", ("2s", "5s")), ("scrape_timeout", ("2s", "4s")), ("evaluation_interval", ("2s",))):
+        for value in values:
+            text = replaced(text, f"{name}: {value}", f"{name}: 1s")
     (directory / "prometheus.yml").write_text(text)
     alertmanager = cluster.Engine(
         "alertmanager", [cluster.program("prometheus-alertmanager", "prometheus-alertmanager"),

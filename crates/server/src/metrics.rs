@@ -554,6 +554,8 @@ metrics! {
     redis_elsewhere_joins: Counter = "boxoffice_redis_elsewhere_joins" Counter::default(),
     /// Times that the queues were read again from the store.
     redis_reloads: Counter = "boxoffice_redis_reloads" Counter::default(),
+    /// Times that Redis was found to have lost what it was told: wiped, begun anew, or another master.
+    redis_lost: Counter = "boxoffice_redis_lost" Counter::default(),
     /// Whether Redis answers; 0 also where there is none.
     redis_up: IntGauge = "boxoffice_redis_up" Gauge::default(),
     /// How far the clock is ahead of that of the database.

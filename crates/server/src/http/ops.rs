@@ -213,6 +213,7 @@ pub(super) async fn metrics(
         store(&m.redis_direct_joins, &redis.direct);
         store(&m.redis_elsewhere_joins, &redis.elsewhere);
         store(&m.redis_reloads, &redis.reloads);
+        store(&m.redis_lost, &redis.lost);
         m.redis_up.set(redis.is_up().into());
         m.redis_pooled.set(level(redis.pooled.load(Ordering::Relaxed)));
     }

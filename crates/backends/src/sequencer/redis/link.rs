@@ -106,6 +106,9 @@ pub struct RedisStats {
     pub direct: AtomicU64,
     /// Times that a queue was read again from the store because news were missed.
     pub reloads: AtomicU64,
+    /// Times that this instance found that Redis had lost what it was told: it was wiped, it began anew, or another
+    /// one is the master.
+    pub lost: AtomicU64,
     /// Numbers that are left in the pools of all queues.
     pub pooled: AtomicU64,
     /// Joins that were sent elsewhere, because other instances have Redis.

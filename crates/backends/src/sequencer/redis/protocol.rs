@@ -90,6 +90,12 @@ impl LogPosition {
     pub(super) fn generation(&self) -> &str {
         &self.generation
     }
+
+    /// Whether the Redis that has the log lost what it had when this instance read it last.
+    pub(super) fn was_lost(&self, heard: &Self) -> bool {
+        // Who has just started has read nothing.
+        !self.generation.is_empty() && self.generation != heard.generation
+    }
 }
 
 /// A tick: what an instance tells, and up to where it has heard the others.

@@ -296,6 +296,9 @@ impl Ticker {
             // Who was seen elsewhere in the last second is not in the store yet: once more, soon.
             self.reconciling.bring_forward(now, 2 * RECORD_INTERVAL_MS);
         }
+        if self.position.was_lost(&heard.position) {
+            self.protocol.stats().lost.fetch_add(1, Ordering::Relaxed);
+        }
         self.position = heard.position.clone();
         let is_to_refresh = self.refreshing.is_due(now);
         for shown in members.values().filter_map(|member| member.queue.shown()) {

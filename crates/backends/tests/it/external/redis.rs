@@ -530,6 +530,8 @@ async fn wiped(rounds: usize, joins_min: usize, wipe: impl Fn(&mut Server)) {
     let watch = Watch::start(&cluster, (1..3_000).step_by(97));
     let handles = joining(&cluster, 10, &stop, u64::MAX);
     let mut slowest = Duration::ZERO;
+    // Whoever starts has lost nothing.
+    assert_eq!(sum(&cluster, |redis| &redis.lost), 0);
     for _ in 0..rounds {
         tokio::time::sleep(Duration::from_millis(150)).await;
         tokio::task::block_in_place(|| wipe(&mut server));
@@ -559,6 +561,9 @@ async fn wiped(rounds: usize, joins_min: usize, wipe: impl Fn(&mut Server)) {
     assert!(numbers.len() > joins_min, "only {}", numbers.len());
     for instance in &cluster.instances {
         assert_eq!(instance.queue.counters().went_back.load(Ordering::Relaxed), 0);
+        // Each has found it, and no more often than it was so; whoever was slow may have missed a round.
+        let lost = instance.sequencer.redis().unwrap().lost.load(Ordering::Relaxed);
+        assert!((1..=rounds as u64).contains(&lost), "{lost} of {rounds}");
     }
     assert_clean(&cluster.store, now()).await;
 }
