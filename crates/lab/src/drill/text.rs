@@ -164,8 +164,9 @@ fn section(drill: &Summary) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::figures::{Final, Found, Late, Polls, Recovery, Round, Title, summary};
+    use super::super::figures::{Found, Late, Polls, Recovery, Round, Title, summary};
     use super::*;
+    use crate::scene::Final;
     use crate::witness::{Finding, Overtaken};
 
     fn round(number: u32, whole: Option<f64>, findings: Vec<Found>) -> Round {

@@ -96,7 +96,8 @@ fn figures(story: &Story, language: Language) -> Block {
     let at = |wanted: &dyn Fn(&Event) -> bool| {
         story.moments.iter().find(|it| it.at >= 0.0 && wanted(&it.what)).map(|it| it.at)
     };
-    let seconds = |value: Option<f64>| Cell::of(value, language, |s| number::millis(s * 1e3, language));
+    let seconds =
+        |value: Option<f64>| Cell::of(value, language, |s| number::millis(s * 1e3, language));
     let figure = |name: [&str; 2], value: Cell, note: [&str; 2]| Figure {
         name: say(name),
         value,
