@@ -1,8 +1,10 @@
-//! The lab: what is tried on a whole cluster of real servers.
+//! The lab: what is tried and measured on real servers.
 
+mod bench;
 mod client;
 mod clock;
 mod drill;
+mod progress;
 mod report;
 mod witness;
 
@@ -14,7 +16,7 @@ use testbed::signals;
 /// Exit code for what was stopped by hand.
 const INTERRUPTED: u8 = 130;
 
-/// Tries on a whole cluster what no single test can see.
+/// Tries and measures on real servers what no single test can see.
 #[derive(Debug, Parser)]
 #[command(name = "lab", version)]
 struct Cli {
@@ -26,6 +28,8 @@ struct Cli {
 enum Command {
     /// Breaks a part of a cluster under load, and compares every answer with the books afterwards
     Drill(drill::Arguments),
+    /// Measures what one request costs the server, in CPU time, side by side on one machine
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
     clock::now();
     let done = signals::watch().and_then(|()| match &cli.command {
         Command::Drill(arguments) => drill::main(arguments),
+        Command::Bench(arguments) => bench::main(arguments),
     });
     if let Err(error) = &done {
         eprintln!("lab: {error}");

@@ -1,12 +1,11 @@
 //! One drill: its cluster, its load, its rounds.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::Signal;
 use serde_json::json;
 use testbed::instance::Commands;
@@ -18,6 +17,7 @@ use super::load::{Kind, LINE, Load, PRICE};
 use super::probe::Probe;
 use super::{Drill, Fault};
 use crate::clock;
+use crate::progress::Progress;
 use crate::report::{in_days, rounded};
 use crate::witness::{self, Books, Events, Finding, HOLD_S, Seconds, Topic};
 
@@ -57,43 +57,6 @@ impl Hold {
             return Err(format!("--within: `{line}` did not run its command"));
         }
         Ok(Self { _child: Some(child) })
-    }
-}
-
-/// A line that is rewritten on a terminal, and printed now and then elsewhere.
-#[derive(Debug)]
-struct Progress {
-    bar: ProgressBar,
-    last: Seconds,
-}
-
-impl Progress {
-    fn new() -> Self {
-        let bar = if std::io::stderr().is_terminal() {
-            ProgressBar::new_spinner()
-        } else {
-            ProgressBar::hidden()
-        };
-        let style = ProgressStyle::with_template("{spinner} {wide_msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        Self { bar, last: clock::now() }
-    }
-
-    fn show(&mut self, text: String) {
-        if !self.bar.is_hidden() {
-            if self.bar.is_finished() {
-                self.bar.reset();
-            }
-            self.bar.set_message(text);
-            self.bar.tick();
-        } else if clock::now() - self.last > 10.0 {
-            self.last = clock::now();
-            eprintln!("  {text}");
-        }
-    }
-
-    fn clear(&self) {
-        self.bar.finish_and_clear();
     }
 }
 
@@ -174,7 +137,7 @@ impl Run {
             fault: [0.0; 2],
             phase: "before",
             title: String::new(),
-            progress: Progress::new(),
+            progress: Progress::new(10.0),
             reported: HashMap::new(),
             rounds: Vec::new(),
         })
