@@ -103,9 +103,6 @@ class Engine:
     def signal(self, number):
         self.child.send_signal(number)
 
-    def cpu_seconds(self):
-        return harness.cpu_seconds(self.child.pid)
-
     def stop(self):
         if self.child.poll() is None:
             self.child.send_signal(signal.SIGTERM)
@@ -205,16 +202,10 @@ class Redis(Engine):
 
 
 class Cluster:
-    """The instances, what they work on, and the proxy before them.
+    """The instances, what they work on, and the proxy before them."""
 
-    `build` is another build of the service than the one here. `engine_cpus` are those of the engines,
-    `beside_cpus` those of all engines but the database where they are others.
-    """
-
-    def __init__(self, work_dir, *, instances, port=None, cpus=None, settings=None, label="cluster",
-                 database_options=(), engine_cpus=None,
-                 beside_cpus=None, build=None):
-        self.kind, self.label, self.build = "boxoffice", label, build
+    def __init__(self, work_dir, *, instances, port=None, cpus=None, settings=None, label="cluster", database_options=()):
+        self.label = label
         self.port = port or harness.free_port()
         harness.require_free_port(self.port)
         self.url = f"http://127.0.0.1:{self.port}"
@@ -222,10 +213,9 @@ class Cluster:
         work.mkdir(parents=True)
         self.work = work
         self.exit_code = None
-        self.database = MariaDb(work / "mariadb", cpus=engine_cpus, options=database_options)
-        beside_cpus = beside_cpus or engine_cpus
-        self.redis = Redis(work / "redis", cpus=beside_cpus)
-        self.kafka = kafka.Kafka(work / "kafka", cpus=beside_cpus)
+        self.database = MariaDb(work / "mariadb", options=database_options)
+        self.redis = Redis(work / "redis")
+        self.kafka = kafka.Kafka(work / "kafka")
         self.settings = {
             "store.kind": "mysql",
             "store.mysql.url": f"mysql://root@127.0.0.1:{self.database.port}/boxoffice",
@@ -233,8 +223,8 @@ class Cluster:
             **self.redis.settings(),
             "events.kind": "kafka",
             "events.kafka.brokers": self.kafka.address,
-            # Most of these crowds are let in and do not buy. An older build has no such bound, nor the setting.
-            **({"queue.stock": "off"} if build is None else {}),
+            # Most of these crowds are let in and do not buy.
+            "queue.stock": "off",
             **(settings or {}),
         }
         self.cpus = cpus
@@ -251,14 +241,13 @@ class Cluster:
                               port=self.port, servers=servers)
         configuration.write_text(text)
         self.proxy = Engine("haproxy", [program("haproxy", "haproxy"), "-db", "-f", configuration],
-                            work / "haproxy.log", lambda: listens(self.port), beside_cpus)
+                            work / "haproxy.log", lambda: listens(self.port))
         self.child = self.instances[0].child
 
     def start_instance(self, name):
         """Starts the instance of this slot, also again after a stop or a kill."""
         self.instances = [one for one in self.instances if one.label != name]
-        one = harness.Server(self.work, port=self.slots[name], cpus=self.cpus, settings=self.settings, label=name,
-                             build=self.build)
+        one = harness.Server(self.work, port=self.slots[name], cpus=self.cpus, settings=self.settings, label=name)
         self.instances.append(one)
         return one
 
@@ -272,15 +261,6 @@ class Cluster:
 
     def log_tail(self):
         return "\n".join(f"{one.label}:\n{one.log_tail()}" for one in self.instances)
-
-    def cpu_seconds(self):
-        return sum(one.cpu_seconds() for one in self.instances)
-
-    def rss_bytes(self):
-        return sum(one.rss_bytes() for one in self.instances)
-
-    def peak_rss_bytes(self):
-        return sum(one.peak_rss_bytes() for one in self.instances)
 
     def stop(self):
         """Stops the proxy and the instances; the engines stay for the audit. The worst exit code."""

@@ -1,4 +1,4 @@
-"""What scripts/bench, scripts/cluster and scripts/test share: starting, measuring and stopping servers.
+"""What scripts/cluster and scripts/test share: starting, measuring and stopping servers.
 
 Standard library only. Everything started here is stopped by its own pid, whatever way the program
 ends; every directory made here is removed unless the caller keeps it.
@@ -23,7 +23,6 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
 
@@ -34,35 +33,6 @@ class Failure(Exception):
 
 def say(text):
     print(text, file=sys.stderr, flush=True)
-
-
-class Progress:
-    """One line that is rewritten on a terminal and printed now and then elsewhere."""
-
-    def __init__(self, every_s=10.0):
-        self.live = sys.stderr.isatty()
-        self.every_s = 0.2 if self.live else every_s
-        self.last = time.monotonic()
-        self.dirty = False
-
-    def show(self, text):
-        now = time.monotonic()
-        if now - self.last < self.every_s:
-            return
-        self.last = now
-        if self.live:
-            width = shutil.get_terminal_size().columns - 1
-            sys.stderr.write("\r\x1b[K" + text[:width])
-            sys.stderr.flush()
-            self.dirty = True
-        else:
-            say(text)
-
-    def clear(self):
-        if self.dirty:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self.dirty = False
 
 
 def run_main(main):
@@ -138,60 +108,27 @@ def raise_file_limit(needed, why):
         )
 
 
-def parse_cpus(text):
-    """`0,1` and `0-1` are lists of CPUs, `0` is CPU 0, `all` is every CPU; another single number
-    is how many CPUs, so `1` means CPU 0 alone."""
-    have = sorted(os.sched_getaffinity(0))
-    if text == "all":
-        return have
-    try:
-        if text.isdigit() and int(text) > 0:
-            wanted = have[: int(text)]
-            if len(wanted) < int(text):
-                raise Failure(f"--cpus {text}: this machine has only {len(have)} CPUs: {have}")
-            return wanted
-        wanted = []
-        for part in text.split(","):
-            low, _, high = part.partition("-")
-            wanted.extend(range(int(low), int(high or low) + 1))
-    except ValueError:
-        raise Failure(f"--cpus {text}: give a count (1), a list (0,1), a range (0-1) or all") from None
-    missing = [cpu for cpu in wanted if cpu not in have]
-    if missing or not wanted:
-        raise Failure(f"--cpus {text}: no CPU {missing}; this process may use {have}")
-    return sorted(set(wanted))
-
-
 # ---------------------------------------------------------------- binaries and tools
 
 def target_dir():
     return pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 
 
-# The programs that are examples, by their packages.
-EXAMPLES = {"hello": "boxoffice", "crowd": "loadtest"}
-
-
 def binary(name):
-    path = target_dir() / "release" / ("examples" if name in EXAMPLES else "") / name
+    path = target_dir() / "release" / name
     if not path.is_file():
-        what = f"-p {EXAMPLES[name]} --example {name}" if name in EXAMPLES else ""
-        command = f"cargo build --release {what}".strip()
-        raise Failure(f"{path} is missing; build it with `{command}`")
+        raise Failure(f"{path} is missing; build it with `cargo build --release`")
     return path
 
 
-def cargo_build(*, examples=()):
-    """Builds the release binary, and the examples that are needed."""
+def cargo_build():
+    """Builds the release binary."""
     if shutil.which("cargo") is None:
         raise Failure("cargo is missing; install Rust from https://rustup.rs and try again")
-    commands = [["cargo", "build", "--release", "-p", "boxoffice", "--bin", "boxoffice"]]
-    for name in examples:
-        commands.append(["cargo", "build", "--release", "-p", EXAMPLES[name], "--example", name])
-    for command in commands:
-        say("+ " + " ".join(command))
-        if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
-            raise Failure(f"`{' '.join(command)}` failed; its messages are above")
+    command = ["cargo", "build", "--release", "-p", "boxoffice", "--bin", "boxoffice"]
+    say("+ " + " ".join(command))
+    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+        raise Failure(f"`{' '.join(command)}` failed; its messages are above")
 
 
 def tool(name):
@@ -204,21 +141,6 @@ def tool(name):
 
 
 # ---------------------------------------------------------------- measuring a process
-
-def cpu_seconds(pid):
-    """CPU time of all threads of a process, ended ones too, user and kernel."""
-    # The process's own CPU clock counts nanoseconds; /proc/PID/stat only clock ticks of 10 ms.
-    try:
-        return time.clock_gettime((~pid << 3) | 2)
-    except OSError:
-        return cpu_seconds_of_stat(pid)
-
-
-def cpu_seconds_of_stat(pid):
-    text = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    fields = text[text.rindex(")") + 2:].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
-
 
 def memory_bytes(pid, field):
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -271,14 +193,13 @@ def mint_people(work_dir, count, algorithm="RS256"):
 
 
 class Server:
-    """One running `boxoffice serve`, or the static-answer example, with a data directory of its own. `build` is
-    another build of the program than the one here."""
+    """One running `boxoffice serve` with a data directory of its own. `build` is another build of the program than
+    the one here."""
 
-    def __init__(self, work_dir, *, kind="boxoffice", port=None, cpus=None, settings=None, label=None, build=None,
+    def __init__(self, work_dir, *, port=None, cpus=None, settings=None, label="boxoffice", build=None,
                  until="/health/ready"):
-        self.kind = kind
-        self.label = label or kind
-        self.program = build or binary(kind)
+        self.label = label
+        self.program = build or binary("boxoffice")
         self.port = port or free_port()
         require_free_port(self.port)
         self.address = f"127.0.0.1:{self.port}"
@@ -293,10 +214,7 @@ class Server:
         self.env["BOXOFFICE_DATA_DIR"] = str(self.data_dir)
         for key, value in (settings or {}).items():
             self.env["BOXOFFICE_" + key.upper().replace(".", "__")] = str(value)
-        if kind == "hello":
-            command = [self.program, "--listen", self.address]
-        else:
-            command = [self.program, "serve", "--listen", self.address, "--data-dir", self.data_dir]
+        command = [self.program, "serve", "--listen", self.address, "--data-dir", self.data_dir]
         # A working directory of its own, so that no boxoffice.toml of the caller is read.
         self.cwd = pathlib.Path(work_dir)
         with open(self.log_path, "ab") as log:
@@ -307,23 +225,19 @@ class Server:
         self._wait_until_ready()
 
     def _wait_until_ready(self):
-        path = "/hello" if self.kind == "hello" else self.until
-        started = time.monotonic()
-        deadline = started + READY_TIMEOUT_S
+        deadline = time.monotonic() + READY_TIMEOUT_S
         answer = "no answer"
         while time.monotonic() < deadline:
             if self.child.poll() is not None:
                 raise Failure(f"{self.label} ended with code {self.child.returncode} before it was "
                               f"ready:\n{self.log_tail()}")
             with contextlib.suppress(OSError, http.client.HTTPException):
-                status, body, _ = self.request("GET", path, timeout_s=2)
+                status, body, _ = self.request("GET", self.until, timeout_s=2)
                 answer = f"{status} {body[:300]!r}"
                 if status == 200:
-                    # From the start of the process to the first 200.
-                    self.ready_after_s = time.monotonic() - started
                     return
             time.sleep(0.005)
-        raise Failure(f"{self.label} was not ready on {self.url}{path} within {READY_TIMEOUT_S:.0f} s "
+        raise Failure(f"{self.label} was not ready on {self.url}{self.until} within {READY_TIMEOUT_S:.0f} s "
                       f"(last answer: {answer}):\n{self.log_tail()}")
 
     def log_tail(self, lines=15):
@@ -389,14 +303,8 @@ class Server:
     def alive(self):
         return self.child.poll() is None
 
-    def cpu_seconds(self):
-        return cpu_seconds(self.pid)
-
     def rss_bytes(self):
         return memory_bytes(self.pid, "VmRSS")
-
-    def peak_rss_bytes(self):
-        return memory_bytes(self.pid, "VmHWM")
 
     def metric(self, name, label=""):
         """Sum of a metric over its labels, of those that contain `label`, or None where there is none."""
@@ -415,50 +323,6 @@ class Server:
                 self.exit_code = -signal.SIGKILL
                 say(f"{self.label} did not end within {STOP_TIMEOUT_S:.0f} s of SIGTERM and was killed")
         return self.exit_code
-
-
-class Nginx:
-    """nginx as one process that answers one path with a file, as cheaply as it can."""
-
-    kind = "nginx"
-
-    def __init__(self, work_dir, path, text, *, cpus):
-        self.label = "nginx"
-        program = tool("nginx")
-        home = pathlib.Path(work_dir) / "nginx"
-        (home / "www").mkdir(parents=True)
-        (home / "www" / "answer").write_text(text)
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log_path = home / "error.log"
-        temporary = "".join(f"{kind}_temp_path {home}/{kind};\n"
-                            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        (home / "nginx.conf").write_text(
-            f"daemon off;\nmaster_process off;\npid {home}/pid;\nerror_log {self.log_path};\n"
-            f"events {{ worker_connections 4096; }}\n"
-            f"http {{\naccess_log off;\nsendfile on;\nkeepalive_requests 1000000000;\nopen_file_cache max=10;\n"
-            f"default_type application/json;\n{temporary}"
-            f"server {{ listen 127.0.0.1:{self.port}; root {home}/www; location = {path} {{ try_files /answer =404; }} }}\n}}\n")
-        self.child = spawn([program, "-c", home / "nginx.conf"], cpus=cpus, stdin=subprocess.DEVNULL,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.pid = self.child.pid
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while True:
-            with contextlib.suppress(OSError), contextlib.closing(socket.create_connection(("127.0.0.1", self.port), 1)):
-                return
-            if not self.alive() or time.monotonic() > deadline:
-                raise Failure(f"nginx does not listen:\n{self.log_tail()}")
-            time.sleep(0.01)
-
-    log_tail = Server.log_tail
-    alive = Server.alive
-    cpu_seconds = Server.cpu_seconds
-
-    def stop(self):
-        """Ends it; the exit code."""
-        if self.child.poll() is None:
-            self.child.send_signal(signal.SIGTERM)
-        return self.child.wait(STOP_TIMEOUT_S)
 
 
 def metric_of(text, name, label=""):

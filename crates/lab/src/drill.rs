@@ -21,7 +21,7 @@ use self::figures::Summary;
 use self::run::{Hold, Run};
 use self::text::{Circumstances, markdown};
 use crate::load::Outcome;
-use crate::report::{now_text, shown};
+use crate::report::{keep, now_text, results_dir, shown};
 use crate::scene::Final;
 use crate::witness::Seconds;
 
@@ -308,7 +308,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, String> {
         commit: machine::commit().unwrap_or_else(|| "unknown".to_owned()),
         machine: Machine::look(),
     };
-    let out = out_dir(arguments.out.as_deref(), &about.at)?;
+    let out = results_dir("drill", arguments.out.as_deref(), &about.at)?;
     let mut sums: Vec<Summary> = Vec::new();
     let mut done = Ok(());
     for drill in drills {
@@ -327,13 +327,6 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, String> {
     Ok(sums.iter().all(Summary::is_ok))
 }
 
-fn out_dir(out: Option<&Path>, at: &str) -> Result<PathBuf, String> {
-    let digits: String = at.chars().filter(char::is_ascii_digit).collect();
-    let (date, time) = digits.split_at(8.min(digits.len()));
-    let usual = tools::target_dir().join("drill").join(format!("{date}-{time}"));
-    Workdir::kept(out.unwrap_or(&usual)).map(|made| made.path().to_owned())
-}
-
 fn write(out: &Path, sums: &[Summary], about: &Circumstances) -> Result<(), String> {
     let results = Results {
         started_at: &about.at,
@@ -344,10 +337,6 @@ fn write(out: &Path, sums: &[Summary], about: &Circumstances) -> Result<(), Stri
     let json = serde_json::to_string_pretty(&results).map_err(|error| error.to_string())?;
     keep(&out.join("result.json"), &(json + "\n"))?;
     keep(&out.join("result.md"), &markdown(sums, about))
-}
-
-fn keep(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 /// One drill. Returns what its rounds came to, if there were any, and whether it could be finished.

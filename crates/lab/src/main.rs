@@ -1,10 +1,12 @@
-//! The lab: what is tried on a whole cluster of real servers.
+//! The lab: what is tried and measured on real servers.
 
+mod bench;
 mod client;
 mod clock;
 mod drill;
 mod incident;
 mod load;
+mod progress;
 mod report;
 mod scene;
 mod witness;
@@ -17,7 +19,7 @@ use testbed::signals;
 /// Exit code for what was stopped by hand.
 const INTERRUPTED: u8 = 130;
 
-/// Tries on a whole cluster what no single test can see.
+/// Tries and measures on real servers what no single test can see.
 #[derive(Debug, Parser)]
 #[command(name = "lab", version)]
 struct Cli {
@@ -31,6 +33,8 @@ enum Command {
     Drill(drill::Arguments),
     /// Causes a failure under load, and measures alarm, answer and what is noticed
     Incident(incident::Arguments),
+    /// Measures what one request costs the server, in CPU time, side by side on one machine
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
     let done = signals::watch().and_then(|()| match &cli.command {
         Command::Drill(arguments) => drill::main(arguments),
         Command::Incident(arguments) => incident::main(arguments),
+        Command::Bench(arguments) => bench::main(arguments),
     });
     if let Err(error) = &done {
         eprintln!("lab: {error}");

@@ -1,34 +1,51 @@
-//! Tables and figures of reports.
+//! Tables and figures of reports, and where they go.
+
+use std::path::{Path, PathBuf};
+
+use testbed::{Workdir, tools};
+
+/// What a table is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    Markdown,
+    Terminal,
+}
 
 /// Rows of text as a table in Markdown; the first row is the head, the first column is aligned left.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    aligned(rows, &[0], Style::Markdown)
+}
+
+/// The same, with these columns aligned left.
+pub(crate) fn aligned(rows: &[Vec<String>], left: &[usize], style: Style) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
     };
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0).max(2)).collect();
+    let line = |cells: Vec<String>| match style {
+        Style::Markdown => format!("| {} |\n", cells.join(" | ")),
+        Style::Terminal => format!("{}\n", cells.join("  ").trim_end()),
+    };
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(column, (cell, &width))| match column {
-                0 => format!("{cell:width$}"),
-                _ => format!("{cell:>width$}"),
-            })
-            .collect();
-        text += &format!("| {} |\n", cells.join(" | "));
-        if index == 0 {
-            let rules: Vec<String> = widths
-                .iter()
-                .enumerate()
-                .map(|(column, &width)| match column {
-                    0 => "-".repeat(width),
-                    _ => "-".repeat(width - 1) + ":",
+        let cells = row.iter().zip(&widths).enumerate();
+        text += &line(
+            cells
+                .map(|(column, (cell, &width))| match left.contains(&column) {
+                    true => format!("{cell:width$}"),
+                    false => format!("{cell:>width$}"),
                 })
-                .collect();
-            text += &format!("| {} |\n", rules.join(" | "));
+                .collect(),
+        );
+        if index == 0 {
+            let rules = widths.iter().enumerate().map(|(column, &width)| {
+                match style == Style::Terminal || left.contains(&column) {
+                    true => "-".repeat(width),
+                    false => "-".repeat(width - 1) + ":",
+                }
+            });
+            text += &line(rules.collect());
         }
     }
     text
@@ -47,6 +64,14 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// A figure with so many digits behind the point, and commas between its thousands.
+pub(crate) fn thousands(value: f64, digits: usize) -> String {
+    let text = format!("{:.digits$}", value.abs());
+    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let Ok(whole) = whole.parse() else { return format!("{value:.digits$}") };
+    format!("{}{}{rest}", if value < 0.0 { "-" } else { "" }, grouped(whole))
+}
+
 /// A figure with so many digits behind the point; `-` where there is none.
 pub(crate) fn shown(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
@@ -62,16 +87,20 @@ pub(crate) fn quantile(values: &[f64], share: f64) -> Option<f64> {
 
 /// The middle of all, to the millisecond; none of nothing.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
+    middle(values).map(rounded)
+}
+
+/// The middle of all; none of nothing.
+pub(crate) fn middle(values: &[f64]) -> Option<f64> {
     let mut ordered = values.to_vec();
     ordered.sort_by(f64::total_cmp);
     let middle = ordered.len() / 2;
     let upper = *ordered.get(middle)?;
-    let value = if ordered.len().is_multiple_of(2) {
+    Some(if ordered.len().is_multiple_of(2) {
         f64::midpoint(*ordered.get(middle.checked_sub(1)?)?, upper)
     } else {
         upper
-    };
-    Some(rounded(value))
+    })
 }
 
 /// The highest of all; none of nothing.
@@ -95,6 +124,19 @@ pub(crate) fn in_days(days: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| String::new(), |at| at.to_string())
 }
 
+/// Makes the directory of results: `out`, or one of that kind and of the time `at`. Returns where it is.
+pub(crate) fn results_dir(kind: &str, out: Option<&Path>, at: &str) -> Result<PathBuf, String> {
+    let digits: String = at.chars().filter(char::is_ascii_digit).collect();
+    let (date, time) = digits.split_at(8.min(digits.len()));
+    let usual = tools::target_dir().join(kind).join(format!("{date}-{time}"));
+    Workdir::kept(out.unwrap_or(&usual)).map(|made| made.path().to_owned())
+}
+
+/// Writes a file of results.
+pub(crate) fn keep(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,7 +148,33 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_has_no_rules_between_columns() {
+        let rows =
+            [["a", "n", "why"], ["bb", "10", "x"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(
+            aligned(&rows, &[0, 2], Style::Terminal),
+            "a    n  why\n--  --  ---\nbb  10  x\n"
+        );
+        assert_eq!(
+            aligned(&rows, &[0, 2], Style::Markdown),
+            "| a  |  n | why |\n| -- | -: | --- |\n| bb | 10 | x   |\n"
+        );
+    }
+
+    #[test]
     fn figures_are_worked_out() {
+        assert_eq!(middle(&[0.25 / 1024.0, 0.75 / 1024.0]), Some(0.5 / 1024.0));
+        assert_eq!(median(&[0.25 / 1024.0, 0.75 / 1024.0]), Some(0.0));
+        for (value, digits, text) in [
+            (53_697.6, 0, "53,698"),
+            (7.415, 1, "7.4"),
+            (1_234.5, 2, "1,234.50"),
+            (999.96, 1, "1,000.0"),
+            (-1_234.5, 1, "-1,234.5"),
+            (f64::NAN, 1, "NaN"),
+        ] {
+            assert_eq!(thousands(value, digits), text);
+        }
         assert_eq!((grouped(0).as_str(), grouped(999).as_str()), ("0", "999"));
         assert_eq!(
             (grouped(1_000).as_str(), grouped(12_345_678).as_str()),

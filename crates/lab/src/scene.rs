@@ -2,12 +2,10 @@
 //! and the books that it is held against.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::Signal;
 use serde::Serialize;
 use serde_json::json;
@@ -31,43 +29,6 @@ pub(crate) fn settings(admit_per_second: u32) -> [(&'static str, String); 5] {
         ("sales.hold_seconds", format!("{HOLD_S}")),
         ("log.format", "text".to_owned()),
     ]
-}
-
-/// A line that is rewritten on a terminal, and printed now and then elsewhere.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    bar: ProgressBar,
-    last: Seconds,
-}
-
-impl Progress {
-    pub(crate) fn new() -> Self {
-        let bar = if std::io::stderr().is_terminal() {
-            ProgressBar::new_spinner()
-        } else {
-            ProgressBar::hidden()
-        };
-        let style = ProgressStyle::with_template("{spinner} {wide_msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        Self { bar, last: clock::now() }
-    }
-
-    pub(crate) fn show(&mut self, text: String) {
-        if !self.bar.is_hidden() {
-            if self.bar.is_finished() {
-                self.bar.reset();
-            }
-            self.bar.set_message(text);
-            self.bar.tick();
-        } else if clock::now() - self.last > 10.0 {
-            self.last = clock::now();
-            eprintln!("  {text}");
-        }
-    }
-
-    pub(crate) fn clear(&self) {
-        self.bar.finish_and_clear();
-    }
 }
 
 /// What was found at the end of a drill, or of an incident.

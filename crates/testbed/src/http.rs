@@ -12,9 +12,16 @@ pub struct Reply {
     pub status: u16,
     /// The body as text.
     pub body: String,
+    /// Names in lower case, and what they say.
+    pub headers: Vec<(String, String)>,
 }
 
 impl Reply {
+    /// Returns what a header says, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
     /// Returns the body as JSON; null where there is none.
     pub fn json(&self) -> Result<Value, String> {
         if self.body.is_empty() {
@@ -49,13 +56,21 @@ pub fn request(
         agent.run(request.body(()).map_err(|error| error.to_string())?)
     };
     let mut answer = answer.map_err(|error| error.to_string())?;
-    let text = answer
+    // Who asks for a packed answer gets one, which is no text.
+    let bytes = answer
         .body_mut()
         .with_config()
         .limit(1 << 30)
-        .read_to_string()
+        .read_to_vec()
         .map_err(|error| error.to_string())?;
-    Ok(Reply { status: answer.status().as_u16(), body: text })
+    let headers = answer.headers().iter().map(|(name, value)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    });
+    Ok(Reply {
+        status: answer.status().as_u16(),
+        headers: headers.collect(),
+        body: String::from_utf8_lossy(&bytes).into_owned(),
+    })
 }
 
 /// Asks for a page, with little patience.

@@ -232,7 +232,8 @@ impl Instance {
             if signals::stopped() {
                 return Err(format!("stopped while {} started", self.label));
             }
-            std::thread::sleep(Duration::from_millis(10));
+            // Soon again: how long a start takes is measured.
+            std::thread::sleep(Duration::from_millis(5));
         }
         Err(format!(
             "{} was not ready on {url} within {:.0} s (last answer: {answer}):\n{}",
@@ -322,6 +323,11 @@ impl Instance {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        self.process.is_running()
     }
 
     /// How it ended, if it has.

@@ -190,6 +190,13 @@ impl Process {
         self.ended
     }
 
+    /// Whether it runs, without looking how it ended.
+    pub fn is_running(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let gone = self.pid().map(|pid| rustix::process::waitid(WaitId::Pid(pid), options));
+        self.ended.is_none() && matches!(gone, Some(Ok(None)))
+    }
+
     /// Sends it a signal, unless it has ended.
     pub fn signal(&self, signal: Signal) {
         if self.ended.is_none()
@@ -279,12 +286,46 @@ pub fn tail(path: &Path, lines: usize) -> String {
     if last.is_empty() { "    (no output)".to_owned() } else { last.join("\n") }
 }
 
-/// CPU time of all threads of a process, ended ones too, user and kernel.
+/// CPU time of all threads of a process, ended ones too, user and kernel. In ticks of 10 ms; [`CpuTime`]
+/// is finer.
 pub fn cpu_seconds(id: u32) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let fields: Vec<&str> = text[text.rfind(')')? + 2..].split(' ').collect();
     let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
     Some(ticks / TICKS_PER_SECOND)
+}
+
+/// The CPU time of a process at one moment, so that the time between two of them can be told.
+///
+/// The kernel says it of the whole process in ticks of 10 ms, which is a hundredth of a short measurement, and of
+/// each thread that is alive in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CpuTime {
+    whole: f64,
+    threads: f64,
+}
+
+impl CpuTime {
+    /// Two counts, of user and kernel, each rounded to a tick.
+    const ROUNDING: f64 = 2.0 / TICKS_PER_SECOND;
+
+    /// Reads it of a process that runs.
+    pub fn of(id: u32) -> Option<Self> {
+        let mut nanoseconds = 0;
+        for task in fs::read_dir(format!("/proc/{id}/task")).ok()?.flatten() {
+            // It may end in this moment.
+            let Ok(text) = fs::read_to_string(task.path().join("schedstat")) else { continue };
+            nanoseconds += text.split(' ').next()?.parse::<u64>().ok()?;
+        }
+        Some(Self { whole: cpu_seconds(id)?, threads: nanoseconds as f64 / 1e9 })
+    }
+
+    /// Returns the seconds since another moment. A thread that has ended in between took what it had used with
+    /// it; where that shows, ticks must do.
+    pub fn since(&self, before: &Self) -> f64 {
+        let (whole, threads) = (self.whole - before.whole, self.threads - before.threads);
+        if (whole - threads).abs() <= Self::ROUNDING { threads } else { whole }
+    }
 }
 
 /// `VmRSS` or `VmHWM` of a process.
@@ -296,11 +337,57 @@ pub fn memory_bytes(id: u32, field: &str) -> Option<u64> {
 
 /// CPU seconds that everything on the machine has used.
 pub fn machine_cpu_seconds() -> Option<f64> {
-    let text = fs::read_to_string("/proc/stat").ok()?;
-    let fields: Vec<f64> =
-        text.lines().next()?.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
-    // user nice system (idle iowait) irq softirq; what the host stole is not ours.
-    let used =
-        fields.first()? + fields.get(1)? + fields.get(2)? + fields.get(5)? + fields.get(6)?;
-    Some(used / TICKS_PER_SECOND)
+    used_seconds(&fs::read_to_string("/proc/stat").ok()?, "cpu", Stolen::IsNotOurs)
+}
+
+/// For how long one CPU has done anything for anybody.
+pub fn busy_seconds(cpu: usize) -> Option<f64> {
+    used_seconds(&fs::read_to_string("/proc/stat").ok()?, &format!("cpu{cpu}"), Stolen::IsBusy)
+}
+
+/// What is thought of the time that the host gave to others.
+#[derive(Clone, Copy, PartialEq)]
+enum Stolen {
+    IsBusy,
+    IsNotOurs,
+}
+
+fn used_seconds(stat: &str, name: &str, stolen: Stolen) -> Option<f64> {
+    let line = stat.lines().find(|line| line.split(' ').next() == Some(name))?;
+    let fields: Vec<f64> = line.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    // user nice system (idle iowait) irq softirq steal
+    let ours: Option<f64> = [0, 1, 2, 5, 6].into_iter().map(|n| fields.get(n)).sum();
+    let steal = fields.get(7).filter(|_| stolen == Stolen::IsBusy).unwrap_or(&0.0);
+    Some((ours? + steal) / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_is_busy_with_all_but_waiting() {
+        let stat = "cpu  200 2 4 900 80 6 8 10 0 0\ncpu1 9 9 9 9 9 9 9 9 0 0\n\
+                    cpu0 100 1 2 500 40 3 4 50 0 0\nintr 1 2\n";
+        assert_eq!(used_seconds(stat, "cpu", Stolen::IsNotOurs), Some(2.2));
+        assert_eq!(used_seconds(stat, "cpu0", Stolen::IsBusy), Some(1.6));
+        assert_eq!(used_seconds(stat, "cpu7", Stolen::IsBusy), None);
+        assert_eq!(used_seconds("cpu0 1 2", "cpu0", Stolen::IsBusy), None);
+    }
+
+    #[test]
+    fn the_time_of_a_process_is_finer_than_ticks_unless_threads_end() {
+        let at = |whole, threads| CpuTime { whole, threads };
+        let before = at(1.00, 0.7001);
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        assert!(close(at(1.43, 1.1345).since(&before), 0.4344));
+        // One that had used 0.2 s is gone.
+        assert!(close(at(1.43, 0.9345).since(&before), 0.43));
+        let (id, until) = (std::process::id(), Instant::now() + Duration::from_secs(20));
+        let began = CpuTime::of(id).unwrap();
+        while CpuTime::of(id).unwrap().since(&began) < 0.03 {
+            assert!(Instant::now() < until, "no time was counted");
+        }
+        assert_eq!(CpuTime::of(u32::MAX), None);
+    }
 }

@@ -72,9 +72,14 @@ pub fn boxoffice() -> Result<PathBuf, String> {
 
 /// Returns the release build of an example of the service.
 pub fn example(name: &str) -> Result<PathBuf, String> {
+    example_of("boxoffice", name)
+}
+
+/// Returns the release build of an example of a package.
+pub fn example_of(package: &str, name: &str) -> Result<PathBuf, String> {
     built(
         &format!("examples/{name}"),
-        &format!("cargo build --release -p boxoffice --example {name}"),
+        &format!("cargo build --release -p {package} --example {name}"),
     )
 }
 

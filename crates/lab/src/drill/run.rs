@@ -14,8 +14,9 @@ use super::probe::Probe;
 use super::{Drill, Fault};
 use crate::clock;
 use crate::load::{Kind, LINE};
+use crate::progress::Progress;
 use crate::report::rounded;
-use crate::scene::{Final, Progress, Scene, settings};
+use crate::scene::{Final, Scene, settings};
 use crate::witness::{Finding, Seconds};
 
 const BEFORE_S: Seconds = 3.0;
@@ -92,7 +93,7 @@ impl Run {
             fault: [0.0; 2],
             phase: "before",
             title: String::new(),
-            progress: Progress::new(),
+            progress: Progress::new(10.0),
             rounds: Vec::new(),
         })
     }

@@ -21,8 +21,9 @@ use super::story::{Event, Moment, Request, Seen, Story};
 use super::watch::{Ports, Watch};
 use crate::clock;
 use crate::load::LINE;
+use crate::progress::Progress;
 use crate::report::in_days;
-use crate::scene::{Progress, Scene, settings};
+use crate::scene::{Scene, settings};
 use crate::witness::Seconds;
 
 /// Until the load is on.
@@ -318,7 +319,7 @@ impl<'a> Play<'a> {
         Ok(Self {
             incident,
             answered,
-            progress: Progress::new(),
+            progress: Progress::new(10.0),
             crowd: None,
             watch: Watch::start(ports),
             scaler,

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State as Service;
@@ -476,10 +476,10 @@ pub(super) async fn status(
 /// `BOXOFFICE_TEST_POLL_DELAY_MS`. Not part of a release build.
 #[cfg(debug_assertions)]
 fn delay_for_tests() {
-    static DELAY: std::sync::OnceLock<Option<Duration>> = std::sync::OnceLock::new();
+    static DELAY: std::sync::OnceLock<Option<std::time::Duration>> = std::sync::OnceLock::new();
     let delay = DELAY.get_or_init(|| {
         let text = std::env::var("BOXOFFICE_TEST_POLL_DELAY_MS").ok()?;
-        text.parse().ok().map(Duration::from_millis)
+        text.parse().ok().map(std::time::Duration::from_millis)
     });
     if let Some(delay) = *delay {
         std::thread::sleep(delay);
