@@ -21,7 +21,7 @@ use testbed::{Machine, Mode, RedisForm, Workdir, machine, process, tools};
 use self::figures::{Final, Summary};
 use self::run::{Hold, Run};
 use self::text::{Circumstances, markdown};
-use crate::report::{now_text, shown};
+use crate::report::{keep, now_text, out_dir, shown};
 use crate::witness::Seconds;
 
 /// What is broken, and how.
@@ -307,7 +307,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, String> {
         commit: machine::commit().unwrap_or_else(|| "unknown".to_owned()),
         machine: Machine::look(),
     };
-    let out = out_dir(arguments.out.as_deref(), &about.at)?;
+    let out = out_dir("drill", arguments.out.as_deref(), &about.at)?;
     let mut sums: Vec<Summary> = Vec::new();
     let mut done = Ok(());
     for drill in drills {
@@ -326,13 +326,6 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, String> {
     Ok(sums.iter().all(Summary::is_ok))
 }
 
-fn out_dir(out: Option<&Path>, at: &str) -> Result<PathBuf, String> {
-    let digits: String = at.chars().filter(char::is_ascii_digit).collect();
-    let (date, time) = digits.split_at(8.min(digits.len()));
-    let usual = tools::target_dir().join("drill").join(format!("{date}-{time}"));
-    Workdir::kept(out.unwrap_or(&usual)).map(|made| made.path().to_owned())
-}
-
 fn write(out: &Path, sums: &[Summary], about: &Circumstances) -> Result<(), String> {
     let results = Results {
         started_at: &about.at,
@@ -343,10 +336,6 @@ fn write(out: &Path, sums: &[Summary], about: &Circumstances) -> Result<(), Stri
     let json = serde_json::to_string_pretty(&results).map_err(|error| error.to_string())?;
     keep(&out.join("result.json"), &(json + "\n"))?;
     keep(&out.join("result.md"), &markdown(sums, about))
-}
-
-fn keep(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 /// One drill. Returns what its rounds came to, if there were any, and whether it could be finished.

@@ -2,6 +2,7 @@
 
 mod client;
 mod clock;
+mod cluster;
 mod drill;
 mod report;
 mod witness;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Breaks a part of a cluster under load, and compares every answer with the books afterwards
     Drill(drill::Arguments),
+    /// Checks what several instances promise together: order, races, rate, and what goes wrong
+    Cluster(cluster::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     clock::now();
     let done = signals::watch().and_then(|()| match &cli.command {
         Command::Drill(arguments) => drill::main(arguments),
+        Command::Cluster(arguments) => cluster::main(arguments),
     });
     if let Err(error) = &done {
         eprintln!("lab: {error}");

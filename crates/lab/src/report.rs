@@ -1,7 +1,33 @@
-//! Tables and figures of reports.
+//! Tables and figures of reports, and where they go.
+
+use std::path::{Path, PathBuf};
+
+use testbed::{Workdir, tools};
+
+/// Returns where results go: the directory that was asked for, or one of its own below that of a kind of run.
+pub(crate) fn out_dir(kind: &str, out: Option<&Path>, at: &str) -> Result<PathBuf, String> {
+    let digits: String = at.chars().filter(char::is_ascii_digit).collect();
+    let (date, time) = digits.split_at(8.min(digits.len()));
+    let usual = tools::target_dir().join(kind).join(format!("{date}-{time}"));
+    Workdir::kept(out.unwrap_or(&usual)).map(|made| made.path().to_owned())
+}
+
+/// Writes a file of results.
+pub(crate) fn keep(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
 
 /// Rows of text as a table in Markdown; the first row is the head, the first column is aligned left.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    aligned(rows, 1)
+}
+
+/// The same of words, which are all aligned left.
+pub(crate) fn words(rows: &[Vec<String>]) -> String {
+    aligned(rows, usize::MAX)
+}
+
+fn aligned(rows: &[Vec<String>], left: usize) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
@@ -14,7 +40,7 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
             .zip(&widths)
             .enumerate()
             .map(|(column, (cell, &width))| match column {
-                0 => format!("{cell:width$}"),
+                column if column < left => format!("{cell:width$}"),
                 _ => format!("{cell:>width$}"),
             })
             .collect();
@@ -24,7 +50,7 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
                 .iter()
                 .enumerate()
                 .map(|(column, &width)| match column {
-                    0 => "-".repeat(width),
+                    column if column < left => "-".repeat(width),
                     _ => "-".repeat(width - 1) + ":",
                 })
                 .collect();
@@ -103,6 +129,7 @@ mod tests {
     fn a_table_is_aligned() {
         let rows = [["drill", "n"], ["a", "1,000"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(table(&rows), "| drill |     n |\n| ----- | ----: |\n| a     | 1,000 |\n");
+        assert_eq!(words(&rows), "| drill | n     |\n| ----- | ----- |\n| a     | 1,000 |\n");
     }
 
     #[test]
