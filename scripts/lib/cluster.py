@@ -96,12 +96,6 @@ class Engine:
                 raise Failure(f"{self.name} does not start:\n{tail}")
             time.sleep(0.02)
 
-    def kill(self):
-        """SIGKILL."""
-        harness.kill(self.child)
-
-    def signal(self, number):
-        self.child.send_signal(number)
 
     def stop(self):
         if self.child.poll() is None:
@@ -119,7 +113,7 @@ def listens(port):
 
 
 class MariaDb(Engine):
-    def __init__(self, directory, *, cpus=None, options=()):
+    def __init__(self, directory, *, cpus=None):
         directory.mkdir(parents=True)
         self.socket = directory / "socket"
         self.port = harness.free_port()
@@ -139,7 +133,7 @@ class MariaDb(Engine):
             [program("mariadbd", "mariadb-server"), "--no-defaults", f"--user={user}",
              f"--datadir={directory / 'data'}", f"--tmpdir={temporary}", "--bind-address=127.0.0.1", f"--port={self.port}",
              f"--socket={self.socket}", f"--pid-file={directory / 'pid'}", "--skip-name-resolve",
-             "--max-connections=500", "--innodb-buffer-pool-size=512M", *options],
+             "--max-connections=500", "--innodb-buffer-pool-size=512M"],
             directory / "log", lambda: self.run("SELECT 1") is not None, cpus)
         self.run("CREATE DATABASE boxoffice CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
 
@@ -148,30 +142,6 @@ class MariaDb(Engine):
         done = subprocess.run([self.client, "--no-defaults", "--user=root", f"--socket={self.socket}", "-N", "-e", sql],
                               capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
-
-
-class Console:
-    """Somebody at MariaDB's console, in a transaction that stays open."""
-
-    def __init__(self, database):
-        # It writes an answer as soon as it has it.
-        self.child = harness.spawn(
-            [database.client, "--no-defaults", "--user=root", f"--socket={database.socket}", "-N", "--batch", "--unbuffered",
-             "boxoffice"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    def ask(self, sql):
-        """The lines that statements answer, when all of them are done."""
-        self.child.stdin.write(f"{sql};\nSELECT 'asked and answered';\n")
-        self.child.stdin.flush()
-        lines = []
-        for line in self.child.stdout:
-            if line.strip() == "asked and answered":
-                return lines
-            lines.append(line.strip())
-        raise Failure(f"MariaDB's console ended at `{sql}`: {' '.join(lines)}")
-
-    def close(self):
-        harness.kill(self.child)
 
 
 class Redis(Engine):
@@ -188,11 +158,6 @@ class Redis(Engine):
     def settings(self):
         """How an instance finds it."""
         return {"queue.redis.nodes": f"127.0.0.1:{self.port}"}
-
-    def ask(self, *words):
-        """What it answers to a command, as text."""
-        return subprocess.run([self.client, "-p", str(self.port), *words], capture_output=True, text=True, timeout=10,
-                              check=True).stdout.strip()
 
     def calls(self):
         """How often each command was called from outside, by name."""

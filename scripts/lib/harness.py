@@ -1,4 +1,4 @@
-"""What scripts/cluster and scripts/test share: starting, measuring and stopping servers.
+"""What Python scripts of the tests share: starting, measuring and stopping servers.
 
 Standard library only. Everything started here is stopped by its own pid, whatever way the program
 ends; every directory made here is removed unless the caller keeps it.

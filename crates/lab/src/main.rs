@@ -3,6 +3,7 @@
 mod bench;
 mod client;
 mod clock;
+mod cluster;
 mod drill;
 mod incident;
 mod load;
@@ -35,6 +36,8 @@ enum Command {
     Incident(incident::Arguments),
     /// Measures what one request costs the server, in CPU time, side by side on one machine
     Bench(bench::Arguments),
+    /// Checks what several instances promise together: order, races, rate, and what goes wrong
+    Cluster(cluster::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Drill(arguments) => drill::main(arguments),
         Command::Incident(arguments) => incident::main(arguments),
         Command::Bench(arguments) => bench::main(arguments),
+        Command::Cluster(arguments) => cluster::main(arguments),
     });
     if let Err(error) = &done {
         eprintln!("lab: {error}");

@@ -16,6 +16,12 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     aligned(rows, &[0], Style::Markdown)
 }
 
+/// The same of words, which are all aligned left.
+pub(crate) fn words(rows: &[Vec<String>]) -> String {
+    let columns: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).collect();
+    aligned(rows, &columns, Style::Markdown)
+}
+
 /// The same, with these columns aligned left.
 pub(crate) fn aligned(rows: &[Vec<String>], left: &[usize], style: Style) -> String {
     let columns = rows.first().map_or(0, Vec::len);
@@ -145,6 +151,7 @@ mod tests {
     fn a_table_is_aligned() {
         let rows = [["drill", "n"], ["a", "1,000"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(table(&rows), "| drill |     n |\n| ----- | ----: |\n| a     | 1,000 |\n");
+        assert_eq!(words(&rows), "| drill | n     |\n| ----- | ----- |\n| a     | 1,000 |\n");
     }
 
     #[test]

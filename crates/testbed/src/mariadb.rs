@@ -95,7 +95,10 @@ impl MariaDb {
         if said.status.success() {
             Ok(said.out.trim().to_owned())
         } else {
-            Err(format!("MariaDB refuses {}: {}", arguments.last().unwrap_or(&""), said.err.trim()))
+            // The client repeats a statement, which may be that of a dump, before it says what is wrong with it.
+            let skipped = said.err.chars().count().saturating_sub(1_000);
+            let end: String = said.err.chars().skip(skipped).collect();
+            Err(format!("MariaDB refuses {}: {}", arguments.last().unwrap_or(&""), end.trim()))
         }
     }
 
@@ -133,7 +136,9 @@ impl MariaDb {
         let replica = Self::start(directory, cpus, &["--server-id=2".to_owned()])?;
         // With the position in the binary log that it was made at.
         let dump = program("mariadb-dump", "mariadb-client")?;
-        let dump = self.tool(&dump, &["--single-transaction", "--master-data=1", "boxoffice"]);
+        // Bytes that are no text would not get through.
+        let options = ["--single-transaction", "--master-data=1", "--hex-blob", "boxoffice"];
+        let dump = self.tool(&dump, &options);
         let dump = run(dump, b"", PATIENCE)?;
         if !dump.status.success() {
             return Err(format!("mariadb-dump failed: {}", dump.err.trim()));

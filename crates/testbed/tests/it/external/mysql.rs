@@ -10,12 +10,15 @@ fn a_replica_follows_late_and_a_killed_server_keeps_its_data() {
     let directory = Workdir::temporary().unwrap();
     let options = BINARY_LOG.map(str::to_owned);
     let mut primary = MariaDb::start(&directory.path().join("one"), &[0], &options).unwrap();
-    primary.run("CREATE TABLE boxoffice.t (n INT); INSERT INTO boxoffice.t VALUES (1)").unwrap();
+    primary.run("CREATE TABLE boxoffice.t (n INT, b VARBINARY(3))").unwrap();
+    primary.run("INSERT INTO boxoffice.t VALUES (1, x'00ff80')").unwrap();
     let replica = primary.replica(&directory.path().join("two"), &[], 2).unwrap();
     let count = "SELECT COUNT(*) FROM boxoffice.t";
     assert_eq!(replica.number(count), Ok(1));
+    // What was there before it was a replica, to the byte.
+    assert_eq!(replica.run("SELECT HEX(b) FROM boxoffice.t").unwrap(), "00FF80");
     let began = Instant::now();
-    primary.run("INSERT INTO boxoffice.t VALUES (2)").unwrap();
+    primary.run("INSERT INTO boxoffice.t (n) VALUES (2)").unwrap();
     while replica.number(count).unwrap() == 1 {
         assert!(began.elapsed() < Duration::from_secs(30), "the replica does not follow");
         std::thread::sleep(Duration::from_millis(20));
