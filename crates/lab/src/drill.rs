@@ -21,7 +21,7 @@ use self::figures::Summary;
 use self::run::{Hold, Run};
 use self::text::{Circumstances, markdown};
 use crate::load::Outcome;
-use crate::report::{keep, now_text, results_dir, shown};
+use crate::report::{copy_logs, keep, now_text, results_dir, shown};
 use crate::scene::Final;
 use crate::witness::Seconds;
 
@@ -429,22 +429,6 @@ fn record(run: &Run, summary: &Summary, out: &Path) -> Result<(), String> {
     let record = Record { summary, rounds: run.rounds() };
     let json = serde_json::to_string(&record).map_err(|error| error.to_string())?;
     keep(&out.join(format!("{}.json", run.name())), &(json + "\n"))
-}
-
-/// Copies all logs of a directory and what is below it, but for what an engine calls a log and is data.
-pub(crate) fn copy_logs(from: &Path, to: &Path) {
-    let Ok(entries) = std::fs::read_dir(from) else { return };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            if !path.ends_with("data") && !path.ends_with("broker") {
-                copy_logs(&path, to);
-            }
-        } else if path.extension().is_some_and(|extension| extension == "log") {
-            let _ = std::fs::create_dir_all(to);
-            let _ = std::fs::copy(&path, to.join(entry.file_name()));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use testbed::{Machine, Workdir, machine, process, signals, tools};
 use self::plan::{Answer, INCIDENTS, Incident};
 use self::play::Options;
 use self::story::{Bound, Story};
-use crate::report::now_text;
+use crate::report::{copy_logs, keep, now_text, results_dir};
 
 /// Causes a failure under load, waits for the alarm and for what answers, and writes one report
 #[derive(Debug, Args)]
@@ -34,6 +34,12 @@ pub(crate) struct Arguments {
     /// Where reports and logs go [default: target/incident/…]
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Writes what was measured into the runbooks, docs/incidents
+    #[arg(long)]
+    write_pages: bool,
+    /// Less quiet time before and after: to see that it works, not to measure
+    #[arg(long)]
+    quick: bool,
     /// Keeps the data of the cluster beside the logs
     #[arg(long)]
     keep: bool,
@@ -70,18 +76,16 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, String> {
     tools::boxoffice()?;
     process::raise_file_limit(16_384, "an incident")?;
     let at = now_text();
-    let digits: String = at.chars().filter(char::is_ascii_digit).collect();
-    let usual = tools::target_dir().join("incident").join(digits);
-    let out = Workdir::kept(arguments.out.as_deref().unwrap_or(&usual))?;
+    let out = results_dir("incident", arguments.out.as_deref(), &at)?;
     let mut all = true;
     for incident in &incidents {
-        let story = one(incident, arguments, out.path())?;
+        let story = one(incident, arguments, &out)?;
         all &= story.holds();
         if signals::stopped() {
             break;
         }
     }
-    println!("reports in {}", out.path().display());
+    println!("reports in {}", out.display());
     Ok(all)
 }
 
@@ -113,15 +117,22 @@ fn one(incident: &Incident, arguments: &Arguments, out: &Path) -> Result<Story, 
     } else {
         Workdir::temporary()?
     };
-    let options = Options { answered: !arguments.without_answer, directory: workdir.path() };
+    let options = Options {
+        answered: !arguments.without_answer,
+        quick: arguments.quick,
+        directory: workdir.path(),
+    };
     let played = play::play(incident, options);
-    crate::drill::copy_logs(workdir.path(), &directory.join("logs"));
+    copy_logs(workdir.path(), &directory.join("logs"));
     let mut story = played?;
     story.began_at = began_at;
     let Machine { cpu, cpus, memory_bytes, kernel, .. } = Machine::look();
     story.machine = format!("{cpus} × {cpu}, {} GiB, Linux {kernel}", memory_bytes >> 30);
     story.commit = machine::commit().unwrap_or_else(|| "unknown".to_owned());
     write(&story, &directory)?;
+    if arguments.write_pages && story.answered {
+        fill_page(&story)?;
+    }
     let took = crate::clock::now() - began;
     let word = if story.holds() { "ok" } else { "FAILED" };
     println!("{}: {word}, {took:.0} s", story.name);
@@ -150,10 +161,51 @@ fn write(story: &Story, directory: &Path) -> Result<(), String> {
         files.push((format!("incident{suffix}.html"), render_html(&document)));
         files.push((format!("incident{suffix}.md"), render_markdown(&document)));
     }
-    for (name, text) in files {
-        let path = directory.join(name);
-        std::fs::write(&path, text)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    files.into_iter().try_for_each(|(name, text)| keep(&directory.join(name), &text))
+}
+
+/// Puts what was measured into the page of the incident, between two marks.
+fn fill_page(story: &Story) -> Result<(), String> {
+    for (language, suffix) in [(Language::En, ""), (Language::Ko, ".ko")] {
+        let path = tools::root().join(format!("docs/incidents/{}{suffix}.md", story.name));
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let filled = filled(&text, &page::measured(story, language))
+            .ok_or_else(|| format!("{} has no place for what was measured", path.display()))?;
+        keep(&path, &filled)?;
     }
     Ok(())
+}
+
+const MEASURED: [&str; 2] = ["<!-- measured -->\n", "<!-- /measured -->\n"];
+
+fn filled(text: &str, measured: &str) -> Option<String> {
+    let (before, rest) = text.split_once(MEASURED[0])?;
+    let (_, after) = rest.split_once(MEASURED[1])?;
+    Some(format!("{before}{}\n{measured}\n{}{after}", MEASURED[0], MEASURED[1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incidents_are_chosen_by_name_each_once() {
+        let names = |of: &[&str]| {
+            let of: Vec<String> = of.iter().map(|name| (*name).to_owned()).collect();
+            chosen(&of).map(|all| all.iter().map(|one| one.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["rolling", "cpu", "rolling"]).unwrap_or_default(), ["rolling", "cpu"]);
+        assert_eq!(names(&["all", "cpu"]).unwrap_or_default().len(), INCIDENTS.len());
+        assert!(names(&["cpu", "none"]).is_err_and(|error| error.contains("no incident none")));
+    }
+
+    #[test]
+    fn a_page_keeps_what_was_written_by_hand() {
+        let page = "a\n<!-- measured -->\nold\n<!-- /measured -->\nb\n";
+        let expected = "a\n<!-- measured -->\n\nnew\n\n<!-- /measured -->\nb\n";
+        assert_eq!(filled(page, "new\n").as_deref(), Some(expected));
+        assert_eq!(filled(expected, "new\n").as_deref(), Some(expected));
+        assert_eq!(filled("a\n", "new"), None);
+    }
 }

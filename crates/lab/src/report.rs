@@ -4,6 +4,22 @@ use std::path::{Path, PathBuf};
 
 use testbed::{Workdir, tools};
 
+/// Copies all logs of a directory and what is below it, but for what an engine calls a log and is data.
+pub(crate) fn copy_logs(from: &Path, to: &Path) {
+    let Ok(entries) = std::fs::read_dir(from) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            if !path.ends_with("data") && !path.ends_with("broker") {
+                copy_logs(&path, to);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "log") {
+            let _ = std::fs::create_dir_all(to);
+            let _ = std::fs::copy(&path, to.join(entry.file_name()));
+        }
+    }
+}
+
 /// What a table is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {

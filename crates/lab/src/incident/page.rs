@@ -5,6 +5,8 @@ use boxoffice_report::{
     Section, Table, Tone, Unit, Verdict, number,
 };
 
+use crate::report::{Style, aligned};
+
 use super::story::{Bound, Event, Kind, Measure, Second, Story, Tally};
 
 /// The one of two texts that is in a language.
@@ -371,5 +373,96 @@ fn chart(story: &Story, language: Language) -> Chart {
             name: say(["it lasts", "장애 지속"]),
         }],
         panels,
+    }
+}
+
+/// Returns what a runbook has of it: what was kept, when what happened, and its course as lines of text.
+pub(crate) fn measured(story: &Story, language: Language) -> String {
+    let say = |both: [&str; 2]| said(language, both);
+    let head = [["must hold", "기준"], ["limit", "한계"], ["measured", "측정"]];
+    let mut rows = vec![head.map(say).to_vec()];
+    for bound in &story.bounds {
+        let Verdict { says, detail, .. } = verdict(bound, language);
+        let (what, measured) = says.rsplit_once(": ").unwrap_or((&says, ""));
+        let sign = if bound.holds { "✓" } else { "✕" };
+        rows.push(vec![what.to_owned(), detail, format!("{measured} {sign}")]);
+    }
+    let bounds = aligned(&rows, &[0, 1, 2], Style::Markdown);
+    let mut rows = vec![[["when", "시각"], ["what", "내용"]].map(say).to_vec()];
+    rows.extend(
+        story
+            .moments
+            .iter()
+            .take(16)
+            .map(|moment| vec![format!("{:+.1} s", moment.at), event(&moment.what, language)]),
+    );
+    let timeline = aligned(&rows, &[1], Style::Markdown);
+    let about = format!(
+        "`lab incident {}`, {}, boxoffice {}, {}.",
+        story.name, story.began_at, story.commit, story.machine
+    );
+    format!("{about}\n\n{bounds}\n{timeline}\n```text\n{}```\n", course(story, language))
+}
+
+/// The course of an incident, a character for two seconds.
+fn course(story: &Story, language: Language) -> String {
+    const EACH: usize = 2;
+    let say = |both: [&str; 2]| said(language, both);
+    let spans: Vec<&[Second]> = story.seconds.chunks(EACH).collect();
+    let fans = |second: &Second, get: &dyn Fn(&Tally) -> u32| {
+        let of_fans = second.requests.iter().filter(|(kind, _)| **kind != Kind::Flood);
+        f64::from(of_fans.map(|(_, tally)| get(tally)).sum::<u32>())
+    };
+    let p99 =
+        |second: &Second, kind: Kind| second.requests.get(&kind).and_then(|tally| tally.p99_ms);
+    let highest = |get: &dyn Fn(&Second) -> Option<f64>| -> Vec<Option<f64>> {
+        spans.iter().map(|span| span.iter().filter_map(get).reduce(f64::max)).collect()
+    };
+    let lowest = |get: &dyn Fn(&Second) -> Option<f64>| -> Vec<Option<f64>> {
+        spans.iter().map(|span| span.iter().filter_map(get).reduce(f64::min)).collect()
+    };
+    let lines = [
+        (["requests/s", "초당 요청"], highest(&|it| Some(fans(it, &|tally| tally.all))), ""),
+        (["failed/s", "초당 실패"], highest(&|it| Some(fans(it, &|tally| tally.failed))), ""),
+        (["p99 polls", "조회 p99"], highest(&|it| p99(it, Kind::Poll)), " ms"),
+        (["p99 payments", "결제 p99"], highest(&|it| p99(it, Kind::Pay)), " ms"),
+        (["admitting %", "입장 %"], lowest(&|it| it.share.map(|share| share * 100.0)), ""),
+    ];
+    let fault = spans.iter().position(|span| span.iter().any(|second| second.at >= 0)).unwrap_or(0);
+    let mut text = format!("{:<14}{}|{}\n", "", " ".repeat(fault), say([" the fault", " 장애"]));
+    for (name, values, unit) in lines {
+        let top = values.iter().flatten().copied().fold(0.0, f64::max);
+        let bars: String = values.iter().map(|value| bar(*value, top)).collect();
+        let top = number::plain((top * 10.0).round() / 10.0);
+        let most = say(["most", "최대"]);
+        text += &format!("{:<14}{bars}  {most} {top}{unit}\n", say(name));
+    }
+    text
+}
+
+fn bar(value: Option<f64>, top: f64) -> char {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    match value {
+        None => ' ',
+        Some(value) if value <= 0.0 || top <= 0.0 => '·',
+        Some(value) => {
+            let index = (value / top * (BARS.len() - 1) as f64).round() as usize;
+            BARS[index.min(BARS.len() - 1)]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_as_high_as_values() {
+        let bars: String = [None, Some(0.0), Some(0.01), Some(5.0), Some(10.0)]
+            .map(|it| bar(it, 10.0))
+            .into_iter()
+            .collect();
+        assert_eq!(bars, " ·▁▅█");
+        assert_eq!(bar(Some(1.0), 0.0), '·');
     }
 }

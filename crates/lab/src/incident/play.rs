@@ -32,6 +32,8 @@ const WARM_UP_S: Seconds = 6.0;
 const CALM_S: Seconds = 20.0;
 /// Users of k6 have these numbers or higher ones, in load/k6/incident.js.
 const K6_USERS: i64 = 5_000_000;
+const CALM_QUICK_S: Seconds = 6.0;
+const AFTER_QUICK_S: Seconds = 12.0;
 /// What k6 sells.
 const SEATS: i64 = 20_000;
 /// More than the fans of the load and of k6, so that nobody waits for long.
@@ -44,6 +46,8 @@ const CONNECTIONS: u32 = 150;
 pub(crate) struct Options<'a> {
     /// Whether what answers is switched on.
     pub(crate) answered: bool,
+    /// Whether quiet times are short.
+    pub(crate) quick: bool,
     /// Where logs and data go.
     pub(crate) directory: &'a Path,
 }
@@ -177,6 +181,8 @@ esac
 struct Play<'a> {
     incident: &'a Incident,
     answered: bool,
+    calm_s: Seconds,
+    after_s: Seconds,
     progress: Progress,
     crowd: Option<Crowd>,
     watch: Watch,
@@ -262,7 +268,7 @@ fn cluster_options(incident: &Incident, answered: bool) -> ClusterOptions {
 
 impl<'a> Play<'a> {
     fn prepare(incident: &'a Incident, options: Options<'_>) -> Result<Self, String> {
-        let Options { answered, directory } = options;
+        let Options { answered, quick, directory } = options;
         let mut replica = None;
         let ground = match incident.stage {
             Stage::Embedded { disk_mb } => {
@@ -319,6 +325,8 @@ impl<'a> Play<'a> {
         Ok(Self {
             incident,
             answered,
+            calm_s: if quick { CALM_QUICK_S } else { CALM_S },
+            after_s: if quick { AFTER_QUICK_S } else { incident.after },
             progress: Progress::new(10.0),
             crowd: None,
             watch: Watch::start(ports),
@@ -374,7 +382,7 @@ impl<'a> Play<'a> {
         self.wait(WARM_UP_S, "warming up")?;
         self.seen.calm_from = clock::now();
         let selects_before = self.selects();
-        let until = began + WARM_UP_S + CALM_S;
+        let until = began + WARM_UP_S + self.calm_s;
         self.wait((until - clock::now()).max(0.0), "quiet times")?;
         let selects_then = self.selects();
         self.seen.fault = clock::now();
@@ -389,7 +397,7 @@ impl<'a> Play<'a> {
             let usual = usual * (self.seen.fault_ends - self.seen.fault);
             self.seen.primary_reads = Some((now - then - usual).max(0.0));
         }
-        self.wait(self.incident.after, "afterwards")?;
+        self.wait(self.after_s, "afterwards")?;
         self.seen.ends = clock::now();
         self.gather(true)
     }
@@ -407,8 +415,8 @@ impl<'a> Play<'a> {
         let body = json!({"concertAt": in_days(40), "seatCount": SEATS, "price": 0});
         let made = operator.admin("POST", &path, Some(&body))?;
         let id = |name: &str| made[name].as_i64().ok_or(format!("a session without {name}"));
-        let Incident { cause, lasts, after, fans, .. } = *self.incident;
-        let at = WARM_UP_S + CALM_S;
+        let Incident { cause, lasts, fans, .. } = *self.incident;
+        let at = WARM_UP_S + self.calm_s;
         let flood = match cause {
             Cause::Crowd(people) => Some(("waits", people)),
             Cause::Reads(per_second) => Some(("seats", per_second)),
@@ -426,7 +434,12 @@ impl<'a> Play<'a> {
             seats: SEATS,
             fans,
             // Rolling and the like take their time.
-            seconds: at + lasts.max(40.0) + after,
+            seconds: at
+                + lasts.max(match cause {
+                    Cause::Rolling => 40.0,
+                    _ => 5.0,
+                })
+                + self.after_s,
             flood: flood.map(|(what, count)| (what, count, at, lasts)),
         })
     }
