@@ -7,7 +7,7 @@ use boxoffice_report::{
 
 use crate::report::{Style, aligned};
 
-use super::story::{Bound, Event, Kind, Measure, Second, Story, Tally};
+use super::story::{Bound, Event, Kind, Measure, Moment, Second, Story, Tally};
 
 /// The one of two texts that is in a language.
 fn said(language: Language, [english, korean]: [&str; 2]) -> String {
@@ -98,8 +98,10 @@ fn figures(story: &Story, language: Language) -> Block {
     let at = |wanted: &dyn Fn(&Event) -> bool| {
         story.moments.iter().find(|it| it.at >= 0.0 && wanted(&it.what)).map(|it| it.at)
     };
-    let seconds =
-        |value: Option<f64>| Cell::of(value, language, |s| number::millis(s * 1e3, language));
+    let seconds = |value: Option<f64>, none: [&str; 2]| match value {
+        Some(seconds) => Cell::new(number::millis(seconds * 1e3, language)),
+        None => Cell::new(say(none)),
+    };
     let figure = |name: [&str; 2], value: Cell, note: [&str; 2]| Figure {
         name: say(name),
         value,
@@ -111,15 +113,19 @@ fn figures(story: &Story, language: Language) -> Block {
     Block::Figures(vec![
         figure(
             ["first bad second", "처음 나빠진 때"],
-            seconds(at(&|it| *it == Event::FirstBad)),
+            seconds(at(&|it| *it == Event::FirstBad), ["none", "없음"]),
             ["after the fault", "장애 발생 후"],
         ),
         figure(
             ["alarm", "알람"],
-            seconds(at(&|it| matches!(it, Event::Alarm(_)))),
+            seconds(at(&|it| matches!(it, Event::Alarm(_))), ["none", "없음"]),
             ["after the fault, at the webhook", "장애 발생 후 웹훅 도착까지"],
         ),
-        figure(["back to normal", "정상 복귀"], seconds(back), ["after its end", "장애가 끝난 뒤"]),
+        figure(
+            ["back to normal", "정상 복귀"],
+            seconds(back, ["as before all the time", "줄곧 정상"]),
+            ["after its end", "장애가 끝난 뒤"],
+        ),
         figure(
             ["have a seat", "좌석을 산 사람"],
             Cell::of(share, language, |it| number::share(it, language)),
@@ -172,7 +178,12 @@ fn measure(what: Measure) -> [&'static str; 2] {
 fn verdict(bound: &Bound, language: Language) -> Verdict {
     let at_least =
         matches!(bound.what, Measure::Bought | Measure::Goodput | Measure::ReadsAnswered);
-    let limit = number::plain(bound.limit);
+    let is_part = at_least || matches!(bound.what, Measure::LowestShare | Measure::PrimaryReads);
+    let value = |value: f64| match is_part {
+        true => format!("{} %", number::plain((value * 1e4).round() / 1e2)),
+        false => number::plain((value * 1e2).round() / 1e2),
+    };
+    let limit = value(bound.limit);
     let limit = match (language, at_least) {
         (Language::En, true) => format!("at least {limit}"),
         (Language::En, false) => format!("at most {limit}"),
@@ -180,7 +191,7 @@ fn verdict(bound: &Bound, language: Language) -> Verdict {
         (Language::Ko, false) => format!("{limit} 이하"),
     };
     let measured = match bound.measured {
-        Some(measured) => number::plain((measured * 1e4).round() / 1e4),
+        Some(measured) => value(measured),
         None => said(language, ["not seen", "관측되지 않음"]),
     };
     Verdict {
@@ -205,8 +216,20 @@ fn event(what: &Event, language: Language) -> String {
     }
 }
 
+/// Moments, without what several instances say within a second.
+fn told_once(story: &Story) -> Vec<&Moment> {
+    let mut told: Vec<&Moment> = Vec::new();
+    for moment in &story.moments {
+        let is_same = |other: &&Moment| other.what == moment.what && moment.at - other.at < 1.0;
+        if !told.iter().any(is_same) {
+            told.push(moment);
+        }
+    }
+    told
+}
+
 fn timeline(story: &Story, language: Language) -> Block {
-    let rows = story.moments.iter().map(|moment| {
+    let rows = told_once(story).into_iter().map(|moment| {
         let tone = match moment.what {
             Event::Fault(_) | Event::FirstBad => Tone::Bad,
             Event::Alarm(_) => Tone::Mind,
@@ -390,9 +413,8 @@ pub(crate) fn measured(story: &Story, language: Language) -> String {
     let bounds = aligned(&rows, &[0, 1, 2], Style::Markdown);
     let mut rows = vec![[["when", "시각"], ["what", "내용"]].map(say).to_vec()];
     rows.extend(
-        story
-            .moments
-            .iter()
+        told_once(story)
+            .into_iter()
             .take(16)
             .map(|moment| vec![format!("{:+.1} s", moment.at), event(&moment.what, language)]),
     );
