@@ -23,6 +23,9 @@ use crate::store::StoreResult;
 
 /// There is a decision so often, in milliseconds.
 const DECISION_MS: i64 = 1_000;
+/// Whoever has the turn decides. Where nobody has it, because nobody has the store, everybody does after this time, in
+/// milliseconds.
+const UNDECIDED_MS: i64 = 3_000;
 /// So many instances are listened to for a decision.
 const INSTANCES_MAX: usize = 1_000;
 
@@ -135,6 +138,8 @@ struct State {
     told_at: Option<Timestamp>,
     /// What each instance has felt since the last decision.
     heard: HashMap<u64, Felt>,
+    /// When somebody was heard first.
+    heard_since: Option<Timestamp>,
 }
 
 /// With whom an instance decides.
@@ -196,16 +201,23 @@ impl Governing {
             }
         }
         let is_of_use = !state.heard.is_empty() || state.governor.share() < 1.0;
-        if is_due(state.decided_at) && among != Among::Others && is_of_use {
+        let heard_since = match state.heard.is_empty() {
+            true => None,
+            false => Some(*state.heard_since.get_or_insert(now)),
+        };
+        state.heard_since = heard_since;
+        let is_undecided =
+            heard_since.is_some_and(|since| now.0.abs_diff(since.0) >= UNDECIDED_MS.unsigned_abs());
+        let decides = among != Among::Others || is_undecided;
+        if is_due(state.decided_at) && decides && is_of_use {
             let governor = state.decide(queues, now);
             match among {
                 Among::Alone => state.adopt(now, governor, queues),
-                Among::OthersAndTurn => {
+                Among::OthersAndTurn | Among::Others => {
                     // Not once more before this is heard.
                     state.decided_at = Some(now);
                     news.push(News::Governed(now, governor.parts()));
                 }
-                Among::Others => {}
             }
         }
         news
@@ -290,6 +302,7 @@ impl State {
         self.governor = governor;
         self.decided_at = Some(at);
         self.heard.clear();
+        self.heard_since = None;
         queues.iter().for_each(|queue| queue.govern(governor.share()));
     }
 }

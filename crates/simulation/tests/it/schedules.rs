@@ -460,11 +460,16 @@ fn s27_admission_slows_with_the_store_and_is_back_with_it() {
         there_ms: (0, 0),
         back_ms: (900, 1_000),
     };
-    for seed in 0..3 {
-        let mut plan = Plan::calm(seed)
-            .lasts(120)
-            .breaks((30_000, 60_000), slow.clone())
-            .with(Group { count: 6_000, from_ms: 1_000, over_ms: 100_000, at: None, habit: buys });
+    // While nobody has the store nobody has the turn, and all decide.
+    let away = cut(Which::ALL, Peer::Store, Fate::Refused);
+    for (seed, fault) in [(0, slow.clone()), (1, slow), (2, away)] {
+        let mut plan = Plan::calm(seed).lasts(120).breaks((30_000, 60_000), fault).with(Group {
+            count: 6_000,
+            from_ms: 1_000,
+            over_ms: 100_000,
+            at: None,
+            habit: buys,
+        });
         plan.queue.admit_per_second = 50.0;
         plan.seats = 20_000;
         let report = history(&plan);
