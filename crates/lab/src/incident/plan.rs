@@ -301,11 +301,11 @@ pub(crate) const INCIDENTS: [Incident; 13] = [
         "disk-full",
         ["the disk of an embedded service is full", "내장 모드의 디스크가 가득 찬다"],
         Cause::Disk,
-        &[NothingLost, ReadsGoOn, BackWithin(10.0)],
+        &[NothingLost, ReadsGoOn, BackWithin(30.0)],
     )
     .heard_as(&["BoxofficeStoreAway"], 30.0)
     .on(Stage::Embedded { disk_mb: 64 })
-    .lasting(35.0, 20.0),
+    .lasting(35.0, 40.0),
     incident(
         "overload",
         [
