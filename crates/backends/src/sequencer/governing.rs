@@ -23,6 +23,8 @@ use crate::store::StoreResult;
 
 /// There is a decision so often, in milliseconds.
 const DECISION_MS: i64 = 1_000;
+/// Who was let in longer ago and asks, asks again, or comes back: that is not how long people take to act.
+const AGE_MAX: Duration = Duration::from_secs(30);
 /// Whoever has the turn decides. Where nobody has it, because nobody has the store, everybody does after this time, in
 /// milliseconds.
 const UNDECIDED_MS: i64 = 3_000;
@@ -45,7 +47,7 @@ impl Purchases {
     /// be kept until they have their answer.
     pub fn ask(self: &Arc<Self>, age: Option<Duration>) -> Purchase {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        if let Some(age) = age {
+        if let Some(age) = age.filter(|age| *age <= AGE_MAX) {
             self.aged.fetch_add(1, Ordering::Relaxed);
             self.age_ms.fetch_add(millis(age), Ordering::Relaxed);
         }
