@@ -630,39 +630,42 @@ impl<'a> Play<'a> {
 
     /// All connections but a few are taken, and those of the instances are closed.
     fn connections(&mut self, lasts: Seconds) -> Result<(), String> {
-        const LEFT: u32 = 4;
+        const LEFT: usize = 4;
+        const OTHERS: &str = "SELECT id FROM information_schema.processlist \
+                              WHERE db = 'boxoffice' AND id <> CONNECTION_ID()";
+        const ALL: &str = "SELECT COUNT(*) FROM information_schema.processlist";
         self.breaks("all connections but 4 are used up from outside");
+        let sleep = format!("SELECT SLEEP({:.0})", lasts + 60.0);
         let database = &self.scene()?.cluster.database;
-        let own = database.run("SELECT COUNT(*) FROM information_schema.processlist")?;
         let mut outsiders = Vec::new();
-        // One of ours is the console.
-        let count = CONNECTIONS.saturating_sub(LEFT + 1);
-        let used: u32 = own.parse().unwrap_or(0);
-        for number in 0..count {
-            if number + used >= count {
-                // They take the places of those who are sent away.
-                database.run(
-                    "SET @ids = (SELECT GROUP_CONCAT(id) FROM (SELECT id FROM information_schema.processlist \
-                     WHERE db = 'boxoffice' AND id <> CONNECTION_ID() ORDER BY RAND() LIMIT 1) AS one); \
-                     SET @kill = CONCAT('KILL ', COALESCE(@ids, 0)); \
-                     BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END; EXECUTE IMMEDIATE @kill; END",
-                )?;
+        // The server keeps one for an administrator.
+        let free = i64::from(CONNECTIONS) - database.number(ALL)?;
+        for _ in 0..free {
+            outsiders.push(outsider(database, &sleep)?);
+        }
+        // Whoever is sent away may be quicker to come back than the next one from outside.
+        for _ in 0..5 {
+            let ids = database.run(OTHERS)?;
+            for id in ids.lines().skip(LEFT) {
+                // It may have gone by itself.
+                let _ = database.run(&format!("KILL {id}"));
+                outsiders.push(outsider(database, &sleep)?);
             }
-            outsiders.push(outsider(database, &format!("SELECT SLEEP({:.0})", lasts + 30.0))?);
+            if ids.lines().count() <= LEFT || signals::stopped() {
+                break;
+            }
         }
         self.outsiders = outsiders;
-        self.wait(lasts, "without connections")?;
+        let waited = self.wait(lasts, "without connections");
         self.outsiders.clear();
-        // The server notices within moments that they have gone; nobody has to wait for their statements.
+        // The server does not notice by itself that they have gone.
         let database = &self.scene()?.cluster.database;
-        let sleepers = database.run(
-            "SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%' AND id <> CONNECTION_ID()",
-        )?;
+        let sleepers = database
+            .run("SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'")?;
         for id in sleepers.lines() {
-            // It may have gone by itself.
             let _ = database.run(&format!("KILL {id}"));
         }
-        Ok(())
+        waited
     }
 
     fn fail_over(&mut self) -> Result<(), String> {
