@@ -23,7 +23,8 @@ use crate::witness::{
 
 /// What a seat costs.
 pub(crate) const PRICE: i64 = 1_000;
-const FIRST_USER: i64 = 1_000_000;
+/// Users of the load have this number or a higher one.
+pub(crate) const FIRST_USER: i64 = 1_000_000;
 /// A line that is longer than a round admits, so that there is somebody whose number could grow.
 pub(crate) const LINE: usize = 400;
 /// What the proxy is called in reports.

@@ -146,6 +146,7 @@ fn measure(what: Measure) -> [&'static str; 2] {
             "part of those inside who have a seat in the end",
             "입장한 사람 중 결국 좌석을 산 비율",
         ],
+        Measure::Paid => ["part of the payments that were answered", "응답한 결제의 비율"],
         Measure::PollsSlower => {
             ["p99 of polls, times that of quiet times", "조회 p99, 평상시의 배수"]
         }
@@ -176,8 +177,10 @@ fn measure(what: Measure) -> [&'static str; 2] {
 }
 
 fn verdict(bound: &Bound, language: Language) -> Verdict {
-    let at_least =
-        matches!(bound.what, Measure::Bought | Measure::Goodput | Measure::ReadsAnswered);
+    let at_least = matches!(
+        bound.what,
+        Measure::Bought | Measure::Paid | Measure::Goodput | Measure::ReadsAnswered
+    );
     let is_part = at_least || matches!(bound.what, Measure::LowestShare | Measure::PrimaryReads);
     let value = |value: f64| match is_part {
         true => format!("{} %", number::plain((value * 1e4).round() / 1e2)),

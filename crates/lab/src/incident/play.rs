@@ -15,12 +15,12 @@ use testbed::{
 };
 
 use super::crowd::{Crowd, Order};
-use super::plan::{Answer, Cause, Incident, SLOW, Stage};
+use super::plan::{Answer, Cause, FAR, Incident, SLOW, Stage};
 use super::shipped;
 use super::story::{Event, Moment, Request, Seen, Story};
 use super::watch::{Ports, Watch};
 use crate::clock;
-use crate::load::LINE;
+use crate::load::{FIRST_USER, LINE};
 use crate::progress::Progress;
 use crate::report::in_days;
 use crate::scene::{Scene, settings};
@@ -287,6 +287,11 @@ impl<'a> Play<'a> {
                 if wanted && answered {
                     replica = Some(follow(&mut scene, directory)?);
                 }
+                if let (Cause::Holds(_), Some(proxy)) =
+                    (incident.cause, &scene.cluster.database_proxy)
+                {
+                    proxy.set(FAR);
+                }
                 Ground::Cluster(Box::new(scene))
             }
         };
@@ -369,7 +374,7 @@ impl<'a> Play<'a> {
     fn go(&mut self) -> Result<(), String> {
         let order = self.order()?;
         if let Ground::Cluster(scene) = &mut self.ground {
-            scene.load.state().told.others_from = Some(K6_USERS);
+            scene.load.state().told.ours = Some(FIRST_USER..K6_USERS);
             scene.new_session(1)?;
             scene.load.top_up(LINE);
         }

@@ -163,6 +163,7 @@ pub(crate) enum Measure {
     BackAfter,
     JoinsRefusedFor,
     SharedAfter,
+    Paid,
     PrimaryReads,
     Goodput,
     Failed,
@@ -406,6 +407,11 @@ impl Seen {
                 let share = self.primary_reads.filter(|_| lists > 0);
                 let share = share.map(|reads| reads / f64::from(lists));
                 Bound::at_most(Measure::PrimaryReads, limit, share)
+            }
+            Check::Paid(limit) => {
+                let Phase { all, failed, .. } = self.phase(Kind::Pay, self.fault, self.ends);
+                let paid = (all > 0).then(|| 1.0 - f64::from(failed) / f64::from(all));
+                Bound::at_least(Measure::Paid, limit, paid)
             }
             Check::Goodput(limit) => Bound::at_least(Measure::Goodput, limit, self.goodput()),
             Check::NoneFailed => {

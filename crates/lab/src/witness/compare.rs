@@ -28,7 +28,7 @@ pub(crate) fn compare(told: &Told, books: &Books) -> Vec<Finding> {
     let mut found: Vec<Finding> = told.noted.iter().map(|noted| noted.finding.clone()).collect();
     found.extend(numbers_twice(told));
     let asked = Everything::of(told);
-    holds(told.others_from, &asked, books, &mut found);
+    holds(told.ours.as_ref(), &asked, books, &mut found);
     acknowledged(told, &asked, books, &mut found);
     at_the_same_time(told, books, &mut found);
     points(&asked, books, &mut found);
@@ -90,7 +90,7 @@ fn numbers_twice(told: &Told) -> Vec<Finding> {
 
 /// What is in the database was asked for, and hangs together.
 fn holds(
-    others_from: Option<i64>,
+    ours: Option<&std::ops::Range<i64>>,
     asked: &Everything<'_>,
     books: &Books,
     found: &mut Vec<Finding>,
@@ -101,7 +101,7 @@ fn holds(
         let key = (row.user, row.session, row.seats.as_slice());
         *have.entry(key).or_default() += 1;
         let effects = asked.held.get(&key).map_or(&[][..], Vec::as_slice);
-        let is_ours = others_from.is_none_or(|from| row.user < from);
+        let is_ours = ours.is_none_or(|ours| ours.contains(&row.user));
         if is_ours && !may_be(effects) {
             let (user, said) = (row.user, said(effects));
             found.push(Finding::HoldNotAsked { reservation: number, user, said });

@@ -269,8 +269,8 @@ pub(crate) struct Told {
     pub(crate) reservations: BTreeMap<i64, EffectId>,
     pub(crate) noted: Vec<Noted>,
     pub(crate) late_news: Vec<LateNews>,
-    /// Users from this one on are somebody else's, who ask for things of their own.
-    pub(crate) others_from: Option<i64>,
+    /// Other users are somebody else's, who ask for things of their own.
+    pub(crate) ours: Option<std::ops::Range<i64>>,
 }
 
 impl Told {
