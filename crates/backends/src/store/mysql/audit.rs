@@ -12,6 +12,7 @@ use mysql_async::Value;
 
 use super::inner::Inner;
 use super::pool::Lease;
+use super::publication::REPLICA_LAG;
 use super::rows::{self, Failure, entry_kind, take};
 use super::{load, log};
 use crate::Fault;
@@ -69,7 +70,10 @@ async fn differences(
     store: &Arc<Inner>,
     inventory: &crate::store::catalog::Inventory,
 ) -> Result<Vec<Difference>, Fault> {
+    // What a replica says is not taken over where it may be older than what was committed here.
+    let lag = if store.replica.is_some() { REPLICA_LAG } else { Duration::ZERO };
     let begun = Instant::now();
+    let kept_since = begun.checked_sub(lag).unwrap_or(begun);
     let mut lease = store.bulk.acquire().await?;
     let stored = load::seats_of(&mut lease, inventory.session().id).await;
     match stored {
@@ -85,7 +89,7 @@ async fn differences(
     for (stored, known) in stored?.into_iter().zip(known) {
         let known = known.map(|seat| seat.state);
         // What was committed here since we began to read is ahead of what we read, rightly.
-        if known != Some(stored.state) && !store.publication.is_newer(stored.id, begun) {
+        if known != Some(stored.state) && !store.publication.is_newer(stored.id, kept_since) {
             differences.push((stored.id, Some(stored.state), known));
         }
     }
