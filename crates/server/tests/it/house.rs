@@ -412,9 +412,8 @@ fn commands(code: &str) -> Vec<&str> {
 
 /// Pages that are there in both languages, without their endings.
 fn pages_in_both_languages() -> BTreeSet<String> {
-    let mut found = BTreeSet::from(
-        ["README", "deploy/README", "deploy/kubernetes/README"].map(str::to_owned),
-    );
+    let mut found =
+        BTreeSet::from(["README", "deploy/README", "deploy/kubernetes/README"].map(str::to_owned));
     for entry in fs::read_dir(root().join("docs/incidents")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let name = name.strip_suffix(".md").unwrap();
