@@ -61,7 +61,7 @@ pub(crate) enum Cause {
     RedisWiped,
     /// The master is killed, and the sentinels choose another.
     RedisFailover,
-    /// Redis is stopped as for maintenance, and `boxoffice check` asks before traffic is trusted to it again.
+    /// Redis is stopped as for maintenance, and then every instance must say that it has it, and the audit be clean.
     RedisRestart,
     /// Kafka hangs.
     Kafka,
@@ -235,7 +235,7 @@ pub(crate) const INCIDENTS: [Incident; 13] = [
     incident(
         "database-reads",
         ["a flood of seat lists", "좌석 조회가 쏟아진다"],
-        Cause::Reads(600),
+        Cause::Reads(800),
         &[NothingLost, PrimaryReads(0.05), Bought(0.999)],
     )
     .heard_as(&["BoxofficeSeatListsFlood", "BoxofficeCpuSaturated", "BoxofficeShedding"], 30.0)

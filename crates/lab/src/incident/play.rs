@@ -36,8 +36,10 @@ const CALM_QUICK_S: Seconds = 6.0;
 const AFTER_QUICK_S: Seconds = 12.0;
 /// What k6 sells.
 const SEATS: i64 = 20_000;
-/// More than the fans of the load and of k6, so that nobody waits for long.
+/// Nearly as many as the fans of the load and of k6, so that the line moves and does not end.
 const ADMIT_PER_SECOND: u32 = 60;
+/// So few are inside that nobody takes a flood of seat lists for theirs.
+const ADMIT_FEW_PER_SECOND: u32 = 20;
 /// Connections of the database; instances use fewer.
 const CONNECTIONS: u32 = 150;
 
@@ -233,7 +235,11 @@ const fn instances_of(incident: &Incident) -> usize {
 
 fn cluster_options(incident: &Incident, answered: bool) -> ClusterOptions {
     let mut options = ClusterOptions::new(incident.name, instances_of(incident));
-    let own = settings(ADMIT_PER_SECOND).map(|(name, value)| (name.to_owned(), value));
+    let admit_per_second = match incident.cause {
+        Cause::Reads(_) => ADMIT_FEW_PER_SECOND,
+        _ => ADMIT_PER_SECOND,
+    };
+    let own = settings(admit_per_second).map(|(name, value)| (name.to_owned(), value));
     options.settings = own.into();
     let mut set = |name: &str, value: &str| {
         options.settings.insert(name.to_owned(), value.to_owned());

@@ -3,7 +3,7 @@
 // What cannot be read cannot be checked, and that fails the test.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -410,9 +410,21 @@ fn commands(code: &str) -> Vec<&str> {
         .collect()
 }
 
+/// Pages that are there in both languages, without their endings.
+fn pages_in_both_languages() -> BTreeSet<String> {
+    let mut found =
+        BTreeSet::from(["README", "deploy/README", "deploy/kubernetes/README"].map(str::to_owned));
+    for entry in fs::read_dir(root().join("docs/incidents")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let name = name.strip_suffix(".md").unwrap();
+        found.insert(format!("docs/incidents/{}", name.trim_end_matches(".ko")));
+    }
+    found
+}
+
 #[test]
 fn both_languages_of_a_page_say_the_same() {
-    for page in ["README", "deploy/README", "deploy/kubernetes/README"] {
+    for page in pages_in_both_languages() {
         let english = sections(&read(&format!("{page}.md")));
         let korean = sections(&read(&format!("{page}.ko.md")));
         let titles = |page: &[Section]| -> Vec<(usize, String)> {
@@ -459,7 +471,7 @@ fn both_languages_of_a_page_say_the_same() {
         let in_english = |target: String, language: &str| -> String {
             let twin = target.replace(".ko.md", ".md");
             let path = twin.split('#').next().unwrap().to_owned();
-            let folder = root().join(page);
+            let folder = root().join(&page);
             let other = folder.parent().unwrap().join(path.replace(".md", ".ko.md"));
             // A page that is there in Korean too has headings of its own in each language.
             if !path.ends_with(".md") || !other.exists() {
@@ -567,6 +579,41 @@ fn alerts_send_operators_to_pages_that_exist() {
         }
     }
     assert!(checked > 5, "the references were found: {checked}");
+}
+
+#[test]
+fn every_alert_leads_to_a_page_that_names_it() {
+    let rules = read("deploy/prometheus/rules/alerts.yml");
+    let mut checked = 0;
+    for rule in rules.split("- alert: ").skip(1) {
+        let name = rule.lines().next().unwrap();
+        let page = rule.split("runbook_url: ").nth(1).and_then(|rest| rest.lines().next());
+        let page = page.unwrap_or_else(|| panic!("{name} leads nowhere"));
+        assert!(read(page).contains(&format!("`{name}`")), "{page} does not name {name}");
+        checked += 1;
+    }
+    assert!(checked > 15, "the alerts were found: {checked}");
+}
+
+#[test]
+fn every_incident_has_a_page() {
+    let plan = read("crates/lab/src/incident/plan.rs");
+    let index = read("docs/incidents/README.md");
+    let mut checked = 0;
+    for entry in plan.split("    incident(\n").skip(1) {
+        let name = entry.split('"').nth(1).unwrap();
+        // Two of the others together.
+        if name == "two-at-once" {
+            continue;
+        }
+        assert!(index.contains(&format!("| [{name}]({name}.md) |")), "{name} is not in the index");
+        let page = read(&format!("docs/incidents/{name}.md"));
+        // A program puts what it has measured between them.
+        assert!(page.contains("\n<!-- measured -->\n"), "{name}");
+        assert!(page.contains("\n<!-- /measured -->\n"), "{name}");
+        checked += 1;
+    }
+    assert!(checked > 10, "the incidents were found: {checked}");
 }
 
 #[test]
