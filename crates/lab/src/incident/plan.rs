@@ -197,7 +197,7 @@ pub(crate) const INCIDENTS: [Incident; 13] = [
     .on(Stage::Cluster {
         redis: RedisForm::Single,
         database_proxy: false,
-        quota: Some(0.05),
+        quota: Some(0.1),
         replica: false,
     })
     .with_fans(2)
@@ -341,7 +341,8 @@ pub(crate) const INCIDENTS: [Incident; 13] = [
         Cause::Both,
         &[NothingLost, Bought(0.999), BackWithin(30.0)],
     )
-    .heard_as(REDIS, 10.0)
+    // Of the second failure, which comes after half of the time.
+    .heard_as(REDIS, 20.0)
     .answered_by(Answer::Governor)
     .on(Stage::Cluster {
         redis: RedisForm::Single,
