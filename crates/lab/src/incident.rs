@@ -37,6 +37,9 @@ pub(crate) struct Arguments {
     /// Writes what was measured into the runbooks, docs/incidents
     #[arg(long)]
     write_pages: bool,
+    /// Plays nothing, but takes what was measured before from this directory, for --write-pages
+    #[arg(long, value_name = "DIR", requires = "write_pages")]
+    from: Option<PathBuf>,
     /// Less quiet time before and after: to see that it works, not to measure
     #[arg(long)]
     quick: bool,
@@ -65,6 +68,17 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, String> {
         && arguments.without_answer
     {
         return Err(format!("{}: there is nothing that could be switched off", one.name));
+    }
+    if let Some(from) = &arguments.from {
+        for incident in &incidents {
+            let path = from.join(incident.name).join("incident.json");
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            let story: Story = serde_json::from_str(&text)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            fill_page(&story)?;
+        }
+        return Ok(true);
     }
     // Said before a minute has passed, not after it.
     for tool in ["k6", "prometheus", "prometheus-alertmanager", "haproxy", "webhook"] {

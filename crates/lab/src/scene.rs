@@ -18,7 +18,8 @@ use crate::load::{Load, PRICE};
 use crate::report::in_days;
 use crate::witness::{self, Books, Events, Finding, HOLD_S, Seconds, Topic};
 
-const SEATS_PER_ROUND: i64 = 3_000;
+/// What the load buys in a round of a drill, and more.
+pub(crate) const SEATS_PER_ROUND: i64 = 3_000;
 
 /// Settings of the instances. `admit_per_second` is what the load can use up.
 pub(crate) fn settings(admit_per_second: u32) -> [(&'static str, String); 5] {
@@ -83,17 +84,17 @@ impl Scene {
     }
 
     /// Sells a new session from now on, in whose hall are enough seats for a round.
-    pub(crate) fn new_session(&self, round: u32) -> Result<(), String> {
+    pub(crate) fn new_session(&self, round: u32, seats: i64) -> Result<(), String> {
         let first = self.cluster.instances.first().ok_or("there is no instance")?;
         let path = format!("/admin/v1/concerts/{}/sessions", self.concert);
         let body = json!({
-            "concertAt": self.concert_at, "seatCount": SEATS_PER_ROUND, "price": PRICE,
+            "concertAt": self.concert_at, "seatCount": seats, "price": PRICE,
         });
         let made = first.admin("POST", &path, Some(&body))?;
         let id =
             |name: &str| made[name].as_i64().ok_or_else(|| format!("a session without {name}"));
         let seat = id("firstSeatId")?;
-        self.load.sell(round, self.concert, id("sessionId")?, seat..seat + SEATS_PER_ROUND);
+        self.load.sell(round, self.concert, id("sessionId")?, seat..seat + seats);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::load::{Kind, LINE};
 use crate::progress::Progress;
 use crate::report::rounded;
-use crate::scene::{Final, Scene, settings};
+use crate::scene::{Final, SEATS_PER_ROUND, Scene, settings};
 use crate::witness::{Finding, Seconds};
 
 const BEFORE_S: Seconds = 3.0;
@@ -318,7 +318,7 @@ impl Run {
             let state = self.scene.load.state();
             (state.told.noted.len(), state.samples.len())
         };
-        self.scene.new_session(number)?;
+        self.scene.new_session(number, SEATS_PER_ROUND)?;
         self.scene.load.top_up(LINE);
         // Others hear of the new session within about a second.
         self.wait(2.0)?;

@@ -27,7 +27,8 @@ pub(crate) fn document(story: &Story, language: Language) -> Document {
         (false, true) => (Tone::Bad, "✕", ["broken off", "중단됨"]),
         (false, false) => (Tone::Bad, "✕", ["bounds broken", "기준 위반"]),
     };
-    let mut blocks = vec![Block::says(format!("{}.", say(story.about)))];
+    let [english, korean] = &story.about;
+    let mut blocks = vec![Block::says(format!("{}.", say([english, korean])))];
     if let Some(why) = &story.broken_off {
         let text =
             say(["It was broken off, so this is a part of it:", "도중에 중단되어 일부만 있다:"]);
@@ -86,7 +87,7 @@ pub(crate) fn document(story: &Story, language: Language) -> Document {
     Document {
         language,
         kind: say(["boxoffice: an incident", "boxoffice 장애 보고서"]),
-        title: story.name.to_owned(),
+        title: story.name.to_string(),
         subtitle: story.began_at.clone(),
         sections,
         footer: format!("lab incident {}", story.name),
@@ -426,13 +427,12 @@ pub(crate) fn measured(story: &Story, language: Language) -> String {
         "`lab incident {}`, {}, boxoffice {}, {}.",
         story.name, story.began_at, story.commit, story.machine
     );
-    format!("{about}\n\n{bounds}\n{timeline}\n```text\n{}```\n", course(story, language))
+    format!("{about}\n\n{bounds}\n{timeline}\n```text\n{}```\n", course(story))
 }
 
-/// The course of an incident, a character for two seconds.
-fn course(story: &Story, language: Language) -> String {
+/// The course of an incident, a character for two seconds; in English, for a letter of Korean is wider than one.
+fn course(story: &Story) -> String {
     const EACH: usize = 2;
-    let say = |both: [&str; 2]| said(language, both);
     let spans: Vec<&[Second]> = story.seconds.chunks(EACH).collect();
     let fans = |second: &Second, get: &dyn Fn(&Tally) -> u32| {
         let of_fans = second.requests.iter().filter(|(kind, _)| **kind != Kind::Flood);
@@ -447,20 +447,20 @@ fn course(story: &Story, language: Language) -> String {
         spans.iter().map(|span| span.iter().filter_map(get).reduce(f64::min)).collect()
     };
     let lines = [
-        (["requests/s", "초당 요청"], highest(&|it| Some(fans(it, &|tally| tally.all))), ""),
-        (["failed/s", "초당 실패"], highest(&|it| Some(fans(it, &|tally| tally.failed))), ""),
-        (["p99 polls", "조회 p99"], highest(&|it| p99(it, Kind::Poll)), " ms"),
-        (["p99 payments", "결제 p99"], highest(&|it| p99(it, Kind::Pay)), " ms"),
-        (["admitting %", "입장 %"], lowest(&|it| it.share.map(|share| share * 100.0)), ""),
+        ("requests/s", highest(&|it| Some(fans(it, &|tally| tally.all))), ""),
+        ("failed/s", highest(&|it| Some(fans(it, &|tally| tally.failed))), ""),
+        ("p99 polls", highest(&|it| p99(it, Kind::Poll)), " ms"),
+        ("p99 payments", highest(&|it| p99(it, Kind::Pay)), " ms"),
+        ("admitting %", lowest(&|it| it.share.map(|share| share * 100.0)), ""),
     ];
     let fault = spans.iter().position(|span| span.iter().any(|second| second.at >= 0)).unwrap_or(0);
-    let mut text = format!("{:<14}{}|{}\n", "", " ".repeat(fault), say([" the fault", " 장애"]));
+    let mut text = format!("{:<14}{}|{}\n", "", " ".repeat(fault), say(" the fault"));
     for (name, values, unit) in lines {
         let top = values.iter().flatten().copied().fold(0.0, f64::max);
         let bars: String = values.iter().map(|value| bar(*value, top)).collect();
         let top = number::plain((top * 10.0).round() / 10.0);
-        let most = say(["most", "최대"]);
-        text += &format!("{:<14}{bars}  {most} {top}{unit}\n", say(name));
+        let most = say("most");
+        text += &format!("{:<14}{bars}  most {top}{unit}\n", name);
     }
     text
 }

@@ -32,7 +32,7 @@ pub(crate) enum Stage {
         redis: RedisForm,
         /// A proxy that can fail stands before the database.
         database_proxy: bool,
-        /// The part of a CPU that each instance has.
+        /// The part of a CPU that each instance has from the fault on.
         quota: Option<f64>,
         /// A second database follows the first, and seat lists are read from it.
         replica: bool,
@@ -197,7 +197,7 @@ pub(crate) const INCIDENTS: [Incident; 13] = [
     .on(Stage::Cluster {
         redis: RedisForm::Single,
         database_proxy: false,
-        quota: Some(0.1),
+        quota: Some(0.06),
         replica: false,
     })
     .with_fans(2)

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testbed::alertmanager::Hook;
+use testbed::cpus::Quota;
 use testbed::mariadb::BINARY_LOG;
 use testbed::process::{log_to, mortal};
 use testbed::prometheus::Scraping;
 use testbed::{
-    Alertmanager, ClusterOptions, Cpus, Instance, InstanceOptions, MariaDb, Mode, Process,
-    Prometheus, Redis, RedisServer, Webhook, signals, tools,
+    Alertmanager, ClusterOptions, Instance, InstanceOptions, MariaDb, Mode, Process, Prometheus,
+    Redis, RedisServer, Webhook, signals, tools,
 };
 
 use super::crowd::{Crowd, Order};
@@ -30,6 +31,8 @@ use crate::witness::Seconds;
 const WARM_UP_S: Seconds = 6.0;
 /// Quiet times, which the others are compared with.
 const CALM_S: Seconds = 20.0;
+/// What the load sells: more than it buys.
+const SEATS_OF_LOAD: i64 = 12_000;
 /// Users of k6 have these numbers or higher ones, in load/k6/incident.js.
 const K6_USERS: i64 = 5_000_000;
 const CALM_QUICK_S: Seconds = 6.0;
@@ -196,6 +199,8 @@ struct Play<'a> {
     /// What connects from outside, and whoever holds locks.
     outsiders: Vec<Process>,
     ground: Ground,
+    /// Instances that are held to a part of a CPU.
+    held: Vec<(u32, Quota)>,
     replica: Option<MariaDb>,
     seen: Seen,
     directory: PathBuf,
@@ -260,10 +265,9 @@ fn cluster_options(incident: &Incident, answered: bool) -> ClusterOptions {
         Cause::Rolling => 1,
         _ => 0,
     };
-    if let Stage::Cluster { redis, database_proxy, quota, replica } = incident.stage {
+    if let Stage::Cluster { redis, database_proxy, replica, .. } = incident.stage {
         options.redis = redis;
         options.database_proxy = database_proxy;
-        options.cpus = Cpus { quota, ..Cpus::all() };
         options.database_options = vec![format!("--max-connections={CONNECTIONS}")];
         if replica {
             options.database_options.extend(BINARY_LOG.map(str::to_owned));
@@ -347,6 +351,7 @@ impl<'a> Play<'a> {
             webhook,
             heard: 0,
             outsiders: Vec::new(),
+            held: Vec::new(),
             ground,
             replica,
             seen: Seen::default(),
@@ -381,7 +386,7 @@ impl<'a> Play<'a> {
         let order = self.order()?;
         if let Ground::Cluster(scene) = &mut self.ground {
             scene.load.state().told.ours = Some(FIRST_USER..K6_USERS);
-            scene.new_session(1)?;
+            scene.new_session(1, SEATS_OF_LOAD)?;
             scene.load.top_up(LINE);
         }
         self.wait(2.0, "opening")?;
@@ -520,6 +525,9 @@ impl<'a> Play<'a> {
         let text = format!("scale-out: {running} -> {} instances", running + 1);
         self.seen.moments.push(Moment { at: clock::now(), what: Event::Action(text) });
         self.seen.started.get_or_insert((clock::now(), name));
+        if !self.held.is_empty() {
+            self.sliver()?;
+        }
         Ok(())
     }
 
@@ -529,7 +537,8 @@ impl<'a> Play<'a> {
         let lasts = self.incident.lasts;
         match self.incident.cause {
             Cause::Crowd(people) => {
-                self.breaks(&format!("{people} people come"));
+                self.breaks(&format!("{people} people come, and a sliver of the CPU is left"));
+                self.sliver()?;
                 self.wait(lasts, "the crowd")
             }
             Cause::Reads(per_second) => {
@@ -586,6 +595,18 @@ impl<'a> Play<'a> {
                 self.database_proxy(Mode::Pass)
             }
         }
+    }
+
+    /// Holds every instance to a sliver of a CPU, also those that are started later.
+    fn sliver(&mut self) -> Result<(), String> {
+        let Stage::Cluster { quota: Some(quota), .. } = self.incident.stage else { return Ok(()) };
+        let held: Vec<u32> = self.held.iter().map(|(id, _)| *id).collect();
+        let Ground::Cluster(scene) = &self.ground else { return Ok(()) };
+        let new: Vec<u32> = scene.cluster.instances.iter().map(Instance::id).collect();
+        for id in new.into_iter().filter(|id| !held.contains(id)) {
+            self.held.push((id, Quota::impose(quota, &[id])?));
+        }
+        Ok(())
     }
 
     fn database_proxy(&mut self, mode: Mode) -> Result<(), String> {

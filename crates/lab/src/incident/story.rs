@@ -1,8 +1,9 @@
 //! What happened in an incident, second by second, and whether what must hold did.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::plan::{Check, Incident};
 use super::watch::Look;
@@ -11,7 +12,7 @@ use crate::report::{quantile, rounded};
 use crate::witness::Seconds;
 
 /// A kind of request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     Join,
@@ -95,14 +96,14 @@ pub(crate) struct Bought {
 }
 
 /// Something that happened at a moment.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Moment {
     pub(crate) at: Seconds,
     pub(crate) what: Event,
 }
 
 /// What happens in an incident.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Event {
     /// Something breaks.
@@ -122,7 +123,7 @@ pub(crate) enum Event {
 }
 
 /// A second of an incident.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Second {
     /// Its beginning, counted from the fault.
     pub(crate) at: i64,
@@ -134,7 +135,7 @@ pub(crate) struct Second {
 }
 
 /// Requests of a kind that ended in a second.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Tally {
     pub(crate) all: u32,
     pub(crate) failed: u32,
@@ -142,7 +143,7 @@ pub(crate) struct Tally {
 }
 
 /// A figure that must keep within a limit.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Bound {
     pub(crate) what: Measure,
     pub(crate) limit: f64,
@@ -152,7 +153,7 @@ pub(crate) struct Bound {
 }
 
 /// What a bound is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Measure {
     AlarmAfter,
@@ -202,10 +203,10 @@ pub(crate) struct Seen {
 }
 
 /// What is told of an incident.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Story {
-    pub(crate) name: &'static str,
-    pub(crate) about: [&'static str; 2],
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) about: [Cow<'static, str>; 2],
     /// Whether what answers was switched on.
     pub(crate) answered: bool,
     /// Why it is only a part, where it is.
@@ -226,7 +227,7 @@ pub(crate) struct Story {
 }
 
 /// What became of requests of a kind.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Phase {
     pub(crate) all: u32,
     pub(crate) failed: u32,
@@ -484,8 +485,8 @@ impl Seen {
         });
         let did = self.bought.iter().filter(|bought| bought.did).count();
         Story {
-            name: incident.name,
-            about: incident.about,
+            name: incident.name.into(),
+            about: incident.about.map(Cow::from),
             answered: true,
             broken_off: None,
             began_at: String::new(),

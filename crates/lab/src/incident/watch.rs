@@ -74,9 +74,8 @@ fn look(ports: &Ports) -> Look {
     for (label, port) in ports {
         let Ok(reply) = get(&format!("http://127.0.0.1:{port}/metrics")) else { continue };
         let metric = |name: &str| metric_of(&reply.body, name, "");
-        let lowest =
-            |one: Option<f64>, other: Option<f64>| one.into_iter().chain(other).reduce(f64::min);
-        look.share = lowest(look.share, metric("boxoffice_governor_share"));
+        let share = metric("boxoffice_governor_share");
+        look.share = look.share.into_iter().chain(share).reduce(f64::min);
         look.waiting = metric("boxoffice_queue_waiting").or(look.waiting);
         let answered = metric("http_server_request_duration_seconds_count").unwrap_or(0.0);
         look.answered.insert(label.clone(), answered);
