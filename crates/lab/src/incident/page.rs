@@ -454,12 +454,11 @@ fn course(story: &Story) -> String {
         ("admitting %", lowest(&|it| it.share.map(|share| share * 100.0)), ""),
     ];
     let fault = spans.iter().position(|span| span.iter().any(|second| second.at >= 0)).unwrap_or(0);
-    let mut text = format!("{:<14}{}|{}\n", "", " ".repeat(fault), say(" the fault"));
+    let mut text = format!("{:<14}{}|{}\n", "", " ".repeat(fault), " the fault");
     for (name, values, unit) in lines {
         let top = values.iter().flatten().copied().fold(0.0, f64::max);
         let bars: String = values.iter().map(|value| bar(*value, top)).collect();
         let top = number::plain((top * 10.0).round() / 10.0);
-        let most = say("most");
         text += &format!("{:<14}{bars}  most {top}{unit}\n", name);
     }
     text
