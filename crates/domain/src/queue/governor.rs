@@ -213,6 +213,8 @@ const CAREFUL_S: f64 = 1.0;
 const RISE_CAREFUL: f64 = 0.01;
 /// Then by this part in the time that people take, ...
 const RISE_FIRST: f64 = 0.2;
+/// (of this share where it is less: it was low because the store was away, or nearly) ...
+const RISE_FROM: f64 = 0.2;
 /// ... and so many times faster each time that as many have acted.
 const RISE_GROWS: f64 = 4.0;
 /// However soon people act, it takes so long to see how it goes.
@@ -432,7 +434,7 @@ impl Governor {
         let proves_s = self.age_s().max(PROVES_MIN_S);
         let step = if has_room && self.calm_s > CAREFUL_S + proves_s {
             let times = (self.calm_s - CAREFUL_S) / proves_s - 1.0;
-            self.share * RISE_FIRST * RISE_GROWS.powf(times) / proves_s
+            self.share.max(RISE_FROM) * RISE_FIRST * RISE_GROWS.powf(times) / proves_s
         } else {
             self.share * RISE_CAREFUL * (1.0 - extra / TOO_LONG_S).max(0.0)
         };
