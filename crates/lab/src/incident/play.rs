@@ -201,6 +201,8 @@ struct Play<'a> {
     ground: Ground,
     /// Instances that are held to a part of a CPU.
     held: Vec<(u32, Quota)>,
+    /// Of the database, for an administrator alone.
+    door: Option<u16>,
     replica: Option<MariaDb>,
     seen: Seen,
     directory: PathBuf,
@@ -280,6 +282,10 @@ impl<'a> Play<'a> {
     fn prepare(incident: &'a Incident, options: Options<'_>) -> Result<Self, String> {
         let Options { answered, quick, directory } = options;
         let mut replica = None;
+        let door = match incident.cause {
+            Cause::Connections => Some(testbed::free_port()?),
+            _ => None,
+        };
         let ground = match incident.stage {
             Stage::Embedded { disk_mb } => {
                 let disk = Disk::mount(directory.join("disk"), disk_mb)?;
@@ -292,7 +298,11 @@ impl<'a> Play<'a> {
                 Ground::Alone(Box::new(Alone { instance, disk }))
             }
             Stage::Cluster { replica: wanted, .. } => {
-                let cluster = cluster_options(incident, answered);
+                let mut cluster = cluster_options(incident, answered);
+                if let Some(port) = door {
+                    cluster.database_options.push(format!("--extra-port={port}"));
+                    cluster.database_options.push("--extra-max-connections=4".to_owned());
+                }
                 let mut scene = Scene::start(directory, &cluster)?;
                 if wanted && answered {
                     replica = Some(follow(&mut scene, directory)?);
@@ -352,6 +362,7 @@ impl<'a> Play<'a> {
             heard: 0,
             outsiders: Vec::new(),
             held: Vec::new(),
+            door,
             ground,
             replica,
             seen: Seen::default(),
@@ -668,19 +679,21 @@ impl<'a> Play<'a> {
         const ALL: &str = "SELECT COUNT(*) FROM information_schema.processlist";
         self.breaks("all connections but 4 are used up from outside");
         let sleep = format!("SELECT SLEEP({:.0})", lasts + 60.0);
+        let door = self.door.ok_or("this incident needs a door of its own")?;
         let database = &self.scene()?.cluster.database;
+        let ask = |sql: &str| beside(database, door, sql);
         let mut outsiders = Vec::new();
-        // The server keeps one for an administrator.
-        let free = i64::from(CONNECTIONS) - database.number(ALL)?;
+        let used: i64 = ask(ALL)?.parse().map_err(|_| "how many connect?")?;
+        let free = i64::from(CONNECTIONS) - used;
         for _ in 0..free {
             outsiders.push(outsider(database, &sleep)?);
         }
         // Whoever is sent away may be quicker to come back than the next one from outside.
         for _ in 0..5 {
-            let ids = database.run(OTHERS)?;
+            let ids = ask(OTHERS)?;
             for id in ids.lines().skip(LEFT) {
                 // It may have gone by itself.
-                let _ = database.run(&format!("KILL {id}"));
+                let _ = ask(&format!("KILL {id}"));
                 outsiders.push(outsider(database, &sleep)?);
             }
             if ids.lines().count() <= LEFT || signals::stopped() {
@@ -847,6 +860,19 @@ fn outsider(database: &MariaDb, sql: &str) -> Result<Process, String> {
     command.arg(format!("--socket={}", database.socket().display()));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Process::spawn("somebody else's statement", command)
+}
+
+/// Asks the database by a door that stays open when all of its connections are used up.
+fn beside(database: &MariaDb, port: u16, sql: &str) -> Result<String, String> {
+    let mut command = Command::new(database.client());
+    command.args(["--no-defaults", "--user=root", "--protocol=tcp", "--host=127.0.0.1"]);
+    command.args(["--skip-ssl", "-N", "-e", sql]).arg(format!("--port={port}"));
+    let said = command.stdin(Stdio::null()).output();
+    let said = said.map_err(|error| format!("the console of MariaDB: {error}"))?;
+    match said.status.success() {
+        true => Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned()),
+        false => Err(format!("MariaDB: {}", String::from_utf8_lossy(&said.stderr).trim())),
+    }
 }
 
 /// Has a replica follow the database, and every instance read seat lists from it.
