@@ -235,7 +235,7 @@ pub(crate) const INCIDENTS: [Incident; 13] = [
     incident(
         "database-reads",
         ["a flood of seat lists", "좌석 조회가 쏟아진다"],
-        Cause::Reads(800),
+        Cause::Reads(1_200),
         &[NothingLost, PrimaryReads(0.05), Bought(0.999)],
     )
     .heard_as(&["BoxofficeSeatListsFlood", "BoxofficeCpuSaturated", "BoxofficeShedding"], 30.0)
