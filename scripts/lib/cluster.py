@@ -96,7 +96,6 @@ class Engine:
                 raise Failure(f"{self.name} does not start:\n{tail}")
             time.sleep(0.02)
 
-
     def stop(self):
         if self.child.poll() is None:
             self.child.send_signal(signal.SIGTERM)
@@ -159,17 +158,11 @@ class Redis(Engine):
         """How an instance finds it."""
         return {"queue.redis.nodes": f"127.0.0.1:{self.port}"}
 
-    def calls(self):
-        """How often each command was called from outside, by name."""
-        text = subprocess.run([self.client, "-p", str(self.port), "info", "commandstats"], capture_output=True,
-                              text=True, check=True).stdout
-        return {name: int(calls) for name, calls in re.findall(r"cmdstat_(\w+):calls=(\d+)", text)}
-
 
 class Cluster:
     """The instances, what they work on, and the proxy before them."""
 
-    def __init__(self, work_dir, *, instances, port=None, cpus=None, settings=None, label="cluster", database_options=()):
+    def __init__(self, work_dir, *, instances, port=None, cpus=None, settings=None, label="cluster"):
         self.label = label
         self.port = port or harness.free_port()
         harness.require_free_port(self.port)
@@ -178,7 +171,7 @@ class Cluster:
         work.mkdir(parents=True)
         self.work = work
         self.exit_code = None
-        self.database = MariaDb(work / "mariadb", options=database_options)
+        self.database = MariaDb(work / "mariadb")
         self.redis = Redis(work / "redis")
         self.kafka = kafka.Kafka(work / "kafka")
         self.settings = {

@@ -153,6 +153,8 @@ pub(super) enum Among {
     OthersAndTurn,
     /// With others, and it is somebody else's turn.
     Others,
+    /// Not at all: what goes wrong here is its own fault, and no reason for others to let in fewer.
+    Nobody,
 }
 
 impl Governing {
@@ -200,6 +202,7 @@ impl Governing {
                 Among::Alone => state.hear(self.id, felt),
                 Among::Others | Among::OthersAndTurn if is_quiet => {}
                 Among::Others | Among::OthersAndTurn => news.push(News::Felt(self.id, felt)),
+                Among::Nobody => {}
             }
         }
         let is_of_use = !state.heard.is_empty() || state.governor.share() < 1.0;
@@ -210,12 +213,16 @@ impl Governing {
         state.heard_since = heard_since;
         let is_undecided =
             heard_since.is_some_and(|since| now.0.abs_diff(since.0) >= UNDECIDED_MS.unsigned_abs());
-        let decides = among != Among::Others || is_undecided;
+        let decides = match among {
+            Among::Alone | Among::OthersAndTurn => true,
+            Among::Others => is_undecided,
+            Among::Nobody => false,
+        };
         if is_due(state.decided_at) && decides && is_of_use {
             let governor = state.decide(queues, now);
             match among {
                 Among::Alone => state.adopt(now, governor, queues),
-                Among::OthersAndTurn | Among::Others => {
+                Among::OthersAndTurn | Among::Others | Among::Nobody => {
                     // Not once more before this is heard.
                     state.decided_at = Some(now);
                     news.push(News::Governed(now, governor.parts()));
