@@ -445,12 +445,12 @@ impl<'a> Play<'a> {
         let Incident { cause, lasts, fans, .. } = *self.incident;
         let at = WARM_UP_S + self.calm_s;
         let flood = match cause {
-            Cause::Crowd(people) => Some(("waits", people)),
+            Cause::Crowd(people) => Some(("crowd", people)),
             Cause::Reads(per_second) => Some(("seats", per_second)),
             Cause::Holds(per_second) => Some(("holds", per_second)),
             _ => None,
         };
-        if flood.is_some_and(|(what, _)| what != "waits") {
+        if flood.is_some_and(|(what, _)| what != "crowd") {
             operator.issue_tokens(1_000, "lab_{n}")?;
         }
         Ok(Order {
