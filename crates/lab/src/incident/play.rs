@@ -705,10 +705,11 @@ impl<'a> Play<'a> {
         self.outsiders.clear();
         // The server does not notice by itself that they have gone.
         let database = &self.scene()?.cluster.database;
-        let sleepers = database
-            .run("SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'")?;
+        let ask = |sql: &str| beside(database, door, sql);
+        let sleepers =
+            ask("SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'")?;
         for id in sleepers.lines() {
-            let _ = database.run(&format!("KILL {id}"));
+            let _ = ask(&format!("KILL {id}"));
         }
         waited
     }
