@@ -151,7 +151,8 @@ export function waits() {
 
 // Looks at the plan, which anybody who is inside may do as often as they like.
 export function seats() {
-    http.get(`${session}/seats`, { headers: { 'QUEUE-TOKEN': `lab_${1 + (__VU % 100)}` }, ...tag('flood') });
+    const headers = { 'QUEUE-TOKEN': `lab_${1 + (__VU % 100)}` };
+    http.get(`${session}/seats`, { headers, responseType: 'none', ...tag('flood') });
 }
 
 // Wants a seat, and does not care what it is told.
