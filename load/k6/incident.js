@@ -4,45 +4,46 @@
 //   HOST      where to ask
 //   CONCERT, SESSION, FIRST_SEAT, SEATS   what is sold; its price is 0
 //   FANS      fans a second, for SECONDS seconds
-//   FLOOD     what comes on top, from FLOOD_AT s on for FLOOD_FOR s: FLOOD_PER_S of them a second
-//             seats: lists of seats; holds: fans who are inside already and want a seat, whatever they are told
-//             crowd: FLOOD_PER_S is how many fans come at once, and poll every 3 s
+//   FLOOD     what comes on top, from FLOOD_AT s on for FLOOD_FOR s:
+//             seats: FLOOD_PER_S lists of seats a second, asked for by people who are inside
+//             holds: FLOOD_PER_S holds a second, by people who are inside and do not care what they are told
+//             crowd: FLOOD_PER_S people at once, who join and poll every 3 s
 import http from 'k6/http';
+import exec from 'k6/execution';
 import { sleep } from 'k6';
-import { Rate } from 'k6/metrics';
+import { Counter, Rate } from 'k6/metrics';
+import {
+    bodyOf, count, host, join, number, oneOf, pay, poll, reserve, seats as seatsOf,
+} from './lib/boxoffice.js';
 
-const HOST = __ENV.HOST;
-const number = (name, other) => Number(__ENV[name] === undefined ? other : __ENV[name]);
 const SECONDS = number('SECONDS', 60);
-const CONCERT = __ENV.CONCERT;
-const SESSION = __ENV.SESSION;
-const FIRST_SEAT = number('FIRST_SEAT', 1);
-const SEATS = number('SEATS', 1);
-const FLOOD = __ENV.FLOOD || 'none';
+const CONCERT = count('CONCERT', 1, 1);
+const SESSION = count('SESSION', 1, 1);
+const FIRST_SEAT = count('FIRST_SEAT', 1, 1);
+const SEATS = count('SEATS', 1, 1);
+const FLOOD = oneOf('FLOOD', 'none', ['none', 'seats', 'holds', 'crowd']);
 
-// Whether somebody who was let in has a seat in the end.
+// Who was let in while fans were still coming, and which of them have a seat in the end. Whoever is interrupted counts
+// among the first alone.
+const inside = new Counter('inside');
 const bought = new Rate('bought');
-
-const QUEUES = `${HOST}/api/v1/waiting-queues`;
-const session = `${HOST}/api/v1/concerts/${CONCERT}/sessions/${SESSION}`;
-const JSON_BODY = { 'Content-Type': 'application/json' };
 
 function flood() {
     const startTime = `${number('FLOOD_AT', 0)}s`;
     const duration = `${number('FLOOD_FOR', 10)}s`;
-    const rate = number('FLOOD_PER_S', 0);
+    const many = count('FLOOD_PER_S', 1, 1);
+    const all = { exec: FLOOD, startTime, duration, gracefulStop: '0s' };
     if (FLOOD === 'crowd') {
-        return { executor: 'constant-vus', exec: 'waits', vus: rate, startTime, duration, gracefulStop: '0s' };
+        return { ...all, executor: 'constant-vus', vus: many };
     }
-    const open = { executor: 'constant-arrival-rate', timeUnit: '1s', preAllocatedVUs: 200, maxVUs: 1000 };
-    return { ...open, exec: FLOOD, rate, startTime, duration, gracefulStop: '0s' };
+    return { ...all, executor: 'constant-arrival-rate', timeUnit: '1s', rate: many, preAllocatedVUs: 200, maxVUs: 1000 };
 }
 
 export const options = {
     scenarios: {
         fans: {
             executor: 'constant-arrival-rate',
-            rate: number('FANS', 20),
+            rate: count('FANS', 20, 1),
             timeUnit: '1s',
             duration: `${SECONDS}s`,
             preAllocatedVUs: 200,
@@ -53,41 +54,28 @@ export const options = {
         ...(FLOOD === 'none' ? {} : { flood: flood() }),
     },
     summaryTrendStats: [],
-    discardResponseBodies: false,
 };
 
 let users = 0;
 // Nobody else has these, in this run.
 const user = () => 5_000_000 + __VU * 10_000 + (users++ % 10_000);
-const tag = (name) => ({ tags: { name } });
+const anySeat = () => FIRST_SEAT + Math.floor(Math.random() * SEATS);
 
-function told(response) {
-    try {
-        return response.json();
-    } catch (_) {
-        return {};
+// Asks again while the service is away or too busy, after the time that it says. Returns the last answer.
+function patiently(tries, ask) {
+    for (;;) {
+        const response = ask();
+        const isAway = response.status === 0 || response.status >= 500;
+        if (!isAway || --tries <= 0) return response;
+        sleep(Number(response.headers['Retry-After']) || 1);
     }
-}
-
-// How long to wait before the same is asked again, where that is of use.
-function again(response) {
-    const after = Number(response.headers['Retry-After']);
-    return response.status === 0 || response.status >= 500 ? after || 1 : 0;
 }
 
 // Joins and waits. Returns the token once they are let in.
 function letIn(userId) {
-    let response = { status: 0, headers: {} };
-    for (let tries = 0; tries < 20; tries++) {
-        response = http.post(QUEUES, JSON.stringify({ userId }), { headers: JSON_BODY, ...tag('join') });
-        if (again(response) === 0) break;
-        sleep(again(response));
-    }
-    if (response.status !== 201) return null;
-    const { token } = told(response);
-    for (let polls = 0; polls < 200; polls++) {
-        const place = http.get(QUEUES, { headers: { 'QUEUE-TOKEN': token }, ...tag('poll') });
-        const { status, pollAfterMs } = told(place);
+    const { token } = bodyOf(patiently(20, () => join(userId)));
+    for (let polls = 0; token && polls < 200; polls++) {
+        const { status, pollAfterMs } = bodyOf(poll(token));
         if (status === 'ACTIVATED') return token;
         if (status === 'EXPIRED') return null;
         sleep((pollAfterMs || 1000) / 1000);
@@ -95,70 +83,54 @@ function letIn(userId) {
     return null;
 }
 
-const anySeat = () => FIRST_SEAT + Math.floor(Math.random() * SEATS);
-
 // Holds a seat and pays for it. Returns whether that came about.
 function buys(userId, token) {
-    const headers = { ...JSON_BODY, 'QUEUE-TOKEN': token };
-    http.get(`${session}/seats`, { headers: { 'QUEUE-TOKEN': token }, ...tag('seats') });
+    seatsOf(CONCERT, SESSION, token);
     sleep(0.5 + Math.random());
     let reservationId = null;
-    for (let tries = 0; tries < 20 && reservationId === null; tries++) {
-        const body = JSON.stringify({ userId, seatIds: [anySeat()] });
-        const key = `${userId}-${tries}`;
-        for (let repeats = 0; repeats < 15; repeats++) {
-            const held = http.post(`${session}/reservations`, body, {
-                headers: { ...headers, 'Idempotency-Key': key },
-                ...tag('reserve'),
-            });
-            if (held.status === 201) reservationId = told(held).reservationId;
-            if (again(held) === 0) break;
-            sleep(again(held));
-        }
+    for (let tries = 0; tries < 20 && !reservationId; tries++) {
+        // Another seat where somebody was faster.
+        const seat = anySeat();
+        const hold = () => reserve(CONCERT, SESSION, userId, [seat], token, [201, 409], `${userId}-${tries}`);
+        reservationId = bodyOf(patiently(15, hold)).reservationId;
     }
-    if (reservationId === null) return false;
+    if (!reservationId) return false;
     sleep(0.5 + Math.random());
-    const body = JSON.stringify({ userId, reservationId });
-    for (let repeats = 0; repeats < 15; repeats++) {
-        const paid = http.post(`${HOST}/api/v1/payments`, body, {
-            headers: { ...headers, 'Idempotency-Key': `${userId}-pay` },
-            ...tag('pay'),
-        });
-        if (paid.status === 201) return true;
-        if (again(paid) === 0) return false;
-        sleep(again(paid));
-    }
-    return false;
+    return patiently(15, () => pay(userId, reservationId, token, [201], `${userId}-pay`)).status === 201;
 }
 
 export function fan() {
     const userId = user();
     const token = letIn(userId);
-    if (token !== null) bought.add(buys(userId, token));
+    const isOver = Date.now() > exec.scenario.startTime + SECONDS * 1000;
+    if (token === null || isOver) return;
+    inside.add(1);
+    bought.add(buys(userId, token));
 }
 
-// One of a crowd of its own: joins once, and polls as the original's scenario 1 does.
+// One of a crowd of its own.
 let place = null;
-export function waits() {
+export function crowd() {
     if (place === null) {
-        const response = http.post(QUEUES, JSON.stringify({ userId: user() }), { headers: JSON_BODY, ...tag('join') });
-        place = response.status === 201 ? told(response).token : null;
+        place = bodyOf(join(user())).token || null;
     } else {
-        http.get(QUEUES, { headers: { 'QUEUE-TOKEN': place }, ...tag('poll') });
+        poll(place);
     }
     sleep(3);
 }
 
+const session = `${host}/api/v1/concerts/${CONCERT}/sessions/${SESSION}`;
+const tags = { name: 'flood' };
+
 // Looks at the plan, which anybody who is inside may do as often as they like.
 export function seats() {
     const headers = { 'QUEUE-TOKEN': `lab_${1 + (__VU % 100)}` };
-    http.get(`${session}/seats`, { headers, responseType: 'none', ...tag('flood') });
+    http.get(`${session}/seats`, { headers, responseType: 'none', tags });
 }
 
 // Wants a seat, and does not care what it is told.
 export function holds() {
-    const id = 1 + (__VU % 1000);
-    const body = JSON.stringify({ userId: id, seatIds: [anySeat()] });
-    const headers = { ...JSON_BODY, 'QUEUE-TOKEN': `lab_${id}` };
-    http.post(`${session}/reservations`, body, { headers, ...tag('flood') });
+    const userId = 1 + (__VU % 1000);
+    const headers = { 'Content-Type': 'application/json', 'QUEUE-TOKEN': `lab_${userId}` };
+    http.post(`${session}/reservations`, JSON.stringify({ userId, seatIds: [anySeat()] }), { headers, tags });
 }

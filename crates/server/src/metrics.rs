@@ -237,6 +237,13 @@ pub struct ClassLabel {
     pub class: Class,
 }
 
+/// A label for why queues admit as they do.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// Its name, of [`boxoffice_domain::queue::Reason`].
+    pub reason: &'static str,
+}
+
 /// A label for whose limit was reached.
 #[derive(Debug, Clone, Copy, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct LimitLabel {
@@ -478,6 +485,8 @@ metrics! {
     queue_rate: PerQueueFloat = "boxoffice_queue_admit_per_second" Family::default(),
     /// Part of its rate that each queue admits, so that the shop can serve them.
     governor_share: FloatGauge = "boxoffice_governor_share" Gauge::default(),
+    /// Why each queue admits that part of its rate: 1 for the reason, 0 for the others.
+    governor_reason: Family<ReasonLabel, IntGauge> = "boxoffice_governor_reason" Family::default(),
     /// Users waiting.
     queue_waiting: PerQueueGauge = "boxoffice_queue_waiting" Family::default(),
     /// Users admitted and not finished.

@@ -472,7 +472,7 @@ impl Instance {
         let values = request.seats.iter().map(|seat| seat.get());
         request.idempotency = key.map(|key| IdempotencyKey { key, fingerprint: print(1, values) });
         let store = self.store.clone();
-        let purchase = self.sequencer.purchases().ask(inside_for(&queue, place, now));
+        let purchase = self.sequencer.purchases().ask(queue.inside_for(place, now));
         let answer = detached(async move {
             let answer = store.reserve(request).await;
             purchase.answered(&answer);
@@ -507,7 +507,7 @@ impl Instance {
         let fingerprint = print(2, [reservation.get()]);
         let idempotency = key.map(|key| IdempotencyKey { key, fingerprint });
         let over = Queue::is_spent(place);
-        let purchase = self.sequencer.purchases().ask(inside_for(&queue, place, now));
+        let purchase = self.sequencer.purchases().ask(queue.inside_for(place, now));
         let answer = detached(async move {
             let ticket = TicketRef::from(&pass.ticket);
             let again = ticket.clone();
@@ -612,12 +612,6 @@ const fn failed(fault: &Fault) -> Told {
         Fault::Unavailable(_) => Told::Unavailable,
         Fault::OutcomeUnknown(_) | Fault::Corrupt(_) => Told::Unknown,
     }
-}
-
-/// How long ago whoever stands there was let in.
-fn inside_for(queue: &Queue, place: Place, now: Timestamp) -> Option<Duration> {
-    let Place::Active { until, .. } = place else { return None };
-    queue.settings().active_ttl.checked_sub(until.since(now))
 }
 
 const fn hold_refused(why: HoldRejected) -> Told {

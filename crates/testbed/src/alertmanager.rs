@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -20,16 +20,7 @@ use crate::engine::{Engine, Ready, words};
 use crate::ports::free_port;
 use crate::tools::tool;
 
-/// Who is told of alerts that say `scale: out`, beside the others.
-#[derive(Clone, Debug)]
-pub struct Hook {
-    /// Where to.
-    pub url: String,
-    /// The token that is shown there.
-    pub token_file: std::path::PathBuf,
-}
-
-/// A running Alertmanager that tells one receiver, and perhaps a hook.
+/// A running Alertmanager.
 #[derive(Debug)]
 pub struct Alertmanager {
     /// The process.
@@ -39,46 +30,12 @@ pub struct Alertmanager {
 }
 
 impl Alertmanager {
-    /// Starts it in a directory that is made for it. It tells a URL of each alert by itself, `wait` after it has
-    /// heard of it, and also when the alert is over.
-    pub fn start(
-        directory: &Path,
-        webhook: &str,
-        wait: Duration,
-        hook: Option<&Hook>,
-        cpus: &[usize],
-    ) -> Result<Self, String> {
+    /// Starts it with a configuration, in a directory that is made for it.
+    pub fn start(directory: &Path, configuration: &str, cpus: &[usize]) -> Result<Self, String> {
         let failed = |error| format!("{}: {error}", directory.display());
         std::fs::create_dir_all(directory).map_err(failed)?;
-        // JSON is YAML.
-        let wait = format!("{}ms", wait.as_millis());
-        let mut routes = Vec::new();
-        let mut receivers = vec![serde_json::json!({
-            "name": "webhook", "webhook_configs": [{ "url": webhook, "send_resolved": true }],
-        })];
-        if let Some(Hook { url, token_file }) = hook {
-            // As deploy/alertmanager/scale-out.yml has it.
-            routes.push(serde_json::json!({
-                "receiver": "hook", "matchers": ["scale = out"], "group_by": ["alertname"],
-                "group_wait": "0s", "group_interval": "15s", "repeat_interval": "1m", "continue": true,
-            }));
-            routes.push(serde_json::json!({ "receiver": "webhook" }));
-            receivers.push(serde_json::json!({
-                "name": "hook", "webhook_configs": [{
-                    "url": url, "send_resolved": true,
-                    "http_config": { "authorization": { "credentials_file": token_file } },
-                }],
-            }));
-        }
-        let configuration = serde_json::json!({
-            "route": {
-                "receiver": "webhook", "group_by": ["..."], "routes": routes,
-                "group_wait": wait, "group_interval": "1s", "repeat_interval": "1h",
-            },
-            "receivers": receivers,
-        });
         let file = directory.join("alertmanager.yml");
-        std::fs::write(&file, configuration.to_string()).map_err(failed)?;
+        std::fs::write(&file, configuration).map_err(failed)?;
         let port = free_port()?;
         let mut line = words([&tool("prometheus-alertmanager")?]);
         line.push(format!("--config.file={}", file.display()).into());

@@ -121,10 +121,13 @@ export function bodyOf(response) {
 
 // One request. `statuses` are the answers that the script expects; anything else counts into
 // http_req_failed and into the counter of its kind.
-function send(method, name, path, { token, body, statuses }) {
+function send(method, name, path, { token, body, statuses, key }) {
     const headers = { accept: 'application/json', 'Content-Type': 'application/json' };
     if (token) {
         headers['QUEUE-TOKEN'] = token;
+    }
+    if (key) {
+        headers['Idempotency-Key'] = key;
     }
     // A poll shows its ticket alone.
     if (people !== null && name !== 'poll' && name !== 'leave') {
@@ -165,11 +168,12 @@ export function seats(concertId, sessionId, token, statuses = [200]) {
     return send('GET', 'seats', `/api/v1/concerts/${concertId}/sessions/${sessionId}/seats`, { token, statuses });
 }
 
-export function reserve(concertId, sessionId, userId, seatIds, token, statuses = [201]) {
+export function reserve(concertId, sessionId, userId, seatIds, token, statuses = [201], key = undefined) {
     return send('POST', 'reserve', `/api/v1/concerts/${concertId}/sessions/${sessionId}/reservations`, {
         token,
         body: { userId, seatIds },
         statuses,
+        key,
     });
 }
 
@@ -177,8 +181,8 @@ export function cancel(reservationId, token, statuses = [204]) {
     return send('DELETE', 'cancel', `/api/v1/reservations/${reservationId}`, { token, statuses });
 }
 
-export function pay(userId, reservationId, token, statuses = [201]) {
-    return send('POST', 'pay', '/api/v1/payments', { token, body: { userId, reservationId }, statuses });
+export function pay(userId, reservationId, token, statuses = [201], key = undefined) {
+    return send('POST', 'pay', '/api/v1/payments', { token, body: { userId, reservationId }, statuses, key });
 }
 
 export function points(userId, statuses = [200]) {

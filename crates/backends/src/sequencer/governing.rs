@@ -192,42 +192,27 @@ impl Governing {
         }
         let mut state = self.state.lock();
         let mut news = Vec::new();
-        let is_due = |at: Option<Timestamp>| {
-            at.is_none_or(|at| now.0.abs_diff(at.0) >= DECISION_MS.unsigned_abs())
-        };
-        if is_due(state.told_at) {
+        if is_due(state.told_at, now) {
             let felt = self.take(&mut state, queues, now);
             let is_quiet = felt.asked == 0 && felt.waiting == 0 && felt.admitted == 0;
             match among {
                 Among::Alone => state.hear(self.id, felt),
-                Among::Others | Among::OthersAndTurn if is_quiet => {}
-                Among::Others | Among::OthersAndTurn => news.push(News::Felt(self.id, felt)),
-                Among::Nobody => {}
+                Among::OthersAndTurn | Among::Others if !is_quiet => {
+                    news.push(News::Felt(self.id, felt));
+                }
+                Among::OthersAndTurn | Among::Others | Among::Nobody => {}
             }
         }
-        let is_of_use = !state.heard.is_empty() || state.governor.share() < 1.0;
-        let heard_since = match state.heard.is_empty() {
-            true => None,
-            false => Some(*state.heard_since.get_or_insert(now)),
-        };
-        state.heard_since = heard_since;
-        let is_undecided =
-            heard_since.is_some_and(|since| now.0.abs_diff(since.0) >= UNDECIDED_MS.unsigned_abs());
-        let decides = match among {
-            Among::Alone | Among::OthersAndTurn => true,
-            Among::Others => is_undecided,
-            Among::Nobody => false,
-        };
-        if is_due(state.decided_at) && decides && is_of_use {
-            let governor = state.decide(queues, now);
-            match among {
-                Among::Alone => state.adopt(now, governor, queues),
-                Among::OthersAndTurn | Among::Others | Among::Nobody => {
-                    // Not once more before this is heard.
-                    state.decided_at = Some(now);
-                    news.push(News::Governed(now, governor.parts()));
-                }
-            }
+        if !state.is_to_decide(among, now) {
+            return news;
+        }
+        let governor = state.decide(queues, now);
+        if among == Among::Alone {
+            state.adopt(now, governor, queues);
+        } else {
+            // Not once more before this is heard.
+            state.decided_at = Some(now);
+            news.push(News::Governed(now, governor.parts()));
         }
         news
     }
@@ -266,7 +251,30 @@ impl Governing {
     }
 }
 
+/// Whether as much time has passed as lies between two decisions.
+fn is_due(last: Option<Timestamp>, now: Timestamp) -> bool {
+    last.is_none_or(|last| now.0.abs_diff(last.0) >= DECISION_MS.unsigned_abs())
+}
+
 impl State {
+    /// Whether this instance decides now.
+    fn is_to_decide(&mut self, among: Among, now: Timestamp) -> bool {
+        self.heard_since = match self.heard.is_empty() {
+            true => None,
+            false => self.heard_since.or(Some(now)),
+        };
+        let is_undecided = self
+            .heard_since
+            .is_some_and(|since| now.0.abs_diff(since.0) >= UNDECIDED_MS.unsigned_abs());
+        let is_its_turn = match among {
+            Among::Alone | Among::OthersAndTurn => true,
+            Among::Others => is_undecided,
+            Among::Nobody => false,
+        };
+        let is_of_use = !self.heard.is_empty() || self.governor.share() < 1.0;
+        is_its_turn && is_of_use && is_due(self.decided_at, now)
+    }
+
     fn hear(&mut self, id: u64, felt: Felt) {
         if self.heard.len() < INSTANCES_MAX || self.heard.contains_key(&id) {
             let so_far = self.heard.entry(id).or_default();

@@ -1242,6 +1242,12 @@ impl Queue {
         self.counters.published.fetch_add(1, Ordering::Release);
     }
 
+    /// How long ago whoever stands there was let in, where they are inside.
+    pub fn inside_for(&self, place: Place, now: Timestamp) -> Option<Duration> {
+        let Place::Active { until, .. } = place else { return None };
+        self.view.load().settings.active_ttl.checked_sub(until.since(now))
+    }
+
     /// Whether `place` means that the ticket is over for good because of what its owner did.
     pub fn is_spent(place: Place) -> bool {
         matches!(place, Place::Over(Ending::Finished | Ending::Left))

@@ -3,6 +3,7 @@
 // Clippy counts helpers of a test as code of a product.
 #![allow(clippy::unwrap_used)]
 
+mod dice;
 mod queue_forecast;
 mod queue_governor;
 mod queue_log;

@@ -10,6 +10,8 @@ use boxoffice_domain::queue::{
 use boxoffice_domain::time::Timestamp;
 use proptest::prelude::*;
 
+use crate::dice::Dice;
+
 const NOW: Timestamp = Timestamp(1_000_000_000);
 const TICK_MS: i64 = 100;
 
@@ -21,20 +23,6 @@ fn settings(admit_per_second: f64, max_active: Option<u64>) -> QueueSettings {
         claim_window: Duration::from_secs(30),
         opens_at: None,
         paused: false,
-    }
-}
-
-/// Numbers that look like chance, and are the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    /// From 0 up to but not including 1.
-    fn roll(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
@@ -133,7 +121,7 @@ impl Sale {
                 if self.dice.roll() >= self.habits.asleep {
                     self.line.claim(seq, settings.active_ttl, now);
                     let (least, more) = self.habits.stays_s;
-                    let stays_s = least - more * (1.0 - self.dice.roll()).ln();
+                    let stays_s = least + self.dice.about(more);
                     self.goes.insert((now.0 + (stays_s * 1e3) as i64, seq), ());
                 }
             }

@@ -7,22 +7,7 @@ use std::time::Duration;
 use boxoffice_domain::queue::{Felt, Governor, Reason, SHARE_MIN};
 use proptest::prelude::*;
 
-/// Numbers that look like chance, and are the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn about(&mut self, mean: f64) -> f64 {
-        -mean * (1.0 - self.roll()).ln()
-    }
-}
+use crate::dice::Dice;
 
 /// What the database can do, from a moment on.
 #[derive(Clone, Copy)]

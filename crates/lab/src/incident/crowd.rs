@@ -27,6 +27,16 @@ pub(crate) struct Order {
     pub(crate) flood: Option<(&'static str, u32, Seconds, Seconds)>,
 }
 
+/// What k6 has seen.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) requests: Vec<Request>,
+    /// Who has a seat in the end, and who has not.
+    pub(crate) bought: Vec<Bought>,
+    /// How many were let in while fans were still coming. Some of them may have been interrupted.
+    pub(crate) inside: u32,
+}
+
 /// A running k6.
 #[derive(Debug)]
 pub(crate) struct Crowd {
@@ -77,7 +87,7 @@ impl Crowd {
     }
 
     /// Waits for its end, and returns what its requests came to.
-    pub(crate) fn end(mut self) -> Result<(Vec<Request>, Vec<Bought>), String> {
+    pub(crate) fn end(mut self) -> Result<Heard, String> {
         if self.process.wait(STOP).is_none() {
             self.process.stop(Signal::INT, STOP);
         }
@@ -94,8 +104,8 @@ fn clock_of_epoch() -> Result<Seconds, String> {
     Ok(clock::now() - now.as_secs_f64())
 }
 
-/// Reads k6's lines: how long each request took and what came of it, and who has bought.
-fn read(text: &str, epoch: Seconds) -> Result<(Vec<Request>, Vec<Bought>), String> {
+/// Reads k6's lines: how long each request took and what came of it, who was let in, and who has bought.
+fn read(text: &str, epoch: Seconds) -> Result<Heard, String> {
     let mut lines = text.lines();
     let head: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
     let column = |name: &str| {
@@ -109,7 +119,7 @@ fn read(text: &str, epoch: Seconds) -> Result<(Vec<Request>, Vec<Bought>), Strin
         column("name")?,
         column("status")?,
     ];
-    let (mut requests, mut bought) = (Vec::new(), Vec::new());
+    let mut heard = Heard::default();
     for line in lines {
         let fields: Vec<&str> = line.split(',').collect();
         let field = |index: usize| fields.get(index).copied().unwrap_or_default();
@@ -122,16 +132,17 @@ fn read(text: &str, epoch: Seconds) -> Result<(Vec<Request>, Vec<Bought>), Strin
                 let done = epoch + number(time).map_err(of_line)? / 1e3;
                 let Some(kind) = Kind::of_tag(field(name)) else { continue };
                 let status = field(status).parse().unwrap_or(0);
-                requests.push(Request { began: done - ms / 1e3, done, kind, status });
+                heard.requests.push(Request { began: done - ms / 1e3, done, kind, status });
             }
             "bought" => {
                 let at = epoch + number(time).map_err(of_line)? / 1e3;
-                bought.push(Bought { at, did: number(value).map_err(of_line)? > 0.5 });
+                heard.bought.push(Bought { at, did: number(value).map_err(of_line)? > 0.5 });
             }
+            "inside" => heard.inside += 1,
             _ => {}
         }
     }
-    Ok((requests, bought))
+    Ok(heard)
 }
 
 #[cfg(test)]
@@ -144,8 +155,11 @@ mod tests {
             http_reqs,1000500,1.000000,,,,true,,GET,poll,HTTP/1.1,fans,,200,,,poll,,\n\
             http_req_duration,1000500,250.000000,,,,true,,GET,poll,HTTP/1.1,fans,,200,,,poll,,\n\
             http_req_duration,1001000,10.000000,,,1050,false,,POST,pay,HTTP/1.1,fans,,0,,,pay,,\n\
+            inside,1001500,1.000000,,,,,,,,,fans,,,,,,,\n\
+            inside,1001600,1.000000,,,,,,,,,fans,,,,,,,\n\
             bought,1002000,1.000000,,,,,,,,,fans,,,,,,,\n";
-        let (requests, bought) = read(text, -1_000.0).unwrap_or_default();
+        let Heard { requests, bought, inside } = read(text, -1_000.0).unwrap_or_default();
+        assert_eq!(inside, 2, "one of them was interrupted");
         assert_eq!(requests.len(), 2);
         assert_eq!((requests[0].kind, requests[0].status), (Kind::Poll, 200));
         assert!((requests[0].began - 0.25).abs() < 1e-9 && (requests[0].done - 0.5).abs() < 1e-9);

@@ -41,8 +41,12 @@ pub(crate) enum Stage {
     Embedded { disk_mb: u32 },
 }
 
+/// Three instances on one Redis.
 const CLUSTER: Stage =
     Stage::Cluster { redis: RedisForm::Single, database_proxy: false, quota: None, replica: false };
+/// The same with a proxy that can fail before the database.
+const BEHIND_PROXY: Stage =
+    Stage::Cluster { redis: RedisForm::Single, database_proxy: true, quota: None, replica: false };
 
 /// What breaks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -213,12 +217,7 @@ pub(crate) const INCIDENTS: [Incident; 13] = [
     )
     .heard_as(SLOWED, 30.0)
     .answered_by(Answer::Governor)
-    .on(Stage::Cluster {
-        redis: RedisForm::Single,
-        database_proxy: true,
-        quota: None,
-        replica: false,
-    })
+    .on(BEHIND_PROXY)
     .lasting(75.0, 50.0),
     incident(
         "database-connections",
@@ -321,12 +320,7 @@ pub(crate) const INCIDENTS: [Incident; 13] = [
     )
     .heard_as(&["BoxofficeShedding"], 30.0)
     .answered_by(Answer::Shedding)
-    .on(Stage::Cluster {
-        redis: RedisForm::Single,
-        database_proxy: true,
-        quota: None,
-        replica: false,
-    }),
+    .on(BEHIND_PROXY),
     incident(
         "rolling",
         ["every instance is replaced under load", "부하 중에 모든 인스턴스를 하나씩 교체한다"],
@@ -344,11 +338,6 @@ pub(crate) const INCIDENTS: [Incident; 13] = [
     // Of the second failure, which comes after half of the time.
     .heard_as(REDIS, 20.0)
     .answered_by(Answer::Governor)
-    .on(Stage::Cluster {
-        redis: RedisForm::Single,
-        database_proxy: true,
-        quota: None,
-        replica: false,
-    })
+    .on(BEHIND_PROXY)
     .lasting(20.0, 45.0),
 ];

@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testbed::alertmanager::Hook;
 use testbed::cpus::Quota;
 use testbed::mariadb::BINARY_LOG;
 use testbed::process::{log_to, mortal};
@@ -17,7 +16,7 @@ use testbed::{
 
 use super::crowd::{Crowd, Order};
 use super::plan::{Answer, Cause, FAR, Incident, SLOW, Stage};
-use super::shipped;
+use super::shipped::{self, Hook};
 use super::story::{Event, Moment, Request, Seen, Story};
 use super::watch::{Ports, Watch};
 use crate::clock;
@@ -123,12 +122,15 @@ fn run(command: &mut Command) -> Result<(), String> {
 #[derive(Debug)]
 struct Scaler {
     directory: PathBuf,
+    /// Where Alertmanager calls it, and the token that it shows.
+    url: String,
+    token_file: PathBuf,
     _receiver: Process,
 }
 
 impl Scaler {
     /// Starts the shipped receiver with a command that writes down how many instances are wanted.
-    fn start(directory: &Path, running: usize, most: usize) -> Result<(Self, Hook), String> {
+    fn start(directory: &Path, running: usize, most: usize) -> Result<Self, String> {
         let directory = directory.join("scale-out");
         let failed = |error: std::io::Error| format!("{}: {error}", directory.display());
         std::fs::create_dir_all(&directory).map_err(failed)?;
@@ -147,10 +149,11 @@ impl Scaler {
             .env("SCALE_OUT_STATE", directory.join("state"))
             .env("SCALE_OUT_MAX", most.to_string());
         log_to(&mut command, &directory.join("receiver.log"))?;
-        let scaler = Self { directory, _receiver: Process::spawn("the hook", command)? };
-        scaler.tell(running)?;
         let url = format!("http://127.0.0.1:{port}/hooks/scale-out");
-        Ok((scaler, Hook { url, token_file }))
+        let receiver = Process::spawn("the hook", command)?;
+        let scaler = Self { directory, url, token_file, _receiver: receiver };
+        scaler.tell(running)?;
+        Ok(scaler)
     }
 
     /// How many instances run.
@@ -328,19 +331,14 @@ impl<'a> Play<'a> {
             Ground::Alone(alone) => vec![format!("127.0.0.1:{}", alone.instance.port)],
         };
         let webhook = Webhook::start()?;
-        let mut scaler = None;
-        let mut hook = None;
-        if incident.answer == Answer::Hook && answered {
-            let (started, url) = Scaler::start(directory, running.len(), ports.len())?;
-            (scaler, hook) = (Some(started), Some(url));
-        }
-        let alertmanager = Alertmanager::start(
-            &directory.join("alertmanager"),
-            &webhook.url(),
-            shipped::group_wait()?,
-            hook.as_ref(),
-            &[],
-        )?;
+        let scaler = match incident.answer {
+            Answer::Hook if answered => Some(Scaler::start(directory, running.len(), ports.len())?),
+            _ => None,
+        };
+        let hook = scaler.as_ref().map(|it| Hook { url: &it.url, token: &it.token_file });
+        let configuration = shipped::alertmanager(&webhook.url(), hook.as_ref())?;
+        let alertmanager =
+            Alertmanager::start(&directory.join("alertmanager"), &configuration, &[])?;
         let rules = tools::root().join("deploy/prometheus/rules");
         let scraping = Scraping {
             targets: &running,
@@ -809,9 +807,9 @@ impl<'a> Play<'a> {
     fn gather(&mut self, compares: bool) -> Result<(), String> {
         self.outsiders.clear();
         if let Some(crowd) = self.crowd.take() {
-            let (requests, bought) = crowd.end()?;
-            self.seen.requests.extend(requests);
-            self.seen.bought = bought;
+            let heard = crowd.end()?;
+            self.seen.requests.extend(heard.requests);
+            (self.seen.bought, self.seen.inside) = (heard.bought, heard.inside);
         }
         self.seen.looks = self.watch.looks();
         let calm_from = self.seen.calm_from;

@@ -192,11 +192,13 @@ pub(crate) struct Seen {
     pub(crate) ends: Seconds,
     pub(crate) requests: Vec<Request>,
     pub(crate) bought: Vec<Bought>,
+    /// How many of k6's fans were let in, who may have been interrupted before it was clear.
+    pub(crate) inside: u32,
     pub(crate) looks: Vec<Look>,
     pub(crate) moments: Vec<Moment>,
     /// What the witness and the audits found.
     pub(crate) lost: Vec<String>,
-    /// Queries for seats at the primary while it lasted.
+    /// Queries beyond the usual ones at the primary while it lasted.
     pub(crate) primary_reads: Option<f64>,
     /// When an instance was started for it, and its name.
     pub(crate) started: Option<(Seconds, String)>,
@@ -221,8 +223,9 @@ pub(crate) struct Story {
     pub(crate) seconds: Vec<Second>,
     pub(crate) bounds: Vec<Bound>,
     pub(crate) lost: Vec<String>,
-    /// By kind: in quiet times and while it lasted.
+    /// By kind: in quiet times, and from the fault on.
     pub(crate) kinds: BTreeMap<Kind, [Phase; 2]>,
+    /// Of those who were let in: who has a seat in the end, and who has none.
     pub(crate) bought: [u32; 2],
 }
 
@@ -346,7 +349,9 @@ impl Seen {
             if after.at < *started {
                 continue;
             }
-            let new = after.answered.get(label)? - before.answered.get(label).unwrap_or(&0.0);
+            // It may not answer yet.
+            let Some(answered) = after.answered.get(label) else { continue };
+            let new = answered - before.answered.get(label).unwrap_or(&0.0);
             let grown =
                 |label: &String| Some(after.answered.get(label)? - before.answered.get(label)?);
             let all: f64 = after.answered.keys().filter_map(grown).sum();
@@ -364,11 +369,13 @@ impl Seen {
         match check {
             Check::NothingLost => Bound::at_most(Measure::Lost, 0.0, Some(self.lost.len() as f64)),
             Check::Bought(limit) => {
-                let inside = self.bought.iter().filter(|bought| bought.at >= self.fault);
-                let (all, did) = inside.fold((0.0, 0.0), |(all, did), bought| {
-                    (all + 1.0, did + f64::from(u8::from(bought.did)))
-                });
-                Bound::at_least(Measure::Bought, limit, (all > 0.0).then_some(did / all))
+                let (before, after): (Vec<&Bought>, Vec<&Bought>) =
+                    self.bought.iter().partition(|bought| bought.at < self.fault);
+                // Whoever was let in and is neither among those nor among these waits to this day.
+                let all = self.inside.saturating_sub(before.len() as u32);
+                let did = after.iter().filter(|bought| bought.did).count();
+                let share = (all > 0).then(|| did as f64 / f64::from(all));
+                Bound::at_least(Measure::Bought, limit, share)
             }
             Check::Polls(factor) => {
                 let slower = calm(Kind::Poll).p99_ms.zip(during(Kind::Poll).p99_ms);
@@ -397,6 +404,8 @@ impl Seen {
                         }
                     }
                 }
+                // To the end, where none came through any more.
+                let longest = longest.max(since.map_or(0.0, |from| self.ends - from));
                 let longest = (!joins.is_empty()).then_some(rounded(longest));
                 Bound::at_most(Measure::JoinsRefusedFor, limit, longest)
             }
@@ -500,7 +509,7 @@ impl Seen {
             seconds,
             lost: self.lost.clone(),
             kinds: kinds.filter(|(_, both)| both.iter().any(|phase| phase.all > 0)).collect(),
-            bought: [did as u32, (self.bought.len() - did) as u32],
+            bought: [did as u32, self.inside.saturating_sub(did as u32)],
         }
     }
 }
@@ -511,3 +520,6 @@ impl Story {
         self.broken_off.is_none() && self.bounds.iter().all(|bound| bound.holds)
     }
 }
+
+#[cfg(test)]
+mod tests;

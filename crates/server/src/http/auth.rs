@@ -1,7 +1,7 @@
 //! Who asks: tickets in `QUEUE-TOKEN`, and people in `Authorization`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
@@ -41,14 +41,6 @@ pub(super) struct Presented {
     pub place: Place,
     /// At this time, which is the time of the whole request.
     pub now: Timestamp,
-}
-
-impl Presented {
-    /// How long ago its owner was let in, where they are inside.
-    pub(super) fn inside_for(&self) -> Option<Duration> {
-        let Place::Active { until, .. } = self.place else { return None };
-        self.queue.settings().active_ttl.checked_sub(until.since(self.now))
-    }
 }
 
 impl FromRequestParts<HttpState> for Presented {

@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use boxoffice_backends::store::Store;
-use boxoffice_domain::queue::QueueState;
+use boxoffice_domain::queue::{QueueState, Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -19,7 +19,7 @@ use super::problem::errors_markdown;
 use super::reply::json;
 use super::state::HttpState;
 use crate::app::AppState;
-use crate::metrics::{Exposition, RedisCallLabel};
+use crate::metrics::{Exposition, ReasonLabel, RedisCallLabel};
 use prometheus_client::metrics::counter::Counter;
 
 /// How the service is.
@@ -192,7 +192,12 @@ pub(super) async fn metrics(
                 .store(sum.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
-    m.governor_share.set(app.sequencer.governed().share);
+    let governed = app.sequencer.governed();
+    m.governor_share.set(governed.share);
+    for reason in Reason::ALL {
+        let label = ReasonLabel { reason: reason.name() };
+        m.governor_reason.get_or_create(&label).set((reason == governed.reason).into());
+    }
     if let Some(redis) = app.sequencer.redis() {
         let store = |counter: &Counter, sum: &AtomicU64| {
             counter.inner().store(sum.load(Ordering::Relaxed), Ordering::Relaxed);

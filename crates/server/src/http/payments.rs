@@ -99,7 +99,8 @@ async fn pay(
     let task = {
         let app = app.clone();
         let over = Queue::is_spent(presented.place);
-        let purchase = app.sequencer.purchases().ask(presented.inside_for());
+        let inside_for = presented.queue.inside_for(presented.place, presented.now);
+        let purchase = app.sequencer.purchases().ask(inside_for);
         let Presented { pass, queue, now, .. } = presented;
         tokio::spawn(async move {
             let (key, guard) = entered.map_or((None, None), |e| (Some(e.key), Some(e.guard)));

@@ -241,7 +241,8 @@ async fn reserve(
         .map_err(|problem| (problem, Outcome::KeyConflict))?;
     let (key, guard) = entered.map_or((None, None), |e| (Some(e.key), Some(e.guard)));
     request.idempotency = key;
-    let purchase = app.sequencer.purchases().ask(presented.inside_for());
+    let purchase =
+        app.sequencer.purchases().ask(presented.queue.inside_for(presented.place, presented.now));
     let answer = if let Some(guard) = guard {
         // On its own, so that the key stays in progress until the store has answered, even if the
         // client hangs up.

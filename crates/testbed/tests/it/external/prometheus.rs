@@ -15,12 +15,18 @@ fn an_alert_is_told_and_its_end_too() {
         {"alert": "Missing", "expr": "up{job=\"boxoffice\"} == 0"}]}]}"#;
     std::fs::write(rules.join("test.yml"), rule).unwrap();
     let webhook = Webhook::start().unwrap();
-    let wait = Duration::from_millis(100);
+    let configuration = serde_json::json!({
+        "route": {"receiver": "here", "group_by": ["alertname"], "group_wait": "100ms",
+            "group_interval": "1s"},
+        "receivers": [{"name": "here",
+            "webhook_configs": [{"url": webhook.url(), "send_resolved": true}]}],
+    })
+    .to_string();
     let at = |name: &str| directory.path().join(name);
-    let told = Alertmanager::start(&at("alertmanager"), &webhook.url(), wait, None, &[]).unwrap();
+    let told = Alertmanager::start(&at("alertmanager"), &configuration, &[]).unwrap();
     // Its own metrics will do.
     let every = Duration::from_millis(500);
-    let mut other = Alertmanager::start(&at("other"), &webhook.url(), wait, None, &[]).unwrap();
+    let mut other = Alertmanager::start(&at("other"), &configuration, &[]).unwrap();
     let targets = [format!("127.0.0.1:{}", other.port)];
     let scraping =
         Scraping { targets: &targets, rules: &rules, every, alertmanager: Some(told.port) };
