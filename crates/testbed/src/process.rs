@@ -58,9 +58,12 @@ fn start(command: Command) -> io::Result<Child> {
 /// `setpriv` of util-linux asks the kernel for that. Where it is missing, only a SIGKILL of this program
 /// leaves children behind.
 pub fn mortal(program: &Path) -> Command {
+    // The kernel tells of no death from before it was asked: who has another parent by then has none any more.
+    const UNLESS_ORPHANED: &str = r#"[ "$PPID" = "$0" ] && exec "$@""#;
     if in_path("setpriv") {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        command.args(["--pdeathsig", "KILL", "--", "sh", "-c", UNLESS_ORPHANED]);
+        command.arg(std::process::id().to_string()).arg(program);
         command
     } else {
         Command::new(program)
