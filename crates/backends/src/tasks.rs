@@ -7,8 +7,10 @@
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, OnceLock};
 
-use tokio::sync::watch;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 #[cfg(feature = "simulation")]
@@ -39,6 +41,29 @@ pub struct Lost {
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     lost: watch::Sender<Option<Lost>>,
+    steady: Arc<OnceLock<Steady>>,
+}
+
+/// A thread with a runtime of its own, for as long as this lives.
+#[derive(Debug)]
+struct Steady {
+    handle: Handle,
+    _lives: oneshot::Sender<()>,
+}
+
+impl Steady {
+    /// `None` where the machine has no thread left.
+    fn start() -> Option<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        let handle = runtime.handle().clone();
+        let (lives, ended) = oneshot::channel();
+        let run = move || {
+            // An error is the end that is waited for.
+            let _ = runtime.block_on(ended);
+        };
+        std::thread::Builder::new().name("steady".into()).spawn(run).ok()?;
+        Some(Self { handle, _lives: lives })
+    }
 }
 
 impl Tasks {
@@ -48,17 +73,50 @@ impl Tasks {
         worker: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
-        let tasks = self.clone();
+        detach(self.watched(worker, work))
+    }
+
+    /// The same on a thread for such work alone. Requests that queue up for the CPU by the thousand do not hold
+    /// it up; so it must be little, and must not block.
+    pub fn spawn_steady<T: Send + 'static>(
+        &self,
+        worker: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        let work = self.watched(worker, work);
+        if cfg!(feature = "simulation") {
+            return detach(work);
+        }
+        if self.steady.get().is_none()
+            && let Some(started) = Steady::start()
+        {
+            // Somebody may have been faster; one of both ends at once.
+            let _ = self.steady.set(started);
+        }
+        match self.steady.get() {
+            Some(steady) => steady.handle.spawn(work),
+            None => detach(work),
+        }
+    }
+
+    /// Work whose panic is reported.
+    fn watched<T: Send + 'static>(
+        &self,
+        worker: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> impl Future<Output = T> + Send + 'static {
+        // The report alone: work that ends with this service must not keep its thread.
+        let tasks = Self { lost: self.lost.clone(), steady: Arc::default() };
         #[cfg(debug_assertions)]
         let work = planted::panic_in(worker, work);
         let mut work = Box::pin(work);
-        detach(poll_fn(move |context| {
+        poll_fn(move |context| {
             let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
             polled.unwrap_or_else(|panic| {
                 tasks.lose(worker, format!("panicked: {}", text_of(&*panic)));
                 resume_unwind(panic)
             })
-        }))
+        })
     }
 
     /// Reports work that cannot go on. The first report counts; what follows from it does not.
@@ -156,6 +214,32 @@ mod tests {
         // Whoever asks late is told the same.
         assert_eq!(lost(&tasks).await, first);
         assert!(tasks.any_lost());
+    }
+
+    #[cfg(not(feature = "simulation"))]
+    #[tokio::test]
+    async fn steady_work_goes_on_while_requests_keep_the_threads_busy_and_ends_with_its_owner() {
+        let tasks = Tasks::default();
+        let (turn, turns) = std::sync::mpsc::channel();
+        let (gone, ended) = std::sync::mpsc::channel::<()>();
+        let task = tasks.spawn_steady("turns", async move {
+            let _gone = gone;
+            loop {
+                let name = std::thread::current().name().unwrap_or_default().to_owned();
+                let _ = turn.send(name);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        // Nothing else of this runtime goes on meanwhile.
+        for _ in 0..3 {
+            assert_eq!(turns.recv_timeout(Duration::from_secs(10)).unwrap(), "steady");
+        }
+        let reports = tasks.spawn_steady("panics", async { panic!("planted") });
+        assert!(reports.await.unwrap_err().is_panic());
+        assert_eq!(lost(&tasks).await.worker, "panics");
+        drop((task, tasks));
+        let ended = ended.recv_timeout(Duration::from_secs(10));
+        assert_eq!(ended, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
     }
 
     #[tokio::test]

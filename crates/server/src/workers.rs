@@ -67,8 +67,8 @@ impl Workers {
         let stop_by = sink.stop_by();
         let tasks = app.store.tasks();
         let running = vec![
-            tasks.spawn("admission", admit(app.clone(), stopped.clone())),
-            tasks.spawn("beats", beats(app.clone(), stopped.clone())),
+            tasks.spawn_steady("admission", admit(app.clone(), stopped.clone())),
+            tasks.spawn_steady("beats", beats(app.clone(), stopped.clone())),
             tasks.spawn("expiry of holds", sweep(app.clone(), stopped.clone())),
             tasks.spawn("calling off", settle_called_off(app.clone(), stopped.clone())),
             tasks.spawn("expiry of keys", forget(app.clone(), stopped.clone())),

@@ -84,9 +84,7 @@ impl RedisSequencer {
         beats.open(now).await?;
         mirror.aliases.remember(&aliases);
         mirror.reload(false).await?;
-        if let Err(why) = protocol.link().dial().await {
-            protocol.link().set_away(&why);
-        }
+        protocol.link().dial_first().await;
         let mut ticker = Ticker::new(store.clone(), protocol.clone(), mirror.clone(), now);
         ticker.open(now).await?;
         mirror.aliases.tidy(&mirror.queues(), now);

@@ -300,7 +300,8 @@ impl Link {
             return;
         }
         let this = self.this.clone();
-        self.tasks.spawn("redis redial", async move {
+        // Whoever connects reads the answers, too.
+        self.tasks.spawn_steady("redis redial", async move {
             while let Some(link) = this.upgrade() {
                 match link.dial().await {
                     Ok(()) => {
@@ -315,8 +316,20 @@ impl Link {
         });
     }
 
+    /// Makes a first attempt to connect. Where it fails, Redis is away.
+    pub(super) async fn dial_first(&self) {
+        let Some(this) = self.this.upgrade() else { return };
+        let dialed = self.tasks.spawn_steady("redis dial", async move {
+            if let Err(why) = this.dial().await {
+                this.set_away(&why);
+            }
+        });
+        // One that panicked has been reported as lost.
+        let _ = dialed.await;
+    }
+
     /// Makes one attempt to connect.
-    pub(super) async fn dial(&self) -> Result<(), Away> {
+    async fn dial(&self) -> Result<(), Away> {
         // Sentinels and nodes are tried one after another.
         let limit = self.options.connect_timeout * (self.options.nodes.len() as u32 + 1);
         let connection = timeout(limit, self.connect()).await.map_err(|_| {
