@@ -217,12 +217,16 @@ const RISE_FIRST: f64 = 0.2;
 const RISE_FROM: f64 = 0.2;
 /// ... and so many times faster each time that as many have acted.
 const RISE_GROWS: f64 = 4.0;
+/// Only so many times more than the share tells that it is too low: how often people ask is not known so well.
+const FAR_BELOW: f64 = 2.0;
 /// However soon people act, it takes so long to see how it goes.
 const PROVES_MIN_S: f64 = 3.0;
 /// How long people take to act, where that is not known; and what is believed of it.
 const AGE_UNKNOWN_S: f64 = 5.0;
 const AGE_MIN_S: f64 = 1.0;
 const AGE_MAX_S: f64 = 60.0;
+/// Whoever acts so many times later than people do counts as so late.
+const LATE: f64 = 1.5;
 /// How often people ask is known once so many times those have acted who come in that time.
 const ASKS_KNOWN: f64 = 4.0;
 
@@ -339,12 +343,15 @@ impl Governor {
         } else {
             self.trouble = None;
             let forgets = (-over_s / QUIET_COUNTS_S).exp();
-            self.age.add(felt.age.as_secs_f64(), felt.aged as f64, forgets);
+            // Those who were kept waiting act late, and all at once.
+            let most = if self.knows_asks() { LATE * self.age_s() } else { f64::MAX };
+            let age_s = felt.age.as_secs_f64().min(most * felt.aged as f64);
+            self.age.add(age_s, felt.aged as f64, forgets);
             self.asks.add(felt.asked as f64, felt.admitted as f64, forgets);
             if felt.admitted > 0 {
                 self.learnt_s = (self.learnt_s + over_s).min(QUIET_COUNTS_S);
             }
-            self.rise(wait_s, over_s);
+            self.rise(felt, wait_s, over_s, full);
         }
         if let Some(mean_s) = felt.mean_wait_s().filter(|_| enough) {
             let forgotten = self.quiet_s * (1.0 + QUIET_FORGOTTEN * over_s);
@@ -369,7 +376,7 @@ impl Governor {
             trouble.served.add(felt.served as f64, felt.asked as f64, forgets);
             let served = trouble.served.ratio();
             let bears = match self.knows_asks() {
-                true => self.bears(&trouble, full),
+                true => self.bears(trouble.can.ratio(), full),
                 false => trouble.before * served,
             };
             self.borne = self.borne.min(bears.min(trouble.before) * MARGIN).max(SHARE_MIN);
@@ -390,10 +397,10 @@ impl Governor {
         self.asks.of > 0.0 && self.learnt_s >= ASKS_KNOWN * self.age_s()
     }
 
-    /// What is served a second, in people of the whole rate.
-    fn bears(&self, trouble: &Trouble, full: f64) -> f64 {
+    /// What it is to serve so much a second, in people of the whole rate.
+    fn bears(&self, served_per_s: f64, full: f64) -> f64 {
         let Fading { of: asked, over: admitted } = self.asks;
-        trouble.can.ratio() * (admitted / asked) / full.max(1e-3)
+        served_per_s * (admitted / asked) / full.max(1e-3)
     }
 
     /// Where letting in fewer does not help, that is how long purchases take now.
@@ -419,29 +426,42 @@ impl Governor {
         }
     }
 
-    fn rise(&mut self, wait_s: f64, over_s: f64) {
+    #[allow(clippy::cast_precision_loss)]
+    fn rise(&mut self, felt: Felt, wait_s: f64, over_s: f64, full: f64) {
         if self.share >= 1.0 {
             (self.borne, self.reason) = (1.0, Reason::Full);
             return;
         }
         self.reason = Reason::Rising;
         let extra = (wait_s - self.quiet_s).max(0.0);
+        let has_room = extra <= self.quiet_s.max(ROOM_S);
+        if has_room && felt.served >= ASKED_MIN && self.knows_asks() {
+            // Those who were kept waiting come all at once: what is served of them at once is borne.
+            let borne = MARGIN * self.bears(felt.served as f64 / over_s, full);
+            if borne > FAR_BELOW * self.share {
+                self.borne = self.borne.max(borne.min(1.0));
+            }
+        }
+        let proves_s = self.age_s().max(PROVES_MIN_S);
+        let calm_s = match has_room {
+            true => self.calm_s + over_s,
+            false => self.calm_s.min(CAREFUL_S + proves_s),
+        };
         if self.share < self.borne {
+            // Far below it, it does not stand before a limit that it has just met.
+            if FAR_BELOW * self.share < self.borne {
+                self.calm_s = calm_s;
+            }
             self.set(self.borne.min(self.share + RISE_MAX * over_s));
             return;
         }
-        let has_room = extra <= self.quiet_s.max(ROOM_S);
-        let proves_s = self.age_s().max(PROVES_MIN_S);
         let step = if has_room && self.calm_s > CAREFUL_S + proves_s {
             let times = (self.calm_s - CAREFUL_S) / proves_s - 1.0;
             self.share.max(RISE_FROM) * RISE_FIRST * RISE_GROWS.powf(times) / proves_s
         } else {
             self.share * RISE_CAREFUL * (1.0 - extra / TOO_LONG_S).max(0.0)
         };
-        self.calm_s = match has_room {
-            true => self.calm_s + over_s,
-            false => self.calm_s.min(CAREFUL_S + proves_s),
-        };
+        self.calm_s = calm_s;
         self.set(self.share + step.min(RISE_MAX) * over_s);
         self.borne = self.share;
     }

@@ -30,6 +30,8 @@ struct Shop {
     can: Vec<Can>,
     /// Refused after this time.
     patience_s: f64,
+    /// How often whoever is refused comes again.
+    tries: u32,
     /// Whether the time an operation takes is always the same.
     even: bool,
     governed: bool,
@@ -103,7 +105,7 @@ impl Shop {
                 let Operation { pays, tries, let_in_ms, .. } = queue.pop_front().unwrap();
                 felt.refused += 1;
                 second.refused += 1;
-                if tries < 3 {
+                if tries < self.tries {
                     acts.push(Reverse((now_ms + 1_000, pays, tries + 1, let_in_ms)));
                 }
             }
@@ -181,6 +183,7 @@ fn shop() -> Shop {
         pay: 1.0,
         can: vec![FAST],
         patience_s: 3.0,
+        tries: 3,
         even: false,
         governed: true,
         seconds: 120.0,
@@ -272,6 +275,41 @@ fn while_the_store_is_away_the_line_moves_on_at_the_least_rate_and_is_back_soon(
     assert!(back_s(&seconds[90..]).is_some_and(|back| back <= 30));
     // It does not come back to as many as wait by then.
     assert_eq!(refused(&seconds[100..]), 0);
+}
+
+#[test]
+fn when_the_store_is_back_those_who_have_come_again_all_the_time_show_that_it_is() {
+    // Some connections are left, which serve one in a hundred.
+    let used_up = Can { from_s: 60.0, per_second: 1.0, latency_s: 0.003 };
+    for seed in 1..=3 {
+        let shop = Shop {
+            admit_per_second: vec![(0.0, 60.0)],
+            think_s: (2.0, 2.0),
+            can: vec![FAST, used_up, Can { from_s: 100.0, ..FAST }],
+            patience_s: 0.5,
+            tries: 60,
+            seconds: 180.0,
+            ..shop()
+        };
+        let seconds = shop.run(seed);
+        assert_eq!(shares(&seconds[80..100]), (SHARE_MIN, SHARE_MIN));
+        let back = back_s(&seconds[100..]);
+        assert!(back.is_some_and(|back| back <= 30), "{back:?}");
+        assert_eq!(refused(&seconds[102..]), 0);
+    }
+}
+
+#[test]
+fn a_shop_that_bears_most_of_the_rate_is_not_asked_for_more() {
+    let can = Can { from_s: 60.0, per_second: 1_400.0, latency_s: 0.003 };
+    for seed in 1..=3 {
+        let seconds = Shop { can: vec![FAST, can], seconds: 300.0, ..shop() }.run(seed);
+        let settled = &seconds[90..];
+        let goodput = served(settled) / (settled.len() as f64 * can.per_second);
+        assert!(p99_ms(settled) <= 1_000 && goodput >= 0.95, "{} ms, {goodput}", p99_ms(settled));
+        let (low, high) = shares(&seconds[120..]);
+        assert!(low >= 0.5 && high <= 0.95, "{low} to {high}");
+    }
 }
 
 #[test]
