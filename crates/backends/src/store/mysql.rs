@@ -226,6 +226,11 @@ impl MysqlStore {
         let relaying = pool_for(&at_primary, RELAY_CONNECTIONS, WORK_WAIT, WORK_BUDGET, patient);
         let bulk = pool(&at_primary, BULK_CONNECTIONS, WORK_WAIT, BULK_BUDGET);
         let look = pool(&at_primary, LOOK_CONNECTIONS, WORK_WAIT, SALE_BUDGET);
+        // What takes long or waits for others has limits that the others' connections do not have.
+        let lenders = [&sale, &work, &relaying, &bulk, &look];
+        for borrower in [&sale, &work, &look] {
+            borrower.borrow_from(&lenders);
+        }
         let replica =
             at_replica.map(|login| pool(&login, LOOK_CONNECTIONS, WORK_WAIT, SALE_BUDGET));
         let others = WORK_CONNECTIONS + RELAY_CONNECTIONS + BULK_CONNECTIONS + LOOK_CONNECTIONS;

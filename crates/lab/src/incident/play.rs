@@ -677,32 +677,38 @@ impl<'a> Play<'a> {
 
     /// All connections but a few are taken, and those of the instances are closed.
     fn connections(&mut self, lasts: Seconds) -> Result<(), String> {
-        const LEFT: usize = 4;
+        // Fewer than instances, so that one has none, whichever they are.
+        const LEFT: usize = 2;
         const OTHERS: &str = "SELECT id FROM information_schema.processlist \
                               WHERE db = 'boxoffice' AND id <> CONNECTION_ID()";
-        const ALL: &str = "SELECT COUNT(*) FROM information_schema.processlist";
-        self.breaks("all connections but 4 are used up from outside");
+        const ALL: &str = "SELECT COUNT(*) FROM information_schema.processlist \
+                           WHERE id <> CONNECTION_ID()";
+        self.breaks("all connections but 2 are used up from outside");
         let sleep = format!("SELECT SLEEP({:.0})", lasts + 60.0);
         let door = self.door.ok_or("this incident needs a door of its own")?;
         let database = &self.scene()?.cluster.database;
         let ask = |sql: &str| beside(database, door, sql);
         let mut outsiders = Vec::new();
-        let used: i64 = ask(ALL)?.parse().map_err(|_| "how many connect?")?;
-        let free = i64::from(CONNECTIONS) - used;
-        for _ in 0..free {
+        let used: u32 = ask(ALL)?.parse().map_err(|_| "how many connect?")?;
+        // One more than that for administrators, which all are here.
+        for _ in used..=CONNECTIONS {
             outsiders.push(outsider(database, &sleep)?);
         }
-        // Whoever is sent away may be quicker to come back than the next one from outside.
-        for _ in 0..5 {
-            let ids = ask(OTHERS)?;
-            for id in ids.lines().skip(LEFT) {
-                // It may have gone by itself.
-                let _ = ask(&format!("KILL {id}"));
-                outsiders.push(outsider(database, &sleep)?);
+        let full_by = clock::now() + 20.0;
+        while ask(ALL)?.parse::<u32>().is_ok_and(|used| used <= CONNECTIONS) {
+            if clock::now() > full_by {
+                return Err("the connections of the database cannot be used up".to_owned());
             }
-            if ids.lines().count() <= LEFT || signals::stopped() {
-                break;
-            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Whoever is sent away would be quicker to come back than the next one from outside: as if those had won.
+        let ours = ask(OTHERS)?;
+        let ours: Vec<&str> = ours.lines().skip(LEFT).collect();
+        let left = CONNECTIONS.saturating_sub(ours.len() as u32);
+        ask(&format!("SET GLOBAL max_connections = {left}"))?;
+        for id in ours {
+            // It may have gone by itself.
+            let _ = ask(&format!("KILL {id}"));
         }
         self.outsiders = outsiders;
         let waited = self.wait(lasts, "without connections");
@@ -712,6 +718,7 @@ impl<'a> Play<'a> {
         let ask = |sql: &str| beside(database, door, sql);
         let sleepers =
             ask("SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'")?;
+        ask(&format!("SET GLOBAL max_connections = {CONNECTIONS}"))?;
         for id in sleepers.lines() {
             let _ = ask(&format!("KILL {id}"));
         }

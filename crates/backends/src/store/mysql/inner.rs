@@ -162,15 +162,12 @@ impl Inner {
     /// Begins a transaction. A connection that was cut off while nobody used it shows here, before
     /// anything was done.
     async fn begin_on(&self, lane: Lane, mut lease: Lease) -> Result<Lease, Failure> {
-        match lease.text("START TRANSACTION").await {
-            Ok(()) => Ok(lease),
-            Err(Failure::Lost(_)) if !lease.fresh => {
-                drop(lease);
-                let mut lease = self.replace(lane).await?;
-                lease.text("START TRANSACTION").await?;
-                Ok(lease)
+        loop {
+            match lease.text("START TRANSACTION").await {
+                Ok(()) => return Ok(lease),
+                Err(Failure::Lost(_)) if !lease.fresh => lease = self.replace(lane, lease).await?,
+                Err(failure) => return Err(failure),
             }
-            Err(failure) => Err(failure),
         }
     }
 
@@ -178,9 +175,8 @@ impl Inner {
     pub(super) async fn flush_log(&self, lane: Lane) -> Result<(), Failure> {
         let mut lease = self.acquire(lane).await?;
         let mut flushed = lease.text(sql::LOG_FLUSH).await;
-        if matches!(flushed, Err(Failure::Lost(_))) && !lease.fresh {
-            drop(lease);
-            lease = self.replace(lane).await?;
+        while matches!(flushed, Err(Failure::Lost(_))) && !lease.fresh {
+            lease = self.replace(lane, lease).await?;
             flushed = lease.text(sql::LOG_FLUSH).await;
         }
         match flushed {
@@ -190,11 +186,10 @@ impl Inner {
         flushed
     }
 
-    /// A new connection, because the old ones were cut off.
-    async fn replace(&self, lane: Lane) -> Result<Lease, Failure> {
-        let pool = self.pool(lane);
-        pool.purge();
-        pool.acquire().await
+    /// Another connection, because this one was cut off, and so were those that waited beside it.
+    async fn replace(&self, lane: Lane, lease: Lease) -> Result<Lease, Failure> {
+        lease.was_cut_off();
+        self.pool(lane).acquire().await
     }
 
     /// Runs an operation to its end, whether or not anybody still waits for it: what it commits is
@@ -210,14 +205,13 @@ impl Inner {
         })
     }
 
-    /// Runs a read of what was committed last. It is tried again once where the connection turns
-    /// out to have been cut off while nobody used it.
+    /// Runs a read of what was committed last. It is tried again where the connection turns out to have been
+    /// cut off while nobody used it.
     pub(super) async fn read<T>(
         &self,
         pool: &Arc<Pool>,
         query: impl for<'a> Fn(&'a mut Lease) -> Reading<'a, T>,
     ) -> Result<T, Fault> {
-        let mut tried = false;
         loop {
             let mut lease = pool.acquire().await?;
             match query(&mut lease).await {
@@ -225,10 +219,7 @@ impl Inner {
                     lease.release();
                     return Ok(value);
                 }
-                Err(Failure::Lost(_)) if !lease.fresh && !tried => {
-                    tried = true;
-                    pool.purge();
-                }
+                Err(Failure::Lost(_)) if !lease.fresh => lease.was_cut_off(),
                 Err(failure) => {
                     // It may be in the middle of a transaction.
                     lease.roll_back().await;

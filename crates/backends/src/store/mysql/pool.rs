@@ -4,16 +4,16 @@
 //! whatever becomes of the connection, a connection that timed out is thrown away, and throwing it
 //! away is bounded too, so that a server that swallows everything costs no more than the time-outs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, Params, Row, Value};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::rows::Failure;
+use super::rows::{Failure, NO_CONNECTION_LEFT};
 
 /// To make a connection, TLS and login included.
 const CONNECT: Duration = Duration::from_millis(1_000);
@@ -24,6 +24,11 @@ const ROLLBACK: Duration = Duration::from_millis(500);
 /// A connection that was not used for so long is not trusted: firewalls forget, and the server ends it
 /// soon.
 const IDLE: Duration = Duration::from_secs(15);
+
+/// Where the server has no connection left, how long to wait for one of this instance that somebody else is
+/// using, and how often to look.
+const BORROWED_WITHIN: Duration = Duration::from_millis(100);
+const LOOK_FOR_ONE: Duration = Duration::from_millis(5);
 
 /// To wait for an answer so long and then to go without it is as bad as no answer.
 const GIVEN_UP: Duration = Duration::from_secs(1);
@@ -58,12 +63,22 @@ pub(super) struct Pool {
     options: PoolOptions,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<(Conn, Instant)>>,
+    /// Who else has connections to the same server.
+    lenders: OnceLock<Vec<Weak<Self>>>,
 }
 
 impl Pool {
     pub(super) fn new(options: PoolOptions) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(options.size));
-        Arc::new(Self { options, permits, idle: Mutex::default() })
+        Arc::new(Self { options, permits, idle: Mutex::default(), lenders: OnceLock::new() })
+    }
+
+    /// Names the pools that lend a connection where the server has none left. Borrowed connections have the
+    /// limits of statements of the lender.
+    pub(super) fn borrow_from(&self, lenders: &[&Arc<Self>]) {
+        let others = lenders.iter().filter(|other| !std::ptr::eq(Arc::as_ptr(other), self));
+        // Once is enough.
+        let _ = self.lenders.set(others.map(|other| Arc::downgrade(other)).collect());
     }
 
     /// A connection for one operation, whose time begins now.
@@ -77,14 +92,38 @@ impl Pool {
                 return Err(Failure::Unavailable(text.into()));
             }
         };
-        let deadline = Instant::now() + self.options.budget;
-        let reused = self.pop();
-        let fresh = reused.is_none();
-        let conn = match reused {
-            Some(conn) => conn,
-            None => self.connect().await?,
+        let budget = self.options.budget;
+        let deadline = Instant::now() + budget;
+        let (conn, fresh, pool) = match self.pop() {
+            Some(conn) => (conn, false, self.clone()),
+            None => match self.connect().await {
+                Ok(conn) => (conn, true, self.clone()),
+                Err(Failure::Server(code, text)) if NO_CONNECTION_LEFT.contains(&code) => {
+                    let borrowed = self.borrow_one().await;
+                    let (conn, pool) = borrowed.ok_or(Failure::Server(code, text))?;
+                    (conn, false, pool)
+                }
+                Err(failure) => return Err(failure),
+            },
         };
-        Ok(Lease { conn: Some(conn), fresh, broken: false, deadline, pool: self.clone(), permit })
+        Ok(Lease { conn: Some(conn), fresh, broken: false, deadline, budget, pool, permit })
+    }
+
+    /// A connection of this instance that nobody uses, and whose it is.
+    async fn borrow_one(self: &Arc<Self>) -> Option<(Conn, Arc<Self>)> {
+        let until = Instant::now() + BORROWED_WITHIN.min(self.options.wait);
+        loop {
+            let lenders = self.lenders.get().into_iter().flatten().filter_map(Weak::upgrade);
+            for pool in std::iter::once(self.clone()).chain(lenders) {
+                if let Some(conn) = pool.pop() {
+                    return Some((conn, pool));
+                }
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            sleep(LOOK_FOR_ONE).await;
+        }
     }
 
     fn pop(&self) -> Option<Conn> {
@@ -187,6 +226,9 @@ pub(super) struct Lease {
     pub(super) fresh: bool,
     broken: bool,
     deadline: Instant,
+    /// The time for all statements together.
+    budget: Duration,
+    /// Where the connection goes back.
     pool: Arc<Pool>,
     permit: OwnedSemaphorePermit,
 }
@@ -297,9 +339,14 @@ impl Lease {
         }
     }
 
+    /// Throws the connection away, and those that waited beside it.
+    pub(super) fn was_cut_off(self) {
+        self.pool.purge();
+    }
+
     /// Begins the time for the statements to come anew.
     pub(super) fn restart(&mut self) {
-        self.deadline = Instant::now() + self.pool.options.budget;
+        self.deadline = Instant::now() + self.budget;
     }
 
     fn left(&self) -> Duration {
@@ -338,7 +385,7 @@ impl Drop for Lease {
             discard(conn);
             // Whoever waited for it has given up before its time was over. It may be the network that
             // has forgotten the connection, and then those that wait beside it too.
-            let used = self.pool.options.budget.saturating_sub(self.left());
+            let used = self.budget.saturating_sub(self.left());
             if self.broken && used >= GIVEN_UP {
                 self.pool.purge();
             }

@@ -37,6 +37,8 @@ pub(super) const DUPLICATE: u16 = 1062;
 pub(super) const LOCK_WAIT: u16 = 1205;
 /// This transaction was chosen to end a deadlock.
 pub(super) const DEADLOCK: u16 = 1213;
+/// The server has no connection left, for anybody or for this user.
+pub(super) const NO_CONNECTION_LEFT: [u16; 3] = [1040, 1203, 1226];
 
 impl Failure {
     /// Something changed under the operation; all of it is to be tried once more.

@@ -366,6 +366,54 @@ async fn a_start_that_fails_says_what_to_do() {
     assert!(text.contains("max_connections") && text.contains("store.mysql.pool_size"), "{text}");
 }
 
+/// What an instance has goes to whom needs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_is_enough_for_all_where_the_server_has_no_other() {
+    let server = shared().database().await;
+    let store = open(&server).await;
+    let sale = sale(&store, 24).await;
+    store.close().await;
+    let mut admin = shared().admin(Some(&server.database)).await;
+    let user_name = format!("few_{}", server.database);
+    for sql in [
+        format!("CREATE USER {user_name}@'127.0.0.1'"),
+        format!("GRANT ALL ON {}.* TO {user_name}@'127.0.0.1'", server.database),
+        format!("ALTER USER {user_name}@'127.0.0.1' WITH MAX_USER_CONNECTIONS 30"),
+    ] {
+        admin.query_drop(sql).await.unwrap();
+    }
+    let store = open(&MysqlServer { user: user_name.clone(), ..server.clone() }).await;
+    store.charge(charge(1, PRICE, START)).await.unwrap();
+    // All but one are used up from outside, and no connection outlives that.
+    let limit = format!("ALTER USER {user_name}@'127.0.0.1' WITH MAX_USER_CONNECTIONS 1");
+    admin.query_drop(limit).await.unwrap();
+    admin.query_drop(format!("KILL USER {user_name}@'127.0.0.1'")).await.unwrap();
+    // Whoever notices the loss first takes the one that there is.
+    for _ in 0..3 {
+        let _ = store.charge(charge(1, PRICE, START)).await;
+    }
+    for round in 0..3 {
+        let bought: Vec<_> = (0..8)
+            .map(|n| {
+                let (store, by) = (store.clone(), 2 + n as i64);
+                let request = sale.reserve(by, &[8 * round + n], START);
+                tokio::spawn(async move { store.reserve(request).await })
+            })
+            .collect();
+        let queue = boxoffice_domain::ids::QueueName::new(&format!("other-{round}")).unwrap();
+        store.create_queue(queue, crate::conformance::settings()).await.unwrap();
+        for reserved in bought {
+            reserved.await.unwrap().unwrap();
+        }
+    }
+    let mine =
+        format!("SELECT COUNT(*) FROM information_schema.processlist WHERE user = '{user_name}'");
+    assert!(number(&mut admin, &mine).await <= 1);
+    assert_clean(&open(&server).await, START).await;
+    store.close().await;
+    admin.query_drop(format!("DROP USER {user_name}@'127.0.0.1'")).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_migration_that_was_cut_short_is_run_again() {
     let server = shared().database().await;
