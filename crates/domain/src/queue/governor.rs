@@ -217,6 +217,8 @@ const RISE_FIRST: f64 = 0.2;
 const RISE_FROM: f64 = 0.2;
 /// ... and so many times faster each time that as many have acted.
 const RISE_GROWS: f64 = 4.0;
+/// Twice the largest step is taken after so many times that as many have acted.
+const PROVEN: f64 = 2.5;
 /// Only so many times more than the share tells that it is too low: how often people ask is not known so well.
 const FAR_BELOW: f64 = 2.0;
 /// However soon people act, it takes so long to see how it goes.
@@ -462,7 +464,9 @@ impl Governor {
             self.share * RISE_CAREFUL * (1.0 - extra / TOO_LONG_S).max(0.0)
         };
         self.calm_s = calm_s;
-        self.set(self.share + step.min(RISE_MAX) * over_s);
+        let most =
+            if self.calm_s > CAREFUL_S + PROVEN * proves_s { 2.0 * RISE_MAX } else { RISE_MAX };
+        self.set(self.share + step.min(most) * over_s);
         self.borne = self.share;
     }
 

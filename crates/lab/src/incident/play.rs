@@ -30,6 +30,9 @@ use crate::witness::Seconds;
 const WARM_UP_S: Seconds = 6.0;
 /// Quiet times, which the others are compared with.
 const CALM_S: Seconds = 20.0;
+/// The same where the governor answers: it learns in quiet times how often people ask, in about four times the time
+/// that they take to act.
+const CALM_TO_LEARN_S: Seconds = 35.0;
 /// What the load sells: more than it buys.
 const SEATS_OF_LOAD: i64 = 12_000;
 /// Users of k6 have these numbers or higher ones, in load/k6/incident.js.
@@ -350,7 +353,11 @@ impl<'a> Play<'a> {
         Ok(Self {
             incident,
             answered,
-            calm_s: if quick { CALM_QUICK_S } else { CALM_S },
+            calm_s: match incident.answer {
+                _ if quick => CALM_QUICK_S,
+                Answer::Governor => CALM_TO_LEARN_S,
+                _ => CALM_S,
+            },
             after_s: if quick { AFTER_QUICK_S } else { incident.after },
             progress: Progress::new(10.0),
             crowd: None,
