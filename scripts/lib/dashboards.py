@@ -31,7 +31,6 @@ import urllib.request
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-import cluster  # noqa: E402
 import harness  # noqa: E402
 from harness import Failure, say  # noqa: E402
 
@@ -81,9 +80,9 @@ def check_files(problems, work):
     run(problems, "deploy/check --static", [DEPLOY / "check", "--static"])
     run(problems, "dashboards are what dashboards.py writes", [DEPLOY / "grafana" / "dashboards.py", "--check"])
     check_compose(problems, work)
-    haproxy = cluster.program("haproxy", "haproxy")
+    haproxy = harness.program("haproxy", "haproxy")
     run(problems, "haproxy -c", [haproxy, "-c", "-f", DEPLOY / "proxy" / "haproxy.cfg"])
-    promtool, amtool = cluster.program("promtool", "prometheus"), cluster.program("amtool", "prometheus-alertmanager")
+    promtool, amtool = harness.program("promtool", "prometheus"), harness.program("amtool", "prometheus-alertmanager")
     run(problems, "promtool check config", [promtool, "check", "config", PROMETHEUS / "prometheus.yml"])
     run(problems, "promtool check rules", [promtool, "check", "rules", *sorted((PROMETHEUS / "rules").glob("*.yml"))])
     run(problems, "promtool test rules", [promtool, "test", "rules", *sorted((PROMETHEUS / "tests").glob("*.yml"))])
@@ -299,6 +298,39 @@ def check_lines(problems, service):
     say("ok: a line of the log has the time, the level and the ids that collecting it relies on")
 
 
+class Stage:
+    """Instances behind haproxy, on a MariaDB, a Redis and a Kafka of their own, which `lab stage` starts and stops."""
+
+    def __init__(self, *, instances, settings):
+        given = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+        self.child = harness.spawn([harness.binary("lab"), "stage", "--instances", instances, *given],
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        line = self.child.stdout.readline()
+        if not line:
+            raise Failure(f"lab stage ended with code {self.child.wait()}")
+        said = json.loads(line)
+        self.url = said["url"]
+        self.instances = [harness.Server.of_stage(**one) for one in said["instances"]]
+
+    def issue_tokens(self, count):
+        self.instances[0].admin("POST", "/admin/v1/tokens", expect=201, body={
+            "count": count, "format": "queue_token_{n}", "activated": True, "guessable": True})
+        # The others hear of them within a tick or two.
+        time.sleep(1)
+
+    def alive(self):
+        return all(pathlib.Path(f"/proc/{one.pid}/exe").exists() for one in self.instances)
+
+    def log_tail(self):
+        return "\n".join(f"{one.label}:\n{one.log_tail()}" for one in self.instances)
+
+    def close(self):
+        self.child.stdin.close()
+        code = self.child.wait(harness.ENGINE_TIMEOUT_S)
+        if code != 0:
+            raise Failure(f"lab stage ended with code {code}")
+
+
 def get(url, **parameters):
     """The JSON answer of a GET; a refusal is told in its own words."""
     try:
@@ -328,8 +360,8 @@ bind-address = "127.0.0.1:{inner}"
 [monitor]
   store-enabled = false
 """)
-    engine = cluster.Engine("influxd", [cluster.program("influxd", "influxdb"), "run", "-config", configuration],
-                            directory / "log", lambda: cluster.listens(port))
+    engine = harness.Engine("influxd", [harness.program("influxd", "influxdb"), "run", "-config", configuration],
+                            directory / "log", lambda: harness.listens(port))
     return engine, f"http://127.0.0.1:{port}"
 
 
@@ -361,15 +393,15 @@ def prometheus(work, instances):
         for value in values:
             text = replaced(text, f"{name}: {value}", f"{name}: 1s")
     (directory / "prometheus.yml").write_text(text)
-    alertmanager = cluster.Engine(
-        "alertmanager", [cluster.program("prometheus-alertmanager", "prometheus-alertmanager"),
+    alertmanager = harness.Engine(
+        "alertmanager", [harness.program("prometheus-alertmanager", "prometheus-alertmanager"),
                          f"--config.file={DEPLOY / 'alertmanager' / 'alertmanager.yml'}", f"--storage.path={work / 'alerts'}",
                          f"--web.listen-address=127.0.0.1:{alert_port}", "--cluster.listen-address="],
-        work / "alertmanager.log", lambda: cluster.listens(alert_port))
-    engine = cluster.Engine(
-        "prometheus", [cluster.program("prometheus", "prometheus"), f"--config.file={directory / 'prometheus.yml'}",
+        work / "alertmanager.log", lambda: harness.listens(alert_port))
+    engine = harness.Engine(
+        "prometheus", [harness.program("prometheus", "prometheus"), f"--config.file={directory / 'prometheus.yml'}",
                        f"--storage.tsdb.path={work / 'tsdb'}", f"--web.listen-address=127.0.0.1:{port}"],
-        work / "prometheus.log", lambda: cluster.listens(port))
+        work / "prometheus.log", lambda: harness.listens(port))
     return [engine, alertmanager], f"http://127.0.0.1:{port}"
 
 
@@ -402,7 +434,7 @@ def others(service, stop):
 def wait_for_scrapes(prom):
     """Until every target was scraped, which Prometheus begins some seconds after its start: what a count has grown by
     before its first scrape is in no rate."""
-    deadline = time.monotonic() + cluster.READY_TIMEOUT_S
+    deadline = time.monotonic() + harness.ENGINE_TIMEOUT_S
     targets = []
     while time.monotonic() < deadline:
         # While it starts it answers that it is not available.
@@ -410,7 +442,7 @@ def wait_for_scrapes(prom):
         if targets and all(one["health"] == "up" for one in targets):
             return
         time.sleep(0.2)
-    raise Failure(f"Prometheus has not scraped all of its targets within {cluster.READY_TIMEOUT_S:.0f} s: "
+    raise Failure(f"Prometheus has not scraped all of its targets within {harness.ENGINE_TIMEOUT_S:.0f} s: "
                   f"{[(one['labels']['job'], one['health'], one['lastError']) for one in targets]}")
 
 
@@ -428,8 +460,8 @@ def check_proxy(problems, work, instances):
         text = text.replace(old, new)
     configuration = work / "proxy.cfg"
     configuration.write_text(text)
-    engine = cluster.Engine("haproxy", [cluster.program("haproxy", "haproxy"), "-db", "-f", configuration], work / "proxy.log",
-                            lambda: cluster.listens(port))
+    engine = harness.Engine("haproxy", [harness.program("haproxy", "haproxy"), "-db", "-f", configuration], work / "proxy.log",
+                            lambda: harness.listens(port))
     token = {"Authorization": f"Bearer {instances[0].admin_token()}"}
     for at, path, expected in ((port, "/api/v1/concerts", 200), (port, "/health/ready", 200), (watch, "/up", 200),
                                (port, "/admin/v1/queues", 404), (port, "/ADMIN/v1/queues", 404), (port, "/%61dmin/v1/queues", 404),
@@ -567,7 +599,7 @@ def live(problems, work):
     import dashboards as written  # noqa: E402, PLC0415  # The generator, which knows which queries may rest.
     influx_engine, influx = influxdb(work)
     # So few are let in that a line is seen by whoever looks once a second.
-    service = cluster.Cluster(work, instances=2, settings={"queue.admit_per_second": 10})
+    service = Stage(instances=2, settings={"queue.admit_per_second": 10})
     engines, prom = prometheus(work, service.instances)
     wait_for_scrapes(prom)
     began = time.time()

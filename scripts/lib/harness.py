@@ -7,7 +7,6 @@ ends; every directory made here is removed unless the caller keeps it.
 import atexit
 import contextlib
 import ctypes
-import datetime
 import http.client
 import json
 import os
@@ -25,6 +24,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
+# For servers that are not ours, to start and to stop.
+ENGINE_TIMEOUT_S = 30.0
 
 
 class Failure(Exception):
@@ -121,16 +122,6 @@ def binary(name):
     return path
 
 
-def cargo_build():
-    """Builds the release binary."""
-    if shutil.which("cargo") is None:
-        raise Failure("cargo is missing; install Rust from https://rustup.rs and try again")
-    command = ["cargo", "build", "--release", "-p", "boxoffice", "--bin", "boxoffice"]
-    say("+ " + " ".join(command))
-    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
-        raise Failure(f"`{' '.join(command)}` failed; its messages are above")
-
-
 def tool(name):
     """Path of an external tool, installed by scripts/tools where it is not there yet."""
     result = subprocess.run([ROOT / "scripts" / "tools", "--path", name],
@@ -156,9 +147,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _before_exec(cpus):
+    parent = os.getpid()
+
     def prepare():
         # Even a SIGKILL of this program leaves no child behind.
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # The kernel tells of no death from before it was asked.
+        if os.getppid() != parent:
+            os._exit(1)
         if cpus is not None:
             os.sched_setaffinity(0, cpus)
         for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -180,6 +176,51 @@ def kill(child):
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
 
+
+# ---------------------------------------------------------------- servers that are not ours
+
+def program(name, package):
+    # Debian keeps servers in /usr/sbin, which the PATH of an ordinary user lacks.
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if path is None:
+        raise Failure(f"{name} is missing; install the package {package} (scripts/tools {name} does on Debian)")
+    return path
+
+
+class Engine:
+    """A server process that is not ours."""
+
+    def __init__(self, name, command, log_path, ready, cpus=None):
+        self.name, self.command, self.log_path, self.ready, self.cpus = name, command, log_path, ready, cpus
+        self.start()
+
+    def start(self):
+        """Starts it, also again after a stop or a kill, and waits until it serves."""
+        with open(self.log_path, "ab") as log:
+            self.child = spawn(self.command, cpus=self.cpus, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + ENGINE_TIMEOUT_S
+        while not self.ready():
+            if self.child.poll() is not None or time.monotonic() > deadline:
+                tail = "\n".join(self.log_path.read_text(errors="replace").splitlines()[-15:])
+                raise Failure(f"{self.name} does not start:\n{tail}")
+            time.sleep(0.02)
+
+    def stop(self):
+        if self.child.poll() is None:
+            self.child.send_signal(signal.SIGTERM)
+            try:
+                self.child.wait(ENGINE_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                kill(self.child)
+
+
+def listens(port):
+    with socket.socket() as s:
+        s.settimeout(0.5)
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+# ---------------------------------------------------------------- the service
 
 def mint_people(work_dir, count, algorithm="RS256"):
     """Tokens of the people 1 to `count`, and the settings by which a server knows them: (file with a token in a
@@ -223,6 +264,16 @@ class Server:
         self.pid = self.child.pid
         self.until = until
         self._wait_until_ready()
+
+    @classmethod
+    def of_stage(cls, label, port, pid, data, log):
+        """An instance that `lab stage` has started and stops."""
+        one = cls.__new__(cls)
+        one.label, one.port, one.pid = label, port, pid
+        one.address = f"127.0.0.1:{port}"
+        one.url = f"http://{one.address}"
+        one.data_dir, one.log_path = pathlib.Path(data), pathlib.Path(log)
+        return one
 
     def _wait_until_ready(self):
         deadline = time.monotonic() + READY_TIMEOUT_S
@@ -354,16 +405,6 @@ def machine():
         "kernel": os.uname().release,
         "loadAverageBefore": os.getloadavg()[0],
     }
-
-
-def commit():
-    result = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, check=False,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return result.stdout.strip() or "unknown"
-
-
-def now_text():
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def table(rows, *, markdown=False, left=(0,)):

@@ -30,7 +30,6 @@ import jsonschema  # noqa: E402
 import kubernetes_validate  # noqa: E402
 import yaml  # noqa: E402
 
-import cluster  # noqa: E402
 import dashboards  # noqa: E402
 
 DEPLOY = harness.ROOT / "deploy"
@@ -247,7 +246,7 @@ def check_queries(resources, work):
     rules = work / "queries.yml"
     rules.write_text(yaml.safe_dump({"groups": [{"name": "keda", "rules": [
         {"record": f"keda:query:{number}", "expr": query} for number, query in enumerate(queries)]}]}))
-    done = subprocess.run([cluster.program("promtool", "prometheus"), "check", "rules", rules], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    done = subprocess.run([harness.program("promtool", "prometheus"), "check", "rules", rules], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, check=False)
     expect(done.returncode == 0, f"promtool has something against the queries of KEDA: {done.stdout}")
     # Thresholds are texts, which no schema reads.

@@ -27,7 +27,6 @@ import urllib.request
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-import cluster  # noqa: E402
 import harness  # noqa: E402
 from harness import Failure, say  # noqa: E402
 
@@ -89,7 +88,7 @@ class Hook:
     def start(self, **settings):
         with open(self.log_path, "ab") as log:
             self.child = harness.spawn([HOOK / "serve"], env={**self.env, **settings}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_for(lambda: cluster.listens(self.port), lambda: f"webhook listens:\n{self.log()[-2000:]}")
+        wait_for(lambda: harness.listens(self.port), lambda: f"webhook listens:\n{self.log()[-2000:]}")
 
     def stop(self):
         self.child.send_signal(signal.SIGTERM)
@@ -229,11 +228,11 @@ class Alerts:
                         ("group_interval: 15s", "group_interval: 1s"), ("repeat_interval: 1m", "repeat_interval: 2s"))
         configuration = work / "alertmanager.yml"
         configuration.write_text(text)
-        self.engine = cluster.Engine(
-            "alertmanager", [cluster.program("prometheus-alertmanager", "prometheus-alertmanager"), f"--config.file={configuration}",
+        self.engine = harness.Engine(
+            "alertmanager", [harness.program("prometheus-alertmanager", "prometheus-alertmanager"), f"--config.file={configuration}",
                              f"--storage.path={work / 'alerts'}", f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="],
-            work / "alertmanager.log", lambda: cluster.listens(port))
-        self.amtool = cluster.program("amtool", "prometheus-alertmanager")
+            work / "alertmanager.log", lambda: harness.listens(port))
+        self.amtool = harness.program("amtool", "prometheus-alertmanager")
 
     def add(self, *labels, over=False):
         """An alert that fires, or one that is over."""
@@ -349,8 +348,8 @@ def check_proxy(work, hook):
                     ("boxoffice:8080", f"boxoffice.invalid:{behind}"))
     configuration = work / "haproxy.cfg"
     configuration.write_text(text)
-    engine = cluster.Engine("haproxy", [cluster.program("haproxy", "haproxy"), "-db", "-f", configuration], work / "haproxy.log",
-                            lambda: cluster.listens(port))
+    engine = harness.Engine("haproxy", [harness.program("haproxy", "haproxy"), "-db", "-f", configuration], work / "haproxy.log",
+                            lambda: harness.listens(port))
     answered, failed = set(), []
 
     def ask():

@@ -10,6 +10,7 @@ mod load;
 mod progress;
 mod report;
 mod scene;
+mod stage;
 mod witness;
 
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Checks what several instances promise together: order, races, rate, and what goes wrong
     Cluster(cluster::Arguments),
+    /// Starts a cluster, says where it is in a line of JSON, and stops it when the standard input ends
+    Stage(stage::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Incident(arguments) => incident::main(arguments),
         Command::Bench(arguments) => bench::main(arguments),
         Command::Cluster(arguments) => cluster::main(arguments),
+        Command::Stage(arguments) => stage::main(arguments),
     });
     if let Err(error) = &done {
         eprintln!("lab: {error}");

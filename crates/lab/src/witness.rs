@@ -29,3 +29,7 @@ pub(crate) const CHARGE: i64 = 10_000;
 pub(crate) const LAG_S: Seconds = 2.0;
 /// How long a hold lasts, by the settings of the instances.
 pub(crate) const HOLD_S: Seconds = 20.0;
+
+/// An instance decides by the time at which it was asked, and may have waited for the database for so long, in
+/// milliseconds: what another one has decided meanwhile seems to come after it.
+pub(crate) const ASKED_BEFORE_MS: i64 = 2_500;

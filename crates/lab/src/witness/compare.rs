@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::ASKED_BEFORE_MS;
 use super::books::{Books, EntryKind, SeatState, State, Topic};
 use super::finding::Finding;
 use super::told::{Effect, Given, Told, Verdict, What};
@@ -188,7 +189,7 @@ fn acknowledged(told: &Told, asked: &Everything<'_>, books: &Books, found: &mut 
 
 /// Two live holds of one seat at a time, among those that were acknowledged and not given back.
 fn at_the_same_time(told: &Told, books: &Books, found: &mut Vec<Finding>) {
-    let mut spans: BTreeMap<i64, Vec<(i64, i64, i64)>> = BTreeMap::new();
+    let mut spans: BTreeMap<i64, Vec<(i64, i64, i64, State)>> = BTreeMap::new();
     for (&number, &id) in &told.reservations {
         let Some(row) = books.reservations.get(&number) else { continue };
         let until = match row.state {
@@ -198,20 +199,21 @@ fn at_the_same_time(told: &Told, books: &Books, found: &mut Vec<Finding>) {
             State::Refunded => row
                 .payment
                 .and_then(|payment| books.refunds.get(&payment))
-                .map_or(row.held_until, |refund| refund.at),
+                .map_or(row.held_until, |refund| refund.at - ASKED_BEFORE_MS),
         };
         if let What::Hold { seats, .. } = &told.effect(id).what {
             for &seat in seats {
-                spans.entry(seat).or_default().push((row.created_at, until, number));
+                spans.entry(seat).or_default().push((row.created_at, until, number, row.state));
             }
         }
     }
     for (seat, mut spans) in spans {
-        spans.sort_unstable();
+        spans.sort_unstable_by_key(|(from, until, number, _)| (*from, *until, *number));
         for pair in spans.windows(2) {
-            if pair[1].0 < pair[0].1 {
-                let reservations = [pair[0].2, pair[1].2];
-                found.push(Finding::SeatHeldTwice { seat, reservations });
+            let [(_, until, one, state), (from, _, other, _)] = *pair else { continue };
+            if from < until {
+                let (reservations, overlap_ms) = ([one, other], until.saturating_sub(from));
+                found.push(Finding::SeatHeldTwice { seat, reservations, state, overlap_ms });
             }
         }
     }

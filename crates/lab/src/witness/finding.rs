@@ -131,6 +131,9 @@ pub(crate) enum Finding {
     SeatHeldTwice {
         seat: i64,
         reservations: [i64; 2],
+        /// Of the first.
+        state: State,
+        overlap_ms: i64,
     },
     /// Two payments of one reservation were acknowledged.
     PaidTwice {
@@ -348,9 +351,10 @@ impl fmt::Display for Finding {
             Self::SeatPaidTwice { seat, reservations: [one, other] } => {
                 write!(f, "seat {seat} is paid in reservations {one} and {other}")
             }
-            Self::SeatHeldTwice { seat, reservations: [one, other] } => {
-                write!(f, "seat {seat}: reservations {one} and {other} at the same time")
-            }
+            Self::SeatHeldTwice { seat, reservations: [one, other], state, overlap_ms } => write!(
+                f,
+                "seat {seat}: reservations {one} ({state}) and {other} at the same time, for {overlap_ms} ms"
+            ),
             Self::PaidTwice { reservation } => {
                 write!(f, "reservation {reservation}: two payments were answered with 201")
             }

@@ -444,10 +444,12 @@ fn a_seat_with_two_owners_is_found() {
     let mut story = Story::whole();
     story.holds(9, 9, &[40]);
     story.row(9).created_at = START + 19_999;
-    let twice = Finding::SeatHeldTwice { seat: 40, reservations: [4, 9] };
+    let (state, overlap_ms) = (State::Held, 1);
+    let twice = Finding::SeatHeldTwice { seat: 40, reservations: [4, 9], state, overlap_ms };
     assert_eq!(story.found(), [twice]);
-    // One after another is as it should be; also after what was given back or refunded.
-    for (seat, created_at) in [(40, START + 20_000), (20, START + 1), (30, START + 9_000)] {
+    // One after another is as it should be; also after what was given back or refunded, by whoever had waited.
+    let refunded = START + 9_000 - ASKED_BEFORE_MS;
+    for (seat, created_at) in [(40, START + 20_000), (20, START + 1), (30, refunded)] {
         let mut story = Story::whole();
         story.holds(9, 9, &[seat]);
         story.row(9).created_at = created_at;
@@ -455,7 +457,7 @@ fn a_seat_with_two_owners_is_found() {
     }
     let mut story = Story::whole();
     story.holds(9, 9, &[30]);
-    story.row(9).created_at = START + 8_999;
+    story.row(9).created_at = refunded - 1;
     story.finds(&[Kind::SeatDoubled]);
     // One reservation for two.
     let mut story = Story::whole();
