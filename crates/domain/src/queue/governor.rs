@@ -336,10 +336,12 @@ impl Governor {
         }
         let wait_s = felt.wait_s();
         let enough = felt.asked.max(felt.served).max(felt.refused) >= ASKED_MIN;
+        // Some that are served at last, after nobody has come for a while, tell of the past.
+        let comes = felt.asked.max(felt.refused) >= ASKED_MIN;
         let refuses =
             felt.refused >= REFUSED_MIN && felt.refused as f64 > REFUSED_MAX * felt.asked as f64;
         let waits = wait_s > self.quiet_s + TOO_LONG_S;
-        if (enough || felt.waiting >= ASKED_MIN) && (refuses || waits) {
+        if (comes || felt.waiting >= ASKED_MIN) && (refuses || waits) {
             self.reason = if refuses { Reason::Refusing } else { Reason::Waiting };
             self.slow_down(felt, wait_s, over_s, full);
         } else {

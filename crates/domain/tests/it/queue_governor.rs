@@ -299,6 +299,26 @@ fn when_the_store_is_back_those_who_have_come_again_all_the_time_show_that_it_is
     }
 }
 
+/// Rows were locked from outside, and are free again.
+#[test]
+fn those_who_are_served_at_last_are_no_new_trouble() {
+    let second = Felt { over: Duration::from_secs(1), ..Felt::default() };
+    let mut governor = Governor::default();
+    let locked = Felt { asked: 60, refused: 60, waiting: 60, ..second };
+    (0..10).for_each(|_| governor.decide(locked, 60.0));
+    assert_eq!(governor.share(), SHARE_MIN);
+    (0..10).for_each(|_| governor.decide(second, 60.0));
+    let late = Felt { asked: 1, served: 5, waited: Duration::from_secs(8), ..second };
+    governor.decide(late, 60.0);
+    assert_eq!(governor.reason(), Reason::Rising);
+    let (before, quick) = (governor.share(), Felt { served: 1, asked: 1, ..second });
+    (0..3).for_each(|_| governor.decide(quick, 60.0));
+    assert!(governor.share() > before + 0.1, "{before} to {}", governor.share());
+    // Where they keep coming it is.
+    governor.decide(Felt { asked: 5, ..late }, 60.0);
+    assert_eq!(governor.reason(), Reason::Waiting);
+}
+
 #[test]
 fn a_shop_that_bears_most_of_the_rate_is_not_asked_for_more() {
     let can = Can { from_s: 60.0, per_second: 1_400.0, latency_s: 0.003 };
