@@ -144,7 +144,8 @@ fn one(incident: &Incident, arguments: &Arguments, out: &Path) -> Result<Story, 
     story.machine = format!("{cpus} × {cpu}, {} GiB, Linux {kernel}", memory_bytes >> 30);
     story.commit = machine::commit().unwrap_or_else(|| "unknown".to_owned());
     write(&story, &directory)?;
-    if arguments.write_pages && story.answered {
+    // What was broken off is no measurement.
+    if arguments.write_pages && story.answered && story.broken_off.is_none() {
         fill_page(&story)?;
     }
     let took = crate::clock::now() - began;

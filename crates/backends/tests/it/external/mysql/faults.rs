@@ -401,9 +401,19 @@ async fn one_connection_is_enough_for_all_where_the_server_has_no_other() {
             })
             .collect();
         let queue = boxoffice_domain::ids::QueueName::new(&format!("other-{round}")).unwrap();
-        store.create_queue(queue, crate::conformance::settings()).await.unwrap();
-        for reserved in bought {
-            reserved.await.unwrap().unwrap();
+        // On a busy machine somebody else may have it for longer than is waited.
+        let until = Instant::now() + Duration::from_secs(5);
+        let settings = crate::conformance::settings();
+        while let Err(why) = store.create_queue(queue.clone(), settings.clone()).await {
+            assert!(Instant::now() < until, "{why}");
+        }
+        for (n, reserved) in bought.into_iter().enumerate() {
+            let mut reserved = reserved.await.unwrap();
+            while matches!(reserved, Err(Error::Fault(_))) && Instant::now() < until {
+                let again = sale.reserve(2 + n as i64, &[8 * round + n], START);
+                reserved = store.reserve(again).await;
+            }
+            reserved.unwrap();
         }
     }
     let mine =
