@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     out: Option<PathBuf>,
     /// Writes what was measured into the runbooks, docs/incidents
-    #[arg(long)]
+    #[arg(long, conflicts_with = "quick")]
     write_pages: bool,
     /// Plays nothing, but takes what was measured before from this directory, for --write-pages
     #[arg(long, value_name = "DIR", requires = "write_pages")]
