@@ -76,6 +76,8 @@ impl Felt {
         let to_come = match self.served {
             0 if self.waiting > 0 => over_s,
             0 => 0.0,
+            // Some are always on their way.
+            served if self.waiting < ASKED_MIN && served < FEW => 0.0,
             served => self.waiting as f64 * over_s / served as f64,
         };
         self.mean_wait_s().unwrap_or(0.0).max(to_come)
@@ -189,6 +191,8 @@ const REFUSED_MIN: u64 = 3;
 const ASKED_MIN: u64 = 5;
 /// What waits is paid back within about this time, and the time that people take.
 const PAID_BACK_S: f64 = 4.0;
+/// Of fewer than so many, what is on its way at a moment tells nothing of how long they wait.
+const FEW: u64 = 50;
 /// Below what was served, so that what waits becomes less.
 const MARGIN: f64 = 0.95;
 /// How long what was felt counts, in quiet times and in others.

@@ -299,6 +299,23 @@ fn when_the_store_is_back_those_who_have_come_again_all_the_time_show_that_it_is
     }
 }
 
+#[test]
+fn two_who_are_on_their_way_do_not_wait() {
+    let few = Felt {
+        over: Duration::from_secs(1),
+        asked: 11,
+        served: 9,
+        waiting: 2,
+        waited: Duration::from_millis(90),
+        ..Felt::default()
+    };
+    assert_eq!(few.wait(), Duration::from_millis(10));
+    let mut governor = Governor::default();
+    governor.decide(few, 60.0);
+    assert_eq!((governor.share(), governor.reason()), (1.0, Reason::Full));
+    assert_eq!(Felt { waiting: 18, ..few }.wait(), Duration::from_secs(2));
+}
+
 /// Rows were locked from outside, and are free again.
 #[test]
 fn those_who_are_served_at_last_are_no_new_trouble() {

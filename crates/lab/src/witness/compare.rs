@@ -199,7 +199,7 @@ fn at_the_same_time(told: &Told, books: &Books, found: &mut Vec<Finding>) {
             State::Refunded => row
                 .payment
                 .and_then(|payment| books.refunds.get(&payment))
-                .map_or(row.held_until, |refund| refund.at - ASKED_BEFORE_MS),
+                .map_or(row.held_until, |refund| refund.at),
         };
         if let What::Hold { seats, .. } = &told.effect(id).what {
             for &seat in seats {
@@ -211,7 +211,7 @@ fn at_the_same_time(told: &Told, books: &Books, found: &mut Vec<Finding>) {
         spans.sort_unstable_by_key(|(from, until, number, _)| (*from, *until, *number));
         for pair in spans.windows(2) {
             let [(_, until, one, state), (from, _, other, _)] = *pair else { continue };
-            if from < until {
+            if from < until.saturating_sub(ASKED_BEFORE_MS) {
                 let (reservations, overlap_ms) = ([one, other], until.saturating_sub(from));
                 found.push(Finding::SeatHeldTwice { seat, reservations, state, overlap_ms });
             }
