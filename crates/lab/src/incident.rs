@@ -70,7 +70,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, String> {
         return Err(format!("{}: there is nothing that could be switched off", one.name));
     }
     if let Some(from) = &arguments.from {
-        for incident in &incidents {
+        for incident in incidents.iter().filter(|it| it.has_runbook()) {
             let path = from.join(incident.name).join("incident.json");
             let text = std::fs::read_to_string(&path)
                 .map_err(|error| format!("{}: {error}", path.display()))?;
@@ -145,7 +145,8 @@ fn one(incident: &Incident, arguments: &Arguments, out: &Path) -> Result<Story, 
     story.commit = machine::commit().unwrap_or_else(|| "unknown".to_owned());
     write(&story, &directory)?;
     // What was broken off is no measurement.
-    if arguments.write_pages && story.answered && story.broken_off.is_none() {
+    let is_whole = story.answered && story.broken_off.is_none();
+    if arguments.write_pages && is_whole && incident.has_runbook() {
         fill_page(&story)?;
     }
     let took = crate::clock::now() - began;

@@ -176,6 +176,11 @@ impl Incident {
         self.fans = fans;
         self
     }
+
+    /// Whether there is a page that says what to do. Where two things break at once, each has its own.
+    pub(crate) const fn has_runbook(&self) -> bool {
+        !matches!(self.cause, Cause::Both)
+    }
 }
 
 const REDIS: &[&str] = &["BoxofficeRedisDown", "BoxofficeRedisErrors", "BoxofficeRedisLost"];
