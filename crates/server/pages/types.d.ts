@@ -1,15 +1,32 @@
 // What the pages keep and what the service answers, for the type checker alone; never served.
 
+/** A place in a line. The waiting page keeps it; the others read it. */
 export interface Place {
   queue: string;
   user: string;
+  /** The idempotency key of the join, kept before it is sent. */
   key: string;
+  /** Where to go on to. */
   concert?: string;
   token?: string;
   status?: 'WAITING' | 'ACTIVATED' | 'EXPIRED';
+  /** The smallest seen: instances differ for a moment. Null before a draw. */
   number?: number | null;
+  /** The first seen, for the bar. */
+  first?: number;
+  eta?: number | null;
+  queueState?: string;
   reason?: string | null;
   activeUntil?: string | null;
+  /** When this was so, by the service's clock. */
+  at?: number;
+  opensAt?: string | null;
+  /** How many wait in all. */
+  waiting?: number;
+  /** The code of a refusal to join that stays. */
+  over?: string;
+  /** The code that says that the place is not known. */
+  lost?: string;
 }
 
 export interface Hold {
@@ -91,3 +108,17 @@ export interface Reservation {
 
 /** What can stand in an element. */
 export type Child = Node | string | number | null | undefined | false;
+
+/** What keeps a waiting page from asking. */
+export type Trouble = 'offline' | 'unreachable' | 'busy';
+
+/** What waiting pages of one browser tell each other. */
+export interface Message {
+  /** Somebody new wants to know how it stands. */
+  hello?: boolean;
+  /** The fan wants it to be asked now. */
+  hurry?: boolean;
+  place?: Place | null;
+  trouble?: Trouble | null;
+  nextAt?: number;
+}

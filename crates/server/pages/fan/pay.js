@@ -1,5 +1,5 @@
 // Payment of seats that are held. Nothing here is done twice, however often it is pressed and whatever gets lost.
-import { apology, badge, clockOf, confirm, count, dayTime, errorText, everySecond, fill, frame, h, holdOf, insist, isKnown, isPassing, keepHold, link, main, newKey, note, placeIn, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
+import { apology, badge, clockOf, confirm, count, dayTime, errorText, everySecond, fill, frame, h, holdOf, insist, isKnown, isPassing, keepHold, keepPlace, link, main, newKey, note, placeIn, places, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Reservation} Reservation */
@@ -88,6 +88,8 @@ const pay = () => during('pay', async () => {
   const answer = await insist('/payments', { method: 'POST', token, key: keyFor('payKey'), body: { userId: reservation.userId, reservationId: Number(rid) } }, ATTEMPTS);
   if (answer.ok || answer.code === 'ALREADY_PAID') {
     keepHold({ ...hold(), status: 'PAID' });
+    // It spent the ticket.
+    for (const place of places()) if (place.token === token) keepPlace({ ...place, status: 'EXPIRED', reason: 'PAID' });
     reservation = { ...reservation, status: 'PAID' };
     return toTicket();
   }

@@ -344,7 +344,7 @@ export function frame(/** @type {string} */ title) {
     link('brand', '/', 'boxoffice'),
     h('nav', { ariaLabel: words.menu }, item('/', words.concerts), item('/me', words.mine),
       h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, other.name)));
-  document.querySelector('footer')?.replaceChildren(h('p', { className: 'small' }, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody));
+  document.body.prepend(h('p', { className: 'demo' }, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody));
   main.id = 'main';
   main.before(said, cried, trouble);
   if (isBlocked) main.before(note('warn', h('p', {}, words.blocked)));

@@ -1,221 +1,129 @@
 // The waiting page. It joins the line, keeps the place whatever happens to the page, and says what is known of it and no
 // more. It is one document with its styles, so it imports nothing.
 
+// What the page says, in English and in Korean.
+const TEXTS = {
+  language: ['한국어', 'English'],
+  one: ['person ahead of you', '명이 앞에 있습니다'],
+  people: ['people ahead of you', '명이 앞에 있습니다'],
+  next: ['You are next', '다음 차례입니다'],
+  joining: ['Getting your number …', '대기 번호를 받는 중입니다…'],
+  joiningText: ['This page tries again by itself.', '자동으로 다시 시도합니다.'],
+  waiting: ['You are in line', '대기 중입니다'],
+  waitingText: ['Keep this page open, or come back to it: your place stays yours.', '화면을 열어 두거나 나중에 다시 오셔도 순번은 그대로입니다.'],
+  draw: ['You take part in the draw', '추첨에 참여하고 있습니다'],
+  drawText: ['At the opening, places are drawn by lot among all who wait here. Coming earlier is of no advantage.', '대기열이 열릴 때 기다리는 분들의 순번을 추첨으로 정합니다. 먼저 왔다고 유리하지 않습니다.'],
+  scheduled: ['The line opens soon', '곧 대기열이 열립니다'],
+  scheduledText: ['You have your place already, by when you joined. There is no need to reload at the opening.', '들어온 순서대로 순번을 이미 받으셨습니다. 열리는 순간 새로고침할 필요가 없습니다.'],
+  opens: ['until it opens: {0}, by the server’s clock', '남음 · {0}에 열립니다 (서버 시각)'],
+  opening: ['opening', '여는 중'],
+  paused: ['The line is paused', '대기열이 잠시 멈췄습니다'],
+  pausedText: ['The organiser has stopped it for a while. Your place is kept.', '주최 측이 잠시 멈췄습니다. 순번은 그대로입니다.'],
+  soldOut: ['Everything is sold at the moment', '지금은 모두 매진입니다'],
+  soldOutText: ['Seats that nobody pays for come back, and the line moves on when they do.', '결제되지 않은 좌석은 다시 나오며, 그러면 줄이 움직입니다.'],
+  ended: ['The sale is over', '판매가 끝났습니다'],
+  endedText: ['There is nothing left to wait for in this line.', '이 대기열에서는 더 기다리실 것이 없습니다.'],
+  turn: ['It’s your turn!', '내 차례입니다!'],
+  turnText: ['Go in and choose your seats.', '입장해서 좌석을 고르세요.'],
+  turnUntil: ['left, until {0}', '남음 · {0}까지'],
+  enter: ['Enter', '입장하기'],
+  turnNear: ['{0} left of your turn.', '입장 시간이 {0} 남았습니다.'],
+  timedOut: ['Your turn is over', '입장 시간이 끝났습니다'],
+  timedOutText: ['It ended at {0}. You can join again at the end of the line.', '{0}에 끝났습니다. 맨 뒤에서 다시 대기하실 수 있습니다.'],
+  paid: ['You have bought your tickets', '예매를 마쳤습니다'],
+  paidText: ['This turn is used up. To buy more, join the line again.', '이번 차례는 사용되었습니다. 더 예매하시려면 다시 대기해 주세요.'],
+  left: ['You left the line', '대기열에서 나왔습니다'],
+  leftText: ['You can join again at the end of the line.', '맨 뒤에서 다시 대기하실 수 있습니다.'],
+  lost: ['Your place is not known here', '순번을 확인할 수 없습니다'],
+  lostText: ['The service does not know your place (last: {0}). This page keeps asking; you can also join again.', '서비스가 이 순번을 알아보지 못합니다 (마지막: {0}). 계속 확인하고 있으며, 다시 대기하실 수도 있습니다.'],
+  outdatedText: ['The service was restored from a backup, and your place is lost. We are sorry.', '서비스를 백업에서 복구하면서 순번이 사라졌습니다. 죄송합니다.'],
+  none: ['There is no line here', '대기열이 없습니다'],
+  noneText: ['Check the address, or choose a concert.', '주소를 확인하시거나 공연을 선택해 주세요.'],
+  refused: ['You cannot join here', '여기서는 대기할 수 없습니다'],
+  challengeText: ['A check is needed that this page does not have.', '이 화면에 없는 확인 절차가 필요합니다.'],
+  signIn: ['Please use the organiser’s page', '주최 측 페이지를 이용해 주세요'],
+  signInText: ['People sign in at this service, and that is not set up on these pages.', '로그인이 필요한 서비스이며 이 화면에는 로그인이 준비되어 있지 않습니다.'],
+  who: ['Join the line', '대기열에 들어가기'],
+  whoText: ['', ''],
+  member: ['Member number', '회원 번호'],
+  memberHint: ['A demonstration: any number from 1 to 1000 will do.', '데모입니다. 1부터 1000까지 아무 번호나 됩니다.'],
+  memberWrong: ['A whole number from 1 to 1000, please.', '1부터 1000까지의 숫자를 입력해 주세요.'],
+  join: ['Join', '대기하기'],
+  rejoin: ['Join again at the end', '맨 뒤에서 다시 대기하기'],
+  pay: ['Pay for the seats you hold', '선점한 좌석 결제하기'],
+  tickets: ['My tickets', '내 예매'],
+  others: ['Other concerts', '다른 공연 보기'],
+  eta: ['Your turn in', '예상 대기 시간'],
+  behind: ['Behind you', '내 뒤'],
+  soon: ['Almost your turn', '곧 차례입니다'],
+  minute: ['about 1 minute', '약 1분'],
+  minutes: ['about {0} minutes', '약 {0}분'],
+  hours: ['about {0} h {1} min', '약 {0}시간 {1}분'],
+  unknown: ['We cannot tell now. Your place is kept.', '지금은 예상할 수 없습니다. 순번은 그대로입니다.'],
+  fewer: ['Only {0} seats of this concert are left, and {1} people are ahead of you.', '이 공연의 남은 좌석은 {0}석인데 앞에 {1}명이 있습니다.'],
+  now: ['Updated just now', '방금 확인함'],
+  seconds: ['Updated {0} s ago', '{0}초 전에 확인함'],
+  longAgo: ['Updated {0} min ago', '{0}분 전에 확인함'],
+  offline: ['You are offline.', '인터넷 연결이 끊겼습니다.'],
+  unreachable: ['The service does not answer.', '서비스가 응답하지 않습니다.'],
+  busy: ['Very many people are here.', '접속이 매우 많습니다.'],
+  kept: ['Your place is kept.', '순번은 그대로입니다.'],
+  goesOn: ['This goes on by itself once you are back.', '연결되면 저절로 이어집니다.'],
+  again: ['Next try in {0} s.', '{0}초 뒤에 다시 시도합니다.'],
+  retry: ['Try now', '지금 시도'],
+  blocked: ['This browser stores nothing here. Keep this page open, or your place is lost.', '이 브라우저는 정보를 저장하지 않습니다. 화면을 닫으면 순번을 잃습니다.'],
+  sound: ['Sound at my turn', '차례가 되면 소리'],
+  awake: ['Keep the screen on', '화면 켜 두기'],
+  hint: ['A sleeping phone cannot tell you, and your turn begins all the same.', '휴대전화가 잠들면 알려 드릴 수 없지만 차례는 시작됩니다.'],
+  leave: ['Leave the line', '대기 그만두기'],
+  leaveAsk: ['Leave the line? Your place cannot be brought back.', '대기를 그만둘까요? 순번은 되돌릴 수 없습니다.'],
+  stay: ['Stay in line', '계속 대기'],
+  go: ['Leave', '그만두기'],
+  demo: ['Demonstration · member {0}', '데모 · 회원 {0}'],
+};
+
+/** @typedef {import('../types.js').Place} Place */
+/** @typedef {keyof typeof TEXTS} Text */
+/** @typedef {import('../types.js').Trouble} Trouble */
+/** @typedef {import('../types.js').Message} Message */
+
 const LINE = '/api/v1/waiting-queues';
-const TIMEOUT_MS = 10_000;
 /** How long another tab may be silent before this one takes over, if this one is looked at. */
 const SILENCE_MS = 20_000;
 
-const ENGLISH = {
-  name: 'English',
-  people: (/** @type {string} */ n, /** @type {boolean} */ one) => `${one ? 'person' : 'people'} ahead of you`,
-  next: 'You are next',
-  joining: 'Getting your number …',
-  joiningText: 'This page tries again by itself. Nobody who comes later is put before you once you have a number.',
-  waiting: 'You are in line',
-  waitingText: 'Keep this page open, or come back to it: your place stays yours. It is never given to somebody else.',
-  draw: 'You take part in the draw',
-  drawText: 'When the line opens, everybody who is waiting here gets a place by lot. Coming earlier is of no advantage.',
-  scheduled: 'The line opens soon',
-  scheduledText: 'You have your place already. Places go by when people joined; there is no need to reload at the opening.',
-  scheduledDraw: 'Until then nobody has a place. They are drawn by lot at the opening, so there is no need to hurry.',
-  opens: (/** @type {string} */ at) => `until it opens at ${at}, by the server’s clock`,
-  opening: 'opening now',
-  paused: 'The line is paused',
-  pausedText: 'The organiser has stopped it for a while. Your place is kept, and it goes on by itself.',
-  soldOut: 'Everything is sold at the moment',
-  soldOutText: 'Seats that nobody pays for come back. If you stay, your place is kept and the line moves on when they do.',
-  ended: 'The sale is over',
-  endedText: 'There is nothing left to wait for in this line.',
-  turn: 'It’s your turn!',
-  turnText: 'Go in and choose your seats. Nobody can take your turn before then.',
-  turnUntil: (/** @type {string} */ at) => `left, until ${at}`,
-  enter: 'Enter',
-  turnNear: (/** @type {string} */ clock) => `${clock} left of your turn.`,
-  timedOut: 'Your turn is over',
-  timedOutText: (/** @type {string} */ at) => `It ended at ${at}. You can join again at the end of the line.`,
-  paid: 'You have bought your tickets',
-  paidText: 'This turn is used up. To buy more, join the line again.',
-  left: 'You left the line',
-  leftText: 'Your place was given up. You can join again at the end.',
-  lost: 'Your place is not known here any more',
-  lostText: (/** @type {string} */ n) => `The service does not recognise this place${n && `; ${n} was the last number known`}. This page keeps asking. You can also join again at the end of the line.`,
-  outdatedText: 'The service had to be restored from a backup, and places given shortly before it are lost. We are sorry. Please join again.',
-  none: 'There is no line here',
-  noneText: 'Check the address, or choose a concert.',
-  refused: 'You cannot join here',
-  challengeText: 'At the moment the organiser asks for a check that these pages do not have. Please join on the organiser’s own page.',
-  signIn: 'Please use the organiser’s page',
-  signInText: 'Here people sign in, and that is not set up on these pages. Join the line on the organiser’s own page.',
-  who: 'Join the line',
-  whoName: 'Member number',
-  whoHint: 'A demonstration: choose any number from 1 to 1000. Nobody checks who you are.',
-  whoWrong: 'Please enter a whole number from 1 to 1000.',
-  join: 'Join',
-  rejoin: 'Join again at the end',
-  pay: 'Pay for the seats you hold',
-  tickets: 'My tickets',
-  others: 'Other concerts',
-  eta: 'Your turn in',
-  behind: 'Behind you',
-  soon: 'Almost your turn',
-  minute: 'about 1 minute',
-  minutes: (/** @type {number} */ n) => `about ${n} minutes`,
-  hours: (/** @type {number} */ h, /** @type {number} */ m) => `about ${h} h${m ? ` ${m} min` : ''}`,
-  unknown: 'We cannot tell now. Your place is kept.',
-  fewer: (/** @type {string} */ seats, /** @type {string} */ ahead) => `Only ${seats} seats of this concert are left, and ${ahead} people are ahead of you. You may not get any.`,
-  updated: (/** @type {number} */ s) => (s < 2 ? 'Updated just now' : s < 90 ? `Updated ${s} s ago` : `Updated ${Math.floor(s / 60)} min ago`),
-  offline: 'You are offline. Your place is kept; this goes on by itself once you are back.',
-  unreachable: 'The service does not answer. Your place is kept.',
-  unreachableJoin: 'The service does not answer.',
-  busy: 'Very many people are here. Your place is kept.',
-  busyJoin: 'Very many people are here at once.',
-  again: (/** @type {number} */ s) => (s > 0 ? ` Next try in ${s} s.` : ' Trying …'),
-  retry: 'Try now',
-  blocked: 'This browser stores nothing for this page. Keep it open: your place would be lost with it.',
-  sound: 'Sound at my turn',
-  awake: 'Keep the screen on',
-  hint: 'A phone that sleeps cannot tell you. Your turn begins when it comes, even if nobody looks.',
-  leave: 'Leave the line',
-  leaveAsk: 'Leave the line? Your place goes, and nobody can bring it back.',
-  stay: 'Stay in line',
-  go: 'Leave',
-  demo: (/** @type {string} */ n) => `Demonstration · member ${n}`,
-  hidden: 'In line',
-};
-
-/** @type {typeof ENGLISH} */
-const KOREAN = {
-  name: '한국어',
-  people: () => '명이 앞에 있습니다',
-  next: '다음 차례입니다',
-  joining: '대기 번호를 받는 중입니다…',
-  joiningText: '자동으로 다시 시도합니다. 번호를 받으면 나중에 온 사람이 앞서는 일은 없습니다.',
-  waiting: '대기 중입니다',
-  waitingText: '이 화면을 열어 두거나 나중에 다시 오셔도 순번은 그대로입니다. 다른 사람에게 넘어가지 않습니다.',
-  draw: '추첨에 참여하고 있습니다',
-  drawText: '대기열이 열리면 여기서 기다리는 모든 분의 순번을 추첨으로 정합니다. 먼저 왔다고 유리하지 않습니다.',
-  scheduled: '곧 대기열이 열립니다',
-  scheduledText: '순번은 이미 받으셨습니다. 순번은 들어온 순서이며, 열리는 순간 새로고침할 필요가 없습니다.',
-  scheduledDraw: '그때까지는 순번이 없습니다. 열릴 때 추첨으로 정하므로 서두르지 않으셔도 됩니다.',
-  opens: (at) => `남음 · ${at}에 열립니다 (서버 시각)`,
-  opening: '지금 열리는 중',
-  paused: '대기열이 잠시 멈췄습니다',
-  pausedText: '주최 측이 잠시 멈췄습니다. 순번은 그대로이며, 다시 시작되면 저절로 이어집니다.',
-  soldOut: '지금은 모두 매진입니다',
-  soldOutText: '결제되지 않은 좌석은 다시 나옵니다. 계속 기다리시면 순번이 유지되고, 좌석이 나오면 줄이 움직입니다.',
-  ended: '판매가 끝났습니다',
-  endedText: '이 대기열에서는 더 기다리실 것이 없습니다.',
-  turn: '내 차례입니다!',
-  turnText: '입장해서 좌석을 고르세요. 그 전까지 아무도 이 차례를 가져갈 수 없습니다.',
-  turnUntil: (at) => `남음 · ${at}까지`,
-  enter: '입장하기',
-  turnNear: (clock) => `입장 시간이 ${clock} 남았습니다.`,
-  timedOut: '입장 시간이 끝났습니다',
-  timedOutText: (at) => `${at}에 끝났습니다. 맨 뒤에서 다시 대기하실 수 있습니다.`,
-  paid: '예매를 마쳤습니다',
-  paidText: '이번 차례는 사용되었습니다. 더 예매하시려면 다시 대기해 주세요.',
-  left: '대기열에서 나왔습니다',
-  leftText: '순번을 포기하셨습니다. 맨 뒤에서 다시 대기하실 수 있습니다.',
-  lost: '순번을 확인할 수 없습니다',
-  lostText: (n) => `서비스가 이 순번을 알아보지 못합니다${n && ` (마지막으로 확인된 번호: ${n})`}. 계속 확인하고 있습니다. 맨 뒤에서 다시 대기하실 수도 있습니다.`,
-  outdatedText: '서비스를 백업에서 복구하면서 그 직전에 받은 순번이 사라졌습니다. 죄송합니다. 다시 대기해 주세요.',
-  none: '대기열이 없습니다',
-  noneText: '주소를 확인하시거나 공연을 선택해 주세요.',
-  refused: '여기서는 대기할 수 없습니다',
-  challengeText: '지금은 이 화면에 없는 확인 절차가 필요합니다. 주최 측 페이지에서 대기해 주세요.',
-  signIn: '주최 측 페이지를 이용해 주세요',
-  signInText: '로그인이 필요한 서비스이며 이 화면에는 로그인이 준비되어 있지 않습니다. 주최 측 페이지에서 대기해 주세요.',
-  who: '대기열에 들어가기',
-  whoName: '회원 번호',
-  whoHint: '데모입니다. 1부터 1000까지 아무 번호나 고르세요. 본인 확인을 하지 않습니다.',
-  whoWrong: '1부터 1000까지의 숫자를 입력해 주세요.',
-  join: '대기하기',
-  rejoin: '맨 뒤에서 다시 대기하기',
-  pay: '선점한 좌석 결제하기',
-  tickets: '내 예매',
-  others: '다른 공연 보기',
-  eta: '예상 대기 시간',
-  behind: '내 뒤',
-  soon: '곧 차례입니다',
-  minute: '약 1분',
-  minutes: (n) => `약 ${n}분`,
-  hours: (h, m) => `약 ${h}시간${m ? ` ${m}분` : ''}`,
-  unknown: '지금은 예상할 수 없습니다. 순번은 그대로입니다.',
-  fewer: (seats, ahead) => `이 공연의 남은 좌석은 ${seats}석인데 앞에 ${ahead}명이 있습니다. 좌석을 못 구할 수 있습니다.`,
-  updated: (s) => (s < 2 ? '방금 확인함' : s < 90 ? `${s}초 전에 확인함` : `${Math.floor(s / 60)}분 전에 확인함`),
-  offline: '인터넷 연결이 끊겼습니다. 순번은 그대로이며, 연결되면 저절로 이어집니다.',
-  unreachable: '서비스가 응답하지 않습니다. 순번은 그대로입니다.',
-  unreachableJoin: '서비스가 응답하지 않습니다.',
-  busy: '접속이 매우 많습니다. 순번은 그대로입니다.',
-  busyJoin: '한꺼번에 많은 분이 접속했습니다.',
-  again: (s) => (s > 0 ? ` ${s}초 뒤에 다시 시도합니다.` : ' 다시 시도하는 중…'),
-  retry: '지금 시도',
-  blocked: '이 브라우저는 이 페이지의 정보를 저장하지 않습니다. 화면을 닫으면 순번을 잃으니 열어 두세요.',
-  sound: '차례가 되면 소리',
-  awake: '화면 켜 두기',
-  hint: '휴대전화가 잠들면 알려 드릴 수 없습니다. 보고 있지 않아도 차례는 시작됩니다.',
-  leave: '대기 그만두기',
-  leaveAsk: '대기를 그만둘까요? 순번이 사라지며 되돌릴 수 없습니다.',
-  stay: '계속 대기',
-  go: '그만두기',
-  demo: (n) => `데모 · 회원 ${n}`,
-  hidden: '대기 중',
-};
-
-/**
- * What this browser keeps of a place in the line.
- * @typedef {object} Place
- * @property {string} queue
- * @property {string} user
- * @property {string} key The idempotency key of the join, kept before it is sent.
- * @property {string} [concert] Where to go on to.
- * @property {string} [token]
- * @property {'WAITING' | 'ACTIVATED' | 'EXPIRED'} [status]
- * @property {number | null} [number] The smallest seen: instances differ for a moment.
- * @property {number} [first] The first seen, for the bar.
- * @property {number | null} [eta]
- * @property {string} [queueState]
- * @property {string | null} [reason]
- * @property {string | null} [activeUntil]
- * @property {number} [at] When this was so, by the server's clock.
- * @property {string} [opensAt]
- * @property {number} [waiting]
- * @property {string} [over] The code of the refusal to join, where it is final.
- * @property {string} [lost] The code that says that the place is not known.
- */
-/** @typedef {{ kind: 'offline' | 'unreachable' | 'busy' }} Trouble */
-/** @typedef {{ hello?: boolean, hurry?: boolean, place?: Place | null, trouble?: Trouble | null, nextAt?: number }} Message */
-
-const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
-const queue = decodeURIComponent(location.pathname.split('/')[2] ?? '');
+/** @type {(id: string) => any} */
+const $ = (id) => document.getElementById(id);
+const queue = location.pathname.split('/')[2];
 const query = new URLSearchParams(location.search);
-const known = document.querySelector('meta[name="boxoffice-auth"]')?.getAttribute('content') === 'jwt';
+const signsIn = document.querySelector('meta[name="boxoffice-auth"]')?.getAttribute('content') === 'jwt';
+const wanted = /^\d{1,18}$/.test(query.get('c') ?? '') ? query.get('c') : null;
 
 // ---- What is kept.
 
 let isBlocked = false;
-/** @type {Map<string, string>} */
-const inMemory = new Map();
-try {
-  localStorage.setItem('boxoffice.probe', '1');
-  localStorage.removeItem('boxoffice.probe');
-} catch {
-  isBlocked = true;
-}
-const kept = (/** @type {string} */ name) => (isBlocked ? inMemory.get(name) ?? null : localStorage.getItem(name));
-function keep(/** @type {string} */ name, /** @type {string} */ value) {
-  inMemory.set(name, value);
-  if (isBlocked) return;
+/** @type {Record<string, string>} */
+const inMemory = {};
+/** @param {string} name */
+function kept(name) {
   try {
-    localStorage.setItem(name, value);
+    return localStorage.getItem(`boxoffice.${name}`);
+  } catch {
+    isBlocked = true;
+    return inMemory[name] ?? null;
+  }
+}
+/** @param {string} name @param {string} value */
+function keep(name, value) {
+  inMemory[name] = value;
+  try {
+    localStorage.setItem(`boxoffice.${name}`, value);
   } catch {
     isBlocked = true;
   }
 }
 
-let user = kept('boxoffice.user') ?? '';
-const placeName = () => `boxoffice.place.${queue}.${user}`;
+let user = kept('user') ?? '';
+const placeName = () => `place.${queue}.${user}`;
 /** @returns {Place | null} */
 function keptPlace() {
   try {
@@ -224,14 +132,16 @@ function keptPlace() {
     return null;
   }
 }
-/** @type {Place | null} */
 let place = user ? keptPlace() : null;
+// It may have been taken for another concert of this line.
+if (place && wanted) place.concert = wanted;
 
 // ---- The server's clock: between what its answers allow, as far as whole seconds tell.
 
 let earliest = -Infinity;
 let latest = Infinity;
-function setClock(/** @type {Response} */ response, /** @type {number} */ sent) {
+/** @param {Response} response @param {number} sent */
+function setClock(response, sent) {
   const date = Date.parse(response.headers.get('Date') ?? '');
   if (!date || response.headers.has('Age')) return;
   const [from, to] = [date - Date.now(), date + 1_000 - sent];
@@ -241,21 +151,31 @@ function setClock(/** @type {Response} */ response, /** @type {number} */ sent) 
   if (earliest > latest) [earliest, latest] = [from, to];
 }
 const serverNow = () => Date.now() + (earliest === -Infinity ? 0 : (earliest + latest) / 2);
+/** @param {string | null | undefined} at */
+const msTo = (at) => (at ? Date.parse(at) - serverNow() : 0);
 
 // ---- Languages.
 
-let language = [query.get('lang'), kept('boxoffice.lang'), ...navigator.languages.map((it) => it.slice(0, 2))].find((it) => it === 'ko' || it === 'en') ?? 'en';
-if (query.has('lang')) keep('boxoffice.lang', language);
-let words = ENGLISH;
-const count = (/** @type {number} */ n) => n.toLocaleString(language);
-const timeOf = (/** @type {number} */ at) => new Date(at).toLocaleTimeString(language, { hour: 'numeric', minute: '2-digit' });
-const dayAndTimeOf = (/** @type {number} */ at) => new Date(at).toLocaleString(language, at - serverNow() < 43_200_000 ? { hour: 'numeric', minute: '2-digit' } : { month: 'short', day: 'numeric', hour: 'numeric', minute: '2-digit' });
-function clockOf(/** @type {number} */ ms) {
+let language = [query.get('lang'), kept('lang'), ...navigator.languages.map((it) => it.slice(0, 2))].find((it) => it === 'ko' || it === 'en') ?? 'en';
+if (query.has('lang')) keep('lang', language);
+
+/** @param {Text} name @param {(string | number)[]} values */
+const say = (name, ...values) => TEXTS[name][language === 'ko' ? 1 : 0]?.replace(/\{(\d)\}/g, (_, index) => String(values[index])) ?? '';
+/** @param {number} n */
+const count = (n) => n.toLocaleString(language);
+/** @param {string | null | undefined} at */
+function timeOf(at) {
+  if (!at) return '';
+  const isNear = Math.abs(msTo(at)) < 43_200_000;
+  return new Date(at).toLocaleString(language, { ...(isNear ? {} : { month: 'short', day: 'numeric' }), hour: 'numeric', minute: '2-digit' });
+}
+/** @param {number} ms */
+function clockOf(ms) {
   const s = Math.max(0, Math.ceil(ms / 1_000));
-  const [d, h, m] = [Math.floor(s / 86_400), Math.floor(s / 3_600) % 24, Math.floor(s / 60) % 60];
-  const two = (/** @type {number} */ n) => String(n).padStart(2, '0');
-  if (d) return language === 'ko' ? `${d}일 ${h}:${two(m)}:${two(s % 60)}` : `${d} d ${h}:${two(m)}:${two(s % 60)}`;
-  return h ? `${h}:${two(m)}:${two(s % 60)}` : `${m}:${two(s % 60)}`;
+  /** @param {number} n */
+  const two = (n) => String(n % 60).padStart(2, '0');
+  const [h, m] = [Math.floor(s / 3_600), Math.floor(s / 60)];
+  return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
 
 // ---- Showing it.
@@ -263,221 +183,189 @@ function clockOf(/** @type {number} */ ms) {
 /** @type {Trouble | null} */
 let trouble = null;
 let nextAt = 0;
-let isBusy = false;
-/** @type {{ name: string, venue: string, sessions: { availableSeatCount: number, cancelled: boolean }[] } | null} */
+/** @type {import('../types.js').Concert | null} */
 let concert = null;
-let isAsking = !known && !user;
 let shown = '';
-let announced = '';
 let announcedAt = 0;
 let isNear = false;
-let soldOutAgreed = false;
+let rung = '';
 
-function set(/** @type {string} */ id, /** @type {string} */ text) {
-  const element = $(id);
-  element.hidden = !text;
-  // Written only where it differs: readers of screens are not to hear the same again.
-  if (element.textContent !== text) element.textContent = text;
+/** Shows a text, or hides where it would be. Readers of screens are not to hear the same again. @param {string} id @param {string} text */
+function set(id, text) {
+  $(id).hidden = !text;
+  if ($(id).textContent !== text) $(id).textContent = text;
 }
-const show = (/** @type {string} */ id, /** @type {boolean} */ visible) => { $(id).hidden = !visible; };
+/** @param {string} id @param {unknown} visible */
+const show = (id, visible) => { $(id).hidden = !visible; };
 
-/** How this page stands: one word for each thing that it can say. */
+/** How this page stands, by the name of its text. @returns {Text} */
 function stateOf() {
-  if (known) return 'signIn';
-  if (isAsking || !user) return 'who';
-  if (place?.over) return place.over === 'QUEUE_SOLD_OUT' ? 'soldOut' : place.over === 'QUEUE_ENDED' ? 'ended' : place.over === 'QUEUE_NOT_FOUND' ? 'none' : 'refused';
-  if (place?.lost) return 'lost';
-  if (!place?.token || !place.status) return 'joining';
-  if (place.status === 'ACTIVATED') return 'turn';
-  if (place.status === 'EXPIRED') {
-    return { PAID: 'paid', LEFT: 'left', SOLD_OUT: 'soldOut', ENDED: 'ended' }[place.reason ?? ''] ?? 'timedOut';
-  }
-  if (place.queueState === 'SCHEDULED') return 'scheduled';
-  if (place.queueState === 'PAUSED') return 'paused';
-  if (place.queueState === 'SOLD_OUT') return 'soldOut';
-  if (place.queueState === 'ENDED') return 'ended';
-  return place.number === null ? 'draw' : 'waiting';
+  if (signsIn) return 'signIn';
+  if (!user) return 'who';
+  if (!place) return 'joining';
+  const { over, status } = place;
+  if (over) return over === 'QUEUE_SOLD_OUT' ? 'soldOut' : over === 'QUEUE_ENDED' ? 'ended' : over === 'QUEUE_NOT_FOUND' ? 'none' : 'refused';
+  if (place.lost) return 'lost';
+  if (!place.token || !status) return 'joining';
+  // A join does not say until when; the poll after it does.
+  if (status === 'ACTIVATED') return place.activeUntil ? 'turn' : 'joining';
+  const why = status === 'EXPIRED' ? place.reason : place.queueState;
+  if (why === 'SOLD_OUT') return 'soldOut';
+  if (why === 'ENDED') return 'ended';
+  if (status === 'EXPIRED') return why === 'PAID' ? 'paid' : why === 'LEFT' ? 'left' : 'timedOut';
+  if (place.number === null) return 'draw';
+  return why === 'SCHEDULED' ? 'scheduled' : why === 'PAUSED' ? 'paused' : 'waiting';
 }
 
-/** Where this waits on, and may leave. */
-const inLine = (/** @type {string} */ state) => ['waiting', 'scheduled', 'paused', 'draw'].includes(state) || (state === 'soldOut' && !!place?.token);
+/** Whether it waits on, and may leave. @param {Text} state */
+const isInLine = (state) => ['waiting', 'scheduled', 'paused', 'draw'].includes(state) || (state === 'soldOut' && !!place?.token);
 
 /** @type {{ at: number, number: number }[]} */
 let seen = [];
 /** Seconds until the turn: the slower of what the service says and what is seen here; null where nobody knows. */
 function secondsToGo() {
-  if (!place || place.queueState !== 'OPEN' || place.eta === null || place.eta === undefined || !place.number) return null;
+  if (place?.queueState !== 'OPEN' || place.status !== 'WAITING' || !place.number) return null;
+  const eta = place.eta ?? null;
   const [oldest, newest] = [seen[0], seen.at(-1)];
-  const span = oldest && newest ? newest.at - oldest.at : 0;
-  if (!oldest || !newest || span < 30_000) return place.eta;
-  const moved = oldest.number - newest.number;
+  if (eta === null || !oldest || !newest || newest.at - oldest.at < 30_000) return eta;
+  const [span, moved] = [newest.at - oldest.at, oldest.number - newest.number];
   // It stands still, whatever was expected.
-  if (moved <= 0) return span < 60_000 ? place.eta : null;
-  return Math.max(place.eta, (newest.number * span) / moved / 1_000);
+  if (moved <= 0) return span < 60_000 ? eta : null;
+  return Math.max(eta, (newest.number * span) / moved / 1_000);
 }
-function inWords(/** @type {number | null} */ seconds) {
-  if (seconds === null) return words.unknown;
-  if (seconds <= 20) return words.soon;
+/** Rounded up: nobody is to come too late. */
+function waitInWords() {
+  const seconds = secondsToGo();
+  if (seconds === null) return say('unknown');
+  if (seconds <= 20) return say('soon');
   const minutes = Math.ceil(seconds / 60);
-  if (minutes === 1) return words.minute;
-  if (minutes <= 10) return words.minutes(minutes);
-  const rounded = Math.ceil(minutes / 5) * 5;
-  return rounded < 60 ? words.minutes(rounded) : words.hours(Math.floor(rounded / 60), rounded % 60);
+  if (minutes === 1) return say('minute');
+  const rounded = minutes <= 10 ? minutes : Math.ceil(minutes / 5) * 5;
+  return rounded < 60 ? say('minutes', rounded) : say('hours', Math.floor(rounded / 60), rounded % 60);
 }
 
-/** @type {Record<string, string>} */
-const TITLES = { soldOut: 'soldOut', timedOut: 'timedOut' };
-const text = (/** @type {string} */ name) => String(/** @type {Record<string, unknown>} */ (words)[name] ?? '');
-
-function explanation(/** @type {string} */ state) {
-  if (!place) return text(`${state}Text`);
-  if (state === 'timedOut') return words.timedOutText(place.activeUntil ? timeOf(Date.parse(place.activeUntil)) : '');
-  if (state === 'lost') return place.lost === 'TOKEN_OUTDATED' ? words.outdatedText : words.lostText(place.number ? count(place.number) : '');
-  if (state === 'refused') return place.over === 'CHALLENGE_REQUIRED' ? words.challengeText : place.over ?? '';
-  if (state === 'scheduled' && place.number === null) return words.scheduledDraw;
-  return text(`${state}Text`);
+/** @param {Text} state */
+function explanation(state) {
+  if (state === 'timedOut') return say('timedOutText', timeOf(place?.activeUntil));
+  if (state === 'lost') return place?.lost === 'TOKEN_OUTDATED' ? say('outdatedText') : say('lostText', place?.number ? count(place.number) : '–');
+  if (state === 'refused') return place?.over === 'CHALLENGE_REQUIRED' ? say('challengeText') : place?.over ?? '';
+  return say(/** @type {Text} */ (`${state}Text`));
 }
 
 function render() {
   const state = stateOf();
-  const hasNumber = inLine(state) && typeof place?.number === 'number';
-  const ahead = hasNumber ? Number(place?.number) - 1 : 0;
-  const toOpening = state === 'scheduled' && place?.opensAt ? Date.parse(place.opensAt) - serverNow() : 0;
+  const inLine = isInLine(state);
+  const number = inLine && place?.number ? place.number : 0;
+  const ahead = number - 1;
   const isTurn = state === 'turn';
   document.body.dataset.state = state;
   set('concert', concert ? `${concert.name} · ${concert.venue}` : '');
-  set('title', state === 'waiting' && ahead === 0 ? words.next : text(TITLES[state] ?? state));
+  set('title', say(state === 'waiting' && ahead === 0 ? 'next' : state));
   set('text', explanation(state));
 
-  show('place', hasNumber && (ahead > 0 || state !== 'waiting'));
+  show('place', number && (ahead || state !== 'waiting'));
   set('number', count(ahead));
-  set('unit', words.people(count(ahead), ahead === 1));
+  set('unit', say(ahead === 1 ? 'one' : 'people'));
   $('place').classList.toggle('long', ahead >= 100_000);
-  const bar = /** @type {HTMLProgressElement} */ ($('bar'));
-  show('bar', hasNumber && state !== 'scheduled');
-  if (hasNumber && place?.first) bar.value = Math.max(bar.value, Math.round(1_000 * (1 - ahead / Math.max(1, place.first))));
-  bar.setAttribute('aria-label', words.waiting);
+  show('bar', number && state !== 'scheduled');
+  // It only grows.
+  $('bar').value = number ? Math.max($('bar').value, 1_000 * (1 - ahead / (place?.first ?? number))) : 0;
+  $('bar').ariaLabel = say('waiting');
 
-  show('facts', hasNumber && (state === 'waiting' || state === 'paused' || state === 'soldOut'));
-  set('eta', inWords(secondsToGo()));
-  const behind = place?.waiting === undefined || !hasNumber ? null : Math.max(0, place.waiting - ahead - 1);
-  show('behind-fact', behind !== null);
-  set('behind', behind === null ? '' : count(behind));
-  const seats = concert?.sessions.reduce((sum, it) => sum + (it.cancelled ? 0 : it.availableSeatCount), 0);
-  set('fewer', state === 'waiting' && seats !== undefined && seats > 0 && seats < ahead ? words.fewer(count(seats), count(ahead)) : '');
+  show('facts', number && state !== 'scheduled');
+  set('eta', waitInWords());
+  const behind = number && place?.waiting !== undefined ? Math.max(0, place.waiting - number) : -1;
+  show('behind-fact', behind >= 0);
+  set('behind', count(behind));
+  const seats = concert?.sessions.reduce((sum, it) => sum + (it.cancelled ? 0 : it.availableSeatCount), 0) ?? 0;
+  set('fewer', state === 'waiting' && seats > 0 && seats < ahead ? say('fewer', count(seats), count(ahead)) : '');
 
-  show('countdown', isTurn || (state === 'scheduled' && toOpening > 0));
-  if (isTurn) set('until', words.turnUntil(timeOf(Date.parse(place?.activeUntil ?? ''))));
-  else if (place?.opensAt) set('until', words.opens(dayAndTimeOf(Date.parse(place.opensAt))));
-
+  const hold = ['timedOut', 'paid', 'lost', 'left'].includes(state) ? liveHold() : '';
   show('who', state === 'who');
   show('enter', isTurn);
-  const after = place?.concert ? `/c/${place.concert}` : '/';
-  /** @type {HTMLAnchorElement} */ ($('enter')).href = after;
-  const hold = ['timedOut', 'paid', 'lost', 'left'].includes(state) ? liveHold() : null;
-  show('pay', !!hold || state === 'paid');
-  set('pay', hold ? words.pay : state === 'paid' ? words.tickets : '');
-  /** @type {HTMLAnchorElement} */ ($('pay')).href = hold ? `/pay/${hold}` : '/me';
-  show('rejoin', ['timedOut', 'left', 'lost', 'refused'].includes(state));
-  show('others', ['ended', 'none', 'paid', 'signIn', 'refused', 'timedOut', 'left'].includes(state) || (state === 'soldOut' && !inLine(state)));
-  show('comfort', inLine(state));
-  show('demo', !known && !!user && state !== 'who');
-  set('demo', !known && user && state !== 'who' ? words.demo(user) : '');
-  show('blocked', isBlocked && state !== 'signIn');
-  renderTrouble(state);
-  renderClocks(state);
+  $('enter').href = place?.concert ? `/c/${place.concert}` : '/';
+  set('pay', hold ? say('pay') : state === 'paid' ? say('tickets') : '');
+  $('pay').href = hold ? `/pay/${hold}` : '/me';
+  show('rejoin', ['timedOut', 'paid', 'left', 'lost', 'refused'].includes(state));
+  show('others', ['ended', 'none', 'signIn', 'refused', 'timedOut', 'left', 'soldOut'].includes(state));
+  show('comfort', inLine);
+  set('demo', !signsIn && user ? say('demo', user) : '');
+  show('blocked', isBlocked && !signsIn);
+  renderClocks();
 
   if (state !== shown) {
-    const isFirst = shown === '';
+    const isFirst = !shown;
     shown = state;
-    if (isTurn) {
-      isNear = false;
-      set('assertive', words.turn);
-      if (!(/** @type {HTMLDialogElement} */ ($('confirm')).open)) $('enter').focus();
-      alarm();
-    } else {
-      set('assertive', '');
-      if (!isFirst) announce(`${$('title').textContent} ${$('text').textContent}`);
-      if (state === 'who') suggestMember();
-    }
+    isNear = false;
+    set('assertive', isTurn ? say('turn') : '');
+    if (isTurn && !$('confirm').open) $('enter').focus();
+    if (isTurn) alarm();
+    else if (!isFirst) announce(`${$('title').textContent}. ${$('text').textContent}`);
   } else if (state === 'waiting' && Date.now() - announcedAt >= 60_000) {
-    announce(`${ahead ? `${count(ahead)} ${words.people(count(ahead), ahead === 1)}` : words.next}. ${words.eta}: ${inWords(secondsToGo())}`);
+    announce(`${ahead ? `${$('number').textContent} ${$('unit').textContent}` : say('next')}. ${say('eta')}: ${waitInWords()}`);
   }
 }
 
-/** Tells readers of screens, but not the same again. */
-function announce(/** @type {string} */ what) {
+/** @param {string} what */
+function announce(what) {
   announcedAt = Date.now();
-  if (what === announced) return;
-  announced = what;
   set('polite', what);
 }
 
-function renderTrouble(/** @type {string} */ state) {
-  const concerned = trouble && (inLine(state) || state === 'joining' || state === 'lost' || state === 'turn');
-  show('trouble', !!concerned);
-  if (!trouble || !concerned) return;
-  const isJoin = state === 'joining';
-  const what = trouble.kind === 'offline' && !isJoin ? words.offline : trouble.kind === 'busy' ? (isJoin ? words.busyJoin : words.busy) : isJoin ? words.unreachableJoin : words.unreachable;
-  set('trouble-text', what + (trouble.kind === 'offline' ? '' : words.again(Math.ceil((nextAt - Date.now()) / 1_000))));
-  set('retry', words.retry);
-}
-
 /** What changes with the second alone. */
-function renderClocks(/** @type {string} */ state) {
-  const ago = place?.at ? Math.max(0, Math.round((serverNow() - place.at) / 1_000)) : 0;
-  set('updated', inLine(state) && place?.at ? words.updated(ago) : '');
-  let title = $('title').textContent ?? '';
-  if (state === 'turn') {
-    const left = Date.parse(place?.activeUntil ?? '') - serverNow();
-    set('clock', clockOf(left));
-    set('enter', `${words.enter} · ${clockOf(left)}`);
-    title = `★ ${words.turn} ${clockOf(left)}`;
-    if (left < 60_000 && !isNear) {
-      isNear = true;
-      set('assertive', words.turnNear(clockOf(left)));
-    }
-  } else if (state === 'scheduled' && place?.opensAt) {
-    const left = Date.parse(place.opensAt) - serverNow();
-    set('clock', left > 0 ? clockOf(left) : words.opening);
-  } else if (state === 'waiting' && place?.number) {
-    title = `${count(place.number - 1)} · ${words.hidden}`;
+function renderClocks() {
+  const state = stateOf();
+  const inLine = isInLine(state);
+  const isConcerned = trouble && (inLine || state === 'joining' || state === 'lost');
+  show('trouble', isConcerned);
+  if (trouble && isConcerned) {
+    const wait = Math.ceil((nextAt - Date.now()) / 1_000);
+    const next = trouble === 'offline' ? say('goesOn') : wait > 0 ? say('again', wait) : '';
+    set('trouble-text', [say(trouble), inLine ? say('kept') : '', next].join(' '));
+    $('retry').disabled = Date.now() < notBefore;
   }
-  document.title = concert ? `${title} · ${concert.name}` : `${title} · boxoffice`;
+  const ago = Math.max(0, Math.round((serverNow() - (place?.at ?? 0)) / 1_000));
+  set('updated', !inLine || !place?.at ? '' : ago < 2 ? say('now') : ago < 90 ? say('seconds', ago) : say('longAgo', Math.floor(ago / 60)));
+  let title = $('title').textContent;
+  if (state === 'waiting' && place?.number) title = `${count(place.number - 1)} · ${say('waiting')}`;
+  const isTurn = state === 'turn';
+  const ms = msTo(isTurn ? place?.activeUntil : place?.opensAt);
+  const counts = isTurn || ((state === 'scheduled' || state === 'draw') && place?.opensAt);
+  show('countdown', counts);
+  if (counts) {
+    const clock = ms > 0 || isTurn ? clockOf(ms) : say('opening');
+    set('clock', clock);
+    set('until', isTurn ? say('turnUntil', timeOf(place?.activeUntil)) : ms > 0 ? say('opens', timeOf(place?.opensAt)) : '');
+    set('enter', `${say('enter')} · ${clock}`);
+    if (!isTurn) show('enter', false);
+    title = `${isTurn ? '★ ' : ''}${title} ${clock}`;
+    if (isTurn && ms < 60_000 && !isNear) {
+      isNear = true;
+      set('assertive', say('turnNear', clock));
+    }
+  }
+  document.title = `${title} · ${concert?.name ?? 'boxoffice'}`;
 }
 
 /** The reservation of this user that can still be paid, from what the other pages keep. */
 function liveHold() {
-  if (isBlocked) return null;
-  for (let index = 0; index < localStorage.length; index += 1) {
-    const name = localStorage.key(index) ?? '';
+  if (isBlocked) return '';
+  for (const [name, value] of Object.entries(localStorage)) {
     if (!name.startsWith('boxoffice.hold.')) continue;
     try {
-      const hold = JSON.parse(localStorage.getItem(name) ?? '');
-      if (hold.user === user && hold.status === 'HELD' && Date.parse(hold.expiresAt) > serverNow()) return String(hold.rid);
+      const hold = JSON.parse(value);
+      if (hold.user === user && hold.status === 'HELD' && msTo(hold.expiresAt) > 0) return String(hold.rid);
     } catch {
       // Not one of ours.
     }
   }
-  return null;
+  return '';
 }
 
 function renderLanguage() {
-  words = language === 'ko' ? KOREAN : ENGLISH;
   document.documentElement.lang = language;
-  const other = language === 'ko' ? ENGLISH : KOREAN;
-  const button = $('language');
-  set('language', other.name);
-  button.lang = language === 'ko' ? 'en' : 'ko';
-  for (const [id, word] of Object.entries({
-    'eta-name': words.eta, 'behind-name': words.behind, 'member-name': words.whoName, 'member-hint': words.whoHint, join: words.join,
-    rejoin: words.rejoin, others: words.others, sound: words.sound, hint: words.hint, leave: words.leave, 'confirm-text': words.leaveAsk,
-    stay: words.stay, go: words.go, blocked: words.blocked,
-  })) {
-    $(id).textContent = word;
-  }
-  $('awake').textContent = words.awake;
-  shown = '';
+  for (const element of document.querySelectorAll('[data-text]')) element.textContent = say(/** @type {Text} */ (element.getAttribute('data-text')));
+  $('language').lang = language === 'ko' ? 'en' : 'ko';
   render();
 }
 
@@ -486,18 +374,20 @@ function renderLanguage() {
 let isLeading = false;
 let heardAt = Date.now();
 const channel = 'BroadcastChannel' in globalThis ? new BroadcastChannel(`boxoffice.${queue}`) : null;
-const tell = (/** @type {Message} */ message) => channel?.postMessage(message);
+/** @param {Message} message */
+const tell = (message) => channel?.postMessage(message);
 
 function lead(steal = false) {
   if (!navigator.locks) {
-    // Without locks (pages without TLS) every tab asks for itself; the key of the join still makes it one place.
+    // Without locks (a page without TLS) every tab asks for itself; the key of the join still makes it one place.
     isLeading = true;
-    schedule();
-    return;
+    return schedule();
   }
   // Held for as long as this page lives, or until a tab that is looked at takes it from one that sleeps.
   navigator.locks.request(`boxoffice.${queue}`, { steal }, () => {
     isLeading = true;
+    // What the tab before knew, in case this one did not hear of it.
+    if (user) place = keptPlace() ?? place;
     schedule();
     return new Promise(() => {});
   }).catch(() => {
@@ -511,24 +401,22 @@ if (channel) {
   channel.onmessage = ({ data }) => {
     const message = /** @type {Message} */ (data);
     if (message.hello && isLeading) tell({ place, trouble, nextAt });
-    if (message.hurry && isLeading) due(true);
-    if ('place' in message && message.place?.user === user) {
-      heardAt = Date.now();
-      place = message.place;
-      trouble = message.trouble ?? null;
-      nextAt = message.nextAt ?? nextAt;
-      render();
-    }
+    if (message.hurry && isLeading) hurry();
+    if (message.place?.user !== user) return;
+    heardAt = Date.now();
+    ({ place, trouble = null, nextAt = 0 } = message);
+    render();
   };
 }
-addEventListener('storage', (event) => {
-  if (event.key === 'boxoffice.user' && event.newValue !== user) location.reload();
-  if (event.key !== placeName()) return;
-  const before = place?.token;
+addEventListener('storage', ({ key, newValue }) => {
+  // Another tab chose another member, or forgot this device.
+  if (key === 'boxoffice.user' && (newValue ?? '') !== user) return location.reload();
+  if (key !== `boxoffice.${placeName()}`) return;
   place = keptPlace();
+  // It joined anew there.
+  if (!place?.token) nextAt = 0;
   render();
-  // Another tab joined anew, or forgot this device.
-  if (isLeading && place && place.token !== before) schedule();
+  schedule();
 });
 
 function save() {
@@ -539,26 +427,36 @@ function save() {
 // ---- Asking.
 
 let timer = 0;
+let isBusy = false;
 let failures = 0;
 let strange = 0;
-let documentAt = 0;
+let publicAt = 0;
 let concertAt = 0;
+/** The service wants nothing before: neither what is due nor what the fan wants now. */
+let notBefore = 0;
 
 function schedule() {
   clearTimeout(timer);
   if (isLeading) timer = setTimeout(due, Math.max(0, nextAt - Date.now()));
 }
+/** @param {number} ms */
+function inMs(ms) {
+  nextAt = Math.max(notBefore, Date.now() + ms);
+}
+function hurry(ms = 0) {
+  nextAt = Math.min(nextAt, Math.max(notBefore, Date.now() + ms));
+  schedule();
+}
 
 const isOver = () => !!place?.over || (place?.status === 'EXPIRED' && place.reason !== 'SOLD_OUT');
 
-async function due(isHurried = false) {
-  if (isBusy || known || !user || isAsking || !isLeading || isOver()) return;
-  if (!isHurried && Date.now() < nextAt) return schedule();
-  clearTimeout(timer);
+async function due() {
+  if (isBusy || signsIn || !user || !isLeading || isOver()) return;
+  if (Date.now() < nextAt) return schedule();
   isBusy = true;
   try {
-    if (place?.token) await poll();
-    else await join();
+    if (place?.token) await poll(place, place.token);
+    else await join(place ?? newPlace());
   } finally {
     isBusy = false;
   }
@@ -567,16 +465,16 @@ async function due(isHurried = false) {
   schedule();
 }
 
-/** One request, with a time-out. */
-async function request(/** @type {string} */ path, /** @type {RequestInit} */ options = {}) {
+/** One request, with a time-out; null where there is no answer. @param {string} path @param {RequestInit} [options] */
+async function request(path, options) {
   const sent = Date.now();
   const abort = new AbortController();
-  const late = setTimeout(() => abort.abort(), TIMEOUT_MS);
+  const late = setTimeout(() => abort.abort(), 10_000);
   try {
     const response = await fetch(path, { cache: 'no-store', signal: abort.signal, ...options });
     setClock(response, sent);
     const body = response.status === 204 ? {} : await response.json();
-    return { ok: response.ok, status: response.status, body, retryAfter: Number(response.headers.get('Retry-After')) || 0 };
+    return { ok: response.ok, status: response.status, body, retryAfter: Number(response.headers.get('Retry-After')) };
   } catch {
     return null;
   } finally {
@@ -585,122 +483,95 @@ async function request(/** @type {string} */ path, /** @type {RequestInit} */ op
 }
 /** @typedef {Awaited<ReturnType<typeof request>>} Answer */
 
-const inMs = (/** @type {number} */ ms) => { nextAt = Date.now() + ms; };
-
-/** After what is none of the fan's doing: later, and not all at the same time. */
-function failed(/** @type {Answer} */ answer) {
+/** After what is none of the fan's doing: later, and not all at the same time. @param {Answer} answer */
+function failed(answer) {
   failures += 1;
-  const isSent = answer !== null;
-  trouble = { kind: !navigator.onLine ? 'offline' : isSent && (answer.status === 429 || answer.status === 503) ? 'busy' : 'unreachable' };
-  if (answer?.retryAfter) return inMs(answer.retryAfter * 1_000 * (1 + Math.random() / 2));
-  return inMs(Math.max(1_000, Math.random() * Math.min(30_000, 1_000 * 2 ** failures)));
+  trouble = !navigator.onLine ? 'offline' : answer?.status === 429 || answer?.status === 503 ? 'busy' : 'unreachable';
+  if (answer?.retryAfter) {
+    notBefore = Date.now() + answer.retryAfter * 1_000;
+    return inMs(answer.retryAfter * 1_000 * (1 + Math.random() / 2));
+  }
+  inMs(Math.max(1_000, Math.random() * Math.min(30_000, 1_000 * 2 ** failures)));
 }
 
+/** @returns {Place} */
 function newPlace() {
-  /** @type {Place} */
-  const fresh = { queue, user, key: crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint32Array(4))].join('-') };
-  const wanted = query.get('c') ?? place?.concert;
-  if (wanted && /^\d{1,18}$/.test(wanted)) fresh.concert = wanted;
-  place = fresh;
+  place = { queue: queue ?? '', user, key: crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint32Array(4))].join('-') };
+  const next = wanted ?? keptPlace()?.concert;
+  if (next) place.concert = next;
   seen = [];
-  /** @type {HTMLProgressElement} */ ($('bar')).value = 0;
-  keep(placeName(), JSON.stringify(place));
+  strange = 0;
+  // Before it is sent: a lost answer, a reload or another tab finds the same place by it.
+  save();
+  return place;
 }
 
-async function join() {
-  if (!place?.key) newPlace();
-  const mine = /** @type {Place} */ (place);
+/** @param {Place} mine */
+async function join(mine) {
   const answer = await request(LINE, {
     method: 'POST',
     headers: { 'Content-Type': 'application/json', 'Idempotency-Key': mine.key },
     body: JSON.stringify({ userId: Number(user), queue }),
   });
-  if (answer?.ok) {
-    succeeded();
-    mine.token = answer.body.token;
-    take(answer.body);
-    return;
-  }
-  const code = answer?.body?.code;
-  if (!answer || answer.status === 429 || answer.status >= 500 || answer.status === 408) return failed(answer);
-  if (code === 'IDEMPOTENCY_IN_FLIGHT') return inMs(1_000);
-  if (code === 'IDEMPOTENCY_KEY_REUSED') {
-    newPlace();
-    return inMs(1_000);
-  }
-  mine.over = code === 'CHALLENGE_INVALID' || code === 'CHALLENGE_USED' ? 'CHALLENGE_REQUIRED' : code ?? String(answer.status);
+  if (answer?.ok) return take(Object.assign(mine, { token: answer.body.token }), answer.body);
+  if (!answer || answer.status === 408 || answer.status === 429 || answer.status >= 500) return failed(answer);
+  const { code } = answer.body;
+  if (code === 'IDEMPOTENCY_KEY_REUSED') newPlace();
+  if (code === 'IDEMPOTENCY_KEY_REUSED' || code === 'IDEMPOTENCY_IN_FLIGHT') return inMs(1_000);
+  mine.over = code.startsWith('CHALLENGE') ? 'CHALLENGE_REQUIRED' : code;
 }
 
-async function poll() {
-  const mine = /** @type {Place} */ (place);
-  const answer = await request(LINE, { headers: { 'QUEUE-TOKEN': mine.token ?? '' } });
-  // Another tab has left or joined anew in the meantime.
-  if (place !== mine && place?.token !== mine.token) return;
+/** @param {Place} mine @param {string} token */
+async function poll(mine, token) {
+  const answer = await request(LINE, { headers: { 'QUEUE-TOKEN': token } });
+  // Another tab left or joined anew in the meantime.
+  if (place?.token !== token || isOver()) return;
   if (answer?.ok) {
-    succeeded();
-    take(answer.body);
-    await look();
-  } else if (answer && answer.status === 401) {
-    // Once may be an instance that does not know better; the token is kept in any case.
+    take(mine, answer.body);
+    if (mine.status === 'WAITING') await look(mine);
+  } else if (answer?.status === 401) {
+    // Once may be an instance that does not know better. The token is kept in any case.
     strange += 1;
-    if (strange >= 2) mine.lost = answer.body?.code ?? 'TOKEN_INVALID';
+    if (strange >= 2) mine.lost = answer.body.code;
     inMs(strange < 2 ? 2_000 : 30_000);
   } else {
     failed(answer);
   }
 }
 
-function succeeded() {
+/** @param {Place} mine @param {any} body */
+function take(mine, body) {
   failures = 0;
   strange = 0;
   trouble = null;
-  if (place) delete place.lost;
-}
-
-function take(/** @type {any} */ body) {
-  const mine = /** @type {Place} */ (place);
-  mine.status = body.status;
-  mine.queueState = body.queueState;
-  mine.reason = body.reason ?? null;
-  mine.eta = body.etaSeconds;
-  mine.at = serverNow();
-  if (body.status === 'WAITING') {
+  delete mine.lost;
+  Object.assign(mine, { status: body.status, queueState: body.queueState, reason: body.reason, eta: body.etaSeconds, at: serverNow() });
+  if (body.activeUntil) mine.activeUntil = body.activeUntil;
+  if (body.status === 'WAITING' || body.waitingNumber) {
     mine.number = mine.number && body.waitingNumber ? Math.min(mine.number, body.waitingNumber) : body.waitingNumber;
     if (mine.number) {
       mine.first ??= mine.number;
-      if (mine.queueState !== 'OPEN') seen = [];
-      else seen = [...seen.filter((it) => Date.now() - it.at < 180_000), { at: Date.now(), number: mine.number }];
+      seen = mine.queueState === 'OPEN' ? [...seen.filter((it) => Date.now() - it.at < 180_000), { at: Date.now(), number: mine.number }] : [];
     }
   }
-  if (body.activeUntil) mine.activeUntil = body.activeUntil;
-  inMs(body.pollAfterMs);
-  if (mine.status === 'ACTIVATED') {
-    // Nothing more to ask until it is over; the clock is here. A join does not say when that is.
-    if (mine.activeUntil) inMs(Math.max(body.pollAfterMs, Date.parse(mine.activeUntil) - serverNow() + 500 + Math.random() * 1_000));
-  } else if (mine.status === 'EXPIRED') {
-    inMs(Math.max(body.pollAfterMs, 10_000));
-  }
+  notBefore = Date.now() + body.pollAfterMs;
+  // At one's turn there is nothing to ask until it is over: the clock is here.
+  inMs(mine.status === 'ACTIVATED' && mine.activeUntil ? msTo(mine.activeUntil) + 500 + Math.random() * 1_000 : mine.status === 'EXPIRED' ? 10_000 : 0);
 }
 
-/** Reads what is public: how many wait, when it opens, and which concert it is. */
-async function look() {
-  const mine = /** @type {Place} */ (place);
-  if (mine.status !== 'WAITING') return;
-  if (Date.now() - documentAt > 15_000 || (mine.queueState === 'SCHEDULED' && !mine.opensAt)) {
+/** Reads what is public: how many wait, when it opens, what is left of the concert. @param {Place} mine */
+async function look(mine) {
+  if (Date.now() - publicAt > 15_000 || (mine.queueState === 'SCHEDULED' && !mine.opensAt)) {
+    publicAt = Date.now();
     const answer = await request(`${LINE}/${queue}`);
-    if (answer?.ok) {
-      documentAt = Date.now();
-      mine.waiting = answer.body.waiting;
-      if (answer.body.opensAt) mine.opensAt = answer.body.opensAt;
-      else delete mine.opensAt;
-    }
+    if (answer?.ok) Object.assign(mine, { waiting: answer.body.waiting, opensAt: answer.body.opensAt });
   }
   if (Date.now() - concertAt > 30_000) await readConcert();
 }
 
 async function readConcert() {
-  const id = place?.concert ?? query.get('c');
-  if (!id || !/^\d{1,18}$/.test(id)) return;
+  const id = place?.concert ?? wanted;
+  if (!id) return;
   concertAt = Date.now();
   const answer = await request(`/api/v1/concerts/${id}`);
   if (answer?.ok) concert = answer.body;
@@ -710,109 +581,95 @@ async function readConcert() {
 
 $('language').onclick = () => {
   language = language === 'ko' ? 'en' : 'ko';
-  keep('boxoffice.lang', language);
-  if (query.has('lang')) {
-    query.delete('lang');
-    history.replaceState(null, '', location.pathname + (query.size ? `?${query}` : ''));
-  }
+  keep('lang', language);
+  query.delete('lang');
+  history.replaceState(null, '', location.pathname + (query.size ? `?${query}` : ''));
   renderLanguage();
 };
 
-function suggestMember() {
-  const input = /** @type {HTMLInputElement} */ ($('member'));
-  if (!input.value) input.value = String(1 + Math.floor(Math.random() * 1_000));
-}
-$('who').onsubmit = (event) => {
+$('member').value = 1 + Math.floor(Math.random() * 1_000);
+$('who').onsubmit = (/** @type {Event} */ event) => {
   event.preventDefault();
-  const input = /** @type {HTMLInputElement} */ ($('member'));
-  const number = Number(input.value);
-  const isRight = /^\d+$/.test(input.value.trim()) && number >= 1 && number <= 1_000;
-  input.setAttribute('aria-invalid', String(!isRight));
-  set('member-wrong', isRight ? '' : words.whoWrong);
-  if (!isRight) return input.focus();
+  const number = Number($('member').value);
+  const isRight = Number.isInteger(number) && number >= 1 && number <= 1_000;
+  $('member').setAttribute('aria-invalid', !isRight);
+  set('member-wrong', isRight ? '' : say('memberWrong'));
+  if (!isRight) return $('member').focus();
   user = String(number);
-  keep('boxoffice.user', user);
-  isAsking = false;
+  keep('user', user);
   place = keptPlace();
   render();
   $('title').focus();
-  due();
+  schedule();
 };
 
 $('rejoin').onclick = () => {
   newPlace();
-  strange = 0;
-  nextAt = 0;
-  save();
   render();
   $('title').focus();
-  if (isLeading) due(true);
+  nextAt = 0;
+  schedule();
 };
 
 $('retry').onclick = () => {
-  if (isLeading) due(true);
+  if (isLeading) hurry();
   else tell({ hurry: true });
 };
 
-$('leave').onclick = () => /** @type {HTMLDialogElement} */ ($('confirm')).showModal();
-$('confirm').addEventListener('close', async () => {
-  const dialog = /** @type {HTMLDialogElement} */ ($('confirm'));
-  if (dialog.returnValue !== 'go' || !place?.token) return;
-  dialog.returnValue = '';
-  const mine = place;
+$('leave').onclick = () => $('confirm').showModal();
+$('confirm').onclose = async () => {
+  const { returnValue } = $('confirm');
+  $('confirm').returnValue = '';
+  if (returnValue !== 'go' || !place?.token) return;
   const answer = await request(LINE, { method: 'DELETE', headers: { 'QUEUE-TOKEN': place.token } });
-  if (answer?.ok || answer?.status === 401) {
-    mine.status = 'EXPIRED';
-    mine.reason = 'LEFT';
-    place = mine;
-  } else {
-    failed(answer);
-  }
+  if (answer?.ok) Object.assign(place, { status: 'EXPIRED', reason: 'LEFT' });
+  else failed(answer);
   save();
   render();
   $('title').focus();
-});
+};
 
 /** @type {AudioContext | null} */
 let audio = null;
 function chime() {
   if (!audio) return;
-  const start = audio.currentTime;
   for (const [index, frequency] of [660, 880, 1_320].entries()) {
-    const [tone, volume] = [audio.createOscillator(), audio.createGain()];
-    const at = start + index * 0.18;
+    const [tone, volume, at] = [audio.createOscillator(), audio.createGain(), audio.currentTime + index * 0.18];
     tone.frequency.value = frequency;
-    volume.gain.setValueAtTime(0.0001, at);
-    volume.gain.exponentialRampToValueAtTime(0.3, at + 0.02);
-    volume.gain.exponentialRampToValueAtTime(0.0001, at + 0.5);
+    volume.gain.setValueAtTime(0.3, at);
+    volume.gain.exponentialRampToValueAtTime(0.001, at + 0.5);
     tone.connect(volume).connect(audio.destination);
     tone.start(at);
     tone.stop(at + 0.5);
   }
 }
+/** Turns a switch and says how it is now. @param {string} id */
+function turned(id) {
+  const isOn = $(id).ariaChecked !== 'true';
+  $(id).ariaChecked = String(isOn);
+  return isOn;
+}
 $('sound').onclick = () => {
-  const isOn = $('sound').getAttribute('aria-checked') !== 'true';
-  $('sound').setAttribute('aria-checked', String(isOn));
-  if (!isOn) {
+  if (!turned('sound')) {
     audio?.close();
     audio = null;
     return;
   }
-  // Browsers allow both only from a tap; the tones say that it works.
+  // Browsers allow both only after a tap. The tones say that it works.
   audio = new AudioContext();
   chime();
-  if ('Notification' in globalThis && Notification.permission === 'default') Notification.requestPermission();
+  globalThis.Notification?.requestPermission();
 };
 function alarm() {
-  if (!audio) return;
+  if (!audio || rung === place?.token) return;
+  rung = place?.token ?? '';
   chime();
   navigator.vibrate?.([200, 100, 200, 100, 400]);
-  if (document.hidden && 'Notification' in globalThis && Notification.permission === 'granted') {
-    try {
-      new Notification(words.turn, { body: words.turnText, tag: 'boxoffice-turn' }).onclick = () => focus();
-    } catch {
-      // Android wants a service worker for it; the title and the sound remain.
-    }
+  if (!document.hidden || globalThis.Notification?.permission !== 'granted') return;
+  try {
+    new Notification(say('turn'), { body: say('turnText'), tag: 'boxoffice' }).onclick = () => focus();
+  } catch {
+    // Android wants a service worker for it; the title and the sound remain.
   }
 }
 
@@ -822,54 +679,48 @@ async function keepAwake() {
   try {
     wake = await navigator.wakeLock.request('screen');
   } catch {
-    // The battery is low, or the organiser's proxy forbids it.
-    $('awake').setAttribute('aria-checked', 'false');
+    // The battery is low, or it is not allowed here.
+    $('awake').ariaChecked = 'false';
   }
 }
 show('awake', 'wakeLock' in navigator);
 $('awake').onclick = () => {
-  const isOn = $('awake').getAttribute('aria-checked') !== 'true';
-  $('awake').setAttribute('aria-checked', String(isOn));
-  if (isOn) keepAwake();
+  if (turned('awake')) keepAwake();
   else wake?.release();
 };
 
 // ---- Life of the page.
 
-function awaken() {
+function wakeUp() {
   if (document.hidden) return;
-  if ($('awake').getAttribute('aria-checked') === 'true' && wake?.released) keepAwake();
-  if (!isLeading && Date.now() - heardAt > SILENCE_MS && navigator.locks) {
+  // The screen's lock ends where the page is not seen.
+  if (wake?.released && $('awake').ariaChecked === 'true') keepAwake();
+  if (!isLeading && Date.now() - heardAt > SILENCE_MS && Date.now() - nextAt > SILENCE_MS && navigator.locks) {
     heardAt = Date.now();
     lead(true);
   }
-  // It may have been used in another tab.
-  if (place?.status === 'ACTIVATED' && place.at && serverNow() - place.at > 5_000) nextAt = Math.min(nextAt, Date.now());
+  // The turn may have been used in another tab.
+  if (place?.status === 'ACTIVATED') hurry();
   render();
   due();
 }
-document.addEventListener('visibilitychange', awaken);
-addEventListener('pageshow', awaken);
+document.addEventListener('visibilitychange', wakeUp);
+addEventListener('pageshow', wakeUp);
 addEventListener('online', () => {
-  if (trouble?.kind !== 'offline') return;
+  if (trouble === 'offline') trouble = null;
   // Not all at once: a whole building may be back at the same time.
-  inMs(Math.random() * 1_000);
-  schedule();
+  hurry(Math.random() * 1_000);
   render();
 });
 addEventListener('offline', () => {
-  trouble = { kind: 'offline' };
+  trouble = 'offline';
   render();
 });
 setInterval(() => {
-  const state = stateOf();
-  renderTrouble(state);
-  renderClocks(state);
-  if (!isLeading && !document.hidden && Date.now() - heardAt > Math.max(SILENCE_MS, nextAt - Date.now() + SILENCE_MS)) awaken();
+  renderClocks();
+  if (!isLeading && Date.now() - heardAt > SILENCE_MS) wakeUp();
 }, 1_000);
 
-// A concert to go on to may differ from the one that the place was taken for.
-if (place && query.get('c') && /^\d{1,18}$/.test(query.get('c') ?? '')) place.concert = query.get('c') ?? place.concert;
 renderLanguage();
 readConcert().then(render);
 lead();
