@@ -52,7 +52,7 @@ function render() {
     h('div', { className: 'turn' }, h('span', {}, words.holdEnds), h('strong', { id: 'clock', role: 'timer' })),
     h('section', { className: 'card' },
       session && h('p', { className: 'soft' }, h('time', { dateTime: session.concertAt }, dayTime(session.concertAt))),
-      h('table', {}, h('caption', { className: 'unseen' }, words.seats), h('tbody', {}, reservedSeats.map((it) => h('tr', {}, h('th', { scope: 'row' }, words.seat(count(it.number))), h('td', {}, points(it.price))))),
+      h('table', {}, h('caption', { className: 'unseen' }, words.seats), h('tbody', {}, reservedSeats.map((it) => h('tr', {}, h('th', { scope: 'row' }, words.seat(String(it.number))), h('td', {}, points(it.price))))),
         h('tfoot', {}, h('tr', {}, h('th', { scope: 'row' }, words.total), h('td', { className: 'sum' }, points(totalPrice))))),
       balance !== null && h('dl', { className: 'lines' }, h('div', {}, h('dt', {}, words.balance), h('dd', {}, points(balance))),
         missing <= 0 && h('div', {}, h('dt', {}, words.after), h('dd', {}, points(-missing))))),

@@ -37,7 +37,7 @@ let isBusy = false;
 const isFree = (/** @type {Seat} */ seat) => seat.status === 'AVAILABLE';
 const gradeOf = (/** @type {Seat} */ seat) => (prices.length > 1 ? String.fromCharCode(65 + Math.min(25, prices.indexOf(seat.price))) : '');
 const chosenSeats = () => seats.filter((it) => chosen.has(it.seatId));
-const names = (/** @type {Seat[]} */ some) => listOf(some.map((it) => words.seat(count(it.number))));
+const names = (/** @type {Seat[]} */ some) => listOf(some.map((it) => words.seat(String(it.number))));
 const choiceName = `boxoffice.chosen.${sessionId}`;
 
 function rememberChoice() {
@@ -85,9 +85,9 @@ function drawParts() {
   fill(parts, Array.from({ length: pages }, (_, index) => {
     const some = seats.slice(index * PART, (index + 1) * PART);
     const free = count(some.filter(isFree).length);
-    const [from, to] = [count(some[0]?.number ?? 0), count(some.at(-1)?.number ?? 0)];
-    return h('button', { type: 'button', id: `part${index}`, className: 'part', ariaPressed: String(index === part), ariaLabel: words.partLabel(from, to, free), onclick: () => { part = index; drawParts(); drawGrid(); } },
-      h('b', {}, words.part(from, to)), h('small', {}, words.partFree(free)));
+    const [from, to] = [String(some[0]?.number ?? ''), String(some.at(-1)?.number ?? '')];
+    return h('button', { type: 'button', id: `part${index}`, className: 'part', ariaPressed: String(index === part), onclick: () => { part = index; drawParts(); drawGrid(); } },
+      h('b', {}, words.part(from, to)), ' ', h('small', {}, words.partFree(free)));
   }));
 }
 
@@ -95,7 +95,7 @@ function drawGrid() {
   const some = partSeats();
   const width = columns.matches ? 20 : 10;
   buttons.clear();
-  grid.ariaLabel = words.grid(count(some[0]?.number ?? 0), count(some.at(-1)?.number ?? 0));
+  grid.ariaLabel = words.grid(String(some[0]?.number ?? ''), String(some.at(-1)?.number ?? ''));
   /** @type {HTMLElement[]} */
   const rows = [];
   for (let from = 0; from < some.length; from += width) {
@@ -134,7 +134,7 @@ function paint() {
     button.dataset.look = look;
     const state = look === 'chosen' ? words.status.chosen : look === 'lost' ? words.status.lost : words.status[seat.status];
     const grade = gradeOf(seat);
-    button.ariaLabel = words.seatLabel(count(seat.number), grade && words.gradeOf(grade), points(seat.price), state);
+    button.ariaLabel = words.seatLabel(`${seat.number} ${grade}`.trim(), points(seat.price), state);
     button.ariaPressed = String(look === 'chosen');
     button.ariaDisabled = String(look !== 'chosen' && look !== 'free');
     if (button.lastElementChild) button.lastElementChild.textContent = sign;
@@ -146,7 +146,7 @@ function drawBasket() {
   const total = mine.reduce((sum, it) => sum + it.price, 0);
   fill(basket,
     mine.length === 0 ? h('p', { className: 'soft' }, words.basketEmpty)
-      : h('ul', { className: 'chips' }, mine.map((seat) => h('li', {}, h('button', { type: 'button', id: `chip${seat.seatId}`, className: 'chip', ariaLabel: words.removeSeat(count(seat.number)), disabled: isBusy, onclick: () => toggle(seat.seatId) }, words.seat(count(seat.number)), h('span', { ariaHidden: 'true' }, ' ✕'))))),
+      : h('ul', { className: 'chips' }, mine.map((seat) => h('li', {}, h('button', { type: 'button', id: `chip${seat.seatId}`, className: 'chip', ariaLabel: words.removeSeat(String(seat.number)), disabled: isBusy, onclick: () => toggle(seat.seatId) }, words.seat(String(seat.number)), h('span', { ariaHidden: 'true' }, ' ✕'))))),
     h('div', { className: 'checkout' }, h('p', {}, h('small', {}, words.total), h('strong', {}, points(total))),
       h('button', { type: 'button', id: 'hold', className: 'primary', disabled: isBusy || mine.length === 0, ariaBusy: String(isBusy), onclick: hold }, isBusy ? words.holding : words.hold)));
 }
@@ -182,7 +182,7 @@ function toggle(/** @type {number} */ id) {
   }
   tellAbout('', '');
   changed();
-  say(`${words.seat(count(seat.number))}, ${chosen.has(id) ? words.status.chosen : words.status.AVAILABLE}. ${words.total}: ${points(chosenSeats().reduce((sum, it) => sum + it.price, 0))}`);
+  say(`${words.seat(String(seat.number))}, ${chosen.has(id) ? words.status.chosen : words.status.AVAILABLE}. ${words.total}: ${points(chosenSeats().reduce((sum, it) => sum + it.price, 0))}`);
 }
 
 /**

@@ -26,7 +26,7 @@ function render() {
     session?.cancelled && note('warn', h('p', {}, words.errors.SESSION_CANCELLED)),
     h('article', { className: `ticket ${isPaid ? '' : 'void'}` },
       h('div', { className: 'ticket-head' }, h('p', {}, badge(status)), h('h2', {}, concert?.name ?? words.ticket), session && h('p', {}, h('time', { dateTime: session.concertAt }, longDayTime(session.concertAt)))),
-      h('dl', {}, concert && fact(words.where, concert.venue), fact(words.seats, h('span', { className: 'seats' }, reservedSeats.map((it) => h('b', {}, words.seat(count(it.number)))))),
+      h('dl', {}, concert && fact(words.where, concert.venue), fact(words.seats, h('span', { className: 'seats' }, reservedSeats.map((it) => h('b', {}, words.seat(String(it.number)))))),
         fact(isPaid ? words.paid : words.total, points(totalPrice)), fact(words.member, String(reservation.userId))),
       h('div', { className: 'stub' }, h('span', {}, words.order), h('strong', {}, String(reservation.reservationId)), h('small', {}, dayTime(reservation.reservedAt)))),
     problem && note('warn', h('p', {}, problem)),

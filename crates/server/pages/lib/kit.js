@@ -341,10 +341,10 @@ export function frame(/** @type {string} */ title) {
   const other = language === 'ko' ? en : ko;
   document.querySelector('header')?.replaceChildren(
     h('a', { className: 'skip', href: '#main' }, words.skip),
+    h('p', { className: 'demo' }, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody),
     link('brand', '/', 'boxoffice'),
     h('nav', { ariaLabel: words.menu }, item('/', words.concerts), item('/me', words.mine),
       h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, other.name)));
-  document.body.prepend(h('p', { className: 'demo' }, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody));
   main.id = 'main';
   main.before(said, cried, trouble);
   if (isBlocked) main.before(note('warn', h('p', {}, words.blocked)));
