@@ -1,5 +1,5 @@
 // Payment of seats that are held. Nothing here is done twice, however often it is pressed and whatever gets lost.
-import { apology, badge, clockOf, confirm, count, dayTime, errorText, everySecond, fill, frame, h, holdOf, insist, isKnown, isPassing, keepHold, keepPlace, link, main, newKey, note, placeIn, places, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
+import { apology, badge, clockOf, confirm, dayTime, errorText, everySecond, fill, frame, h, holdOf, insist, isKnown, isPassing, keepHold, keepPlace, link, main, newKey, note, placeIn, places, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Reservation} Reservation */
@@ -55,7 +55,7 @@ function render() {
       h('table', {}, h('caption', { className: 'unseen' }, words.seats), h('tbody', {}, reservedSeats.map((it) => h('tr', {}, h('th', { scope: 'row' }, words.seat(String(it.number))), h('td', {}, points(it.price))))),
         h('tfoot', {}, h('tr', {}, h('th', { scope: 'row' }, words.total), h('td', { className: 'sum' }, points(totalPrice))))),
       balance !== null && h('dl', { className: 'lines' }, h('div', {}, h('dt', {}, words.balance), h('dd', {}, points(balance))),
-        missing <= 0 && h('div', {}, h('dt', {}, words.after), h('dd', {}, points(-missing))))),
+        missing <= 0 && h('div', {}, h('dt', {}, words.after), h('dd', {}, points(balance - totalPrice))))),
     problem && note('warn', h('p', {}, problem)),
     good && note('good', h('p', {}, good)),
     missing > 0 && note('warn', h('p', {}, h('strong', {}, words.tooFew(points(missing)))), h('p', {}, isKnown ? words.tooFewKnown : words.tooFewText),

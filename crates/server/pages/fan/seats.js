@@ -100,7 +100,7 @@ function drawGrid() {
   const rows = [];
   for (let from = 0; from < some.length; from += width) {
     rows.push(h('div', { role: 'row' }, some.slice(from, from + width).map((seat) => {
-      const button = h('button', { type: 'button', className: 'seat', tabIndex: -1, onclick: () => toggle(seat.seatId) }, h('span', {}, String(seat.number)), h('i', {}));
+      const button = h('button', { type: 'button', className: 'seat', tabIndex: -1, onclick: () => toggle(seat.seatId) }, h('span', {}, String(seat.number)), ' ', h('i', {}));
       button.dataset.seat = String(seat.seatId);
       buttons.set(seat.seatId, button);
       return h('div', { role: 'gridcell' }, button);

@@ -1,5 +1,5 @@
 // A ticket: what was bought, to show and to print; and the way back, where there is one.
-import { apology, badge, confirm, count, dayTime, errorText, fill, frame, h, holdOf, insist, isPassing, keepHold, link, longDayTime, main, newKey, note, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
+import { apology, badge, confirm, dayTime, errorText, fill, frame, h, holdOf, insist, isPassing, keepHold, link, longDayTime, main, newKey, note, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Child} Child */
 /** @typedef {import('../types.js').Concert} Concert */

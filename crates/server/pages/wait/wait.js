@@ -272,7 +272,7 @@ function render() {
   $('bar').value = number ? Math.max($('bar').value, 1_000 * (1 - ahead / (place?.first ?? number))) : 0;
   $('bar').ariaLabel = say('waiting');
 
-  show('facts', number && state !== 'scheduled');
+  show('facts', number && state === 'waiting');
   set('eta', waitInWords());
   const behind = number && place?.waiting !== undefined ? Math.max(0, place.waiting - number) : -1;
   show('behind-fact', behind >= 0);
