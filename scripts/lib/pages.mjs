@@ -656,6 +656,69 @@ TESTS['pay: too few points'] = async () => {
   await fan.close();
 };
 
+TESTS['people who sign in'] = async () => {
+  const it = await sale();
+  const fan = await visitor({ language: 'ko' });
+  const { page } = fan;
+  await page.route((url) => !url.pathname.startsWith('/api/') && !url.pathname.startsWith('/assets/'), async (route) => {
+    const answer = await route.fetch();
+    await route.fulfill({ response: answer, body: (await answer.text()).replace('content="none"', 'content="jwt"') });
+  });
+  await fan.open(it.wait);
+  await state(page, 'signIn');
+  await screen(page, 'waiting-sign-in');
+  await fan.open(`/c/${it.concert}`);
+  await page.waitForSelector('.session');
+  assert.equal(await page.locator('main a.primary').count(), 0, 'no way that leads nowhere');
+  await screen(page, 'concert-sign-in');
+  assert.equal((await call('GET', `/api/v1/waiting-queues/${it.queue}`)).waiting, 0, 'nobody has joined');
+  await fan.close();
+};
+
+TESTS['waiting: a tab that sleeps'] = async () => {
+  const it = await sale();
+  await pause(it);
+  const fan = await visitor();
+  const { page } = fan;
+  await join_(page, it, member());
+  await state(page, 'paused');
+  const second = await fan.context.newPage();
+  await fan.open(it.wait, second);
+  await state(second, 'paused');
+  const cdp = await fan.context.newCDPSession(page);
+  // Its timers stand still, as on a phone.
+  await cdp.send('Emulation.setVirtualTimePolicy', { policy: 'pause' });
+  await second.bringToFront();
+  // The one that is looked at takes over.
+  await second.waitForEvent('request', { predicate: (request) => request.url().endsWith('/api/v1/waiting-queues'), timeout: 60_000 });
+  await resume(it);
+  await state(second, 'turn');
+  await cdp.send('Emulation.setVirtualTimePolicy', { policy: 'advance' });
+  await state(page, 'turn');
+  await fan.close();
+};
+
+TESTS['waiting: a slow line'] = async () => {
+  const it = await sale();
+  await pause(it);
+  const fan = await visitor();
+  const { page } = fan;
+  await join_(page, it, member());
+  await state(page, 'paused');
+  const cdp = await fan.context.newCDPSession(page);
+  await cdp.send('Network.enable');
+  await cdp.send('Network.setCacheDisabled', { cacheDisabled: true });
+  await cdp.send('Network.emulateNetworkConditions', { offline: false, latency: 2_000, downloadThroughput: 50_000, uploadThroughput: 50_000 });
+  const began = Date.now();
+  await page.reload({ waitUntil: 'commit' });
+  await page.waitForSelector('#place:not([hidden])');
+  const took = Date.now() - began;
+  assert.ok(took < 6_000, `the place after ${took} ms`);
+  await page.waitForFunction(() => document.querySelector('#updated').textContent !== '');
+  await fan.close();
+  return `the place after ${took} ms`;
+};
+
 TESTS['pay: not mine, not here'] = async () => {
   const fan = await visitor({ allowed: /status of (403|404)/ });
   const { page } = fan;

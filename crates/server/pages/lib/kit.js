@@ -80,9 +80,9 @@ export const newKey = () => crypto.randomUUID?.() ?? [...crypto.getRandomValues(
 /** Whether people sign in, which these pages cannot do. */
 export const isKnown = document.querySelector('meta[name="boxoffice-auth"]')?.getAttribute('content') === 'jwt';
 
-/** Tokens of this user that may show reservations, the likeliest first. */
+/** Tokens of this user that may show reservations, the likeliest first: a place in line shows none yet. */
 export function tokens(/** @type {string} */ rid = '') {
-  const mine = [holdOf(rid)?.token, ...places().filter((it) => it.user === user()).map((it) => it.token), ...holds().filter((it) => it.user === user()).map((it) => it.token)];
+  const mine = [holdOf(rid)?.token, ...places().filter((it) => it.user === user() && it.status !== 'WAITING').map((it) => it.token), ...holds().filter((it) => it.user === user()).map((it) => it.token)];
   return [...new Set(mine)].filter((it) => it !== undefined).slice(0, 4);
 }
 
@@ -274,6 +274,15 @@ function showTrouble(/** @type {Answer | null} */ answer, /** @type {number} */ 
     };
   });
 }
+
+addEventListener('offline', () => {
+  if (trouble.hidden) fill(trouble, h('p', {}, words.errors.OFFLINE, ' ', words.goesOn));
+  trouble.hidden = false;
+});
+addEventListener('online', () => {
+  // What is asked again at the moment says itself when it is done.
+  if (!trouble.querySelector('button')) trouble.hidden = true;
+});
 
 /** What an error says to a fan. */
 export function errorText(/** @type {Answer} */ answer) {

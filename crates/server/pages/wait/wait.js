@@ -89,7 +89,7 @@ const TEXTS = {
 
 const LINE = '/api/v1/waiting-queues';
 /** How long another tab may be silent before this one takes over, if this one is looked at. */
-const SILENCE_MS = 20_000;
+const SILENCE_MS = 12_000;
 
 /** @type {(id: string) => any} */
 const $ = (id) => document.getElementById(id);
@@ -133,8 +133,11 @@ function keptPlace() {
   }
 }
 let place = user ? keptPlace() : null;
-// It may have been taken for another concert of this line.
-if (place && wanted) place.concert = wanted;
+if (place) {
+  // It may have been taken for another concert of this line, and a refusal need not be one any more.
+  if (wanted) place.concert = wanted;
+  delete place.over;
+}
 
 // ---- The server's clock: between what its answers allow, as far as whole seconds tell.
 
@@ -455,7 +458,7 @@ async function due() {
   if (Date.now() < nextAt) return schedule();
   isBusy = true;
   try {
-    if (place?.token) await poll(place, place.token);
+    if (place?.token) await poll(place.token);
     else await join(place ?? newPlace());
   } finally {
     isBusy = false;
@@ -513,26 +516,28 @@ async function join(mine) {
     headers: { 'Content-Type': 'application/json', 'Idempotency-Key': mine.key },
     body: JSON.stringify({ userId: Number(user), queue }),
   });
-  if (answer?.ok) return take(Object.assign(mine, { token: answer.body.token }), answer.body);
+  // Another tab joined anew in the meantime.
+  if (place?.key !== mine.key) return;
+  if (answer?.ok) return take(Object.assign(place, { token: answer.body.token }), answer.body);
   if (!answer || answer.status === 408 || answer.status === 429 || answer.status >= 500) return failed(answer);
   const { code } = answer.body;
   if (code === 'IDEMPOTENCY_KEY_REUSED') newPlace();
   if (code === 'IDEMPOTENCY_KEY_REUSED' || code === 'IDEMPOTENCY_IN_FLIGHT') return inMs(1_000);
-  mine.over = code.startsWith('CHALLENGE') ? 'CHALLENGE_REQUIRED' : code;
+  place.over = code.startsWith('CHALLENGE') ? 'CHALLENGE_REQUIRED' : code;
 }
 
-/** @param {Place} mine @param {string} token */
-async function poll(mine, token) {
+/** @param {string} token */
+async function poll(token) {
   const answer = await request(LINE, { headers: { 'QUEUE-TOKEN': token } });
   // Another tab left or joined anew in the meantime.
   if (place?.token !== token || isOver()) return;
   if (answer?.ok) {
-    take(mine, answer.body);
-    if (mine.status === 'WAITING') await look(mine);
+    take(place, answer.body);
+    if (place.status === 'WAITING') await look(place);
   } else if (answer?.status === 401) {
     // Once may be an instance that does not know better. The token is kept in any case.
     strange += 1;
-    if (strange >= 2) mine.lost = answer.body.code;
+    if (strange >= 2) place.lost = answer.body.code;
     inMs(strange < 2 ? 2_000 : 30_000);
   } else {
     failed(answer);
