@@ -67,6 +67,9 @@ const columns = matchMedia('(min-width: 48rem)');
 /** @type {Map<number, HTMLElement>} */
 const buttons = new Map();
 
+/** Whether numbers are so long that fewer fit beside one another. */
+const isLong = () => (seats.at(-1)?.number ?? 0) >= 10_000;
+const perRow = () => (columns.matches ? 20 : isLong() ? 8 : 10);
 const partSeats = () => seats.slice(part * PART, (part + 1) * PART);
 
 function drawTools() {
@@ -93,8 +96,9 @@ function drawParts() {
 
 function drawGrid() {
   const some = partSeats();
-  const width = columns.matches ? 20 : 10;
+  const width = perRow();
   buttons.clear();
+  grid.classList.toggle('long', isLong());
   grid.ariaLabel = words.grid(String(some[0]?.number ?? ''), String(some.at(-1)?.number ?? ''));
   /** @type {HTMLElement[]} */
   const rows = [];
@@ -241,7 +245,7 @@ grid.onkeydown = (event) => {
   const all = [...buttons.values()];
   const at = all.indexOf(/** @type {HTMLElement} */ (document.activeElement));
   if (at < 0 || event.altKey || event.metaKey) return;
-  const width = columns.matches ? 20 : 10;
+  const width = perRow();
   const row = Math.floor(at / width) * width;
   const end = all.length - 1;
   const to = {

@@ -11,7 +11,7 @@ export const en = {
   demo: (/** @type {string} */ n) => `Demonstration · member ${n} · play points`,
   demoNobody: 'Demonstration · play points only',
   signIn: 'People sign in at this service, which is not set up on these pages. To buy, use the organiser’s own page.',
-  blocked: 'This browser stores nothing for these pages. What you do here is lost when you close or leave a page.',
+  blocked: 'This browser stores nothing for these pages, so you cannot buy in it. Allow it to, or use another browser.',
   points: (/** @type {string} */ n) => `${n} point${s(n)}`,
   days: (/** @type {number} */ d, /** @type {string} */ time) => `${d} d ${time}`,
   goesOn: 'This goes on by itself once you are back.',

@@ -71,7 +71,7 @@ const TEXTS = {
   goesOn: ['This goes on by itself once you are back.', '연결되면 저절로 이어집니다.'],
   again: ['Next try in {0} s.', '{0}초 뒤에 다시 시도합니다.'],
   retry: ['Try now', '지금 시도'],
-  blocked: ['This browser stores nothing here. Keep this page open, or your place is lost.', '이 브라우저는 정보를 저장하지 않습니다. 화면을 닫으면 순번을 잃습니다.'],
+  blocked: ['This browser stores nothing, so you cannot buy in it. Allow it to, or use another one.', '이 브라우저는 정보를 저장하지 않아 예매할 수 없습니다. 저장을 허용하거나 다른 브라우저를 써 주세요.'],
   sound: ['Sound at my turn', '차례가 되면 소리'],
   awake: ['Keep the screen on', '화면 켜 두기'],
   hint: ['A sleeping phone cannot tell you, and your turn begins all the same.', '휴대전화가 잠들면 알려 드릴 수 없지만 차례는 시작됩니다.'],
@@ -290,6 +290,7 @@ function render() {
   set('pay', hold ? say('pay') : state === 'paid' ? say('tickets') : '');
   $('pay').href = hold ? `/pay/${hold}` : '/me';
   show('rejoin', ['timedOut', 'paid', 'left', 'lost', 'refused'].includes(state));
+  $('rejoin').className = $('pay').hidden ? 'primary' : 'second';
   show('others', ['ended', 'none', 'signIn', 'refused', 'timedOut', 'left', 'soldOut'].includes(state));
   show('comfort', inLine);
   set('demo', !signsIn && user ? say('demo', user) : '');
