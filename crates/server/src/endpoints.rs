@@ -104,6 +104,17 @@ macro_rules! endpoints {
                 errors: [],
             }
 
+            /// Returns the public state of a concert.
+            ConcertGet = GET "/api/v1/concerts/{id}" Poll {
+                handler: concerts::show,
+                operation: "concerts" "show_concert",
+                answers: [
+                    200 "The concert with its sessions; may be cached for a second"
+                        => json::<concerts::ConcertDocument>(),
+                ],
+                errors: [ConcertNotFound],
+            }
+
             /// Lists the sessions of a concert that can still be booked.
             SessionList = GET "/api/v1/concerts/{id}/sessions" Browse {
                 handler: concerts::sessions,
@@ -672,7 +683,7 @@ pub enum Class {
     Charge,
     /// Reservations made and given back.
     Reservation,
-    /// Queue status.
+    /// Queue status and public documents: what is answered from memory at once.
     Poll,
     /// Queue joins and leaves.
     Join,

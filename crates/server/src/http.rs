@@ -11,6 +11,7 @@ mod auth;
 mod bodies;
 mod calling_off;
 mod client;
+mod coding;
 mod concerts;
 mod cors;
 mod damper;

@@ -367,7 +367,7 @@ settings! {
         charge: usize = 1_024, 1..=1_000_000;
         /// Reservations made and given back.
         reservation: usize = 4_096, 1..=1_000_000;
-        /// Queue status.
+        /// Queue status, and the public documents of queues and concerts.
         poll: usize = 20_000, 1..=1_000_000;
         /// Joining and leaving the queue.
         join: usize = 20_000, 1..=1_000_000;

@@ -18,6 +18,7 @@ use axum::body::{Body, Bytes};
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::future::RouteFuture;
+use boxoffice_domain::ids::ConcertId;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -31,7 +32,7 @@ use super::problem::Problem;
 use super::router::router;
 use super::state::HttpState;
 use super::surface::Surface;
-use super::{gate, queue, reservations};
+use super::{concerts, gate, queue, reservations};
 use crate::endpoints::Route;
 
 /// The service of a listener: what serves a connection comes from [`Front::of`].
@@ -215,6 +216,11 @@ impl FrontOfPeer {
         {
             let answer = |begun| whole(queue::document_named(app, web, name, begun));
             return Way::Answered(Some(observer.answer(Route::QueuePublic, &request, answer)));
+        } else if *request.method() == Method::GET
+            && let Some(PathIds(id)) = PathIds::<ConcertId>::of(path, Route::ConcertGet.template())
+        {
+            let answer = |begun| whole(concerts::document_of(app, web, id, begun));
+            return Way::Answered(Some(observer.answer(Route::ConcertGet, &request, answer)));
         } else if *request.method() == Method::POST
             && let Some(ids) = PathIds::of(path, Route::ReservationCreate.template())
         {

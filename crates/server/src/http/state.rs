@@ -8,7 +8,7 @@ use axum::extract::FromRef;
 use ipnet::IpNet;
 
 use super::cors::Cors;
-use super::documents::Documents;
+use super::documents::{ConcertDocuments, Documents};
 use super::door::Door;
 use super::extract::BodyLimits;
 use super::rate_limit::ClientRateLimit;
@@ -34,6 +34,8 @@ pub(super) struct Web {
     pub cors: Option<Cors>,
     /// The public documents of queues as they were rendered last.
     pub documents: Documents,
+    /// The public documents of concerts as they were rendered last.
+    pub concerts: ConcertDocuments,
     /// What stands before joins.
     pub door: Door,
     /// The limit of joins for each client, where there is one.
@@ -61,6 +63,7 @@ impl HttpState {
             body,
             cors: Cors::new(&server.cors_origins),
             documents: Documents::default(),
+            concerts: ConcertDocuments::default(),
             door: Door::new(&app),
             join_rate: ClientRateLimit::new(server.join_rate.per_second, server.join_rate.burst),
             poll_rate: ClientRateLimit::new(server.poll_rate.per_second, server.poll_rate.burst),

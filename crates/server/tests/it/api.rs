@@ -5,6 +5,7 @@
 
 mod admission_log;
 pub(crate) mod challenges;
+mod concerts;
 mod documents;
 mod draws;
 mod errors;

@@ -43,7 +43,7 @@ async fn unknown_paths_are_404_and_unknown_methods_405() {
         "/api/v1",
         "/api/v2/concerts",
         "/api/v1/concerts/",
-        "/api/v1/concerts/1",
+        "/api/v1/concerts/1/",
         "/api/v1//concerts",
         "/API/v1/concerts",
         "/api/v1/waiting-queues/",
