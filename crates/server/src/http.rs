@@ -31,6 +31,7 @@ pub mod openapi;
 mod operators;
 mod ops;
 mod page;
+mod pages;
 mod payments;
 mod per_address;
 mod points;

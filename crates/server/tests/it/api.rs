@@ -16,6 +16,7 @@ mod line_and_sale;
 mod operations;
 mod operators;
 mod pace;
+mod pages;
 mod people;
 mod places;
 mod points;
