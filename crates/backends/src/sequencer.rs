@@ -35,6 +35,7 @@ pub use self::queue::{Counters, Queue, Told};
 #[cfg(feature = "simulation")]
 pub use self::redis::simulated;
 pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
+pub use self::sales::sale_of;
 pub use self::solutions::{Solution, Use};
 use crate::store::{
     Act, ActRejected, Acted, Alias, AliasExists, DrawSeed, Note, SpentBy, Store, TicketRef,

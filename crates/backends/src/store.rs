@@ -48,7 +48,7 @@ pub use boxoffice_domain::command::{
     Outcome, Pay, Payment, PointsRejected, Refund, RefundRefused, Refunded, ReservationRejected,
     Reserve, ReserveRejected, TicketRef,
 };
-pub use catalog::{Catalog, Inventory};
+pub use catalog::{Catalog, Inventory, Priced};
 pub use chain::{Digest, Head, Link, LogPart};
 pub use clock_check::{CLOCK_BOUND_MS, ClockCheck};
 pub use database_time::DatabaseTime;

@@ -547,9 +547,13 @@ impl Signals {
 fn welcome(service: &Service, data_dir: &Path) {
     let (at, admin) = (service.address(), service.admin_address());
     let data = fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    let pages = match service.app().config.pages.enabled {
+        true => format!("\n  Tickets     http://{at}/"),
+        false => String::new(),
+    };
     let demo = if service.seeded() { "\n  Demo data   users 1-1000, concerts 1-4" } else { "" };
     eprintln!(
-        "\n  boxoffice {} is open\n\n  Swagger UI  http://{admin}/swagger-ui/\n  Metrics     \
+        "\n  boxoffice {} is open\n{pages}\n  Swagger UI  http://{admin}/swagger-ui/\n  Metrics     \
          http://{admin}/metrics\n  Health      http://{at}/health/ready\n  Data        {}{demo}\n\n  \
          Ctrl-C ends it in good order.\n",
         env!("CARGO_PKG_VERSION"),

@@ -104,6 +104,17 @@ macro_rules! endpoints {
                 errors: [],
             }
 
+            /// Returns the public state of a concert.
+            ConcertGet = GET "/api/v1/concerts/{id}" Poll {
+                handler: concerts::show,
+                operation: "concerts" "show_concert",
+                answers: [
+                    200 "The concert with its sessions; may be cached for a second"
+                        => json::<concerts::ConcertDocument>(),
+                ],
+                errors: [ConcertNotFound],
+            }
+
             /// Lists the sessions of a concert that can still be booked.
             SessionList = GET "/api/v1/concerts/{id}/sessions" Browse {
                 handler: concerts::sessions,
@@ -290,6 +301,30 @@ macro_rules! endpoints {
                 answers: [200 "Every error code, as Markdown" => text("text/markdown")],
                 errors: [],
             }
+
+            /// The page with all concerts.
+            PageStart = GET "/" Poll {}
+
+            /// The page of a concert.
+            PageConcert = GET "/c/{id}" Poll {}
+
+            /// The page with the seats of a session.
+            PageSeats = GET "/c/{id}/s/{sessionId}" Poll {}
+
+            /// The page to pay for a reservation.
+            PagePay = GET "/pay/{id}" Poll {}
+
+            /// The page of a ticket that was bought.
+            PageTicket = GET "/t/{id}" Poll {}
+
+            /// The page with what a browser has of a person.
+            PageMe = GET "/me" Poll {}
+
+            /// The page to wait on.
+            PageWait = GET "/wait/{queue}" Poll {}
+
+            /// What pages are made of.
+            PageAsset = GET "/assets/{*file}" Poll {}
 
             /// Lists all queues.
             AdminQueueList = GET "/admin/v1/queues" Admin {
@@ -630,6 +665,18 @@ macro_rules! routes {
 endpoints!(routes);
 
 impl Route {
+    /// What is for browsers: pages, and what they are made of.
+    pub const PAGES: [Self; 8] = [
+        Self::PageStart,
+        Self::PageConcert,
+        Self::PageSeats,
+        Self::PagePay,
+        Self::PageTicket,
+        Self::PageMe,
+        Self::PageWait,
+        Self::PageAsset,
+    ];
+
     /// How many endpoints there are.
     pub const COUNT: usize = Self::ALL.len();
 
@@ -672,7 +719,7 @@ pub enum Class {
     Charge,
     /// Reservations made and given back.
     Reservation,
-    /// Queue status.
+    /// Queue status, pages and public documents: what is answered from memory at once.
     Poll,
     /// Queue joins and leaves.
     Join,

@@ -12,6 +12,7 @@ pub mod endpoints;
 pub mod http;
 pub mod metrics;
 pub mod operators;
+mod pages;
 pub mod passes;
 pub mod people;
 pub mod proof;

@@ -62,28 +62,39 @@ fn sales(catalog: &Catalog, now: Timestamp) -> HashMap<QueueName, Sale> {
             Some(sale) => sale,
             None => sales.entry(concert.queue.clone()).or_default(),
         };
-        sale.exists = true;
-        let inventories = catalog.inventories(concert.id);
-        if inventories.is_empty() && now < concert.closes_at {
-            // Its sessions are still to be made.
-            let (opens_at, ends_at) = (concert.opens_at, concert.closes_at);
-            add(sale, SaleWindow { opens_at, ends_at, left: None, sold: 0, purchases: 0 });
-        }
-        for inventory in inventories.iter().filter(|it| is_sold(concert, it, now)) {
-            let (sold, purchases) = inventory.purchases(now);
-            add(
-                sale,
-                SaleWindow {
-                    opens_at: opens_at(concert),
-                    ends_at: concert.sells_until(&inventory.session()),
-                    left: unsold(inventory),
-                    sold,
-                    purchases,
-                },
-            );
-        }
+        add_concert(sale, catalog, concert, now);
     }
     sales
+}
+
+/// What is sold of a concert, now or later.
+pub fn sale_of(catalog: &Catalog, concert: &Concert, now: Timestamp) -> Sale {
+    let mut sale = Sale::default();
+    add_concert(&mut sale, catalog, concert, now);
+    sale
+}
+
+fn add_concert(sale: &mut Sale, catalog: &Catalog, concert: &Concert, now: Timestamp) {
+    sale.exists = true;
+    let inventories = catalog.inventories(concert.id);
+    if inventories.is_empty() && now < concert.closes_at {
+        // Its sessions are still to be made.
+        let (opens_at, ends_at) = (concert.opens_at, concert.closes_at);
+        add(sale, SaleWindow { opens_at, ends_at, left: None, sold: 0, purchases: 0 });
+    }
+    for inventory in inventories.iter().filter(|it| is_sold(concert, it, now)) {
+        let (sold, purchases) = inventory.purchases(now);
+        add(
+            sale,
+            SaleWindow {
+                opens_at: opens_at(concert),
+                ends_at: concert.sells_until(&inventory.session()),
+                left: unsold(inventory),
+                sold,
+                purchases,
+            },
+        );
+    }
 }
 
 fn add(sale: &mut Sale, window: SaleWindow) {

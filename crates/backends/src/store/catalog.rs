@@ -162,6 +162,17 @@ pub struct Inventory {
     asked_for: AtomicBool,
 }
 
+/// The seats of a session that have one price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Priced {
+    /// The price in points.
+    pub price: i64,
+    /// How many there are.
+    pub total: u64,
+    /// How many of them nobody has.
+    pub free: u64,
+}
+
 /// How many seats had been sold in how many purchases when that was counted last.
 #[derive(Default)]
 struct Purchases {
@@ -300,8 +311,22 @@ impl Inventory {
         (counted.sold, counted.count)
     }
 
+    /// How many seats there are of each price, and how many of these are free at `now`, from the highest
+    /// price on. Whoever wants to know what others do to them says so ([`Inventory::ask_for`]).
+    pub fn prices(&self, now: Timestamp) -> Vec<Priced> {
+        let mut prices: BTreeMap<i64, Priced> = BTreeMap::new();
+        // Seats of one price mostly lie together.
+        for seats in self.seats.read().chunk_by(|one, next| one.price == next.price) {
+            let price = seats[0].price;
+            let priced = prices.entry(price).or_insert(Priced { price, total: 0, free: 0 });
+            priced.total += seats.len() as u64;
+            priced.free += seats.iter().filter(|seat| seat.state.is_free(now)).count() as u64;
+        }
+        prices.into_values().rev().collect()
+    }
+
     /// What others do to its seats matters now, as if somebody looked at them.
-    pub(crate) fn ask_for(&self) {
+    pub fn ask_for(&self) {
         self.asked_for.store(true, Ordering::Relaxed);
     }
 
@@ -414,5 +439,49 @@ fn index_of(seats: &[Seat], id: SeatId) -> Option<usize> {
     match seats.get(guess) {
         Some(seat) if seat.id == id => Some(guess),
         _ => seats.binary_search_by_key(&id, |seat| seat.id).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prices_are_counted_from_the_highest_on() {
+        let session = Session {
+            id: SessionId::new(1).unwrap(),
+            concert: ConcertId::new(1).unwrap(),
+            starts_at: Timestamp(1_000),
+        };
+        let reservation = ReservationId::new(1).unwrap();
+        let held = SeatState::Held { reservation, until: Timestamp(10) };
+        let states = [
+            (5, SeatState::Available),
+            (5, held),
+            (9, SeatState::Sold { reservation }),
+            (9, SeatState::Released { until: Timestamp(20) }),
+            (5, SeatState::Available),
+            (0, SeatState::Sold { reservation }),
+        ];
+        let seats = states.iter().zip(1..).map(|((price, state), number)| Seat {
+            id: SeatId::new(number).unwrap(),
+            number: number as u32,
+            price: *price,
+            state: *state,
+        });
+        let inventory = Inventory::new(session, seats.collect());
+        let counted = |now: i64| -> Vec<(i64, u64, u64)> {
+            let prices = inventory.prices(Timestamp(now));
+            prices.iter().map(|it| (it.price, it.total, it.free)).collect()
+        };
+        assert_eq!(counted(9), [(9, 2, 0), (5, 3, 2), (0, 1, 0)]);
+        // Nobody has to tidy up first.
+        assert_eq!(counted(10), [(9, 2, 0), (5, 3, 3), (0, 1, 0)]);
+        assert_eq!(counted(20), [(9, 2, 1), (5, 3, 3), (0, 1, 0)]);
+        // Counting is no reason to read what others have done.
+        assert!(!inventory.was_asked_for());
+        inventory.ask_for();
+        assert!(inventory.was_asked_for());
+        assert!(Inventory::new(session, Vec::new()).prices(Timestamp(0)).is_empty());
     }
 }

@@ -141,8 +141,7 @@ impl Sale {
         if !self.exists {
             return outlook;
         }
-        let to_come = || self.windows.iter().filter(|window| now < window.ends_at);
-        if to_come().any(|window| !window.is_sold_out()) {
+        let Some(closing) = self.closing(now) else {
             outlook.settings.opens_at = self.opens_at(settings.opens_at, now);
             if rules.by_stock {
                 outlook.stock = self.stock(now);
@@ -150,10 +149,10 @@ impl Sale {
                 outlook.settings.max_active = bounds.into_iter().flatten().min();
             }
             return outlook;
-        }
-        let (closing, after) = match to_come().next() {
-            Some(_) => (Closing::SoldOut, rules.after_sold_out),
-            None => (Closing::Ended, rules.after_end),
+        };
+        let after = match closing {
+            Closing::SoldOut => rules.after_sold_out,
+            Closing::Ended => rules.after_end,
         };
         outlook.closing = Some(closing);
         outlook.turns_away = after == AfterSale::Close;
@@ -162,6 +161,15 @@ impl Sale {
             outlook.settings.opens_at = Some(NEVER);
         }
         outlook
+    }
+
+    /// Why there is nothing to buy, at `now` or later, where that is so.
+    pub fn closing(&self, now: Timestamp) -> Option<Closing> {
+        let mut to_come = self.windows.iter().filter(|window| now < window.ends_at).peekable();
+        if to_come.peek().is_none() {
+            return Some(Closing::Ended);
+        }
+        to_come.all(SaleWindow::is_sold_out).then_some(Closing::SoldOut)
     }
 
     /// When the queue opens that opens at `own` by itself: not before there is something to buy.

@@ -37,6 +37,7 @@ pub(super) fn check(config: &Config) -> Vec<ConfigProblem> {
     check.places(config);
     check.secrets(config);
     check.gate(config);
+    check.pages(config);
     if let Err(message) = config.log.filter() {
         check.problem("log.level", message);
     }
@@ -290,6 +291,15 @@ impl Check {
                 "must be an origin such as https://shop.example, in lower case, without a path";
             self.need(is_origin(site), &format!("gate.sites[{index}]"), message);
         }
+    }
+
+    fn pages(&mut self, config: &Config) {
+        let directory = config.pages.directory.as_deref();
+        self.need(
+            directory.is_none_or(Path::is_dir),
+            "pages.directory",
+            "is not a directory that can be read",
+        );
     }
 
     fn places(&mut self, config: &Config) {

@@ -309,6 +309,7 @@ settings! {
             ticket: TicketConfig,
             pass: PassConfig,
             gate: GateConfig,
+            pages: PagesConfig,
             auth: AuthConfig,
             admin: AdminConfig,
             log: LogConfig,
@@ -367,7 +368,7 @@ settings! {
         charge: usize = 1_024, 1..=1_000_000;
         /// Reservations made and given back.
         reservation: usize = 4_096, 1..=1_000_000;
-        /// Queue status.
+        /// Queue status, pages, and the public documents of queues and concerts.
         poll: usize = 20_000, 1..=1_000_000;
         /// Joining and leaving the queue.
         join: usize = 20_000, 1..=1_000_000;
@@ -615,6 +616,15 @@ settings! {
         /// Sites, such as `https://shop.example`, that may be gone back to by their whole address. Otherwise it
         /// is a path: whoever waits, waits on the site itself.
         sites: Vec<String> = Vec::new();
+    }
+
+    /// The pages for fans.
+    PagesConfig [pages] {
+        /// Whether `/`, `/c/…`, `/wait/…` and the other pages are served.
+        enabled: bool = true;
+        /// Directory that they are read from, at each request, by whoever works on them; none means those in
+        /// the program.
+        directory: Option<PathBuf> = None;
     }
 
     /// Who people are.

@@ -532,6 +532,24 @@ fn what_decides_about_fans_is_a_rule_for_all_instances() {
 }
 
 #[test]
+fn pages_are_read_from_a_directory_that_is_there() {
+    let dir = dir();
+    let with = |path: PathBuf| {
+        let overrides = pairs(&[("pages.directory", path.to_str().unwrap())]);
+        Config::load(LoadOptions { overrides, ..options(&dir) })
+    };
+    let loaded = with(dir.path().to_owned()).unwrap();
+    assert_eq!(loaded.config.pages.directory.as_deref(), Some(dir.path()));
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for wrong in [file, dir.path().join("none")] {
+        let problems = with(wrong).err().unwrap().problems;
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].key, "pages.directory");
+    }
+}
+
+#[test]
 fn where_the_gate_sends_people_is_an_address_or_a_path() {
     let problems = |key: &str, value: &str| {
         let options = LoadOptions { overrides: pairs(&[(key, value)]), ..options(&dir()) };

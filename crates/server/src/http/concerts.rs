@@ -1,30 +1,31 @@
 //! What is for sale.
 
-use axum::body::Body;
-use axum::extract::{FromRequestParts, State};
-use axum::http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
-};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use boxoffice_backends::events::rfc3339;
-use boxoffice_backends::store::Catalog;
+use boxoffice_backends::sequencer::sale_of;
+use boxoffice_backends::store::{Catalog, Inventory, Priced};
 use boxoffice_domain::ids::{ConcertId, SessionId};
+use boxoffice_domain::queue::Closing;
 use boxoffice_domain::sales::Concert;
+use boxoffice_domain::time::Timestamp;
+use http_body_util::Full;
 use serde::Serialize;
-use std::convert::Infallible;
-use std::sync::Arc;
 use utoipa::ToSchema;
 
 use super::auth::Presented;
-use super::describe::{Described, Description};
+use super::coding::{Asked, Coding};
 use super::extract::PathIds;
 use super::problem::{ErrorCode, Problem};
-use super::reply::json;
-use super::seat_list::Coding;
-use super::state::HttpState;
-use crate::app::AppState;
+use super::reply::{json, json_bytes, to_json};
+use super::state::{HttpState, Web};
+use crate::app::{App, AppState};
 
 /// Every concert.
 #[derive(Serialize, ToSchema)]
@@ -53,6 +54,70 @@ pub(super) struct ListedConcert {
     reservation_closes_at: String,
 }
 
+/// What anybody may know of a concert.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ConcertDocument {
+    /// The concert.
+    #[serde(flatten)]
+    concert: ListedConcert,
+    /// What there is to buy.
+    state: ConcertState,
+    /// When this was written, by the service's clock: up to a second ago.
+    #[schema(format = DateTime)]
+    server_time: String,
+    /// Its sessions in the order of their times, those that are over too.
+    sessions: Vec<PublicSession>,
+}
+
+/// What there is to buy of a concert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum ConcertState {
+    /// Reservations have not begun.
+    Scheduled,
+    /// There are seats that are not sold, or sessions that are still to be made.
+    Open,
+    /// All seats of all sessions to come are sold.
+    SoldOut,
+    /// Reservations have ended, or the last session has begun.
+    Ended,
+    /// All its sessions were called off.
+    Cancelled,
+}
+
+/// A session, as anybody may see it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PublicSession {
+    /// The session.
+    #[schema(schema_with = super::schema::id_out)]
+    session_id: i64,
+    /// When it begins.
+    #[schema(format = DateTime)]
+    concert_at: String,
+    /// How many seats it has.
+    total_seat_count: u64,
+    /// How many of them nobody has; 0 once it was called off.
+    available_seat_count: u64,
+    /// Whether it was called off.
+    cancelled: bool,
+    /// Its prices, the highest first.
+    prices: Vec<PublicPrice>,
+}
+
+/// The seats of a session that have one price.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PublicPrice {
+    /// The price, in points.
+    price: i64,
+    /// How many such seats there are.
+    total_seat_count: u64,
+    /// How many of them nobody has; 0 once the session was called off.
+    available_seat_count: u64,
+}
+
 /// Sessions that can still be booked.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SessionList {
@@ -77,18 +142,107 @@ pub(super) struct ListedSession {
 
 pub(super) async fn list(State(app): State<AppState>) -> Response {
     let catalog = app.store.catalog();
-    let concerts = catalog
-        .concerts()
-        .map(|concert| ListedConcert {
-            concert_id: concert.id.get(),
-            name: concert.name.clone(),
-            venue: concert.venue.clone(),
-            queue: concert.queue.as_str().to_owned(),
-            reservation_opens_at: rfc3339(concert.opens_at),
-            reservation_closes_at: rfc3339(concert.closes_at),
-        })
-        .collect();
+    let concerts = catalog.concerts().map(|concert| listed(concert)).collect();
     json(StatusCode::OK, &ConcertList { concerts })
+}
+
+fn listed(concert: &Concert) -> ListedConcert {
+    ListedConcert {
+        concert_id: concert.id.get(),
+        name: concert.name.clone(),
+        venue: concert.venue.clone(),
+        queue: concert.queue.as_str().to_owned(),
+        reservation_opens_at: rfc3339(concert.opens_at),
+        reservation_closes_at: rfc3339(concert.closes_at),
+    }
+}
+
+pub(super) async fn show(
+    State(HttpState { app, web }): State<HttpState>,
+    PathIds(id): PathIds<ConcertId>,
+) -> Result<Response, Problem> {
+    document_of(&app, &web, id, Instant::now()).map(|document| document.map(Body::new))
+}
+
+/// The answer to who asks for the public document of a concert, at `begun`.
+pub(super) fn document_of(
+    app: &App,
+    web: &Web,
+    id: ConcertId,
+    begun: Instant,
+) -> Result<Response<Full<Bytes>>, Problem> {
+    let render = || {
+        let catalog = app.store.catalog();
+        let concert = catalog.concert(id)?;
+        let now = app.clock.at(begun);
+        // A clock that is off here does not free what others hold.
+        let vouched = app.store.vouched(now);
+        Some(to_json(&document(&catalog, concert, now, vouched)).into_bytes())
+    };
+    let found = web.concerts.get(id, begun, render);
+    let json = found.ok_or_else(|| Problem::new(ErrorCode::ConcertNotFound))?;
+    let mut response = json_bytes(StatusCode::OK, json);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=1"));
+    Ok(response)
+}
+
+/// The document at `now`. Holds end by the time that the store vouches for.
+fn document(
+    catalog: &Catalog,
+    concert: &Concert,
+    now: Timestamp,
+    vouched: Timestamp,
+) -> ConcertDocument {
+    let mut inventories: Vec<&Arc<Inventory>> = catalog.inventories(concert.id).iter().collect();
+    inventories.sort_by_key(|it| (it.session().starts_at, it.session().id));
+    let state = state_of(catalog, concert, now);
+    if state == ConcertState::Open {
+        // Only there do others change the seats.
+        let sells = |it: &&&Arc<Inventory>| {
+            it.called_off().is_none() && now < concert.sells_until(&it.session())
+        };
+        inventories.iter().filter(sells).for_each(|inventory| inventory.ask_for());
+    }
+    ConcertDocument {
+        concert: listed(concert),
+        state,
+        server_time: rfc3339(now),
+        sessions: inventories.into_iter().map(|it| public_session(it, vouched)).collect(),
+    }
+}
+
+/// What there is to buy of a concert. The line behind which it is sold goes by the same.
+fn state_of(catalog: &Catalog, concert: &Concert, now: Timestamp) -> ConcertState {
+    let inventories = catalog.inventories(concert.id);
+    if !inventories.is_empty() && inventories.iter().all(|it| it.called_off().is_some()) {
+        return ConcertState::Cancelled;
+    }
+    match sale_of(catalog, concert, now).closing(now) {
+        Some(Closing::Ended) => ConcertState::Ended,
+        Some(Closing::SoldOut) => ConcertState::SoldOut,
+        None if now < concert.opens_at => ConcertState::Scheduled,
+        None => ConcertState::Open,
+    }
+}
+
+fn public_session(inventory: &Inventory, now: Timestamp) -> PublicSession {
+    let session = inventory.session();
+    let cancelled = inventory.called_off().is_some();
+    let public = |priced: Priced| PublicPrice {
+        price: priced.price,
+        total_seat_count: priced.total,
+        // Those of a session that does not take place are nobody's, and nobody can have them.
+        available_seat_count: if cancelled { 0 } else { priced.free },
+    };
+    let prices: Vec<PublicPrice> = inventory.prices(now).into_iter().map(public).collect();
+    PublicSession {
+        session_id: session.id.get(),
+        concert_at: rfc3339(session.starts_at),
+        total_seat_count: prices.iter().map(|price| price.total_seat_count).sum(),
+        available_seat_count: prices.iter().map(|price| price.available_seat_count).sum(),
+        cancelled,
+        prices,
+    }
 }
 
 /// The concert, for a ticket that opens it now.
@@ -162,71 +316,4 @@ pub(super) async fn seats(
         headers.insert(ETAG, etag);
     }
     Ok(response)
-}
-
-/// Which of the forms of a list a client asks for, and which lists it has.
-pub(super) struct Asked {
-    coding: Coding,
-    known: Vec<HeaderValue>,
-}
-
-impl Asked {
-    /// Whether the client has the list of this tag. A proxy that compresses makes a tag weak.
-    fn has(&self, etag: &str) -> bool {
-        self.known.iter().any(|value| {
-            let tags = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-            tags.map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag))
-                .any(|tag| tag == b"*" || tag == etag.as_bytes())
-        })
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for Asked {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let headers = &parts.headers;
-        let coding = if accepts_gzip(headers) { Coding::Gzip } else { Coding::Identity };
-        Ok(Self { coding, known: headers.get_all(IF_NONE_MATCH).iter().cloned().collect() })
-    }
-}
-
-impl Described for Asked {
-    fn describe(description: &mut Description) {
-        description.header("If-None-Match", "The ETag of the list that the client has", None);
-    }
-}
-
-/// Whether the client names gzip without refusing it (`q=0`).
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let named = |value: &HeaderValue| {
-        value.to_str().unwrap_or_default().split(',').any(|coding| {
-            let mut parts = coding.split(';').map(str::trim);
-            parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"))
-                && !parts.any(|p| p.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0)))
-        })
-    };
-    headers.get_all(ACCEPT_ENCODING).iter().any(named)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gzip_is_sent_to_those_who_ask_for_it() {
-        for (value, expected) in [
-            ("gzip", true),
-            ("br, GZip;q=0.5", true),
-            ("gzip;q=0", false),
-            ("gzip;q=0.0, br", false),
-            ("br", false),
-            ("", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_str(value).unwrap());
-            assert_eq!(accepts_gzip(&headers), expected, "{value}");
-        }
-        assert!(!accepts_gzip(&HeaderMap::new()));
-    }
 }

@@ -1,6 +1,6 @@
 //! What stands before the router.
 //!
-//! Polls and joins are nearly all of the traffic, the public documents are what stands between the
+//! Polls and joins are nearly all of the traffic, pages and public documents are what stands between the
 //! service and a crowd asks for, holds are what a rush is about, and a gate is asked for each request of the
 //! site behind it. They go to their handlers straight, because finding a route, cloning its service and
 //! boxing its future cost as much as checking a ticket and counting a place. Everything else goes through
@@ -18,21 +18,24 @@ use axum::body::{Body, Bytes};
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::future::RouteFuture;
+use boxoffice_domain::ids::ConcertId;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::Service;
 
 use super::auth::Presented;
 use super::client::ClientAddress;
+use super::coding::Asked;
 use super::cors::{self, Shared};
 use super::extract::PathIds;
 use super::observe::{Finished, Observed, Observer, not_found};
 use super::problem::Problem;
 use super::router::router;
-use super::state::HttpState;
+use super::state::{HttpState, Web};
 use super::surface::Surface;
-use super::{gate, queue, reservations};
+use super::{concerts, gate, pages, queue, reservations};
 use crate::endpoints::Route;
+use crate::pages::Pages;
 
 /// The service of a listener: what serves a connection comes from [`Front::of`].
 #[derive(Clone)]
@@ -152,7 +155,10 @@ impl Service<hyper::Request<Incoming>> for FrontOfPeer {
     type Future = FrontFuture;
 
     fn call(&self, request: hyper::Request<Incoming>) -> FrontFuture {
-        let shared = self.front.state.web.cors.as_ref().and_then(|cors| cors.share(&request));
+        let Web { cors, pages, .. } = &*self.front.state.web;
+        // Pages are for the eyes of people, and the same whoever asks.
+        let is_page = || pages.is_some() && pages::find(request.uri().path()).is_some();
+        let shared = cors.as_ref().filter(|_| !is_page()).and_then(|cors| cors.share(&request));
         let way = match &shared {
             Some(shared) if shared.is_preflight(&request) => {
                 let answer = |_| cors::preflight().map(Either::Left);
@@ -215,6 +221,11 @@ impl FrontOfPeer {
         {
             let answer = |begun| whole(queue::document_named(app, web, name, begun));
             return Way::Answered(Some(observer.answer(Route::QueuePublic, &request, answer)));
+        } else if *request.method() == Method::GET
+            && let Some(PathIds(id)) = PathIds::<ConcertId>::of(path, Route::ConcertGet.template())
+        {
+            let answer = |begun| whole(concerts::document_of(app, web, id, begun));
+            return Way::Answered(Some(observer.answer(Route::ConcertGet, &request, answer)));
         } else if *request.method() == Method::POST
             && let Some(ids) = PathIds::of(path, Route::ReservationCreate.template())
         {
@@ -237,6 +248,13 @@ impl FrontOfPeer {
             let answer =
                 |begun| gate::answer(app, queue, request.headers(), begun).map(Either::Right);
             return Way::Answered(Some(observer.answer(Route::Gate, &request, answer)));
+        }
+        if let Some(Pages::Built(site)) = &web.pages
+            && *request.method() == Method::GET
+            && let Some(wanted) = pages::find(path)
+        {
+            let answer = |_| whole(pages::answer(site, wanted, &Asked::of(request.headers())));
+            return Way::Answered(Some(observer.answer(wanted.route, &request, answer)));
         }
         let client = client(&request);
         let mut request = request.map(Body::new);

@@ -11,7 +11,7 @@ use utoipa_swagger_ui::{self as swagger_ui, SwaggerUi};
 use super::observe::{Observer, method_not_allowed, not_found};
 use super::state::HttpState;
 use super::{
-    admin, admission_log, calling_off, concerts, gate, keys, lists, openapi, operators, ops,
+    admin, admission_log, calling_off, concerts, gate, keys, lists, openapi, operators, ops, pages,
     payments, points, queue, refunds, reservations,
 };
 use crate::endpoints::{Route, endpoints};
@@ -43,7 +43,12 @@ pub(super) fn router(state: HttpState, observer: &Observer) -> Router {
     let swagger = Router::from(swagger)
         .route_layer(map_response(swagger_answer))
         .route_layer(observer.layer(Route::SwaggerUi));
-    route_all(observer)
+    let routes = route_all(observer);
+    let routes = match &state.web.pages {
+        Some(_) => pages::routes(routes, observer),
+        None => routes,
+    };
+    routes
         .with_state(state)
         .merge(swagger)
         .fallback(observer.handler(Route::NotFound, not_found))
@@ -52,7 +57,7 @@ pub(super) fn router(state: HttpState, observer: &Observer) -> Router {
 
 /// What the pages of Swagger UI may do: show what comes from here, and ask here. It styles elements by
 /// itself, and has its icons in its style sheet.
-const PAGES: HeaderValue = HeaderValue::from_static(
+const SWAGGER: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
@@ -62,7 +67,7 @@ async fn swagger_answer(mut response: Response) -> Response {
         return not_found().await.into_response();
     }
     let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, PAGES);
+    headers.insert(CONTENT_SECURITY_POLICY, SWAGGER);
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response

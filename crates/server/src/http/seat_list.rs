@@ -23,6 +23,8 @@ use serde::Serialize;
 use tokio::sync::{Mutex, OnceCell};
 use utoipa::ToSchema;
 
+use super::coding::Coding;
+
 /// A seat list.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -60,15 +62,6 @@ pub(super) enum SeatStatus {
     TemporaryReserved,
     /// Somebody who has paid.
     Confirmed,
-}
-
-/// How the bytes of a list are coded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Coding {
-    /// Not at all.
-    Identity,
-    /// Compressed.
-    Gzip,
 }
 
 /// The entity tags of one rendering. They are strong, so each form of it has its own: the same tag

@@ -8,12 +8,13 @@ use axum::extract::FromRef;
 use ipnet::IpNet;
 
 use super::cors::Cors;
-use super::documents::Documents;
+use super::documents::{ConcertDocuments, Documents};
 use super::door::Door;
 use super::extract::BodyLimits;
 use super::rate_limit::ClientRateLimit;
 use super::seat_list::SeatLists;
 use crate::app::AppState;
+use crate::pages::Pages;
 
 /// What handlers and extractors can reach: the service, and what only HTTP needs. Cloning shares.
 ///
@@ -34,6 +35,10 @@ pub(super) struct Web {
     pub cors: Option<Cors>,
     /// The public documents of queues as they were rendered last.
     pub documents: Documents,
+    /// The public documents of concerts as they were rendered last.
+    pub concerts: ConcertDocuments,
+    /// The pages, where they are served.
+    pub pages: Option<Pages>,
     /// What stands before joins.
     pub door: Door,
     /// The limit of joins for each client, where there is one.
@@ -50,7 +55,8 @@ impl HttpState {
     /// The state for a service, as it is configured.
     ///
     /// # Errors
-    /// A sentence that names the trusted proxy that is no address and no network.
+    /// A sentence that names the trusted proxy that is no address and no network, or what is wrong with the
+    /// pages.
     pub fn new(app: AppState) -> Result<Self, String> {
         let server = &app.config.server;
         let trusted_proxies = server.trusted_proxies().map_err(|text| {
@@ -61,6 +67,8 @@ impl HttpState {
             body,
             cors: Cors::new(&server.cors_origins),
             documents: Documents::default(),
+            concerts: ConcertDocuments::default(),
+            pages: Pages::new(&app.config)?,
             door: Door::new(&app),
             join_rate: ClientRateLimit::new(server.join_rate.per_second, server.join_rate.burst),
             poll_rate: ClientRateLimit::new(server.poll_rate.per_second, server.poll_rate.burst),

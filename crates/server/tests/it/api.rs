@@ -5,6 +5,7 @@
 
 mod admission_log;
 pub(crate) mod challenges;
+mod concerts;
 mod documents;
 mod draws;
 mod errors;
@@ -15,6 +16,7 @@ mod line_and_sale;
 mod operations;
 mod operators;
 mod pace;
+mod pages;
 mod people;
 mod places;
 mod points;

@@ -33,6 +33,9 @@ pub(crate) const FUTURE: &str = "2099-01-01T00:00:00+09:00";
 /// What a balance holds at the most.
 pub(crate) const BALANCE_MAX: i64 = (1 << 53) - 1;
 
+/// An asset of the pages, by an address of another version.
+pub(crate) const ICON: &str = "icon-0123456789abcdef.svg";
+
 /// What [`Client::read`] says of an answer that was begun and not ended.
 pub(crate) const ENDS_EARLY: &str = "the answer ends early";
 

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
 use crate::common::{
-    Call, Client, FUTURE, PAST, PATIENCE, Reply, TestService, delete, get, join, patch, post, until,
+    Call, Client, FUTURE, ICON, PAST, PATIENCE, Reply, TestService, delete, get, join, patch, post,
+    until,
 };
 
 /// Adds an operator. Returns the token.
@@ -294,7 +295,11 @@ async fn what_is_for_operators_has_a_listener_of_its_own() {
         if matches!(route, Route::NotFound | Route::MethodNotAllowed | Route::Preflight) {
             continue;
         }
-        let path = path.split('/').map(|part| if part.starts_with('{') { "1" } else { part });
+        let path = path.split('/').map(|part| match part {
+            "{*file}" => ICON,
+            part if part.starts_with('{') => "1",
+            part => part,
+        });
         let path = path.collect::<Vec<_>>().join("/");
         let call = || Call::new(route.method(), path.clone()).admin().json(json!({}));
         let is_for_operators = route.class() == Class::Admin

@@ -8,7 +8,8 @@ use boxoffice::metrics::{Limit, LimitLabel};
 use serde_json::json;
 
 use crate::common::{
-    Call, Client, Reply, TestService, charge, delete, get, join, patch, pay, post, status, until,
+    Call, Client, ICON, Reply, TestService, charge, delete, get, join, patch, pay, post, status,
+    until,
 };
 
 #[tokio::test]
@@ -38,12 +39,15 @@ async fn unknown_paths_are_404_and_unknown_methods_405() {
     let service = TestService::start().await;
     let mut fan = service.client();
     for path in [
-        "/",
+        "/index.html",
+        "/me/",
+        "/c",
+        "/assets",
         "/api",
         "/api/v1",
         "/api/v2/concerts",
         "/api/v1/concerts/",
-        "/api/v1/concerts/1",
+        "/api/v1/concerts/1/",
         "/api/v1//concerts",
         "/API/v1/concerts",
         "/api/v1/waiting-queues/",
@@ -89,7 +93,7 @@ async fn unknown_paths_are_404_and_unknown_methods_405() {
             continue;
         }
         let path = route.template().replace("{queue}", "main").replace("{id}", "1");
-        let path = path.replace("{sessionId}", "1");
+        let path = path.replace("{sessionId}", "1").replace("{*file}", ICON);
         let known: Vec<&str> = Route::ALL
             .iter()
             .filter(|other| other.template() == route.template())

@@ -282,6 +282,15 @@ fn what_is_sold_at_one_instance_ends_the_line_at_the_other() {
             );
         }
     }
+    // So say the public documents.
+    let document = |client: &mut Client| {
+        let path = format!("/api/v1/concerts/{concert}");
+        client.send("GET", &path, &[], None).unwrap().expect(200).json()
+    };
+    for client in [&mut here, &mut there] {
+        wait_until("the document", || document(client)["state"] == "SOLD_OUT");
+        assert_eq!(document(client)["sessions"][0]["availableSeatCount"], 0);
+    }
     // Both know the same after a restart.
     two.stop();
     one.stop();

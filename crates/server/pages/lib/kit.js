@@ -1,0 +1,366 @@
+// What the fan's pages share: languages, elements, what this browser keeps, the service and its clock, and the frame
+// around each page. One module, because each file more is a round trip more on a slow line.
+//
+// What does not belong here: anything that only one page does.
+
+import { en } from '/assets/i18n/en.js';
+import { ko } from '/assets/i18n/ko.js';
+
+// ---- What this browser keeps.
+
+/** @typedef {import('../types.js').Place} Place */
+/** @typedef {import('../types.js').Hold} Hold */
+/** @typedef {import('../types.js').Answer} Answer */
+/** @typedef {import('../types.js').Concert} Concert */
+/** @typedef {import('../types.js').Reservation} Reservation */
+
+const PREFIX = 'boxoffice.';
+/** @type {Map<string, string>} */
+const inMemory = new Map();
+export let isBlocked = false;
+try {
+  localStorage.setItem('boxoffice.probe', '1');
+  localStorage.removeItem('boxoffice.probe');
+} catch {
+  isBlocked = true;
+}
+
+/** @returns {string | null} */
+export const kept = (/** @type {string} */ name) => (isBlocked ? inMemory.get(name) ?? null : localStorage.getItem(PREFIX + name));
+
+export function keep(/** @type {string} */ name, /** @type {string} */ value) {
+  inMemory.set(name, value);
+  if (isBlocked) return;
+  try {
+    localStorage.setItem(PREFIX + name, value);
+  } catch {
+    isBlocked = true;
+  }
+}
+
+/** What is kept as JSON under a name; null where there is nothing, or nothing that can be read. */
+function keptJson(/** @type {string} */ name) {
+  try {
+    return JSON.parse(kept(name) ?? 'null');
+  } catch {
+    return null;
+  }
+}
+
+function namesOf(/** @type {string} */ kind) {
+  const names = isBlocked ? [...inMemory.keys()] : Object.keys(localStorage).filter((it) => it.startsWith(PREFIX)).map((it) => it.slice(PREFIX.length));
+  return names.filter((it) => it.startsWith(kind));
+}
+
+export const user = () => kept('user') ?? '';
+/** The place of this user in a queue. @returns {Place | null} */
+export const placeIn = (/** @type {string} */ queue) => (user() ? keptJson(`place.${queue}.${user()}`) : null);
+export const keepPlace = (/** @type {Place} */ place) => keep(`place.${place.queue}.${place.user}`, JSON.stringify(place));
+/** All places of this browser. @returns {Place[]} */
+export const places = () => namesOf('place.').map(keptJson).filter(Boolean);
+/** A reservation of this browser. @returns {Hold | null} */
+export const holdOf = (/** @type {string} */ rid) => keptJson(`hold.${rid}`);
+export const keepHold = (/** @type {Hold} */ hold) => keep(`hold.${hold.rid}`, JSON.stringify(hold));
+/** All reservations of this browser, the newest first. @returns {Hold[]} */
+export const holds = () => namesOf('hold.').map(keptJson).filter(Boolean).sort((a, b) => b.rid - a.rid);
+/** The hold whose outcome is not known yet. @returns {{ key: string, seats: number[] } | null} */
+export const intentOf = (/** @type {string} */ session) => keptJson(`intent.${session}.${user()}`);
+export const keepIntent = (/** @type {string} */ session, /** @type {{ key: string, seats: number[] } | null} */ intent) => keep(`intent.${session}.${user()}`, JSON.stringify(intent));
+
+/** Forgets all that these pages keep in this browser, but for the language. */
+export function forgetAll() {
+  for (const name of namesOf('')) {
+    if (name === 'lang') continue;
+    inMemory.delete(name);
+    if (!isBlocked) localStorage.removeItem(PREFIX + name);
+  }
+}
+
+export const newKey = () => crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint32Array(4))].join('-');
+/** Whether people sign in, which these pages cannot do. */
+export const isKnown = document.querySelector('meta[name="boxoffice-auth"]')?.getAttribute('content') === 'jwt';
+
+/** Tokens of this user that may show reservations, the likeliest first: a place in line shows none yet. */
+export function tokens(/** @type {string} */ rid = '') {
+  const mine = [holdOf(rid)?.token, ...places().filter((it) => it.user === user() && it.status !== 'WAITING').map((it) => it.token), ...holds().filter((it) => it.user === user()).map((it) => it.token)];
+  return [...new Set(mine)].filter((it) => it !== undefined).slice(0, 4);
+}
+
+// ---- Languages.
+
+const query = new URLSearchParams(location.search);
+/** @type {string} */
+export const language = [query.get('lang'), kept('lang'), ...navigator.languages.map((it) => it.slice(0, 2))].find((it) => it === 'ko' || it === 'en') ?? 'en';
+if (query.has('lang')) keep('lang', language);
+document.documentElement.lang = language;
+export const words = language === 'ko' ? ko : en;
+
+export const count = (/** @type {number} */ n) => n.toLocaleString(language);
+export const points = (/** @type {number} */ n) => words.points(count(n));
+export const dayTime = (/** @type {string} */ at) => new Date(at).toLocaleString(language, { weekday: 'short', month: 'long', day: 'numeric', hour: 'numeric', minute: '2-digit' });
+export const longDayTime = (/** @type {string} */ at) => new Date(at).toLocaleString(language, { weekday: 'long', year: 'numeric', month: 'long', day: 'numeric', hour: 'numeric', minute: '2-digit' });
+export const timeOf = (/** @type {string} */ at) => new Date(at).toLocaleTimeString(language, { hour: 'numeric', minute: '2-digit' });
+export function clockOf(/** @type {number} */ ms) {
+  const s = Math.max(0, Math.ceil(ms / 1_000));
+  const two = (/** @type {number} */ n) => String(n).padStart(2, '0');
+  const [d, h, m] = [Math.floor(s / 86_400), Math.floor(s / 3_600) % 24, Math.floor(s / 60) % 60];
+  const time = d || h ? `${h}:${two(m)}:${two(s % 60)}` : `${m}:${two(s % 60)}`;
+  return d ? words.days(d, time) : time;
+}
+/** "A and B" in the page's language. */
+export const listOf = (/** @type {string[]} */ items) => new Intl.ListFormat(language).format(items);
+
+// ---- Elements.
+
+/** @typedef {import('../types.js').Child} Child */
+
+/**
+ * Makes an element. Properties are set as such where the element has them; others, and `aria-` and `data-`, as attributes.
+ * @param {string} tag
+ * @param {Record<string, any>} properties
+ * @param {...(Child | Child[])} children
+ * @returns {HTMLElement}
+ */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null) continue;
+    if (name in element) /** @type {any} */ (element)[name] = value;
+    else element.setAttribute(name, String(value));
+  }
+  element.append(...withoutGaps(children));
+  return element;
+}
+const withoutGaps = (/** @type {(Child | Child[])[]} */ children) => children.flat().filter((it) => it !== null && it !== undefined && it !== false).map((it) => (it instanceof Node ? it : String(it)));
+
+/** Replaces what is in an element; what had the focus keeps it, by its id. */
+export function fill(/** @type {HTMLElement} */ element, /** @type {(Child | Child[])[]} */ ...children) {
+  const focused = element.contains(document.activeElement) ? document.activeElement?.id : '';
+  element.replaceChildren(...withoutGaps(children));
+  if (focused) document.getElementById(focused)?.focus();
+}
+
+export const main = /** @type {HTMLElement} */ (document.querySelector('main'));
+const said = h('p', { className: 'unseen', role: 'status' });
+const cried = h('p', { className: 'unseen', role: 'alert' });
+/** Tells readers of screens. */
+export function say(/** @type {string} */ what, isUrgent = false) {
+  (isUrgent ? cried : said).textContent = what;
+}
+
+/** Asks before what cannot be undone. @returns {Promise<boolean>} */
+export function confirm(/** @type {string} */ question, /** @type {string} */ yes, /** @type {string} */ no) {
+  const dialog = /** @type {HTMLDialogElement} */ (h('dialog', { 'aria-labelledby': 'question' },
+    h('p', { id: 'question' }, question),
+    h('form', { method: 'dialog' }, h('button', { className: 'primary', value: 'no' }, no), h('button', { className: 'second', value: 'yes' }, yes))));
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener('close', () => {
+      dialog.remove();
+      resolve(dialog.returnValue === 'yes');
+    });
+  });
+}
+
+/** Calls it now and every second. */
+export function everySecond(/** @type {() => void} */ what) {
+  what();
+  return setInterval(what, 1_000);
+}
+
+export const note = (/** @type {'warn' | 'good' | ''} */ kind, /** @type {Child[]} */ ...children) => h('div', { className: `note ${kind}` }, ...children);
+export const link = (/** @type {string} */ className, /** @type {string} */ href, /** @type {Child[]} */ ...children) => h('a', { className, href }, ...children);
+
+// ---- The service, and its clock: between what its answers allow, as far as whole seconds tell.
+
+let earliest = -Infinity;
+let latest = Infinity;
+function setClock(/** @type {Response} */ response, /** @type {number} */ sent) {
+  const date = Date.parse(response.headers.get('Date') ?? '');
+  if (!date || response.headers.has('Age')) return;
+  const [from, to] = [date - Date.now(), date + 1_000 - sent];
+  earliest = Math.max(earliest, from);
+  latest = Math.min(latest, to);
+  // The clock here was set: only what came after that counts.
+  if (earliest > latest) [earliest, latest] = [from, to];
+}
+export const serverNow = () => Date.now() + (earliest === -Infinity ? 0 : (earliest + latest) / 2);
+/** Milliseconds from now, by the service's clock. */
+export const until = (/** @type {string} */ at) => Date.parse(at) - serverNow();
+
+const TIMEOUT_MS = 10_000;
+const API = '/api/v1';
+
+/**
+ * Asks the service once.
+ * @param {string} path
+ * @param {{ method?: string, token?: string, key?: string, body?: object, etag?: string }} options
+ * @returns {Promise<Answer>} With the status 0 where there was no answer.
+ */
+export async function ask(path, { method = 'GET', token, key, body, etag } = {}) {
+  const sent = Date.now();
+  const abort = new AbortController();
+  const late = setTimeout(() => abort.abort(), TIMEOUT_MS);
+  /** @type {Record<string, string>} */
+  const headers = {};
+  if (token) headers['QUEUE-TOKEN'] = token;
+  if (key) headers['Idempotency-Key'] = key;
+  if (body) headers['Content-Type'] = 'application/json';
+  if (etag) headers['If-None-Match'] = etag;
+  try {
+    const response = await fetch(API + path, { method, headers, body: body && JSON.stringify(body), cache: 'no-store', signal: abort.signal });
+    setClock(response, sent);
+    const hasBody = response.status !== 204 && response.status !== 304;
+    const answer = hasBody ? await response.json() : {};
+    return {
+      status: response.status, ok: response.ok, body: answer, code: response.ok ? '' : answer.code ?? '',
+      retryAfter: Number(response.headers.get('Retry-After')) || 0, etag: response.headers.get('ETag') ?? '',
+    };
+  } catch {
+    return { status: 0, ok: false, body: {}, code: navigator.onLine ? 'UNREACHABLE' : 'OFFLINE', retryAfter: 0, etag: '' };
+  } finally {
+    clearTimeout(late);
+  }
+}
+
+/** Whether the same may be asked again with another outcome, and nobody knows whether it was done. */
+export const isPassing = (/** @type {Answer} */ answer) => answer.status === 0 || answer.status === 408 || answer.status === 429 || answer.status >= 500 || answer.code === 'IDEMPOTENCY_IN_FLIGHT';
+
+/** How long to wait after a failure: as told and up to half more, or else a random time that grows. */
+export function pauseMs(/** @type {Answer} */ answer, /** @type {number} */ failures) {
+  if (answer.retryAfter) return answer.retryAfter * 1_000 * (1 + Math.random() / 2);
+  return Math.max(1_000, Math.random() * Math.min(30_000, 1_000 * 2 ** failures));
+}
+
+/**
+ * Asks until there is an answer that stays, with the same idempotency key each time.
+ * @param {string} path
+ * @param {Parameters<typeof ask>[1]} options
+ * @param {number} attempts After so many the last answer is returned, whatever it is.
+ * @returns {Promise<Answer>}
+ */
+export async function insist(path, options = {}, attempts = Infinity) {
+  for (let failures = 1; ; failures += 1) {
+    const answer = await ask(path, options);
+    if (!isPassing(answer) || failures >= attempts) {
+      showTrouble(null, 0);
+      return answer;
+    }
+    await showTrouble(answer, pauseMs(answer, failures));
+  }
+}
+
+const trouble = h('div', { className: 'note warn trouble', hidden: true, role: 'status' });
+let stopWaiting = () => {};
+/** Says what is wrong and waits for so long, or until somebody wants it now or the network is back. @returns {Promise<void>} */
+function showTrouble(/** @type {Answer | null} */ answer, /** @type {number} */ ms) {
+  stopWaiting();
+  trouble.hidden = !answer;
+  if (!answer) return Promise.resolve();
+  const isOffline = answer.code === 'OFFLINE';
+  fill(trouble, h('p', {}, errorText(answer), ' ', isOffline ? words.goesOn : words.triesAgain(Math.ceil(ms / 1_000))),
+    h('button', { id: 'try-now', className: 'quiet', type: 'button', onclick: () => stopWaiting() }, words.tryNow));
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => stopWaiting(), ms);
+    // Not all at once: a whole building may be back at the same time.
+    const back = () => setTimeout(() => stopWaiting(), Math.random() * 1_000);
+    addEventListener('online', back, { once: true });
+    stopWaiting = () => {
+      clearTimeout(timer);
+      removeEventListener('online', back);
+      stopWaiting = () => {};
+      resolve();
+    };
+  });
+}
+
+addEventListener('offline', () => {
+  if (trouble.hidden) fill(trouble, h('p', {}, words.errors.OFFLINE, ' ', words.goesOn));
+  trouble.hidden = false;
+});
+addEventListener('online', () => {
+  // What is asked again at the moment says itself when it is done.
+  if (!trouble.querySelector('button')) trouble.hidden = true;
+});
+
+/** What an error says to a fan. */
+export function errorText(/** @type {Answer} */ answer) {
+  const texts = /** @type {Record<string, string>} */ (words.errors);
+  const known = texts[answer.code] ?? (answer.status >= 500 ? texts.INTERNAL : answer.body.message) ?? words.unexpected;
+  return answer.status >= 500 && answer.body.requestId ? `${known} (${answer.body.requestId})` : known;
+}
+
+/** A concert, for whoever asks. */
+export const readConcert = (/** @type {string | number} */ id) => insist(`/concerts/${id}`);
+
+/** A reservation, with the first token that may show it. @returns {Promise<{ answer: Answer, token: string }>} */
+export async function readReservation(/** @type {string} */ rid) {
+  /** @type {Answer} */
+  let answer = { status: 401, ok: false, body: {}, code: 'NOT_HERE', retryAfter: 0, etag: '' };
+  for (const token of tokens(rid)) {
+    answer = await insist(`/reservations/${rid}`, { token });
+    if (answer.ok) return { answer, token };
+  }
+  return { answer, token: '' };
+}
+
+// ---- The frame around each page.
+
+/** The symbol and the word for each state: nobody is to tell them by colour alone. */
+const BADGES = /** @type {Record<string, [string, string]>} */ ({
+  OPEN: ['good', '●'], SCHEDULED: ['', '◷'], SOLD_OUT: ['bad', '✕'], ENDED: ['', '■'], CANCELLED: ['bad', '✕'],
+  HELD: ['warn', '◷'], PAID: ['good', '✓'], EXPIRED: ['', '■'], REFUNDED: ['', '↩'], WAITING: ['', '…'], ACTIVATED: ['good', '★'],
+});
+export function badge(/** @type {string} */ state) {
+  const [kind, symbol] = BADGES[state] ?? ['', '·'];
+  return h('span', { className: `badge ${kind}` }, h('span', { 'aria-hidden': 'true' }, symbol), ' ', /** @type {Record<string, string>} */ (words.states)[state] ?? state);
+}
+
+/** How the sale of a concert stands, by the service's clock. */
+export function saleOf(/** @type {{ reservationOpensAt: string, reservationClosesAt: string, state?: string }} */ concert) {
+  if (concert.state === 'CANCELLED' || concert.state === 'SOLD_OUT') return concert.state;
+  if (until(concert.reservationOpensAt) > 0) return 'SCHEDULED';
+  return until(concert.reservationClosesAt) > 0 ? 'OPEN' : 'ENDED';
+}
+
+/** What this browser can go on with: places in lines and seats to be paid. */
+export function unfinished() {
+  const held = holds().filter((it) => it.user === user() && it.status === 'HELD' && until(it.expiresAt) > 0);
+  const lines = places().filter((it) => it.user === user() && it.token && (it.status === 'WAITING' || (it.status === 'ACTIVATED' && until(it.activeUntil ?? '') > 0)));
+  return [
+    ...held.map((it) => link('resume', `/pay/${it.rid}`, h('span', {}, h('strong', {}, words.payOn), h('small', {}, it.name ?? '')), badge('HELD'))),
+    ...lines.map((it) => link('resume', it.status === 'ACTIVATED' && it.concert ? `/c/${it.concert}` : `/wait/${it.queue}`,
+      h('span', {}, h('strong', {}, it.status === 'ACTIVATED' ? words.turnOn : words.lineOn), h('small', {}, it.status === 'ACTIVATED' ? words.turnUntil(timeOf(it.activeUntil ?? '')) : it.number ? words.ahead(count(it.number - 1)) : '')), badge(it.status ?? ''))),
+  ];
+}
+
+function switchLanguage() {
+  keep('lang', language === 'ko' ? 'en' : 'ko');
+  query.delete('lang');
+  history.replaceState(null, '', location.pathname + (query.size ? `?${query}` : ''));
+  location.reload();
+}
+
+/** Makes the frame, and names the page. */
+export function frame(/** @type {string} */ title) {
+  document.title = `${title} · boxoffice`;
+  const here = location.pathname;
+  const item = (/** @type {string} */ href, /** @type {string} */ text) => h('a', { href, 'aria-current': here === href ? 'page' : null }, text);
+  const other = language === 'ko' ? en : ko;
+  document.querySelector('header')?.replaceChildren(
+    h('a', { className: 'skip', href: '#main' }, words.skip),
+    h('p', { className: 'demo' }, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody),
+    link('brand', '/', 'boxoffice'),
+    h('nav', { ariaLabel: words.menu }, item('/', words.concerts), item('/me', words.mine),
+      h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, other.name)));
+  main.id = 'main';
+  main.before(said, cried, trouble);
+  if (isBlocked) main.before(note('warn', h('p', {}, words.blocked)));
+}
+
+/** A page that has nothing to show but why. */
+export function apology(/** @type {string} */ title, /** @type {string} */ text, /** @type {Child[]} */ ...children) {
+  document.title = `${title} · boxoffice`;
+  fill(main, h('section', { className: 'card centre' }, h('h1', { id: 'title', tabIndex: -1 }, title), h('p', {}, text), ...children));
+}

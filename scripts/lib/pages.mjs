@@ -1,0 +1,864 @@
+// A fan in a browser, on every page that the service has for fans.
+//
+// Usage: node pages.mjs BASE_URL OUT_DIR [PART-OF-A-NAME…]
+//
+// BASE_URL is a running service with the demo data, whose admin token is in BOXOFFICE_TEST_ADMIN_TOKEN. Screenshots of every
+// screen go to OUT_DIR. BOXOFFICE_TEST_STOP and BOXOFFICE_TEST_START are shell commands that stop the service and start it
+// again at the same address. CHROMIUM is the browser, where it is not `chromium`. What is needed besides is in
+// .tools/playwright (scripts/tools playwright).
+//
+// Every screen is held against WCAG 2.2 AA (axe), light and dark; is no wider than it should be; and has only targets that a
+// finger can hit. An error in the console is a failure, unless the test has asked for it.
+import assert from 'node:assert/strict';
+import { execFileSync, execSync } from 'node:child_process';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { en } from '../../crates/server/pages/i18n/en.js';
+import { ko } from '../../crates/server/pages/i18n/ko.js';
+
+const [base, out, ...only] = process.argv.slice(2);
+const tools = new URL('../../.tools/playwright/node_modules/', import.meta.url);
+const { chromium } = await import(new URL('playwright-core/index.mjs', tools).href);
+const axe = readFileSync(new URL('axe-core/axe.min.js', tools), 'utf8');
+const executablePath = process.env.CHROMIUM ?? execFileSync('sh', ['-c', 'command -v chromium'], { encoding: 'utf8' }).trim();
+mkdirSync(out, { recursive: true });
+
+const sleep = (ms) => new Promise((later) => setTimeout(later, ms));
+const PHONE = { width: 390, height: 844 };
+const DESKTOP = { width: 1280, height: 900 };
+/** Bytes over the wire. */
+const WAITING_PAGE_MAX = 14 * 1024;
+const PAGE_MAX = 40 * 1024;
+const REQUESTS_MAX = 6;
+
+// ---- The service.
+
+async function call(method, path, body, { token, key, admin = path.startsWith('/admin'), expect } = {}) {
+  const headers = { 'Content-Type': 'application/json' };
+  if (token) headers['QUEUE-TOKEN'] = token;
+  if (key) headers['Idempotency-Key'] = key;
+  if (admin) headers.Authorization = `Bearer ${process.env.BOXOFFICE_TEST_ADMIN_TOKEN}`;
+  const answer = await fetch(base + path, { method, headers, body: body && JSON.stringify(body) });
+  const text = await answer.text();
+  if (expect ? answer.status !== expect : !answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`);
+  return text ? JSON.parse(text) : null;
+}
+
+let sales = 0;
+// The service may have seen this test before.
+let members = Math.floor(Math.random() * 1_000);
+/** Somebody whom no other test knows. */
+function member() {
+  members = (members % 1_000) + 1;
+  return members;
+}
+const inSeconds = (seconds) => new Date(Date.now() + seconds * 1_000).toISOString();
+
+/** A concert behind a line of its own. */
+async function sale({ seats = 40, price = 1_000, more = [], opens = -60, closes = 86_400, queue = {}, session = 40 * 86_400 } = {}) {
+  sales += 1;
+  const name = `pages-${process.pid % 10_000}-${sales}`;
+  await call('POST', '/admin/v1/queues', { queue: name, admitPerSecond: 50, ...queue });
+  const concert = await call('POST', '/admin/v1/concerts', {
+    name: `Evening ${sales}`, venue: 'Riverside Hall', queue: name, reservationOpensAt: inSeconds(opens), reservationClosesAt: inSeconds(closes),
+  });
+  const made = await call('POST', `/admin/v1/concerts/${concert.concertId}/sessions`, { concertAt: inSeconds(session), seatCount: seats, price });
+  for (const [seatCount, its] of more) await call('POST', `/admin/v1/concerts/${concert.concertId}/sessions/${made.sessionId}/seats`, { seatCount, price: its });
+  return { queue: name, concert: concert.concertId, session: made.sessionId, seat: made.firstSeatId, wait: `/wait/${name}?c=${concert.concertId}` };
+}
+const pause = (it) => call('POST', `/admin/v1/queues/${it.queue}/pause`);
+const resume = (it) => call('POST', `/admin/v1/queues/${it.queue}/resume`);
+const joinLine = (it, userId) => call('POST', '/api/v1/waiting-queues', { userId, queue: it.queue });
+async function admitted(it, userId) {
+  const { token } = await joinLine(it, userId);
+  for (;;) {
+    if ((await call('GET', '/api/v1/waiting-queues', undefined, { token })).status === 'ACTIVATED') return token;
+    await sleep(100);
+  }
+}
+async function buy(it, userId, seatIds) {
+  const token = await admitted(it, userId);
+  const { reservationId } = await call('POST', `/api/v1/concerts/${it.concert}/sessions/${it.session}/reservations`, { userId, seatIds }, { token });
+  return call('POST', '/api/v1/payments', { userId, reservationId }, { token });
+}
+const balanceOf = async (userId) => (await call('GET', `/api/v1/users/${userId}/points`)).totalAmount;
+
+// ---- The browser.
+
+const browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'] });
+/** Where a test has got to, for what goes wrong. */
+let test = '';
+let problems = [];
+
+/** Somebody with a browser of their own. `allowed`: what the console may say, such as that a request was refused. */
+async function visitor({ language = 'en', viewport = PHONE, allowed = /^$/, scheme = 'light', ...more } = {}) {
+  const context = await browser.newContext({ viewport, locale: language === 'ko' ? 'ko-KR' : 'en-GB', timezoneId: 'Asia/Seoul', colorScheme: scheme, ...more });
+  context.setDefaultTimeout(15_000);
+  const watch = (page) => {
+    page.on('console', (message) => {
+      if (['error', 'warning'].includes(message.type()) && !allowed.test(message.text())) problems.push(`console: ${message.text()} ${message.location().url}`);
+    });
+    page.on('pageerror', (error) => problems.push(`page: ${error.stack}`));
+    page.on('dialog', (dialog) => { problems.push(`a dialog of the browser: ${dialog.message()}`); dialog.dismiss(); });
+    page.on('request', (request) => {
+      if (new URL(request.url()).origin !== new URL(base).origin) problems.push(`another host: ${request.url()}`);
+    });
+  };
+  context.on('page', watch);
+  const page = await context.newPage();
+  const open = (path, where = page) => where.goto(base + path);
+  return { context, page, open, close: () => context.close() };
+}
+
+const text = (page, selector) => page.locator(selector).innerText();
+const state = (page, wanted) => page.waitForFunction((it) => document.body.dataset.state === it, wanted);
+const kept = (page, name) => page.evaluate((it) => JSON.parse(localStorage.getItem(it) ?? 'null'), `boxoffice.${name}`);
+
+/** A screen: held against what all have to keep, light and dark, with a picture of both. */
+async function screen(page, name) {
+  await page.waitForLoadState('load');
+  for (const scheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme: scheme });
+    const file = join(out, `${name}-${scheme}.png`);
+    // What sticks to the window's edge would lie across the middle of a whole page.
+    await page.screenshot({ path: file, fullPage: await page.locator('.basket').count() === 0, animations: 'disabled' });
+    await page.evaluate(axe);
+    const found = await page.evaluate(() => globalThis.axe.run(document, {
+      runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'], rules: { 'target-size': { enabled: true } }, resultTypes: ['violations'],
+    }).then(({ violations }) => violations.map((it) => `${it.id}: ${it.nodes.slice(0, 3).map((node) => `${node.target} ${node.failureSummary}`).join(' | ')}`)));
+    for (const violation of found) problems.push(`${name}, ${scheme}: ${violation}`);
+  }
+  await page.emulateMedia({ colorScheme: null });
+  const size = page.viewportSize();
+  for (const width of [size.width, 320]) {
+    await page.setViewportSize({ ...size, width });
+    // What depends on the width is drawn anew.
+    await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
+    const { scroll, small } = await page.evaluate(() => ({
+      scroll: document.documentElement.scrollWidth - innerWidth,
+      small: [...document.querySelectorAll('a, button, input:not([type=radio]), select')].filter((it) => it.checkVisibility({ visibilityProperty: true })).map((it) => ({ it, box: it.getBoundingClientRect() }))
+        .filter(({ box }) => box.width > 1 && (box.width < 24 || box.height < 24)).map(({ it, box }) => `${it.id || it.textContent} ${box.width} × ${box.height}`),
+    }));
+    if (scroll > 0) problems.push(`${name}: ${scroll} px too wide at ${width} px`);
+    if (small.length > 0) problems.push(`${name}: too small for a finger at ${width} px: ${small.slice(0, 5).join(', ')}`);
+  }
+  await page.setViewportSize(size);
+}
+
+/** Joins as somebody on the waiting page. */
+async function join_(page, it, userId) {
+  await page.goto(base + it.wait);
+  if (await page.locator('#who').isVisible()) {
+    await page.fill('#member', String(userId));
+    await page.click('#join');
+  }
+}
+async function toSeats(page, it, userId) {
+  await join_(page, it, userId);
+  await state(page, 'turn');
+  await page.click('#enter');
+  await page.click(`#s${it.session}`);
+  await page.waitForSelector('.grid .seat');
+}
+/** A seat by its number. */
+const seatOf = (page, number) => page.locator('.grid .seat', { has: page.locator(`span:text-is("${number}")`) });
+async function choose(page, ...numbers) {
+  for (const number of numbers) await seatOf(page, number).click();
+}
+async function toPayment(page, it, userId, numbers = [1, 2]) {
+  await toSeats(page, it, userId);
+  await choose(page, ...numbers);
+  await page.click('#hold');
+  await page.waitForURL('**/pay/*');
+  await page.waitForSelector('#pay');
+}
+const polls = (page) => {
+  let count = 0;
+  page.on('request', (request) => { if (request.method() === 'GET' && new URL(request.url()).pathname === '/api/v1/waiting-queues') count += 1; });
+  return () => count;
+};
+
+// ---- The tests.
+
+const TESTS = {};
+
+for (const language of ['ko', 'en']) {
+  TESTS[`purchase ${language}`] = async () => {
+    const fan = await visitor({ language });
+    const { page } = fan;
+    const id = member();
+    await fan.open('/');
+    await page.waitForSelector('.concert');
+    assert.equal(await page.getAttribute('html', 'lang'), language);
+    await screen(page, `${language}-1-concerts`);
+    await page.click('.concert[href="/c/4"]');
+    await page.waitForSelector('.session');
+    await screen(page, `${language}-2-concert`);
+    await page.click('.act .primary');
+    await state(page, 'who');
+    await page.fill('#member', '0');
+    await page.click('#join');
+    assert.ok(await text(page, '#member-wrong'));
+    await screen(page, `${language}-3-member`);
+    await page.fill('#member', String(id));
+    await page.click('#join');
+    await state(page, 'turn');
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'enter');
+    assert.match(await page.title(), /^★ .*\d:\d\d/);
+    await screen(page, `${language}-4-turn`);
+    await page.click('#enter');
+    await page.waitForSelector('.session .primary');
+    await screen(page, `${language}-5-concert-at-my-turn`);
+    await page.click('.session .primary >> nth=0');
+    await page.waitForSelector('.grid .seat');
+    await screen(page, `${language}-6-seats`);
+    await page.click('#together');
+    assert.equal(await page.locator('.chip').count(), 2);
+    await screen(page, `${language}-7-seats-chosen`);
+    const before = await balanceOf(id);
+    await page.click('#hold');
+    await page.waitForURL('**/pay/*');
+    await page.waitForSelector('#pay');
+    await screen(page, `${language}-8-pay`);
+    await page.click('#pay');
+    await page.waitForURL('**/t/*');
+    await page.waitForSelector('#print');
+    await screen(page, `${language}-9-ticket`);
+    assert.equal(before - await balanceOf(id), 2_000);
+    await page.pdf({ path: join(out, `${language}-9-ticket.pdf`), format: 'A5' });
+    await fan.open('/me');
+    await page.waitForSelector('.resume');
+    assert.equal(await page.locator('a.resume').count(), 1, 'a ticket, and no turn that is spent');
+    await screen(page, `${language}-10-my-tickets`);
+    // Back never pays again.
+    await fan.open('/wait/main?c=4');
+    await state(page, 'paid');
+    await screen(page, `${language}-11-waiting-paid`);
+    await fan.close();
+  };
+}
+
+TESTS['waiting: a place that stays'] = async () => {
+  const it = await sale();
+  await pause(it);
+  for (let ahead = 0; ahead < 5; ahead += 1) await joinLine(it, member());
+  const fan = await visitor();
+  const { page } = fan;
+  const id = member();
+  const asked = [];
+  page.on('request', (request) => { if (request.url().includes('/api/v1/waiting-queues')) asked.push(request.method()); });
+  await join_(page, it, id);
+  await state(page, 'paused');
+  assert.equal(await text(page, '#number'), '5');
+  await screen(page, 'waiting-paused');
+  const token = (await kept(page, `place.${it.queue}.${id}`)).token;
+
+  // A reload, and a second tab: the same place, and one that asks.
+  await page.reload();
+  await state(page, 'paused');
+  assert.equal(await text(page, '#number'), '5');
+  assert.equal(asked.filter((method) => method === 'POST').length, 1, 'joined once');
+  assert.ok(!asked.includes('DELETE'), 'nothing is given up by leaving the page');
+  const second = await fan.context.newPage();
+  await fan.open(it.wait, second);
+  await state(second, 'paused');
+  assert.equal(await text(second, '#number'), '5');
+  const [first, other] = [polls(page), polls(second)];
+  await sleep(11_000);
+  assert.ok(first() >= 1 && other() === 0, `one tab asks: ${first()} and ${other()}`);
+  await page.close();
+  const from = other();
+  await second.waitForEvent('request', { predicate: (request) => request.url().endsWith('/api/v1/waiting-queues') });
+  assert.equal(from, 0);
+  assert.equal((await kept(second, `place.${it.queue}.${id}`)).token, token);
+
+  // It goes on by itself.
+  await resume(it);
+  await state(second, 'turn');
+  await fan.close();
+};
+
+TESTS['waiting: in line, in both languages'] = async () => {
+  const it = await sale({ seats: 3, queue: { admitPerSecond: 0.05 } });
+  for (let ahead = 0; ahead < 12; ahead += 1) await joinLine(it, member());
+  const fan = await visitor();
+  const { page } = fan;
+  await join_(page, it, member());
+  await state(page, 'waiting');
+  await joinLine(it, member());
+  const before = Number(await text(page, '#number'));
+  assert.ok(before > 3 && before <= 12, `${before}`);
+  await page.waitForSelector('#fewer:not([hidden])');
+  await screen(page, 'waiting-in-line-en');
+  await page.click('#language');
+  assert.equal(await page.getAttribute('html', 'lang'), 'ko');
+  await page.reload();
+  await state(page, 'waiting');
+  assert.equal(await page.getAttribute('html', 'lang'), 'ko', 'the choice is kept');
+  assert.ok(Number(await text(page, '#number')) <= before, 'a number never grows');
+  await screen(page, 'waiting-in-line-ko');
+  await page.setViewportSize(DESKTOP);
+  await screen(page, 'waiting-in-line-wide');
+  await page.setViewportSize(PHONE);
+  await page.click('#sound');
+  assert.equal(await page.getAttribute('#sound', 'aria-checked'), 'true');
+
+  // Leaving is asked about, then it is done.
+  await page.click('#leave');
+  await screen(page, 'waiting-leave');
+  await page.keyboard.press('Escape');
+  await state(page, 'waiting');
+  await page.click('#leave');
+  await page.click('#go');
+  await state(page, 'left');
+  await screen(page, 'waiting-left');
+  await page.click('#rejoin');
+  await state(page, 'waiting');
+  await fan.close();
+};
+
+TESTS['waiting: before the opening'] = async () => {
+  const it = await sale({ opens: 9 });
+  const drawn = await sale({ opens: 60, queue: { opening: 'draw', opensAt: inSeconds(60) } });
+  const fan = await visitor();
+  const { page } = fan;
+  await fan.open(`/c/${it.concert}`);
+  await page.waitForSelector('#opens');
+  await screen(page, 'concert-before-the-opening');
+  await join_(page, it, member());
+  await state(page, 'scheduled');
+  await page.waitForSelector('#countdown:not([hidden])');
+  await screen(page, 'waiting-scheduled');
+  await state(page, 'turn');
+  await join_(page, drawn, member());
+  await state(page, 'draw');
+  assert.ok(!await page.locator('#place').isVisible(), 'nobody has a place before the draw');
+  await page.waitForSelector('#countdown:not([hidden])');
+  await screen(page, 'waiting-draw');
+  await fan.close();
+};
+
+TESTS['waiting: offline'] = async () => {
+  const it = await sale();
+  await pause(it);
+  await joinLine(it, member());
+  const fan = await visitor({ allowed: /ERR_INTERNET_DISCONNECTED/ });
+  const { page } = fan;
+  await join_(page, it, member());
+  await state(page, 'paused');
+  await fan.context.setOffline(true);
+  await page.waitForSelector('#trouble:not([hidden])');
+  assert.equal(await text(page, '#number'), '1', 'the place stays in sight');
+  await sleep(6_000);
+  await screen(page, 'waiting-offline');
+  await fan.context.setOffline(false);
+  await page.waitForSelector('#trouble', { state: 'hidden' });
+  await resume(it);
+  await state(page, 'turn');
+  await fan.close();
+};
+
+TESTS['waiting: a join whose answer is lost'] = async () => {
+  const it = await sale();
+  await pause(it);
+  const fan = await visitor({ allowed: /ERR_FAILED|ERR_CONNECTION/ });
+  const { page } = fan;
+  const keys = [];
+  await page.route('**/api/v1/waiting-queues', async (route) => {
+    if (route.request().method() !== 'POST') return route.continue();
+    keys.push(route.request().headers()['idempotency-key']);
+    if (keys.length > 1) return route.continue();
+    await route.fetch();
+    return route.abort('failed');
+  });
+  await join_(page, it, member());
+  await page.waitForSelector('#trouble:not([hidden])');
+  await screen(page, 'waiting-joining');
+  await state(page, 'paused');
+  assert.equal(keys.length, 2);
+  assert.equal(keys[0], keys[1], 'the same key');
+  assert.equal((await call('GET', `/api/v1/waiting-queues/${it.queue}`)).waiting, 1, 'one place');
+  await fan.close();
+};
+
+TESTS['waiting: told to wait'] = async () => {
+  const it = await sale();
+  await pause(it);
+  const fan = await visitor({ allowed: /status of 503/ });
+  const { page } = fan;
+  await join_(page, it, member());
+  await state(page, 'paused');
+  const at = [];
+  await page.route('**/api/v1/waiting-queues', (route) => {
+    at.push(Date.now());
+    return at.length > 1 ? route.continue() : route.fulfill({ status: 503, headers: { 'Retry-After': '4' }, contentType: 'application/problem+json', body: '{"code":"OVERLOADED"}' });
+  });
+  await page.waitForSelector('#trouble:not([hidden])');
+  assert.ok(await page.locator('#retry').isDisabled(), 'not before the service wants it');
+  await screen(page, 'waiting-busy');
+  await page.waitForSelector('#trouble', { state: 'hidden' });
+  assert.ok(at[1] - at[0] >= 4_000 && at[1] - at[0] < 7_500, `after ${at[1] - at[0]} ms`);
+  await fan.close();
+};
+
+TESTS['waiting: a turn that ends'] = async () => {
+  const it = await sale();
+  const id = member();
+  const { first: token } = await call('POST', '/admin/v1/tokens', { count: 1, format: 'short_{n}_{r}', activated: true, activeSeconds: 14, userId: id, queue: it.queue });
+  const fan = await visitor({ allowed: /status of 403/ });
+  const { page } = fan;
+  await page.addInitScript(({ queue, user, place }) => {
+    localStorage.setItem('boxoffice.user', user);
+    if (!localStorage.getItem(`boxoffice.place.${queue}.${user}`)) localStorage.setItem(`boxoffice.place.${queue}.${user}`, JSON.stringify(place));
+  }, { queue: it.queue, user: String(id), place: { queue: it.queue, user: String(id), key: 'short', token, concert: String(it.concert) } });
+  await fan.open(it.wait);
+  await state(page, 'turn');
+  const second = await fan.context.newPage();
+  await fan.open(`/c/${it.concert}/s/${it.session}`, second);
+  await second.waitForSelector('.grid .seat');
+  await state(page, 'timedOut');
+  await screen(page, 'waiting-turn-over');
+  await second.waitForSelector('.card.centre');
+  await screen(second, 'seats-turn-over');
+  await page.click('#rejoin');
+  await state(page, 'turn');
+  await fan.close();
+};
+
+TESTS['waiting: a place that is not known'] = async () => {
+  const it = await sale();
+  const fan = await visitor({ allowed: /status of 401/ });
+  const { page } = fan;
+  await page.addInitScript((queue) => {
+    localStorage.setItem('boxoffice.user', '7');
+    if (!localStorage.getItem(`boxoffice.place.${queue}.7`)) localStorage.setItem(`boxoffice.place.${queue}.7`, JSON.stringify({ queue, user: '7', key: 'k', token: 'nobody', status: 'WAITING', queueState: 'OPEN', number: 12, first: 20 }));
+  }, it.queue);
+  const count = polls(page);
+  await fan.open(it.wait);
+  await state(page, 'lost');
+  assert.ok(count() >= 2, 'asked twice before it is said');
+  assert.equal((await kept(page, `place.${it.queue}.7`)).token, 'nobody', 'the token is kept');
+  await screen(page, 'waiting-lost');
+  await page.click('#rejoin');
+  await state(page, 'turn');
+  await fan.close();
+};
+
+TESTS['waiting: a browser that stores nothing'] = async () => {
+  const it = await sale();
+  const fan = await visitor();
+  const { page } = fan;
+  await page.addInitScript(() => Object.defineProperty(globalThis, 'localStorage', { get() { throw new DOMException('', 'SecurityError'); } }));
+  await join_(page, it, member());
+  await state(page, 'turn');
+  assert.ok(await page.locator('#blocked').isVisible());
+  await screen(page, 'waiting-no-storage');
+  await fan.open('/');
+  await page.waitForSelector('.concert');
+  assert.ok(await page.locator('.note.warn:not(.trouble)').isVisible());
+  await fan.close();
+};
+
+TESTS['waiting: sold out, over, and no line'] = async () => {
+  const it = await sale({ seats: 1 });
+  const over = await sale({ closes: 6 });
+  const fan = await visitor({ allowed: /status of (404|409)/ });
+  const { page } = fan;
+  await pause(over);
+  await join_(page, over, member());
+  await state(page, 'ended');
+  await screen(page, 'waiting-ended');
+  await fan.open(`/c/${over.concert}`);
+  await page.waitForSelector('h1');
+  await screen(page, 'concert-ended');
+  await pause(it);
+  await fan.open(it.wait);
+  await state(page, 'paused');
+  const { first: token } = await call('POST', '/admin/v1/tokens', { count: 1, format: 'last_{n}_{r}', activated: true, userId: 999, queue: it.queue });
+  const { reservationId } = await call('POST', `/api/v1/concerts/${it.concert}/sessions/${it.session}/reservations`, { userId: 999, seatIds: [it.seat] }, { token });
+  await call('POST', '/api/v1/payments', { userId: 999, reservationId }, { token });
+  await state(page, 'soldOut');
+  await screen(page, 'waiting-sold-out');
+  await fan.open(`/c/${it.concert}`);
+  await page.waitForSelector('h1');
+  await screen(page, 'concert-sold-out');
+  await fan.open('/wait/no-such-line');
+  await state(page, 'none');
+  await screen(page, 'waiting-no-line');
+  await fan.open('/c/999999999');
+  await page.waitForSelector('.card.centre');
+  await screen(page, 'concert-not-found');
+  await fan.close();
+};
+
+TESTS['seats: two browsers, one seat'] = async () => {
+  const it = await sale({ seats: 30, more: [[30, 2_500]] });
+  const [fast, slow] = [await visitor(), await visitor({ allowed: /status of 409/ })];
+  await toSeats(fast.page, it, member());
+  await toSeats(slow.page, it, member());
+  await choose(fast.page, 6, 7);
+  await choose(slow.page, 7, 8);
+  await fast.page.click('#hold');
+  await fast.page.waitForURL('**/pay/*');
+  await slow.page.click('#hold');
+  await slow.page.waitForSelector('#instead');
+  assert.equal(await seatOf(slow.page, 7).getAttribute('data-look'), 'lost');
+  assert.equal(await seatOf(slow.page, 8).getAttribute('data-look'), 'chosen', 'the rest is kept');
+  await screen(slow.page, 'seats-just-taken');
+  await slow.page.click('#instead');
+  assert.equal(await slow.page.locator('.chip').count(), 2);
+  await slow.page.click('#hold');
+  await slow.page.waitForURL('**/pay/*');
+  await slow.page.waitForSelector('#pay');
+
+  // Who holds already is led to what is held.
+  await slow.open(`/c/${it.concert}/s/${it.session}`);
+  await slow.page.waitForSelector('.grid .seat');
+  await choose(slow.page, 20);
+  await slow.page.click('#hold');
+  await slow.page.waitForSelector('#message a');
+  await screen(slow.page, 'seats-held-already');
+  await slow.page.click('#message a');
+  await slow.page.waitForSelector('#pay');
+  await slow.page.click('#back');
+  await screen(slow.page, 'pay-give-back');
+  await slow.page.click('dialog [value="yes"]');
+  await slow.page.waitForSelector('.card.centre');
+  await screen(slow.page, 'pay-given-back');
+  await Promise.all([fast.close(), slow.close()]);
+};
+
+TESTS['seats: by the keyboard'] = async () => {
+  const it = await sale({ seats: 1_200 });
+  const fan = await visitor({ viewport: DESKTOP });
+  const { page } = fan;
+  await toSeats(page, it, member());
+  assert.equal(await page.locator('.part').count(), 3);
+  await screen(page, 'seats-wide');
+  assert.equal(await page.locator('.grid [tabindex="0"]').count(), 1, 'one tab stop');
+  await page.locator('.grid [tabindex="0"]').focus();
+  const here = () => page.evaluate(() => document.activeElement.querySelector('span')?.textContent);
+  for (const [key, at] of [['ArrowRight', '2'], ['ArrowDown', '22'], ['End', '40'], ['Home', '21'], ['ArrowUp', '1'], ['PageDown', '101'], ['Control+End', '500'], ['Control+Home', '1'], ['ArrowLeft', '1']]) {
+    await page.keyboard.press(key);
+    assert.equal(await here(), at, key);
+  }
+  await page.keyboard.press('Space');
+  await page.keyboard.press('ArrowRight');
+  await page.keyboard.press('Enter');
+  assert.equal(await page.locator('.chip').count(), 2);
+  await page.reload();
+  await page.waitForSelector('.chip');
+  assert.equal(await page.locator('.chip').count(), 2, 'a reload keeps the choice');
+  await page.locator('#part2').press('Enter');
+  await choose(page, 1_001, 1_002);
+  await seatOf(page, 1_003).click();
+  assert.equal(await page.locator('.chip').count(), 4, 'four, and no more');
+  await page.locator('#hold').press('Enter');
+  await page.waitForURL('**/pay/*');
+  await page.waitForSelector('#pay');
+  await screen(page, 'pay-wide');
+  await page.locator('#pay').press('Enter');
+  await page.waitForSelector('#print');
+  await screen(page, 'ticket-wide');
+  await fan.close();
+};
+
+TESTS['seats: left before the answer'] = async () => {
+  const it = await sale();
+  const fan = await visitor({ allowed: /ERR_FAILED|ERR_ABORTED/ });
+  const { page } = fan;
+  await toSeats(page, it, member());
+  await choose(page, 3);
+  const keys = [];
+  await page.route('**/reservations', async (route) => {
+    keys.push(route.request().headers()['idempotency-key']);
+    if (keys.length > 1) return route.continue();
+    await route.fetch();
+    return route.abort('failed');
+  });
+  await page.click('#hold');
+  await page.waitForSelector('.trouble:not([hidden])');
+  await screen(page, 'seats-answer-lost');
+  await page.reload();
+  await page.waitForURL('**/pay/*');
+  assert.ok(keys.length >= 2 && new Set(keys).size === 1, 'the same key');
+  await fan.close();
+};
+
+TESTS['pay: pressed twice'] = async () => {
+  const it = await sale();
+  const id = member();
+  const fan = await visitor();
+  const { page } = fan;
+  await toPayment(page, it, id);
+  const before = await balanceOf(id);
+  let payments = 0;
+  page.on('request', (request) => { if (request.url().endsWith('/payments')) payments += 1; });
+  await page.dblclick('#pay');
+  await page.waitForURL('**/t/*');
+  await page.waitForSelector('#print');
+  assert.equal(payments, 1);
+  assert.equal(before - await balanceOf(id), 2_000);
+  // Back is behind the payment, and the payment's address leads to the ticket.
+  const ticket = page.url();
+  await page.goto(ticket.replace('/t/', '/pay/'));
+  await page.waitForURL('**/t/*');
+  assert.equal(payments, 1);
+
+  // Given back.
+  await page.waitForSelector('#refund');
+  await page.click('#refund');
+  await page.click('dialog [value="yes"]');
+  await page.waitForSelector('.ticket.void');
+  await screen(page, 'ticket-refunded');
+  assert.equal(await balanceOf(id), before);
+  await fan.close();
+};
+
+TESTS['pay: the answer is lost'] = async () => {
+  const it = await sale();
+  const id = member();
+  const fan = await visitor({ allowed: /ERR_FAILED/ });
+  const { page } = fan;
+  await toPayment(page, it, id);
+  const before = await balanceOf(id);
+  const keys = [];
+  await page.route('**/api/v1/payments', async (route) => {
+    keys.push(route.request().headers()['idempotency-key']);
+    if (keys.length > 1) return route.continue();
+    await route.fetch();
+    return route.abort('failed');
+  });
+  await page.click('#pay');
+  await page.waitForSelector('.trouble:not([hidden])');
+  await screen(page, 'pay-answer-lost');
+  await page.waitForURL('**/t/*');
+  assert.equal(new Set(keys).size, 1, 'the same key');
+  assert.equal(before - await balanceOf(id), 2_000, 'paid once');
+  await fan.close();
+};
+
+TESTS['pay: too few points'] = async () => {
+  const it = await sale({ price: 700_000 });
+  const id = member();
+  const fan = await visitor({ language: 'ko' });
+  const { page } = fan;
+  await toPayment(page, it, id);
+  assert.ok(await page.locator('#pay').isDisabled());
+  await screen(page, 'pay-too-few-points');
+  await page.dblclick('#charge');
+  await page.waitForSelector('.note.good');
+  assert.equal(await balanceOf(id), 1_400_000, 'charged once');
+  await screen(page, 'pay-charged');
+  await page.click('#pay');
+  await page.waitForURL('**/t/*');
+  await fan.close();
+};
+
+TESTS['people who sign in'] = async () => {
+  const it = await sale();
+  const fan = await visitor({ language: 'ko' });
+  const { page } = fan;
+  await page.route((url) => !url.pathname.startsWith('/api/') && !url.pathname.startsWith('/assets/'), async (route) => {
+    const answer = await route.fetch();
+    await route.fulfill({ response: answer, body: (await answer.text()).replace('content="none"', 'content="jwt"') });
+  });
+  await fan.open(it.wait);
+  await state(page, 'signIn');
+  await screen(page, 'waiting-sign-in');
+  await fan.open(`/c/${it.concert}`);
+  await page.waitForSelector('.session');
+  assert.equal(await page.locator('main a.primary').count(), 0, 'no way that leads nowhere');
+  await screen(page, 'concert-sign-in');
+  assert.equal((await call('GET', `/api/v1/waiting-queues/${it.queue}`)).waiting, 0, 'nobody has joined');
+  await fan.close();
+};
+
+TESTS['waiting: a tab that sleeps'] = async () => {
+  const it = await sale();
+  await pause(it);
+  const fan = await visitor();
+  const { page } = fan;
+  await join_(page, it, member());
+  await state(page, 'paused');
+  const second = await fan.context.newPage();
+  await fan.open(it.wait, second);
+  await state(second, 'paused');
+  const cdp = await fan.context.newCDPSession(page);
+  // Its timers stand still, as on a phone.
+  await cdp.send('Emulation.setVirtualTimePolicy', { policy: 'pause' });
+  await second.bringToFront();
+  // The one that is looked at takes over.
+  await second.waitForEvent('request', { predicate: (request) => request.url().endsWith('/api/v1/waiting-queues'), timeout: 60_000 });
+  await resume(it);
+  await state(second, 'turn');
+  await cdp.send('Emulation.setVirtualTimePolicy', { policy: 'advance' });
+  await state(page, 'turn');
+  await fan.close();
+};
+
+TESTS['waiting: a slow line'] = async () => {
+  const it = await sale();
+  await pause(it);
+  const fan = await visitor();
+  const { page } = fan;
+  await join_(page, it, member());
+  await state(page, 'paused');
+  const cdp = await fan.context.newCDPSession(page);
+  await cdp.send('Network.enable');
+  await cdp.send('Network.setCacheDisabled', { cacheDisabled: true });
+  await cdp.send('Network.emulateNetworkConditions', { offline: false, latency: 2_000, downloadThroughput: 50_000, uploadThroughput: 50_000 });
+  const began = Date.now();
+  await page.reload({ waitUntil: 'commit' });
+  await page.waitForSelector('#place:not([hidden])');
+  const took = Date.now() - began;
+  assert.ok(took < 6_000, `the place after ${took} ms`);
+  await page.waitForFunction(() => document.querySelector('#updated').textContent !== '');
+  await fan.close();
+  return `the place after ${took} ms`;
+};
+
+TESTS['pay: not mine, not here'] = async () => {
+  const fan = await visitor({ allowed: /status of (403|404)/ });
+  const { page } = fan;
+  for (const path of ['/pay/1', '/t/1']) {
+    await fan.open(path);
+    await page.waitForSelector('.card.centre');
+  }
+  await screen(page, 'ticket-not-here');
+  await fan.open('/me');
+  await page.waitForSelector('#forget');
+  await screen(page, 'my-tickets-none');
+  await page.fill('#member', '33');
+  await page.click('.form button');
+  await page.waitForFunction(() => localStorage.getItem('boxoffice.user') === '33');
+  await page.waitForSelector('#forget');
+  await page.click('#forget');
+  await screen(page, 'my-tickets-forget');
+  await page.click('dialog [value="yes"]');
+  await page.waitForSelector('.note.good');
+  assert.deepEqual(await page.evaluate(() => Object.keys(localStorage).filter((it) => it !== 'boxoffice.lang')), []);
+  await fan.close();
+};
+
+TESTS['wide: concerts'] = async () => {
+  const fan = await visitor({ viewport: DESKTOP, language: 'ko' });
+  const { page } = fan;
+  await fan.open('/?lang=en');
+  await page.waitForSelector('.concert');
+  assert.equal(await page.getAttribute('html', 'lang'), 'en', 'the address goes before the browser');
+  await screen(page, 'concerts-wide');
+  await fan.open('/c/1');
+  await page.waitForSelector('.session');
+  assert.equal(await page.getAttribute('html', 'lang'), 'en', 'and is kept');
+  await screen(page, 'concert-wide');
+  await fan.close();
+};
+
+TESTS['signs of forced colours'] = async () => {
+  const it = await sale();
+  await buy(it, member(), [it.seat, it.seat + 1]);
+  const fan = await visitor({ forcedColors: 'active', reducedMotion: 'reduce' });
+  const { page } = fan;
+  await toSeats(page, it, member());
+  await choose(page, 5);
+  await page.screenshot({ path: join(out, 'seats-forced-colours.png') });
+  const shown = await page.evaluate(() => ['free', 'chosen', 'sold'].map((look) => document.querySelector(`.grid [data-look="${look}"]`)?.innerText.trim()));
+  assert.deepEqual(shown, ['3', '5\n✓', '✕'], 'told apart without any colour');
+  await fan.close();
+};
+
+TESTS['the service is away for a while'] = async () => {
+  const { BOXOFFICE_TEST_STOP: stop, BOXOFFICE_TEST_START: start } = process.env;
+  if (!stop || !start) return 'left out: BOXOFFICE_TEST_STOP and BOXOFFICE_TEST_START say how to stop it';
+  const it = await sale();
+  await pause(it);
+  await joinLine(it, member());
+  const fan = await visitor({ allowed: /ERR_CONNECTION|ERR_EMPTY_RESPONSE|status of 50\d/ });
+  const { page } = fan;
+  await join_(page, it, member());
+  await state(page, 'paused');
+  execSync(stop, { stdio: 'inherit' });
+  await page.waitForSelector('#trouble:not([hidden])');
+  assert.equal(await text(page, '#number'), '1');
+  await screen(page, 'waiting-service-away');
+  execSync(start, { stdio: 'inherit' });
+  await page.waitForSelector('#trouble', { state: 'hidden', timeout: 45_000 });
+  assert.equal(await text(page, '#number'), '1', 'the same place');
+  await resume(it);
+  await state(page, 'turn');
+  await fan.close();
+  return '';
+};
+
+TESTS.budgets = async () => {
+  const it = await sale({ seats: 2_000 });
+  const fan = await visitor();
+  const { page } = fan;
+  await toPayment(page, it, member());
+  const pay = new URL(page.url()).pathname;
+  const cdp = await fan.context.newCDPSession(page);
+  await cdp.send('Network.enable');
+  await cdp.send('Network.setCacheDisabled', { cacheDisabled: true });
+  const loaded = new Map();
+  cdp.on('Network.responseReceived', ({ requestId, response }) => loaded.set(requestId, { path: new URL(response.url).pathname, bytes: 0 }));
+  cdp.on('Network.loadingFinished', ({ requestId, encodedDataLength }) => { if (loaded.has(requestId)) loaded.get(requestId).bytes = encodedDataLength; });
+  const lines = [];
+  for (const [path, most, requests] of [
+    [it.wait, WAITING_PAGE_MAX, 1], ['/', PAGE_MAX, REQUESTS_MAX], [`/c/${it.concert}`, PAGE_MAX, REQUESTS_MAX],
+    [`/c/${it.concert}/s/${it.session}`, PAGE_MAX, REQUESTS_MAX], [pay, PAGE_MAX, REQUESTS_MAX], ['/me', PAGE_MAX, REQUESTS_MAX],
+  ]) {
+    loaded.clear();
+    await page.goto(base + path, { waitUntil: 'networkidle' });
+    // The head of each answer is not part of the budget, nor is the icon, which nothing waits for.
+    const own = [...loaded.values()].filter((one) => !one.path.startsWith('/api/') && !one.path.startsWith('/assets/icon'));
+    const bytes = own.reduce((sum, one) => sum + one.bytes, 0);
+    lines.push(`${path.replace(/\d+/g, 'N')}: ${bytes} bytes in ${own.length}`);
+    if (bytes > most + own.length * 1_024) problems.push(`${path}: ${bytes} bytes`);
+    if (own.length > requests) problems.push(`${path}: ${own.length} requests`);
+  }
+  const document = await fetch(base + it.wait, { headers: { 'Accept-Encoding': 'gzip' } });
+  const length = Number(document.headers.get('Content-Length'));
+  if (length > WAITING_PAGE_MAX) problems.push(`the waiting page has ${length} bytes`);
+  lines.push(`the waiting page: ${length} of ${WAITING_PAGE_MAX} bytes`);
+  await fan.close();
+  return lines.join('; ');
+};
+
+TESTS['a text for every error'] = async () => {
+  // What only operators, proxies and programs get.
+  const others = /^(ADMIN_|OPERATOR_|ROLE_|PASS_|INVALID_SETTING|ALREADY_EXISTS|SOLD_OR_HELD|QUEUE_DRAWN)/;
+  const page = readFileSync(fileURLToPath(new URL('../../docs/errors.md', import.meta.url)), 'utf8');
+  const codes = [...page.matchAll(/^\| \d{3} \| \[([A-Z_]+)\]/gm)].map(([, code]) => code).filter((code) => !others.test(code));
+  assert.ok(codes.length > 50);
+  for (const [language, { errors }] of Object.entries({ en, ko })) {
+    assert.deepEqual(codes.filter((code) => !errors[code]), [], `no text in ${language}`);
+    assert.deepEqual(Object.keys(errors).filter((code) => !codes.includes(code) && !['OFFLINE', 'UNREACHABLE', 'NOT_HERE'].includes(code)), [], `no such code in ${language}`);
+  }
+};
+
+// ---- Running them.
+
+let failed = 0;
+for (const [name, run] of Object.entries(TESTS)) {
+  if (only.length > 0 && !only.some((part) => name.includes(part))) continue;
+  test = name;
+  problems = [];
+  const began = Date.now();
+  let told = '';
+  try {
+    told = await run() ?? '';
+  } catch (error) {
+    problems.unshift(error.stack);
+    for (const context of browser.contexts()) {
+      for (const page of context.pages()) await page.screenshot({ path: join(out, `FAILED-${name.replace(/\W+/g, '-')}.png`) }).catch(() => {});
+    }
+  }
+  for (const context of browser.contexts()) await context.close().catch(() => {});
+  console.log(`${problems.length > 0 ? 'FAILED' : 'ok    '} ${test} (${((Date.now() - began) / 1_000).toFixed(1)} s)${told && `: ${told}`}`);
+  for (const problem of problems) console.log(`       ${problem}`);
+  if (problems.length > 0) failed += 1;
+}
+await browser.close();
+process.exit(failed > 0 ? 1 : 0);

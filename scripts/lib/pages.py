@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Checks the types of the pages' scripts, then walks through the pages in a browser, beside a fresh service that is stopped
+and started on the way. At the end the books must be in order.
+
+  scripts/lib/pages.py [--binary FILE] [--out DIR] [PART-OF-A-NAME...]
+
+--out keeps the pictures of all screens there. Names choose some of the tests in pages.mjs.
+"""
+
+import argparse
+import http.server
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import harness  # noqa: E402
+from harness import Failure, say  # noqa: E402
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="scripts/lib/pages.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", type=pathlib.Path, help="the program; the release build of this tree where it is left out")
+    parser.add_argument("--out", type=pathlib.Path, help="where pictures go")
+    parser.add_argument("names", nargs="*")
+    return parser.parse_args()
+
+
+class Switch(http.server.BaseHTTPRequestHandler):
+    """Stops the service and starts it again, for a test that runs in another program."""
+
+    def do_POST(self):
+        turn = {"/stop": self.server.stop_service, "/start": self.server.start_service}[self.path]
+        turn()
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_arguments):
+        pass
+
+
+def main():
+    options = arguments()
+    types = subprocess.run([harness.tool("typescript"), "-p", HERE / "pages.tsconfig.json"], check=False)
+    if types.returncode != 0:
+        raise Failure("the types of the pages' scripts do not fit")
+    harness.tool("playwright")
+    work = harness.make_temp_dir()
+    out = options.out or work / "screens"
+
+    def start(port=None):
+        return harness.Server(work, port=port, build=options.binary)
+
+    service = [start()]
+    # Of one thread, which stays: a service ends with the thread that started it.
+    switch = http.server.HTTPServer(("127.0.0.1", 0), Switch)
+
+    def stop_service():
+        ended = service[0].stop()
+        if ended != 0:
+            raise Failure(f"the service ended with code {ended} on SIGTERM:\n{service[0].log_tail(40)}")
+
+    def start_service():
+        service[0] = start(service[0].port)
+
+    switch.stop_service, switch.start_service = stop_service, start_service
+    threading.Thread(target=switch.serve_forever, daemon=True).start()
+    control = f"curl --silent --show-error --fail --request POST http://127.0.0.1:{switch.server_port}"
+    env = {**os.environ, "BOXOFFICE_TEST_ADMIN_TOKEN": service[0].admin_token(), "CHROMIUM": harness.tool("chromium"),
+           "BOXOFFICE_TEST_STOP": f"{control}/stop", "BOXOFFICE_TEST_START": f"{control}/start"}
+    child = harness.spawn([harness.tool("node"), HERE / "pages.mjs", service[0].url, out, *options.names], env=env,
+                          stdin=subprocess.DEVNULL)
+    code = child.wait()
+    if not service[0].alive():
+        raise Failure(f"the service died:\n{service[0].log_tail(40)}")
+    if code != 0:
+        say(f"the end of the service's log:\n{service[0].log_tail()}")
+    stop_service()
+    clean, output = service[0].audit()
+    if not clean:
+        raise Failure(f"the audit is not clean:\n{output}")
+    return code
+
+
+if __name__ == "__main__":
+    harness.run_main(main)
