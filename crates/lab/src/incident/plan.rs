@@ -115,7 +115,7 @@ pub(crate) enum Check {
     Paid(f64),
     /// Of the seat lists, so many are a query at the primary at the most.
     PrimaryReads(f64),
-    /// What is done of what the flood asks is so much of what was done at the limit.
+    /// At the worst so much is done of what is done at the best.
     Goodput(f64),
     /// No request fails.
     NoneFailed,

@@ -443,14 +443,16 @@ impl Seen {
         }
     }
 
-    /// What is done of the flood in its worst ten seconds, of its best ten.
+    /// Holds that were answered in the worst ten seconds, those of the flood and those of fans, of the best ten.
+    /// They share one limit: what fewer fans ask for is left to the flood.
     fn goodput(&self) -> Option<f64> {
         const SPAN: usize = 10;
         let seconds = (self.fault_ends - self.fault).floor() as usize;
         let mut done = vec![0.0; seconds];
         for request in self.between(self.fault, self.fault_ends) {
             let at = (request.done - self.fault).floor() as usize;
-            let counts = request.kind == Kind::Flood && !request.has_failed();
+            let is_hold = matches!(request.kind, Kind::Flood | Kind::Reserve);
+            let counts = is_hold && !request.has_failed();
             if let Some(second) = done.get_mut(at).filter(|_| counts) {
                 *second += 1.0;
             }
