@@ -80,7 +80,7 @@ export const en = {
   parts: 'Parts of the hall',
   part: (/** @type {string} */ from, /** @type {string} */ to) => `${from}–${to}`,
   partFree: (/** @type {string} */ n) => `${n} free`,
-  stage: 'Stage',
+  noPlan: 'In the order of their numbers; this is no plan of the hall.',
   grid: (/** @type {string} */ from, /** @type {string} */ to) => `Seats ${from} to ${to}. Move with the arrow keys, choose with the space bar.`,
   seat: (/** @type {string} */ n) => `Seat ${n}`,
   seatLabel: (/** @type {string} */ n, /** @type {string} */ price, /** @type {string} */ status) => `Seat ${n}, ${price}, ${status}`,
@@ -101,7 +101,8 @@ export const en = {
   notYourTurn: 'It is not your turn yet',
   notYourTurnText: 'Seats are chosen behind the line. Your place in it is kept.',
   turnOver: 'Your turn is over',
-  turnOverText: 'No seats were held. You can join the line again; seats that you held before can still be paid.',
+  turnOverText: 'No seats are held for you. You can join the line again.',
+  turnOverHeld: 'You cannot choose any more, but the seats that you hold can still be paid.',
   toLine: 'To the line',
   sessionGone: 'This date is not on sale',
 

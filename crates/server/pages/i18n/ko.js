@@ -76,7 +76,7 @@ export const ko = {
   parts: '구역',
   part: (from, to) => `${from}–${to}`,
   partFree: (n) => `${n}석 가능`,
-  stage: '무대',
+  noPlan: '번호 순서대로 보여 드리며, 공연장 배치도가 아닙니다.',
   grid: (from, to) => `${from}번부터 ${to}번 좌석. 화살표로 이동하고 스페이스로 선택합니다.`,
   seat: (n) => `${n}번`,
   seatLabel: (n, price, status) => `좌석 ${n}, ${price}, ${status}`,
@@ -97,7 +97,8 @@ export const ko = {
   notYourTurn: '아직 차례가 아닙니다',
   notYourTurnText: '좌석은 대기한 뒤에 고릅니다. 순번은 그대로입니다.',
   turnOver: '입장 시간이 끝났습니다',
-  turnOverText: '선점된 좌석은 없습니다. 다시 대기하실 수 있으며, 전에 선점한 좌석은 결제하실 수 있습니다.',
+  turnOverText: '선점된 좌석이 없습니다. 다시 대기하실 수 있습니다.',
+  turnOverHeld: '더 고르실 수는 없지만, 선점한 좌석은 결제하실 수 있습니다.',
   toLine: '대기열로 가기',
   sessionGone: '예매할 수 없는 일정입니다',
 
