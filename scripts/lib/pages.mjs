@@ -318,6 +318,41 @@ TESTS['waiting: in line, in both languages'] = async () => {
   await fan.close();
 };
 
+TESTS['waiting: what is said of number and time'] = async () => {
+  const it = await sale();
+  const fan = await visitor();
+  const { page } = fan;
+  let [waitingNumber, etaSeconds] = [1_301, 601];
+  const asked = [];
+  let wanted = 0;
+  let open = 0;
+  await page.route('**/api/v1/waiting-queues', async (route) => {
+    open += 1;
+    asked.push({ early: wanted - Date.now(), open });
+    const answer = { status: 'WAITING', queueState: 'OPEN', waitingNumber, etaSeconds, pollAfterMs: 700, activeUntil: null, reason: null };
+    wanted = Date.now() + 700;
+    await route.fulfill({ json: route.request().method() === 'POST' ? { ...answer, token: 'somebody' } : answer });
+    open -= 1;
+  });
+  const says = async (number, eta, ahead, time) => {
+    [waitingNumber, etaSeconds] = [number, eta];
+    await page.waitForFunction((shown) => document.querySelector('#number').textContent === shown[0] && document.querySelector('#eta').textContent === shown[1], [ahead, time], { timeout: 5_000 });
+  };
+  await join_(page, it, member());
+  await says(1_301, 601, '1,300', 'about 15 minutes');
+  await says(1_201, 125, '1,200', 'about 3 minutes');
+  // Another instance is behind for a moment: what was seen once is not taken back.
+  await says(1_250, 61, '1,200', 'about 2 minutes');
+  await says(1_101, 60, '1,100', 'about 1 minute');
+  await says(1_001, 7_201, '1,000', 'about 2 h 5 min');
+  await says(3, 15, '2', 'Almost your turn');
+  await says(3, null, '2', 'We cannot tell now. Your place is kept.');
+  assert.ok(Number(await page.evaluate(() => document.querySelector('#bar').value)) > 990);
+  assert.ok(asked.length > 5 && asked.every(({ early }) => early <= 1), `never before it is wanted: ${JSON.stringify(asked)}`);
+  assert.ok(asked.every((one) => one.open === 1), 'one request at a time');
+  await fan.close();
+};
+
 TESTS['waiting: before the opening'] = async () => {
   const it = await sale({ opens: 9 });
   const drawn = await sale({ opens: 60, queue: { opening: 'draw', opensAt: inSeconds(60) } });

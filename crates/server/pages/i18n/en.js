@@ -59,7 +59,6 @@ export const en = {
   joinText: 'Seats are chosen behind a line: first come, first served. It takes a member number and one tap.',
   opensIn: 'The sale opens in',
   opensAt: (/** @type {string} */ at) => `${at}, by the server’s clock`,
-  openingNow: 'The sale is opening …',
   earlyText: 'You may join the line already. There is no need to reload at the opening.',
   notYetText: 'The line serves other concerts until then. Come back at the opening.',
   soldOutText: 'Everything is sold. Seats that nobody pays for come back; look in again later.',
@@ -99,7 +98,6 @@ export const en = {
   listLate: 'Somebody was faster. Please try again in a moment.',
   holdUnknown: 'We do not know yet whether the seats are yours. Press again: nothing is done twice.',
   notYourTurn: 'It is not your turn yet',
-  notYourTurnText: 'Seats are chosen behind the line. Your place in it is kept.',
   turnOver: 'Your turn is over',
   turnOverText: 'No seats are held for you. You can join the line again.',
   turnOverHeld: 'You cannot choose any more, but the seats that you hold can still be paid.',
@@ -137,7 +135,6 @@ export const en = {
   // Ticket
   ticket: 'Your ticket',
   ticketHead: 'See you there!',
-  when: 'When',
   where: 'Where',
   seats: 'Seats',
   order: 'Reservation',

@@ -56,7 +56,6 @@ export const ko = {
   joinText: '좌석은 대기한 순서대로 고릅니다. 회원 번호만 있으면 됩니다.',
   opensIn: '예매 시작까지',
   opensAt: (at) => `${at} (서버 시각)`,
-  openingNow: '예매가 열리는 중입니다…',
   earlyText: '지금부터 대기하실 수 있습니다. 열리는 순간 새로고침할 필요가 없습니다.',
   notYetText: '그때까지 대기열은 다른 공연을 위해 움직입니다. 예매가 시작되면 다시 와 주세요.',
   soldOutText: '모두 매진되었습니다. 결제되지 않은 좌석은 다시 나오니 나중에 확인해 주세요.',
@@ -95,7 +94,6 @@ export const ko = {
   listLate: '이미 선점된 좌석이 있습니다. 잠시 뒤에 다시 시도해 주세요.',
   holdUnknown: '선점되었는지 아직 알 수 없습니다. 다시 눌러 주세요. 두 번 처리되지 않습니다.',
   notYourTurn: '아직 차례가 아닙니다',
-  notYourTurnText: '좌석은 대기한 뒤에 고릅니다. 순번은 그대로입니다.',
   turnOver: '입장 시간이 끝났습니다',
   turnOverText: '선점된 좌석이 없습니다. 다시 대기하실 수 있습니다.',
   turnOverHeld: '더 고르실 수는 없지만, 선점한 좌석은 결제하실 수 있습니다.',
@@ -131,7 +129,6 @@ export const ko = {
 
   ticket: '예매 티켓',
   ticketHead: '공연장에서 만나요!',
-  when: '일시',
   where: '장소',
   seats: '좌석',
   order: '예매 번호',
