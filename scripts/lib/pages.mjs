@@ -353,6 +353,34 @@ TESTS['waiting: what is said of number and time'] = async () => {
   await fan.close();
 };
 
+TESTS['waiting: on in another browser'] = async () => {
+  const it = await sale();
+  await pause(it);
+  await joinLine(it, member());
+  const id = member();
+  const [fan, other] = [await visitor({ permissions: ['clipboard-read', 'clipboard-write'] }), await visitor()];
+  await join_(fan.page, it, id);
+  await state(fan.page, 'paused');
+  await fan.page.evaluate(() => { Object.defineProperty(navigator, 'share', { value: undefined }); });
+  await fan.page.click('#move');
+  await fan.page.waitForSelector('#copied:not([hidden])');
+  await screen(fan.page, 'waiting-moved');
+  const address = await fan.page.evaluate(() => navigator.clipboard.readText());
+  await other.page.goto(address);
+  await state(other.page, 'paused');
+  assert.equal(await text(other.page, '#number'), '1', 'the same place');
+  assert.equal(new URL(other.page.url()).hash, '', 'the token is not left in the address');
+  assert.equal((await kept(other.page, `place.${it.queue}.${id}`)).token, (await kept(fan.page, `place.${it.queue}.${id}`)).token);
+  // Nobody loses a place by a link.
+  await other.page.goto('about:blank');
+  await other.page.goto(address.replace(/#.*/, `#place=${id}.another-token`));
+  await state(other.page, 'paused');
+  assert.notEqual((await kept(other.page, `place.${it.queue}.${id}`)).token, 'another-token');
+  await resume(it);
+  await Promise.all([state(fan.page, 'turn'), state(other.page, 'turn')]);
+  await Promise.all([fan.close(), other.close()]);
+};
+
 TESTS['waiting: before the opening'] = async () => {
   const it = await sale({ opens: 9 });
   const drawn = await sale({ opens: 60, queue: { opening: 'draw', opensAt: inSeconds(60) } });

@@ -348,7 +348,7 @@ export function unfinished() {
 function switchLanguage() {
   keep('lang', language === 'ko' ? 'en' : 'ko');
   query.delete('lang');
-  history.replaceState(null, '', location.pathname + (query.size ? `?${query}` : ''));
+  history.replaceState(null, '', String(query) ? `?${query}` : location.pathname);
   location.reload();
 }
 
