@@ -101,7 +101,7 @@ export const ko = {
   sessionGone: '예매할 수 없는 일정입니다',
 
   payTitle: '결제',
-  holdEnds: '좌석 선점 시간',
+  holdEnds: '결제까지 남은 시간',
   holdNear: (clock) => `좌석이 ${clock} 동안 더 선점됩니다.`,
   balance: '내 포인트',
   after: '결제 후',

@@ -425,6 +425,8 @@ if (channel) {
     heardAt = Date.now();
     ({ place, trouble = null, nextAt = 0 } = message);
     render();
+    // Another tab left, or joined anew.
+    schedule();
   };
 }
 addEventListener('storage', ({ key, newValue }) => {
@@ -432,7 +434,6 @@ addEventListener('storage', ({ key, newValue }) => {
   if (key === 'boxoffice.user' && (newValue ?? '') !== user) return location.reload();
   if (key !== `boxoffice.${placeName()}`) return;
   place = keptPlace();
-  // It joined anew there.
   if (!place?.token) nextAt = 0;
   render();
   schedule();
@@ -520,6 +521,7 @@ function newPlace() {
   if (next) place.concert = next;
   seen = [];
   strange = 0;
+  nextAt = 0;
   // Before it is sent: a lost answer, a reload or another tab finds the same place by it.
   save();
   return place;
@@ -628,7 +630,6 @@ $('rejoin').onclick = () => {
   newPlace();
   render();
   $('title').focus();
-  nextAt = 0;
   schedule();
 };
 
