@@ -1,5 +1,5 @@
 // A concert: when, what is left, at which price, and the way into the line or, at one's turn, to the seats.
-import { apology, ask, badge, clockOf, count, dayTime, errorText, everySecond, fill, frame, h, isKnown, keepPlace, link, longDayTime, main, note, placeIn, points, readConcert, saleOf, say, unfinished, until, words } from '/assets/lib/kit.js';
+import { apology, ask, badge, clockOf, count, dayTime, errorText, everySecond, fill, frame, h, isKnown, keepPlace, link, longDayTime, main, note, placeIn, points, readConcert, saleOf, say, unpaid, until, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Session} Session */
@@ -37,7 +37,7 @@ function action() {
   if (isKnown) return note('', h('p', {}, words.signIn));
   if (isMyTurn() && sale === 'OPEN') return note('good', h('p', {}, h('strong', {}, words.yourTurn)), h('p', { id: 'turn' }));
   const isWaiting = mine?.token && mine.status === 'WAITING';
-  const way = link('primary', wait, isWaiting ? words.backToLine : words.joinLine);
+  const way = h('a', { className: 'primary', id: 'way', href: wait }, isWaiting ? words.backToLine : words.joinLine);
   if (sale === 'SCHEDULED') {
     const canJoin = line === 'SCHEDULED' || isWaiting;
     return h('div', { className: 'card centre' },
@@ -51,10 +51,9 @@ function action() {
 let shownSale = '';
 function render() {
   shownSale = saleOf(concert) + isMyTurn();
-  const others = isMyTurn() ? [] : unfinished().filter((it) => it.getAttribute('href')?.startsWith('/pay/'));
   fill(main,
     h('div', { className: 'hero' }, h('p', {}, badge(saleOf(concert))), h('h1', {}, concert.name), h('p', { className: 'soft' }, concert.venue)),
-    others, action(),
+    unpaid(), action(),
     h('section', {}, h('h2', {}, words.sessions),
       concert.sessions.length === 0 ? h('p', { className: 'soft' }, words.noSessions) : h('ul', { className: 'sessions' }, concert.sessions.map(session)),
       concert.sessions.length > 0 && h('p', { className: 'small' }, words.updatedNow)));
@@ -74,8 +73,10 @@ async function refresh() {
   if (document.hidden) return;
   const answer = await ask(`/concerts/${id}`);
   if (!answer.ok) return;
+  const before = JSON.stringify(concert.sessions) + concert.state;
   concert = answer.body;
-  render();
+  // What is read or pointed at stays where it is, unless there is something new.
+  if (JSON.stringify(concert.sessions) + concert.state !== before) render();
 }
 
 /** Whether the turn still stands: it may have been used in another tab or browser. */

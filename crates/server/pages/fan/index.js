@@ -1,5 +1,5 @@
 // All concerts, by how their sale stands, and what this browser can go on with.
-import { badge, count, dayTime, fill, frame, h, insist, link, main, saleOf, unfinished, until, words } from '/assets/lib/kit.js';
+import { badge, count, dayTime, fill, frame, h, insist, main, saleOf, unfinished, until, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').ListedConcert} ListedConcert */
 
@@ -7,7 +7,7 @@ function card(/** @type {ListedConcert} */ concert) {
   const sale = saleOf(concert);
   const when = sale === 'SCHEDULED' ? words.saleFrom(dayTime(concert.reservationOpensAt))
     : sale === 'OPEN' ? words.saleUntil(dayTime(concert.reservationClosesAt)) : words.saleEnded(dayTime(concert.reservationClosesAt));
-  return h('li', {}, link('concert', `/c/${concert.concertId}`,
+  return h('li', {}, h('a', { className: 'concert', id: `c${concert.concertId}`, href: `/c/${concert.concertId}` },
     h('span', { className: 'poster', ariaHidden: 'true' }, [...concert.name][0]),
     h('span', { className: 'about' }, h('strong', {}, concert.name), h('span', {}, concert.venue), h('small', {}, when)),
     badge(sale)));

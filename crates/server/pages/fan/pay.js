@@ -59,10 +59,10 @@ function render() {
     problem && note('warn', h('p', {}, problem)),
     good && note('good', h('p', {}, good)),
     missing > 0 && note('warn', h('p', {}, h('strong', {}, words.tooFew(points(missing)))), h('p', {}, isKnown ? words.tooFewKnown : words.tooFewText),
-      !isKnown && h('button', { type: 'button', id: 'charge', className: 'second', disabled: busy !== '', onclick: () => charge(amount) }, busy === 'charge' ? words.charging : words.charge(points(amount)))),
+      !isKnown && h('button', { type: 'button', id: 'charge', className: 'second', ariaDisabled: String(busy !== ''), onclick: () => charge(amount) }, busy === 'charge' ? words.charging : words.charge(points(amount)))),
     h('div', { className: 'actions' },
-      h('button', { type: 'button', id: 'pay', className: 'primary', disabled: busy !== '' || missing > 0, ariaBusy: String(busy === 'pay'), onclick: pay }, busy === 'pay' ? words.paying : words.pay(points(totalPrice))),
-      h('button', { type: 'button', id: 'back', className: 'quiet danger', disabled: busy !== '', onclick: giveBack }, words.giveBack)));
+      h('button', { type: 'button', id: 'pay', className: 'primary', disabled: missing > 0, ariaDisabled: String(busy !== ''), ariaBusy: String(busy === 'pay'), onclick: pay }, busy === 'pay' ? words.paying : words.pay(points(totalPrice))),
+      h('button', { type: 'button', id: 'back', className: 'quiet danger', ariaDisabled: String(busy !== ''), onclick: giveBack }, words.giveBack)));
   tick();
 }
 
@@ -97,6 +97,7 @@ const pay = () => during('pay', async () => {
     problem = words.payUnknown;
     return;
   }
+  balance = null;
   await load();
   if (reservation.status === 'HELD' && !isOver) problem = errorText(answer);
 });

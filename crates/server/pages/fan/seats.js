@@ -1,6 +1,6 @@
 // Seats of a session: how many, which, and the hold. Seats have numbers and prices; whoever has them is told by shape, sign
 // and text, never by colour alone.
-import { apology, ask, clockOf, count, dayTime, errorText, everySecond, fill, frame, h, insist, intentOf, isKnown, isPassing, keepHold, keepIntent, keepPlace, link, listOf, main, newKey, note, placeIn, points, readConcert, say, until, user, words } from '/assets/lib/kit.js';
+import { apology, ask, clockOf, count, dayTime, errorText, everySecond, fill, frame, h, insist, intentOf, isKnown, isPassing, keepHold, keepIntent, keepPlace, link, listOf, main, newKey, note, placeIn, points, readConcert, say, unpaid, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Seat} Seat */
@@ -150,9 +150,9 @@ function drawBasket() {
   const total = mine.reduce((sum, it) => sum + it.price, 0);
   fill(basket,
     mine.length === 0 ? h('p', { className: 'soft' }, words.basketEmpty)
-      : h('ul', { className: 'chips' }, mine.map((seat) => h('li', {}, h('button', { type: 'button', id: `chip${seat.seatId}`, className: 'chip', ariaLabel: words.removeSeat(String(seat.number)), disabled: isBusy, onclick: () => toggle(seat.seatId) }, words.seat(String(seat.number)), h('span', { ariaHidden: 'true' }, ' ✕'))))),
+      : h('ul', { className: 'chips' }, mine.map((seat) => h('li', {}, h('button', { type: 'button', id: `chip${seat.seatId}`, className: 'chip', ariaLabel: words.removeSeat(String(seat.number)), onclick: () => toggle(seat.seatId) }, words.seat(String(seat.number)), h('span', { ariaHidden: 'true' }, ' ✕'))))),
     h('div', { className: 'checkout' }, h('p', {}, h('small', {}, words.total), h('strong', {}, points(total))),
-      h('button', { type: 'button', id: 'hold', className: 'primary', disabled: isBusy || mine.length === 0, ariaBusy: String(isBusy), onclick: hold }, isBusy ? words.holding : words.hold)));
+      h('button', { type: 'button', id: 'hold', className: 'primary', disabled: mine.length === 0, ariaDisabled: String(isBusy), ariaBusy: String(isBusy), onclick: hold }, isBusy ? words.holding : words.hold)));
 }
 
 function tellAbout(/** @type {'warn' | 'good' | ''} */ kind, /** @type {string} */ text, /** @type {HTMLElement | null} */ way = null) {
@@ -262,8 +262,8 @@ columns.onchange = () => drawGrid();
 // ---- The list.
 
 /** Reads the seats. Returns the answer where there is none, and nobody can go on. @returns {Promise<Answer | null>} */
-async function readSeats() {
-  const answer = await ask(`${path}/seats`, { token, etag });
+async function readSeats(read = ask) {
+  const answer = await read(`${path}/seats`, { token, etag });
   if (answer.status === 304) return null;
   if (!answer.ok) return answer;
   etag = answer.etag;
@@ -380,8 +380,9 @@ function over(/** @type {Answer} */ answer) {
   const isSpent = answer.code === 'TOKEN_SPENT';
   if (place && place.token === token && (isSpent || answer.code === 'TOKEN_EXPIRED')) keepPlace({ ...place, status: 'EXPIRED', reason: isSpent ? 'PAID' : 'TIMED_OUT' });
   const wait = link('primary', `/wait/${concert.queue}?c=${concertId}`, words.toLine);
+  const held = unpaid();
   if (isSpent) apology(words.turnOver, words.errors.TOKEN_SPENT, link('second', '/me', words.mine), wait);
-  else if (answer.code === 'TOKEN_EXPIRED') apology(words.turnOver, words.turnOverText, wait, link('second', '/me', words.mine));
+  else if (answer.code === 'TOKEN_EXPIRED') apology(words.turnOver, held.length > 0 ? words.turnOverHeld : words.turnOverText, ...held, wait, link('second', '/me', words.mine));
   else apology(words.notYourTurn, errorText(answer), wait);
   document.getElementById('title')?.focus();
 }
@@ -424,11 +425,8 @@ async function start() {
     return over({ ...poll, ok: false, code });
   }
   keepPlace({ ...place, status: 'ACTIVATED', activeUntil: poll.body.activeUntil, concert: concertId });
-  for (let problem = await readSeats(), failures = 1; problem; problem = await readSeats(), failures += 1) {
-    if (!isPassing(problem)) return over(problem);
-    await insist('/waiting-queues', { token });
-    await new Promise((later) => setTimeout(later, 1_000 * failures));
-  }
+  const problem = await readSeats(insist);
+  if (problem) return over(problem);
   chosen = new Set(rememberedChoice().filter((id) => seats.some((it) => it.seatId === id && isFree(it))));
   const sign = (/** @type {string} */ look, /** @type {string} */ mark, /** @type {string} */ text) => {
     const seat = h('span', { className: 'seat', ariaHidden: 'true' }, h('i', {}, mark));
@@ -438,7 +436,7 @@ async function start() {
   fill(main,
     h('div', { className: 'hero' }, h('h1', { id: 'title', tabIndex: -1 }, words.seatsTitle), h('p', { className: 'soft' }, concert.name, ' · ', h('time', { dateTime: session.concertAt }, dayTime(session.concertAt)))),
     turn, tools, message,
-    h('section', { className: 'card hall' }, parts, h('p', { className: 'stage', ariaHidden: 'true' }, words.stage), grid,
+    h('section', { className: 'card hall' }, parts, grid, h('p', { className: 'small' }, words.noPlan),
       h('ul', { className: 'legend', ariaLabel: words.legend }, sign('free', '', words.status.AVAILABLE), sign('chosen', '✓', words.status.chosen), sign('held', '◷', words.status.TEMPORARY_RESERVED), sign('sold', '✕', words.status.CONFIRMED)),
       prices.length > 1 && h('ul', { className: 'legend', ariaLabel: words.price }, prices.map((price, index) => h('li', {}, h('b', { className: 'grade' }, String.fromCharCode(65 + index)), points(price))))),
     basket);
@@ -448,6 +446,7 @@ async function start() {
   drawParts();
   drawGrid();
   drawBasket();
+  fill(message, unpaid());
   everySecond(tick);
   const intent = intentOf(sessionId);
   if (intent) {

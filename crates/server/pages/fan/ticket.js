@@ -36,7 +36,7 @@ function render() {
       link('second', '/me', words.mine),
       // Until when is a rule of the service, which tells; nothing is given back once the concert has begun.
       isPaid && reservation.paymentId !== null && session && until(session.concertAt) > 0 && !session.cancelled
-        && h('button', { type: 'button', id: 'refund', className: 'quiet danger', disabled: isBusy, onclick: refund }, isBusy ? words.refunding : words.refund)));
+        && h('button', { type: 'button', id: 'refund', className: 'quiet danger', ariaDisabled: String(isBusy), onclick: refund }, isBusy ? words.refunding : words.refund)));
 }
 
 async function refund() {

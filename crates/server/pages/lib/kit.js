@@ -74,6 +74,11 @@ export function forgetAll() {
     inMemory.delete(name);
     if (!isBlocked) localStorage.removeItem(PREFIX + name);
   }
+  try {
+    sessionStorage.clear();
+  } catch {
+    // It is blocked, too.
+  }
 }
 
 export const newKey = () => crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint32Array(4))].join('-');
@@ -324,12 +329,17 @@ export function saleOf(/** @type {{ reservationOpensAt: string, reservationClose
   return until(concert.reservationClosesAt) > 0 ? 'OPEN' : 'ENDED';
 }
 
+/** The ways to seats that this browser holds and has not paid. */
+export function unpaid() {
+  const held = holds().filter((it) => it.user === user() && it.status === 'HELD' && until(it.expiresAt) > 0);
+  return held.map((it) => link('resume', `/pay/${it.rid}`, h('span', {}, h('strong', {}, words.payOn), h('small', {}, it.name ?? '')), badge('HELD')));
+}
+
 /** What this browser can go on with: places in lines and seats to be paid. */
 export function unfinished() {
-  const held = holds().filter((it) => it.user === user() && it.status === 'HELD' && until(it.expiresAt) > 0);
   const lines = places().filter((it) => it.user === user() && it.token && (it.status === 'WAITING' || (it.status === 'ACTIVATED' && until(it.activeUntil ?? '') > 0)));
   return [
-    ...held.map((it) => link('resume', `/pay/${it.rid}`, h('span', {}, h('strong', {}, words.payOn), h('small', {}, it.name ?? '')), badge('HELD'))),
+    ...unpaid(),
     ...lines.map((it) => link('resume', it.status === 'ACTIVATED' && it.concert ? `/c/${it.concert}` : `/wait/${it.queue}`,
       h('span', {}, h('strong', {}, it.status === 'ACTIVATED' ? words.turnOn : words.lineOn), h('small', {}, it.status === 'ACTIVATED' ? words.turnUntil(timeOf(it.activeUntil ?? '')) : it.number ? words.ahead(count(it.number - 1)) : '')), badge(it.status ?? ''))),
   ];
@@ -338,7 +348,7 @@ export function unfinished() {
 function switchLanguage() {
   keep('lang', language === 'ko' ? 'en' : 'ko');
   query.delete('lang');
-  history.replaceState(null, '', location.pathname + (query.size ? `?${query}` : ''));
+  history.replaceState(null, '', String(query) ? `?${query}` : location.pathname);
   location.reload();
 }
 
@@ -348,15 +358,16 @@ export function frame(/** @type {string} */ title) {
   const here = location.pathname;
   const item = (/** @type {string} */ href, /** @type {string} */ text) => h('a', { href, 'aria-current': here === href ? 'page' : null }, text);
   const other = language === 'ko' ? en : ko;
-  document.querySelector('header')?.replaceChildren(
+  document.querySelector('header')?.replaceChildren(...withoutGaps([
     h('a', { className: 'skip', href: '#main' }, words.skip),
     h('p', { className: 'demo' }, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody),
     link('brand', '/', 'boxoffice'),
     h('nav', { ariaLabel: words.menu }, item('/', words.concerts), item('/me', words.mine),
-      h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, other.name)));
+      h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, other.name)),
+    isBlocked && note('warn', h('p', {}, words.blocked)),
+  ]));
   main.id = 'main';
   main.before(said, cried, trouble);
-  if (isBlocked) main.before(note('warn', h('p', {}, words.blocked)));
 }
 
 /** A page that has nothing to show but why. */

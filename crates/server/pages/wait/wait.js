@@ -75,6 +75,8 @@ const TEXTS = {
   sound: ['Sound at my turn', '차례가 되면 소리'],
   awake: ['Keep the screen on', '화면 켜 두기'],
   hint: ['A sleeping phone cannot tell you, and your turn begins all the same.', '휴대전화가 잠들면 알려 드릴 수 없지만 차례는 시작됩니다.'],
+  move: ['Go on in another browser', '다른 브라우저에서 이어가기'],
+  moved: ['Link copied. Whoever opens it has your place, too.', '링크를 복사했습니다. 링크를 여는 사람도 이 순번을 갖습니다.'],
   leave: ['Leave the line', '대기 그만두기'],
   leaveAsk: ['Leave the line? Your place cannot be brought back.', '대기를 그만둘까요? 순번은 되돌릴 수 없습니다.'],
   stay: ['Stay in line', '계속 대기'],
@@ -122,6 +124,7 @@ function keep(name, value) {
   }
 }
 
+const newKey = () => crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint32Array(4))].join('-');
 let user = kept('user') ?? '';
 const placeName = () => `place.${queue}.${user}`;
 /** @returns {Place | null} */
@@ -133,6 +136,18 @@ function keptPlace() {
   }
 }
 let place = user ? keptPlace() : null;
+// A link brings a place from another browser, such as the one within a messenger. It is not for the history, and takes
+// nobody's place away.
+const [, owner, token] = /^#place=(\d{1,16})\.([\w.-]+)$/.exec(location.hash) ?? [];
+if (owner && token) {
+  history.replaceState(null, '', location.pathname + location.search);
+  if (!place?.token || place.status === 'EXPIRED') {
+    user = owner;
+    keep('user', user);
+    place = { queue: queue ?? '', user, key: newKey(), token };
+    keep(placeName(), JSON.stringify(place));
+  }
+}
 if (place) {
   // It may have been taken for another concert of this line, and a refusal need not be one any more.
   if (wanted) place.concert = wanted;
@@ -410,6 +425,8 @@ if (channel) {
     heardAt = Date.now();
     ({ place, trouble = null, nextAt = 0 } = message);
     render();
+    // Another tab left, or joined anew.
+    schedule();
   };
 }
 addEventListener('storage', ({ key, newValue }) => {
@@ -417,7 +434,6 @@ addEventListener('storage', ({ key, newValue }) => {
   if (key === 'boxoffice.user' && (newValue ?? '') !== user) return location.reload();
   if (key !== `boxoffice.${placeName()}`) return;
   place = keptPlace();
-  // It joined anew there.
   if (!place?.token) nextAt = 0;
   render();
   schedule();
@@ -500,11 +516,12 @@ function failed(answer) {
 
 /** @returns {Place} */
 function newPlace() {
-  place = { queue: queue ?? '', user, key: crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint32Array(4))].join('-') };
+  place = { queue: queue ?? '', user, key: newKey() };
   const next = wanted ?? keptPlace()?.concert;
   if (next) place.concert = next;
   seen = [];
   strange = 0;
+  nextAt = 0;
   // Before it is sent: a lost answer, a reload or another tab finds the same place by it.
   save();
   return place;
@@ -589,7 +606,7 @@ $('language').onclick = () => {
   language = language === 'ko' ? 'en' : 'ko';
   keep('lang', language);
   query.delete('lang');
-  history.replaceState(null, '', location.pathname + (query.size ? `?${query}` : ''));
+  history.replaceState(null, '', String(query) ? `?${query}` : location.pathname);
   renderLanguage();
 };
 
@@ -613,13 +630,24 @@ $('rejoin').onclick = () => {
   newPlace();
   render();
   $('title').focus();
-  nextAt = 0;
   schedule();
 };
 
 $('retry').onclick = () => {
   if (isLeading) hurry();
   else tell({ hurry: true });
+};
+
+$('move').onclick = async () => {
+  const url = `${location.origin}${location.pathname}${location.search}#place=${user}.${place?.token}`;
+  try {
+    if (navigator.share) return await navigator.share({ url });
+    await navigator.clipboard.writeText(url);
+    set('copied', say('moved'));
+  } catch {
+    // It was thought better of, or this browser has neither: then the address is there to be copied by hand.
+    if (!navigator.share) set('copied', url);
+  }
 };
 
 $('leave').onclick = () => $('confirm').showModal();
