@@ -141,7 +141,7 @@ async fn a_new_pool_is_filled_at_once() {
     let cluster = Cluster::start(1, settings(1.0, None), &options(server.port)).await;
     let [a] = &cluster.instances[..] else { panic!("one of them") };
     let mut last = 0;
-    for _ in 0..5 {
+    for _ in 0..2 {
         // An instance that is asked to fetch, and is killed before it has.
         let away = Away::begin(&cluster);
         let (numbers, ..) = join_until_refused(a).await;
