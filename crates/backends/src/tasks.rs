@@ -95,7 +95,10 @@ impl Tasks {
         }
         match self.steady.get() {
             Some(steady) => steady.handle.spawn(work),
-            None => detach(work),
+            None => {
+                tracing::warn!(worker, "no thread is left for it; it waits with the requests");
+                detach(work)
+            }
         }
     }
 

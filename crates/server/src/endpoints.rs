@@ -451,7 +451,7 @@ macro_rules! endpoints {
                 handler: admin::change_concert,
                 role: Admin,
                 operation: "admin" "change_concert",
-                answers: [200 "The concert afterwards" => json::<admin::AdminConcert>()],
+                answers: [200 "The concert afterwards" => json::<concerts::ListedConcert>()],
                 errors: [InvalidSetting, ConcertNotFound, StoreUnavailable, OutcomeUnknown],
             }
 

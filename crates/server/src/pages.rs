@@ -10,6 +10,8 @@
 //! - `data-inline` puts a style sheet or a script into its document. Each round trip costs who has a slow
 //!   connection as much as many kilobytes. The policy of the document names what was put there by its digest.
 //! - `{{auth}}` becomes the word of `auth.mode`.
+//! - `fan/page.html` becomes the document of each script of `fan/`, whose name stands for `{{page}}`: they differ by
+//!   nothing else.
 //!
 //! What does not belong here: requests and headers; see `http::pages`.
 
@@ -37,18 +39,13 @@ macro_rules! files {
 
 /// The files that are in the program.
 const FILES: &[(&str, &str)] = files![
-    "fan/concert.html",
     "fan/concert.js",
     "fan/fan.css",
-    "fan/index.html",
     "fan/index.js",
-    "fan/me.html",
     "fan/me.js",
-    "fan/pay.html",
+    "fan/page.html",
     "fan/pay.js",
-    "fan/seats.html",
     "fan/seats.js",
-    "fan/ticket.html",
     "fan/ticket.js",
     "i18n/en.js",
     "i18n/ko.js",
@@ -59,6 +56,8 @@ const FILES: &[(&str, &str)] = files![
     "wait/wait.js",
 ];
 
+/// What each document of `fan/` is made of.
+const FAN_PAGE: &str = "fan/page.html";
 /// What begins the address of everything but a document.
 pub(crate) const ASSETS: &str = "/assets/";
 /// Characters of a hash in an address: 64 bits.
@@ -163,9 +162,16 @@ impl Site {
         let files: BTreeMap<String, String> = files.into_iter().collect();
         let mut builder = Builder { files: &files, assets: HashMap::new(), under_way: Vec::new() };
         let mut documents = HashMap::new();
-        for name in files.keys() {
-            if name.ends_with(".html") {
-                documents.insert(name.clone(), builder.document(name, auth)?);
+        for (name, text) in &files {
+            if name == FAN_PAGE {
+                let scripts = files.keys().filter_map(|it| it.strip_prefix("fan/"));
+                for page in scripts.filter_map(|it| it.strip_suffix(".js")) {
+                    let (name, text) = (format!("fan/{page}.html"), text.replace("{{page}}", page));
+                    let document = builder.document(&name, &text, auth)?;
+                    documents.insert(name, document);
+                }
+            } else if name.ends_with(".html") {
+                documents.insert(name.clone(), builder.document(name, text, auth)?);
             } else {
                 builder.asset(name)?;
             }
@@ -262,7 +268,8 @@ impl Builder<'_> {
                 return Err(format!("{name} refers to itself, by {}", self.under_way.join(", ")));
             }
             self.under_way.push(name.to_owned());
-            let mut text = self.with_hashes(name)?;
+            let text = self.files.get(name).ok_or_else(|| format!("there is no file {name}"))?;
+            let mut text = self.with_hashes(name, text)?;
             self.under_way.pop();
             if name.ends_with(".js") || name.ends_with(".css") {
                 text = without_comments(&text);
@@ -276,8 +283,7 @@ impl Builder<'_> {
     }
 
     /// The text of a file, in which each reference leads to what is served.
-    fn with_hashes(&mut self, name: &str) -> Result<String, String> {
-        let text = self.files.get(name).ok_or_else(|| format!("there is no file {name}"))?;
+    fn with_hashes(&mut self, name: &str, text: &str) -> Result<String, String> {
         let mut parts = text.split(ASSETS);
         let mut done = parts.next().unwrap_or_default().to_owned();
         for part in parts {
@@ -299,8 +305,8 @@ impl Builder<'_> {
         Ok(done)
     }
 
-    fn document(&mut self, name: &str, auth: AuthMode) -> Result<Served, String> {
-        let text = self.with_hashes(name)?.replace("{{auth}}", auth.as_str());
+    fn document(&mut self, name: &str, text: &str, auth: AuthMode) -> Result<Served, String> {
+        let text = self.with_hashes(name, text)?.replace("{{auth}}", auth.as_str());
         let to_inline = text.matches("data-inline").count();
         let (text, styles) = self.with_inlined(&text, STYLE, "style")?;
         let (text, scripts) = self.with_inlined(&text, SCRIPT, "script type=\"module\"")?;

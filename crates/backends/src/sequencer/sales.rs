@@ -46,7 +46,7 @@ impl Sales {
         // What others sell there matters within the next seconds.
         for concert in catalog.concerts().filter(|concert| short.contains(&concert.queue)) {
             let selling = |inventory: &&Arc<Inventory>| {
-                is_sold(concert, inventory, now) && unsold(inventory) != Some(0)
+                inventory.is_sold(concert, now) && unsold(inventory) != Some(0)
             };
             catalog.inventories(concert.id).iter().filter(selling).for_each(|it| it.ask_for());
         }
@@ -82,7 +82,7 @@ fn add_concert(sale: &mut Sale, catalog: &Catalog, concert: &Concert, now: Times
         let (opens_at, ends_at) = (concert.opens_at, concert.closes_at);
         add(sale, SaleWindow { opens_at, ends_at, left: None, sold: 0, purchases: 0 });
     }
-    for inventory in inventories.iter().filter(|it| is_sold(concert, it, now)) {
+    for inventory in inventories.iter().filter(|it| it.is_sold(concert, now)) {
         let (sold, purchases) = inventory.purchases(now);
         add(
             sale,
@@ -114,11 +114,6 @@ fn add(sale: &mut Sale, window: SaleWindow) {
 /// When the first seat can be reserved.
 fn opens_at(concert: &Concert) -> Timestamp {
     if planted(Bug::OpeningUnheeded) { Timestamp(i64::MIN) } else { concert.opens_at }
-}
-
-/// Whether a session is sold, now or later.
-fn is_sold(concert: &Concert, inventory: &Inventory, now: Timestamp) -> bool {
-    inventory.called_off().is_none() && now < concert.sells_until(&inventory.session())
 }
 
 /// The seats that are not sold; `None` where there are none yet.

@@ -311,6 +311,11 @@ impl Inventory {
         (counted.sold, counted.count)
     }
 
+    /// Whether it is sold, now or later.
+    pub fn is_sold(&self, concert: &Concert, now: Timestamp) -> bool {
+        self.called_off().is_none() && now < concert.sells_until(&self.session())
+    }
+
     /// How many seats there are of each price, and how many of these are free at `now`, from the highest
     /// price on. Whoever wants to know what others do to them says so ([`Inventory::ask_for`]).
     pub fn prices(&self, now: Timestamp) -> Vec<Priced> {

@@ -281,13 +281,14 @@ fn while_the_store_is_away_the_line_moves_on_at_the_least_rate_and_is_back_soon(
 fn when_the_store_is_back_those_who_have_come_again_all_the_time_show_that_it_is() {
     // Some connections are left, which serve one in a hundred.
     let used_up = Can { from_s: 60.0, per_second: 1.0, latency_s: 0.003 };
-    for seed in 1..=3 {
+    for seed in 1..=12 {
         let shop = Shop {
             admit_per_second: vec![(0.0, 60.0)],
             think_s: (2.0, 2.0),
             can: vec![FAST, used_up, Can { from_s: 100.0, ..FAST }],
             patience_s: 0.5,
             tries: 60,
+            even: true,
             seconds: 180.0,
             ..shop()
         };

@@ -195,11 +195,13 @@ fn at_the_same_time(told: &Told, books: &Books, found: &mut Vec<Finding>) {
         let until = match row.state {
             State::Cancelled => continue,
             State::Paid => i64::MAX,
-            State::Held | State::Expired => row.held_until,
-            State::Refunded => row
-                .payment
-                .and_then(|payment| books.refunds.get(&payment))
-                .map_or(row.held_until, |refund| refund.at),
+            State::Held => row.held_until,
+            // Somebody has ended it, and another may have been asked before.
+            State::Expired => row.held_until.saturating_sub(ASKED_BEFORE_MS),
+            State::Refunded => {
+                let refund = row.payment.and_then(|payment| books.refunds.get(&payment));
+                refund.map_or(row.held_until, |refund| refund.at).saturating_sub(ASKED_BEFORE_MS)
+            }
         };
         if let What::Hold { seats, .. } = &told.effect(id).what {
             for &seat in seats {
@@ -211,7 +213,7 @@ fn at_the_same_time(told: &Told, books: &Books, found: &mut Vec<Finding>) {
         spans.sort_unstable_by_key(|(from, until, number, _)| (*from, *until, *number));
         for pair in spans.windows(2) {
             let [(_, until, one, state), (from, _, other, _)] = *pair else { continue };
-            if from < until.saturating_sub(ASKED_BEFORE_MS) {
+            if from < until {
                 let (reservations, overlap_ms) = ([one, other], until.saturating_sub(from));
                 found.push(Finding::SeatHeldTwice { seat, reservations, state, overlap_ms });
             }

@@ -443,13 +443,13 @@ fn a_seat_with_two_owners_is_found() {
     // Held twice, by two who were told so.
     let mut story = Story::whole();
     story.holds(9, 9, &[40]);
-    story.row(9).created_at = START + 20_000 - ASKED_BEFORE_MS - 1;
-    let (state, overlap_ms) = (State::Held, ASKED_BEFORE_MS + 1);
+    story.row(9).created_at = START + 19_999;
+    let (state, overlap_ms) = (State::Held, 1);
     let twice = Finding::SeatHeldTwice { seat: 40, reservations: [4, 9], state, overlap_ms };
     assert_eq!(story.found(), [twice]);
     // One after another is as it should be; also after what was given back or refunded, by whoever had waited.
-    let [run_out, refunded] = [20_000, 9_000].map(|after| START + after - ASKED_BEFORE_MS);
-    for (seat, created_at) in [(40, run_out), (20, START + 1), (30, refunded)] {
+    let refunded = START + 9_000 - ASKED_BEFORE_MS;
+    for (seat, created_at) in [(40, START + 20_000), (20, START + 1), (30, refunded)] {
         let mut story = Story::whole();
         story.holds(9, 9, &[seat]);
         story.row(9).created_at = created_at;
@@ -459,6 +459,15 @@ fn a_seat_with_two_owners_is_found() {
     story.holds(9, 9, &[30]);
     story.row(9).created_at = refunded - 1;
     story.finds(&[Kind::SeatDoubled]);
+    let run_out = START + 20_000 - ASKED_BEFORE_MS;
+    for (created_at, kinds) in [(run_out, &[][..]), (run_out - 1, &[Kind::SeatDoubled])] {
+        let mut story = Story::whole();
+        story.row(4).state = State::Expired;
+        story.event(Topic::Cancelled, 4);
+        story.holds(9, 9, &[40]);
+        story.row(9).created_at = created_at;
+        story.finds(kinds);
+    }
     // One reservation for two.
     let mut story = Story::whole();
     story.asks(9, Story::hold(&[40, 41]), answer(201, "", Given::Reservation(4)));

@@ -12,7 +12,7 @@ use boxoffice_backends::store::{
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, SessionId, UserId};
 use boxoffice_domain::queue::{Outlook, QueueSettings, SettingsChange};
-use boxoffice_domain::sales::{Concert, PRICE_MAX};
+use boxoffice_domain::sales::PRICE_MAX;
 use boxoffice_domain::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::access::{Access, Asked, created};
+use super::concerts::ListedConcert;
 use super::extract::{ApiJson, MaybeIdempotencyKey, PathIds, PathQueue, Whole, WireId};
 use super::problem::{ErrorCode, Problem};
 use super::queue::QueueState;
@@ -558,35 +559,6 @@ pub(super) struct ConcertCorrection {
     reservation_closes_at: Option<String>,
 }
 
-/// A concert, for operators.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct AdminConcert {
-    #[schema(schema_with = super::schema::id_out)]
-    pub(super) concert_id: i64,
-    pub(super) name: String,
-    pub(super) venue: String,
-    /// The queue that it is sold behind.
-    pub(super) queue: String,
-    #[schema(format = DateTime)]
-    pub(super) reservation_opens_at: String,
-    #[schema(format = DateTime)]
-    pub(super) reservation_closes_at: String,
-}
-
-impl From<&Concert> for AdminConcert {
-    fn from(concert: &Concert) -> Self {
-        Self {
-            concert_id: concert.id.get(),
-            name: concert.name.clone(),
-            venue: concert.venue.clone(),
-            queue: concert.queue.as_str().to_owned(),
-            reservation_opens_at: rfc3339(concert.opens_at),
-            reservation_closes_at: rfc3339(concert.closes_at),
-        }
-    }
-}
-
 pub(super) async fn change_concert(
     access: Access,
     State(app): State<AppState>,
@@ -606,7 +578,7 @@ pub(super) async fn change_concert(
     match acted {
         Acted::Now(Effect::Concert { after: Some(concert), .. }) => {
             tracing::info!(concert.id = id.get(), "concert changed");
-            Ok(json(StatusCode::OK, &AdminConcert::from(&concert)))
+            Ok(json(StatusCode::OK, &ListedConcert::from(&concert)))
         }
         other => Err(Problem::internal(format!("a change of a concert ended as {other:?}"))),
     }

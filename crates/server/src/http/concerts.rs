@@ -39,7 +39,7 @@ pub(super) struct ConcertList {
 pub(super) struct ListedConcert {
     /// The concert.
     #[schema(schema_with = super::schema::id_out)]
-    concert_id: i64,
+    pub(super) concert_id: i64,
     /// Its name.
     name: String,
     /// Where it is.
@@ -142,18 +142,20 @@ pub(super) struct ListedSession {
 
 pub(super) async fn list(State(app): State<AppState>) -> Response {
     let catalog = app.store.catalog();
-    let concerts = catalog.concerts().map(|concert| listed(concert)).collect();
+    let concerts = catalog.concerts().map(|concert| ListedConcert::from(&**concert)).collect();
     json(StatusCode::OK, &ConcertList { concerts })
 }
 
-fn listed(concert: &Concert) -> ListedConcert {
-    ListedConcert {
-        concert_id: concert.id.get(),
-        name: concert.name.clone(),
-        venue: concert.venue.clone(),
-        queue: concert.queue.as_str().to_owned(),
-        reservation_opens_at: rfc3339(concert.opens_at),
-        reservation_closes_at: rfc3339(concert.closes_at),
+impl From<&Concert> for ListedConcert {
+    fn from(concert: &Concert) -> Self {
+        Self {
+            concert_id: concert.id.get(),
+            name: concert.name.clone(),
+            venue: concert.venue.clone(),
+            queue: concert.queue.as_str().to_owned(),
+            reservation_opens_at: rfc3339(concert.opens_at),
+            reservation_closes_at: rfc3339(concert.closes_at),
+        }
     }
 }
 
@@ -198,13 +200,11 @@ fn document(
     let state = state_of(catalog, concert, now);
     if state == ConcertState::Open {
         // Only there do others change the seats.
-        let sells = |it: &&&Arc<Inventory>| {
-            it.called_off().is_none() && now < concert.sells_until(&it.session())
-        };
-        inventories.iter().filter(sells).for_each(|inventory| inventory.ask_for());
+        let sold = inventories.iter().filter(|it| it.is_sold(concert, now));
+        sold.for_each(|inventory| inventory.ask_for());
     }
     ConcertDocument {
-        concert: listed(concert),
+        concert: concert.into(),
         state,
         server_time: rfc3339(now),
         sessions: inventories.into_iter().map(|it| public_session(it, vouched)).collect(),
@@ -268,8 +268,7 @@ pub(super) async fn sessions(
     let sessions = catalog
         .inventories(concert.id)
         .iter()
-        .filter(|inventory| now < concert.sells_until(&inventory.session()))
-        .filter(|inventory| inventory.called_off().is_none())
+        .filter(|inventory| inventory.is_sold(concert, now))
         // Held seats may come back; sold ones hardly do.
         .filter(|inventory| inventory.sold() < inventory.total() as u64)
         .map(|inventory| ListedSession {

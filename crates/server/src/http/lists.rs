@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::access::Access;
-use super::admin::{AdminConcert, AdminSession};
+use super::admin::AdminSession;
+use super::concerts::ListedConcert;
 use super::extract::PathIds;
 use super::page::{Page, PageOf};
 use super::problem::{ErrorCode, Problem};
@@ -22,7 +23,7 @@ use crate::app::AppState;
 #[derive(Serialize, ToSchema)]
 pub(super) struct ConcertPage {
     /// By id.
-    concerts: Vec<AdminConcert>,
+    concerts: Vec<ListedConcert>,
     /// What `after` is to be for the next page; null behind the last.
     #[schema(required, nullable)]
     next: Option<i64>,
@@ -128,9 +129,9 @@ pub(super) async fn concerts(_: Access, State(app): State<AppState>, page: Page)
     let catalog = app.store.catalog();
     let after = page.section.after.unwrap_or(0);
     let behind = catalog.concerts().filter(|concert| concert.id.get() > after);
-    let concerts: Vec<AdminConcert> = behind
+    let concerts: Vec<ListedConcert> = behind
         .take(page.section.limit as usize)
-        .map(|concert| AdminConcert::from(&**concert))
+        .map(|concert| ListedConcert::from(&**concert))
         .collect();
     let next = page.section.next(&concerts, |concert| concert.concert_id);
     page.answer("concerts", &concerts, next, "")

@@ -74,9 +74,36 @@ fn every_reference_of_every_page_leads_to_what_is_served() {
             assert!(
                 text.contains(&format!("name=\"boxoffice-auth\" content=\"{}\"", auth.as_str()))
             );
-            assert!(!text.contains("{{auth"), "{name}");
+            assert!(!text.contains("{{"), "{name}");
         }
     }
+}
+
+#[test]
+fn each_script_of_fans_has_a_document() {
+    let site = site();
+    let documents = site.documents.iter().filter(|(name, _)| name.starts_with("fan/"));
+    for (name, document) in documents {
+        let script = name.replace(".html", ".js");
+        let path = &site.assets[&script].path;
+        assert!(
+            text(document).contains(&format!("<script type=\"module\" src=\"{path}\">")),
+            "{name}"
+        );
+    }
+    let more = with(&[("fan/more.js", "1")]).unwrap();
+    assert!(more.documents.contains_key("fan/more.html"));
+}
+
+/// It is one document, and so has no module in common with the others.
+#[test]
+fn the_waiting_page_keeps_time_as_the_others_do() {
+    let file = |name: &str| FILES.iter().find(|(other, _)| *other == name).unwrap().1;
+    let [shared, waiting] = ["lib/kit.js", "wait/wait.js"].map(file);
+    let clock = |text| between(text, "function setClock(", "\n}\n")[0].split_once('\n').unwrap().1;
+    assert_eq!(clock(shared), clock(waiting));
+    let now = "const serverNow = () =>";
+    assert_eq!(between(shared, now, "\n"), between(waiting, now, "\n"));
 }
 
 #[test]
@@ -263,8 +290,8 @@ fn what_cannot_be_served_is_said_by_name() {
             "lib/a-new.js refers to itself",
         ),
         (
-            &[("fan/me.html", "<a href=\"/assets/fan/pay.html\">")],
-            "fan/pay.html: such a file is no asset",
+            &[("fan/page.html", "<a href=\"/assets/wait/index.html\">")],
+            "wait/index.html: such a file is no asset",
         ),
         (&[("fan/x.exe", "")], "fan/x.exe: such a file is no asset"),
         (&[("wait/wait.js", "'</SCRIPT>'")], "</script"),
@@ -290,15 +317,16 @@ fn a_directory_is_read_as_it_is() {
     std::fs::create_dir(directory.path().join("fan")).unwrap();
     let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
     write("types.d.ts", "export {}");
-    write("fan/index.html", "{{auth}} \"/assets/a.js\"");
+    write("fan/page.html", "{{auth}} {{page}} \"/assets/a.js\"");
+    write("fan/index.js", "");
     write("a.js", "1");
     let read = || Site::read(directory.path(), AuthMode::Jwt);
     let first = read().unwrap();
     assert_eq!(
         text(&first.documents["fan/index.html"]),
-        format!("jwt \"{}\"", first.assets["a.js"].path)
+        format!("jwt index \"{}\"", first.assets["a.js"].path)
     );
-    assert_eq!((first.documents.len(), first.assets.len()), (1, 1));
+    assert_eq!((first.documents.len(), first.assets.len()), (1, 2));
     write("a.js", "2");
     assert_ne!(read().unwrap().assets["a.js"].path, first.assets["a.js"].path);
     std::fs::write(directory.path().join("b.js"), b"\xff").unwrap();

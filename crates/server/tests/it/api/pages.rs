@@ -281,7 +281,8 @@ async fn pages_are_read_from_a_directory_at_each_request() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    write("fan/index.html", "<!doctype html> \"/assets/fan/a.js\" {{auth}}");
+    write("fan/page.html", "<!doctype html> \"/assets/fan/a.js\" {{auth}}");
+    write("fan/index.js", "");
     write("fan/a.js", "1");
     let from = directory.path().to_owned();
     let service = TestService::start_with(|config| config.pages.directory = Some(from)).await;

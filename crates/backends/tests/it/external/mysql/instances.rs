@@ -263,6 +263,29 @@ async fn a_slow_clock_does_not_bring_a_hold_back() {
     close(stores).await;
 }
 
+/// A request that has waited for the database is decided by when it was asked, so a hold may seem to begin before the
+/// end of the one before it, which another instance has ended meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_waited_is_decided_by_when_it_was_asked() {
+    let (stores, _) = instances(2).await;
+    let (quick, waits) = (&stores[0], &stores[1]);
+    let sale = sale(quick, 1).await;
+    known(waits, &sale).await;
+    let asked = at(HOLD_MS - 1_000);
+    let first = sale.held(quick, 1, &[0]).await;
+    assert_eq!(first.state, ReservationState::Held { until: at(HOLD_MS) });
+    // Until it has ended the seat is taken.
+    assert!(waits.reserve(sale.reserve(2, &[0], asked)).await.is_err());
+    assert_eq!(quick.expire_due(at(HOLD_MS), 10).await, Ok(1));
+    shows(|| sale.owner(waits, 0) == SeatState::Available).await;
+    let second = waits.reserve(sale.reserve(2, &[0], asked)).await.unwrap().value;
+    assert_eq!(second.created_at, asked);
+    // And told so: it lasts as long as ever from then on.
+    assert_eq!(second.state, ReservationState::Held { until: at(2 * HOLD_MS - 1_000) });
+    assert_clean(quick, at(HOLD_MS)).await;
+    close(stores).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sweeps_and_payments_of_several_instances_end_each_hold_once() {
     const HOLDS: usize = 60;
