@@ -13,4 +13,5 @@ pub mod invariant;
 pub mod points;
 pub mod queue;
 pub mod sales;
+pub mod seating;
 pub mod time;
