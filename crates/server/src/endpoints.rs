@@ -130,8 +130,25 @@ macro_rules! endpoints {
                 handler: concerts::seats,
                 operation: "concerts" "seats",
                 answers: [
-                    200 "The seats; a hold decides who gets them" => json::<seat_list::SeatList>(),
+                    200 "The seats, or with `since` their states as bits or what has changed; a hold decides who gets them"
+                        => json::<seat_list::SeatList>()
+                            .or_json::<seat_states::SeatStateList>()
+                            .or_json::<seat_states::SeatChanges>(),
                     304 "The client's list is current",
+                ],
+                errors: [
+                    TokenNotActivated, TokenExpired, TokenSpent, WrongQueue, ConcertNotFound,
+                    SessionNotFound,
+                ],
+            }
+
+            /// Tells the states of the seats of a session, and what changes, until the ticket is over.
+            SeatStream = GET "/api/v1/concerts/{id}/sessions/{sessionId}/seats/stream" Browse {
+                handler: seat_streams::listen,
+                operation: "concerts" "seat_stream",
+                answers: [
+                    200 "Events `seats`, whose data is what the list answers with `since`, and whose id is the version"
+                        => text("text/event-stream"),
                 ],
                 errors: [
                     TokenNotActivated, TokenExpired, TokenSpent, WrongQueue, ConcertNotFound,

@@ -45,6 +45,8 @@ mod reservations;
 mod router;
 mod schema;
 mod seat_list;
+mod seat_states;
+mod seat_streams;
 mod state;
 mod surface;
 pub(crate) mod trace_id;

@@ -341,6 +341,12 @@ impl Inventory {
         (self.version(), seats.clone())
     }
 
+    /// Looks at the seats where they are, and at the version that they have. Publications wait meanwhile.
+    pub fn look<R>(&self, look: impl FnOnce(u64, &[Seat]) -> R) -> R {
+        let seats = self.seats.read();
+        look(self.version(), &seats)
+    }
+
     /// The seats with these ids, `None` for each that this session does not have.
     pub fn find(&self, ids: &[SeatId]) -> Vec<Option<Seat>> {
         let seats = self.seats.read();

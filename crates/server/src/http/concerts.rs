@@ -24,6 +24,7 @@ use super::coding::{Asked, Coding};
 use super::extract::PathIds;
 use super::problem::{ErrorCode, Problem};
 use super::reply::{json, json_bytes, to_json};
+use super::seat_states::Since;
 use super::state::{HttpState, Web};
 use crate::app::{App, AppState};
 
@@ -257,6 +258,17 @@ pub(super) fn open_concert<'a>(
     Ok(concert)
 }
 
+/// The session, for a ticket that opens its concert now.
+pub(super) fn open_session<'a>(
+    catalog: &'a Catalog,
+    presented: &Presented,
+    concert: ConcertId,
+    session: SessionId,
+) -> Result<&'a Arc<Inventory>, Problem> {
+    let concert = open_concert(catalog, presented, concert)?;
+    catalog.inventory(concert.id, session).ok_or_else(|| Problem::new(ErrorCode::SessionNotFound))
+}
+
 pub(super) async fn sessions(
     State(app): State<AppState>,
     presented: Presented,
@@ -285,15 +297,22 @@ pub(super) async fn seats(
     State(HttpState { app, web }): State<HttpState>,
     presented: Presented,
     PathIds((id, session)): PathIds<(ConcertId, SessionId)>,
+    Since(since): Since,
     asked: Asked,
 ) -> Result<Response, Problem> {
     let catalog = app.store.catalog();
-    let concert = open_concert(&catalog, &presented, id)?;
-    let inventory = catalog
-        .inventory(concert.id, session)
-        .ok_or_else(|| Problem::new(ErrorCode::SessionNotFound))?;
+    let inventory = open_session(&catalog, &presented, id, session)?;
     // A clock that is off here does not free what others hold.
     let now = app.store.vouched(presented.now);
+    if let Some(since) = since {
+        let told = web.seat_states.of(inventory).since(Some(&since), now);
+        let coding = told.coding(asked.coding);
+        let mut response = json_bytes(StatusCode::OK, told.bytes(coding));
+        if let Coding::Gzip = coding {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        return Ok(response);
+    }
     let rendered = web.seat_lists.get(inventory, now).await;
 
     let etag = rendered.etag(asked.coding);

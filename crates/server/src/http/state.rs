@@ -13,6 +13,8 @@ use super::door::Door;
 use super::extract::BodyLimits;
 use super::rate_limit::ClientRateLimit;
 use super::seat_list::SeatLists;
+use super::seat_states::SeatStates;
+use super::seat_streams::Streams;
 use crate::app::AppState;
 use crate::pages::Pages;
 
@@ -49,6 +51,10 @@ pub(super) struct Web {
     pub trusted_proxies: Vec<IpNet>,
     /// Seat lists as they were rendered last.
     pub seat_lists: SeatLists,
+    /// What is known of the states of seats.
+    pub seat_states: SeatStates,
+    /// The streams of them that are open.
+    pub streams: Arc<Streams>,
 }
 
 impl HttpState {
@@ -74,6 +80,8 @@ impl HttpState {
             poll_rate: ClientRateLimit::new(server.poll_rate.per_second, server.poll_rate.burst),
             trusted_proxies,
             seat_lists: SeatLists::default(),
+            seat_states: SeatStates::default(),
+            streams: Arc::new(Streams::new(server)),
         };
         Ok(Self { app, web: Arc::new(web) })
     }
