@@ -10,8 +10,8 @@
 //! - `data-inline` puts a style sheet or a script into its document. Each round trip costs who has a slow
 //!   connection as much as many kilobytes. The policy of the document names what was put there by its digest.
 //! - `{{auth}}` becomes the word of `auth.mode`.
-//! - `fan/page.html` becomes the document of each script of `fan/`, whose name stands for `{{page}}`: they differ by
-//!   nothing else.
+//! - `fan/page.html` becomes the document of each script of `fan/`, whose name stands for `{{page}}`, and links to what
+//!   it imports for `{{preload}}`: they differ by nothing else.
 //!
 //! What does not belong here: requests and headers; see `http::pages`.
 
@@ -50,6 +50,7 @@ const FILES: &[(&str, &str)] = files![
     "i18n/en.js",
     "i18n/ko.js",
     "icon.svg",
+    "lib/hall.js",
     "lib/kit.js",
     "wait/index.html",
     "wait/wait.css",
@@ -166,7 +167,9 @@ impl Site {
             if name == FAN_PAGE {
                 let scripts = files.keys().filter_map(|it| it.strip_prefix("fan/"));
                 for page in scripts.filter_map(|it| it.strip_suffix(".js")) {
-                    let (name, text) = (format!("fan/{page}.html"), text.replace("{{page}}", page));
+                    let text = text.replace("{{page}}", page);
+                    let text = text.replace("{{preload}}", &builder.preload(&format!("fan/{page}.js")));
+                    let name = format!("fan/{page}.html");
                     let document = builder.document(&name, &text, auth)?;
                     documents.insert(name, document);
                 }
@@ -280,6 +283,25 @@ impl Builder<'_> {
             self.assets.insert(name.to_owned(), Asset { served, path });
         }
         self.assets.get(name).ok_or_else(|| format!("{name}: not made"))
+    }
+
+    /// Links to all that a script imports: a browser is to fetch it at once, and not one after the other.
+    fn preload(&self, script: &str) -> String {
+        let mut found = Vec::new();
+        self.find_imports(script, &mut found);
+        let link = |name: &String| format!("<link rel=\"modulepreload\" href=\"{ASSETS}{name}\">");
+        found.iter().map(link).collect::<Vec<_>>().join("\n    ")
+    }
+
+    fn find_imports(&self, script: &str, found: &mut Vec<String>) {
+        let text = self.files.get(script).map_or("", String::as_str);
+        for part in text.split(&format!("from '{ASSETS}")).skip(1) {
+            let name = part.split('\'').next().unwrap_or_default();
+            if !found.iter().any(|other| other == name) {
+                found.push(name.to_owned());
+                self.find_imports(name, found);
+            }
+        }
     }
 
     /// The text of a file, in which each reference leads to what is served.

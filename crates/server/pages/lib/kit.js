@@ -9,7 +9,9 @@ import { ko } from '/assets/i18n/ko.js';
 // ---- What this browser keeps.
 
 /** @typedef {import('../types.js').Place} Place */
+/** @typedef {import('../types.js').Grade} Grade */
 /** @typedef {import('../types.js').Hold} Hold */
+/** @typedef {import('../types.js').Intent} Intent */
 /** @typedef {import('../types.js').Answer} Answer */
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Reservation} Reservation */
@@ -63,9 +65,9 @@ export const holdOf = (/** @type {string} */ rid) => keptJson(`hold.${rid}`);
 export const keepHold = (/** @type {Hold} */ hold) => keep(`hold.${hold.rid}`, JSON.stringify(hold));
 /** All reservations of this browser, the newest first. @returns {Hold[]} */
 export const holds = () => namesOf('hold.').map(keptJson).filter(Boolean).sort((a, b) => b.rid - a.rid);
-/** The hold whose outcome is not known yet. @returns {{ key: string, seats: number[] } | null} */
+/** The hold whose outcome is not known yet. @returns {Intent | null} */
 export const intentOf = (/** @type {string} */ session) => keptJson(`intent.${session}.${user()}`);
-export const keepIntent = (/** @type {string} */ session, /** @type {{ key: string, seats: number[] } | null} */ intent) => keep(`intent.${session}.${user()}`, JSON.stringify(intent));
+export const keepIntent = (/** @type {string} */ session, /** @type {Intent | null} */ intent) => keep(`intent.${session}.${user()}`, JSON.stringify(intent));
 
 /** Forgets all that these pages keep in this browser, but for the language. */
 export function forgetAll() {
@@ -195,15 +197,15 @@ export const serverNow = () => Date.now() + (earliest === -Infinity ? 0 : (earli
 export const until = (/** @type {string} */ at) => Date.parse(at) - serverNow();
 
 const TIMEOUT_MS = 10_000;
-const API = '/api/v1';
+export const API = '/api/v1';
 
 /**
  * Asks the service once.
  * @param {string} path
- * @param {{ method?: string, token?: string, key?: string, body?: object, etag?: string }} options
+ * @param {{ method?: string, token?: string, key?: string, body?: object, etag?: string, cache?: RequestCache }} options
  * @returns {Promise<Answer>} With the status 0 where there was no answer.
  */
-export async function ask(path, { method = 'GET', token, key, body, etag } = {}) {
+export async function ask(path, { method = 'GET', token, key, body, etag, cache = 'no-store' } = {}) {
   const sent = Date.now();
   const abort = new AbortController();
   const late = setTimeout(() => abort.abort(), TIMEOUT_MS);
@@ -214,7 +216,7 @@ export async function ask(path, { method = 'GET', token, key, body, etag } = {})
   if (body) headers['Content-Type'] = 'application/json';
   if (etag) headers['If-None-Match'] = etag;
   try {
-    const response = await fetch(API + path, { method, headers, body: body && JSON.stringify(body), cache: 'no-store', signal: abort.signal });
+    const response = await fetch(API + path, { method, headers, body: body && JSON.stringify(body), cache, signal: abort.signal });
     setClock(response, sent);
     const hasBody = response.status !== 204 && response.status !== 304;
     const answer = hasBody ? await response.json() : {};
@@ -295,6 +297,22 @@ export function errorText(/** @type {Answer} */ answer) {
   const known = texts[answer.code] ?? (answer.status >= 500 ? texts.INTERNAL : answer.body.message) ?? words.unexpected;
   return answer.status >= 500 && answer.body.requestId ? `${known} (${answer.body.requestId})` : known;
 }
+
+// ---- Seats and what they cost.
+
+/** What a seat is called: where it is in its hall, or its number. */
+export const seatName = (/** @type {import('../types.js').ReservedSeat} */ { number, place }) => (place ? words.place(place.section, place.row ?? '', [place.number]) : words.seat(String(number)));
+/** And of which grade it is, where there are such. */
+export const gradedName = (/** @type {import('../types.js').ReservedSeat} */ seat) => [seatName(seat), seat.place && words.grade(seat.place.grade)].filter(Boolean).join(', ');
+
+/** The grades of a session, or its prices, from the dearest on, each with a short sign where there are several. @returns {Grade[]} */
+export function gradesOf(/** @type {import('../types.js').Session} */ { prices }) {
+  const isShort = prices.every(({ grade }) => grade && [...grade].length <= 3);
+  const letter = (/** @type {number} */ index) => (prices.length > 1 ? String.fromCharCode(65 + Math.min(25, index)) : '');
+  return prices.map(({ grade, price, availableSeatCount }, index) => ({ name: grade ?? '', sign: (isShort && grade) || letter(index), price, free: availableSeatCount }));
+}
+/** The sign of a grade; its colour only repeats what it says. */
+export const chip = (/** @type {string} */ sign, /** @type {number} */ index) => sign !== '' && h('b', { className: `grade g${index % 4}` }, sign);
 
 /** A concert, for whoever asks. */
 export const readConcert = (/** @type {string | number} */ id) => insist(`/concerts/${id}`);
