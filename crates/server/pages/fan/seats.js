@@ -79,15 +79,15 @@ function drawHero() {
 
 function drawTools() {
   tools.hidden = got !== null;
-  const choice = (/** @type {number} */ n) => h('label', { className: 'pick' }, h('input', { type: 'radio', name: 'wanted', id: `wanted${n}`, value: n, checked: n === wanted, onchange: () => { wanted = n; drawTools(); picture.drawHead(); } }), h('span', {}, String(n)));
+  const pick = (/** @type {number} */ n) => h('label', { className: 'pick' }, h('input', { type: 'radio', name: 'wanted', id: `wanted${n}`, value: n, checked: n === wanted, onchange: () => { wanted = n; drawTools(); picture.drawHead(); } }), h('span', {}, String(n)));
   const kind = (/** @type {number} */ index, /** @type {Grade | undefined} */ it) => {
     const free = freeOf(hall, -1, index);
     return h('label', { className: 'kind' },
       h('input', { type: 'radio', name: 'grade', id: `grade${index}`, checked: index === grade, onchange: () => { grade = index; drawTools(); picture.look(grade); } }),
-      h('span', {}, it ? chip(it.sign, index) : '', h('b', {}, it ? it.name || points(it.price) : words.anyGrade), it && it.name !== '' && h('span', { className: 'cost' }, points(it.price)), h('small', {}, free > 0 ? words.partFree(count(free)) : words.noSeats)));
+      h('span', {}, it ? chip(it.sign, index) : h('b', {}, words.anyGrade), it && it.name !== it.sign && h('b', {}, it.name), it && h('span', { className: 'cost' }, points(it.price)), h('small', {}, free > 0 ? words.partFree(count(free)) : words.noSeats)));
   };
   fill(tools,
-    h('fieldset', {}, h('legend', {}, words.howMany), h('div', { className: 'picks' }, Array.from({ length: MOST }, (_, index) => choice(index + 1)))),
+    h('fieldset', {}, h('legend', {}, words.howMany), h('div', { className: 'picks' }, Array.from({ length: MOST }, (_, index) => pick(index + 1)))),
     hall.grades.length > 1 && h('fieldset', {}, h('legend', {}, words.whichGrade), h('div', { className: 'kinds' }, kind(-1, undefined), hall.grades.map((it, index) => kind(index, it)))),
     h('div', { className: 'go' }, h('button', { id: 'best', className: 'primary', ariaDisabled: String(isBusy), ariaBusy: String(isBusy) }, isBusy ? words.holding : words.best(wanted)),
       h('p', { className: 'small' }, hall.hasPlan ? words.bestText : words.bestNumbersText)));
@@ -279,7 +279,10 @@ function showGot(/** @type {Reservation} */ it) {
   drawTools();
   drawHave();
   drawBasket();
-  picture.show(sectionOf(hall, numbers[0] ?? 1), numbers[0]);
+  choice.textContent = words.whereTitle;
+  const section = sectionOf(hall, numbers[0] ?? 1);
+  if (hall.sections[section]?.isStanding) picture.show(-1);
+  else picture.show(section, numbers[0]);
   document.getElementById('to-pay')?.focus({ preventScroll: true });
   scrollTo({ top: 0 });
   say(`${words.gotTitle}: ${listOf(it.reservedSeats.map(gradedName))}`);
@@ -305,6 +308,7 @@ function chooseAgain(/** @type {string} */ text) {
   drawHave();
   drawTools();
   drawBasket();
+  choice.textContent = words.orChoose;
   picture.draw();
   tellAbout('', text);
   document.getElementById('title')?.focus();
@@ -434,9 +438,10 @@ async function readHall() {
   return states.body.version;
 }
 
+const choice = h('h2', { id: 'choose' }, words.orChoose);
 const room = h('div', {});
 function makePicture() {
-  picture = pictureOf(hall, { lookOf, press: toggle, wayInto });
+  picture = pictureOf(hall, { lookOf, press: toggle, wayInto, marked: () => (got ? sectionOf(hall, mine()[0] ?? 1) : -1) });
   fill(room, picture.element);
   const first = mine()[0] ?? 0;
   if (first > 0) picture.show(sectionOf(hall, first), first);
@@ -474,7 +479,7 @@ async function start() {
   };
   const { status } = words;
   fill(main, hero, turn, message, have, tools,
-    h('section', { className: 'card hall', ariaLabelledby: 'choose' }, h('h2', { id: 'choose' }, words.orChoose), room,
+    h('section', { className: 'card hall', ariaLabelledby: 'choose' }, choice, room,
       h('ul', { className: 'legend', ariaLabel: words.legend }, sign('free', '', status.free), sign('chosen', '✓', status.chosen), sign('held', '◷', status.held), sign('sold', '✕', status.sold))),
     basket);
   makePicture();

@@ -133,6 +133,7 @@ export const en = {
   listLate: 'Somebody was faster. Please try again in a moment.',
   holdUnknown: 'We do not know yet whether the seats are yours. Press again: nothing is done twice.',
   gotTitle: 'These are yours for now',
+  whereTitle: 'Where they are',
   othersInstead: 'Choose others instead',
   othersText: 'You gave the seats back. Choose others here.',
   notYourTurn: 'It is not your turn yet',

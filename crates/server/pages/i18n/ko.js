@@ -129,6 +129,7 @@ export const ko = {
   listLate: '이미 선점된 좌석이 있습니다. 잠시 뒤에 다시 시도해 주세요.',
   holdUnknown: '선점되었는지 아직 알 수 없습니다. 다시 눌러 주세요. 두 번 처리되지 않습니다.',
   gotTitle: '좌석을 선점했습니다',
+  whereTitle: '좌석 위치',
   othersInstead: '다른 좌석 고르기',
   othersText: '좌석을 돌려놓았습니다. 다른 좌석을 골라 주세요.',
   notYourTurn: '아직 차례가 아닙니다',

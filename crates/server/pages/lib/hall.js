@@ -407,10 +407,10 @@ function partsOf(/** @type {Hall} */ hall, /** @type {Section} */ section) {
 /**
  * The hall to look at and to choose in: all of it, or a section or a part of one, as a picture or as a table.
  * @param {Hall} hall
- * @param {{ lookOf: (number: number) => Look, press: (number: number) => void, wayInto: (section: number) => HTMLElement | null }} options
- *   What a place is at the moment; what is done with one that is pressed; and what else leads into a section.
+ * @param {{ lookOf: (number: number) => Look, press: (number: number) => void, wayInto: (section: number) => HTMLElement | null, marked: () => number }} options
+ *   What a place is at the moment; what is done with one that is pressed; what else leads into a section; and which one stands out.
  */
-export function pictureOf(hall, { lookOf, press, wayInto }) {
+export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
   const isOne = hall.sections.length === 1;
   /** The section that is open; below 0, none. */
   let open = isOne ? 0 : -1;
@@ -424,7 +424,7 @@ export function pictureOf(hall, { lookOf, press, wayInto }) {
   let hatch = {};
   /** What is drawn, by number. @type {Map<number, { cell: HTMLElement | SVGElement, sign: Element, label: string, mark: string }>} */
   let cells = new Map();
-  /** The sections of the picture. @type {Map<number, { shape: SVGElement, text: SVGElement, at: [number, number], room: [number, number] }>} */
+  /** The sections of the picture. @type {Map<number, { shape: SVGElement, edge: SVGElement, text: SVGElement, at: [number, number], room: [number, number], step: number }>} */
   let shapes = new Map();
 
   const head = h('div', { className: 'hall-head' });
@@ -494,6 +494,9 @@ export function pictureOf(hall, { lookOf, press, wayInto }) {
 
   // ---- All of the hall.
 
+  /** Whether a section has what is looked for. */
+  const isLooked = (/** @type {number} */ section) => grade < 0 || (hall.sections[section]?.grades.includes(grade) ?? false);
+
   const sectionText = (/** @type {number} */ index) => {
     const { isStanding, grades } = /** @type {Section} */ (hall.sections[index]);
     const costs = grades.map((it) => hall.grades[it]).filter((it) => it !== undefined).map((it) => `${words.grade(it.name)} ${points(it.price)}`);
@@ -524,24 +527,25 @@ export function pictureOf(hall, { lookOf, press, wayInto }) {
     }
     // The smaller ones over the larger ones.
     const order = [...hall.sections.keys()].sort((a, b) => (all[b]?.w ?? 0) * (all[b]?.h ?? 0) - (all[a]?.w ?? 0) * (all[a]?.h ?? 0));
-    /** @type {SVGElement[]} */
-    const made = [];
+    const names = svg('g', { class: 'names', 'aria-hidden': 'true' });
     for (const index of order) {
       const section = /** @type {Section} */ (hall.sections[index]);
       const corners = cornersOf(section);
       const d = `M${corners.map((it) => it.join(' ')).join('L')}Z`;
       const step = section.isStanding ? 0 : Math.max(span * 0.008, Math.sqrt(section.box.w * section.box.h / Math.max(1, section.count)) * 0.8);
       const middle = /** @type {[number, number]} */ ([section.box.x + section.box.w / 2, section.box.y + section.box.h / 2]);
-      const text = svg('text', { 'aria-hidden': 'true' });
+      const text = svg('text', {});
+      const edge = svg('path', { class: 'edge', d });
       const shape = svg('g', { class: `section g${(section.grades[0] ?? 0) % 4}`, role: 'button', id: `section${index}`, tabindex: -1, 'data-section': index },
-        svg('path', { class: 'edge', d, 'stroke-width': step + 4 / scale }), svg('path', { class: 'shade', d, 'stroke-width': step }), text);
-      shapes.set(index, { shape, text, at: middle, room: [section.box.w + step, section.box.h + step] });
-      made[index] = shape;
+        edge, svg('path', { class: 'shade', d, 'stroke-width': step }));
+      names.append(text);
+      shapes.set(index, { shape, edge, text, at: middle, room: [section.box.w + step, section.box.h + step], step });
+      to.append(shape);
     }
-    for (const index of order) to.append(/** @type {SVGElement} */ (made[index]));
+    to.append(names);
     drawNames();
     shapes.forEach((_, index) => paintSection(index));
-    made[0]?.setAttribute('tabindex', '0');
+    shapes.get(0)?.shape.setAttribute('tabindex', '0');
   }
 
   /** @returns {[number, number][]} */
@@ -560,12 +564,25 @@ export function pictureOf(hall, { lookOf, press, wayInto }) {
     return corners.length > 0 ? corners : some.slice(0, 1);
   }
 
-  /** Writes into sections what they have room for. */
+  /** Writes into sections what they have room for, and keeps their outlines as fine as they were. */
   function drawNames() {
-    for (const [index, { text, at: [x, y], room: [w, tall] }] of shapes) {
-      const [wide, high] = [w * scale, tall * scale];
-      const em = 12 / scale;
-      const lines = wide < 18 || high < 13 ? [] : [shorten(hall.sections[index]?.name ?? '', Math.floor(wide / 8)), ...(wide >= 34 && high >= 32 ? [count(freeOf(hall, index, grade))] : [])];
+    const em = 11.5 / scale;
+    /** What is written already. @type {Box[]} */
+    const taken = [];
+    for (const [index, { text, edge, at: [x, y], room: [w, tall], step }] of shapes) {
+      edge.setAttribute('stroke-width', String(step + 3.5 / scale));
+      const name = shorten(hall.sections[index]?.name ?? '', Math.floor(w / em / 0.66));
+      const lines = w > em * 1.5 && tall > em * 1.1 ? [name, ...(tall > em * 2.6 && isLooked(index) ? [count(freeOf(hall, index, grade))] : [])] : [];
+      while (lines.length > 0) {
+        const wide = Math.max(...lines.map((it) => [...it].length)) * em * 0.66;
+        const box = { x: x - wide / 2, y: y - lines.length * em * 0.6, w: wide, h: lines.length * em * 1.2 };
+        const isFree = taken.every((it) => box.x > it.x + it.w || box.x + box.w < it.x || box.y > it.y + it.h || box.y + box.h < it.y);
+        if (isFree && wide < w * 1.2) {
+          taken.push(box);
+          break;
+        }
+        lines.pop();
+      }
       text.setAttribute('font-size', String(em));
       text.replaceChildren(...lines.map((line, at) => svg('tspan', { x, y: y + em * (at * 1.15 - (lines.length - 1) * 0.55 + 0.35), ...(at > 0 ? { class: 'free' } : {}) }, line)));
     }
@@ -577,8 +594,10 @@ export function pictureOf(hall, { lookOf, press, wayInto }) {
     if (!drawn || !section) return;
     const free = freeOf(hall, index, grade);
     const part = free / Math.max(1, section.count);
+    drawn.text.classList.toggle('other', !isLooked(index));
     drawn.shape.dataset.free = free === 0 ? '0' : part < 0.1 ? '1' : part < 0.5 ? '2' : '3';
-    drawn.shape.classList.toggle('other', grade >= 0 && !section.grades.includes(grade));
+    drawn.shape.classList.toggle('other', !isLooked(index));
+    drawn.shape.classList.toggle('mine', index === marked());
     drawn.shape.setAttribute('aria-label', sectionText(index));
   }
 
@@ -587,7 +606,7 @@ export function pictureOf(hall, { lookOf, press, wayInto }) {
     shapes = new Map();
     fill(view, h('table', { className: 'sections' },
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, words.sectionHead), h('th', { scope: 'col' }, words.price), h('th', { scope: 'col' }, words.free))),
-      h('tbody', {}, hall.sections.map((section, index) => (grade < 0 || section.grades.includes(grade)) && h('tr', {},
+      h('tbody', {}, hall.sections.map((section, index) => isLooked(index) && h('tr', {},
         h('th', { scope: 'row' }, h('button', { type: 'button', id: `section${index}`, className: 'quiet', ariaLabel: sectionText(index), onclick: () => show(index) }, sectionName(hall, index))),
         h('td', {}, section.grades.map((it) => hall.grades[it]).map((it, nth) => it && h('span', { className: 'cost' }, chip(it.sign, section.grades[nth] ?? 0), points(it.price)))),
         h('td', {}, count(freeOf(hall, index, grade))))))));
@@ -602,15 +621,21 @@ export function pictureOf(hall, { lookOf, press, wayInto }) {
     return `${placeName(hall, number)}, ${cost}`;
   };
 
+  /** The sign of the grade of all places of a row; empty where they differ. */
+  const signOf = (/** @type {number[]} */ line) => {
+    const signs = new Set(line.map((it) => gradeOf(hall, it)?.sign ?? ''));
+    return signs.size === 1 ? [...signs][0] ?? '' : '';
+  };
+
   function drawPicture(/** @type {number[]} */ numbers, /** @type {number} */ step) {
     const [left, right, top, bottom] = [hall.x, hall.y].flatMap((axis) => {
       const all = numbers.map((it) => axis[it - 1] ?? 0);
       return [Math.min(...all), Math.max(...all)];
     });
     const box = { x: left ?? 0, y: top ?? 0, w: (right ?? 0) - (left ?? 0), h: (bottom ?? 0) - (top ?? 0) };
-    const to = frame(box, step * 1.6, step, { role: 'grid', class: 'seats-map', 'aria-multiselectable': 'true', 'aria-label': gridLabel() });
-    const side = step * 0.88;
     const signed = (hall.sections[open]?.grades.length ?? 0) > 1;
+    const to = frame(box, step * (signed ? 2.2 : 1.6), step, { role: 'grid', class: 'seats-map', 'aria-multiselectable': 'true', 'aria-label': gridLabel() });
+    const side = step * 0.88;
     const half = side / 2;
     hatch = { class: 'hatch', d: `M${-half} 0L0 ${-half}M${-half} ${half}L${half} ${-half}M0 ${half}L${half} 0`, 'stroke-width': side / 9 };
     for (const line of lines) {
@@ -619,17 +644,17 @@ export function pictureOf(hall, { lookOf, press, wayInto }) {
       const group = svg('g', { role: 'row' });
       const far = Math.hypot((hall.x[next - 1] ?? 0) - (hall.x[first - 1] ?? 0), (hall.y[next - 1] ?? 0) - (hall.y[first - 1] ?? 0)) || step;
       const [dx, dy] = next === first ? [step, 0] : [((hall.x[next - 1] ?? 0) - (hall.x[first - 1] ?? 0)) / far * step, ((hall.y[next - 1] ?? 0) - (hall.y[first - 1] ?? 0)) / far * step];
-      group.append(svg('text', { class: 'row-name', role: 'rowheader', 'font-size': step * 0.4, x: (hall.x[first - 1] ?? 0) - dx, y: (hall.y[first - 1] ?? 0) - dy + step * 0.14 }, shorten(row.name, 4)));
+      const anchor = Math.abs(dx) < Math.abs(dy) ? '' : dx > 0 ? ' before' : ' after';
+      group.append(svg('text', { class: `row-name${anchor}`, role: 'rowheader', 'font-size': step * 0.4, x: (hall.x[first - 1] ?? 0) - dx * 0.75, y: (hall.y[first - 1] ?? 0) - dy * 0.75 + step * 0.14 }, shorten(row.name, 4), ...(signed ? [svg('tspan', { class: 'sign', dx: step * 0.2 }, shorten(signOf(line), 3))] : [])));
       for (const number of line) {
-        const it = gradeOf(hall, number);
         const label = labelOf(hall, number);
         const sign = svg('text', { 'font-size': step * clamp(0.95 / [...label].length, 0.16, 0.4), y: step * 0.14 });
         const cell = svg('g', { class: `seat g${(hall.grade[number - 1] ?? 0) % 4}`, role: 'gridcell', tabindex: -1, 'data-n': number, transform: `translate(${hall.x[number - 1]} ${hall.y[number - 1]})` },
           svg('rect', { x: -side / 2, y: -side / 2, width: side, height: side, rx: side * 0.28 }), sign);
         cells.set(number, { cell, sign, label: fixedLabel(number), mark: '' });
         sign.textContent = label;
-        if (signed && it) cell.append(svg('text', { class: 'sign', 'font-size': step * 0.24, x: side * 0.28, y: -side * 0.2 }, shorten(it.sign, 2)));
         group.append(cell);
+        if (signed && signOf(line) === '') group.append(svg('text', { class: 'sign', 'aria-hidden': 'true', 'font-size': step * 0.24, x: (hall.x[number - 1] ?? 0) + side * 0.28, y: (hall.y[number - 1] ?? 0) - side * 0.2 }, shorten(gradeOf(hall, number)?.sign ?? '', 2)));
       }
       to.append(group);
     }
@@ -642,19 +667,19 @@ export function pictureOf(hall, { lookOf, press, wayInto }) {
     const signed = hall.grades.length > 1;
     for (const line of lines) {
       const row = rowOf(hall, line[0] ?? 1);
+      const sign = hall.hasPlan ? signOf(line) : '';
       const group = h('div', { className: 'line' });
       for (const number of line) {
-        const it = gradeOf(hall, number);
-        const sign = h('i', {});
-        const cell = h('button', { type: 'button', className: `seat g${(hall.grade[number - 1] ?? 0) % 4}`, role: 'gridcell', tabIndex: -1 }, h('span', {}, shorten(labelOf(hall, number), 6)), ' ', sign);
+        const mark = h('i', {});
+        const cell = h('button', { type: 'button', className: `seat g${(hall.grade[number - 1] ?? 0) % 4}`, role: 'gridcell', tabIndex: -1 }, h('span', {}, shorten(labelOf(hall, number), 6)), ' ', mark);
         cell.dataset.n = String(number);
-        if (signed && it) cell.dataset.grade = shorten(it.sign, 2);
+        if (signed && sign === '') cell.dataset.grade = shorten(gradeOf(hall, number)?.sign ?? '', 2);
         if (hall.hasPlan && hall.begins[number - 1] && number !== line[0]) cell.classList.add('after-gap');
-        cells.set(number, { cell, sign, label: fixedLabel(number), mark: '' });
+        cells.set(number, { cell, sign: mark, label: fixedLabel(number), mark: '' });
         group.append(cell);
       }
       group.setAttribute('role', hall.hasPlan ? 'none' : 'row');
-      grid.append(hall.hasPlan ? h('div', { role: 'row', className: 'table-row' }, h('span', { role: 'rowheader', className: 'row-head' }, words.row(row.name)), group) : group);
+      grid.append(hall.hasPlan ? h('div', { role: 'row', className: 'table-row' }, h('span', { role: 'rowheader', className: 'row-head' }, words.row(row.name), ' ', sign !== '' && (hall.sections[open]?.grades.length ?? 0) > 1 && chip(sign, hall.grade[row.first - 1] ?? 0)), group) : group);
     }
     view.replaceChildren(grid);
   }
@@ -714,7 +739,7 @@ export function pictureOf(hall, { lookOf, press, wayInto }) {
     cell.setAttribute('aria-selected', String(look === 'chosen'));
     cell.setAttribute('aria-disabled', String(look !== 'chosen' && look !== 'free'));
     if (cell instanceof HTMLElement) {
-      drawn.sign.textContent = sign || cell.dataset.grade || '';
+      drawn.sign.textContent = sign;
       return;
     }
     drawn.sign.textContent = look === 'held' ? '' : sign || labelOf(hall, number);
