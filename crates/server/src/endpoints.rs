@@ -151,7 +151,7 @@ macro_rules! endpoints {
                     ConcertNotFound, SessionNotFound, SeatNotFound, SeatTaken,
                     ReservationNotOpen, ReservationClosed, SessionStarted, SeatLimitReached,
                     SessionCancelled, LiveHoldLimit, HoldLimit,
-                    NoSeats, DuplicateSeats, TooManySeats, StoreUnavailable, OutcomeUnknown,
+                    NoSeats, DuplicateSeats, TooManySeats, LeavesSingleSeat, StoreUnavailable, OutcomeUnknown,
                 ],
             }
 
