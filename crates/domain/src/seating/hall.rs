@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn halls_of_every_size_have_no_problems_and_as_many_places() {
-        // All up to 3,000 are a matter of minutes.
+        // All up to 3,000 take half a minute, and are well.
         for count in (1..=300).chain((300..=3_000).step_by(37)).chain([50_000, PLACES_MAX]) {
             let plan = Plan::new(hall("Hall", count)).unwrap();
             assert_eq!(plan.place_count(), count);
