@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::ids::{ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use crate::points::BALANCE_MAX;
+use crate::seating::{PlaceSet, Plan, needless_single};
 use crate::time::Timestamp;
 
 /// Who owns a seat.
@@ -228,6 +229,11 @@ pub enum HoldRejected {
         /// The most holds of one ticket.
         max: u32,
     },
+    /// A single seat would be left that nobody wants, and need not be.
+    LeavesSinglePlace {
+        /// The number of that seat.
+        number: u32,
+    },
 }
 
 /// What was held with a ticket so far.
@@ -298,6 +304,33 @@ pub struct HoldRequest<'a> {
     pub ticket_spent: bool,
     /// What was held with the ticket so far.
     pub ticket_holds: TicketHolds,
+    /// What is around the seats, where a hold must not leave single ones.
+    pub surroundings: Option<Surroundings<'a>>,
+}
+
+/// What is around the seats of a hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The hall.
+    pub plan: &'a Plan,
+    /// Those seats that [`seating::around`](crate::seating::around) names, as stored.
+    pub seats: &'a [Seat],
+    /// The places that are free, as far as is known: what else there would have been. Of the seats above it
+    /// need not be right.
+    pub free: &'a PlaceSet,
+}
+
+impl Surroundings<'_> {
+    /// Returns the number of a single seat that a hold of these would leave needlessly.
+    fn single_left(&self, held: &[Item], now: Timestamp) -> Option<u32> {
+        let mut free = self.free.clone();
+        for seat in self.seats {
+            let Some(index) = seat.number.checked_sub(1) else { continue };
+            if seat.state.is_free(now) { free.insert(index) } else { free.remove(index) }
+        }
+        let held: Vec<u32> = held.iter().filter_map(|item| item.number.checked_sub(1)).collect();
+        needless_single(self.plan, &held, &free).map(|index| index + 1)
+    }
 }
 
 /// Decides a hold: all seats or none.
@@ -336,6 +369,10 @@ pub fn decide_hold(
     }
     if request.ticket_holds.made >= limits.holds_per_ticket_max {
         return Err(HoldRejected::HoldLimit { max: limits.holds_per_ticket_max });
+    }
+    let single = request.surroundings.and_then(|around| around.single_left(&items, now));
+    if let Some(number) = single {
+        return Err(HoldRejected::LeavesSinglePlace { number });
     }
     Ok(Reservation {
         id: request.reservation,

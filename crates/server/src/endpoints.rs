@@ -168,7 +168,8 @@ macro_rules! endpoints {
                     ConcertNotFound, SessionNotFound, SeatNotFound, SeatTaken,
                     ReservationNotOpen, ReservationClosed, SessionStarted, SeatLimitReached,
                     SessionCancelled, LiveHoldLimit, HoldLimit,
-                    NoSeats, DuplicateSeats, TooManySeats, StoreUnavailable, OutcomeUnknown,
+                    NoSeats, DuplicateSeats, TooManySeats, LeavesSingleSeat,
+                    StoreUnavailable, OutcomeUnknown,
                 ],
             }
 

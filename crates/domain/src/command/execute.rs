@@ -127,6 +127,7 @@ fn hold(
         user_has: known.user_has,
         ticket_spent: request.ticket_over || known.ticket_spent,
         ticket_holds: known.ticket_holds,
+        surroundings: None,
     };
     decide_hold(&asked, &request.limits, now)
 }

@@ -72,6 +72,7 @@ fn hold_with(
         user_has,
         ticket_spent,
         ticket_holds: TicketHolds::default(),
+        surroundings: None,
     };
     decide_hold(&request, &limits(), NOW)
 }
@@ -91,6 +92,7 @@ fn a_ticket_holds_one_thing_at_a_time_and_not_for_ever() {
             user_has: 0,
             ticket_spent: false,
             ticket_holds: TicketHolds { made, live },
+            surroundings: None,
         };
         decide_hold(&request, &limits(), NOW).map(|_| ())
     };

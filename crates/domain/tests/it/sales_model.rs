@@ -158,6 +158,7 @@ impl Store {
             user_has: user_has as u32,
             ticket_spent: self.spent.contains(&(user, ticket)),
             ticket_holds,
+            surroundings: None,
         };
         let reservation = decide_hold(&request, &self.limits, now)?;
         let ReservationState::Held { until } = reservation.state else {
@@ -494,6 +495,8 @@ impl World {
                     HoldRejected::HoldLimit { max } => {
                         max == MADE_MAX && model.held_with(user, ticket).0 >= model.made_max
                     }
+                    // Nothing was said of what is around the seats.
+                    HoldRejected::LeavesSinglePlace { .. } => false,
                 };
                 prop_assert!(so, "{:?} is not so; the user has {} seats", rejected, has);
             }

@@ -244,6 +244,9 @@ error_codes! {
     TooManySeats "TOO_MANY_SEATS" UNPROCESSABLE_ENTITY "Too many seats"
         "The list is longer than one reservation may be."
         "Ask for fewer seats.";
+    LeavesSingleSeat "LEAVES_SINGLE_SEAT" UNPROCESSABLE_ENTITY "A single seat would be left"
+        "Beside the seats one free seat would be left between taken ones, and as many seats could be had otherwise."
+        "Choose seats beside taken ones or an aisle, or leave two free.";
     InvalidAmount "INVALID_AMOUNT" UNPROCESSABLE_ENTITY "Invalid amount"
         "The amount is not a positive number of points."
         "Send a positive amount.";

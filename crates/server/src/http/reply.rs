@@ -168,6 +168,11 @@ pub(super) fn hold_rejected(rejected: HoldRejected) -> (Problem, Outcome) {
         R::HoldLimit { max } => {
             (ErrorCode::HoldLimit, Some(format!("a ticket may hold {max} times")), Outcome::Limit)
         }
+        R::LeavesSinglePlace { number } => (
+            ErrorCode::LeavesSingleSeat,
+            Some(format!("seat number {number} would be left alone")),
+            Outcome::Invalid,
+        ),
     };
     (with_detail(code, detail), outcome)
 }
