@@ -52,6 +52,7 @@ const FILES: &[(&str, &str)] = files![
     "icon.svg",
     "lib/hall.js",
     "lib/kit.js",
+    "lib/language.js",
     "wait/index.html",
     "wait/wait.css",
     "wait/wait.js",
@@ -339,8 +340,8 @@ impl Builder<'_> {
             "default-src 'none'; script-src {}; style-src {}; img-src 'self'; connect-src 'self'; \
              manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
              require-trusted-types-for 'script'; trusted-types 'none'",
-            sources(&scripts),
-            sources(&styles),
+            sources(&scripts, text.contains("<script type=\"module\" src=")),
+            sources(&styles, text.contains("<link rel=\"stylesheet\"")),
         );
         let policy = HeaderValue::try_from(policy).map_err(|error| format!("{name}: {error}"))?;
         Ok(Served::new("text/html; charset=utf-8", text, Some(policy)))
@@ -407,13 +408,11 @@ fn without_comments(text: &str) -> String {
     kept
 }
 
-/// Where scripts or styles of a document may come from.
-fn sources(digests: &[String]) -> String {
-    if digests.is_empty() {
-        return "'self'".to_owned();
-    }
-    let digests: Vec<String> = digests.iter().map(|digest| format!("'sha256-{digest}'")).collect();
-    digests.join(" ")
+/// Where scripts or styles of a document may come from: files of this service, where it has such, and what is in it.
+fn sources(digests: &[String], has_files: bool) -> String {
+    let files = has_files.then(|| "'self'".to_owned());
+    let digests = digests.iter().map(|digest| format!("'sha256-{digest}'"));
+    files.into_iter().chain(digests).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

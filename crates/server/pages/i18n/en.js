@@ -3,7 +3,6 @@
 const s = (/** @type {string} */ n) => (n === '1' ? '' : 's');
 
 export const en = {
-  name: 'English',
   skip: 'Skip to the content',
   menu: 'Main menu',
   concerts: 'Concerts',

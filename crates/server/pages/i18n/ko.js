@@ -2,7 +2,6 @@
 
 /** @type {typeof import('./en.js').en} */
 export const ko = {
-  name: '한국어',
   skip: '본문으로 건너뛰기',
   menu: '주 메뉴',
   concerts: '공연',

@@ -3,9 +3,6 @@
 //
 // What does not belong here: anything that only one page does.
 
-import { en } from '/assets/i18n/en.js';
-import { ko } from '/assets/i18n/ko.js';
-
 // ---- What this browser keeps.
 
 /** @typedef {import('../types.js').Place} Place */
@@ -96,11 +93,10 @@ export function tokens(/** @type {string} */ rid = '') {
 // ---- Languages.
 
 const query = new URLSearchParams(location.search);
-/** @type {string} */
-export const language = [query.get('lang'), kept('lang'), ...navigator.languages.map((it) => it.slice(0, 2))].find((it) => it === 'ko' || it === 'en') ?? 'en';
+/** As it was found before this was there; see language.js. */
+export const { lang: language } = document.documentElement;
 if (query.has('lang')) keep('lang', language);
-document.documentElement.lang = language;
-export const words = language === 'ko' ? ko : en;
+export const words = language === 'ko' ? (await import('/assets/i18n/ko.js')).ko : (await import('/assets/i18n/en.js')).en;
 
 export const count = (/** @type {number} */ n) => n.toLocaleString(language);
 export const points = (/** @type {number} */ n) => words.points(count(n));
@@ -375,13 +371,12 @@ export function frame(/** @type {string} */ title) {
   document.title = `${title} · boxoffice`;
   const here = location.pathname;
   const item = (/** @type {string} */ href, /** @type {string} */ text) => h('a', { href, 'aria-current': here === href ? 'page' : null }, text);
-  const other = language === 'ko' ? en : ko;
   document.querySelector('header')?.replaceChildren(...withoutGaps([
     h('a', { className: 'skip', href: '#main' }, words.skip),
     h('p', { className: 'demo' }, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody),
     link('brand', '/', 'boxoffice'),
     h('nav', { ariaLabel: words.menu }, item('/', words.concerts), item('/me', words.mine),
-      h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, other.name)),
+      h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, language === 'ko' ? 'English' : '한국어')),
     isBlocked && note('warn', h('p', {}, words.blocked)),
   ]));
   main.id = 'main';
