@@ -12,6 +12,7 @@ mod batch;
 mod beat;
 mod catalog;
 mod chain;
+mod choosing;
 mod clock_check;
 mod columns;
 mod database_time;
@@ -22,6 +23,7 @@ mod epochs;
 mod memory;
 mod mysql;
 mod numbers;
+mod plans;
 mod signing_keys;
 mod sqlite;
 mod stats;
@@ -44,7 +46,7 @@ pub use act::{
 };
 pub use beat::{Beat, Beats, OtherBeat, Present, Rules};
 pub use boxoffice_domain::command::{
-    Answer, CallOff, CalledOff, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue,
+    Answer, Best, CallOff, CalledOff, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue,
     Outcome, Pay, Payment, PointsRejected, Refund, RefundRefused, Refunded, ReservationRejected,
     Reserve, ReserveRejected, TicketRef,
 };
@@ -58,13 +60,14 @@ pub use epochs::Epochs;
 pub use memory::{Kept, MemoryStore};
 pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
 pub use numbers::{Grant, GrantRequest, Taken};
+pub use plans::{PLAN_BYTES_MAX, StoredPlan};
 pub use signing_keys::{Rotation, SigningKey, SigningRing};
 pub use sqlite::{Restore, SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
     AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
-    NewPerson, NewSeats, Part, Person, Progress, Seed, ShortenLog, SpentBy, StoredQueue,
+    NewPerson, NewSeats, Part, Person, Progress, Seating, Seed, ShortenLog, SpentBy, StoredQueue,
 };
 
 pub use crate::cloud_event::OutboxRow;
@@ -588,12 +591,13 @@ impl Store {
         &self,
         concert: ConcertId,
         starts_at: Timestamp,
-        seats: Vec<NewSeats>,
+        seats: impl Into<Seating>,
     ) -> Result<Option<(SessionId, Vec<AddedSeats>)>, Fault> {
+        let seats = seats.into();
         forward!(self, store => store.create_session(concert, starts_at, seats).await)
     }
 
-    /// Adds seats to a session. `None` where the concert has no such session.
+    /// Adds seats to a session. `None` where the concert has no such session, or it has a plan.
     pub async fn add_seats(
         &self,
         concert: ConcertId,
