@@ -8,6 +8,7 @@
 //! What does *not* belong here: how a plan is written down, and who has which place.
 
 mod choose;
+mod hall;
 mod parts;
 mod set;
 mod single;
@@ -15,6 +16,7 @@ mod single;
 use std::ops::Range;
 
 pub use choose::{NoChoice, Wish, choose};
+pub use hall::hall;
 pub use parts::{
     COORDINATE_MAX, GRADES_MAX, NAME_MAX, PLACES_MAX, PROBLEMS_MAX, Parts, PlacePart, PlanProblem,
     PlanProblems, RowPart, SeatingPart, SectionPart, Where,

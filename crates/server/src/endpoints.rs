@@ -151,7 +151,8 @@ macro_rules! endpoints {
                     ConcertNotFound, SessionNotFound, SeatNotFound, SeatTaken,
                     ReservationNotOpen, ReservationClosed, SessionStarted, SeatLimitReached,
                     SessionCancelled, LiveHoldLimit, HoldLimit,
-                    NoSeats, DuplicateSeats, TooManySeats, LeavesSingleSeat, StoreUnavailable, OutcomeUnknown,
+                    NoSeats, DuplicateSeats, TooManySeats, LeavesSingleSeat,
+                    StoreUnavailable, OutcomeUnknown,
                 ],
             }
 

@@ -496,3 +496,6 @@ fn put_in_order(row: &mut [Place]) {
 fn way(points: &[Point]) -> i64 {
     points.windows(2).map(|pair| (pair[0].square_to(pair[1]) << 8).isqrt()).sum()
 }
+
+#[cfg(test)]
+mod tests;

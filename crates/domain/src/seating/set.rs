@@ -163,3 +163,90 @@ impl PlaceSet {
         set
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Sizes at the edges of words, and sets of every seventh, all, and a few at the edges.
+    fn each(check: impl Fn(u32, &BTreeSet<u32>, &PlaceSet)) {
+        for size in [0, 1, 2, 63, 64, 65, 127, 128, 129, 200] {
+            let edges = [0, 1, 62, 63, 64, 65, 126, 127, 128, 199];
+            let sets: [&dyn Fn(&u32) -> bool; 4] =
+                [&|place| place % 7 == 0, &|_| true, &|_| false, &|place| edges.contains(place)];
+            for is_in in sets {
+                let model: BTreeSet<u32> = (0..size).filter(is_in).collect();
+                let set = PlaceSet::from_fn(size, |place| is_in(&place));
+                check(size, &model, &set);
+            }
+        }
+    }
+
+    fn places(set: &PlaceSet) -> BTreeSet<u32> {
+        set.iter().collect()
+    }
+
+    #[test]
+    fn a_set_has_what_was_put_in() {
+        each(|size, model, set| {
+            assert_eq!((&places(set), set.size()), (model, size));
+            assert_eq!(set.count() as usize, model.len());
+            assert_eq!(set.is_empty(), model.is_empty());
+            assert!((0..size + 70).all(|place| set.contains(place) == model.contains(&place)));
+            let mut one_by_one = PlaceSet::none(size);
+            model.iter().for_each(|place| one_by_one.insert(*place));
+            assert_eq!(one_by_one, *set);
+            model.iter().for_each(|place| one_by_one.remove(*place));
+            assert_eq!(one_by_one, PlaceSet::none(size));
+            // What the hall has not is in no set, also where its word is.
+            (size..size + 70).for_each(|place| one_by_one.insert(place));
+            (size..size + 70).for_each(|place| one_by_one.remove(place));
+            assert!(one_by_one.is_empty());
+        });
+        assert_eq!(PlaceSet::all(65), PlaceSet::from_fn(65, |_| true));
+    }
+
+    #[test]
+    fn ranges_are_as_their_places() {
+        each(|size, model, set| {
+            for start in 0..size + 1 {
+                assert!(set.iter_from(start).eq(model.range(start..).copied()), "{size} {start}");
+                for end in [start, start + 1, start + 3, start + 63, start + 64, start + 130] {
+                    let end = end.min(size).max(start);
+                    assert_eq!(set.count_in(start..end) as usize, model.range(start..end).count());
+                    let mut all = set.clone();
+                    all.insert_all(start..end);
+                    let expected: BTreeSet<u32> = model.iter().copied().chain(start..end).collect();
+                    assert_eq!(places(&all), expected, "{size} {start} {end}");
+                }
+            }
+            let mut all = set.clone();
+            all.insert_all(0..u32::MAX);
+            assert_eq!(all, PlaceSet::all(size));
+        });
+    }
+
+    #[test]
+    fn sets_are_moved_and_put_together() {
+        each(|size, model, set| {
+            for by in [0, 1, 2, 5, 63, 64, 65, 130, 1_000] {
+                let before = model.iter().filter_map(|place| place.checked_sub(by)).collect();
+                assert_eq!(places(&set.before(by)), before, "{size} {by}");
+            }
+            let behind =
+                model.iter().map(|place| place + 1).filter(|place| *place < size).collect();
+            assert_eq!(places(&set.behind()), behind, "{size}");
+            let third = PlaceSet::from_fn(size, |place| place % 3 == 0);
+            let is_third = |place: &u32| place % 3 == 0;
+            let of_model =
+                |is_in: &dyn Fn(&u32) -> bool| model.iter().copied().filter(is_in).collect();
+            assert_eq!(places(&set.and(&third)), of_model(&is_third));
+            assert_eq!(places(&set.without(&third)), of_model(&|place| !is_third(place)));
+            let either =
+                (0..size).filter(|place| is_third(place) || model.contains(place)).collect();
+            assert_eq!(places(&set.or(&third)), either);
+        });
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use boxoffice_domain::seating::{
     Area, NoChoice, Parts, PlacePart, PlaceSet, Plan, Point, RowPart, SeatingPart, SectionPart,
-    Wish, choose,
+    Wish, around, choose, needless_single, single_beside,
 };
 
 use crate::dice::Dice;
@@ -220,4 +220,176 @@ fn what_is_chosen_is_what_going_through_all_groups_finds() {
     }
     println!("refused {refused:?}, apart {apart}, together {together}");
     assert!(refused.into_iter().chain([apart, together]).all(|seen| seen > 1_000));
+}
+
+/// The places of a set that can be reached from one of them by going from neighbour to neighbour.
+fn reached(naive: &Naive<'_>, from: u32, within: &BTreeSet<u32>, steps: usize) -> BTreeSet<u32> {
+    let mut reached = BTreeSet::from([from]);
+    for _ in 0..steps {
+        let more =
+            within.iter().filter(|place| reached.iter().any(|r| naive.are_neighbours(*r, **place)));
+        let more: Vec<u32> = more.copied().collect();
+        reached.extend(more);
+    }
+    reached
+}
+
+impl Naive<'_> {
+    /// Whether a hold leaves a single place where as many next to each other would not.
+    fn is_needless(&self, held: &BTreeSet<u32>, free: &BTreeSet<u32>) -> bool {
+        let mut to_judge = held.clone();
+        while let Some(first) = to_judge.first().copied() {
+            let stretch = reached(self, first, free, 20);
+            let part: Vec<u32> = held.intersection(&stretch).copied().collect();
+            to_judge.retain(|place| !part.contains(place));
+            let others: BTreeSet<u32> = held.difference(&stretch).copied().collect();
+            let free: BTreeSet<u32> = free.difference(&others).copied().collect();
+            if !self.singles(&part, &free).is_empty() && self.has_other(&part, &free) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn has_other(&self, part: &[u32], free: &BTreeSet<u32>) -> bool {
+        let kind = |group: &[u32]| {
+            let mut kind: Vec<_> = group
+                .iter()
+                .map(|place| &self.plan.places()[*place as usize])
+                .map(|place| (&self.plan.section_of(place).name, place.grade))
+                .collect();
+            kind.sort();
+            kind
+        };
+        let count = part.len() as u32;
+        let any = Wish { count, grade: None, section: None, together: true };
+        let mut groups = self.groups(count, free, &any).into_iter();
+        groups.any(|group| {
+            !self.is_standing(group[0])
+                && kind(&group) == kind(part)
+                && self.singles(&group, free).is_empty()
+        })
+    }
+}
+
+/// Some of the free places: next to each other more often than not.
+fn some_held(dice: &mut Dice, free: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let free: Vec<u32> = free.iter().copied().collect();
+    let mut held = BTreeSet::new();
+    for _ in 0..1 + below(dice, 3) {
+        let at = below(dice, free.len() as u32) as usize;
+        held.extend(free[at..].iter().take(1 + below(dice, 3) as usize));
+    }
+    held
+}
+
+#[test]
+fn a_hold_is_judged_by_what_is_around_it_as_by_the_whole_hall() {
+    let mut dice = Dice(2);
+    let (mut judged, mut left, mut needless) = (0, 0, 0);
+    for number in 0..HALLS {
+        let plan = hall(&mut dice);
+        let naive = Naive { plan: &plan };
+        let free = some_free(&mut dice, &plan);
+        if free.is_empty() {
+            continue;
+        }
+        let held = some_held(&mut dice, &free);
+        let list: Vec<u32> = held.iter().rev().copied().collect();
+        let about = || format!("hall {number}: {held:?} of {free:?}, runs {:?}", plan.runs());
+
+        let around = around(&plan, &list);
+        let all: BTreeSet<u32> = (0..plan.place_count()).collect();
+        let expected: BTreeSet<u32> =
+            held.iter().flat_map(|place| reached(&naive, *place, &all, 2)).collect();
+        assert!(around.iter().cloned().flatten().eq(expected.iter().copied()), "{}", about());
+        assert!(around.iter().all(|range| {
+            plan.runs().iter().any(|run| run.start <= range.start && range.end <= run.end)
+                || range.len() == 1 && naive.is_standing(range.start)
+        }));
+
+        // Whatever was said of the others would change nothing: nobody asks.
+        let single = single_beside(&plan, list.iter().copied(), |place| {
+            assert!(expected.contains(&place), "{}", about());
+            free.contains(&place) && !held.contains(&place)
+        });
+        let singles = naive.singles(&list, &free);
+        assert_eq!(single.is_some(), !singles.is_empty(), "{}", about());
+        assert!(single.is_none_or(|single| singles.contains(&single)), "{}", about());
+
+        let found = needless_single(&plan, &list, &set(&plan, &free));
+        assert_eq!(found.is_some(), naive.is_needless(&held, &free), "{}", about());
+        assert!(found.is_none_or(|found| singles.contains(&found)), "{}", about());
+        judged += 1;
+        left += u32::from(single.is_some());
+        needless += u32::from(found.is_some());
+    }
+    println!("{judged} judged, {left} leave a single place, {needless} of them needlessly");
+    assert!(needless > 1_000 && left - needless > 100 && judged - left > 1_000);
+}
+
+/// Where all places are alike, places apart from each other are never better: so it is enough to look at those
+/// next to each other. All holds out of one stretch, with all that can be taken of a run.
+#[test]
+fn a_hold_is_refused_unless_every_choice_leaves_a_single_place() {
+    const RUN: u32 = 9;
+    let plan = Plan::numbered(RUN);
+    let naive = Naive { plan: &plan };
+    let some =
+        |bits: u32| -> BTreeSet<u32> { (0..RUN).filter(|place| bits >> place & 1 == 1).collect() };
+    let (mut refused, mut all) = (0, 0);
+    for free_bits in 1..1 << RUN {
+        let free = some(free_bits);
+        let stretches: BTreeSet<BTreeSet<u32>> =
+            free.iter().map(|place| reached(&naive, *place, &free, 9)).collect();
+        // Those out of one stretch, by how many they are: whether one leaves no single place.
+        let mut is_avoidable = [false; RUN as usize + 1];
+        let mut holds = Vec::new();
+        for bits in (1..1 << RUN).filter(|bits| bits & free_bits == *bits) {
+            let held = some(bits);
+            if stretches.iter().any(|stretch| held.is_subset(stretch)) {
+                let list: Vec<u32> = held.into_iter().collect();
+                let leaves = !naive.singles(&list, &free).is_empty();
+                is_avoidable[list.len()] |= !leaves;
+                holds.push((list, leaves));
+            }
+        }
+        for (held, leaves) in holds {
+            let found = needless_single(&plan, &held, &set(&plan, &free)).is_some();
+            assert_eq!(found, leaves && is_avoidable[held.len()], "{held:?} of {free:?}");
+            refused += u32::from(found);
+            all += 1;
+        }
+    }
+    assert!(refused > 1_000 && all > 5_000, "{refused} of {all}");
+}
+
+#[test]
+fn what_is_chosen_is_not_refused() {
+    let mut dice = Dice(3);
+    let mut left = 0;
+    for number in 0..HALLS {
+        let plan = hall(&mut dice);
+        let free = some_free(&mut dice, &plan);
+        let wish = Wish {
+            count: 1 + below(&mut dice, 6),
+            grade: (below(&mut dice, 3) == 0).then(|| below(&mut dice, 3) as u16),
+            section: (below(&mut dice, 3) == 0)
+                .then(|| below(&mut dice, plan.sections().len() as u32)),
+            together: false,
+        };
+        let free = set(&plan, &free);
+        if let Ok(chosen) = choose(&plan, &free, &wish) {
+            let found = needless_single(&plan, &chosen, &free);
+            assert_eq!(
+                found,
+                None,
+                "hall {number}: {chosen:?} by {wish:?} of {:?}",
+                free.iter().collect::<Vec<_>>()
+            );
+            let is_free = |place: u32| free.contains(place) && !chosen.contains(&place);
+            left += u32::from(single_beside(&plan, chosen.iter().copied(), is_free).is_some());
+        }
+    }
+    assert!(left > 100, "some leave a single place, because every choice does: {left}");
 }
