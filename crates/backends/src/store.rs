@@ -37,7 +37,8 @@ use boxoffice_domain::ids::{
 };
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{Drawn, QueueSettings, SettingsChange};
-use boxoffice_domain::sales::{Reservation, Seat};
+use boxoffice_domain::sales::{Reservation, Seat, SeatState};
+use boxoffice_domain::seating::Wish;
 use boxoffice_domain::time::Timestamp;
 use tokio::time::Instant;
 
@@ -179,6 +180,27 @@ impl Store {
             Self::Mysql(store) => store.seats_for_refusal(inventory, seats),
             #[cfg(feature = "simulation")]
             Self::Distant(_) => Some(inventory.find(seats)),
+        }
+    }
+
+    /// How many of the seats that fit a wish may be free at `now`, as far as the wish goes. So who is refused
+    /// for want of seats is refused rightly. `None` where there may be seats that this instance has not heard of.
+    pub fn seats_left_for_refusal(
+        &self,
+        inventory: &Inventory,
+        wish: &Wish,
+        now: Timestamp,
+    ) -> Option<u32> {
+        match self {
+            Self::Sqlite(_) | Self::Memory(_) => {
+                Some(inventory.left_for(wish, |state| state.is_free(now)))
+            }
+            // Others may have given back what they held, and a hall gets no more seats.
+            Self::Mysql(_) => inventory.plan().is_some().then(|| {
+                inventory.left_for(wish, |state| !matches!(state, SeatState::Sold { .. }))
+            }),
+            #[cfg(feature = "simulation")]
+            Self::Distant(_) => Some(inventory.left_for(wish, |state| state.is_free(now))),
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use boxoffice_domain::ids::{ConcertId, ReservationId, SeatId, SessionId};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
-use boxoffice_domain::seating::{PlaceSet, Plan};
+use boxoffice_domain::seating::{PlaceSet, Plan, Wish};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 
@@ -436,6 +436,19 @@ impl Inventory {
         let seats = self.seats.read();
         let is_free = |place| seat_at(&seats, place).is_some_and(|seat| seat.state.is_free(now));
         PlaceSet::from_fn(count, is_free)
+    }
+
+    /// How many seats fit a wish and may be had, as far as the wish goes.
+    pub(super) fn left_for(&self, wish: &Wish, may_be_had: impl Fn(SeatState) -> bool) -> u32 {
+        let plan = self.plan.as_ref().map(|stored| &**stored.plan());
+        let fits = |seat: &Seat| match plan {
+            Some(plan) => plan.place(seat.number).is_some_and(|place| plan.fits(place, wish)),
+            // There are neither grades nor sections.
+            None => wish.grade.is_none(),
+        };
+        let seats = self.seats.read();
+        let left = seats.iter().filter(|seat| may_be_had(seat.state) && fits(seat));
+        u32::try_from(left.take(wish.count as usize).count()).unwrap_or(u32::MAX)
     }
 
     /// When the first of the seats that are taken at `now` is free by itself.

@@ -11,6 +11,7 @@ use super::cors::Cors;
 use super::documents::{ConcertDocuments, Documents};
 use super::door::Door;
 use super::extract::BodyLimits;
+use super::plans::PackedPlans;
 use super::rate_limit::ClientRateLimit;
 use super::seat_list::SeatLists;
 use crate::app::AppState;
@@ -49,6 +50,8 @@ pub(super) struct Web {
     pub trusted_proxies: Vec<IpNet>,
     /// Seat lists as they were rendered last.
     pub seat_lists: SeatLists,
+    /// Plans of halls, compressed.
+    pub plans: PackedPlans,
 }
 
 impl HttpState {
@@ -74,6 +77,7 @@ impl HttpState {
             poll_rate: ClientRateLimit::new(server.poll_rate.per_second, server.poll_rate.burst),
             trusted_proxies,
             seat_lists: SeatLists::default(),
+            plans: PackedPlans::default(),
         };
         Ok(Self { app, web: Arc::new(web) })
     }
