@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::ids::{ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use crate::points::BALANCE_MAX;
-use crate::seating::{PlaceSet, Plan, needless_single};
+use crate::seating::{NoChoice, PlaceSet, Plan, Wish, needless_single};
 use crate::time::Timestamp;
 
 /// Who owns a seat.
@@ -108,6 +108,8 @@ pub struct Limits {
     pub live_holds_max: u32,
     /// Most holds of one ticket in its life, whatever became of them.
     pub holds_per_ticket_max: u32,
+    /// Whether no hold may leave a single seat needlessly.
+    pub no_orphans: bool,
 }
 
 /// One seat of a reservation, at the price agreed.
@@ -234,6 +236,22 @@ pub enum HoldRejected {
         /// The number of that seat.
         number: u32,
     },
+    /// Of the seats that would do, fewer are free.
+    NotEnoughSeats {
+        /// How many are.
+        free: u32,
+    },
+    /// So many seats are free, but not together.
+    NotTogether,
+}
+
+impl From<NoChoice> for HoldRejected {
+    fn from(why: NoChoice) -> Self {
+        match why {
+            NoChoice::NotEnough { free } => Self::NotEnoughSeats { free },
+            NoChoice::NotTogether => Self::NotTogether,
+        }
+    }
 }
 
 /// What was held with a ticket so far.
@@ -260,6 +278,17 @@ pub fn check_seat_list(seats: &[SeatId], limits: &Limits) -> Result<(), HoldReje
         }
     }
     Ok(())
+}
+
+/// The same for the best seats, of which nobody knows yet which they are.
+pub fn check_wish(wish: &Wish, limits: &Limits) -> Result<(), HoldRejected> {
+    match wish.count {
+        0 => Err(HoldRejected::NoSeats),
+        count if count > limits.seats_per_reservation_max => {
+            Err(HoldRejected::TooManySeats { max: limits.seats_per_reservation_max })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether seats of `session` can be booked at `now`.
@@ -333,6 +362,22 @@ impl Surroundings<'_> {
     }
 }
 
+/// Decides a hold of the best seats where there are none: why it is refused.
+pub fn decide_no_choice(request: &HoldRequest<'_>, why: NoChoice, now: Timestamp) -> HoldRejected {
+    check_door(request, now).err().unwrap_or_else(|| why.into())
+}
+
+/// Whether anything may be held with this ticket in this session at `now`.
+fn check_door(request: &HoldRequest<'_>, now: Timestamp) -> Result<(), HoldRejected> {
+    if request.ticket_spent {
+        return Err(HoldRejected::TicketSpent);
+    }
+    if request.called_off {
+        return Err(HoldRejected::SessionCancelled);
+    }
+    check_open(request.concert, request.session, now)
+}
+
 /// Decides a hold: all seats or none.
 pub fn decide_hold(
     request: &HoldRequest<'_>,
@@ -340,13 +385,7 @@ pub fn decide_hold(
     now: Timestamp,
 ) -> Result<Reservation, HoldRejected> {
     check_seat_list(request.seat_ids, limits)?;
-    if request.ticket_spent {
-        return Err(HoldRejected::TicketSpent);
-    }
-    if request.called_off {
-        return Err(HoldRejected::SessionCancelled);
-    }
-    check_open(request.concert, request.session, now)?;
+    check_door(request, now)?;
     for (id, seat) in request.seat_ids.iter().zip(request.seats) {
         if seat.is_none() {
             return Err(HoldRejected::NoSuchSeat(*id));

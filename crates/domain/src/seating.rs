@@ -253,6 +253,16 @@ impl Plan {
         u32::try_from(index).ok()
     }
 
+    /// Whether a place is of the grade and in the section that are wished for. Sections of the same name are
+    /// one.
+    pub fn fits(&self, place: &Place, wish: &Wish) -> bool {
+        let is_here = |wanted: u32| {
+            let wanted = self.sections.get(wanted as usize);
+            wanted.is_some_and(|wanted| wanted.name == self.section_of(place).name)
+        };
+        wish.grade.is_none_or(|grade| grade == place.grade) && wish.section.is_none_or(is_here)
+    }
+
     /// Whether the places with this index and with the next one stand next to each other.
     pub fn next_is_beside(&self, index: u32) -> bool {
         self.links.contains(index)

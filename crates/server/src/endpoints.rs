@@ -115,6 +115,17 @@ macro_rules! endpoints {
                 errors: [ConcertNotFound],
             }
 
+            /// Returns the plan of a hall.
+            PlanGet = GET "/api/v1/plans/{digest}" Poll {
+                handler: plans::show,
+                operation: "concerts" "show_plan",
+                answers: [
+                    200 "The plan; it never changes" => json::<plans::PlanDocument>(),
+                    304 "The client has it",
+                ],
+                errors: [],
+            }
+
             /// Lists the sessions of a concert that can still be booked.
             SessionList = GET "/api/v1/concerts/{id}/sessions" Browse {
                 handler: concerts::sessions,
@@ -168,7 +179,8 @@ macro_rules! endpoints {
                     ConcertNotFound, SessionNotFound, SeatNotFound, SeatTaken,
                     ReservationNotOpen, ReservationClosed, SessionStarted, SeatLimitReached,
                     SessionCancelled, LiveHoldLimit, HoldLimit,
-                    NoSeats, DuplicateSeats, TooManySeats, LeavesSingleSeat,
+                    NotEnoughSeats, NotTogether, NoSeats, DuplicateSeats, TooManySeats, SeatsOrBest,
+                    GradeNotFound, SectionNotFound, LeavesSingleSeat,
                     StoreUnavailable, OutcomeUnknown,
                 ],
             }
@@ -461,7 +473,10 @@ macro_rules! endpoints {
                 role: Admin,
                 operation: "admin" "create_seats",
                 answers: [201 "The seats" => json::<admin::SeatsCreated>()],
-                errors: [InvalidSetting, SessionNotFound, StoreUnavailable, OutcomeUnknown],
+                errors: [
+                    InvalidSetting, SessionNotFound, SessionHasPlan, StoreUnavailable,
+                    OutcomeUnknown,
+                ],
             }
 
             /// Corrects a concert: what is left out stays as it is.

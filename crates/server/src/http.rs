@@ -34,6 +34,8 @@ mod page;
 mod pages;
 mod payments;
 mod per_address;
+mod place;
+mod plans;
 mod points;
 pub mod problem;
 mod queue;

@@ -26,6 +26,7 @@ fn limits() -> Limits {
         seats_per_user_max: 4,
         live_holds_max: 1,
         holds_per_ticket_max: 3,
+        no_orphans: false,
     }
 }
 

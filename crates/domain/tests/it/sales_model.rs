@@ -382,6 +382,7 @@ impl World {
                     seats_per_user_max: user_max,
                     live_holds_max: LIVE_MAX,
                     holds_per_ticket_max: MADE_MAX,
+                    no_orphans: false,
                 },
                 seats: (0..prices.len()).map(seat).collect(),
                 reservations: BTreeMap::new(),
@@ -496,7 +497,9 @@ impl World {
                         max == MADE_MAX && model.held_with(user, ticket).0 >= model.made_max
                     }
                     // Nothing was said of what is around the seats.
-                    HoldRejected::LeavesSinglePlace { .. } => false,
+                    HoldRejected::LeavesSinglePlace { .. }
+                    | HoldRejected::NotEnoughSeats { .. }
+                    | HoldRejected::NotTogether => false,
                 };
                 prop_assert!(so, "{:?} is not so; the user has {} seats", rejected, has);
             }

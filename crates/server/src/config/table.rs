@@ -545,6 +545,9 @@ settings! {
         live_holds_max: usize = 1, 1..=100_000;
         /// Reservations of one ticket in its life, whatever becomes of them.
         holds_per_ticket_max: usize = 20, 1..=100_000;
+        /// Whether a hold is refused that leaves a single free seat between taken ones, where as many seats
+        /// could be had otherwise.
+        no_orphans: bool = false;
         /// Time of which a random part passes until a seat that was given back, or whose hold ran out, is
         /// free: whoever gives back and takes at once is no faster than others.
         release_jitter_seconds: u64 = 0, 0..=3_600;

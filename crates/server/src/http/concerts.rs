@@ -103,16 +103,22 @@ pub(super) struct PublicSession {
     available_seat_count: u64,
     /// Whether it was called off.
     cancelled: bool,
+    /// The digest of its plan, under which that is found (`/api/v1/plans/{digest}`); null where it has none.
+    #[schema(required, nullable)]
+    plan: Option<String>,
     /// Its prices, the highest first.
     prices: Vec<PublicPrice>,
 }
 
-/// The seats of a session that have one price.
+/// The seats of a session that have one price, and one grade where it has a plan.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PublicPrice {
     /// The price, in points.
     price: i64,
+    /// The grade; null where there is no plan.
+    #[schema(required, nullable)]
+    grade: Option<String>,
     /// How many such seats there are.
     total_seat_count: u64,
     /// How many of them nobody has; 0 once the session was called off.
@@ -229,8 +235,11 @@ fn state_of(catalog: &Catalog, concert: &Concert, now: Timestamp) -> ConcertStat
 fn public_session(inventory: &Inventory, now: Timestamp) -> PublicSession {
     let session = inventory.session();
     let cancelled = inventory.called_off().is_some();
+    let plan = inventory.plan();
+    let name = |grade: u16| plan?.plan().grades().get(usize::from(grade)).cloned();
     let public = |priced: Priced| PublicPrice {
         price: priced.price,
+        grade: priced.grade.and_then(name),
         total_seat_count: priced.total,
         // Those of a session that does not take place are nobody's, and nobody can have them.
         available_seat_count: if cancelled { 0 } else { priced.free },
@@ -242,6 +251,7 @@ fn public_session(inventory: &Inventory, now: Timestamp) -> PublicSession {
         total_seat_count: prices.iter().map(|price| price.total_seat_count).sum(),
         available_seat_count: prices.iter().map(|price| price.available_seat_count).sum(),
         cancelled,
+        plan: plan.map(|plan| plan.digest().to_string()),
         prices,
     }
 }

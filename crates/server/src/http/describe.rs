@@ -69,6 +69,12 @@ impl Description {
         self.path_parameter("The operator's name", "desk-1", text());
     }
 
+    /// Adds the path's next parameter, the digest of a plan.
+    pub(super) fn path_digest(&mut self) {
+        let schema = text().pattern(Some("^[0-9a-f]{64}$"));
+        self.path_parameter("The digest of the plan", &"0".repeat(64), schema);
+    }
+
     /// Adds a parameter that the query may have, one of these words.
     pub(super) fn query(&mut self, name: &str, description: &str, words: &[&str]) {
         let schema = text().enum_values(Some(words.iter().copied()));

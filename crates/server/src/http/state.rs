@@ -11,6 +11,7 @@ use super::cors::Cors;
 use super::documents::{ConcertDocuments, Documents};
 use super::door::Door;
 use super::extract::BodyLimits;
+use super::plans::PackedPlans;
 use super::rate_limit::ClientRateLimit;
 use super::seat_list::SeatLists;
 use super::seat_states::SeatStates;
@@ -55,6 +56,8 @@ pub(super) struct Web {
     pub seat_states: SeatStates,
     /// The streams of them that are open.
     pub streams: Arc<Streams>,
+    /// Plans of halls, compressed.
+    pub plans: PackedPlans,
 }
 
 impl HttpState {
@@ -82,6 +85,7 @@ impl HttpState {
             seat_lists: SeatLists::default(),
             seat_states: SeatStates::default(),
             streams: Arc::new(Streams::new(server)),
+            plans: PackedPlans::default(),
         };
         Ok(Self { app, web: Arc::new(web) })
     }
