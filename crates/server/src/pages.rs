@@ -169,7 +169,8 @@ impl Site {
                 let scripts = files.keys().filter_map(|it| it.strip_prefix("fan/"));
                 for page in scripts.filter_map(|it| it.strip_suffix(".js")) {
                     let text = text.replace("{{page}}", page);
-                    let text = text.replace("{{preload}}", &builder.preload(&format!("fan/{page}.js")));
+                    let text =
+                        text.replace("{{preload}}", &builder.preload(&format!("fan/{page}.js")));
                     let name = format!("fan/{page}.html");
                     let document = builder.document(&name, &text, auth)?;
                     documents.insert(name, document);

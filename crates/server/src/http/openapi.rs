@@ -22,11 +22,7 @@ use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
 use super::{
     admin, admission_log, calling_off, concerts, gate, keys, lists, operators, ops, payments,
-<<<<<<< HEAD
-    points, queue, refunds, reservations, seat_list, seat_states, seat_streams,
-=======
-    plans, points, queue, refunds, reservations, seat_list,
->>>>>>> seating-stores
+    plans, points, queue, refunds, reservations, seat_list, seat_states, seat_streams,
 };
 use crate::app::AppState;
 use crate::audit::AuditReport;
