@@ -55,7 +55,7 @@ def main():
     out = options.out or work / "screens"
 
     def start(port=None):
-        return harness.Server(work, port=port, build=options.binary, settings={"sales.no_orphans": "true"})
+        return harness.Server(work, port=port, build=options.binary)
 
     service = [start()]
     # Of one thread, which stays: a service ends with the thread that started it.
