@@ -26,7 +26,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/lib/pages.py", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", type=pathlib.Path, help="the program; the release build of this tree where it is left out")
+    parser.add_argument("--binary", type=lambda name: pathlib.Path(name).resolve(), help="the program; the release build of this tree where it is left out")
     parser.add_argument("--out", type=pathlib.Path, help="where pictures go")
     parser.add_argument("names", nargs="*")
     return parser.parse_args()

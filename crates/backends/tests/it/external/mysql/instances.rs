@@ -113,7 +113,10 @@ async fn instances_that_start_at_once_agree() {
     let seed = boxoffice_backends::store::Seed {
         users: 1..=1_500,
         points: 7,
-        concerts: vec![(concert, vec![(at(1_000), NewSeats { count: 2_500, price: PRICE })])],
+        concerts: vec![(
+            concert,
+            vec![(at(1_000), NewSeats { count: 2_500, price: PRICE }.into())],
+        )],
     };
     for filled in at_once(stores.iter().cloned().map(|store| {
         let seed = seed.clone();
