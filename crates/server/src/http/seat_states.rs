@@ -28,7 +28,7 @@ use super::describe::{Described, Description};
 use super::page::query;
 use super::problem::{ErrorCode, Problem};
 use super::seat_list::{gzip, may_be_stale};
-use super::seat_streams::Feed;
+use super::seat_news::Feed;
 
 /// A seat that touches this part of all seats, or fewer than so many, is told by its number; where more were
 /// touched, all of them in two bits each are shorter.
