@@ -38,7 +38,7 @@ use super::seat_news::{Event, News, Next};
 use super::seat_states::Watched;
 use crate::app::{App, AppState};
 use crate::config::ServerConfig;
-use crate::metrics::Metrics;
+use crate::metrics::{IntGauge, Metrics};
 
 /// Between two looks at what is new: seats change hundreds of times a second, and eyes do not.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -132,9 +132,13 @@ impl Streams {
             tokio::spawn(tell(app.clone(), watched.clone(), news, self.heartbeat));
         });
         let heartbeats = news.borrow().heartbeats;
-        // Proxies pass a head on when something comes behind it.
-        let first = if told.from == told.upto { HEARTBEAT } else { told.event() };
-        app.metrics.seat_stream_events.inc();
+        let first = if told.from == told.upto {
+            // Proxies pass a head on when something comes behind it.
+            HEARTBEAT
+        } else {
+            app.metrics.seat_stream_events.inc();
+            told.event()
+        };
         let listener = Listener {
             heartbeats,
             watched,
@@ -163,7 +167,7 @@ struct Entered {
     id: u64,
     /// Done when the stream is to end.
     ended: oneshot::Receiver<Infallible>,
-    gauge: crate::metrics::IntGauge,
+    gauge: IntGauge,
 }
 
 impl Drop for Entered {
@@ -269,6 +273,7 @@ impl Listener {
         true
     }
 
+    /// What is to be sent now.
     fn due(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(first);
