@@ -155,7 +155,7 @@ macro_rules! endpoints {
 
             /// Tells the states of the seats of a session, and what changes, until the ticket is over.
             SeatStream = GET "/api/v1/concerts/{id}/sessions/{sessionId}/seats/stream" Browse {
-                handler: seat_streams::listen,
+                handler: concerts::seat_stream,
                 operation: "concerts" "seat_stream",
                 answers: [
                     200 "Events `seats`, whose data is what the list answers with `since`, and whose id is the version"

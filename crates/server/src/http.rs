@@ -47,6 +47,7 @@ mod reservations;
 mod router;
 mod schema;
 mod seat_list;
+mod seat_news;
 mod seat_states;
 mod seat_streams;
 mod state;

@@ -22,7 +22,7 @@ use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
 use super::{
     admin, admission_log, calling_off, concerts, gate, keys, lists, operators, ops, payments,
-    plans, points, queue, refunds, reservations, seat_list, seat_states, seat_streams,
+    plans, points, queue, refunds, reservations, seat_list, seat_states,
 };
 use crate::app::AppState;
 use crate::audit::AuditReport;

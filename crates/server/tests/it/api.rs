@@ -24,4 +24,6 @@ mod protocol;
 mod queue;
 mod restart;
 mod sales;
+mod seat_states;
+mod seat_streams;
 mod tokens;
