@@ -21,6 +21,7 @@ const [base, out, ...only] = process.argv.slice(2);
 const tools = new URL('../../.tools/playwright/node_modules/', import.meta.url);
 const { chromium } = await import(new URL('playwright-core/index.mjs', tools).href);
 const axe = readFileSync(new URL('axe-core/axe.min.js', tools), 'utf8');
+const jsqr = readFileSync(new URL('jsqr/dist/jsQR.js', tools), 'utf8');
 const executablePath = process.env.CHROMIUM ?? execFileSync('sh', ['-c', 'command -v chromium'], { encoding: 'utf8' }).trim();
 mkdirSync(out, { recursive: true });
 
@@ -55,12 +56,12 @@ function member() {
 const inSeconds = (seconds) => new Date(Date.now() + seconds * 1_000).toISOString();
 
 /** A concert behind a line of its own. */
-async function sale({ seats = 40, price = 1_000, more = [], opens = -60, closes = 86_400, queue = {}, session = 40 * 86_400 } = {}) {
+async function sale({ seats = 40, price = 1_000, more = [], opens = -60, closes = 86_400, queue = {}, session = 40 * 86_400, named, venue = 'Riverside Hall' } = {}) {
   sales += 1;
   const name = `pages-${process.pid % 10_000}-${sales}`;
   await call('POST', '/admin/v1/queues', { queue: name, admitPerSecond: 50, ...queue });
   const concert = await call('POST', '/admin/v1/concerts', {
-    name: `Evening ${sales}`, venue: 'Riverside Hall', queue: name, reservationOpensAt: inSeconds(opens), reservationClosesAt: inSeconds(closes),
+    name: named ?? `Evening ${sales}`, venue, queue: name, reservationOpensAt: inSeconds(opens), reservationClosesAt: inSeconds(closes),
   });
   const made = await call('POST', `/admin/v1/concerts/${concert.concertId}/sessions`, { concertAt: inSeconds(session), seatCount: seats, price });
   for (const [seatCount, its] of more) await call('POST', `/admin/v1/concerts/${concert.concertId}/sessions/${made.sessionId}/seats`, { seatCount, price: its });
@@ -170,6 +171,32 @@ async function toPayment(page, it, userId, numbers = [1, 2]) {
   await page.click('#hold');
   await page.waitForURL('**/pay/*');
   await page.waitForSelector('#pay');
+}
+/** What a scanner reads off a part of a page. */
+async function scanned(page, selector) {
+  const png = await page.locator(selector).screenshot({ animations: 'disabled' });
+  const reader = await browser.newPage();
+  await reader.evaluate(jsqr);
+  const found = await reader.evaluate(async (bytes) => {
+    const bitmap = await createImageBitmap(new Blob([new Uint8Array(bytes)]));
+    const pen = new OffscreenCanvas(bitmap.width, bitmap.height).getContext('2d');
+    pen.drawImage(bitmap, 0, 0);
+    const { data, width, height } = pen.getImageData(0, 0, bitmap.width, bitmap.height);
+    return globalThis.jsQR(data, width, height, { inversionAttempts: 'dontInvert' })?.data ?? null;
+  }, [...png]);
+  await reader.context().close();
+  return found;
+}
+const verdict = (code) => call('POST', '/admin/v1/tickets/verify', { code });
+/** A ticket as the service has signed it now, and not as it was kept. */
+const freshTicket = (page) => page.waitForFunction(() => document.querySelector('#qr') && !document.querySelector('main .note'));
+/** Buys two seats on the pages, up to the ticket. */
+async function toTicket(page, it, userId) {
+  await toPayment(page, it, userId);
+  await page.click('#pay');
+  await page.waitForURL('**/t/*');
+  await page.waitForSelector('#qr');
+  return Number(new URL(page.url()).pathname.split('/')[2]);
 }
 const polls = (page) => {
   let count = 0;
@@ -726,6 +753,96 @@ TESTS['pay: too few points'] = async () => {
   await screen(page, 'pay-charged');
   await page.click('#pay');
   await page.waitForURL('**/t/*');
+  await fan.close();
+};
+
+TESTS['ticket: shown, printed, and kept'] = async () => {
+  const it = await sale();
+  const fan = await visitor({ allowed: /ERR_INTERNET_DISCONNECTED/ });
+  const { page } = fan;
+  const rid = await toTicket(page, it, member());
+  await screen(page, 'ticket-to-show');
+  const read = async () => {
+    const code = await scanned(page, '#qr');
+    assert.ok(code, 'a scanner reads nothing');
+    return { code, ...await verdict(code) };
+  };
+  for (const [language, colorScheme, forcedColors] of [['en', 'light', 'none'], ['en', 'dark', 'none'], ['ko', 'dark', 'active']]) {
+    await page.emulateMedia({ colorScheme, forcedColors });
+    await page.goto(`${base}/t/${rid}?lang=${language}`);
+    await freshTicket(page);
+    const { valid, reservationId, seats } = await read();
+    assert.deepEqual([valid, reservationId, seats], [true, rid, ['1', '2']], `${language} ${colorScheme} ${forcedColors}`);
+  }
+  await page.emulateMedia({ colorScheme: null, forcedColors: null });
+  assert.match(await page.getAttribute('#qr', 'aria-label'), /QR/);
+  assert.ok((await page.locator('#qr').boundingBox()).width >= 280, 'big enough on a phone');
+
+  // On paper: one page, with the code.
+  for (const format of ['A4', 'A5', 'Letter']) {
+    const pdf = await page.pdf({ path: join(out, `ticket-${format}.pdf`), format });
+    assert.equal(pdf.toString('latin1').match(/\/Type\s*\/Page\b/g).length, 1, `pages on ${format}`);
+  }
+  await page.emulateMedia({ media: 'print', colorScheme: 'dark' });
+  await page.screenshot({ path: join(out, 'ticket-on-paper.png'), fullPage: true });
+  const printed = await read();
+  assert.ok(printed.valid);
+  await page.emulateMedia({ media: null, colorScheme: null });
+
+  // Keys change, and one is stolen: what is on paper counts no more, and the page signs it anew.
+  await call('POST', '/admin/v1/keys/rotate', { inSeconds: 0 });
+  assert.ok((await verdict(printed.code)).valid, 'by a key that signs no more');
+  await call('POST', '/admin/v1/keys/rotate', { withdraw: true });
+  assert.equal((await verdict(printed.code)).reason, 'KEY_WITHDRAWN');
+  await page.reload();
+  await freshTicket(page);
+  const again = await read();
+  assert.ok(again.valid && again.code !== printed.code);
+
+  // Without a network it is there, and says as of when.
+  const kept = await fan.context.newPage();
+  await kept.route('**/api/**', (route) => route.abort('internetdisconnected'));
+  await kept.goto(`${base}/t/${rid}`);
+  await kept.waitForSelector('#qr');
+  assert.equal(await scanned(kept, '#qr'), again.code);
+  assert.match(await text(kept, 'main .note'), /기준입니다/);
+  await kept.waitForSelector('.trouble:not([hidden])');
+  await screen(kept, 'ticket-offline');
+  await kept.unroute('**/api/**');
+  await kept.click('#try-now');
+  await freshTicket(kept);
+
+  // Given back, there is nothing to show, with a network or without.
+  await kept.click('#refund');
+  await kept.click('dialog [value="yes"]');
+  await kept.waitForSelector('.ticket.void');
+  assert.equal(await kept.locator('#qr').count(), 0);
+  assert.equal((await verdict(again.code)).reason, 'REFUNDED');
+  assert.equal(await kept.evaluate((id) => localStorage.getItem(`boxoffice.ticket.${id}`), rid), 'null');
+  await fan.close();
+};
+
+TESTS['ticket: hostile names, and a calendar'] = async () => {
+  const named = `<script>alert(1)</script>\u{1F3B5}; \\ "quoted", ${'공연'.repeat(30)}${'x'.repeat(200)}`.slice(0, 200);
+  const it = await sale({ named, venue: `<img src=x onerror=alert(1)> ${'W'.repeat(150)}` });
+  const fan = await visitor({ language: 'ko' });
+  const { page } = fan;
+  const rid = await toTicket(page, it, member());
+  assert.equal(await text(page, '.ticket h2'), named);
+  assert.equal(await page.locator('main script, main img').count(), 0);
+  await screen(page, 'ticket-hostile-names');
+  assert.equal((await page.pdf({ path: join(out, 'ticket-hostile-names.pdf'), format: 'A4' })).toString('latin1').match(/\/Type\s*\/Page\b/g).length, 1);
+  assert.ok((await verdict(await scanned(page, '#qr'))).valid);
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#calendar')]);
+  assert.equal(download.suggestedFilename(), `${rid}.ics`);
+  const file = readFileSync(await download.path(), 'utf8');
+  const lines = file.split('\r\n');
+  assert.ok(lines.every((line) => Buffer.byteLength(line) <= 75 && !/[\r\n]/.test(line)), file);
+  assert.deepEqual([lines[0], lines.at(-2), lines.at(-1)], ['BEGIN:VCALENDAR', 'END:VCALENDAR', '']);
+  const whole = file.replaceAll('\r\n ', '').split('\r\n');
+  assert.ok(whole.includes(`SUMMARY:${named.replace(/[\\;,]/g, '\\$&')}`), whole.join('\n'));
+  assert.equal(whole.length, 13, 'no name makes another line');
+  assert.match(file, /^DTSTART:\d{8}T\d{6}Z$/m);
   await fan.close();
 };
 

@@ -106,6 +106,22 @@ export interface Reservation {
   paymentId: number | null;
 }
 
+/** What is shown at the venue, signed. */
+export interface Code {
+  code: string;
+  size: number;
+  path: string;
+}
+
+/** A ticket as it was shown last. */
+export interface Shown {
+  reservation: Reservation;
+  concert: Concert | null;
+  code: Code;
+  /** When it was signed, by the service's clock. */
+  at: number;
+}
+
 /** What can stand in an element. */
 export type Child = Node | string | number | null | undefined | false;
 

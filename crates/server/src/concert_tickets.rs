@@ -208,9 +208,11 @@ mod tests {
     use crate::signing::ServiceKeys;
 
     fn keys() -> ServiceKeys {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let store = Store::Memory(MemoryStore::open(&Kept::default()));
-        runtime.block_on(ServiceKeys::open(&store)).unwrap()
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = Store::Memory(MemoryStore::open(&Kept::default()));
+            ServiceKeys::open(&store).await.unwrap()
+        })
     }
 
     fn known(keys: &ServiceKeys) -> impl Fn(&str) -> Option<Known> {

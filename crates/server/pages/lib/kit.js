@@ -61,6 +61,9 @@ export const places = () => namesOf('place.').map(keptJson).filter(Boolean);
 /** A reservation of this browser. @returns {Hold | null} */
 export const holdOf = (/** @type {string} */ rid) => keptJson(`hold.${rid}`);
 export const keepHold = (/** @type {Hold} */ hold) => keep(`hold.${hold.rid}`, JSON.stringify(hold));
+/** A ticket as it was shown last, for where there is no network. @returns {import('../types.js').Shown | null} */
+export const ticketOf = (/** @type {string} */ rid) => keptJson(`ticket.${rid}`);
+export const keepTicket = (/** @type {string} */ rid, /** @type {import('../types.js').Shown | null} */ shown) => keep(`ticket.${rid}`, JSON.stringify(shown));
 /** All reservations of this browser, the newest first. @returns {Hold[]} */
 export const holds = () => namesOf('hold.').map(keptJson).filter(Boolean).sort((a, b) => b.rid - a.rid);
 /** The hold whose outcome is not known yet. @returns {{ key: string, seats: number[] } | null} */
