@@ -18,6 +18,8 @@ export interface Place {
   queueState?: string;
   reason?: string | null;
   activeUntil?: string | null;
+  /** What a gate wants to see. */
+  pass?: string | null;
   /** When this was so, by the service's clock. */
   at?: number;
   opensAt?: string | null;

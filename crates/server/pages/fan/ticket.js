@@ -1,5 +1,5 @@
 // A ticket: what was bought, to show at the entrance, to print and to keep; and the way back, where there is one.
-import { apology, badge, confirm, dayTime, errorText, fill, frame, h, holdOf, insist, isPassing, keepHold, keepTicket, link, listOf, longDayTime, main, newKey, note, points, readConcert, readReservation, say, serverNow, ticketOf, until, user, words } from '/assets/lib/kit.js';
+import { apology, badge, confirm, dayTime, errorText, fill, frame, h, holdOf, insist, isPassing, keepHold, keepTicket, link, listOf, longDayTime, main, newKey, note, organiser, points, readConcert, readReservation, say, serverNow, ticketOf, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Answer} Answer */
 /** @typedef {import('../types.js').Child} Child */
@@ -72,7 +72,7 @@ function render() {
   const session = concert?.sessions.find((it) => it.sessionId === reservation.sessionId);
   const isPaid = status === 'PAID';
   const fact = (/** @type {string} */ name, /** @type {Child} */ value) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
-  document.title = `${words.ticket} · ${concert?.name ?? 'boxoffice'}`;
+  document.title = `${words.ticket} · ${concert?.name ?? organiser}`;
   fill(main,
     h('div', { className: 'hero' }, h('h1', { id: 'title', tabIndex: -1 }, isPaid ? words.ticketHead : status === 'REFUNDED' ? words.refunded : words.notPaid),
       !isPaid && h('p', {}, status === 'REFUNDED' ? words.refundedText(points(totalPrice)) : status === 'EXPIRED' ? words.holdOverText : status === 'CANCELLED' ? words.givenBackText : words.notPaidText)),

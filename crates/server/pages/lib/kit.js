@@ -315,6 +315,10 @@ export async function readReservation(/** @type {string} */ rid) {
 
 // ---- The frame around each page.
 
+/** Whose pages these are. */
+export const organiser = document.title;
+const brand = /** @type {HTMLElement} */ (document.querySelector('.brand'));
+
 /** The symbol and the word for each state: nobody is to tell them by colour alone. */
 const BADGES = /** @type {Record<string, [string, string]>} */ ({
   OPEN: ['good', '●'], SCHEDULED: ['', '◷'], SOLD_OUT: ['bad', '✕'], ENDED: ['', '■'], CANCELLED: ['bad', '✕'],
@@ -357,14 +361,14 @@ function switchLanguage() {
 
 /** Makes the frame, and names the page. */
 export function frame(/** @type {string} */ title) {
-  document.title = `${title} · boxoffice`;
+  document.title = `${title} · ${organiser}`;
   const here = location.pathname;
   const item = (/** @type {string} */ href, /** @type {string} */ text) => h('a', { href, 'aria-current': here === href ? 'page' : null }, text);
   const other = language === 'ko' ? en : ko;
   document.querySelector('header')?.replaceChildren(...withoutGaps([
     h('a', { className: 'skip', href: '#main' }, words.skip),
     h('p', { className: 'demo' }, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody),
-    link('brand', '/', 'boxoffice'),
+    brand,
     h('nav', { ariaLabel: words.menu }, item('/', words.concerts), item('/me', words.mine),
       h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, other.name)),
     isBlocked && note('warn', h('p', {}, words.blocked)),
@@ -375,6 +379,6 @@ export function frame(/** @type {string} */ title) {
 
 /** A page that has nothing to show but why. */
 export function apology(/** @type {string} */ title, /** @type {string} */ text, /** @type {Child[]} */ ...children) {
-  document.title = `${title} · boxoffice`;
+  document.title = `${title} · ${organiser}`;
   fill(main, h('section', { className: 'card centre' }, h('h1', { id: 'title', tabIndex: -1 }, title), h('p', {}, text), ...children));
 }

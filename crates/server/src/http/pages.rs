@@ -105,9 +105,9 @@ async fn show(
     let wanted = find(uri.path()).ok_or_else(unknown)?;
     let answered = match web.pages.as_ref().ok_or_else(unknown)? {
         Pages::Built(site) => answer(site, wanted, &asked),
-        Pages::Directory { from, auth } => {
-            let (from, auth) = (from.clone(), *auth);
-            let read = tokio::task::spawn_blocking(move || Site::read(&from, auth)).await;
+        Pages::Directory { from, told } => {
+            let (from, told) = (from.clone(), told.clone());
+            let read = tokio::task::spawn_blocking(move || Site::read(&from, &told)).await;
             let site = read.map_err(Problem::internal)?.map_err(Problem::internal)?;
             answer(&site, wanted, &asked).map(|mut response| {
                 response.headers_mut().insert(CACHE_CONTROL, ASKED_FOR);
