@@ -5,11 +5,11 @@
 //!
 //! - `/assets/NAME.EXT` becomes `/assets/NAME-HASH.EXT`, so that browsers keep such a file for good. The
 //!   hash is over what is served, so what a file refers to comes before it.
-//! - Lines of scripts and style sheets that are nothing but a comment are left out: they were an eighth of the
-//!   waiting page. So no text of several lines may have one that begins like a comment.
+//! - Lines of scripts and style sheets that are nothing but a comment are left out, and types within a line
+//!   (`/** @type … */`), and the spaces that a line begins with: they were an eighth of the waiting page. So no text may
+//!   have several lines.
 //! - `data-inline` puts a style sheet or a script into its document. Each round trip costs who has a slow
 //!   connection as much as many kilobytes. The policy of the document names what was put there by its digest.
-//! - So is what lines of scripts, style sheets and documents begin with to be read more easily.
 //! - `{{auth}}` becomes the word of `auth.mode`, `{{organiser}}` the organiser's name and `{{brand}}` that or their
 //!   logo; their colour replaces that of the style sheets. `{{more}}` becomes what only some services have to tell:
 //!   sites that may be gone back to, and where a notice is.
@@ -493,7 +493,18 @@ fn without_comments(text: &str) -> String {
             None => kept.push_str(line),
         }
     }
-    without_indents(&kept)
+    without_indents(&without_types(&kept))
+}
+
+/// A script without the types of its parameters and variables, `/** @type … */` within a line.
+fn without_types(text: &str) -> String {
+    let mut parts = text.split("/** @");
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.split_once("*/").map_or("", |(_, rest)| rest);
+        kept.push_str(rest.strip_prefix(' ').unwrap_or(rest));
+    }
+    kept
 }
 
 /// Where scripts or styles of a document may come from.

@@ -269,6 +269,7 @@ fn lines_that_are_only_a_comment_are_left_out() {
         ("a = 1\n  / 2 // b\n", "a = 1\n/ 2 // b\n"),
         ("\ta {\n    b: c;\n  }\n\n", "a {\nb: c;\n}\n\n"),
         ("a { }\n/* b */\n.c { }\n", "a { }\n.c { }\n"),
+        ("const f = (/** @type {A} */ a, /** @type {B}*/b) => a;", "const f = (a, b) => a;"),
         ("const a = 'http://b';\n", "const a = 'http://b';\n"),
         ("/* a", ""),
     ] {
@@ -276,7 +277,8 @@ fn lines_that_are_only_a_comment_are_left_out() {
     }
     let site = site();
     for (name, asset) in &site.assets {
-        let is_comment = |line: &str| line.starts_with("//") || line.starts_with("/*");
+        let is_comment =
+            |line: &str| line.starts_with("//") || line.starts_with("/*") || line.contains("/** @");
         assert!(!text(&asset.served).lines().map(str::trim).any(is_comment), "{name}");
     }
 }
