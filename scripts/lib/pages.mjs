@@ -4,7 +4,7 @@
 //
 // BASE_URL is a running service with the demo data, whose admin token is in BOXOFFICE_TEST_ADMIN_TOKEN. Screenshots of every
 // screen go to OUT_DIR. BOXOFFICE_TEST_STOP and BOXOFFICE_TEST_START are shell commands that stop the service and start it
-// again at the same address. CHROMIUM is the browser, where it is not `chromium`. What is needed besides is in
+// again at the same address. BOXOFFICE_TEST_ORGANISED is another service, that of an organiser with a name. CHROMIUM is the browser, where it is not `chromium`. What is needed besides is in
 // .tools/playwright (scripts/tools playwright).
 //
 // Every screen is held against WCAG 2.2 AA (axe), light and dark; is no wider than it should be; and has only targets that a
@@ -22,6 +22,7 @@ const tools = new URL('../../.tools/playwright/node_modules/', import.meta.url);
 const { chromium } = await import(new URL('playwright-core/index.mjs', tools).href);
 const axe = readFileSync(new URL('axe-core/axe.min.js', tools), 'utf8');
 const jsqr = readFileSync(new URL('jsqr/dist/jsQR.js', tools), 'utf8');
+const organised = process.env.BOXOFFICE_TEST_ORGANISED ?? '';
 const executablePath = process.env.CHROMIUM ?? execFileSync('sh', ['-c', 'command -v chromium'], { encoding: 'utf8' }).trim();
 mkdirSync(out, { recursive: true });
 
@@ -101,7 +102,7 @@ async function visitor({ language = 'en', viewport = PHONE, allowed = /^$/, sche
     page.on('pageerror', (error) => problems.push(`page: ${error.stack}`));
     page.on('dialog', (dialog) => { problems.push(`a dialog of the browser: ${dialog.message()}`); dialog.dismiss(); });
     page.on('request', (request) => {
-      if (new URL(request.url()).origin !== new URL(base).origin) problems.push(`another host: ${request.url()}`);
+      if (![base, organised].some((it) => it && new URL(request.url()).origin === new URL(it).origin)) problems.push(`another host: ${request.url()}`);
     });
   };
   context.on('page', watch);
@@ -844,6 +845,101 @@ TESTS['ticket: hostile names, and a calendar'] = async () => {
   assert.equal(whole.length, 14, 'no name makes another line');
   assert.match(file, /^DTSTART:\d{8}T\d{6}Z$/m);
   await fan.close();
+};
+
+TESTS['waiting: the way back with a pass'] = async () => {
+  if (!organised) return 'left out: BOXOFFICE_TEST_ORGANISED is a service that names sites';
+  const fan = await visitor();
+  const { page, context } = fan;
+  const wait = async (back) => {
+    await context.clearCookies();
+    await page.goto(`${organised}/wait/main?return=${encodeURIComponent(back)}`);
+    await state(page, 'turn');
+    const [cookie, ...more] = await context.cookies();
+    assert.equal(more.length, 0);
+    return { href: await page.locator('#enter').evaluate((it) => it.href), cookie };
+  };
+  // Somebody whom nobody knows: nobody is asked who they are.
+  await wait('/shop');
+  const user = await kept(page, 'user');
+  assert.ok(Number.isSafeInteger(user) && user > 1_000, `${user}`);
+  assert.ok(!await page.locator('#demo').isVisible());
+  await screen(page, 'waiting-way-back');
+  const { pass } = await kept(page, `place.main.${user}`);
+  for (const [back, href] of [
+    ['/', '/'], ['/shop?seat=1&row=B#x', '/shop?seat=1&row=B#x'], ['/a/../b//c', '/b//c'], ['/.//evil.example', '//evil.example'],
+    ['/%2e%2e//evil.example', '//evil.example'], [`/${'x'.repeat(2_000)}`, `/${'x'.repeat(2_000)}`],
+  ]) {
+    const { href: its, cookie } = await wait(back);
+    assert.equal(its, organised + href, back);
+    assert.deepEqual([cookie.name, cookie.value, cookie.domain, cookie.path, cookie.sameSite, cookie.secure], ['boxoffice-pass', pass, '127.0.0.1', '/', 'Lax', false]);
+  }
+  // Another host cannot be given a cookie. Only what no server is sent says it, and only to sites that are named.
+  for (const [back, href] of [
+    ['https://shop.example/', 'https://shop.example/'], ['https://shop.example/a?b=1#c', 'https://shop.example/a?b=1'], ['http://[::1]:9999/x', 'http://[::1]:9999/x'],
+  ]) {
+    const { href: its, cookie } = await wait(back);
+    assert.deepEqual([its, cookie], [`${href}#boxoffice-pass=${pass}`, undefined], back);
+  }
+  for (const hostile of [
+    '', 'shop', 'javascript:alert(1)', 'JavaScript:alert(1)//', 'data:text/html,<script>alert(1)</script>', '//evil.example', '///evil.example',
+    '\\\\evil.example', '/\\evil.example', '\\/evil.example', '/\t/evil.example', '\t//evil.example', ' //evil.example', '/\n/evil.example', 'https://evil.example/', 'HTTPS://shop.example/',
+    'https:shop.example/', 'https:/shop.example/', 'https://shop.example', 'https://shop.example.evil.example/', 'https://shop.example@evil.example/', 'https://shop.example:443/',
+    'https://shop.example\\@evil.example/', 'https://shop.example%2f@evil.example/', 'https://shop.example//evil.example', 'https://u:p@shop.example/', 'https://ѕhop.example/', 'https://shop。example/', 'http://shop.example/',
+    'https://shop.example/\u{1F3B5}', '/\u{F6}', '/a b', `/${'x'.repeat(2_050)}`, `https://shop.example/${'x'.repeat(100_000)}`.slice(0, 8_000), base.replace('127.0.0.1', 'localhost'), 'blob:https://shop.example/1', 'ftp://shop.example/', '%2F%2Fevil.example',
+  ]) {
+    const { href, cookie } = await wait(hostile);
+    assert.deepEqual([href, cookie], [`${organised}/`, undefined], hostile);
+  }
+  // Twice, the first counts; and the way there is gone by a tap alone.
+  await page.goto(`${organised}/wait/main?return=/me&return=//evil.example`);
+  await state(page, 'turn');
+  await page.click('#enter');
+  await page.waitForURL(`${organised}/me`);
+  await fan.close();
+  return '';
+};
+
+TESTS['an organiser with a name'] = async () => {
+  if (!organised) return 'left out: BOXOFFICE_TEST_ORGANISED is the service of one';
+  const name = '<script>alert(1)</script>\u{1F3B5} & "Söhne" 공연';
+  const fan = await visitor();
+  const { page } = fan;
+  const own = [];
+  page.on('request', (request) => { if (!new URL(request.url()).pathname.startsWith('/api/')) own.push(new URL(request.url()).pathname.replace(/-[0-9a-f]{16}/, '')); });
+  for (const [language, says] of [['en', '<img src=x onerror=alert(1)> Doors'], ['ko', '입장은 여섯 시에']]) {
+    own.length = 0;
+    await page.goto(`${organised}/wait/main?c=4&lang=${language}`);
+    await state(page, 'who');
+    await page.waitForSelector('#notice:not([hidden])');
+    assert.ok((await text(page, '#notice')).startsWith(says));
+    assert.equal(await page.getAttribute('.brand img', 'alt'), name);
+    assert.ok(await page.locator('.brand img').evaluate((it) => it.complete && it.naturalWidth > 0), 'the logo is there');
+    await screen(page, `organiser-waiting-${language}`);
+    if (language === 'en') assert.deepEqual(own.filter((it) => !it.includes('icon')).sort(), ['/assets/notice.json', '/assets/organiser.svg', '/wait/main']);
+  }
+  await page.goto(`${organised}/wait/nothing`);
+  assert.match(await page.title(), new RegExp(`· ${name.replace(/[()]/g, '\\$&')}$`));
+  await page.goto(`${organised}/?lang=en`);
+  await page.waitForSelector('.concert');
+  assert.match(await page.title(), new RegExp(`· ${name.replace(/[()]/g, '\\$&')}$`));
+  assert.equal(await page.getAttribute('.brand img', 'alt'), name);
+  await screen(page, 'organiser-concerts');
+  await page.goto(`${organised}/c/4`);
+  await page.waitForSelector('#way');
+  // Yellow is dark enough on white, and itself on black.
+  const ground = () => page.locator('#way').evaluate((it) => getComputedStyle(it).backgroundColor);
+  await page.emulateMedia({ colorScheme: 'dark' });
+  assert.equal(await ground(), 'rgb(255, 212, 0)');
+  await page.emulateMedia({ colorScheme: 'light' });
+  assert.notEqual(await ground(), 'rgb(255, 212, 0)');
+  await screen(page, 'organiser-concert');
+  // Its picture by itself runs nothing.
+  const logo = await page.getAttribute('.brand img', 'src');
+  const answer = await fetch(organised + logo);
+  assert.match(answer.headers.get('Content-Security-Policy'), /default-src 'none'.*sandbox/);
+  await fan.close();
+  return '';
 };
 
 TESTS['people who sign in'] = async () => {
