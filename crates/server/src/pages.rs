@@ -57,6 +57,7 @@ const FILES: &[(&str, &str)] = files![
     "i18n/ko.js",
     "icon.svg",
     "lib/kit.js",
+    "lib/worker.js",
     "wait/index.html",
     "wait/wait.css",
     "wait/wait.js",
@@ -64,6 +65,11 @@ const FILES: &[(&str, &str)] = files![
 
 /// What each document of `fan/` is made of.
 const FAN_PAGE: &str = "fan/page.html";
+/// What keeps tickets for where there is no network, the one document that sets it up, and the policy of Trusted Types
+/// by which it does: scripts are named by text nowhere else.
+pub(crate) const WORKER: &str = "lib/worker.js";
+const WORKER_PAGE: &str = "fan/ticket.html";
+const WORKER_TYPES: &str = "boxoffice";
 /// The page to wait on.
 const WAITING_PAGE: &str = "wait/index.html";
 /// What begins the address of everything but a document.
@@ -234,6 +240,11 @@ impl Site {
     }
 }
 
+/// Whether an address is that of a file, in whichever version.
+pub(crate) fn is_of(address: &str, name: &str) -> bool {
+    parted(address).is_some_and(|(its, _)| its == name)
+}
+
 /// Name and hash of the address of an asset.
 fn parted(address: &str) -> Option<(String, &str)> {
     let (stem, extension) = address.rsplit_once('.')?;
@@ -400,9 +411,10 @@ impl Builder<'_> {
         let policy = format!(
             "default-src 'none'; script-src {}; style-src {}; img-src 'self'; connect-src 'self'; \
              manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
-             require-trusted-types-for 'script'; trusted-types 'none'",
+             require-trusted-types-for 'script'; trusted-types {}",
             sources(&scripts),
             sources(&styles),
+            if name == WORKER_PAGE { WORKER_TYPES } else { "'none'" },
         );
         let policy = HeaderValue::try_from(policy).map_err(|error| format!("{name}: {error}"))?;
         Ok(Served::new("text/html; charset=utf-8", text, Some(policy)))

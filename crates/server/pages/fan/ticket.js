@@ -8,6 +8,8 @@ import { apology, badge, confirm, dayTime, errorText, fill, frame, h, holdOf, in
 /** @typedef {import('../types.js').Session} Session */
 
 const SVG = 'http://www.w3.org/2000/svg';
+/** The address by which it is kept. */
+const PAGE = '/t/';
 /** The quiet zone of a QR code, in modules. */
 const QUIET = 4;
 /** A ticket that is looked at again after so long is asked for anew. */
@@ -111,6 +113,25 @@ async function refund() {
   say(problem);
 }
 
+/** Keeps this page, which is the same for every ticket, for where there is no network. */
+async function keepPage() {
+  try {
+    const types = /** @type {any} */ (globalThis).trustedTypes?.createPolicy('boxoffice', { createScriptURL: (/** @type {string} */ url) => url });
+    const worker = '/assets/lib/worker.js';
+    await navigator.serviceWorker.register(types?.createScriptURL(worker) ?? worker, { scope: PAGE });
+    const page = await fetch(location.pathname);
+    // Another version has other parts.
+    if (!(await page.clone().text()).includes(new URL(import.meta.url).pathname)) return;
+    const parts = performance.getEntriesByType('resource').map((it) => new URL(it.name).pathname).filter((it) => it.startsWith('/assets'));
+    const cache = await caches.open('boxoffice');
+    await cache.addAll([...new Set(parts)]);
+    await cache.put(PAGE, page);
+    for (const { url } of await cache.keys()) if (![PAGE, ...parts].includes(new URL(url).pathname)) await cache.delete(url);
+  } catch {
+    // Without TLS, or where a browser keeps nothing, it is there as long as it is open.
+  }
+}
+
 /** Shows no ticket, and why; or the one that is kept, where it is only that nobody can tell now. */
 function withoutAnswer(/** @type {Answer} */ answer) {
   if (answer.code.startsWith('RESERVATION_')) keepTicket(rid, null);
@@ -136,6 +157,7 @@ async function read() {
     code = signed.ok ? signed.body : null;
   }
   keptAt = 0;
+  if (code) keepPage();
   keepTicket(rid, code && { reservation, concert, code, at: serverNow() });
   render();
   say(document.getElementById('title')?.textContent ?? '');
