@@ -204,6 +204,17 @@ macro_rules! endpoints {
                 ],
             }
 
+            /// Signs what a buyer shows at the venue, anew each time.
+            ReservationTicket = GET "/api/v1/reservations/{id}/ticket" Browse {
+                handler: concert_tickets::sign,
+                operation: "sales" "show_ticket",
+                answers: [200 "What to show, as text and as a QR code" => json::<concert_tickets::SignedTicket>()],
+                errors: [
+                    TokenNotActivated, ReservationNotYours, ReservationNotFound, SessionNotFound,
+                    NotPaid, SessionCancelled, StoreUnavailable,
+                ],
+            }
+
             /// Gives back a hold.
             ReservationCancel = DELETE "/api/v1/reservations/{id}" Reservation {
                 handler: reservations::cancel,
@@ -540,6 +551,15 @@ macro_rules! endpoints {
                 operation: "admin" "remove_operator",
                 answers: [204 "The token is refused from now on"],
                 errors: [StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Says of a ticket that somebody shows whether it is good now.
+            AdminTicketVerify = POST "/admin/v1/tickets/verify" Admin {
+                handler: concert_tickets::verify,
+                role: Viewer,
+                operation: "admin" "verify_ticket",
+                answers: [200 "Whether it is, and why not" => json::<concert_tickets::Verdict>()],
+                errors: [StoreUnavailable],
             }
 
             /// Lists the keys that the service signs with, the oldest first.

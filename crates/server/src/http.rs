@@ -12,6 +12,7 @@ mod bodies;
 mod calling_off;
 mod client;
 mod coding;
+mod concert_tickets;
 mod concerts;
 mod cors;
 mod damper;
@@ -55,6 +56,7 @@ mod surface;
 pub(crate) mod trace_id;
 
 pub use admin::{IssuedTokens, TokenIssue};
+pub use concert_tickets::{Reason, Verdict};
 pub use front::Front;
 pub use keys::{KeyCreated, KeyList, KeyRotation, KeyState, ListedKey};
 pub use operators::{ListedOperator, NewOperator, OperatorCreated, OperatorList, RoleName};

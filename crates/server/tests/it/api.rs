@@ -5,6 +5,7 @@
 
 mod admission_log;
 pub(crate) mod challenges;
+mod concert_tickets;
 mod concerts;
 mod documents;
 mod draws;
