@@ -323,8 +323,42 @@ macro_rules! endpoints {
             /// The page to wait on.
             PageWait = GET "/wait/{queue}" Poll {}
 
+            /// The page to sign in to the console.
+            PageOpsLogin = GET "/ops/login" Poll {}
+
+            /// The console: what is happening now.
+            PageOps = GET "/ops" Poll {}
+
+            /// A section of the console.
+            PageOpsSection = GET "/ops/{*section}" Poll {}
+
             /// What pages are made of.
             PageAsset = GET "/assets/{*file}" Poll {}
+
+            /// Signs an operator in to the console.
+            ConsoleLogin = POST "/ops/login" Browse {
+                handler: console::login,
+                operation: "console" "login",
+                answers: [204 "Signed in: the cookie says who it is"],
+                errors: [AdminTokenInvalid, RoleRequired, RateLimited, StoreUnavailable],
+            }
+
+            /// Signs out of the console in this browser.
+            ConsoleLogout = POST "/ops/logout" Browse {
+                handler: console::logout,
+                operation: "console" "logout",
+                answers: [204 "The cookie is gone"],
+                errors: [],
+            }
+
+            /// Shows which operator asks.
+            AdminMe = GET "/admin/v1/me" Admin {
+                handler: console::me,
+                role: Viewer,
+                operation: "admin" "me",
+                answers: [200 "The operator" => json::<console::Me>()],
+                errors: [],
+            }
 
             /// Lists all queues.
             AdminQueueList = GET "/admin/v1/queues" Admin {
@@ -666,7 +700,7 @@ endpoints!(routes);
 
 impl Route {
     /// What is for browsers: pages, and what they are made of.
-    pub const PAGES: [Self; 8] = [
+    pub const PAGES: [Self; 11] = [
         Self::PageStart,
         Self::PageConcert,
         Self::PageSeats,
@@ -674,6 +708,9 @@ impl Route {
         Self::PageTicket,
         Self::PageMe,
         Self::PageWait,
+        Self::PageOpsLogin,
+        Self::PageOps,
+        Self::PageOpsSection,
         Self::PageAsset,
     ];
 

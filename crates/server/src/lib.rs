@@ -6,6 +6,7 @@ pub mod challenge;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod console;
 mod consume;
 mod demo;
 pub mod endpoints;

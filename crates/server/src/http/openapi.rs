@@ -21,8 +21,8 @@ use super::describe::Description;
 use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
 use super::{
-    admin, admission_log, calling_off, concerts, gate, keys, lists, operators, ops, payments,
-    points, queue, refunds, reservations, seat_list,
+    admin, admission_log, calling_off, concerts, console, gate, keys, lists, operators, ops,
+    payments, points, queue, refunds, reservations, seat_list,
 };
 use crate::app::AppState;
 use crate::audit::AuditReport;
@@ -39,6 +39,7 @@ use crate::endpoints::{Route, endpoints};
         (name = "points", description = "The money"),
         (name = "operations", description = "Health and metrics"),
         (name = "admin", description = "For operators"),
+        (name = "console", description = "Signing in to the console of operators"),
     ),
     components(schemas(ProblemDocument)),
     modifiers(&Security, &Endpoints),

@@ -16,7 +16,7 @@ use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId};
 use http_body_util::Full;
 
 use super::coding::{Asked, Coding};
-use super::extract::{Ids, PathIds};
+use super::extract::{Id, Ids, PathIds};
 use super::observe::Observer;
 use super::problem::{ErrorCode, Problem};
 use super::state::HttpState;
@@ -44,6 +44,9 @@ const KEPT_FOR_GOOD: HeaderValue = HeaderValue::from_static("public, max-age=315
 /// What is to be asked for each time: it may be another one already.
 const ASKED_FOR: HeaderValue = HeaderValue::from_static("no-cache");
 
+/// The document of the console, whichever section it is asked for.
+const CONSOLE: &str = "ops/index.html";
+
 /// What a path leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted<'p> {
@@ -65,6 +68,8 @@ pub(super) fn find(path: &str) -> Option<Wanted<'_>> {
     let (route, name) = match path {
         "/" => (Route::PageStart, "fan/index.html"),
         "/me" => (Route::PageMe, "fan/me.html"),
+        "/ops" => (Route::PageOps, CONSOLE),
+        "/ops/login" => (Route::PageOpsLogin, "ops/login.html"),
         _ if has(Route::PageConcert, "/c/", is_of::<ConcertId>) => {
             (Route::PageConcert, "fan/concert.html")
         }
@@ -77,12 +82,26 @@ pub(super) fn find(path: &str) -> Option<Wanted<'_>> {
         _ if has(Route::PageTicket, "/t/", is_of::<ReservationId>) => {
             (Route::PageTicket, "fan/ticket.html")
         }
+        _ if path.strip_prefix("/ops/").is_some_and(is_section) => (Route::PageOpsSection, CONSOLE),
         _ => {
             QueueName::new(path.strip_prefix("/wait/")?)?;
             (Route::PageWait, "wait/index.html")
         }
     };
     Some(Wanted { route, name })
+}
+
+/// Whether the console has this section. Which one it shows it reads from its address.
+fn is_section(section: &str) -> bool {
+    const SECTIONS: [&str; 9] =
+        ["queues", "sales", "concerts", "plans", "orders", "log", "audit", "operators", "tickets"];
+    match section.split_once('/') {
+        None => SECTIONS.contains(&section),
+        Some(("queues", queue)) => QueueName::new(queue).is_some(),
+        Some(("concerts", id)) => ConcertId::parse(id).is_some(),
+        Some(("orders", id)) => ReservationId::parse(id).is_some(),
+        Some(_) => false,
+    }
 }
 
 fn is_of<T: Ids>(path: &str, template: &str) -> bool {

@@ -100,6 +100,9 @@ error_codes! {
     AdminTokenInvalid "ADMIN_TOKEN_INVALID" UNAUTHORIZED "Invalid operator token"
         "The bearer token is neither the admin token of this service nor that of one of its operators."
         "Send a token that was not taken away.";
+    AdminSessionOver "ADMIN_SESSION_OVER" UNAUTHORIZED "Signed out of the console"
+        "The cookie of the console is forged or over, or its operator was removed."
+        "Sign in again.";
     PassMissing "PASS_MISSING" UNAUTHORIZED "No pass"
         "The visitor has no pass: neither a cookie boxoffice-pass nor a bearer token."
         "Wait at the address in Location until there is one.";
@@ -136,6 +139,9 @@ error_codes! {
     RoleRequired "ROLE_REQUIRED" FORBIDDEN "Role required"
         "The operator's role does not include this."
         "Ask an operator who has the role that the detail names.";
+    CrossSite "CROSS_SITE" FORBIDDEN "Request of another site"
+        "A request that a cookie vouches for did not come from a page of this service; nothing was done."
+        "Use the service's own pages, or send a token in Authorization.";
     RouteNotFound "ROUTE_NOT_FOUND" NOT_FOUND "No such endpoint"
         "No endpoint has this path."
         "See /openapi.json for what there is.";
@@ -157,6 +163,9 @@ error_codes! {
     OperatorNotFound "OPERATOR_NOT_FOUND" NOT_FOUND "No such operator"
         "There is no operator of this name."
         "List the operators.";
+    LogEntryNotFound "LOG_ENTRY_NOT_FOUND" NOT_FOUND "No such change"
+        "The log of changes has no entry with this id."
+        "List the log.";
     PaymentNotFound "PAYMENT_NOT_FOUND" NOT_FOUND "No such payment"
         "There is no payment with this id."
         "List the user's reservations.";
@@ -226,6 +235,18 @@ error_codes! {
     SoldOrHeld "SOLD_OR_HELD" CONFLICT "Sold or held"
         "Seats in it are sold or held, or were refunded, so it cannot be removed."
         "Call it off, which gives everybody their points back.";
+    ChangedSince "CHANGED_SINCE" CONFLICT "Changed since"
+        "The queue is no longer as that change left it, so the change cannot be taken back; current has its settings."
+        "Look at the settings, and change them to what they are to be.";
+    UndoTooLate "UNDO_TOO_LATE" CONFLICT "Too late to take back"
+        "A change can be taken back for ten minutes."
+        "Change the settings to what they are to be.";
+    NotUndoable "NOT_UNDOABLE" CONFLICT "Not to be taken back"
+        "The entry of the log is no change of a queue's settings."
+        "Take back changes of queues only.";
+    ChangedMeanwhile "CHANGED_MEANWHILE" PRECONDITION_FAILED "Changed meanwhile"
+        "The queue's settings are no longer those that If-Match names; nothing was changed, and current has them."
+        "Look at the settings as they are now, and decide again.";
     BodyTooLarge "BODY_TOO_LARGE" PAYLOAD_TOO_LARGE "Body too large"
         "The body is larger than the service reads."
         "Send less.";
