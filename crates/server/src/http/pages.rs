@@ -34,6 +34,10 @@ const SAME_ORIGIN: HeaderValue = HeaderValue::from_static("same-origin");
 const PERMISSIONS: HeaderValue = HeaderValue::from_static(
     "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), screen-wake-lock=(self), usb=()",
 );
+/// The console reads the codes of tickets with a camera.
+const PERMISSIONS_OF_CONSOLE: HeaderValue = HeaderValue::from_static(
+    "camera=(self), display-capture=(), geolocation=(), microphone=(), payment=(), screen-wake-lock=(self), usb=()",
+);
 
 /// Whoever has a document looks for a newer one after a minute, and does without where there is none to be
 /// had: what it says is the same for everybody and changes with the program only.
@@ -181,7 +185,11 @@ pub(super) fn answer(
     if let Some(policy) = &served.policy {
         headers.insert(CONTENT_SECURITY_POLICY, policy.clone());
         headers.insert(CROSS_ORIGIN_OPENER_POLICY, SAME_ORIGIN);
-        headers.insert(PERMISSIONS_POLICY, PERMISSIONS);
+        let permissions = match wanted.route {
+            Route::PageOps | Route::PageOpsSection => PERMISSIONS_OF_CONSOLE,
+            _ => PERMISSIONS,
+        };
+        headers.insert(PERMISSIONS_POLICY, permissions);
         headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }
