@@ -107,6 +107,10 @@ export const words = {
   grows: (/** @type {string} */ n) => `the line grows by ${n} a second`,
   shrinks: (/** @type {string} */ n) => `the line shrinks by ${n} a second`,
   seatsASecond: (/** @type {string} */ n) => `${n} seats a second`,
+  joinsAndAdmitted: 'Joins and let in, a second',
+  joinsASecond: 'Joins a second',
+  admittedASecond: 'Let in a second',
+  paymentsASecond: 'Payments a second',
   payments: 'Payments',
   perSecondShort: '/s',
   seats: 'Seats left',
@@ -248,6 +252,7 @@ export const words = {
 
   // Log
   who: 'Who', when: 'When', what: 'What', from: 'From', target: 'On what', why: 'Why', changed: 'Before → after', filter: 'Filter', filterHint: 'Somebody, a queue, an operation …', filteredOf: (/** @type {string} */ n, /** @type {string} */ all) => `${n} of the latest ${all}`, nothingLogged: 'Nobody has changed anything yet.',
+  actions: 'Actions',
   nothing: '–',
 
   // Operators

@@ -102,6 +102,10 @@ export const words = {
   grows: (n) => `줄이 초당 ${n}명씩 늘어남`,
   shrinks: (n) => `줄이 초당 ${n}명씩 줄어듦`,
   seatsASecond: (n) => `초당 ${n}석`,
+  joinsAndAdmitted: '초당 줄 서기와 입장',
+  joinsASecond: '초당 줄 서기',
+  admittedASecond: '초당 입장',
+  paymentsASecond: '초당 결제',
   payments: '결제',
   perSecondShort: '/초',
   seats: '남은 좌석',
@@ -233,6 +237,7 @@ export const words = {
   reasons: { SIGNATURE: '이 서비스가 만든 코드가 아니거나 바뀌었습니다.', MALFORMED: '티켓 코드가 아닙니다.', REFUNDED: '환불된 티켓입니다.', CANCELLED: '취소된 회차입니다.', CALLED_OFF: '취소된 회차입니다.', NOT_PAID: '결제되지 않았습니다.', UNKNOWN: '없는 예약입니다.' },
 
   who: '누가', when: '언제', what: '무엇을', from: '어디서', target: '대상', why: '이유', changed: '이전 → 이후', filter: '거르기', filterHint: '사람, 대기열, 작업 …', filteredOf: (n, all) => `최근 ${all}건 중 ${n}건`, nothingLogged: '아직 아무도 바꾼 것이 없습니다.',
+  actions: '작업',
   nothing: '–',
 
   addOperator: '운영자 추가', operatorName: '이름', operatorNameHint: 'a–z, 0–9, -, _ 로 1~40자. 기록에 이 이름으로 남습니다.', role: '권한', since_: '등록',

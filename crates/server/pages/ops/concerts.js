@@ -197,7 +197,7 @@ async function showOne(/** @type {string} */ id, /** @type {AbortSignal} */ sign
   };
   fill(main,
     heading(concert.name, h('div', { className: 'row' }, isOff ? badge('CANCELLED') : saleState(concert))),
-    h('section', { className: 'card' }, h('dl', { className: 'would' }, row(words.venue, concert.venue), row(words.queue, link('', `/ops/queues/${concert.queue}`, concert.queue)), row(words.opens, day(concert.reservationOpensAt)), row(words.closes, day(concert.reservationClosesAt))),
+    h('section', { className: 'card' }, h('dl', { className: 'facts' }, row(words.venue, concert.venue), row(words.queue, link('', `/ops/queues/${concert.queue}`, concert.queue)), row(words.opens, day(concert.reservationOpensAt)), row(words.closes, day(concert.reservationClosesAt))),
       may('admin') ? h('div', { className: 'row' }, button(words.correct, () => correct(concert, again)), isEmpty && button(words.remove, () => remove(path, concert.name, () => go('/ops/concerts'))),
         sessions.length > 0 && !isOff && button(words.callOff, () => callOff(path, concert.name, concert.name, sold, again), 'danger'), link('button quiet', `/ops/sales?concert=${id}`, words.sales)) : needs('admin')),
     h('section', { className: 'card', ariaLabel: words.sessions }, h('h2', {}, words.sessions), sessions.length === 0 ? h('p', { className: 'soft' }, words.noSessions) : sheet(words.sessions, [
@@ -209,7 +209,7 @@ async function showOne(/** @type {string} */ id, /** @type {AbortSignal} */ sign
       { name: words.prices, cell: (it) => h('ul', {}, ...(grades.get(it.sessionId) ?? []).map((grade) => h('li', { className: 'tab' }, grade.grade && h('strong', {}, grade.grade, ' '), words.money(count(grade.price))))) },
       { name: words.seatsAll, isNumber: true, cell: (it) => count(it.totalSeatCount) },
       { name: words.sold, isNumber: true, cell: (it) => count(it.soldSeatCount) },
-      ...(may('admin') ? [{ name: words.correct, cell: (/** @type {ListedSession} */ it) => (it.cancelledAt ? words.nothing : acts(it)) }] : []),
+      ...(may('admin') ? [{ name: words.actions, cell: (/** @type {ListedSession} */ it) => (it.cancelledAt ? words.nothing : acts(it)) }] : []),
     ], sessions)),
     may('admin') && !isOff && newSession(path, again));
   // Refunds go on while one looks.

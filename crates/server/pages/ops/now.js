@@ -61,8 +61,7 @@ function plot(name, series, told) {
   const most = h('span', { className: 'most' });
   const svg = drawn('svg', { preserveAspectRatio: 'none', role: 'img' });
   const marks = h('div', {});
-  const key = h('p', { className: 'key' }, ...series.map((it) => h('span', {}, h('i', { className: it.colour }), it.name)));
-  const box = h('div', { className: 'curve' }, h('div', { className: 'row' }, h('h3', {}, name), series.length > 1 && key), h('div', { className: 'plot' }, svg, most, marks));
+  const box = h('div', { className: 'curve' }, h('h3', {}, series.length > 1 ? series.map((it) => h('span', {}, h('i', { className: it.colour }), it.name)) : name), h('div', { className: 'plot' }, svg, most, marks), h('p', { className: 'times', 'aria-hidden': 'true' }, ...[15, 10, 5].map((it) => h('span', {}, words.ago(it))), h('span', {}, words.nowShort)));
   return {
     box,
     draw(/** @type {Curves | undefined} */ curves, /** @type {[number, string][]} */ deeds) {
@@ -136,8 +135,8 @@ export function show(/** @type {import('./types.js').View} */ { query, signal })
   const plots = [
     plot(words.waiting, [{ name: words.waiting, of: 'waiting', colour: 'c1' }], count),
     plot(words.inside, [{ name: words.inside, of: 'active', colour: 'c1' }], count),
-    plot(`${words.joins}, ${words.admitted} ${words.perSecondShort}`, [{ name: words.joins, of: 'joinsPerSecond', colour: 'c2' }, { name: words.admitted, of: 'admittedPerSecond', colour: 'c1' }], rate),
-    plot(`${words.payments} ${words.perSecondShort}`, [{ name: words.payments, of: 'paymentsPerSecond', colour: 'c3' }], rate),
+    plot(words.joinsAndAdmitted, [{ name: words.joinsASecond, of: 'joinsPerSecond', colour: 'c2' }, { name: words.admittedASecond, of: 'admittedPerSecond', colour: 'c1' }], rate),
+    plot(words.paymentsASecond, [{ name: words.payments, of: 'paymentsPerSecond', colour: 'c3' }], rate),
   ];
   const grades = h('ul', { className: 'bars' });
   const leftOut = h('p', { className: 'soft small', hidden: true });
@@ -151,7 +150,7 @@ export function show(/** @type {import('./types.js').View} */ { query, signal })
     h('div', { className: 'figures' }, waiting.box, inside.box, admitted.box, payments.box),
     h('div', { className: 'figures more' }, seats.box, sellOut.box, joins.box, refused.box, p95.box),
     h('div', { className: 'split three' },
-      card(words.curves, h('div', { className: 'curves' }, ...plots.map((it) => it.box)), h('p', { className: 'times', 'aria-hidden': 'true' }, ...[15, 10, 5].map((it) => h('span', {}, words.ago(it))), h('span', {}, words.nowShort))),
+      card(words.curves, h('div', { className: 'curves' }, ...plots.map((it) => it.box))),
       card(words.grades, grades, key, leftOut), h('div', { className: 'form' }, card(words.deeds, deeds), card(words.parts, parts, version))));
   const none = h('p', { className: 'loading' }, words.loading);
   fill(main, h('h1', { className: 'unseen', tabIndex: -1 }, words.now), lines, none, screen);

@@ -78,7 +78,7 @@ async function showOne(/** @type {string} */ id, /** @type {AbortSignal} */ sign
   const back = link('', '/ops/orders', words.orders);
   if (!it) return fill(main, heading(words.orderTitle(id)), h('p', { className: 'card soft' }, answer.ok ? words.noneFound : errorText(answer)), back);
   const row = (/** @type {string} */ name, /** @type {import('./types.js').Child} */ value) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
-  fill(main, heading(words.orderTitle(id), stateOf(it.status)), h('section', { className: 'card' }, h('dl', { className: 'would' },
+  fill(main, heading(words.orderTitle(id), stateOf(it.status)), h('section', { className: 'card' }, h('dl', { className: 'facts' },
     row(words.member, link('', `/ops/orders?user=${it.userId}`, String(it.userId))), row(words.filterConcert, link('', `/ops/concerts/${it.concertId}`, String(it.concertId))), row(words.session, String(it.sessionId)),
     row(words.seatsOf, count(it.seatCount)), row(words.amount, words.money(count(it.totalPrice))), row(words.madeAt, day(it.createdAt)), row(words.until, day(it.expiresAt)), row(words.payment, it.paymentId ?? words.nothing))), back);
 }

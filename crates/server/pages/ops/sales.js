@@ -30,7 +30,7 @@ export async function show(/** @type {import('./types.js').View} */ view) {
 
   const sum = (/** @type {Sale[]} */ of, /** @type {'total' | 'sold' | 'held' | 'free' | 'money'} */ what) => of.reduce((all, it) => all + it[what], 0);
   const byConcert = Map.groupBy(rows, (it) => it.concertId);
-  const totals = rows.length > 0 && h('dl', { className: 'would sums' }, ...(/** @type {const} */ ([['sold', words.sold], ['held', words.held], ['free', words.free], ['money', words.taken]])).map(([what, name]) => h('div', {}, h('dt', {}, name), h('dd', {}, what === 'money' ? words.money(count(sum(rows, what))) : count(sum(rows, what))))));
+  const totals = rows.length > 0 && h('dl', { className: 'card facts sums' }, ...(/** @type {const} */ ([['sold', words.sold], ['held', words.held], ['free', words.free], ['money', words.taken]])).map(([what, name]) => h('div', {}, h('dt', {}, name), h('dd', {}, what === 'money' ? words.money(count(sum(rows, what))) : count(sum(rows, what))))));
   const number = (/** @type {'sold' | 'held' | 'free' | 'total'} */ what) => ({ name: what === 'total' ? words.seatsAll : words[what], isNumber: true, cell: (/** @type {Sale} */ it) => count(it[what]) });
   fill(main,
     heading(words.sales, h('div', { className: 'row' }, h('small', { className: 'tab' }, words.readAt(clock(serviceNow()))), h('button', { type: 'button', id: 'again', className: 'second', onclick: () => go(location.pathname + location.search, true) }, words.again), csvButton(`/admin/v1/sales?limit=1000${chosen ? `&concert=${encodeURIComponent(chosen)}` : ''}`, 'sales'))),
