@@ -378,12 +378,25 @@ macro_rules! endpoints {
                 errors: [InvalidSetting, AlreadyExists, StoreUnavailable, OutcomeUnknown],
             }
 
+            /// Shows a queue.
+            AdminQueueGet = GET "/admin/v1/queues/{queue}" Admin {
+                handler: admin::queue,
+                role: Viewer,
+                operation: "admin" "queue",
+                answers: [
+                    200 "The queue" => json::<admin::AdminQueue>().header("ETag", "Stands for its settings"),
+                ],
+                errors: [QueueNotFound],
+            }
+
             /// Changes how a queue admits.
             AdminQueueChange = PATCH "/admin/v1/queues/{queue}" Admin {
                 handler: admin::change_queue,
                 role: Operator,
                 operation: "admin" "change_queue",
-                answers: [200 "The queue afterwards" => json::<admin::AdminQueue>()],
+                answers: [
+                    200 "The queue afterwards" => json::<admin::AdminQueue>().header("ETag", "Stands for its settings"),
+                ],
                 errors: [InvalidSetting, QueueDrawn, StoreUnavailable, OutcomeUnknown],
             }
 
@@ -570,6 +583,20 @@ macro_rules! endpoints {
                 errors: [StoreUnavailable],
             }
 
+            /// Takes a change of a queue back, within ten minutes, where the queue is still as that change left it.
+            AdminUndo = POST "/admin/v1/log/{id}/undo" Admin {
+                handler: admin::undo,
+                role: Operator,
+                operation: "admin" "undo",
+                answers: [
+                    200 "The queue afterwards" => json::<admin::AdminQueue>().header("ETag", "Stands for its settings"),
+                ],
+                errors: [
+                    LogEntryNotFound, QueueNotFound, QueueDrawn, ChangedSince, UndoTooLate,
+                    NotUndoable, StoreUnavailable, OutcomeUnknown,
+                ],
+            }
+
             /// Lists concerts.
             AdminConcertList = GET "/admin/v1/concerts" Admin {
                 handler: lists::concerts,
@@ -595,6 +622,17 @@ macro_rules! endpoints {
                 operation: "admin" "list_reservations",
                 answers: [200 "A page of them" => json::<lists::ReservationPage>().or_csv()],
                 errors: [StoreUnavailable],
+            }
+
+            /// Sums up what is sold, by session and price.
+            AdminSales = GET "/admin/v1/sales" Admin {
+                handler: lists::sales,
+                role: Viewer,
+                operation: "admin" "sales",
+                answers: [
+                    200 "A page of them; `limit` and `after` are about sessions" => json::<lists::SalesPage>().or_csv(),
+                ],
+                errors: [],
             }
 
             /// Lists payments.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRef, FromRequest, FromRequestParts, MatchedPath, Path, Request};
-use axum::http::header::{AUTHORIZATION, COOKIE};
+use axum::http::header::{AUTHORIZATION, COOKIE, IF_MATCH};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use boxoffice_backends::Fault;
-use boxoffice_backends::store::{Acted, Effect, Note};
+use boxoffice_backends::store::{Acted, Condition, Effect, Note};
 use boxoffice_domain::time::Timestamp;
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
@@ -90,7 +91,29 @@ pub(super) struct Access {
     pub(super) who: Operator,
     /// By what they are known.
     pub(super) by: Credential,
+    /// Why they do it, where they say so.
+    reason: Option<String>,
     from: IpAddr,
+}
+
+const X_REASON: HeaderName = HeaderName::from_static("x-reason");
+/// The longest reason, in characters.
+const REASON_MAX: usize = 200;
+
+/// Why an operator does something. Headers are ASCII, so it is percent-encoded UTF-8.
+fn reason(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = single_header(headers, &X_REASON)? else { return Ok(None) };
+    let text = percent_decode_str(value).decode_utf8().ok();
+    let fits =
+        |text: &str| text.chars().count() <= REASON_MAX && !text.chars().any(char::is_control);
+    let text = text.filter(|text| fits(text)).ok_or_else(|| {
+        Problem::new(ErrorCode::InvalidHeader).detail(format!(
+            "X-Reason must be at most {REASON_MAX} characters as percent-encoded UTF-8, without control \
+             characters"
+        ))
+    })?;
+    let text = text.trim();
+    Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
 impl FromRequestParts<HttpState> for Access {
@@ -120,7 +143,8 @@ impl FromRequestParts<HttpState> for Access {
             let detail = format!("this needs the role {needed}; {} is {}", who.name, who.role);
             return Err(Problem::new(ErrorCode::RoleRequired).detail(detail));
         }
-        Ok(Self { who, by, from: ClientAddress::within(parts).address })
+        let reason = reason(&parts.headers)?;
+        Ok(Self { who, by, reason, from: ClientAddress::within(parts).address })
     }
 }
 
@@ -134,8 +158,11 @@ fn route_of(parts: &Parts) -> Option<Route> {
 impl Described for Access {
     fn describe(description: &mut Description) {
         description.secured(ADMIN_SCHEME);
+        let reason = "Why, for the log: at most 200 characters as percent-encoded UTF-8";
+        description.header("X-Reason", reason, None);
         description.errors(&[
             ErrorCode::DuplicateHeader,
+            ErrorCode::InvalidHeader,
             ErrorCode::AdminTokenMissing,
             ErrorCode::AdminTokenInvalid,
             ErrorCode::AdminSessionOver,
@@ -155,6 +182,7 @@ impl Access {
             role: self.who.role,
             origin: self.from.to_canonical().to_string(),
             operation,
+            reason: self.reason.clone(),
             key: None,
             answer: Arc::new(|_| String::new()),
         }
@@ -177,7 +205,7 @@ impl Access {
 /// The answer to what was created, now or before.
 pub(super) fn created(acted: Acted, answer: impl Fn(&Effect) -> String) -> Response<Body> {
     let body = match acted {
-        Acted::Now(effect) => answer(&effect),
+        Acted::Now(effect, _) => answer(&effect),
         Acted::Before(body) => body,
     };
     json_bytes(StatusCode::CREATED, body.into_bytes())
@@ -217,6 +245,32 @@ where
 impl<T: ToSchema> Described for Asked<T> {
     fn describe(description: &mut Description) {
         ApiJson::<T>::describe(description);
+    }
+}
+
+/// `If-Match`: what the settings of a queue have to be. `*` or none leaves it open. Tags are compared as they are, so a weak
+/// one matches nothing.
+pub(super) struct IfMatch(pub(super) Condition);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(match single_header(&parts.headers, &IF_MATCH)? {
+            None | Some("*") => Condition::Any,
+            Some(tag) => {
+                let bare = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+                Condition::Tagged(bare.unwrap_or_default().to_owned())
+            }
+        }))
+    }
+}
+
+impl Described for IfMatch {
+    fn describe(description: &mut Description) {
+        let matching = "The ETag of the settings that the change is meant for";
+        description.header("If-Match", matching, None);
+        description.errors(&[ErrorCode::DuplicateHeader, ErrorCode::ChangedMeanwhile]);
     }
 }
 

@@ -115,6 +115,17 @@ impl Description {
         self.parameters.push(parameter.build());
     }
 
+    /// Adds a text that the query may have.
+    pub(super) fn query_text(&mut self, name: &str, description: &str) {
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Query)
+            .required(Required::False)
+            .description(Some(description))
+            .schema(Some(text()));
+        self.parameters.push(parameter.build());
+    }
+
     /// Adds a number that the query may have, within a range.
     pub(super) fn query_number(
         &mut self,

@@ -14,6 +14,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::request_id::RequestId;
 
@@ -343,6 +344,7 @@ pub struct Problem {
     detail: Option<Cow<'static, str>>,
     retry_after_seconds: Option<u32>,
     closes: bool,
+    current: Option<Box<Value>>,
     cause: Option<Cause>,
 }
 
@@ -362,12 +364,21 @@ struct Document<'a> {
     code: &'a str,
     message: &'a str,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<&'a Value>,
 }
 
 impl Problem {
     /// A problem whose detail is the code's meaning.
     pub fn new(code: ErrorCode) -> Self {
-        Self { code, detail: None, retry_after_seconds: None, closes: false, cause: None }
+        Self {
+            code,
+            detail: None,
+            retry_after_seconds: None,
+            closes: false,
+            current: None,
+            cause: None,
+        }
     }
 
     /// A 500 with its cause.
@@ -400,6 +411,13 @@ impl Problem {
         self
     }
 
+    /// Says what it is now that was to be changed.
+    #[must_use]
+    pub fn current(mut self, current: Value) -> Self {
+        self.current = Some(Box::new(current));
+        self
+    }
+
     /// Ends the connection with the answer, where what the client still sends is of no use.
     #[must_use]
     pub fn closing(mut self) -> Self {
@@ -428,8 +446,9 @@ impl Problem {
             code: self.code.as_str(),
             message: detail,
             request_id,
+            current: self.current.as_deref(),
         };
-        // A struct of strings always serialises.
+        // Texts and JSON always serialise.
         serde_json::to_vec(&document).unwrap_or_default()
     }
 }
