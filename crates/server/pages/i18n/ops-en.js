@@ -108,9 +108,6 @@ export const words = {
   shrinks: (/** @type {string} */ n) => `the line shrinks by ${n} a second`,
   seatsASecond: (/** @type {string} */ n) => `${n} seats a second`,
   joinsAndAdmitted: 'Joins and let in, a second',
-  joinsASecond: 'Joins a second',
-  admittedASecond: 'Let in a second',
-  paymentsASecond: 'Payments a second',
   payments: 'Payments',
   perSecondShort: '/s',
   seats: 'Seats left',
@@ -134,7 +131,6 @@ export const words = {
   noSeats: 'Nothing is for sale behind this queue.',
   parts: 'Parts',
   partNames: { store: 'Store', redis: 'Redis', events: 'Events', clock: 'Clock' },
-  instances: 'Instances',
   seenAgo: (/** @type {string} */ n) => `seen ${n} s ago`,
   version: (/** @type {string} */ v) => `Version ${v}`,
   deeds: 'What was done',
@@ -235,7 +231,6 @@ export const words = {
   problems: { DUPLICATE_PLACE: 'Two places have the same name', OVERLAP: 'Two places lie upon each other', MISSING_CATEGORY: 'Its category is not in the plan', MISSING_PRICE: 'There is no price for its category' },
   whenWanted: 'When does it begin?',
   makeSession: 'Make session', sessionMade: (/** @type {string} */ n) => `The session is made, with ${n} seats.`,
-  hasPlan: 'has a plan',
 
   // Orders
   search: 'Search', orderNumber: 'Reservation', member: 'User', person: 'Name at the issuer', payment: 'Payment', status: 'Status', madeAt: 'Held at', until: 'Hold until', amount: 'Amount', seatsOf: 'Seats', anyState: 'any',
@@ -246,12 +241,12 @@ export const words = {
   // Tickets
   checkTicket: 'Check a ticket', code: 'Code of the ticket', codeHint: 'Paste it, or scan it with the camera.', check: 'Check', scan: 'Scan with the camera', stopScan: 'Stop the camera', noScanner: 'This browser cannot read codes by itself; paste the code.',
   noCamera: 'The camera cannot be used: allow it for this page, or paste the code.', scanning: 'Hold the code before the camera.',
-  valid: 'Valid', invalid: 'Not valid', seat: 'Seat',
+  valid: 'Valid', invalid: 'Not valid',
   seatText: (/** @type {{ section?: string, row?: string, number: string | number, grade?: string }} */ it) => [it.section && `Section ${it.section}`, it.row && `row ${it.row}`, `no. ${it.number}`, it.grade].filter(Boolean).join(', '),
   reasons: /** @type {Record<string, string>} */ ({ SIGNATURE: 'The code was not made by this service, or was changed.', MALFORMED: 'This is no code of a ticket.', REFUNDED: 'It was given back, and paid back.', CANCELLED: 'The session is called off.', CALLED_OFF: 'The session is called off.', NOT_PAID: 'It is not paid.', UNKNOWN: 'There is no such reservation.' }),
 
   // Log
-  who: 'Who', when: 'When', what: 'What', from: 'From', target: 'On what', why: 'Why', changed: 'Before → after', filter: 'Filter', filterHint: 'Somebody, a queue, an operation …', filteredOf: (/** @type {string} */ n, /** @type {string} */ all) => `${n} of the latest ${all}`, nothingLogged: 'Nobody has changed anything yet.',
+  who: 'Who', when: 'When', what: 'What', why: 'Why', changed: 'Before → after', filter: 'Filter', filterHint: 'Somebody, a queue, an operation …', filteredOf: (/** @type {string} */ n, /** @type {string} */ all) => `${n} of the latest ${all}`, nothingLogged: 'Nobody has changed anything yet.',
   actions: 'Actions',
   nothing: '–',
 

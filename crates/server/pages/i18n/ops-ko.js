@@ -103,9 +103,6 @@ export const words = {
   shrinks: (n) => `줄이 초당 ${n}명씩 줄어듦`,
   seatsASecond: (n) => `초당 ${n}석`,
   joinsAndAdmitted: '초당 줄 서기와 입장',
-  joinsASecond: '초당 줄 서기',
-  admittedASecond: '초당 입장',
-  paymentsASecond: '초당 결제',
   payments: '결제',
   perSecondShort: '/초',
   seats: '남은 좌석',
@@ -129,7 +126,6 @@ export const words = {
   noSeats: '이 대기열에서 판매하는 좌석이 없습니다.',
   parts: '구성 요소',
   partNames: { store: '저장소', redis: 'Redis', events: '이벤트', clock: '시계' },
-  instances: '인스턴스',
   seenAgo: (n) => `${n}초 전 응답`,
   version: (v) => `버전 ${v}`,
   deeds: '한 일',
@@ -223,7 +219,6 @@ export const words = {
   problems: { DUPLICATE_PLACE: '같은 이름의 좌석이 둘 있습니다', OVERLAP: '두 좌석이 겹칩니다', MISSING_CATEGORY: '좌석의 등급이 배치도에 없습니다', MISSING_PRICE: '등급의 가격이 없습니다' },
   whenWanted: '시작 시각을 입력해 주세요.',
   makeSession: '회차 만들기', sessionMade: (n) => `${n}석으로 회차를 만들었습니다.`,
-  hasPlan: '배치도 있음',
 
   search: '찾기', orderNumber: '예약 번호', member: '회원', person: '발급자의 이름', payment: '결제 번호', status: '상태', madeAt: '선점 시각', until: '선점 기한', amount: '금액', seatsOf: '좌석', anyState: '전체',
   orderTitle: (id) => `예약 ${id}`,
@@ -232,11 +227,11 @@ export const words = {
 
   checkTicket: '티켓 확인', code: '티켓 코드', codeHint: '붙여 넣거나 카메라로 읽습니다.', check: '확인', scan: '카메라로 읽기', stopScan: '카메라 끄기', noScanner: '이 브라우저는 코드를 읽지 못합니다. 코드를 붙여 넣어 주세요.',
   noCamera: '카메라를 쓸 수 없습니다. 이 화면에 허용하거나 코드를 붙여 넣어 주세요.', scanning: '코드를 카메라에 비춰 주세요.',
-  valid: '유효', invalid: '유효하지 않음', seat: '좌석',
+  valid: '유효', invalid: '유효하지 않음',
   seatText: (it) => [it.section && `${it.section}구역`, it.row && `${it.row}열`, `${it.number}번`, it.grade && `${it.grade}석`].filter(Boolean).join(' '),
   reasons: { SIGNATURE: '이 서비스가 만든 코드가 아니거나 바뀌었습니다.', MALFORMED: '티켓 코드가 아닙니다.', REFUNDED: '환불된 티켓입니다.', CANCELLED: '취소된 회차입니다.', CALLED_OFF: '취소된 회차입니다.', NOT_PAID: '결제되지 않았습니다.', UNKNOWN: '없는 예약입니다.' },
 
-  who: '누가', when: '언제', what: '무엇을', from: '어디서', target: '대상', why: '이유', changed: '이전 → 이후', filter: '거르기', filterHint: '사람, 대기열, 작업 …', filteredOf: (n, all) => `최근 ${all}건 중 ${n}건`, nothingLogged: '아직 아무도 바꾼 것이 없습니다.',
+  who: '누가', when: '언제', what: '무엇을', why: '이유', changed: '이전 → 이후', filter: '거르기', filterHint: '사람, 대기열, 작업 …', filteredOf: (n, all) => `최근 ${all}건 중 ${n}건`, nothingLogged: '아직 아무도 바꾼 것이 없습니다.',
   actions: '작업',
   nothing: '–',
 

@@ -209,7 +209,7 @@ async function showOne(/** @type {string} */ id, /** @type {AbortSignal} */ sign
       { name: words.prices, cell: (it) => h('ul', {}, ...(grades.get(it.sessionId) ?? []).map((grade) => h('li', { className: 'tab' }, grade.grade && h('strong', {}, grade.grade, ' '), words.money(count(grade.price))))) },
       { name: words.seatsAll, isNumber: true, cell: (it) => count(it.totalSeatCount) },
       { name: words.sold, isNumber: true, cell: (it) => count(it.soldSeatCount) },
-      ...(may('admin') ? [{ name: words.actions, cell: (/** @type {ListedSession} */ it) => (it.cancelledAt ? words.nothing : acts(it)) }] : []),
+      ...(may('admin') ? [{ name: words.actions, isActs: true, cell: (/** @type {ListedSession} */ it) => (it.cancelledAt ? words.nothing : acts(it)) }] : []),
     ], sessions)),
     may('admin') && !isOff && newSession(path, again));
   // Refunds go on while one looks.

@@ -135,8 +135,8 @@ export function show(/** @type {import('./types.js').View} */ { query, signal })
   const plots = [
     plot(words.waiting, [{ name: words.waiting, of: 'waiting', colour: 'c1' }], count),
     plot(words.inside, [{ name: words.inside, of: 'active', colour: 'c1' }], count),
-    plot(words.joinsAndAdmitted, [{ name: words.joinsASecond, of: 'joinsPerSecond', colour: 'c2' }, { name: words.admittedASecond, of: 'admittedPerSecond', colour: 'c1' }], rate),
-    plot(words.paymentsASecond, [{ name: words.payments, of: 'paymentsPerSecond', colour: 'c3' }], rate),
+    plot(words.joinsAndAdmitted, [{ name: `${words.joins}${words.perSecondShort}`, of: 'joinsPerSecond', colour: 'c2' }, { name: `${words.admitted}${words.perSecondShort}`, of: 'admittedPerSecond', colour: 'c1' }], rate),
+    plot(`${words.payments}${words.perSecondShort}`, [{ name: words.payments, of: 'paymentsPerSecond', colour: 'c3' }], rate),
   ];
   const grades = h('ul', { className: 'bars' });
   const leftOut = h('p', { className: 'soft small', hidden: true });

@@ -422,7 +422,7 @@ export function sheet(caption, columns, rows, foot) {
   const cell = (/** @type {number} */ at, /** @type {Child | Child[]} */ inside) => {
     const column = columns[at];
     // Blocks are no table for who cannot see, unless they say that they are.
-    return h(at === 0 ? 'th' : 'td', { role: at === 0 ? 'rowheader' : 'cell', scope: at === 0 ? 'row' : null, 'data-label': column?.name, className: column?.isNumber ? 'num' : null }, h('span', {}, inside));
+    return h(at === 0 ? 'th' : 'td', { role: at === 0 ? 'rowheader' : 'cell', scope: at === 0 ? 'row' : null, 'data-label': column?.name, className: column?.isNumber ? 'num' : column?.isActs ? 'acts' : null }, h('span', {}, inside));
   };
   return h('table', { role: 'table', className: 'stack' },
     h('caption', { className: 'unseen' }, caption),

@@ -224,5 +224,6 @@ export interface Screen {
 export interface ColumnOf<T> {
   name: string;
   isNumber?: boolean;
+  isActs?: boolean;
   cell(row: T): Child | Child[];
 }
