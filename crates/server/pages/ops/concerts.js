@@ -184,7 +184,7 @@ async function showOne(/** @type {string} */ id, /** @type {AbortSignal} */ sign
   const isOff = sessions.length > 0 && sessions.every((it) => it.cancelledAt);
   const isEmpty = sessions.every((it) => it.soldSeatCount === 0);
   const row = (/** @type {string} */ name, /** @type {Child} */ value) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
-  const button = (/** @type {string} */ text, /** @type {() => void} */ onclick, kind = 'second', of = '') => h('button', { type: 'button', className: kind, ariaLabel: of && `${text}: ${of}`, onclick }, text);
+  const button = (/** @type {string} */ text, /** @type {() => void} */ onclick, kind = 'second', of = '') => h('button', { type: 'button', className: kind, ariaLabel: of ? `${text}: ${of}` : null, onclick }, text);
 
   const acts = (/** @type {ListedSession} */ it) => {
     const its = `${path}/sessions/${it.sessionId}`;
@@ -246,7 +246,7 @@ function newSession(/** @type {string} */ path, /** @type {() => void} */ then) 
   const wrong = h('p', { className: 'wrong', role: 'alert' });
   const checkButton = h('button', { type: 'button', id: 'check-plan', className: 'second', hidden: true, onclick: () => send(true) }, words.checkPlan);
   const makeButton = /** @type {HTMLButtonElement} */ (h('button', { id: 'make-session', className: 'primary' }, words.makeSession));
-  const { reason, row } = reasonField();
+  const { reason, row } = reasonField('new-reason');
 
   /** @type {any} */
   let plan = null;

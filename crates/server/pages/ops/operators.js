@@ -52,7 +52,7 @@ export async function show(/** @type {import('./types.js').View} */ { signal }) 
         { name: words.operatorName, cell: (it) => [it.name, it.name === me.name && ` ${words.you}`] },
         { name: words.role, cell: (it) => words.roles[it.role] },
         { name: words.since_, cell: (it) => day(it.createdAt) },
-        ...(may('admin') ? [{ name: words.actions, isActs: true, cell: (/** @type {Operator} */ it) => h('button', { type: 'button', className: 'danger quiet', ariaLabel: words.removeOperator(it.name), onclick: () => remove(it.name) }, words.takeAway) }] : []),
+        ...(may('admin') ? [{ name: words.actions, isActs: true, cell: (/** @type {Operator} */ it) => h('button', { type: 'button', className: 'danger quiet', ariaLabel: `${words.takeAway}: ${it.name}`, onclick: () => remove(it.name) }, words.takeAway) }] : []),
       ], operators)));
   }
   await draw();

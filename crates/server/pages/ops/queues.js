@@ -97,6 +97,12 @@ async function showOne(/** @type {string} */ name, /** @type {AbortSignal} */ si
   fill(main, heading(words.line(name), h('div', { className: 'row' }, state, link('button second', `/ops?q=${name}`, words.showLive))),
     h('div', { className: 'split' }, h('section', { className: 'card', ariaLabel: words.settings }, h('h2', {}, words.settings), settings, buttons), h('section', { className: 'card', ariaLabel: words.now }, h('h2', {}, words.now), figures)), log);
   await readQueue();
+  feed.addEventListener('changed', (event) => {
+    const now = /** @type {CustomEvent<Queue>} */ (event).detail;
+    if (now.queue !== name) return;
+    etag = now.etag;
+    readQueue();
+  }, { signal });
   feed.addEventListener('news', () => {
     const now = queueOf(name);
     if (!now || !queue) return;

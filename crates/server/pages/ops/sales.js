@@ -37,7 +37,7 @@ export async function show(/** @type {import('./types.js').View} */ view) {
     h('div', { className: 'filters' }, h('div', { className: 'field' }, h('label', { htmlFor: 'concert' }, words.filterConcert), choice)),
     totals,
     rows.length === 0 && h('p', { className: 'card soft' }, words.nothingForSale),
-    ...[...byConcert.values()].map((its) => h('section', { className: 'card', ariaLabel: its[0]?.concert }, h('h2', {}, its[0]?.concert),
+    ...[...byConcert.values()].map((its) => h('div', { className: 'card' }, h('h2', {}, its[0]?.concert),
       sheet(words.byGrade(its[0]?.concert ?? ''), [
         { name: words.session, cell: (it) => [day(it.concertAt), it.cancelledAt && [' ', badge('CANCELLED')]].flat() },
         { name: words.grade, cell: (it) => it.grade ?? words.nothing },

@@ -156,7 +156,7 @@ async function signOut() {
 export let live = null;
 /** @type {History | null} */
 export let history = null;
-/** Tells screens of news: `news` each second, `silence` when these stay out or come again. */
+/** Tells screens of news: `news` each second, `silence` when these stay out or come again, `changed` when a queue was changed here. */
 export const feed = new EventTarget();
 /** News stay out for so long before figures are shown as old. */
 const SILENCE_MS = 5_000;
@@ -469,8 +469,8 @@ export function openForm({ title: text, body, verb, kind = '', submit }) {
   dialog.showModal();
   return { dialog, button, wrong };
 }
-export const reasonField = () => {
-  const reason = input('reason', { maxLength: 200 });
+export const reasonField = (id = 'reason') => {
+  const reason = input(id, { maxLength: 200 });
   return { reason, row: field(words.reason, reason, words.reasonHint) };
 };
 
@@ -545,17 +545,30 @@ export function undoButton(/** @type {number} */ id, /** @type {number} */ until
       button.disabled = true;
       const answer = await call(`/log/${id}/undo`, { method: 'POST' });
       button.disabled = false;
-      if (answer.ok) tell(words.undone(what), { id: answer.body.logId });
-      else tell(errorText(answer), { kind: 'bad' });
+      if (answer.ok) {
+        applied(answer.body);
+        tell(words.undone(what), { id: answer.body.logId });
+      } else tell(errorText(answer), { kind: 'bad' });
     },
   }, words.undoFor(clockOf(until - serverNow())));
+}
+
+/** What a change has made of a queue shows at once, and not only with the next news. */
+function applied(/** @type {Queue} */ queue) {
+  const { paused, state, admitPerSecond, maxActive, opensAt, etag } = queue;
+  const known = queueOf(queue.queue);
+  if (known) Object.assign(known, { paused, state, admitPerSecond, maxActive, opensAt, etag });
+  feed.dispatchEvent(new CustomEvent('changed', { detail: queue }));
+  feed.dispatchEvent(new Event('news'));
 }
 
 /** Stops admission at once: nothing is asked, because it can be undone. */
 export async function pause(/** @type {string} */ queue) {
   const answer = await call(`/queues/${queue}/pause`, { method: 'POST' });
-  if (answer.ok) tell(words.paused(queue), { id: answer.body.logId });
-  else tell(errorText(answer), { kind: 'bad' });
+  if (answer.ok) {
+    applied(answer.body);
+    tell(words.paused(queue), { id: answer.body.logId });
+  } else tell(errorText(answer), { kind: 'bad' });
 }
 
 /** What of a queue is changed, one at a time. @typedef {'rate' | 'bound' | 'opening' | 'resume'} What */
@@ -623,6 +636,7 @@ export function change(/** @type {string} */ queue, /** @type {What} */ what) {
         ? await call(`/queues/${queue}/resume`, { method: 'POST', others, reason: reason.value })
         : await call(`/queues/${queue}`, { method: 'PATCH', body: it, others, reason: reason.value });
       if (answer.ok) {
+        applied(answer.body);
         tell(words.done(queue, changeText(had, answer.body)), { id: answer.body.logId });
         return undefined;
       }
