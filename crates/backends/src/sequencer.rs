@@ -170,6 +170,15 @@ impl Sequencer {
         task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string()).into()))
     }
 
+    /// What this instance is called, and the others that are there with when they said so last; `None` where it is
+    /// the only one.
+    pub fn instances(&self) -> Option<(String, Vec<(String, Timestamp)>)> {
+        match self {
+            Self::Local(_) => None,
+            Self::Redis(redis) => Some(redis.instances()),
+        }
+    }
+
     /// The next number of the queue. Numbers rise in the order in which joins arrive here.
     pub async fn join(&self, queue: &Queue) -> Result<u64, Fault> {
         match self {

@@ -238,7 +238,7 @@ macro_rules! endpoints {
             HealthLive = GET "/health/live" Ops {
                 handler: ops::live,
                 operation: "operations" "live",
-                answers: [200 "The process answers" => json::<ops::Health>()],
+                answers: [200 "The process answers" => json::<Health>()],
                 errors: [],
             }
 
@@ -247,8 +247,8 @@ macro_rules! endpoints {
                 handler: ops::ready,
                 operation: "operations" "ready",
                 answers: [
-                    200 "It can" => json::<ops::Health>(),
-                    503 "It cannot" => json::<ops::Health>(),
+                    200 "It can" => json::<Health>(),
+                    503 "It cannot" => json::<Health>(),
                 ],
                 errors: [],
             }
@@ -360,6 +360,18 @@ macro_rules! endpoints {
                 errors: [],
             }
 
+            /// Tells what goes on, once a second, as server-sent events: `history`, then `live`; `end` says why there are no more.
+            AdminLive = GET "/admin/v1/live" Admin {
+                handler: live::live,
+                role: Viewer,
+                operation: "admin" "live",
+                answers: [
+                    200 "Events; those called `live` have this as their data"
+                        => json::<live::Snapshot>().named("text/event-stream"),
+                ],
+                errors: [],
+            }
+
             /// Lists all queues.
             AdminQueueList = GET "/admin/v1/queues" Admin {
                 handler: admin::queues,
@@ -387,6 +399,15 @@ macro_rules! endpoints {
                     200 "The queue" => json::<admin::AdminQueue>().header("ETag", "Stands for its settings"),
                 ],
                 errors: [QueueNotFound],
+            }
+
+            /// Says what a change of a queue would do, and does not change it.
+            AdminQueuePreview = POST "/admin/v1/queues/{queue}/preview" Admin {
+                handler: console::preview,
+                role: Viewer,
+                operation: "admin" "preview_queue",
+                answers: [200 "What can be expected" => json::<console::Preview>()],
+                errors: [QueueNotFound, InvalidSetting],
             }
 
             /// Changes how a queue admits.

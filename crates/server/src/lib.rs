@@ -10,6 +10,7 @@ pub mod console;
 mod consume;
 mod demo;
 pub mod endpoints;
+pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod operators;

@@ -241,6 +241,10 @@ impl RedisSequencer {
         self.beats.beat(now).await
     }
 
+    pub(super) fn instances(&self) -> (String, Vec<(String, Timestamp)>) {
+        self.beats.instances()
+    }
+
     /// Whether joins are sent elsewhere, because other instances have Redis.
     pub(super) fn are_joins_elsewhere(&self) -> bool {
         self.pools.are_elsewhere()

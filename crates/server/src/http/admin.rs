@@ -59,7 +59,7 @@ fn moment(field: &str, text: &str) -> Result<Timestamp, Problem> {
 
 /// Tells `null` (remove the value) from a field that was left out (leave it as it is).
 #[allow(clippy::option_option)]
-fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub(super) fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
@@ -206,15 +206,15 @@ pub(super) async fn queues(_: Access, State(app): State<AppState>) -> Response {
 pub(super) struct QueueChange {
     /// Admissions a second; above 0.
     #[schema(example = 300.0)]
-    admit_per_second: Option<f64>,
+    pub(super) admit_per_second: Option<f64>,
     /// How many may be active; null for no bound.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>, example = 5000)]
-    max_active: Option<Option<Whole<u64>>>,
+    pub(super) max_active: Option<Option<Whole<u64>>>,
     /// When it opens; null for at once.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    opens_at: Option<Option<String>>,
+    pub(super) opens_at: Option<Option<String>>,
 }
 
 /// A queue to be made.

@@ -21,13 +21,14 @@ use super::describe::Description;
 use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
 use super::{
-    admin, admission_log, calling_off, concerts, console, gate, keys, lists, operators, ops,
+    admin, admission_log, calling_off, concerts, console, gate, keys, lists, live, operators, ops,
     payments, points, queue, refunds, reservations, seat_list,
 };
 use crate::app::AppState;
 use crate::audit::AuditReport;
 use crate::challenge;
 use crate::endpoints::{Route, endpoints};
+use crate::health::Health;
 
 #[derive(OpenApi)]
 #[openapi(

@@ -172,7 +172,7 @@ async fn follow(app: &App, acted: &Acted) {
 }
 
 /// A change that an operator made.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LoggedChange {
     /// Later changes have higher ones.
