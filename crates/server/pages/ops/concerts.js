@@ -33,8 +33,8 @@ async function make() {
   const queues = await call('/queues');
   const name = input('name', { maxLength: 200 });
   const venue = input('venue', { maxLength: 200 });
-  const opens = input('opens', { type: 'datetime-local', step: 1 });
-  const closes = input('closes', { type: 'datetime-local', step: 1 });
+  const opens = input('opens', { type: 'datetime-local' });
+  const closes = input('closes', { type: 'datetime-local' });
   const queue = select('queue', (queues.body.queues ?? []).map((/** @type {{ queue: string }} */ it) => [it.queue, it.queue]));
   const { reason, row } = reasonField();
   openForm({
@@ -112,8 +112,8 @@ function remove(/** @type {string} */ path, /** @type {string} */ what, /** @typ
 function correct(/** @type {ListedConcert} */ it, /** @type {() => void} */ then) {
   const name = input('name', { maxLength: 200, value: it.name });
   const venue = input('venue', { maxLength: 200, value: it.venue });
-  const opens = input('opens', { type: 'datetime-local', step: 1, value: forInput(it.reservationOpensAt) });
-  const closes = input('closes', { type: 'datetime-local', step: 1, value: forInput(it.reservationClosesAt) });
+  const opens = input('opens', { type: 'datetime-local', value: forInput(it.reservationOpensAt) });
+  const closes = input('closes', { type: 'datetime-local', value: forInput(it.reservationClosesAt) });
   const { reason, row } = reasonField();
   const had = [name, venue, opens, closes].map((field) => field.value);
   openForm({
@@ -135,7 +135,7 @@ function correct(/** @type {ListedConcert} */ it, /** @type {() => void} */ then
 }
 
 function correctSession(/** @type {string} */ path, /** @type {ListedSession} */ it, /** @type {() => void} */ then) {
-  const at = input('at', { type: 'datetime-local', step: 1, value: forInput(it.concertAt) });
+  const at = input('at', { type: 'datetime-local', value: forInput(it.concertAt) });
   const { reason, row } = reasonField();
   openForm({
     title: words.correct, verb: words.save, body: [field(words.sessionAt, at), row],
@@ -231,7 +231,7 @@ function outline(/** @type {any} */ plan) {
 
 function newSession(/** @type {string} */ path, /** @type {() => void} */ then) {
   let key = newKey();
-  const at = input('new-at', { type: 'datetime-local', step: 1 });
+  const at = input('new-at', { type: 'datetime-local' });
   const kinds = /** @type {const} */ (['plain', 'plan']).map((it) => /** @type {HTMLInputElement} */ (h('input', { type: 'radio', name: 'kind', id: `kind-${it}`, value: it, checked: it === 'plain' })));
   const seats = input('new-seats', { inputMode: 'numeric', maxLength: 6 });
   const price = input('new-price', { inputMode: 'numeric', maxLength: 13 });

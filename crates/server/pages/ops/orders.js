@@ -42,7 +42,7 @@ async function showAll(/** @type {import('./types.js').View} */ { query, signal 
       const wanted = [...numbers.map(([name, it]) => [name, it.value.trim()]), ['name', person.value.trim()], ['state', state.value]].filter(([, value]) => value);
       go(`/ops/orders${wanted.length > 0 ? `?${new URLSearchParams(/** @type {[string, string][]} */ (wanted))}` : ''}`);
     },
-  }, h('div', { className: 'fields' }, ...numbers.map(([, it, text]) => field(text, it)), field(words.person, person), field(words.status, state)), wrong, h('div', { className: 'row' }, h('button', { className: 'primary', id: 'search' }, words.search)));
+  }, h('div', { className: 'fields tight' }, ...numbers.map(([, it, text]) => field(text, it)), field(words.person, person), field(words.status, state)), wrong, h('div', { className: 'row' }, h('button', { className: 'primary', id: 'search' }, words.search)));
   const wanted = new URLSearchParams([...query].filter(([name]) => FIELDS.some(([it]) => it === name) || ['name', 'state'].includes(name))).toString();
   const found = h('section', { className: 'card', ariaLabel: words.orders }, h('p', { className: 'soft' }, words.loading));
   fill(main, heading(words.orders, csvButton(`/admin/v1/reservations?limit=1000${wanted && `&${wanted}`}`, 'reservations')), form, found);

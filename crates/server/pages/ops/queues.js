@@ -13,7 +13,7 @@ function make() {
   const name = input('queue', { maxLength: 40, spellcheck: false, autocapitalize: 'none' });
   const speed = input('queue-rate', { inputMode: 'decimal', maxLength: 12 });
   const bound = input('queue-bound', { inputMode: 'numeric', maxLength: 12 });
-  const opens = input('queue-opens', { type: 'datetime-local', step: 1 });
+  const opens = input('queue-opens', { type: 'datetime-local' });
   const order = select('queue-order', [['fifo', words.orders_.fifo], ['draw', words.orders_.draw]]);
   const { reason, row } = reasonField();
   openForm({

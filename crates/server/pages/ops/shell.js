@@ -516,7 +516,11 @@ export function deedText(/** @type {Deed} */ deed) {
 /** What of something changed, by the names that the API has for it. */
 export function diff(/** @type {Deed} */ deed) {
   const [before, after] = [parsed(deed.before), parsed(deed.after)];
-  const text = (/** @type {unknown} */ value) => (value === undefined || value === null ? words.nothing : typeof value === 'string' ? value : JSON.stringify(value));
+  const text = (/** @type {unknown} */ value) => {
+    if (value === undefined || value === null) return words.nothing;
+    if (typeof value !== 'string') return JSON.stringify(value);
+    return /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(value) ? day(value) : value;
+  };
   const names = [...new Set([...Object.keys(before), ...Object.keys(after)])].filter((it) => JSON.stringify(before[it]) !== JSON.stringify(after[it]));
   return h('span', { className: 'diff' }, ...names.map((it) => h('span', {}, h('code', {}, it), ' ', before[it] !== undefined && h('del', {}, text(before[it])), ' → ', h('ins', {}, text(after[it])))));
 }
@@ -578,7 +582,7 @@ export function change(/** @type {string} */ queue, /** @type {What} */ what) {
   const now = queueOf(queue);
   const { reason, row: reasonRow } = reasonField();
   const value = input('value', what === 'opening'
-    ? { type: 'datetime-local', step: 1, value: forInput(now?.opensAt ?? null) }
+    ? { type: 'datetime-local', value: forInput(now?.opensAt ?? null) }
     : { inputMode: what === 'rate' ? 'decimal' : 'numeric', value: what === 'rate' ? now?.admitPerSecond ?? '' : now?.maxActive ?? '', maxLength: 12 });
   value.setAttribute('aria-describedby', 'value-hint form-wrong');
   const none = input('none', { type: 'checkbox', checked: what === 'bound' ? now?.maxActive === null : !now?.opensAt });
