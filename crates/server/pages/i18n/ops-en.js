@@ -64,6 +64,9 @@ export const words = {
       store: ['The store is away: nobody can buy, and nobody is let in.', 'Look at the database and its disk. Places and holds are kept; it goes on by itself.'],
       redis: ['Redis is away: joins and admission go through the store.', 'Start Redis. Leave the database alone: it has more to do now.'],
       events: ['Events are not published: others do not hear of sales.', 'Start Kafka, or make room for the file. Nothing is lost, and the sale goes on.'],
+      redisHere: ['Redis is away for this instance, and not for others: joins go to these.', 'Look at the network between this instance and Redis.'],
+      queue: ['There is no queue: nobody can join.', 'Make one under Queues.'],
+      service: ['This instance is being shut down.', 'Another one has to answer; look at the load balancer.'],
       clock: ['The clock of this machine is wrong.', 'Set it by NTP, here and at the database.'],
     });
     const known = /** @type {Record<string, [string, string]>} */ ({
@@ -72,7 +75,7 @@ export const words = {
       EVENTS_BEHIND: ['Events wait longer than 10 s.', 'Look at Kafka. The sale goes on, but others hear of it late.'],
       STORE_BEHIND: ['Purchases wait for the store.', 'Look at the database and its disk. Let in fewer until it has caught up.'],
     });
-    return (code.startsWith('PART_') ? parts[target ?? ''] : known[code]) ?? [`${code} ${target ?? ''}`, 'Look at /health/ready.'];
+    return (code.startsWith('PART_') ? parts[code === 'PART_DOWN' && target === 'redis' ? 'redisHere' : target ?? ''] : known[code]) ?? [`${code} ${target ?? ''}`, 'Look at /health/ready.'];
   },
 
   // One screen
@@ -96,6 +99,7 @@ export const words = {
   setOpening: 'Change opening',
   waiting: 'Waiting',
   lastGetsIn: (/** @type {string} */ time) => `the last gets in in ${time}`,
+  nobodyWaits: 'nobody waits',
   lastUnknown: 'nobody knows when the last gets in',
   inside: 'Inside',
   ofBound: (/** @type {string} */ bound) => `of at most ${bound}`,
@@ -104,6 +108,7 @@ export const words = {
   ofRate: (/** @type {string} */ rate) => `rate ${rate} a second`,
   slowed: (/** @type {string} */ rate, /** @type {'full' | 'refusing' | 'waiting' | 'rising'} */ why) => `Slowed to ${rate}: ${{ full: '', refusing: 'purchases are refused', waiting: 'purchases wait', rising: 'rising again' }[why]}`,
   joins: 'Joins',
+  steady: 'the line keeps its length',
   grows: (/** @type {string} */ n) => `the line grows by ${n} a second`,
   shrinks: (/** @type {string} */ n) => `the line shrinks by ${n} a second`,
   seatsASecond: (/** @type {string} */ n) => `${n} seats a second`,
@@ -130,7 +135,7 @@ export const words = {
   freeOf: (/** @type {string} */ free, /** @type {string} */ total) => `${free} of ${total} left`,
   noSeats: 'Nothing is for sale behind this queue.',
   parts: 'Parts',
-  partNames: { store: 'Store', redis: 'Redis', events: 'Events', clock: 'Clock' },
+  partNames: { queue: 'Line', service: 'Service', store: 'Store', redis: 'Redis', events: 'Events', clock: 'Clock' },
   seenAgo: (/** @type {string} */ n) => `seen ${n} s ago`,
   version: (/** @type {string} */ v) => `Version ${v}`,
   deeds: 'What was done',
@@ -158,7 +163,7 @@ export const words = {
   },
   notYet: 'Wait until it is reckoned, or correct what you have entered.',
   lookAgain: 'Nothing was changed. Look at it again, then press once more.',
-  meanwhile: (/** @type {string} */ who, /** @type {string} */ at, /** @type {string} */ what) => `${who} changed this queue meanwhile${at && ` (${at})`}. ${what && `${what}. `}What is below is reckoned anew.`,
+  meanwhile: (/** @type {string} */ who, /** @type {string} */ at, /** @type {string} */ what) => `${who} changed this queue meanwhile${at && ` (${at})`}: ${what}. What is below is reckoned anew.`,
   warnings: {
     ABOVE_GOVERNOR: (/** @type {string} */ n) => `The store lets through no more than ${n} a second at the moment.`,
     BELOW_INSIDE: (/** @type {string} */ n) => `${n} are inside already. Nobody is put out, and nobody comes in until there are fewer.`,

@@ -60,6 +60,9 @@ export const words = {
       store: ['저장소가 응답하지 않습니다. 구매와 입장이 멈췄습니다.', '데이터베이스와 디스크를 확인하세요. 순번과 선점은 유지되며, 복구되면 저절로 이어집니다.'],
       redis: ['Redis가 응답하지 않습니다. 줄 서기와 입장은 저장소로 처리됩니다.', 'Redis를 다시 시작하세요. 데이터베이스는 평소보다 바쁘니 건드리지 마세요.'],
       events: ['이벤트가 발행되지 않습니다. 다른 시스템이 판매를 알지 못합니다.', 'Kafka를 시작하거나 파일 공간을 확보하세요. 잃는 것은 없고 판매는 계속됩니다.'],
+      redisHere: ['이 인스턴스에서만 Redis에 닿지 않습니다. 줄 서기는 다른 인스턴스로 갑니다.', '이 인스턴스와 Redis 사이의 네트워크를 확인하세요.'],
+      queue: ['대기열이 없어 아무도 줄을 설 수 없습니다.', '대기열 화면에서 만드세요.'],
+      service: ['이 인스턴스가 종료되는 중입니다.', '다른 인스턴스가 응답해야 합니다. 로드 밸런서를 확인하세요.'],
       clock: ['이 서버의 시계가 틀립니다.', '이 서버와 데이터베이스의 시계를 NTP로 맞추세요.'],
     });
     const known = /** @type {Record<string, [string, string]>} */ ({
@@ -68,7 +71,7 @@ export const words = {
       EVENTS_BEHIND: ['이벤트가 10초 넘게 밀려 있습니다.', 'Kafka를 확인하세요. 판매는 계속되지만 다른 시스템이 늦게 압니다.'],
       STORE_BEHIND: ['구매가 저장소를 기다립니다.', '데이터베이스와 디스크를 확인하고, 따라잡을 때까지 입장을 줄이세요.'],
     });
-    return (code.startsWith('PART_') ? parts[target ?? ''] : known[code]) ?? [`${code} ${target ?? ''}`, '/health/ready를 확인하세요.'];
+    return (code.startsWith('PART_') ? parts[code === 'PART_DOWN' && target === 'redis' ? 'redisHere' : target ?? ''] : known[code]) ?? [`${code} ${target ?? ''}`, '/health/ready를 확인하세요.'];
   },
 
   serverClock: '서비스 시각',
@@ -91,6 +94,7 @@ export const words = {
   setOpening: '오픈 시각 변경',
   waiting: '대기 중',
   lastGetsIn: (time) => `마지막 사람 입장까지 ${time}`,
+  nobodyWaits: '대기자 없음',
   lastUnknown: '마지막 입장 시각은 예상할 수 없음',
   inside: '활성',
   ofBound: (bound) => `한도 ${bound}명`,
@@ -99,6 +103,7 @@ export const words = {
   ofRate: (rate) => `설정 속도 초당 ${rate}명`,
   slowed: (rate, why) => `초당 ${rate}명으로 조절 중: ${{ full: '', refusing: '구매가 거절됨', waiting: '구매가 밀림', rising: '다시 올리는 중' }[why]}`,
   joins: '줄 서기',
+  steady: '줄 길이 그대로',
   grows: (n) => `줄이 초당 ${n}명씩 늘어남`,
   shrinks: (n) => `줄이 초당 ${n}명씩 줄어듦`,
   seatsASecond: (n) => `초당 ${n}석`,
@@ -125,7 +130,7 @@ export const words = {
   freeOf: (free, total) => `${total}석 중 ${free}석 남음`,
   noSeats: '이 대기열에서 판매하는 좌석이 없습니다.',
   parts: '구성 요소',
-  partNames: { store: '저장소', redis: 'Redis', events: '이벤트', clock: '시계' },
+  partNames: { queue: '줄', service: '서비스', store: '저장소', redis: 'Redis', events: '이벤트', clock: '시계' },
   seenAgo: (n) => `${n}초 전 응답`,
   version: (v) => `버전 ${v}`,
   deeds: '한 일',
@@ -149,7 +154,7 @@ export const words = {
   },
   notYet: '계산이 끝나기를 기다리거나 입력한 값을 고쳐 주세요.',
   lookAgain: '아무것도 바꾸지 않았습니다. 다시 확인하고 한 번 더 눌러 주세요.',
-  meanwhile: (who, at, what) => `그사이 ${who}이(가) 이 대기열을 바꿨습니다${at && ` (${at})`}. ${what && `${what}. `}아래는 다시 계산한 값입니다.`,
+  meanwhile: (who, at, what) => `그사이 ${who} 님이 이 대기열을 바꿨습니다${at && ` (${at})`}: ${what}. 아래는 다시 계산한 값입니다.`,
   warnings: {
     ABOVE_GOVERNOR: (n) => `지금 저장소가 감당하는 속도는 초당 ${n}명까지입니다.`,
     BELOW_INSIDE: (n) => `이미 ${n}명이 안에 있습니다. 아무도 내보내지 않지만, 줄어들 때까지 아무도 들어오지 못합니다.`,

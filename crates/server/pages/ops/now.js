@@ -1,6 +1,6 @@
 // One screen for the moment at which everybody comes: what a queue does now, and what can be done about it.
 import { clockOf, count, everySecond, fill, h, main } from '/assets/lib/kit.js';
-import { badge, change, clock, curvesOf, deedText, feed, history, hour, isSilent, live, may, moment, pace, pause, queueOf, queueOfDeed, rate, serviceNow, span, title, undoableUntil, undoButton, words } from '/assets/ops/shell.js';
+import { badge, change, clock, curvesOf, deedText, feed, history, hour, isSilent, live, may, moment, pace, pause, queueOf, rate, serviceNow, span, title, undoableUntil, undoButton, words } from '/assets/ops/shell.js';
 
 /** @typedef {import('./types.js').LiveQueue} LiveQueue */
 /** @typedef {import('./types.js').Curves} Curves */
@@ -9,6 +9,12 @@ import { badge, change, clock, curvesOf, deedText, feed, history, hour, isSilent
 
 /** Grades that are shown one by one. */
 const GRADES_MAX = 8;
+/** What the curves show. */
+const WINDOW_S = 900;
+/** Deeds that are listed: the log has all. */
+const DEEDS_MAX = 8;
+/** How near marks of deeds may come to each other before they become one, as a part of the curves' width. */
+const NEAR = 0.06;
 /** Queues that are offered at the top. */
 const QUEUES_MAX = 12;
 
@@ -45,10 +51,24 @@ function drawn(/** @type {string} */ tag, /** @type {Record<string, string | num
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
   return element;
 }
+/** How many points a quarter of an hour has. */
+const pointsOf = () => Math.round(WINDOW_S / (history?.everySeconds ?? 5));
 /** The next round number, for the top of a scale. */
 function roundUp(/** @type {number} */ n) {
   const power = 10 ** Math.floor(Math.log10(Math.max(n, 1)));
   return power * ([1, 2, 3, 5, 10].find((it) => it * power >= n) ?? 10);
+}
+
+/** Where marks stand, and what they say: those that would lie upon each other are one. @returns {[number, string][]} */
+function gathered(/** @type {[number, number][]} */ deeds) {
+  /** @type {{ from: number, x: number, first: number, last: number }[]} */
+  const groups = [];
+  for (const [x, number] of [...deeds].sort(([a], [b]) => a - b)) {
+    const group = groups.at(-1);
+    if (group && x - group.x < NEAR) Object.assign(group, { x, last: number });
+    else groups.push({ from: x, x, first: number, last: number });
+  }
+  return groups.map(({ from, x, first, last }) => [(from + x) / 2, first === last ? String(first) : `${first}–${last}`]);
 }
 
 /**
@@ -64,8 +84,8 @@ function plot(name, series, told) {
   const box = h('div', { className: 'curve' }, h('h3', {}, series.length > 1 ? series.map((it) => h('span', {}, h('i', { className: it.colour }), it.name)) : name), h('div', { className: 'plot' }, svg, most, marks), h('p', { className: 'times', 'aria-hidden': 'true' }, ...[15, 10, 5].map((it) => h('span', {}, words.ago(it))), h('span', {}, words.nowShort)));
   return {
     box,
-    draw(/** @type {Curves | undefined} */ curves, /** @type {[number, string][]} */ deeds) {
-      const points = history?.points ?? 180;
+    draw(/** @type {Curves | undefined} */ curves, /** @type {[number, number][]} */ deeds) {
+      const points = pointsOf();
       const columns = series.map((it) => curves?.[it.of] ?? []);
       const known = columns.flat().filter((it) => it !== null);
       const top = roundUp(Math.max(1, ...known));
@@ -92,7 +112,7 @@ function plot(name, series, told) {
       const column = columns[0] ?? [];
       const values = column.filter((it) => it !== null);
       svg.setAttribute('aria-label', values.length > 0 ? words.curvesOf(name, told(values[0] ?? 0), told(values.at(-1) ?? 0), told(Math.max(...values))) : name);
-      fill(marks, deeds.map(([x, text]) => {
+      fill(marks, gathered(deeds).map(([x, text]) => {
         const mark = h('span', { className: 'mark', 'aria-hidden': 'true' }, text);
         mark.style.insetInlineStart = `${x * 100}%`;
         return mark;
@@ -166,12 +186,12 @@ export function show(/** @type {import('./types.js').View} */ { query, signal })
   }
 
   function drawState(/** @type {LiveQueue} */ queue) {
-    const { state, opensAt, paused } = queue;
+    const { state, openingAt, paused } = queue;
     hero.dataset.state = state;
-    const left = Date.parse(opensAt ?? '') - serviceNow();
+    const left = Date.parse(openingAt ?? '') - serviceNow();
     const texts = { OPEN: words.open, PAUSED: words.isPaused, SOLD_OUT: words.isSoldOut, ENDED: words.isEnded, SCHEDULED: left > 0 ? words.opensIn(clockOf(left)) : words.scheduledNow };
     stateText.textContent = texts[state];
-    stateNote.textContent = state === 'SCHEDULED' && opensAt ? `${words.opensAt(moment(opensAt))} · ${words.stateNote.SCHEDULED}` : words.stateNote[state];
+    stateNote.textContent = state === 'SCHEDULED' && openingAt ? `${words.opensAt(moment(openingAt))} · ${words.stateNote.SCHEDULED}` : words.stateNote[state];
     // What had the focus goes on having it, though it is another button.
     const had = document.activeElement;
     [stop.hidden, resume.hidden] = [paused, !paused];
@@ -181,18 +201,18 @@ export function show(/** @type {import('./types.js').View} */ { query, signal })
 
   function drawFigures(/** @type {LiveQueue} */ queue) {
     const perSecond = words.perSecondShort;
-    waiting.set(count(queue.waiting), queue.lastWaitSeconds === null ? (queue.waiting > 0 ? words.lastUnknown : '') : words.lastGetsIn(span(queue.lastWaitSeconds)));
+    waiting.set(count(queue.waiting), queue.waiting === 0 ? words.nobodyWaits : queue.lastWaitSeconds === null ? words.lastUnknown : words.lastGetsIn(span(queue.lastWaitSeconds)));
     inside.set(count(queue.active), queue.maxActive === null ? words.unbounded : words.ofBound(count(queue.maxActive)));
     room.hidden = queue.maxActive === null;
     if (queue.maxActive !== null) {
       room.max = queue.maxActive;
       room.value = queue.active;
     }
-    const isSlowed = queue.admittingPerSecond < queue.admitPerSecond * 0.995;
+    const isSlowed = queue.state === 'OPEN' && (live?.governor.share ?? 1) < 0.995;
     admitted.set(pace(queue.admittedPerSecond), isSlowed ? words.slowed(rate(queue.admittingPerSecond), live?.governor.reason ?? 'full') : words.ofRate(rate(queue.admitPerSecond)), perSecond, isSlowed);
     payments.set(pace(queue.paymentsPerSecond), words.seatsASecond(pace(queue.seatsSoldPerSecond)), perSecond);
     const growth = queue.joinsPerSecond - queue.admittedPerSecond;
-    joins.set(pace(queue.joinsPerSecond), growth > 0 ? words.grows(pace(growth)) : words.shrinks(pace(-growth)), perSecond);
+    joins.set(pace(queue.joinsPerSecond), Math.abs(growth) < 0.05 ? words.steady : growth > 0 ? words.grows(pace(growth)) : words.shrinks(pace(-growth)), perSecond);
     seats.set(count(queue.seatsLeft), words.ofSeats(count(queue.seatsTotal)));
     const minutes = queue.minutesToSellOut;
     if (queue.seatsLeft === 0 && queue.seatsTotal > 0) sellOut.set('0', words.soldOutAlready, words.sellOutMinutes);
@@ -238,27 +258,32 @@ export function show(/** @type {import('./types.js').View} */ { query, signal })
     const instances = live.instances.map((it) => [it.instance, ago(it.seenAt)]);
     const dependencies = live.health.dependencies;
     list(parts, [dependencies, instances.length > 1 && instances], () => [
-      ...dependencies.map((it) => h('li', {}, h('span', {}, /** @type {Record<string, string>} */ (words.partNames)[it.name] ?? it.name, it.detail && h('small', {}, ' ', it.detail)), badge(it.status))),
+      ...dependencies.map((it) => h('li', {}, h('span', {}, /** @type {Record<string, string>} */ (words.partNames)[it.name] ?? it.name), badge(it.status))),
       ...(instances.length > 1 ? instances.map(([instance, seconds]) => h('li', {}, h('span', {}, instance), Number(seconds) > 5 ? badge('DEGRADED', words.seenAgo(count(Number(seconds)))) : badge('UP'))) : []),
     ]);
     version.textContent = words.version(live.version);
   }
 
-  const isOurs = (/** @type {Deed} */ deed) => [name, ''].includes(queueOfDeed(deed));
+  /** What was done with this queue, or with what is sold behind it. */
+  function ours() {
+    const concerts = live?.concerts.filter((it) => it.queue === name) ?? [];
+    const targets = [`queue ${name}`, ...concerts.flatMap((it) => [`concert ${it.concertId}`, ...it.sessions.map((session) => `session ${session.sessionId}`)])];
+    return live?.actions.filter((it) => targets.includes(it.target)) ?? [];
+  }
   function drawDeeds() {
-    const actions = live?.actions.filter(isOurs) ?? [];
+    const all = ours();
+    const actions = all.slice(0, DEEDS_MAX);
     const untils = actions.map(undoableUntil);
-    list(deeds, [actions, untils], () => (actions.length === 0 ? [h('li', { className: 'soft' }, words.noDeeds)] : actions.map((it, at) => h('li', {},
-      h('span', { className: 'mark' }, String(actions.length - at)),
+    list(deeds, [all.length, actions, untils], () => (actions.length === 0 ? [h('li', { className: 'soft' }, words.noDeeds)] : actions.map((it, at) => h('li', {},
+      h('span', { className: 'mark' }, String(all.length - at)),
       h('span', {}, deedText(it), h('br'), h('small', { className: 'tab' }, `${clock(it.at)} · ${it.who}${it.reason ? ` · ${it.reason}` : ''}`)),
       untils[at] ? undoButton(it.id, untils[at], deedText(it)) : null))));
   }
 
   function drawCurves() {
     const until = Date.parse(history?.until ?? '');
-    const length = (history?.everySeconds ?? 5) * ((history?.points ?? 180) - 1) * 1_000;
-    const actions = live?.actions.filter(isOurs) ?? [];
-    const marks = actions.map((it, at) => /** @type {[number, string]} */ ([1 - (until - Date.parse(it.at)) / length, String(actions.length - at)])).filter(([x]) => x >= 0).map(([x, text]) => /** @type {[number, string]} */ ([Math.min(1, x), text]));
+    const all = ours();
+    const marks = all.map((it, at) => /** @type {[number, number]} */ ([Math.min(1, 1 - (until - Date.parse(it.at)) / (WINDOW_S * 1_000)), all.length - at])).filter(([x]) => x >= 0);
     for (const it of plots) it.draw(curvesOf(name), marks);
   }
 

@@ -172,6 +172,8 @@ export const serviceNow = () => (live ? Date.parse(live.at) + performance.now() 
 export const queueOf = (/** @type {string} */ name) => live?.queues.find((it) => it.queue === name);
 export const curvesOf = (/** @type {string} */ name) => history?.queues.find((it) => it.queue === name);
 
+/** The curves go no further back. */
+const POINTS_MAX = 180;
 const COLUMNS = /** @type {const} */ (['waiting', 'joinsPerSecond', 'admittedPerSecond', 'active', 'paymentsPerSecond']);
 /** Goes on with the curves: they have a point for every few seconds. */
 function extend(/** @type {Live} */ now) {
@@ -180,13 +182,12 @@ function extend(/** @type {Live} */ now) {
   for (const queue of now.queues) {
     let curves = curvesOf(queue.queue);
     if (!curves) {
-      const none = () => new Array(history?.points ?? 0).fill(null);
-      curves = { queue: queue.queue, waiting: none(), joinsPerSecond: none(), admittedPerSecond: none(), active: none(), paymentsPerSecond: none() };
+      curves = { queue: queue.queue, waiting: [], joinsPerSecond: [], admittedPerSecond: [], active: [], paymentsPerSecond: [] };
       history.queues.push(curves);
     }
     for (const name of COLUMNS) {
       curves[name].push(queue[name]);
-      if (curves[name].length > history.points) curves[name].shift();
+      if (curves[name].length > POINTS_MAX) curves[name].shift();
     }
   }
 }

@@ -34,6 +34,8 @@ export interface Queue extends Settings {
 }
 
 export interface LiveQueue extends Settings {
+  /** By its own time and the first sale behind it; null where that is not to come. */
+  openingAt: string | null;
   queue: string;
   state: QueueState;
   etag: string;
@@ -89,11 +91,12 @@ export interface Alarm {
 export interface Live {
   at: string;
   version: string;
-  instance: string;
+  /** Only where there are several. */
+  instance: string | null;
   instances: { instance: string; seenAt: string }[];
   queues: LiveQueue[];
   governor: { share: number; reason: 'full' | 'refusing' | 'waiting' | 'rising' };
-  concerts: { concertId: number; name: string; queue: string; sessions: { sessionId: number; concertAt: string; cancelledAt: string | null; grades: Grade[] }[] }[];
+  concerts: { concertId: number; name: string; queue: string; sessions: { sessionId: number; concertAt: string; grades: Grade[] }[] }[];
   sessionsLeftOut: number;
   queuesLeftOut: number;
   health: { status: string; dependencies: { name: string; status: 'UP' | 'DEGRADED' | 'DOWN'; detail: string | null }[] };
@@ -117,6 +120,7 @@ export interface Curves {
 export interface History {
   everySeconds: number;
   until: string;
+  /** How many there are yet. */
   points: number;
   queues: Curves[];
 }

@@ -12,6 +12,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderValue, Response};
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::store::Role;
+use boxoffice_domain::queue::QueueState as Doing;
 use boxoffice_domain::sales::Concert;
 use boxoffice_domain::time::Timestamp;
 use hyper::body::Frame;
@@ -116,6 +117,9 @@ struct LiveQueue {
     /// When it opens, where a time is set; the first sale behind it may open later.
     #[schema(required, nullable, format = DateTime)]
     opens_at: Option<String>,
+    /// When it opens, by that time and the first sale behind it; null where it is open, or never opens.
+    #[schema(required, nullable, format = DateTime)]
+    opening_at: Option<String>,
     /// Whether an operator paused it.
     paused: bool,
     /// Stands for its settings, for `If-Match`.
@@ -262,12 +266,18 @@ fn queues(app: &App, now: Timestamp) -> (Vec<LiveQueue>, usize) {
         let (rates, stock) = app.live.of_queue(queue.name());
         let (waiting, last_wait) = (queue.waiting(), queue.last_wait(now));
         let empty_at = last_wait.filter(|_| waiting > 0).map(|wait| now.plus(wait));
+        let state = queue.state(now);
+        let opening_at = match state {
+            Doing::Scheduled(at) => Some(rfc3339(at)),
+            Doing::Open | Doing::Paused | Doing::Closed(_) => None,
+        };
         #[allow(clippy::cast_precision_loss)]
         let sold_out = || stock.left as f64 / rates.seats_of_minute / 60.0;
         LiveQueue {
             queue: queue.name().as_str().to_owned(),
-            state: queue.state(now).into(),
+            state: state.into(),
             opens_at: settings.opens_at.map(rfc3339),
+            opening_at,
             paused: settings.paused,
             etag: etag(&settings),
             admit_per_second: settings.admit_per_second,
