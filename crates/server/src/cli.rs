@@ -801,6 +801,7 @@ async fn act_noted(
         role: Role::Admin,
         origin: "local".to_owned(),
         operation,
+        reason: None,
         key: None,
         answer: Arc::new(|_| String::new()),
     };
@@ -1297,7 +1298,7 @@ fn set_clock_back(config: &Config) -> Result<ExitCode, Failure> {
             None => wall_clock(),
         };
         let acted = act_noted(&store, "set_clock_back", now, Act::SetClockBack(now)).await?;
-        let Acted::Now(Effect::Clock { rows: changed, .. }) = acted else {
+        let Acted::Now(Effect::Clock { rows: changed, .. }, _) = acted else {
             return Err("the clock was not set back".to_owned());
         };
         store.close().await;
@@ -1414,7 +1415,7 @@ fn begin_epoch(config: &Config) -> Result<u32, Failure> {
         let acted = act_noted(&store, "restore", now, Act::BeginEpoch(epochs)).await;
         store.close().await;
         match acted? {
-            Acted::Now(Effect::Epoch { id }) => Ok(id),
+            Acted::Now(Effect::Epoch { id }, _) => Ok(id),
             other => Err(format!("no epoch was begun: {other:?}")),
         }
     })
