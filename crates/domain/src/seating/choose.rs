@@ -104,14 +104,33 @@ pub(super) fn together(plan: &Plan, these: &PlaceSet, count: u32) -> PlaceSet {
     starts
 }
 
-/// The places with which so many begin that leave a single place, if they are next to each other and free.
-pub(super) fn leaving_single(plan: &Plan, free: &PlaceSet, count: u32) -> PlaceSet {
-    // A free place that has a neighbour on the one side, and none that is free on the other.
-    let to_the_right = free.and(&plan.links);
-    let is_first = to_the_right.without(&to_the_right.behind());
-    let to_the_left = free.and(&plan.links.behind());
-    let is_last = to_the_left.without(&to_the_left.before(1));
-    is_first.behind().or(&is_last.before(count))
+/// Free places that become single ones where those on one side of them are taken.
+pub(super) struct Lone {
+    /// Places that have such a place before them.
+    behind: PlaceSet,
+    /// Such places that have something before them.
+    before: PlaceSet,
+}
+
+impl Lone {
+    pub(super) fn new(plan: &Plan, free: &PlaceSet) -> Self {
+        let has_next = free.and(&plan.links);
+        let has_previous = free.and(&plan.links.behind());
+        Self {
+            behind: has_next.without(&has_next.behind()).behind(),
+            before: has_previous.without(&has_previous.before(1)),
+        }
+    }
+
+    /// The places with which groups of so many begin that leave a single place.
+    pub(super) fn beside(&self, count: u32) -> PlaceSet {
+        self.behind.or(&self.before.before(count))
+    }
+
+    /// Whether such a group leaves a single place.
+    fn is_beside(&self, start: u32, count: u32) -> bool {
+        self.behind.contains(start) || self.before.contains(start + count)
+    }
 }
 
 /// What is there to choose from, and what was chosen.
@@ -147,36 +166,47 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// The sum of the squared distances of a group.
-    fn far(&self, start: u32, count: u32) -> i64 {
-        let sum = |end: u32| self.plan.far[end as usize];
-        if self.standing.contains(start) {
-            (sum(start + 1) - sum(start)) * i64::from(count)
-        } else {
-            sum(start + count) - sum(start)
-        }
+    /// The sum of the squared distances of places in an area for standing: all are as far.
+    fn far_standing(&self, start: u32, count: u32) -> i64 {
+        self.far_seats(start, 1) * i64::from(count)
+    }
+
+    /// The sum of the squared distances of places that follow each other.
+    fn far_seats(&self, start: u32, count: u32) -> i64 {
+        self.plan.far[(start + count) as usize] - self.plan.far[start as usize]
     }
 
     /// The areas for standing of which places fit: the first of them, and how many there are.
     fn areas(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.areas.iter().filter_map(|area| {
             let count = self.standing.count_in(area.clone());
-            let first = self.standing.iter_from(area.start).next();
-            first.filter(|_| count > 0).map(|first| (first, count))
+            if count == 0 {
+                return None;
+            }
+            self.standing.iter_from(area.start).next().map(|first| (first, count))
         })
     }
 
     /// The place with which the best group of so many begins.
     fn best(&self, count: u32) -> Option<u32> {
         let starts = together(self.plan, &self.seats, count);
-        let alone = leaving_single(self.plan, &self.free, count);
+        let lone = Lone::new(self.plan, &self.free).beside(count);
+        let sums = self.plan.far.as_slice();
+        let ends = &sums[count as usize..];
         let nearest = |starts: &PlaceSet, leaves_single: bool| {
-            let rank = |start| (leaves_single, self.far(start, count), start);
-            starts.iter().map(rank).min()
+            let mut best: Option<Rank> = None;
+            for start in starts.iter() {
+                let far = ends[start as usize] - sums[start as usize];
+                // Of those that are as far, the first stays.
+                if best.is_none_or(|(_, least, _)| far < least) {
+                    best = Some((leaves_single, far, start));
+                }
+            }
+            best
         };
-        let seats = nearest(&starts.without(&alone), false).or_else(|| nearest(&starts, true));
+        let seats = nearest(&starts.without(&lone), false).or_else(|| nearest(&starts, true));
         let areas = self.areas().filter(|(_, free)| *free >= count);
-        let areas = areas.map(|(start, _)| (false, self.far(start, count), start));
+        let areas = areas.map(|(start, _)| (false, self.far_standing(start, count), start));
         let best: Option<Rank> = areas.chain(seats).min();
         best.map(|(_, _, start)| start)
     }
@@ -223,13 +253,17 @@ impl<'a> Choice<'a> {
         let has_next = together(self.plan, &self.seats, 2);
         let starts = self.seats.without(&has_next.behind());
         let ends = self.seats.without(&has_next);
+        let lone = Lone::new(self.plan, &self.free);
         let seats = starts.iter().zip(ends.iter()).map(|(start, end)| (start, end - start + 1));
-        let seats: Vec<_> = seats.collect();
-        let rank = |(start, count)| {
-            let leaves_single = self.leaves_single(start, count);
-            Reverse((Reverse(count), (leaves_single, self.far(start, count), start)))
-        };
-        seats.into_iter().chain(self.areas()).map(rank).collect()
+        let seats = seats.map(|(start, count)| {
+            let leaves_single = lone.is_beside(start, count);
+            (count, (leaves_single, self.far_seats(start, count), start))
+        });
+        let areas = self
+            .areas()
+            .map(|(start, count)| (count, (false, self.far_standing(start, count), start)));
+        let block = |(count, rank)| Reverse((Reverse(count), rank));
+        seats.chain(areas).map(block).collect()
     }
 
     fn leaves_single(&self, start: u32, count: u32) -> bool {

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::choose::{fitting, leaving_single, together};
+use super::choose::{Lone, fitting, together};
 use super::{PlaceSet, Plan};
 
 /// How far from a place of a hold it matters which others are free: its neighbour, and the one behind that.
@@ -88,7 +88,7 @@ fn has_other(plan: &Plan, part: &[u32], free: &PlaceSet) -> bool {
     let fit =
         kinds.iter().fold(none, |fit, (grade, _)| fit.or(&fitting(plan, free, *grade, section)));
     let count = part.len() as u32;
-    let starts = together(plan, &fit, count).without(&leaving_single(plan, free, count));
+    let starts = together(plan, &fit, count).without(&Lone::new(plan, free).beside(count));
     let is_alike = |start: u32| {
         kinds.iter().all(|(grade, wanted)| {
             grade.is_none_or(|grade| plan.count_of(grade, start..start + count) == *wanted)
