@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use boxoffice_domain::seating::{
     Area, NoChoice, Parts, PlacePart, PlaceSet, Plan, Point, RowPart, SeatingPart, SectionPart,
-    Wish, around, choose, needless_single, single_beside,
+    Wish, around, choose, hall as made_up, needless_single, single_beside,
 };
 
 use crate::dice::Dice;
@@ -220,6 +220,28 @@ fn what_is_chosen_is_what_going_through_all_groups_finds() {
     }
     println!("refused {refused:?}, apart {apart}, together {together}");
     assert!(refused.into_iter().chain([apart, together]).all(|seen| seen > 1_000));
+}
+
+/// The same in halls that are more than a word of bits.
+#[test]
+fn what_is_chosen_of_a_larger_hall_is_the_same() {
+    let mut dice = Dice(4);
+    for number in 0..100 {
+        let plan = match below(&mut dice, 3) {
+            0 => Plan::numbered(1 + below(&mut dice, 400)),
+            _ => Plan::new(made_up("Hall", 1 + below(&mut dice, 1_100))).unwrap(),
+        };
+        let naive = Naive { plan: &plan };
+        let free = some_free(&mut dice, &plan);
+        let wish = Wish {
+            count: 1 + below(&mut dice, 40),
+            grade: (below(&mut dice, 3) == 0).then(|| below(&mut dice, 4) as u16),
+            section: None,
+            together: below(&mut dice, 2) == 0,
+        };
+        let chosen = choose(&plan, &set(&plan, &free), &wish);
+        assert_eq!(chosen, naive.choose(&free, &wish), "hall {number}: {wish:?} of {free:?}");
+    }
 }
 
 /// The places of a set that can be reached from one of them by going from neighbour to neighbour.
