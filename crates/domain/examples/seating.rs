@@ -49,7 +49,8 @@ fn main() {
         made_up.as_secs_f64() * 1e3,
         began.elapsed().as_secs_f64() * 1e3
     );
-    let fillings: [(&str, fn(u32) -> bool); 4] = [
+    type IsFree = fn(u32) -> bool;
+    let fillings: [(&str, IsFree); 4] = [
         ("empty", |_| true),
         ("half full", |place| chance(place) < 50),
         ("95 % full", |place| chance(place) < 5),

@@ -241,7 +241,7 @@ mod tests {
                 model.iter().map(|place| place + 1).filter(|place| *place < size).collect();
             assert_eq!(places(&set.behind()), behind, "{size}");
             let third = PlaceSet::from_fn(size, |place| place % 3 == 0);
-            let is_third = |place: &u32| place % 3 == 0;
+            let is_third = |place: &u32| place.is_multiple_of(3);
             let of_model =
                 |is_in: &dyn Fn(&u32) -> bool| model.iter().copied().filter(is_in).collect();
             assert_eq!(places(&set.and(&third)), of_model(&is_third));
