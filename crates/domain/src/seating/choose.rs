@@ -10,14 +10,13 @@
 //!
 //! Where they cannot be together and need not be, the largest group that there is comes first, chosen in the
 //! same way, and then the rest is.
-//!
-//! A hall of 50,000 places has 782 words of bits, and most is done on words.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::ops::Range;
 
-use super::{PlaceSet, Plan, single_beside};
+use super::groups::{Lone, fitting, together};
+use super::single::single_beside;
+use super::{PlaceSet, Plan};
 
 /// What somebody wants who names no places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,72 +66,6 @@ pub fn choose(plan: &Plan, free: &PlaceSet, wish: &Wish) -> Result<Vec<u32>, NoC
     Ok(choice.taken)
 }
 
-/// The free places of a grade and a section.
-pub(super) fn fitting(
-    plan: &Plan,
-    free: &PlaceSet,
-    grade: Option<u16>,
-    section: Option<u32>,
-) -> PlaceSet {
-    let none = || PlaceSet::none(plan.place_count());
-    let of_grade = match grade {
-        None => PlaceSet::all(plan.place_count()),
-        Some(grade) => plan.graded.get(usize::from(grade)).cloned().unwrap_or_else(none),
-    };
-    let Some(section) = section else { return of_grade.and(free) };
-    let mut here = none();
-    if let Some(wanted) = plan.sections.get(section as usize) {
-        let named = plan.sections.iter().filter(|section| section.name == wanted.name);
-        named.for_each(|section| here.insert_all(plan.places_of(section)));
-    }
-    here.and(&of_grade).and(free)
-}
-
-/// The places with which so many of these begin that stand next to each other.
-pub(super) fn together(plan: &Plan, these: &PlaceSet, count: u32) -> PlaceSet {
-    if count <= 1 {
-        return these.clone();
-    }
-    // Those that have the next one beside them; then those that have two such in a row, three, five, …
-    let mut starts = these.and(&plan.links).and(&these.before(1));
-    let mut links = 1;
-    while links < count - 1 {
-        let more = links.min(count - 1 - links);
-        starts = starts.and(&starts.before(more));
-        links += more;
-    }
-    starts
-}
-
-/// Free places that become single ones where those on one side of them are taken.
-pub(super) struct Lone {
-    /// Places that have such a place before them.
-    behind: PlaceSet,
-    /// Such places that have something before them.
-    before: PlaceSet,
-}
-
-impl Lone {
-    pub(super) fn new(plan: &Plan, free: &PlaceSet) -> Self {
-        let has_next = free.and(&plan.links);
-        let has_previous = free.and(&plan.links.behind());
-        Self {
-            behind: has_next.without(&has_next.behind()).behind(),
-            before: has_previous.without(&has_previous.before(1)),
-        }
-    }
-
-    /// The places with which groups of so many begin that leave a single place.
-    pub(super) fn beside(&self, count: u32) -> PlaceSet {
-        self.behind.or(&self.before.before(count))
-    }
-
-    /// Whether such a group leaves a single place.
-    fn is_beside(&self, start: u32, count: u32) -> bool {
-        self.behind.contains(start) || self.before.contains(start + count)
-    }
-}
-
 /// What is there to choose from, and what was chosen.
 struct Choice<'a> {
     plan: &'a Plan,
@@ -142,8 +75,6 @@ struct Choice<'a> {
     seats: PlaceSet,
     /// The places for standing that fit.
     standing: PlaceSet,
-    /// The areas that they are in.
-    areas: Vec<Range<u32>>,
     taken: Vec<u32>,
 }
 
@@ -152,16 +83,11 @@ type Rank = (bool, i64, u32);
 
 impl<'a> Choice<'a> {
     fn new(plan: &'a Plan, free: &PlaceSet, fit: &PlaceSet) -> Self {
-        let standing = plan.sections.iter().filter(|section| section.standing.is_some());
-        let areas: Vec<_> = standing.map(|section| plan.places_of(section)).collect();
-        let mut all_standing = PlaceSet::none(plan.place_count());
-        areas.iter().for_each(|area| all_standing.insert_all(area.clone()));
         Self {
             plan,
             free: free.clone(),
-            seats: fit.without(&all_standing),
-            standing: fit.and(&all_standing),
-            areas,
+            seats: fit.without(&plan.standing),
+            standing: fit.and(&plan.standing),
             taken: Vec::new(),
         }
     }
@@ -178,7 +104,7 @@ impl<'a> Choice<'a> {
 
     /// The areas for standing of which places fit: the first of them, and how many there are.
     fn areas(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        self.areas.iter().filter_map(|area| {
+        self.plan.areas().filter_map(|area| {
             let count = self.standing.count_in(area.clone());
             if count == 0 {
                 return None;

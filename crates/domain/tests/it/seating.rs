@@ -38,7 +38,7 @@ fn hall(dice: &mut Dice) -> Plan {
             };
             let (grade, count) = (any_grade(dice), below(dice, 12));
             // Of two areas of one name nobody could tell the places apart.
-            let name = format!("{name} standing {index}");
+            let name = if index < 3 { name } else { "D".to_owned() };
             parts.push(SectionPart { name, seating: SeatingPart::Standing { area, grade, count } });
             y += 100;
             continue;
@@ -85,16 +85,23 @@ fn some_free(dice: &mut Dice, plan: &Plan) -> BTreeSet<u32> {
 /// The stated rule, one place at a time.
 struct Naive<'a> {
     plan: &'a Plan,
+    /// The run of each place.
+    runs: Vec<Option<usize>>,
 }
 
-impl Naive<'_> {
+impl<'a> Naive<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let run_of = |place| plan.runs().iter().position(|run| run.contains(&place));
+        Self { plan, runs: (0..plan.place_count()).map(run_of).collect() }
+    }
     fn is_standing(&self, place: u32) -> bool {
         self.plan.section_of(&self.plan.places()[place as usize]).standing.is_some()
     }
 
     fn are_neighbours(&self, one: u32, other: u32) -> bool {
         one.abs_diff(other) == 1
-            && self.plan.runs().iter().any(|run| run.contains(&one) && run.contains(&other))
+            && self.runs[one as usize].is_some()
+            && self.runs[one as usize] == self.runs[other as usize]
     }
 
     /// The single places beside a group, when all of the group are taken and these are free.
@@ -193,7 +200,7 @@ fn what_is_chosen_is_what_going_through_all_groups_finds() {
     let (mut refused, mut apart, mut together) = ([0, 0], 0, 0);
     for number in 0..HALLS {
         let plan = hall(&mut dice);
-        let naive = Naive { plan: &plan };
+        let naive = Naive::new(&plan);
         let free = some_free(&mut dice, &plan);
         for _ in 0..3 {
             let wish = Wish {
@@ -231,7 +238,7 @@ fn what_is_chosen_of_a_larger_hall_is_the_same() {
             0 => Plan::numbered(1 + below(&mut dice, 400)),
             _ => Plan::new(made_up("Hall", 1 + below(&mut dice, 1_100))).unwrap(),
         };
-        let naive = Naive { plan: &plan };
+        let naive = Naive::new(&plan);
         let free = some_free(&mut dice, &plan);
         let wish = Wish {
             count: 1 + below(&mut dice, 40),
@@ -244,13 +251,15 @@ fn what_is_chosen_of_a_larger_hall_is_the_same() {
     }
 }
 
-/// The places of a set that can be reached from one of them by going from neighbour to neighbour.
+/// The places of a set that can be reached from one of them in so many steps from neighbour to neighbour.
 fn reached(naive: &Naive<'_>, from: u32, within: &BTreeSet<u32>, steps: usize) -> BTreeSet<u32> {
     let mut reached = BTreeSet::from([from]);
     for _ in 0..steps {
-        let more =
-            within.iter().filter(|place| reached.iter().any(|r| naive.are_neighbours(*r, **place)));
-        let more: Vec<u32> = more.copied().collect();
+        let nearby = reached.iter().flat_map(|place| [place.saturating_sub(1), place + 1]);
+        let is_next = |next: &u32| {
+            within.contains(next) && reached.iter().any(|place| naive.are_neighbours(*place, *next))
+        };
+        let more: Vec<u32> = nearby.filter(is_next).collect();
         reached.extend(more);
     }
     reached
@@ -311,7 +320,7 @@ fn a_hold_is_judged_by_what_is_around_it_as_by_the_whole_hall() {
     let (mut judged, mut left, mut needless) = (0, 0, 0);
     for number in 0..HALLS {
         let plan = hall(&mut dice);
-        let naive = Naive { plan: &plan };
+        let naive = Naive::new(&plan);
         let free = some_free(&mut dice, &plan);
         if free.is_empty() {
             continue;
@@ -356,7 +365,7 @@ fn a_hold_is_judged_by_what_is_around_it_as_by_the_whole_hall() {
 fn a_hold_is_refused_unless_every_choice_leaves_a_single_place() {
     const RUN: u32 = 9;
     let plan = Plan::numbered(RUN);
-    let naive = Naive { plan: &plan };
+    let naive = Naive::new(&plan);
     let some =
         |bits: u32| -> BTreeSet<u32> { (0..RUN).filter(|place| bits >> place & 1 == 1).collect() };
     let (mut refused, mut all) = (0, 0);
