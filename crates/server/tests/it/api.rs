@@ -24,4 +24,5 @@ mod protocol;
 mod queue;
 mod restart;
 mod sales;
+mod seating;
 mod tokens;
