@@ -94,7 +94,7 @@ fn ticket(reservation: &Reservation, payment: PaymentId, inventory: &Inventory) 
 
 /// The seats as people know them: section, row and number, or the number alone where there is no plan.
 fn seat_names(reservation: &Reservation, inventory: &Inventory) -> Vec<String> {
-    let plan = inventory.plan().map(|stored| stored.plan());
+    let plan = inventory.plan().map(|stored| &**stored.plan());
     let name = |item: &Item| match SeatPlace::of(plan, item.number) {
         Some(place) => place.name(),
         None => item.number.to_string(),
