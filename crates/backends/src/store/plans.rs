@@ -376,3 +376,147 @@ fn row_part(text: RowText) -> Result<RowPart, Corrupt> {
     let places = labels.into_iter().zip(grades).zip(at).map(place).collect();
     Ok(RowPart { name, places, cuts: Some(text.gaps) })
 }
+
+#[cfg(test)]
+mod tests {
+    use boxoffice_domain::seating::hall;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof!["[a-z]{1,3}", "[1-9][0-9]{0,2}", Just("🦉 </script>\"\\".to_owned())]
+    }
+
+    /// A row of its own height: even or crooked, counted or not.
+    fn row(number: i32) -> impl Strategy<Value = RowPart> {
+        let places = prop::collection::vec((any::<bool>(), 0..3_u16, 0..40_i32), 1..12);
+        (
+            places,
+            any::<bool>(),
+            any::<bool>(),
+            any::<bool>(),
+            prop::collection::vec(0..12_u32, 0..3),
+        )
+            .prop_map(move |(places, even, counted, alike, cuts)| {
+                let place = |(index, (odd, grade, shift)): (i32, (bool, u16, i32))| PlacePart {
+                    label: match (counted, odd) {
+                        (true, _) => (3 + 2 * index).to_string(),
+                        (false, true) => format!("0{index}"),
+                        (false, false) => format!("{index}b"),
+                    },
+                    grade: if alike { 1 } else { grade },
+                    at: Point {
+                        x: 100 * index,
+                        y: 1_000 * number + if even { 7 * index } else { shift },
+                    },
+                };
+                let places = (0..).zip(places).map(place).collect();
+                RowPart { name: format!("{number}"), places, cuts: Some(cuts) }
+            })
+    }
+
+    fn parts() -> impl Strategy<Value = Parts> {
+        let rows = (row(1), row(2), row(3)).prop_map(|(a, b, c)| vec![a, b, c]);
+        (text(), text(), rows, 0..2_u32, -50..50_i32).prop_map(|(name, of, rows, standing, x)| {
+            let area = Area { at: Point { x, y: 10_000 }, size: Point { x: 40, y: 30 } };
+            let mut sections = vec![SectionPart { name: of, seating: SeatingPart::Rows(rows) }];
+            let seating = SeatingPart::Standing { area, grade: 2, count: 250 };
+            if standing == 1 {
+                sections.insert(0, SectionPart { name: "Floor".to_owned(), seating });
+            }
+            Parts {
+                name,
+                size: Point { x: 2_000, y: 12_000 },
+                stage: Point { x: 1_000, y: -5 },
+                grades: vec!["R".to_owned(), "S".to_owned(), "A".to_owned()],
+                sections,
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_is_what_its_bytes_say(parts in parts()) {
+            let plan = Plan::new(parts).map_err(|problems| TestCaseError::fail(format!("{problems:?}")))?;
+            let bytes = to_bytes(&plan);
+            let read = from_bytes(&bytes).map_err(|Corrupt(what)| TestCaseError::fail(what))?;
+            prop_assert_eq!(&read, &plan);
+            prop_assert_eq!(to_bytes(&read), bytes);
+        }
+
+        #[test]
+        fn bytes_that_are_none_are_refused(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let stored = StoredPlan::new(Plan::new(hall("Hall", 50)).unwrap()).unwrap();
+            let mut bytes = stored.body().to_vec();
+            let at = at.index(bytes.len());
+            let was = std::mem::replace(&mut bytes[at], byte);
+            // Whatever it is, it is a plan or an error.
+            let _ = from_bytes(&bytes);
+            prop_assert_eq!(StoredPlan::stored(stored.digest(), bytes.clone()).is_ok(), was == byte);
+            bytes.truncate(at);
+            prop_assert!(from_bytes(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_document_is_as_short_as_it_can_be() {
+        let stored = StoredPlan::new(Plan::new(hall("Hall", 50_000)).unwrap()).unwrap();
+        // Its rows are bent, so each place has a position.
+        assert!(stored.body().len() < 50_000 * 14, "{}", stored.body().len());
+        let seat = |index: i32| PlacePart {
+            label: (index + 1).to_string(),
+            grade: 0,
+            at: Point { x: 100 + 25 * index, y: 50 },
+        };
+        let row = RowPart {
+            name: "1".to_owned(),
+            places: (0..20).map(seat).collect(),
+            cuts: Some(vec![10]),
+        };
+        let parts = Parts {
+            name: "올림픽홀".to_owned(),
+            size: Point { x: 1_200, y: 900 },
+            stage: Point { x: 600, y: 0 },
+            grades: vec!["R".to_owned()],
+            sections: vec![SectionPart {
+                name: "A".to_owned(),
+                seating: SeatingPart::Rows(vec![row]),
+            }],
+        };
+        let bytes = to_bytes(&Plan::new(parts).unwrap());
+        assert_eq!(
+            std::str::from_utf8(&bytes).unwrap(),
+            r#"{"name":"올림픽홀","width":1200,"height":900,"stage":{"x":600,"y":0},"grades":["R"],"sections":[{"name":"A","standing":false,"rows":[{"name":"1","count":20,"x":100,"y":50,"dx":25,"dy":0,"first":1,"step":1,"grade":0,"gaps":[10]}]}]}"#
+        );
+    }
+
+    #[test]
+    fn what_a_document_may_not_say_is_refused() {
+        let whole = |rows: &str| {
+            format!(
+                r#"{{"name":"H","width":9,"height":9,"stage":{{"x":0,"y":0}},"grades":["R"],"sections":[{{"name":"A","standing":false,"rows":[{rows}]}}]}}"#
+            )
+        };
+        let good =
+            r#"{"name":"1","count":1,"x":1,"y":1,"dx":0,"dy":0,"first":1,"step":0,"grade":0}"#;
+        assert!(from_bytes(whole(good).as_bytes()).is_ok());
+        for (was, is) in [
+            ("\"count\":1", "\"count\":4000000000"),
+            ("\"count\":1", "\"count\":2"),
+            ("\"dx\":0", "\"dx\":0,\"at\":[[1,1]]"),
+            ("\"dx\":0,", ""),
+            ("\"x\":1", "\"x\":2000000000"),
+            ("\"step\":0", "\"step\":0,\"labels\":[\"1\"]"),
+            ("\"grade\":0", "\"grade\":1"),
+            ("\"grade\":0", "\"grades\":[]"),
+            ("\"grade\":0", "\"grade\":0,\"more\":1"),
+        ] {
+            assert!(good.contains(was), "{was}");
+            let bad = whole(&good.replacen(was, is, 1));
+            assert!(from_bytes(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let standing = whole(good).replace("\"standing\":false", "\"standing\":true");
+        assert!(from_bytes(standing.as_bytes()).is_err());
+    }
+}
