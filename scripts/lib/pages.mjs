@@ -4,7 +4,7 @@
 //
 // BASE_URL is a running service with the demo data, whose admin token is in BOXOFFICE_TEST_ADMIN_TOKEN. Screenshots of every
 // screen go to OUT_DIR. BOXOFFICE_TEST_STOP and BOXOFFICE_TEST_START are shell commands that stop the service and start it
-// again at the same address. CHROMIUM is the browser, where it is not `chromium`. What is needed besides is in
+// again at the same address. BOXOFFICE_TEST_ORGANISED is another service, that of an organiser with a name. CHROMIUM is the browser, where it is not `chromium`. What is needed besides is in
 // .tools/playwright (scripts/tools playwright).
 //
 // Every screen is held against WCAG 2.2 AA (axe), light and dark; is no wider than it should be; and has only targets that a
@@ -21,6 +21,8 @@ const [base, out, ...only] = process.argv.slice(2);
 const tools = new URL('../../.tools/playwright/node_modules/', import.meta.url);
 const { chromium } = await import(new URL('playwright-core/index.mjs', tools).href);
 const axe = readFileSync(new URL('axe-core/axe.min.js', tools), 'utf8');
+const jsqr = readFileSync(new URL('jsqr/dist/jsQR.js', tools), 'utf8');
+const organised = process.env.BOXOFFICE_TEST_ORGANISED ?? '';
 const executablePath = process.env.CHROMIUM ?? execFileSync('sh', ['-c', 'command -v chromium'], { encoding: 'utf8' }).trim();
 mkdirSync(out, { recursive: true });
 
@@ -59,12 +61,12 @@ function member() {
 const inSeconds = (seconds) => new Date(Date.now() + seconds * 1_000).toISOString();
 
 /** A concert behind a line of its own. */
-async function sale({ seats = 40, price = 1_000, more = [], opens = -60, closes = 86_400, queue = {}, session = 40 * 86_400, hall } = {}) {
+async function sale({ seats = 40, price = 1_000, more = [], opens = -60, closes = 86_400, queue = {}, session = 40 * 86_400, hall, named, venue = 'Riverside Hall' } = {}) {
   sales += 1;
   const name = `pages-${process.pid % 10_000}-${sales}`;
   await call('POST', '/admin/v1/queues', { queue: name, admitPerSecond: 50, ...queue });
   const concert = await call('POST', '/admin/v1/concerts', {
-    name: `Evening ${sales}`, venue: 'Riverside Hall', queue: name, reservationOpensAt: inSeconds(opens), reservationClosesAt: inSeconds(closes),
+    name: named ?? `Evening ${sales}`, venue, queue: name, reservationOpensAt: inSeconds(opens), reservationClosesAt: inSeconds(closes),
   });
   const made = await call('POST', `/admin/v1/concerts/${concert.concertId}/sessions`, { concertAt: inSeconds(session), ...(hall ?? { seatCount: seats, price }) });
   for (const [seatCount, its] of more) await call('POST', `/admin/v1/concerts/${concert.concertId}/sessions/${made.sessionId}/seats`, { seatCount, price: its });
@@ -144,7 +146,7 @@ async function visitor({ language = 'en', viewport = PHONE, allowed = /^$/, sche
     page.on('pageerror', (error) => problems.push(`page: ${error.stack}`));
     page.on('dialog', (dialog) => { problems.push(`a dialog of the browser: ${dialog.message()}`); dialog.dismiss(); });
     page.on('request', (request) => {
-      if (new URL(request.url()).origin !== new URL(base).origin) problems.push(`another host: ${request.url()}`);
+      if (![base, organised].some((it) => it && new URL(request.url()).origin === new URL(it).origin)) problems.push(`another host: ${request.url()}`);
     });
   };
   context.on('page', watch);
@@ -225,6 +227,32 @@ async function toPayment(page, it, userId, numbers = [1, 2]) {
 async function holdSeats(it, userId, numbers) {
   const token = await admitted(it, userId);
   return call('POST', `/api/v1/concerts/${it.concert}/sessions/${it.session}/reservations`, { userId, seatIds: numbers.map((number) => it.seat + number - 1) }, { token });
+}
+/** What a scanner reads off a part of a page. */
+async function scanned(page, selector) {
+  const png = await page.locator(selector).screenshot({ animations: 'disabled' });
+  const reader = await browser.newPage();
+  await reader.evaluate(jsqr);
+  const found = await reader.evaluate(async (bytes) => {
+    const bitmap = await createImageBitmap(new Blob([new Uint8Array(bytes)]));
+    const pen = new OffscreenCanvas(bitmap.width, bitmap.height).getContext('2d');
+    pen.drawImage(bitmap, 0, 0);
+    const { data, width, height } = pen.getImageData(0, 0, bitmap.width, bitmap.height);
+    return globalThis.jsQR(data, width, height, { inversionAttempts: 'dontInvert' })?.data ?? null;
+  }, [...png]);
+  await reader.context().close();
+  return found;
+}
+const verdict = (code) => call('POST', '/admin/v1/tickets/verify', { code });
+/** A ticket as the service has signed it now, and not as it was kept. */
+const freshTicket = (page) => page.waitForFunction(() => document.querySelector('#qr') && !document.querySelector('main .note'));
+/** Buys two seats on the pages, up to the ticket. */
+async function toTicket(page, it, userId) {
+  await toPayment(page, it, userId);
+  await page.click('#pay');
+  await page.waitForURL('**/t/*');
+  await page.waitForSelector('#qr');
+  return Number(new URL(page.url()).pathname.split('/')[2]);
 }
 const polls = (page) => {
   let count = 0;
@@ -1273,6 +1301,196 @@ TESTS['pay: too few points'] = async () => {
   await page.click('#pay');
   await page.waitForURL('**/t/*');
   await fan.close();
+};
+
+TESTS['ticket: shown, printed, and kept'] = async () => {
+  const it = await sale();
+  const fan = await visitor({ allowed: /ERR_INTERNET_DISCONNECTED/ });
+  const { page } = fan;
+  const rid = await toTicket(page, it, member());
+  await screen(page, 'ticket-to-show');
+  const read = async () => {
+    const code = await scanned(page, '#qr');
+    assert.ok(code, 'a scanner reads nothing');
+    return { code, ...await verdict(code) };
+  };
+  for (const [language, colorScheme, forcedColors] of [['en', 'light', 'none'], ['en', 'dark', 'none'], ['ko', 'dark', 'active']]) {
+    await page.emulateMedia({ colorScheme, forcedColors });
+    await page.goto(`${base}/t/${rid}?lang=${language}`);
+    await freshTicket(page);
+    const { valid, reservationId, seats } = await read();
+    assert.deepEqual([valid, reservationId, seats], [true, rid, ['1', '2']], `${language} ${colorScheme} ${forcedColors}`);
+  }
+  await page.emulateMedia({ colorScheme: null, forcedColors: null });
+  assert.match(await page.getAttribute('#qr', 'aria-label'), /QR/);
+  assert.ok((await page.locator('#qr').boundingBox()).width >= 280, 'big enough on a phone');
+
+  // On paper: one page, with the code.
+  for (const format of ['A4', 'A5', 'Letter']) {
+    const pdf = await page.pdf({ path: join(out, `ticket-${format}.pdf`), format });
+    assert.equal(pdf.toString('latin1').match(/\/Type\s*\/Page\b/g).length, 1, `pages on ${format}`);
+  }
+  await page.emulateMedia({ media: 'print', colorScheme: 'dark' });
+  await page.screenshot({ path: join(out, 'ticket-on-paper.png'), fullPage: true });
+  const printed = await read();
+  assert.ok(printed.valid);
+  await page.emulateMedia({ media: null, colorScheme: null });
+
+  // Keys change, and one is stolen: what is on paper counts no more, and the page signs it anew.
+  await call('POST', '/admin/v1/keys/rotate', { inSeconds: 0 });
+  assert.ok((await verdict(printed.code)).valid, 'by a key that signs no more');
+  await call('POST', '/admin/v1/keys/rotate', { withdraw: true });
+  assert.equal((await verdict(printed.code)).reason, 'KEY_WITHDRAWN');
+  await page.reload();
+  await freshTicket(page);
+  const again = await read();
+  assert.ok(again.valid && again.code !== printed.code);
+
+  // Without a network it is there, opened anew, and says as of when.
+  const kept = await fan.context.newPage();
+  await kept.goto(`${base}/t/${rid}`);
+  await freshTicket(kept);
+  await kept.waitForFunction(async () => await caches.match('/t/') && navigator.serviceWorker.controller);
+  const entries = await kept.evaluate(async () => (await (await caches.open('boxoffice')).keys()).map(({ url }) => new URL(url).pathname));
+  assert.ok(entries.includes('/t/') && entries.filter((it) => it.endsWith('.js')).length === 4, `${entries}`);
+  await fan.context.setOffline(true);
+  await kept.goto(`${base}/t/${rid}`);
+  await kept.waitForSelector('#qr');
+  assert.ok((await verdict(await scanned(kept, '#qr'))).valid);
+  assert.match(await text(kept, 'main .note'), /기준입니다/);
+  await kept.waitForSelector('.trouble:not([hidden])');
+  await screen(kept, 'ticket-offline');
+  await fan.context.setOffline(false);
+  await kept.click('#try-now').catch(() => {});
+  await freshTicket(kept);
+
+  // Given back, there is nothing to show, with a network or without.
+  await kept.click('#refund');
+  await kept.click('dialog [value="yes"]');
+  await kept.waitForSelector('.ticket.void');
+  assert.equal(await kept.locator('#qr').count(), 0);
+  assert.equal((await verdict(again.code)).reason, 'REFUNDED');
+  assert.equal(await kept.evaluate((id) => localStorage.getItem(`boxoffice.ticket.${id}`), rid), 'null');
+  await fan.close();
+};
+
+TESTS['ticket: hostile names, and a calendar'] = async () => {
+  const named = `<script>alert(1)</script>\u{1F3B5}; \\ "quoted", ${'공연'.repeat(30)}${'x'.repeat(200)}`.slice(0, 200);
+  const it = await sale({ named, venue: `<img src=x onerror=alert(1)> ${'W'.repeat(150)}` });
+  const fan = await visitor({ language: 'ko' });
+  const { page } = fan;
+  const rid = await toTicket(page, it, member());
+  assert.equal(await text(page, '.ticket h2'), named);
+  assert.equal(await page.locator('main script, main img').count(), 0);
+  await screen(page, 'ticket-hostile-names');
+  assert.equal((await page.pdf({ path: join(out, 'ticket-hostile-names.pdf'), format: 'A4' })).toString('latin1').match(/\/Type\s*\/Page\b/g).length, 1);
+  assert.ok((await verdict(await scanned(page, '#qr'))).valid);
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#calendar')]);
+  assert.equal(download.suggestedFilename(), `${rid}.ics`);
+  const file = readFileSync(await download.path(), 'utf8');
+  const lines = file.split('\r\n');
+  assert.ok(lines.every((line) => Buffer.byteLength(line) <= 75 && !/[\r\n]/.test(line)), file);
+  assert.deepEqual([lines[0], lines.at(-2), lines.at(-1)], ['BEGIN:VCALENDAR', 'END:VCALENDAR', '']);
+  const whole = file.replaceAll('\r\n ', '').split('\r\n');
+  assert.ok(whole.includes(`SUMMARY:${named.replace(/[\\;,]/g, '\\$&')}`), whole.join('\n'));
+  assert.equal(whole.length, 14, 'no name makes another line');
+  assert.match(file, /^DTSTART:\d{8}T\d{6}Z$/m);
+  await fan.close();
+};
+
+TESTS['waiting: the way back with a pass'] = async () => {
+  if (!organised) return 'left out: BOXOFFICE_TEST_ORGANISED is a service that names sites';
+  const fan = await visitor();
+  const { page, context } = fan;
+  const wait = async (back) => {
+    await context.clearCookies();
+    await page.goto(`${organised}/wait/main?return=${encodeURIComponent(back)}`);
+    await state(page, 'turn');
+    const [cookie, ...more] = await context.cookies();
+    assert.equal(more.length, 0);
+    return { href: await page.locator('#enter').evaluate((it) => it.href), cookie };
+  };
+  // Somebody whom nobody knows: nobody is asked who they are.
+  await wait('/shop');
+  const user = await kept(page, 'user');
+  assert.ok(Number.isSafeInteger(user) && user > 1_000, `${user}`);
+  assert.ok(!await page.locator('#demo').isVisible());
+  await screen(page, 'waiting-way-back');
+  const { pass } = await kept(page, `place.main.${user}`);
+  for (const [back, href] of [
+    ['/', '/'], ['/shop?seat=1&row=B#x', '/shop?seat=1&row=B#x'], ['/a/../b//c', '/b//c'], ['/.//evil.example', '//evil.example'],
+    ['/%2e%2e//evil.example', '//evil.example'], [`/${'x'.repeat(2_000)}`, `/${'x'.repeat(2_000)}`],
+  ]) {
+    const { href: its, cookie } = await wait(back);
+    assert.equal(its, organised + href, back);
+    assert.deepEqual([cookie.name, cookie.value, cookie.domain, cookie.path, cookie.sameSite, cookie.secure], ['boxoffice-pass', pass, '127.0.0.1', '/', 'Lax', false]);
+  }
+  // Another host cannot be given a cookie. Only what no server is sent says it, and only to sites that are named.
+  for (const [back, href] of [
+    ['https://shop.example/', 'https://shop.example/'], ['https://shop.example/a?b=1#c', 'https://shop.example/a?b=1'], ['http://[::1]:9999/x', 'http://[::1]:9999/x'],
+  ]) {
+    const { href: its, cookie } = await wait(back);
+    assert.deepEqual([its, cookie], [`${href}#boxoffice-pass=${pass}`, undefined], back);
+  }
+  for (const hostile of [
+    '', 'shop', 'javascript:alert(1)', 'JavaScript:alert(1)//', 'data:text/html,<script>alert(1)</script>', '//evil.example', '///evil.example',
+    '\\\\evil.example', '/\\evil.example', '\\/evil.example', '/\t/evil.example', '\t//evil.example', ' //evil.example', '/\n/evil.example', 'https://evil.example/', 'HTTPS://shop.example/',
+    'https:shop.example/', 'https:/shop.example/', 'https://shop.example', 'https://shop.example.evil.example/', 'https://shop.example@evil.example/', 'https://shop.example:443/',
+    'https://shop.example\\@evil.example/', 'https://shop.example%2f@evil.example/', 'https://shop.example//evil.example', 'https://u:p@shop.example/', 'https://ѕhop.example/', 'https://shop。example/', 'http://shop.example/',
+    'https://shop.example/\u{1F3B5}', '/\u{F6}', '/a b', `/${'x'.repeat(2_050)}`, `https://shop.example/${'x'.repeat(100_000)}`.slice(0, 8_000), base.replace('127.0.0.1', 'localhost'), 'blob:https://shop.example/1', 'ftp://shop.example/', '%2F%2Fevil.example',
+  ]) {
+    const { href, cookie } = await wait(hostile);
+    assert.deepEqual([href, cookie], [`${organised}/`, undefined], hostile);
+  }
+  // Twice, the first counts; and the way there is gone by a tap alone.
+  await page.goto(`${organised}/wait/main?return=/me&return=//evil.example`);
+  await state(page, 'turn');
+  await page.click('#enter');
+  await page.waitForURL(`${organised}/me`);
+  await fan.close();
+  return '';
+};
+
+TESTS['an organiser with a name'] = async () => {
+  if (!organised) return 'left out: BOXOFFICE_TEST_ORGANISED is the service of one';
+  const name = '<script>alert(1)</script>\u{1F3B5} & "Söhne" 공연';
+  const fan = await visitor();
+  const { page } = fan;
+  const own = [];
+  page.on('request', (request) => { if (!new URL(request.url()).pathname.startsWith('/api/')) own.push(new URL(request.url()).pathname.replace(/-[0-9a-f]{16}/, '')); });
+  for (const [language, says] of [['en', '<img src=x onerror=alert(1)> Doors'], ['ko', '입장은 여섯 시에']]) {
+    own.length = 0;
+    await page.goto(`${organised}/wait/main?c=4&lang=${language}`);
+    await state(page, 'who');
+    await page.waitForSelector('#notice:not([hidden])');
+    assert.ok((await text(page, '#notice')).startsWith(says));
+    assert.equal(await page.getAttribute('.brand img', 'alt'), name);
+    assert.ok(await page.locator('.brand img').evaluate((it) => it.complete && it.naturalWidth > 0), 'the logo is there');
+    await screen(page, `organiser-waiting-${language}`);
+    if (language === 'en') assert.deepEqual(own.filter((it) => !it.includes('icon')).sort(), ['/assets/notice.json', '/assets/organiser.svg', '/wait/main']);
+  }
+  await page.goto(`${organised}/wait/nothing`);
+  assert.match(await page.title(), new RegExp(`· ${name.replace(/[()]/g, '\\$&')}$`));
+  await page.goto(`${organised}/?lang=en`);
+  await page.waitForSelector('.concert');
+  assert.match(await page.title(), new RegExp(`· ${name.replace(/[()]/g, '\\$&')}$`));
+  assert.equal(await page.getAttribute('.brand img', 'alt'), name);
+  await screen(page, 'organiser-concerts');
+  await page.goto(`${organised}/c/4`);
+  await page.waitForSelector('#way');
+  // Yellow is dark enough on white, and itself on black.
+  const ground = () => page.locator('#way').evaluate((it) => getComputedStyle(it).backgroundColor);
+  await page.emulateMedia({ colorScheme: 'dark' });
+  assert.equal(await ground(), 'rgb(255, 212, 0)');
+  await page.emulateMedia({ colorScheme: 'light' });
+  assert.notEqual(await ground(), 'rgb(255, 212, 0)');
+  await screen(page, 'organiser-concert');
+  // Its picture by itself runs nothing.
+  const logo = await page.getAttribute('.brand img', 'src');
+  const answer = await fetch(organised + logo);
+  assert.match(answer.headers.get('Content-Security-Policy'), /default-src 'none'.*sandbox/);
+  await fan.close();
+  return '';
 };
 
 TESTS['people who sign in'] = async () => {

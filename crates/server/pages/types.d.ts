@@ -18,6 +18,8 @@ export interface Place {
   queueState?: string;
   reason?: string | null;
   activeUntil?: string | null;
+  /** What a gate wants to see. */
+  pass?: string | null;
   /** When this was so, by the service's clock. */
   at?: number;
   opensAt?: string | null;
@@ -239,6 +241,22 @@ export interface Look {
   sign: string;
   /** In words. */
   status: string;
+}
+
+/** What is shown at the venue, signed. */
+export interface Code {
+  code: string;
+  size: number;
+  path: string;
+}
+
+/** A ticket as it was shown last. */
+export interface Shown {
+  reservation: Reservation;
+  concert: Concert | null;
+  code: Code;
+  /** When it was signed, by the service's clock. */
+  at: number;
 }
 
 /** What can stand in an element. */

@@ -155,7 +155,7 @@ macro_rules! endpoints {
 
             /// Tells the states of the seats of a session, and what changes, until the ticket is over.
             SeatStream = GET "/api/v1/concerts/{id}/sessions/{sessionId}/seats/stream" Browse {
-                handler: seat_streams::listen,
+                handler: concerts::seat_stream,
                 operation: "concerts" "seat_stream",
                 answers: [
                     200 "Events `seats`, whose data is what the list answers with `since`, and whose id is the version"
@@ -201,6 +201,17 @@ macro_rules! endpoints {
                 errors: [
                     TokenNotActivated, ReservationNotYours, ReservationNotFound,
                     StoreUnavailable,
+                ],
+            }
+
+            /// Signs what a buyer shows at the venue, anew each time.
+            ReservationTicket = GET "/api/v1/reservations/{id}/ticket" Browse {
+                handler: concert_tickets::sign,
+                operation: "sales" "show_ticket",
+                answers: [200 "What to show, as text and as a QR code" => json::<concert_tickets::SignedTicket>()],
+                errors: [
+                    TokenNotActivated, ReservationNotYours, ReservationNotFound, SessionNotFound,
+                    NotPaid, SessionCancelled, StoreUnavailable,
                 ],
             }
 
@@ -540,6 +551,15 @@ macro_rules! endpoints {
                 operation: "admin" "remove_operator",
                 answers: [204 "The token is refused from now on"],
                 errors: [StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Says of a ticket that somebody shows whether it is good now.
+            AdminTicketVerify = POST "/admin/v1/tickets/verify" Admin {
+                handler: concert_tickets::verify,
+                role: Viewer,
+                operation: "admin" "verify_ticket",
+                answers: [200 "Whether it is, and why not" => json::<concert_tickets::Verdict>()],
+                errors: [StoreUnavailable],
             }
 
             /// Lists the keys that the service signs with, the oldest first.

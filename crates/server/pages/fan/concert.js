@@ -1,5 +1,5 @@
 // A concert: when, what is left, at which price, and the way into the line or, at one's turn, to the seats.
-import { apology, ask, badge, chip, clockOf, count, dayTime, errorText, everySecond, fill, frame, gradesOf, h, isKnown, keepPlace, link, longDayTime, main, note, placeIn, points, readConcert, saleOf, say, unpaid, until, words } from '/assets/lib/kit.js';
+import { apology, ask, badge, chip, clockOf, count, dayTime, errorText, everySecond, fill, frame, gradesOf, h, isKnown, keepPlace, link, longDayTime, main, note, organiser, placeIn, points, readConcert, saleOf, say, unpaid, until, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Session} Session */
@@ -95,7 +95,7 @@ async function start() {
   const answer = await readConcert(id);
   if (!answer.ok) return apology(errorText(answer), '', link('primary', '/', words.allConcerts));
   concert = answer.body;
-  document.title = `${concert.name} · boxoffice`;
+  document.title = `${concert.name} · ${organiser}`;
   if (saleOf(concert) === 'SCHEDULED') {
     const queue = await ask(`/waiting-queues/${concert.queue}`);
     line = queue.body.state ?? '';

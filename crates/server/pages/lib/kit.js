@@ -60,6 +60,9 @@ export const places = () => namesOf('place.').map(keptJson).filter(Boolean);
 /** A reservation of this browser. @returns {Hold | null} */
 export const holdOf = (/** @type {string} */ rid) => keptJson(`hold.${rid}`);
 export const keepHold = (/** @type {Hold} */ hold) => keep(`hold.${hold.rid}`, JSON.stringify(hold));
+/** A ticket as it was shown last, for where there is no network. @returns {import('../types.js').Shown | null} */
+export const ticketOf = (/** @type {string} */ rid) => keptJson(`ticket.${rid}`);
+export const keepTicket = (/** @type {string} */ rid, /** @type {import('../types.js').Shown | null} */ shown) => keep(`ticket.${rid}`, JSON.stringify(shown));
 /** All reservations of this browser, the newest first. @returns {Hold[]} */
 export const holds = () => namesOf('hold.').map(keptJson).filter(Boolean).sort((a, b) => b.rid - a.rid);
 /** The hold whose outcome is not known yet. @returns {Intent | null} */
@@ -326,6 +329,10 @@ export async function readReservation(/** @type {string} */ rid) {
 
 // ---- The frame around each page.
 
+/** Whose pages these are. */
+export const organiser = document.title;
+const brand = /** @type {HTMLElement} */ (document.querySelector('.brand'));
+
 /** The symbol and the word for each state: nobody is to tell them by colour alone. */
 const BADGES = /** @type {Record<string, [string, string]>} */ ({
   OPEN: ['good', '●'], SCHEDULED: ['', '◷'], SOLD_OUT: ['bad', '✕'], ENDED: ['', '■'], CANCELLED: ['bad', '✕'],
@@ -368,13 +375,13 @@ function switchLanguage() {
 
 /** Makes the frame, and names the page. */
 export function frame(/** @type {string} */ title) {
-  document.title = `${title} · boxoffice`;
+  document.title = `${title} · ${organiser}`;
   const here = location.pathname;
   const item = (/** @type {string} */ href, /** @type {string} */ text) => h('a', { href, 'aria-current': here === href ? 'page' : null }, text);
   document.querySelector('header')?.replaceChildren(...withoutGaps([
     h('a', { className: 'skip', href: '#main' }, words.skip),
     h('p', { className: 'demo' }, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody),
-    link('brand', '/', 'boxoffice'),
+    brand,
     h('nav', { ariaLabel: words.menu }, item('/', words.concerts), item('/me', words.mine),
       h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, language === 'ko' ? 'English' : '한국어')),
     isBlocked && note('warn', h('p', {}, words.blocked)),
@@ -385,6 +392,6 @@ export function frame(/** @type {string} */ title) {
 
 /** A page that has nothing to show but why. */
 export function apology(/** @type {string} */ title, /** @type {string} */ text, /** @type {Child[]} */ ...children) {
-  document.title = `${title} · boxoffice`;
+  document.title = `${title} · ${organiser}`;
   fill(main, h('section', { className: 'card centre' }, h('h1', { id: 'title', tabIndex: -1 }, title), h('p', {}, text), ...children));
 }

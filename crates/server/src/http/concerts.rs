@@ -25,6 +25,7 @@ use super::extract::PathIds;
 use super::problem::{ErrorCode, Problem};
 use super::reply::{json, json_bytes, to_json};
 use super::seat_states::Since;
+use super::seat_streams::LastEventId;
 use super::state::{HttpState, Web};
 use crate::app::{App, AppState};
 
@@ -344,4 +345,18 @@ pub(super) async fn seats(
         headers.insert(ETAG, etag);
     }
     Ok(response)
+}
+
+pub(super) async fn seat_stream(
+    State(HttpState { app, web }): State<HttpState>,
+    presented: Presented,
+    PathIds((id, session)): PathIds<(ConcertId, SessionId)>,
+    LastEventId(last): LastEventId,
+) -> Result<Response, Problem> {
+    let watched = {
+        let catalog = app.store.catalog();
+        web.seat_states.of(open_session(&catalog, &presented, id, session)?)
+    };
+    let Presented { pass, queue, .. } = presented;
+    web.streams.listen(app, watched, pass, queue, last.as_deref())
 }

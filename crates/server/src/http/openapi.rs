@@ -21,8 +21,8 @@ use super::describe::Description;
 use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
 use super::{
-    admin, admission_log, calling_off, concerts, gate, keys, lists, operators, ops, payments,
-    plans, points, queue, refunds, reservations, seat_list, seat_states, seat_streams,
+    admin, admission_log, calling_off, concert_tickets, concerts, gate, keys, lists, operators,
+    ops, payments, plans, points, queue, refunds, reservations, seat_list, seat_states,
 };
 use crate::app::AppState;
 use crate::audit::AuditReport;

@@ -205,6 +205,9 @@ error_codes! {
     HoldLimit "HOLD_LIMIT" CONFLICT "Too many holds"
         "The ticket has held seats as often as one ticket may."
         "Join the queue anew.";
+    NotPaid "NOT_PAID" CONFLICT "Not paid"
+        "The reservation is not paid, or was refunded, so there is no ticket to show."
+        "Pay for it while it is held.";
     AlreadyPaid "ALREADY_PAID" CONFLICT "Already paid"
         "The reservation is paid."
         "Nothing: the seats are the buyer's.";

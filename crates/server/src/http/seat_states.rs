@@ -28,14 +28,14 @@ use super::describe::{Described, Description};
 use super::page::query;
 use super::problem::{ErrorCode, Problem};
 use super::seat_list::{gzip, may_be_stale};
-use super::seat_streams::Feed;
+use super::seat_news::Feed;
 
-/// A seat that touches this part of all seats, or fewer than so many, is told by its number; where more were
-/// touched, all of them in two bits each are shorter.
+/// Touched seats are told by their numbers up to this part of all, and up to so many in any case. Beyond, all seats
+/// in two bits each are shorter.
 const TOUCHED_PART: usize = 16;
 const TOUCHED_MIN: usize = 32;
 
-/// What is known of a session that nobody has asked for as long is forgotten.
+/// A session that nobody has asked for in so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// Less than this is not compressed.

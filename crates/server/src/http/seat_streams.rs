@@ -8,23 +8,23 @@
 //! A stream is no request in progress: its request is over with its head. What bounds streams is how many there are,
 //! the ticket, the time-outs of the connection, and the end of the service.
 //!
-//! What does not belong here: what is told (see `seat_states`).
+//! What does not belong here: what is told (see `seat_states`), and the ring (see `seat_news`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::FromRequestParts;
 use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
 use axum::response::Response;
 use boxoffice_backends::sequencer::{PresentedTicket, Queue};
-use boxoffice_domain::ids::{ConcertId, SessionId, TicketId};
+use boxoffice_domain::ids::TicketId;
 use boxoffice_domain::queue::Place;
 use bytes::Bytes;
 use futures_util::stream;
@@ -32,16 +32,13 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep};
 
-use super::auth::Presented;
-use super::concerts::open_session;
 use super::describe::{Described, Description};
-use super::extract::PathIds;
 use super::problem::{ErrorCode, Problem};
-use super::seat_states::{Told, Watched};
-use super::state::HttpState;
+use super::seat_news::{Event, News, Next};
+use super::seat_states::Watched;
 use crate::app::{App, AppState};
 use crate::config::ServerConfig;
-use crate::metrics::Metrics;
+use crate::metrics::{IntGauge, Metrics};
 
 /// Between two looks at what is new: seats change hundreds of times a second, and eyes do not.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -55,11 +52,6 @@ const TICKET_INTERVAL: Duration = Duration::from_secs(1);
 const STREAMS_PER_TICKET: usize = 2;
 /// Whole seconds until a refused listener may try again; it asks for changes meanwhile.
 const RETRY_AFTER_SECONDS: u32 = 10;
-/// Events that are kept for those who are slow: ten seconds of them.
-const EVENTS_KEPT: usize = 40;
-/// And their bytes.
-const EVENT_BYTES_KEPT: usize = 256 * 1024;
-
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -121,6 +113,51 @@ impl Streams {
         let gauge = metrics.seat_streams.clone();
         Ok(Entered { streams: self.clone(), ticket, id, ended, gauge })
     }
+
+    /// Tells whoever has an active ticket of a session, and the version `known`, what is new.
+    ///
+    /// # Errors
+    /// 503 where too many listen.
+    pub(super) fn listen(
+        self: &Arc<Self>,
+        app: AppState,
+        watched: Arc<Watched>,
+        pass: PresentedTicket,
+        queue: Arc<Queue>,
+        known: Option<&str>,
+    ) -> Result<Response, Problem> {
+        let entered = self.enter(pass.ticket.id, &app.metrics)?;
+        let told = watched.since(known, app.store.vouched(app.clock.now()));
+        let news = watched.feed.listen(|news| {
+            tokio::spawn(tell(app.clone(), watched.clone(), news, self.heartbeat));
+        });
+        let heartbeats = news.borrow().heartbeats;
+        let first = if told.from == told.upto {
+            // Proxies pass a head on when something comes behind it.
+            HEARTBEAT
+        } else {
+            app.metrics.seat_stream_events.inc();
+            told.event()
+        };
+        let listener = Listener {
+            heartbeats,
+            watched,
+            pass,
+            queue,
+            entered,
+            news,
+            first: Some(first),
+            known: told.upto,
+            ticket_look: Box::pin(sleep(TICKET_INTERVAL)),
+            app,
+        };
+        let body = Body::from_stream(stream::unfold(Box::new(listener), Listener::next));
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        Ok(response)
+    }
 }
 
 /// The place of a stream among those that are open.
@@ -130,7 +167,7 @@ struct Entered {
     id: u64,
     /// Done when the stream is to end.
     ended: oneshot::Receiver<Infallible>,
-    gauge: crate::metrics::IntGauge,
+    gauge: IntGauge,
 }
 
 impl Drop for Entered {
@@ -147,90 +184,11 @@ impl Drop for Entered {
     }
 }
 
-/// Where the listeners of a session are told; nowhere while there are none.
-#[derive(Default)]
-pub(super) struct Feed(Mutex<Weak<watch::Sender<News>>>);
-
-/// What the listeners of a session were told lately.
-#[derive(Default)]
-struct News {
-    events: VecDeque<Event>,
-    bytes: usize,
-    /// How often there was nothing to tell for long.
-    heartbeats: u64,
-}
-
-struct Event {
-    from: u64,
-    upto: u64,
-    bytes: Bytes,
-}
-
-/// What a listener is to be told next.
-#[derive(Debug, PartialEq, Eq)]
-enum Next {
-    /// This, and it knows this version then.
-    Event(u64, Bytes),
-    /// All, because what it has missed is not there any more.
-    All,
-    /// Nothing.
-    Nothing,
-}
-
-impl News {
-    fn push(&mut self, told: &Told) {
-        let bytes = told.event();
-        self.bytes += bytes.len();
-        self.events.push_back(Event { from: told.from, upto: told.upto, bytes });
-        let is_too_much = |it: &Self| it.events.len() > EVENTS_KEPT || it.bytes > EVENT_BYTES_KEPT;
-        while self.events.len() > 1 && (is_too_much(self) || told.from == 0) {
-            self.bytes -= self.events.pop_front().map_or(0, |event| event.bytes.len());
-        }
-    }
-
-    fn after(&self, known: u64) -> Next {
-        let begin = self.events.partition_point(|event| event.upto <= known);
-        match self.events.get(begin) {
-            None => Next::Nothing,
-            Some(event) if event.from <= known => Next::Event(event.upto, event.bytes.clone()),
-            Some(_) => Next::All,
-        }
-    }
-}
-
-impl Feed {
-    /// Listens. Where nobody did, somebody begins to tell what is new.
-    fn listen(
-        app: &AppState,
-        watched: &Arc<Watched>,
-        heartbeat: Duration,
-    ) -> watch::Receiver<News> {
-        let mut feed = watched.feed.0.lock();
-        if let Some(news) = feed.upgrade() {
-            return news.subscribe();
-        }
-        let (news, listener) = watch::channel(News::default());
-        let news = Arc::new(news);
-        *feed = Arc::downgrade(&news);
-        tokio::spawn(tell(app.clone(), watched.clone(), news, heartbeat));
-        listener
-    }
-
-    /// Whether the listeners are to be told on. Where not, the next one to listen begins anew.
-    fn goes_on(&self, app: &App, watched: &Watched, news: &watch::Sender<News>) -> bool {
-        let mut feed = self.0.lock();
-        let is_sold = || {
-            let catalog = app.store.catalog();
-            let inventory = catalog.inventory_of(watched.inventory.session().id);
-            inventory.is_some_and(|inventory| Arc::ptr_eq(inventory, &watched.inventory))
-        };
-        let goes_on =
-            news.receiver_count() > 0 && !app.draining.load(Ordering::Relaxed) && is_sold();
-        if !goes_on {
-            *feed = Weak::new();
-        }
-        goes_on
-    }
+/// Whether a session is still there.
+fn is_sold(app: &App, watched: &Watched) -> bool {
+    let catalog = app.store.catalog();
+    let inventory = catalog.inventory_of(watched.inventory.session().id);
+    inventory.is_some_and(|inventory| Arc::ptr_eq(inventory, &watched.inventory))
 }
 
 /// Tells the listeners of a session what is new, until there are none. Their streams end with this.
@@ -246,14 +204,16 @@ async fn tell(
     let mut told_at = Instant::now();
     loop {
         looks.tick().await;
-        if !watched.feed.goes_on(&app, &watched, &news) {
+        let may = || !app.draining.load(Ordering::Relaxed) && is_sold(&app, &watched);
+        if !watched.feed.goes_on(&news, may) {
             return;
         }
         // In a cluster, what others sell is read for those sessions that somebody asks for.
         watched.inventory.ask_for();
         if let Some(told) = watched.news_since(known, app.store.vouched(app.clock.now())) {
             known = told.upto;
-            news.send_modify(|news| news.push(&told));
+            let event = Event { from: told.from, upto: told.upto, bytes: told.event() };
+            news.send_modify(|news| news.push(event));
         } else if told_at.elapsed() >= heartbeat {
             news.send_modify(|news| news.heartbeats += 1);
         } else {
@@ -286,7 +246,7 @@ impl Listener {
             if !self.may_listen() {
                 return None;
             }
-            if let Some(bytes) = self.to_be_sent() {
+            if let Some(bytes) = self.due() {
                 return Some((Ok(bytes), self));
             }
             tokio::select! {
@@ -313,7 +273,8 @@ impl Listener {
         true
     }
 
-    fn to_be_sent(&mut self) -> Option<Bytes> {
+    /// What is to be sent now.
+    fn due(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
@@ -342,7 +303,7 @@ impl Listener {
 }
 
 /// The version that a client had when its stream ended.
-pub(super) struct LastEventId(Option<String>);
+pub(super) struct LastEventId(pub(super) Option<String>);
 
 impl<S: Sync> FromRequestParts<S> for LastEventId {
     type Rejection = Infallible;
@@ -358,43 +319,6 @@ impl Described for LastEventId {
         let about = "The version that the client has; all states come first where it is left out or not known";
         description.header("Last-Event-ID", about, None);
     }
-}
-
-pub(super) async fn listen(
-    State(HttpState { app, web }): State<HttpState>,
-    presented: Presented,
-    PathIds((id, session)): PathIds<(ConcertId, SessionId)>,
-    LastEventId(last): LastEventId,
-) -> Result<Response, Problem> {
-    let watched = {
-        let catalog = app.store.catalog();
-        web.seat_states.of(open_session(&catalog, &presented, id, session)?)
-    };
-    let entered = web.streams.enter(presented.pass.ticket.id, &app.metrics)?;
-    let told = watched.since(last.as_deref(), app.store.vouched(presented.now));
-    let news = Feed::listen(&app, &watched, web.streams.heartbeat);
-    // Proxies pass a head on when something comes behind it.
-    let first = if told.from == told.upto { HEARTBEAT } else { told.event() };
-    let heartbeats = news.borrow().heartbeats;
-    app.metrics.seat_stream_events.inc();
-    let listener = Listener {
-        watched,
-        pass: presented.pass,
-        queue: presented.queue,
-        entered,
-        news,
-        first: Some(first),
-        known: told.upto,
-        heartbeats,
-        ticket_look: Box::pin(sleep(TICKET_INTERVAL)),
-        app,
-    };
-    let body = Body::from_stream(stream::unfold(Box::new(listener), Listener::next));
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-    Ok(response)
 }
 
 #[cfg(test)]

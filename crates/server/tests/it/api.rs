@@ -5,6 +5,7 @@
 
 mod admission_log;
 pub(crate) mod challenges;
+mod concert_tickets;
 mod concerts;
 mod documents;
 mod draws;
@@ -24,4 +25,6 @@ mod protocol;
 mod queue;
 mod restart;
 mod sales;
+mod seat_states;
+mod seat_streams;
 mod tokens;
