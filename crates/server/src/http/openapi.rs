@@ -28,6 +28,7 @@ use crate::app::AppState;
 use crate::audit::AuditReport;
 use crate::challenge;
 use crate::endpoints::{Route, endpoints};
+use crate::plans::PlanReport;
 
 #[derive(OpenApi)]
 #[openapi(

@@ -136,6 +136,10 @@ impl<T> Described for PageOf<T> {
     }
 }
 
+/// Reads the query of an address.
+///
+/// # Errors
+/// 400 where it has what is not known, or what makes no sense.
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     let invalid = |error: axum::extract::rejection::QueryRejection| {
         Problem::new(ErrorCode::InvalidQuery).detail(error.body_text())
