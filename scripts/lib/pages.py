@@ -32,7 +32,7 @@ ORGANISER = {"pages.organiser": "<script>alert(1)</script>\U0001F3B5 & \"Söhne\
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/lib/pages.py", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", type=pathlib.Path, help="the program; the release build of this tree where it is left out")
+    parser.add_argument("--binary", type=lambda name: pathlib.Path(name).resolve(), help="the program; the release build of this tree where it is left out")
     parser.add_argument("--out", type=pathlib.Path, help="where pictures go")
     parser.add_argument("names", nargs="*")
     return parser.parse_args()

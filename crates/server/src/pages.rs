@@ -13,8 +13,8 @@
 //! - `{{auth}}` becomes the word of `auth.mode`, `{{organiser}}` the organiser's name and `{{brand}}` that or their
 //!   logo; their colour replaces that of the style sheets. `{{more}}` becomes what only some services have to tell:
 //!   sites that may be gone back to, and where a notice is.
-//! - `fan/page.html` becomes the document of each script of `fan/`, whose name stands for `{{page}}`: they differ by
-//!   nothing else.
+//! - `fan/page.html` becomes the document of each script of `fan/`, whose name stands for `{{page}}`, and links to what
+//!   it imports for `{{preload}}`: they differ by nothing else.
 //!
 //! What does not belong here: requests and headers; see `http::pages`.
 
@@ -56,7 +56,9 @@ const FILES: &[(&str, &str)] = files![
     "i18n/en.js",
     "i18n/ko.js",
     "icon.svg",
+    "lib/hall.js",
     "lib/kit.js",
+    "lib/language.js",
     "lib/worker.js",
     "wait/index.html",
     "wait/wait.css",
@@ -212,7 +214,10 @@ impl Site {
             if name == FAN_PAGE {
                 let scripts = files.keys().filter_map(|it| it.strip_prefix("fan/"));
                 for page in scripts.filter_map(|it| it.strip_suffix(".js")) {
-                    let (name, text) = (format!("fan/{page}.html"), text.replace("{{page}}", page));
+                    let text = text.replace("{{page}}", page);
+                    let text =
+                        text.replace("{{preload}}", &builder.preload(&format!("fan/{page}.js")));
+                    let name = format!("fan/{page}.html");
                     let document = builder.document(&name, &text)?;
                     documents.insert(name, document);
                 }
@@ -375,6 +380,25 @@ impl Builder<'_> {
         self.assets.get(name).ok_or_else(|| format!("{name}: not made"))
     }
 
+    /// Links to all that a script imports: a browser is to fetch it at once, and not one after the other.
+    fn preload(&self, script: &str) -> String {
+        let mut found = Vec::new();
+        self.find_imports(script, &mut found);
+        let link = |name: &String| format!("<link rel=\"modulepreload\" href=\"{ASSETS}{name}\">");
+        found.iter().map(link).collect::<Vec<_>>().join("\n    ")
+    }
+
+    fn find_imports(&self, script: &str, found: &mut Vec<String>) {
+        let text = self.files.get(script).map_or("", String::as_str);
+        for part in text.split(&format!("from '{ASSETS}")).skip(1) {
+            let name = part.split('\'').next().unwrap_or_default();
+            if !found.iter().any(|other| other == name) {
+                found.push(name.to_owned());
+                self.find_imports(name, found);
+            }
+        }
+    }
+
     /// The text of a file, in which each reference leads to what is served.
     fn with_hashes(&mut self, name: &str, text: &str) -> Result<String, String> {
         let mut parts = text.split(ASSETS);
@@ -412,8 +436,8 @@ impl Builder<'_> {
             "default-src 'none'; script-src {}; style-src {}; img-src 'self'; connect-src 'self'; \
              manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
              require-trusted-types-for 'script'; trusted-types {}",
-            sources(&scripts),
-            sources(&styles),
+            sources(&scripts, text.contains("<script type=\"module\" src=")),
+            sources(&styles, text.contains("<link rel=\"stylesheet\"")),
             if name == WORKER_PAGE { WORKER_TYPES } else { "'none'" },
         );
         let policy = HeaderValue::try_from(policy).map_err(|error| format!("{name}: {error}"))?;
@@ -519,13 +543,11 @@ fn without_types(text: &str) -> String {
     kept
 }
 
-/// Where scripts or styles of a document may come from.
-fn sources(digests: &[String]) -> String {
-    if digests.is_empty() {
-        return "'self'".to_owned();
-    }
-    let digests: Vec<String> = digests.iter().map(|digest| format!("'sha256-{digest}'")).collect();
-    digests.join(" ")
+/// Where scripts or styles of a document may come from: files of this service, where it has such, and what is in it.
+fn sources(digests: &[String], has_files: bool) -> String {
+    let files = has_files.then(|| "'self'".to_owned());
+    let digests = digests.iter().map(|digest| format!("'sha256-{digest}'"));
+    files.into_iter().chain(digests).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

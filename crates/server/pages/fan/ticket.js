@@ -1,5 +1,5 @@
 // A ticket: what was bought, to show at the entrance, to print and to keep; and the way back, where there is one.
-import { apology, badge, confirm, dayTime, errorText, fill, frame, h, holdOf, insist, isPassing, keepHold, keepTicket, link, listOf, longDayTime, main, newKey, note, organiser, points, readConcert, readReservation, say, serverNow, ticketOf, until, user, words } from '/assets/lib/kit.js';
+import { apology, badge, confirm, dayTime, errorText, fill, frame, gradedName, h, holdOf, insist, isPassing, keepHold, keepTicket, link, listOf, longDayTime, main, newKey, note, organiser, points, readConcert, readReservation, say, serverNow, ticketOf, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Answer} Answer */
 /** @typedef {import('../types.js').Child} Child */
@@ -83,7 +83,7 @@ function render() {
     h('article', { className: `ticket ${isPaid ? '' : 'void'}` },
       h('div', { className: 'ticket-head' }, h('p', {}, badge(status)), h('h2', {}, concert?.name ?? words.ticket), session && h('p', {}, h('time', { dateTime: session.concertAt }, longDayTime(session.concertAt)))),
       isPaid && code && !session?.cancelled && h('div', { className: 'show' }, picture(code), h('p', { className: 'small' }, words.qrHint)),
-      h('dl', {}, concert && fact(words.where, concert.venue), fact(words.seats, h('span', { className: 'seats' }, reservedSeats.map((it) => h('b', {}, words.seat(String(it.number)))))),
+      h('dl', {}, concert && fact(words.where, concert.venue), fact(words.seats, h('span', { className: 'seats' }, reservedSeats.map((it) => h('b', {}, gradedName(it))))),
         fact(isPaid ? words.paid : words.total, points(totalPrice)), fact(words.member, String(reservation.userId))),
       h('div', { className: 'stub' }, h('span', {}, words.order), h('strong', {}, String(reservation.reservationId)), h('small', {}, dayTime(reservation.reservedAt)))),
     problem && note('warn', h('p', {}, problem)),

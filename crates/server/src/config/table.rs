@@ -343,6 +343,8 @@ settings! {
         /// The same for each client address, but for those of this machine and of trusted proxies; for one
         /// more 429. An IPv6 client is its /64.
         bodies_per_address_max: usize = 256, 1..=1_000_000;
+        /// Streams of seat states open at once; for one more 503, and the client asks from time to time instead.
+        streams_max: usize = 4_096, 0..=1_000_000;
         /// Time that a shutdown waits for requests in progress.
         drain_timeout_ms: u64 = 10_000, 0..=600_000;
         /// Worker threads; 0 means one for each CPU that the process may use.
@@ -543,6 +545,9 @@ settings! {
         live_holds_max: usize = 1, 1..=100_000;
         /// Reservations of one ticket in its life, whatever becomes of them.
         holds_per_ticket_max: usize = 20, 1..=100_000;
+        /// Whether a hold is refused that leaves a single free seat between taken ones, where as many seats
+        /// could be had otherwise.
+        no_orphans: bool = false;
         /// Time of which a random part passes until a seat that was given back, or whose hold ran out, is
         /// free: whoever gives back and takes at once is no faster than others.
         release_jitter_seconds: u64 = 0, 0..=3_600;

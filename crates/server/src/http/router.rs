@@ -12,7 +12,7 @@ use super::observe::{Observer, method_not_allowed, not_found};
 use super::state::HttpState;
 use super::{
     admin, admission_log, calling_off, concert_tickets, concerts, gate, keys, lists, openapi,
-    operators, ops, pages, payments, points, queue, refunds, reservations,
+    operators, ops, pages, payments, plans, points, queue, refunds, reservations,
 };
 use crate::endpoints::{Route, endpoints};
 

@@ -25,4 +25,6 @@ mod protocol;
 mod queue;
 mod restart;
 mod sales;
+mod seat_states;
+mod seat_streams;
 mod tokens;
