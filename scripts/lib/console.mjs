@@ -228,7 +228,7 @@ export function consoleTests({ base, call, visitor, screen, text, state, sale, j
     await page.click('#form-do');
     await page.waitForSelector('.hero[data-state="SCHEDULED"]');
     assert.equal(new Date((await settings(it)).opensAt).toISOString(), '2027-05-01T11:00:00.000Z', 'in the time zone of the browser');
-    await page.click('.deeds [data-undo]');
+    await page.click('.deeds li:has-text("2027") [data-undo], .deeds li:has-text("May 1") [data-undo]');
     await page.waitForSelector('.hero[data-state="OPEN"]');
 
     // In Korean, on a phone.

@@ -142,7 +142,7 @@ export interface Preview {
   seatsLeft: number | null;
   seatsPerPurchase: number | null;
   buyersServed: number | null;
-  warnings: { code: string; detail: string; limit?: number }[];
+  warnings: { code: string; detail: string; limit?: number | null }[];
   etag: string;
 }
 
