@@ -6,6 +6,7 @@
 mod admission_log;
 pub(crate) mod challenges;
 mod concerts;
+pub(crate) mod console;
 mod documents;
 mod draws;
 mod errors;
