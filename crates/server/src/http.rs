@@ -45,6 +45,7 @@ mod reservations;
 mod router;
 mod schema;
 mod seat_list;
+mod sign_in;
 mod state;
 mod surface;
 pub(crate) mod trace_id;

@@ -17,6 +17,7 @@ pub mod passes;
 pub mod people;
 pub mod proof;
 pub mod service;
+pub mod sign_in;
 pub mod signing;
 pub mod telemetry;
 pub mod tickets;

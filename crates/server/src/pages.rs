@@ -9,7 +9,7 @@
 //!   waiting page. So no text of several lines may have one that begins like a comment.
 //! - `data-inline` puts a style sheet or a script into its document. Each round trip costs who has a slow
 //!   connection as much as many kilobytes. The policy of the document names what was put there by its digest.
-//! - `{{auth}}` becomes the word of `auth.mode`.
+//! - `{{auth}}` becomes what the pages are told of people: `none`, `jwt`, or `sign-in` where they can do that here.
 //! - `fan/page.html` becomes the document of each script of `fan/`, whose name stands for `{{page}}`: they differ by
 //!   nothing else.
 //!
@@ -28,7 +28,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-use crate::config::{AuthMode, Config};
+use crate::config::Config;
 
 /// Files by their names in the directory of the pages.
 macro_rules! files {
@@ -75,7 +75,7 @@ pub(crate) enum Pages {
         /// The directory.
         from: PathBuf,
         /// What the pages are told of people.
-        auth: AuthMode,
+        auth: &'static str,
     },
 }
 
@@ -85,7 +85,7 @@ impl Pages {
     /// # Errors
     /// What is wrong with those in the program.
     pub(crate) fn new(config: &Config) -> Result<Option<Self>, String> {
-        let auth = config.auth.mode;
+        let auth = config.auth.for_pages();
         Ok(match &config.pages.directory {
             _ if !config.pages.enabled => None,
             None => Some(Self::Built(Site::built_in(auth)?)),
@@ -141,7 +141,7 @@ impl Site {
     ///
     /// # Errors
     /// What is wrong with a file, by name.
-    pub(crate) fn built_in(auth: AuthMode) -> Result<Self, String> {
+    pub(crate) fn built_in(auth: &'static str) -> Result<Self, String> {
         Self::new(FILES.iter().map(|(name, text)| ((*name).into(), (*text).into())), auth)
     }
 
@@ -149,7 +149,7 @@ impl Site {
     ///
     /// # Errors
     /// What cannot be read, or what is wrong with a file, by name.
-    pub(crate) fn read(directory: &Path, auth: AuthMode) -> Result<Self, String> {
+    pub(crate) fn read(directory: &Path, auth: &'static str) -> Result<Self, String> {
         let mut files = Vec::new();
         read(directory, "", &mut files)?;
         Self::new(files, auth)
@@ -157,7 +157,7 @@ impl Site {
 
     fn new(
         files: impl IntoIterator<Item = (String, String)>,
-        auth: AuthMode,
+        auth: &'static str,
     ) -> Result<Self, String> {
         let files: BTreeMap<String, String> = files.into_iter().collect();
         let mut builder = Builder { files: &files, assets: HashMap::new(), under_way: Vec::new() };
@@ -305,8 +305,8 @@ impl Builder<'_> {
         Ok(done)
     }
 
-    fn document(&mut self, name: &str, text: &str, auth: AuthMode) -> Result<Served, String> {
-        let text = self.with_hashes(name, text)?.replace("{{auth}}", auth.as_str());
+    fn document(&mut self, name: &str, text: &str, auth: &'static str) -> Result<Served, String> {
+        let text = self.with_hashes(name, text)?.replace("{{auth}}", auth);
         let to_inline = text.matches("data-inline").count();
         let (text, styles) = self.with_inlined(&text, STYLE, "style")?;
         let (text, scripts) = self.with_inlined(&text, SCRIPT, "script type=\"module\"")?;

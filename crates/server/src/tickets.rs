@@ -57,6 +57,8 @@ struct Key {
     mac: Hmac<Sha256>,
     /// What challenges are signed with.
     challenge: String,
+    /// What cookies of people are sealed with.
+    cookie: [u8; 32],
 }
 
 /// Why a token is no ticket.
@@ -77,8 +79,9 @@ impl Key {
         // HMAC takes a key of any length.
         #[allow(clippy::expect_used)]
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any length is a key");
+        let cookie = mac.clone().chain_update(b"boxoffice cookie key").finalize().into_bytes();
         mac.update(prefix.as_bytes());
-        Self { id, prefix, mac, challenge: challenge_key(secret) }
+        Self { id, prefix, mac, challenge: challenge_key(secret), cookie: cookie.into() }
     }
 }
 
@@ -132,6 +135,12 @@ impl SigningKeys {
     pub fn challenge_keys(&self) -> Vec<String> {
         let all = std::iter::once(&self.signing).chain(&self.previous);
         all.map(|key| key.challenge.clone()).collect()
+    }
+
+    /// The keys of cookies: the one that seals, then the others.
+    pub fn cookie_keys(&self) -> Vec<[u8; 32]> {
+        let all = std::iter::once(&self.signing).chain(&self.previous);
+        all.map(|key| key.cookie).collect()
     }
 
     /// Whether tokens under the key with this id are accepted.

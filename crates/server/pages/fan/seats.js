@@ -1,6 +1,6 @@
 // Seats of a session: how many, which, and the hold. Seats have numbers and prices; whoever has them is told by shape, sign
 // and text, never by colour alone.
-import { apology, ask, clockOf, count, dayTime, errorText, everySecond, fill, frame, h, insist, intentOf, isKnown, isPassing, keepHold, keepIntent, keepPlace, link, listOf, main, newKey, note, placeIn, points, readConcert, say, unpaid, until, user, words } from '/assets/lib/kit.js';
+import { apology, ask, clockOf, count, dayTime, errorText, everySecond, fill, frame, h, insist, intentOf, isPassing, keepHold, keepIntent, keepPlace, link, listOf, main, newKey, note, placeIn, points, readConcert, say, signInLink, unpaid, until, user, whoIsMissing, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Seat} Seat */
@@ -411,7 +411,7 @@ async function start() {
   if (!read.ok) return apology(errorText(read), '', link('primary', '/', words.allConcerts));
   concert = read.body;
   const toConcert = link('primary', `/c/${concertId}`, words.back);
-  if (isKnown) return apology(words.notYourTurn, words.signIn, toConcert);
+  if (whoIsMissing()) return apology(words.notYourTurn, whoIsMissing(), signInLink() || toConcert);
   const session = concert.sessions.find((it) => String(it.sessionId) === sessionId);
   if (!session || session.cancelled) return apology(words.sessionGone, session ? words.errors.SESSION_CANCELLED : words.errors.SESSION_NOT_FOUND, toConcert);
   const place = placeIn(concert.queue);

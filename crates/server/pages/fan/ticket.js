@@ -1,5 +1,5 @@
 // A ticket: what was bought, to show and to print; and the way back, where there is one.
-import { apology, badge, confirm, dayTime, errorText, fill, frame, h, holdOf, insist, isPassing, keepHold, link, longDayTime, main, newKey, note, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
+import { badge, confirm, dayTime, errorText, fill, frame, h, holdOf, insist, isPassing, keepHold, link, longDayTime, main, newKey, note, notShown, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Child} Child */
 /** @typedef {import('../types.js').Concert} Concert */
@@ -57,9 +57,7 @@ async function refund() {
 
 async function load() {
   const read = await readReservation(rid);
-  if (!read.answer.ok) {
-    return apology(words.notHere, read.answer.code === 'NOT_HERE' ? words.notHereText : errorText(read.answer), link('primary', '/me', words.mine));
-  }
+  if (!read.answer.ok) return notShown(read.answer);
   reservation = read.answer.body;
   token = read.token;
   if (!concert) {

@@ -52,7 +52,15 @@ function namesOf(/** @type {string} */ kind) {
   return names.filter((it) => it.startsWith(kind));
 }
 
-export const user = () => kept('user') ?? '';
+/** How people are known: `none` where they are believed, `jwt`, or `sign-in` where they sign in on these pages. */
+const auth = document.querySelector('meta[name="boxoffice-auth"]')?.getAttribute('content');
+/** Whether people are known: then nobody chooses a number, or makes points. */
+export const isKnown = auth !== 'none';
+/** Whether they sign in on these pages. */
+export const signsIn = auth === 'sign-in';
+/** Who is signed in. @type {{ name: string, userId: string | number } | null} */
+let me = null;
+export const user = () => (signsIn ? String(me?.userId ?? '') : kept('user') ?? '');
 /** The place of this user in a queue. @returns {Place | null} */
 export const placeIn = (/** @type {string} */ queue) => (user() ? keptJson(`place.${queue}.${user()}`) : null);
 export const keepPlace = (/** @type {Place} */ place) => keep(`place.${place.queue}.${place.user}`, JSON.stringify(place));
@@ -82,13 +90,11 @@ export function forgetAll() {
 }
 
 export const newKey = () => crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint32Array(4))].join('-');
-/** Whether people sign in, which these pages cannot do. */
-export const isKnown = document.querySelector('meta[name="boxoffice-auth"]')?.getAttribute('content') === 'jwt';
 
 /** Tokens of this user that may show reservations, the likeliest first: a place in line shows none yet. */
 export function tokens(/** @type {string} */ rid = '') {
   const mine = [holdOf(rid)?.token, ...places().filter((it) => it.user === user() && it.status !== 'WAITING').map((it) => it.token), ...holds().filter((it) => it.user === user()).map((it) => it.token)];
-  return [...new Set(mine)].filter((it) => it !== undefined).slice(0, 4);
+  return [...new Set(mine)].filter((it) => it !== undefined).filter(Boolean).slice(0, 4);
 }
 
 // ---- Languages.
@@ -214,10 +220,11 @@ export async function ask(path, { method = 'GET', token, key, body, etag } = {})
   if (body) headers['Content-Type'] = 'application/json';
   if (etag) headers['If-None-Match'] = etag;
   try {
-    const response = await fetch(API + path, { method, headers, body: body && JSON.stringify(body), cache: 'no-store', signal: abort.signal });
+    const response = await fetch((path.startsWith('/auth/') ? '' : API) + path, { method, headers, body: body && JSON.stringify(body), cache: 'no-store', signal: abort.signal });
     setClock(response, sent);
     const hasBody = response.status !== 204 && response.status !== 304;
     const answer = hasBody ? await response.json() : {};
+    if (response.status === 401 && isSignedOut(answer.code) && me) tellSignedOut();
     return {
       status: response.status, ok: response.ok, body: answer, code: response.ok ? '' : answer.code ?? '',
       retryAfter: Number(response.headers.get('Retry-After')) || 0, etag: response.headers.get('ETag') ?? '',
@@ -299,15 +306,71 @@ export function errorText(/** @type {Answer} */ answer) {
 /** A concert, for whoever asks. */
 export const readConcert = (/** @type {string | number} */ id) => insist(`/concerts/${id}`);
 
-/** A reservation, with the first token that may show it. @returns {Promise<{ answer: Answer, token: string }>} */
+const isSignedOut = (/** @type {string | undefined} */ code) => signsIn && code?.startsWith('PERSON_TOKEN') === true;
+
+/** A reservation, for whoever is signed in, or with the first token that may show it. @returns {Promise<{ answer: Answer, token: string }>} */
 export async function readReservation(/** @type {string} */ rid) {
   /** @type {Answer} */
   let answer = { status: 401, ok: false, body: {}, code: 'NOT_HERE', retryAfter: 0, etag: '' };
+  if (signsIn) return { answer: await insist(`/reservations/${rid}`), token: tokens(rid)[0] ?? '' };
   for (const token of tokens(rid)) {
     answer = await insist(`/reservations/${rid}`, { token });
     if (answer.ok) return { answer, token };
   }
   return { answer, token: '' };
+}
+
+// ---- Who is signed in.
+
+/** The way to sign in, and back to this page. Who has signed out is asked who they are. */
+const toSignIn = () => `/auth/login?return=${encodeURIComponent(location.pathname + location.search)}${kept('out') ? '&prompt=login' : ''}`;
+
+/** Why nobody can buy here yet; empty where somebody can. */
+export const whoIsMissing = () => (signsIn ? (me ? '' : words.signInFirst) : isKnown ? words.signIn : '');
+/** The way to sign in, where there is one. */
+export const signInLink = () => signsIn && h('a', { className: 'primary', id: 'sign-in', href: toSignIn() }, words.toSignIn);
+
+const account = h('p', { className: 'demo', id: 'account' });
+const notice = h('div', { className: 'note warn', hidden: true });
+function showNotice(/** @type {Child[]} */ ...children) {
+  fill(notice, ...children);
+  notice.hidden = false;
+}
+
+/** The sign-in is over; what is on the page stays, and what is kept waits for the same person. */
+function tellSignedOut() {
+  if (!notice.hidden) return;
+  showNotice(h('p', {}, words.signedOut), signInLink());
+  say(words.signedOut, true);
+}
+
+function drawAccount() {
+  if (!signsIn) return fill(account, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody);
+  if (!me) return fill(account, h('a', { className: 'quiet', href: toSignIn() }, words.toSignIn));
+  fill(account, words.signedInAs(me.name || words.memberOf(user())), ' ', h('button', { type: 'button', id: 'sign-out', className: 'quiet', onclick: signOut }, words.signOut));
+}
+
+/** Signs out in this browser. The next person is to be asked who they are. */
+export async function signOut() {
+  const answer = await insist('/auth/logout', { method: 'POST' }, 3);
+  if (!answer.ok) return showNotice(h('p', {}, errorText(answer)));
+  keep('out', '1');
+  // It tells the other tabs.
+  keep('user', '');
+  location.assign('/');
+}
+
+/** Asks who is signed in. Without an answer it is who it was. */
+async function readMe() {
+  const answer = await ask('/auth/me');
+  const before = kept('user');
+  if (answer.ok) {
+    me = answer.body;
+    keep('user', user());
+    keep('out', '');
+  } else if (answer.status !== 401 && before) {
+    me = { name: '', userId: before };
+  }
 }
 
 // ---- The frame around each page.
@@ -345,10 +408,15 @@ export function unfinished() {
   ];
 }
 
+/** Takes a word out of the address. */
+function leaveOut(/** @type {string} */ name) {
+  query.delete(name);
+  history.replaceState(null, '', String(query) ? `?${query}` : location.pathname);
+}
+
 function switchLanguage() {
   keep('lang', language === 'ko' ? 'en' : 'ko');
-  query.delete('lang');
-  history.replaceState(null, '', String(query) ? `?${query}` : location.pathname);
+  leaveOut('lang');
   location.reload();
 }
 
@@ -360,12 +428,19 @@ export function frame(/** @type {string} */ title) {
   const other = language === 'ko' ? en : ko;
   document.querySelector('header')?.replaceChildren(...withoutGaps([
     h('a', { className: 'skip', href: '#main' }, words.skip),
-    h('p', { className: 'demo' }, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody),
+    account,
     link('brand', '/', 'boxoffice'),
     h('nav', { ariaLabel: words.menu }, item('/', words.concerts), item('/me', words.mine),
       h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, other.name)),
     isBlocked && note('warn', h('p', {}, words.blocked)),
+    notice,
   ]));
+  const failure = query.get('signin');
+  if (failure) {
+    leaveOut('signin');
+    showNotice(h('p', {}, words.signInFailures[failure] ?? words.signInFailures.failed), signInLink());
+  }
+  drawAccount();
   main.id = 'main';
   main.before(said, cried, trouble);
 }
@@ -375,3 +450,12 @@ export function apology(/** @type {string} */ title, /** @type {string} */ text,
   document.title = `${title} · boxoffice`;
   fill(main, h('section', { className: 'card centre' }, h('h1', { id: 'title', tabIndex: -1 }, title), h('p', {}, text), ...children));
 }
+
+/** Says why a reservation cannot be shown. */
+export function notShown(/** @type {Answer} */ answer) {
+  if (isSignedOut(answer.code)) return apology(words.toSignIn, words.signInFirst, signInLink());
+  return apology(words.notHere, answer.code === 'NOT_HERE' ? words.notHereText : errorText(answer), link('primary', '/me', words.mine));
+}
+
+// Before any page asks whose place it shows.
+if (signsIn) await readMe();

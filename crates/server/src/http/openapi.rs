@@ -22,7 +22,7 @@ use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
 use super::{
     admin, admission_log, calling_off, concerts, gate, keys, lists, operators, ops, payments,
-    points, queue, refunds, reservations, seat_list,
+    points, queue, refunds, reservations, seat_list, sign_in,
 };
 use crate::app::AppState;
 use crate::audit::AuditReport;
@@ -37,6 +37,7 @@ use crate::endpoints::{Route, endpoints};
         (name = "concerts", description = "What is for sale"),
         (name = "sales", description = "Reservations and payments"),
         (name = "points", description = "The money"),
+        (name = "people", description = "Who has signed in on the pages"),
         (name = "operations", description = "Health and metrics"),
         (name = "admin", description = "For operators"),
     ),

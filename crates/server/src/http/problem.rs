@@ -89,11 +89,11 @@ error_codes! {
         "The service was restored from a backup, and the queue token was given after that; its place is lost."
         "Join the queue anew.";
     PersonTokenMissing "PERSON_TOKEN_MISSING" UNAUTHORIZED "Not logged in"
-        "The request needs an Authorization header with the bearer token of a person."
-        "Log in at the issuer, and send its token.";
+        "The request needs an Authorization header with the bearer token of a person, or the cookie of somebody who signed in on the pages."
+        "Log in at the issuer, and send its token; on the pages, sign in.";
     PersonTokenInvalid "PERSON_TOKEN_INVALID" UNAUTHORIZED "Invalid person token"
-        "The person's token is forged, over, or not for this service; the detail says which."
-        "Log in anew at the issuer, and send its token.";
+        "The person's token or cookie is forged, over, or not for this service; the detail says which."
+        "Log in anew at the issuer, and send its token; on the pages, sign in again.";
     AdminTokenMissing "ADMIN_TOKEN_MISSING" UNAUTHORIZED "No operator token"
         "The admin API needs an Authorization header with a bearer token."
         "Send an operator's token, or the admin token.";
@@ -121,6 +121,9 @@ error_codes! {
     UserMismatch "USER_MISMATCH" FORBIDDEN "Not this user's token"
         "The request names another user than the token's owner, or the ticket is another person's."
         "Use the user that joined the queue.";
+    CrossSite "CROSS_SITE" FORBIDDEN "Asked by another site"
+        "The request would change something for whoever is signed in on the pages, and no page of this service has sent it."
+        "Ask from a page of this service, or with an Authorization header.";
     ChallengeRequired "CHALLENGE_REQUIRED" FORBIDDEN "Challenge to be solved"
         "Joins need the solution of a challenge at the moment, and this one has none."
         "Get a challenge from the address in the detail, have the widget solve it, and join with its solution as the field altcha.";

@@ -174,7 +174,7 @@ pub(super) async fn create_from(
     // In the order of the handler's extractors: the first that refuses answers.
     let read = async {
         let presented = Presented::from_headers(&parts.headers, &app)?;
-        let asker = Asker::from_headers(&parts.headers, &app).await?;
+        let asker = Asker::of(&parts, &app).await?;
         let key = IdempotencyKey::from_headers(&parts.headers)?;
         let body = ApiJson::read(&parts.headers, body, limits, client).await?;
         create(State(app), presented, asker, ids, MaybeIdempotencyKey(key), body).await
@@ -313,19 +313,16 @@ pub(super) async fn list(
 
 pub(super) async fn show(
     State(app): State<AppState>,
-    presented: Presented,
-    asker: Asker,
+    Owner { user, now }: Owner,
     PathIds(id): PathIds<ReservationId>,
 ) -> Result<Response, Problem> {
-    asker.must_own(&presented)?;
-    presented.must_have_been_admitted()?;
     let found = app.store.reservation(id).await.map_err(|cause| fault(&cause))?;
     let (reservation, until) = found.ok_or_else(|| Problem::new(ErrorCode::ReservationNotFound))?;
-    if reservation.user != presented.user() {
+    if reservation.user != user {
         return Err(Problem::new(ErrorCode::ReservationNotYours));
     }
     // What is shown is not sold: where the clock here is off, it is the database's that tells.
-    let now = app.store.vouched(presented.now);
+    let now = app.store.vouched(now);
     Ok(json(StatusCode::OK, &shown(&reservation, until, now)))
 }
 

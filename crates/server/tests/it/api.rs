@@ -24,4 +24,5 @@ mod protocol;
 mod queue;
 mod restart;
 mod sales;
+pub(crate) mod sign_in;
 mod tokens;
