@@ -74,7 +74,7 @@ function provider(url, keys) {
 async function interact(provider, request, response) {
   if (request.method === 'GET') {
     response.setHeader('Content-Type', 'text/html; charset=utf-8');
-    return response.end(`<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><title>Sign in</title>
+    return response.end(`<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><title>Sign in</title>
       <main><h1>The issuer</h1><form method="post"><label>Name <input name="name" autofocus></label>
       <button id="in">Sign in</button> <button id="no" name="no" value="1">Cancel</button></form></main>`);
   }

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, Semaphore};
 use uuid::Uuid;
 
-pub use self::cookies::{Cookies, Login, Session};
+pub use self::cookies::{Cookies, Identity, Login};
 use crate::config::{AuthConfig, Secret};
 use crate::people::issuer::{Issuer, Metadata};
 use crate::people::{People, SignedIn, Stranger};
@@ -39,6 +39,9 @@ const EXCHANGES_MAX: usize = 64;
 /// and those that come meanwhile wait so long.
 const TURN: Duration = Duration::from_secs(5);
 
+/// What stands for itself in a query and in a form, beside letters and digits (RFC 3986).
+const UNRESERVED: &[u8] = b"-._~";
+
 /// Why somebody is not signed in.
 #[derive(Debug)]
 pub enum Refused {
@@ -55,7 +58,7 @@ pub struct SignIn {
     secret: Option<Secret>,
     origin: String,
     scopes: String,
-    session_ms: i64,
+    hours_ms: i64,
     cookies: Cookies,
     known: ArcSwapOption<Known>,
     /// When the issuer was asked for that last.
@@ -97,7 +100,7 @@ impl SignIn {
             secret: config.client_secret.clone(),
             origin: origin.clone(),
             scopes: config.scopes.join(" "),
-            session_ms: i64::from(config.session_hours) * 3_600_000,
+            hours_ms: i64::from(config.session_hours) * 3_600_000,
             known: ArcSwapOption::empty(),
             asked: Mutex::default(),
             exchanges: Semaphore::new(EXCHANGES_MAX),
@@ -148,7 +151,7 @@ impl SignIn {
             ("code_challenge_method", "S256"),
         ] {
             address.push_str(&format!("&{name}="));
-            percent_encode(value, &mut address);
+            percent_encode(value, UNRESERVED, &mut address);
         }
         if anew {
             address.push_str("&prompt=login");
@@ -175,7 +178,7 @@ impl SignIn {
         code: &str,
         login: &Login,
         now: Timestamp,
-    ) -> Result<Session, Refused> {
+    ) -> Result<Identity, Refused> {
         let known = self.known().await?;
         let token = self.exchange(known, code.to_owned(), login.verifier.clone()).await?;
         let found = people.signed_in(&token, &self.client, &login.nonce, now).await;
@@ -184,7 +187,7 @@ impl SignIn {
             Stranger::NoKeys => Refused::Away("its keys have not been read yet".into()),
             Stranger::Store(fault) => Refused::Away(fault.to_string()),
         })?;
-        Ok(Session { user: user.get(), name, until: now.0.saturating_add(self.session_ms) })
+        Ok(Identity { user: user.get(), name, until: now.0.saturating_add(self.hours_ms) })
     }
 
     fn redirect(&self) -> String {
@@ -310,9 +313,9 @@ impl Known {
 /// A client and its secret for a header (RFC 6749, 2.3.1).
 fn basic(client: &str, secret: &Secret) -> String {
     let mut pair = String::new();
-    percent_encode(client, &mut pair);
+    percent_encode(client, UNRESERVED, &mut pair);
     pair.push(':');
-    percent_encode(secret.expose(), &mut pair);
+    percent_encode(secret.expose(), UNRESERVED, &mut pair);
     format!("Basic {}", STANDARD.encode_to_string(pair))
 }
 
@@ -322,11 +325,11 @@ fn random() -> String {
     BASE64.encode_to_string(halves.concat())
 }
 
-/// Appends a text as a value of a query or of a form (RFC 3986, what is unreserved stays).
-pub(crate) fn percent_encode(text: &str, query: &mut String) {
+/// Appends a text as a value of a query or of a form: letters, digits and what is `plain` as they are.
+pub(crate) fn percent_encode(text: &str, plain: &[u8], query: &mut String) {
     use std::fmt::Write;
     for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
             query.push(char::from(byte));
         } else {
             // Writing to a string does not fail.

@@ -328,10 +328,10 @@ const toSignIn = () => `/auth/login?return=${encodeURIComponent(location.pathnam
 /** Why nobody can buy here yet; empty where somebody can. */
 export const whoIsMissing = () => (signsIn ? (me ? '' : words.signInFirst) : isKnown ? words.signIn : '');
 /** The way to sign in, where there is one. */
-export const signInLink = () => signsIn && h('a', { className: 'primary', id: 'sign-in', href: toSignIn() }, words.toSignIn);
+export const signInLink = (id = 'sign-in') => signsIn && h('a', { className: 'primary', id, href: toSignIn() }, words.toSignIn);
 
 const account = h('p', { className: 'demo', id: 'account' });
-const notice = h('div', { className: 'note warn', hidden: true });
+const notice = h('div', { id: 'notice', className: 'note warn trouble', role: 'alert', hidden: true });
 function showNotice(/** @type {Child[]} */ ...children) {
   fill(notice, ...children);
   notice.hidden = false;
@@ -340,8 +340,7 @@ function showNotice(/** @type {Child[]} */ ...children) {
 /** The sign-in is over; what is on the page stays, and what is kept waits for the same person. */
 function tellSignedOut() {
   if (!notice.hidden) return;
-  showNotice(h('p', {}, words.signedOut), signInLink());
-  say(words.signedOut, true);
+  showNotice(h('p', {}, words.signedOut), signInLink('sign-in-again'));
 }
 
 function drawAccount() {
@@ -433,16 +432,15 @@ export function frame(/** @type {string} */ title) {
     h('nav', { ariaLabel: words.menu }, item('/', words.concerts), item('/me', words.mine),
       h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, other.name)),
     isBlocked && note('warn', h('p', {}, words.blocked)),
-    notice,
   ]));
   const failure = query.get('signin');
   if (failure) {
     leaveOut('signin');
-    showNotice(h('p', {}, words.signInFailures[failure] ?? words.signInFailures.failed), signInLink());
+    showNotice(h('p', {}, words.signInFailures[failure] ?? words.signInFailures.failed), signInLink('sign-in-again'));
   }
   drawAccount();
   main.id = 'main';
-  main.before(said, cried, trouble);
+  main.before(said, cried, trouble, notice);
 }
 
 /** A page that has nothing to show but why. */

@@ -774,7 +774,7 @@ function wakeUp() {
     lead(true);
   }
   // Somebody may have signed in in another tab.
-  if (auth === 'sign-in' && !user) identify();
+  if (auth === 'sign-in' && !user && !isAsking) identify();
   // The turn may have been used in another tab.
   if (place?.status === 'ACTIVATED') hurry();
   render();

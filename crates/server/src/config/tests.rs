@@ -429,7 +429,8 @@ fn signing_in_is_validated_as_a_whole() {
         problems.into_iter().map(|problem| problem.key).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(keys(&[]), "");
-    for here in ["http://localhost:8080", "http://127.0.0.1", "http://[::1]:8080", "https://a:8443"] {
+    for here in ["http://localhost:8080", "http://127.0.0.1", "http://[::1]:8080", "https://a:8443"]
+    {
         assert_eq!(keys(&[("auth.public_url", here)]), "", "{here}");
     }
     for wrong in [

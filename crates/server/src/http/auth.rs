@@ -18,7 +18,7 @@ use super::describe::{Described, Description};
 use super::extract::single_header;
 use super::problem::{ErrorCode, Problem};
 use super::reply::fault;
-use super::sign_in::{self, SESSION_COOKIE};
+use super::sign_in::{self, IDENTITY_COOKIE};
 use super::state::HttpState;
 use crate::app::App;
 use crate::people::{PERSON_MAX, People, Stranger};
@@ -165,7 +165,7 @@ impl FromRequestParts<HttpState> for Asker {
 impl Described for Asker {
     fn describe(description: &mut Description) {
         description.may_be_secured(PERSON_SCHEME);
-        description.cookie(SESSION_COOKIE, "Who has signed in on the pages, in place of a token");
+        description.cookie(IDENTITY_COOKIE, "Who has signed in on the pages, in place of a token");
         description.errors(&[
             ErrorCode::DuplicateHeader,
             ErrorCode::CrossSite,

@@ -5,7 +5,6 @@
 //! up: so it is a path, and no way to another site unless the configuration names that.
 
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::time::Instant;
 
 use axum::body::Body;
@@ -17,10 +16,11 @@ use axum::response::IntoResponse;
 use boxoffice_domain::ids::QueueName;
 
 use super::describe::{Described, Description};
+use super::extract::cookies;
 use super::problem::{ErrorCode, Problem};
-use super::sign_in::cookies;
 use crate::app::{App, AppState};
 use crate::config::GateConfig;
+use crate::sign_in::percent_encode;
 
 /// The cookie that has the pass.
 const PASS_COOKIE: &str = "boxoffice-pass";
@@ -166,16 +166,9 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     std::str::from_utf8(value.as_bytes()).ok()
 }
 
-/// Appends a text as a value of a query.
+/// Appends a text as a value of a query. A path stays readable in it.
 fn escape(text: &str, query: &mut String) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            query.push(char::from(byte));
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(query, "%{byte:02X}");
-        }
-    }
+    percent_encode(text, b"-._~/", query);
 }
 
 #[cfg(test)]

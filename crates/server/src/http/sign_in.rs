@@ -3,13 +3,13 @@
 //!
 //! What does not belong here: how the issuer is asked, and what is in the cookies (`crate::sign_in`).
 
+use std::time::Instant;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Query, State};
-use axum::http::header::{
-    CACHE_CONTROL, COOKIE, LOCATION, ORIGIN, REFERRER_POLICY, SET_COOKIE, VARY,
-};
+use axum::http::header::{CACHE_CONTROL, LOCATION, ORIGIN, REFERRER_POLICY, SET_COOKIE, VARY};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use axum::middleware::map_response;
@@ -21,18 +21,18 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::describe::{Described, Description};
-use super::extract::single_header;
+use super::extract::{cookies, single_header};
 use super::gate::is_plain_path;
 use super::observe::Observer;
 use super::problem::{ErrorCode, Problem};
 use super::reply::json;
-use super::state::HttpState;
+use super::state::{HttpState, Web};
 use crate::app::AppState;
 use crate::endpoints::Route;
-use crate::sign_in::{LOGIN_SECONDS, Login, Refused, Session, SignIn};
+use crate::sign_in::{Identity, LOGIN_SECONDS, Login, Refused, SignIn};
 
 /// The cookie of somebody who is signed in. A browser takes it from this host alone, and by TLS.
-pub(super) const SESSION_COOKIE: &str = "__Host-boxoffice";
+pub(super) const IDENTITY_COOKIE: &str = "__Host-boxoffice";
 /// The cookie of somebody who was sent to the issuer.
 const LOGIN_COOKIE: &str = "__Host-boxoffice-login";
 /// So many cookies of one name are tried.
@@ -80,34 +80,20 @@ pub(super) struct Me {
     until: String,
 }
 
-/// The values of the cookies with a name.
-pub(super) fn cookies<'h>(
-    headers: &'h HeaderMap,
-    name: &'static str,
-) -> impl Iterator<Item = &'h [u8]> {
-    let lines = headers.get_all(COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.filter_map(move |pair| {
-        let rest = pair.trim_ascii_start().strip_prefix(name.as_bytes())?;
-        let value = rest.strip_prefix(b"=")?.trim_ascii();
-        Some(value.strip_prefix(b"\"").and_then(|it| it.strip_suffix(b"\"")).unwrap_or(value))
-    })
-}
-
 /// Who is signed in, by the cookies of a request.
 ///
 /// # Errors
 /// 401 where nobody is.
-fn session(
+fn identity(
     sign_in: &SignIn,
     headers: &HeaderMap,
     now: Timestamp,
-) -> Result<(UserId, Session), Problem> {
+) -> Result<(UserId, Identity), Problem> {
     let mut refusal = Problem::new(ErrorCode::PersonTokenMissing);
-    for cookie in cookies(headers, SESSION_COOKIE).take(TRIED_MAX) {
-        let found = sign_in.cookies().open::<Session>(cookie, now);
-        if let Some((user, session)) = found.and_then(|it| Some((it.user()?, it))) {
-            return Ok((user, session));
+    for cookie in cookies(headers, IDENTITY_COOKIE).take(TRIED_MAX) {
+        let found = sign_in.cookies().open::<Identity>(cookie, now);
+        if let Some((user, identity)) = found.and_then(|it| Some((it.user()?, it))) {
+            return Ok((user, identity));
         }
         refusal = Problem::new(ErrorCode::PersonTokenInvalid)
             .detail("the sign-in is over, or was not made here; sign in again");
@@ -125,7 +111,7 @@ pub(super) fn person(
     headers: &HeaderMap,
     now: Timestamp,
 ) -> Result<UserId, Problem> {
-    let (user, _) = session(sign_in, headers, now)?;
+    let (user, _) = identity(sign_in, headers, now)?;
     if !method.is_safe() {
         must_be_ours(sign_in, headers)?;
     }
@@ -184,7 +170,7 @@ pub(super) struct Begin {
 }
 
 async fn login(
-    State(app): State<AppState>,
+    State(HttpState { app, web }): State<HttpState>,
     asked: Result<Query<Begin>, QueryRejection>,
 ) -> Result<Response<Body>, Problem> {
     let sign_in = set_up(&app)?;
@@ -193,7 +179,7 @@ async fn login(
     let begun = sign_in.begin(back, prompt.as_deref() == Some("login"), app.clock.now()).await;
     let (address, login) = match begun {
         Ok(begun) => begun,
-        Err(why) => return Ok(refused(back, &why)),
+        Err(why) => return Ok(refused(&web, back, &why)),
     };
     let mut response = sent_to(&address);
     set_cookie(&mut response, LOGIN_COOKIE, &sign_in.cookies().seal(&login), LOGIN_SECONDS);
@@ -210,7 +196,7 @@ pub(super) struct Callback {
 }
 
 async fn callback(
-    State(app): State<AppState>,
+    State(HttpState { app, web }): State<HttpState>,
     headers: HeaderMap,
     asked: Result<Query<Callback>, QueryRejection>,
 ) -> Result<Response<Body>, Problem> {
@@ -221,7 +207,7 @@ async fn callback(
     let mut response = match (login, asked) {
         (None, _) => failed("/", Failure::Late),
         (Some(login), Err(_)) => failed(&login.back, Failure::Failed),
-        (Some(login), Ok(Query(came))) => came_back(&app, sign_in, &login, came, now).await,
+        (Some(login), Ok(Query(came))) => came_back(&app, &web, sign_in, &login, came, now).await,
     };
     // It is good for one try.
     set_cookie(&mut response, LOGIN_COOKIE, "", 0);
@@ -231,6 +217,7 @@ async fn callback(
 /// The answer to a browser that was sent to the issuer and is back.
 async fn came_back(
     app: &AppState,
+    web: &Web,
     sign_in: &SignIn,
     login: &Login,
     came: Callback,
@@ -250,20 +237,21 @@ async fn came_back(
             return failed(back, Failure::Away);
         }
         (error, _) => {
-            tracing::warn!(?error, "the issuer signs nobody in");
-            return failed(back, Failure::Failed);
+            let error = error.unwrap_or("neither a code nor an error");
+            let shown: String = error.chars().filter(char::is_ascii_graphic).take(64).collect();
+            return refused(web, back, &Refused::Wrong(shown));
         }
     };
     // `People` is there where people can sign in.
     let Some(people) = &app.people else { return failed(back, Failure::Failed) };
     match sign_in.finish(people, &code, login, now).await {
-        Ok(session) => {
+        Ok(identity) => {
             let mut response = sent_to(back);
-            let seconds = (session.until - now.0) / 1_000;
-            set_cookie(&mut response, SESSION_COOKIE, &sign_in.cookies().seal(&session), seconds);
+            let seconds = (identity.until - now.0) / 1_000;
+            set_cookie(&mut response, IDENTITY_COOKIE, &sign_in.cookies().seal(&identity), seconds);
             response
         }
-        Err(why) => refused(back, &why),
+        Err(why) => refused(web, back, &why),
     }
 }
 
@@ -296,26 +284,26 @@ impl Described for OwnPage {
 pub(super) async fn logout(_: OwnPage) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    set_cookie(&mut response, SESSION_COOKIE, "", 0);
+    set_cookie(&mut response, IDENTITY_COOKIE, "", 0);
     response
 }
 
 /// Somebody who is signed in.
-pub(super) struct SignedIn(UserId, Session);
+pub(super) struct SignedIn(UserId, Identity);
 
 impl FromRequestParts<HttpState> for SignedIn {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
         let app = state.app();
-        let (user, session) = session(set_up(app)?, &parts.headers, app.clock.now())?;
-        Ok(Self(user, session))
+        let (user, identity) = identity(set_up(app)?, &parts.headers, app.clock.now())?;
+        Ok(Self(user, identity))
     }
 }
 
 impl Described for SignedIn {
     fn describe(description: &mut Description) {
-        description.cookie(SESSION_COOKIE, "Who is signed in");
+        description.cookie(IDENTITY_COOKIE, "Who is signed in");
         description.errors(&[
             ErrorCode::RouteNotFound,
             ErrorCode::PersonTokenMissing,
@@ -324,8 +312,8 @@ impl Described for SignedIn {
     }
 }
 
-pub(super) async fn me(SignedIn(user, session): SignedIn) -> Response<Body> {
-    let Session { name, until, .. } = session;
+pub(super) async fn me(SignedIn(user, identity): SignedIn) -> Response<Body> {
+    let Identity { name, until, .. } = identity;
     let me = Me { name, user_id: user.get(), until: rfc3339(Timestamp(until)) };
     json(StatusCode::OK, &me)
 }
@@ -359,17 +347,15 @@ fn failed(back: &str, failure: Failure) -> Response<Body> {
     sent_to(&format!("{back}{with}signin={}", failure.word()))
 }
 
-fn refused(back: &str, why: &Refused) -> Response<Body> {
-    match why {
-        Refused::Away(cause) => {
-            tracing::warn!(error = %cause, "the issuer cannot sign people in at the moment");
-            failed(back, Failure::Away)
-        }
-        Refused::Wrong(cause) => {
-            tracing::warn!(error = %cause, "the issuer's answer signs nobody in");
-            failed(back, Failure::Failed)
-        }
+fn refused(web: &Web, back: &str, why: &Refused) -> Response<Body> {
+    let (failure, cause) = match why {
+        Refused::Away(cause) => (Failure::Away, cause),
+        Refused::Wrong(cause) => (Failure::Failed, cause),
+    };
+    if let Some(left_out) = web.not_signed_in.pass(Instant::now()) {
+        tracing::warn!(error = %cause, log.left_out = left_out, "the issuer does not sign somebody in");
     }
+    failed(back, failure)
 }
 
 /// Has a browser keep a cookie for so many seconds; forget it where that is none.
@@ -413,19 +399,5 @@ mod tests {
             assert_eq!(own_path(Some(path)), "/", "{path}");
         }
         assert_eq!(own_path(None), "/");
-    }
-
-    #[test]
-    fn cookies_are_found_among_others() {
-        let mut headers = HeaderMap::new();
-        for line in
-            ["a=1; __Host-boxoffice=x.y; __Host-boxoffice-login=z", "__Host-boxoffice=\"q\"; b"]
-        {
-            headers.append(COOKIE, HeaderValue::from_static(line));
-        }
-        headers.append(COOKIE, HeaderValue::from_bytes(b"__Host-boxoffice=\xff;;=;").unwrap());
-        let found: Vec<_> = cookies(&headers, SESSION_COOKIE).collect();
-        assert_eq!(found, [&b"x.y"[..], b"q", b"\xff"]);
-        assert_eq!(cookies(&headers, LOGIN_COOKIE).next(), Some(&b"z"[..]));
     }
 }

@@ -3,11 +3,13 @@
 //! What does not belong here: anything that has effects outlasting a request; see `crate::app`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRef;
 use ipnet::IpNet;
 
 use super::cors::Cors;
+use super::damper::Damper;
 use super::documents::{ConcertDocuments, Documents};
 use super::door::Door;
 use super::extract::BodyLimits;
@@ -15,6 +17,9 @@ use super::rate_limit::ClientRateLimit;
 use super::seat_list::SeatLists;
 use crate::app::AppState;
 use crate::pages::Pages;
+
+/// How often the log is told at the most why somebody was not signed in: anybody can bring that about.
+const NOT_SIGNED_IN_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What handlers and extractors can reach: the service, and what only HTTP needs. Cloning shares.
 ///
@@ -49,6 +54,8 @@ pub(super) struct Web {
     pub trusted_proxies: Vec<IpNet>,
     /// Seat lists as they were rendered last.
     pub seat_lists: SeatLists,
+    /// Bounds how often the log is told why somebody was not signed in.
+    pub not_signed_in: Damper,
 }
 
 impl HttpState {
@@ -74,6 +81,7 @@ impl HttpState {
             poll_rate: ClientRateLimit::new(server.poll_rate.per_second, server.poll_rate.burst),
             trusted_proxies,
             seat_lists: SeatLists::default(),
+            not_signed_in: Damper::new(NOT_SIGNED_IN_LOG_INTERVAL),
         };
         Ok(Self { app, web: Arc::new(web) })
     }

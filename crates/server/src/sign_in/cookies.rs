@@ -22,8 +22,8 @@ const TAG_LENGTH: usize = 43;
 
 /// Somebody who is signed in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
-    /// Who, see [`Session::user`].
+pub struct Identity {
+    /// Who, see [`Identity::user`].
     #[serde(rename = "u")]
     pub(super) user: i64,
     /// What to call them; empty where the issuer does not say.
@@ -54,7 +54,7 @@ pub struct Login {
     pub until: i64,
 }
 
-impl Session {
+impl Identity {
     /// Who it is.
     pub fn user(&self) -> Option<UserId> {
         UserId::new(self.user)
@@ -70,8 +70,8 @@ pub trait Sealed: Serialize + DeserializeOwned {
     fn until(&self) -> i64;
 }
 
-impl Sealed for Session {
-    const KIND: &'static str = "session";
+impl Sealed for Identity {
+    const KIND: &'static str = "identity";
 
     fn until(&self) -> i64 {
         self.until
@@ -159,51 +159,51 @@ mod tests {
         Cookies::new(&SigningKeys::new(KEY, []), "https://id.example", "pages")
     }
 
-    fn session(name: &str) -> Session {
-        Session { user: 17, name: name.to_owned(), until: NOW.0 + 1_000 }
+    fn identity(name: &str) -> Identity {
+        Identity { user: 17, name: name.to_owned(), until: NOW.0 + 1_000 }
     }
 
     proptest! {
         #[test]
         fn what_is_sealed_is_read_back(name in "\\PC{0,60}", user in 1..=i64::MAX) {
-            let session = Session { user, ..session(&name) };
-            let sealed = cookies().seal(&session);
+            let identity = Identity { user, ..identity(&name) };
+            let sealed = cookies().seal(&identity);
             // A cookie's value, and short enough.
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             prop_assert!(sealed.bytes().all(is_plain) && sealed.len() <= 1_024);
-            prop_assert_eq!(cookies().open::<Session>(sealed.as_bytes(), NOW), Some(session));
+            prop_assert_eq!(cookies().open::<Identity>(sealed.as_bytes(), NOW), Some(identity));
         }
 
         #[test]
         fn any_change_is_found_out(at: prop::sample::Index, byte in 33_u8..127, cut: prop::sample::Index) {
-            let sealed = cookies().seal(&session("Kim")).into_bytes();
+            let sealed = cookies().seal(&identity("Kim")).into_bytes();
             let mut changed = sealed.clone();
             let at = at.index(changed.len());
             changed[at] = byte;
-            let opened = cookies().open::<Session>(&changed, NOW);
+            let opened = cookies().open::<Identity>(&changed, NOW);
             prop_assert_eq!(opened.is_some(), changed == sealed);
-            prop_assert_eq!(cookies().open::<Session>(&sealed[..cut.index(sealed.len())], NOW), None);
+            prop_assert_eq!(cookies().open::<Identity>(&sealed[..cut.index(sealed.len())], NOW), None);
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..3_000)) {
-            prop_assert_eq!(cookies().open::<Session>(&bytes, NOW), None);
+            prop_assert_eq!(cookies().open::<Identity>(&bytes, NOW), None);
             prop_assert_eq!(cookies().open::<Login>(&bytes, NOW), None);
         }
     }
 
     #[test]
     fn it_ends() {
-        let sealed = cookies().seal(&session("Kim"));
-        let at = |now: i64| cookies().open::<Session>(sealed.as_bytes(), Timestamp(now));
+        let sealed = cookies().seal(&identity("Kim"));
+        let at = |now: i64| cookies().open::<Identity>(sealed.as_bytes(), Timestamp(now));
         assert!(at(NOW.0 + 999).is_some());
         assert_eq!(at(NOW.0 + 1_000), None);
     }
 
     #[test]
     fn what_was_sealed_for_another_end_is_of_no_use() {
-        let sealed = cookies().seal(&session("Kim"));
-        let open = |cookies: &Cookies| cookies.open::<Session>(sealed.as_bytes(), NOW);
+        let sealed = cookies().seal(&identity("Kim"));
+        let open = |cookies: &Cookies| cookies.open::<Identity>(sealed.as_bytes(), NOW);
         let with = |keys: SigningKeys, issuer, client| Cookies::new(&keys, issuer, client);
         let (issuer, client) = ("https://id.example", "pages");
         let ours = || SigningKeys::new(KEY, []);
@@ -228,7 +228,7 @@ mod tests {
         };
         let login = cookies().seal(&login);
         assert!(cookies().open::<Login>(login.as_bytes(), NOW).is_some());
-        assert_eq!(cookies().open::<Session>(login.as_bytes(), NOW), None);
+        assert_eq!(cookies().open::<Identity>(login.as_bytes(), NOW), None);
         assert_eq!(cookies().open::<Login>(sealed.as_bytes(), NOW), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::issuer::{AUDIENCE, Answer, Issuer, Signer, TokenAnswer, now_seconds, 
 
 const CLIENT: &str = "box office/pages";
 const ORIGIN: &str = "https://tickets.example";
-const SESSION: &str = "__Host-boxoffice";
+const IDENTITY: &str = "__Host-boxoffice";
 const LOGIN: &str = "__Host-boxoffice-login";
 
 /// Has people of an issuer sign in on the pages of a service.
@@ -88,7 +88,7 @@ impl Browser {
         issuer.grants("c1", &asked, issuer.signed(&id_token(issuer, sub, &asked)));
         let back = self.goes(came(&asked, "c1")).await;
         assert_eq!(back, "/me");
-        assert!(self.cookies.contains_key(SESSION) && !self.cookies.contains_key(LOGIN));
+        assert!(self.cookies.contains_key(IDENTITY) && !self.cookies.contains_key(LOGIN));
     }
 
     /// Its id, where it is signed in.
@@ -189,7 +189,7 @@ async fn somebody_signs_in_and_buys() {
 
     // Signed out.
     fan.asks(post("/auth/logout")).await.empty(204);
-    assert!(!fan.cookies.contains_key(SESSION));
+    assert!(!fan.cookies.contains_key(IDENTITY));
     fan.sends(get("/auth/me")).await.refused(ErrorCode::PersonTokenMissing);
     fan.asks(join_as_i_am()).await.refused(ErrorCode::PersonTokenMissing);
     service.finish().await;
@@ -304,61 +304,62 @@ async fn what_comes_back_wrong_signs_nobody_in() {
     let path = "%2Fc%2F4%3Fa%3Db";
 
     // Which a browser brings along, and the issuer knows nothing of.
-    type Change = fn(&Issuer, HashMap<String, String>) -> String;
+    type Change = fn(&HashMap<String, String>) -> String;
     let codes: [(&str, Change, &str); 9] = [
-        ("a code that nobody gave", |_, asked| came(&asked, "c9"), failed),
-        ("no code", |_, asked| format!("/auth/callback?state={}", asked["state"]), failed),
-        ("no state", |_, _| "/auth/callback?code=c1".into(), failed),
-        ("another state", |_, _| "/auth/callback?code=c1&state=x".into(), failed),
-        ("two states", |_, asked| format!("{}&state=x", came(&asked, "c1")), failed),
+        ("a code that nobody gave", |asked| came(asked, "c9"), failed),
+        ("no code", |asked| format!("/auth/callback?state={}", asked["state"]), failed),
+        ("no state", |_| "/auth/callback?code=c1".into(), failed),
+        ("another state", |_| "/auth/callback?code=c1&state=x".into(), failed),
+        ("two states", |asked| format!("{}&state=x", came(asked, "c1")), failed),
         (
             "another issuer",
-            |_, asked| format!("{}&iss=https://evil.example", came(&asked, "c1")),
+            |asked| format!("{}&iss=https://evil.example", came(asked, "c1")),
             failed,
         ),
-        ("nothing", |_, _| "/auth/callback".into(), failed),
+        ("nothing", |_| "/auth/callback".into(), failed),
         (
             "the fan does not want to",
-            |_, asked| format!("/auth/callback?error=access_denied&state={}", asked["state"]),
+            |asked| format!("/auth/callback?error=access_denied&state={}", asked["state"]),
             "/c/4?a=b&signin=denied",
         ),
         (
             "the issuer cannot",
-            |_, asked| format!("/auth/callback?error=server_error&state={}", asked["state"]),
+            |asked| format!("/auth/callback?error=server_error&state={}", asked["state"]),
             "/c/4?a=b&signin=away",
         ),
     ];
     for (what, change, sent) in codes {
         let asked = fan.begins(path).await;
         issuer.grants("c1", &asked, issuer.signed(&id_token(&issuer, "kim", &asked)));
-        assert_eq!(fan.goes(change(&issuer, asked.clone())).await, sent, "{what}");
+        assert_eq!(fan.goes(change(&asked)).await, sent, "{what}");
         // One try, also where it was somebody else's.
         assert_eq!(fan.goes(came(&asked, "c1")).await, "/?signin=late", "{what}");
         assert!(fan.cookies.is_empty(), "{what}");
     }
 
     // ID tokens.
-    let claims: [(&str, fn(&mut Value, &Issuer)); 12] = [
-        ("of another client", |claims, _| claims["aud"] = AUDIENCE.into()),
-        ("of several, made for another", |claims, _| {
+    type Spoil = fn(&mut Value);
+    let claims: [(&str, Spoil); 12] = [
+        ("of another client", |claims| claims["aud"] = AUDIENCE.into()),
+        ("of several, made for another", |claims| {
             claims["aud"] = json!([CLIENT, "shop"]);
             claims["azp"] = "shop".into();
         }),
-        ("of several, made for nobody", |claims, _| claims["aud"] = json!([CLIENT, "shop"])),
-        ("made for another", |claims, _| claims["azp"] = "shop".into()),
-        ("of another sign-in", |claims, _| claims["nonce"] = "x".into()),
-        ("of no sign-in", |claims, _| drop(claims.as_object_mut().unwrap().remove("nonce"))),
-        ("of another issuer", |claims, _| claims["iss"] = "https://evil.example".into()),
-        ("that is over", |claims, _| claims["exp"] = json!(now_seconds() - 31)),
-        ("without an end", |claims, _| drop(claims.as_object_mut().unwrap().remove("exp"))),
-        ("of nobody", |claims, _| drop(claims.as_object_mut().unwrap().remove("sub"))),
-        ("with an odd nonce", |claims, _| claims["nonce"] = json!(["x"])),
-        ("of a number too large", |claims, _| claims["sub"] = json!(BALANCE_MAX + 1)),
+        ("of several, made for nobody", |claims| claims["aud"] = json!([CLIENT, "shop"])),
+        ("made for another", |claims| claims["azp"] = "shop".into()),
+        ("of another sign-in", |claims| claims["nonce"] = "x".into()),
+        ("of no sign-in", |claims| drop(claims.as_object_mut().unwrap().remove("nonce"))),
+        ("of another issuer", |claims| claims["iss"] = "https://evil.example".into()),
+        ("that is over", |claims| claims["exp"] = json!(now_seconds() - 31)),
+        ("without an end", |claims| drop(claims.as_object_mut().unwrap().remove("exp"))),
+        ("of nobody", |claims| drop(claims.as_object_mut().unwrap().remove("sub"))),
+        ("with an odd nonce", |claims| claims["nonce"] = json!(["x"])),
+        ("of a number too large", |claims| claims["sub"] = json!(BALANCE_MAX + 1)),
     ];
     for (what, change) in claims {
         let asked = fan.begins(path).await;
         let mut claims = id_token(&issuer, "kim", &asked);
-        change(&mut claims, &issuer);
+        change(&mut claims);
         issuer.grants("c1", &asked, issuer.signed(&claims));
         assert_eq!(fan.goes(came(&asked, "c1")).await, failed, "{what}");
         assert!(fan.cookies.is_empty(), "{what}");
@@ -544,28 +545,28 @@ async fn nonsense_signs_nobody_in() {
     let service = started(&issuer).await;
     let mut fan = Browser::of(&service);
     fan.signs_in(&issuer, "kim").await;
-    let good = fan.cookies.remove(SESSION).unwrap();
+    let good = fan.cookies.remove(IDENTITY).unwrap();
     fan.begins("/c/4").await;
     let login = fan.cookies.remove(LOGIN).unwrap();
-    let many = ["x.y", "x.y", "x.y", "x.y"].map(|it| format!("{SESSION}={it}; ")).concat();
+    let many = ["x.y", "x.y", "x.y", "x.y"].map(|it| format!("{IDENTITY}={it}; ")).concat();
     let mut lines: Vec<Vec<u8>> = [
-        format!("{SESSION}={login}"),
-        format!("{SESSION}={}", &good[1..]),
-        format!("{SESSION}={good}x"),
-        format!("{SESSION}={good}.{good}"),
-        format!("{SESSION} = {good}"),
-        format!("x{SESSION}={good}"),
-        format!("{}={good}", SESSION.to_lowercase()),
-        format!("{SESSION}="),
-        SESSION.to_owned(),
-        format!("{SESSION}={}", "A".repeat(7_000)),
+        format!("{IDENTITY}={login}"),
+        format!("{IDENTITY}={}", &good[1..]),
+        format!("{IDENTITY}={good}x"),
+        format!("{IDENTITY}={good}.{good}"),
+        format!("{IDENTITY} = {good}"),
+        format!("x{IDENTITY}={good}"),
+        format!("{}={good}", IDENTITY.to_lowercase()),
+        format!("{IDENTITY}="),
+        IDENTITY.to_owned(),
+        format!("{IDENTITY}={}", "A".repeat(7_000)),
         // Only so many are looked at.
-        format!("{many}{SESSION}={good}"),
+        format!("{many}{IDENTITY}={good}"),
         ";;=;=;".to_owned(),
     ]
     .map(String::into_bytes)
     .into();
-    lines.push([SESSION.as_bytes(), b"=\xff\xfe"].concat());
+    lines.push([IDENTITY.as_bytes(), b"=\xff\xfe"].concat());
     for line in lines {
         for call in [get("/auth/me"), join_as_i_am().header("Sec-Fetch-Site", "same-origin")] {
             let reply = service.send(call.header("Cookie", &line)).await;
@@ -574,14 +575,14 @@ async fn nonsense_signs_nobody_in() {
         if line.ends_with(login.as_bytes()) {
             continue;
         }
-        let line = String::from_utf8_lossy(&line).replace(SESSION, LOGIN).into_bytes();
+        let line = String::from_utf8_lossy(&line).replace(IDENTITY, LOGIN).into_bytes();
         let back = get("/auth/callback?code=c1&state=x").header("Cookie", line);
         let reply = service.send(back).await;
         if reply.status != 400 {
             assert_eq!(reply.header("location"), Some("/?signin=late"), "{reply}");
         }
     }
-    let both = format!("{SESSION}=x.y; {SESSION}=\"{good}\"");
+    let both = format!("{IDENTITY}=x.y; {IDENTITY}=\"{good}\"");
     service.send(get("/auth/me").header("Cookie", both)).await.ok(200);
     for query in [
         "",
@@ -603,6 +604,6 @@ async fn nonsense_signs_nobody_in() {
     assert_eq!(fan.goes(long).await, "/?signin=failed");
     // A poll has a ticket, and is the same with any cookie.
     let (ticket, _) = admitted(&service, &issuer.token("lee")).await;
-    service.send(status(&ticket).header("Cookie", format!("{SESSION}=x"))).await.ok(200);
+    service.send(status(&ticket).header("Cookie", format!("{IDENTITY}=x"))).await.ok(200);
     service.finish().await;
 }
