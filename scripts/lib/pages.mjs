@@ -963,6 +963,30 @@ TESTS['people who sign in: and it goes wrong'] = amongPeople(async () => {
   await page.click('#hold');
   await page.waitForURL('**/pay/*');
   await page.waitForSelector('#pay');
+
+  // And while they pay: it is paid once, after signing in again.
+  const user = await page.evaluate(() => localStorage.getItem('boxoffice.user'));
+  await call('PATCH', `/api/v1/users/${user}/points/charge`, { amount: 5_000 }, { admin: true });
+  await page.reload();
+  await page.waitForSelector('#pay:enabled');
+  await fan.context.clearCookies({ name: '__Host-boxoffice' });
+  await page.click('#pay');
+  await page.waitForSelector('#sign-in-again');
+  await screen(page, 'people-pay-signed-out');
+  await page.click('#sign-in-again');
+  await page.waitForSelector('#pay:enabled');
+  await page.click('#pay');
+  await page.waitForURL('**/t/*');
+  await page.waitForSelector('#print');
+  assert.equal((await page.evaluate((id) => fetch(`/api/v1/users/${id}/points`).then((answer) => answer.json()), user)).totalAmount, 3_000);
+
+  // On a device of many people everything goes, the sign-in too.
+  await fan.open('/me');
+  await page.click('#forget');
+  await page.click('dialog [value="yes"]');
+  await page.waitForURL(`${base}/`);
+  assert.equal(await session(fan), undefined);
+  assert.deepEqual(await page.evaluate(() => Object.keys(localStorage).filter((it) => it.includes('place.') || it.includes('hold.'))), []);
   await fan.close();
 });
 
