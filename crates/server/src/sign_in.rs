@@ -159,16 +159,8 @@ impl SignIn {
         Ok((address, login))
     }
 
-    /// Whether a browser may have been sent back by this issuer, which says that it is `issuer` (RFC 9207).
-    /// Another one would have been told our code by mistake.
-    pub fn is_from_issuer(&self, issuer: Option<&str>) -> bool {
-        match issuer {
-            Some(issuer) => issuer == self.issuer.name(),
-            None => !self.known.load().as_ref().is_some_and(|known| known.says_who),
-        }
-    }
-
-    /// Ends to sign somebody in who came back with a code: who it is, and until when.
+    /// Ends to sign somebody in who came back with a code: who it is, and until when. The code comes from an
+    /// issuer that says that it is `from`, if it says so.
     ///
     /// # Errors
     /// [`Refused`].
@@ -176,10 +168,15 @@ impl SignIn {
         &self,
         people: &People,
         code: &str,
+        from: Option<&str>,
         login: &Login,
         now: Timestamp,
     ) -> Result<Identity, Refused> {
         let known = self.known().await?;
+        // Another one would be shown our code by mistake, or have it brought here (RFC 9207).
+        if from.map_or(known.says_who, |from| from != self.issuer.name()) {
+            return Err(Refused::Wrong("the code comes from another issuer (iss)".into()));
+        }
         let token = self.exchange(known, code.to_owned(), login.verifier.clone()).await?;
         let found = people.signed_in(&token, &self.client, &login.nonce, now).await;
         let SignedIn { user, name } = found.map_err(|why| match why {
@@ -268,7 +265,7 @@ impl SignIn {
         });
         let sent = sent.await.unwrap_or_else(|error| Err(error.to_string()));
         let (status, body) = sent.map_err(Refused::Away)?;
-        if status >= 500 {
+        if status >= 500 || status == 429 {
             return Err(Refused::Away(format!("it answers a code with status {status}")));
         }
         let answer: Answer = serde_json::from_slice(&body)

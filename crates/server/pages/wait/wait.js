@@ -44,7 +44,7 @@ const TEXTS = {
   signIn: ['Sign in', '로그인'],
   signInText: ['It takes you back here, and a place that you have is kept.', '로그인하면 이 화면으로 돌아오며, 받은 순번은 그대로입니다.'],
   failedText: ['That did not work. Please try again.', '로그인하지 못했습니다. 다시 시도해 주세요.'],
-  jwtText: ['You can do so on the organiser’s own page, and not here.', '이 화면에서는 로그인할 수 없습니다. 주최 측 페이지를 이용해 주세요.'],
+  jwtText: ['Please use the organiser’s page.', '주최 측 페이지를 이용해 주세요.'],
   who: ['Join the line', '대기열에 들어가기'],
   whoText: ['', ''],
   member: ['Member number', '회원 번호'],

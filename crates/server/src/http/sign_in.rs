@@ -225,9 +225,7 @@ async fn came_back(
 ) -> Response<Body> {
     let back = &login.back;
     // Anything else was not asked for by this browser.
-    if came.state.as_deref() != Some(login.state.as_str())
-        || !sign_in.is_from_issuer(came.iss.as_deref())
-    {
+    if came.state.as_deref() != Some(login.state.as_str()) {
         return failed(back, Failure::Failed);
     }
     let code = match (came.error.as_deref(), came.code) {
@@ -244,7 +242,7 @@ async fn came_back(
     };
     // `People` is there where people can sign in.
     let Some(people) = &app.people else { return failed(back, Failure::Failed) };
-    match sign_in.finish(people, &code, login, now).await {
+    match sign_in.finish(people, &code, came.iss.as_deref(), login, now).await {
         Ok(identity) => {
             let mut response = sent_to(back);
             let seconds = (identity.until - now.0) / 1_000;

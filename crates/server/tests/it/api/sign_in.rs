@@ -383,6 +383,7 @@ async fn what_comes_back_wrong_signs_nobody_in() {
         (401, "{\"error\": \"invalid_client\"}", "failed"),
         (500, "", "away"),
         (503, "{}", "away"),
+        (429, "slow down", "away"),
     ] {
         issuer.answers_codes(TokenAnswer::Text(status, text.into()));
         let asked = fan.begins("/me").await;
@@ -428,6 +429,12 @@ async fn an_issuer_that_says_who_it_is_is_not_mixed_up() {
         issuer.grants("c1", &asked, issuer.signed(&id_token(&issuer, "kim", &asked)));
         assert_eq!(fan.goes(format!("{}{said}", came(&asked, "c1"))).await, sent, "{said}");
     }
+    // An instance that has not asked it anything yet knows it, too.
+    let asked = fan.begins("/me").await;
+    issuer.grants("c1", &asked, issuer.signed(&id_token(&issuer, "kim", &asked)));
+    let service = service.restart(|_| ()).await;
+    fan.client = service.client();
+    assert_eq!(fan.goes(came(&asked, "c1")).await, "/me?signin=failed");
     service.finish().await;
 }
 
