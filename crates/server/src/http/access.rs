@@ -127,7 +127,7 @@ impl FromRequestParts<HttpState> for Access {
             None => {
                 let cookie = cookie(&parts.headers, SESSION_COOKIE)
                     .ok_or_else(|| Problem::new(ErrorCode::AdminTokenMissing))?;
-                cross_site::check(&parts.method, &parts.headers)?;
+                cross_site::check(&parts.method, &parts.headers, None)?;
                 let unknown = ErrorCode::AdminSessionOver;
                 let session =
                     web.sessions.read(cookie, now).ok_or_else(|| Problem::new(unknown))?;

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::api::challenges::solved;
 use crate::api::console::long_ago;
+use crate::api::sign_in;
 use crate::common::{
     BALANCE_MAX, Call, Client, FUTURE, PAST, Reply, TestService, charge, delete, get, join, patch,
     pay, post, status, until,
@@ -355,8 +356,9 @@ async fn every_code_can_be_had() {
     // People, of an issuer that is away.
     let issuer = Issuer::start(Signer::ed()).await;
     issuer.answers(Answer::Failure);
-    let service = TestService::start_with(|config| issuer.configure(config)).await;
+    let service = TestService::start_with(|config| sign_in::configure(&issuer, config)).await;
     let mut fan = service.client();
+    seen.expect(&mut fan, post("/auth/logout"), ErrorCode::CrossSite).await;
     let as_person = |token: &str| {
         post(queues).header("Authorization", format!("Bearer {token}")).json(json!({}))
     };
