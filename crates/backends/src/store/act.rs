@@ -12,7 +12,7 @@ use boxoffice_domain::sales::{Concert, Session};
 use boxoffice_domain::time::Timestamp;
 use serde_json::{Value, json};
 
-use super::chain::Digest;
+use super::digest::Digest;
 use super::draws::DrawSeed;
 use super::epochs::Epochs;
 use super::signing_keys::{Rotation, SIGNING_KEYS, SigningRing};

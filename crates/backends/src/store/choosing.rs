@@ -136,6 +136,7 @@ impl Choices {
         (learnt, now): (&Learnt, Timestamp),
     ) -> Chosen {
         let session = inventory.session().id;
+        reserve.beside.clear();
         if let Some(Best { wish, refused }) = &mut reserve.best {
             reserve.seats.clear();
             *refused = None;
