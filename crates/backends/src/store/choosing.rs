@@ -143,7 +143,7 @@ impl Choices {
             let view = self.view(inventory, now);
             match choose(&view.plan, &view.left, wish) {
                 Ok(places) => reserve.seats = view.inventory.seats_at(&places),
-                Err(_) if view.left != view.free => return Chosen::Later,
+                Err(_) if choose(&view.plan, &view.free, wish).is_ok() => return Chosen::Later,
                 Err(why) => {
                     *refused = Some(why);
                     if learnt.is_to_be_looked_at(session) {
