@@ -416,19 +416,31 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &ReservationList { reservations, next }))
 }
 
+/// A reservation of the one who asks, and when its hold ends or has ended.
+pub(super) async fn own(
+    app: &App,
+    presented: &Presented,
+    asker: Asker,
+    id: ReservationId,
+) -> Result<(Reservation, Timestamp), Problem> {
+    asker.must_own(presented)?;
+    presented.must_have_been_admitted()?;
+    let found = app.store.reservation(id).await.map_err(|cause| fault(&cause))?;
+    let found = found.ok_or_else(|| Problem::new(ErrorCode::ReservationNotFound))?;
+    if found.0.user == presented.user() {
+        Ok(found)
+    } else {
+        Err(Problem::new(ErrorCode::ReservationNotYours))
+    }
+}
+
 pub(super) async fn show(
     State(app): State<AppState>,
     presented: Presented,
     asker: Asker,
     PathIds(id): PathIds<ReservationId>,
 ) -> Result<Response, Problem> {
-    asker.must_own(&presented)?;
-    presented.must_have_been_admitted()?;
-    let found = app.store.reservation(id).await.map_err(|cause| fault(&cause))?;
-    let (reservation, until) = found.ok_or_else(|| Problem::new(ErrorCode::ReservationNotFound))?;
-    if reservation.user != presented.user() {
-        return Err(Problem::new(ErrorCode::ReservationNotYours));
-    }
+    let (reservation, until) = own(&app, &presented, asker, id).await?;
     // What is shown is not sold: where the clock here is off, it is the database's that tells.
     let now = app.store.vouched(presented.now);
     let catalog = app.store.catalog();

@@ -127,12 +127,15 @@ const STALE_MAX: Duration = Duration::from_millis(500);
 /// Halls with more seats are rendered on another thread.
 const INLINE_MAX: usize = 4_096;
 
+/// Whether what took `cost` to make at `at` is good enough, whatever has changed since.
+pub(super) fn may_be_stale(cost: Duration, at: Instant) -> bool {
+    cost > COST_FREE && at.elapsed() < (cost * STALE_BUILDS).min(STALE_MAX)
+}
+
 impl Rendered {
     fn serves(&self, inventory: &Inventory, now: Timestamp) -> bool {
         let fresh = self.version == inventory.version() && self.stale_at.is_none_or(|at| now < at);
-        fresh
-            || (self.cost > COST_FREE
-                && self.at.elapsed() < (self.cost * STALE_BUILDS).min(STALE_MAX))
+        fresh || may_be_stale(self.cost, self.at)
     }
 
     /// Names this very rendering, in this form.
