@@ -13,7 +13,7 @@ use boxoffice_domain::time::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::chain::Digest;
+use super::digest::Digest;
 use super::draws::DrawSeed;
 use super::epochs::Epochs;
 use super::signing_keys::{Rotation, SIGNING_KEYS, SigningRing};
