@@ -822,7 +822,9 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
     for (const [other, { at }] of shapes) {
       const [x, y] = [at[0] - from[0], at[1] - from[1]];
       const [along, across] = [x * dx + y * dy, Math.abs(x * dy) + Math.abs(y * dx)];
-      if (along > 0 && along + 2 * across < cost) [best, cost] = [other, along + 2 * across];
+      // What is more beside than ahead comes last.
+      const far = along + 2 * across + (across > along ? 1e9 : 0);
+      if (along > 0 && far < cost) [best, cost] = [other, far];
     }
     return best;
   }
