@@ -67,8 +67,8 @@ Examples:
   boxoffice token issue --count 9 --activated --format 'a_{n}_{r}'   nine tokens, let in
   boxoffice operator add --name desk-1 --role viewer  prints a token, this once
   boxoffice audit                                    check the invariants, live or at rest
-  boxoffice ticket verify - --session 15 < code      whether what somebody shows at the door is good
   boxoffice plan check hall.json --standing Floor=300:S   what would be made of a seating plan
+  boxoffice ticket verify - --session 15 < code      whether what somebody shows at the door is good
   boxoffice verify main.log --ticket 17 --ticket 42  check who was let in, without the service
   boxoffice consume --from-beginning                 the events that Kafka has
   boxoffice config show                              every setting, and where it came from
@@ -842,6 +842,7 @@ async fn act_noted(
         role: Role::Admin,
         origin: "local".to_owned(),
         operation,
+        reason: None,
         key: None,
         answer: Arc::new(|_| String::new()),
     };
@@ -1361,7 +1362,7 @@ fn set_clock_back(config: &Config) -> Result<ExitCode, Failure> {
             None => wall_clock(),
         };
         let acted = act_noted(&store, "set_clock_back", now, Act::SetClockBack(now)).await?;
-        let Acted::Now(Effect::Clock { rows: changed, .. }) = acted else {
+        let Acted::Now(Effect::Clock { rows: changed, .. }, _) = acted else {
             return Err("the clock was not set back".to_owned());
         };
         store.close().await;
@@ -1478,7 +1479,7 @@ fn begin_epoch(config: &Config) -> Result<u32, Failure> {
         let acted = act_noted(&store, "restore", now, Act::BeginEpoch(epochs)).await;
         store.close().await;
         match acted? {
-            Acted::Now(Effect::Epoch { id }) => Ok(id),
+            Acted::Now(Effect::Epoch { id }, _) => Ok(id),
             other => Err(format!("no epoch was begun: {other:?}")),
         }
     })

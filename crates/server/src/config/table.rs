@@ -470,6 +470,9 @@ settings! {
         /// Whether admission slows, to no less than a fiftieth of its rate, where the store cannot serve those who are
         /// inside.
         governor: Governor = Governor::On;
+        /// Admissions a second that `loadtest` found to be safe; none means that nobody has measured it. The console warns who
+        /// wants more.
+        safe_rate: Option<f64> = None, RATES;
         /// What becomes of the line when all is sold. With `go_on` it waits for seats that come back; with
         /// `queue.stock = "off"` it is let in all the same.
         after_sold_out: AfterSale = AfterSale::Close;

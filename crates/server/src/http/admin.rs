@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, State};
-use axum::http::StatusCode;
+use axum::http::header::ETAG;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use boxoffice_backends::Error;
 use boxoffice_backends::events::{from_rfc3339, rfc3339};
 use boxoffice_backends::sequencer::{NewAlias, Queue};
 use boxoffice_backends::store::{
-    Act, Acted, ConcertChange, Digest as PlanDigest, Effect, Inventory, NewConcert, NewSeats, Note,
-    Seating, StoredPlan,
+    Act, ActRejected, Acted, ConcertChange, Condition, Digest as PlanDigest, Effect, Inventory,
+    NewConcert, NewSeats, Note, Seating, StoredPlan, change_back, settings_tag,
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, SessionId, UserId};
 use boxoffice_domain::queue::{Outlook, QueueSettings, SettingsChange};
@@ -24,10 +26,10 @@ use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::access::{Access, Asked, AskedAtLength, created};
+use super::access::{Access, Asked, AskedAtLength, IfMatch, created};
 use super::concerts::ListedConcert;
 use super::describe::{Described, Description};
-use super::extract::{ApiJson, MaybeIdempotencyKey, PathIds, PathQueue, Whole, WireId};
+use super::extract::{ApiJson, Id, MaybeIdempotencyKey, PathIds, PathQueue, Whole, WireId};
 use super::page::query;
 use super::problem::{ErrorCode, Problem};
 use super::queue::QueueState;
@@ -63,7 +65,7 @@ fn moment(field: &str, text: &str) -> Result<Timestamp, Problem> {
 
 /// Tells `null` (remove the value) from a field that was left out (leave it as it is).
 #[allow(clippy::option_option)]
-fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub(super) fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
@@ -94,6 +96,48 @@ pub(super) struct AdminQueue {
     opens_at: Option<String>,
     /// In which order those have their turn who join before the opening.
     opening: Opening,
+    /// Whether an operator paused it.
+    paused: bool,
+    /// Stands for its settings, for `If-Match`.
+    etag: String,
+    /// The entry of the log that the change made; only in answers to changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_id: Option<i64>,
+}
+
+/// The settings of a queue that operators change.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CurrentSettings {
+    /// Admissions a second.
+    pub(super) admit_per_second: f64,
+    /// How many may be active; null where that is not bounded.
+    #[schema(required, nullable)]
+    pub(super) max_active: Option<u64>,
+    /// When it opens; null where no time is set.
+    #[schema(required, nullable, format = DateTime)]
+    pub(super) opens_at: Option<String>,
+    /// Whether it is paused.
+    pub(super) paused: bool,
+    /// Stands for all of that, for `If-Match`.
+    pub(super) etag: String,
+}
+
+impl CurrentSettings {
+    pub(super) fn of(settings: &QueueSettings) -> Self {
+        Self {
+            admit_per_second: settings.admit_per_second,
+            max_active: settings.max_active,
+            opens_at: settings.opens_at.map(rfc3339),
+            paused: settings.paused,
+            etag: etag(settings),
+        }
+    }
+}
+
+/// What stands for settings of a queue, as an entity tag.
+pub(super) fn etag(settings: &QueueSettings) -> String {
+    format!("\"{}\"", settings_tag(settings))
 }
 
 /// In which order those have their turn who join before the opening of a queue.
@@ -132,7 +176,27 @@ fn shown(queue: &Queue, now: Timestamp) -> AdminQueue {
         max_active: settings.max_active,
         opens_at: settings.opens_at.map(rfc3339),
         opening: Opening::of(queue.draw().is_some()),
+        paused: settings.paused,
+        etag: etag(&settings),
+        log_id: None,
     }
+}
+
+/// A queue as an answer, with its entity tag.
+fn tagged(queue: &AdminQueue) -> Response {
+    let mut response = json(StatusCode::OK, queue);
+    if let Ok(tag) = HeaderValue::try_from(&queue.etag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}
+
+pub(super) async fn queue(
+    _: Access,
+    State(app): State<AppState>,
+    PathQueue(name): PathQueue,
+) -> Result<Response, Problem> {
+    Ok(tagged(&shown(&*find(&app, &name)?, app.clock.now())))
 }
 
 pub(super) async fn queues(_: Access, State(app): State<AppState>) -> Response {
@@ -148,15 +212,15 @@ pub(super) async fn queues(_: Access, State(app): State<AppState>) -> Response {
 pub(super) struct QueueChange {
     /// Admissions a second; above 0.
     #[schema(example = 300.0)]
-    admit_per_second: Option<f64>,
+    pub(super) admit_per_second: Option<f64>,
     /// How many may be active; null for no bound.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>, example = 5000)]
-    max_active: Option<Option<Whole<u64>>>,
+    pub(super) max_active: Option<Option<Whole<u64>>>,
     /// When it opens; null for at once.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    opens_at: Option<Option<String>>,
+    pub(super) opens_at: Option<Option<String>>,
 }
 
 /// A queue to be made.
@@ -185,7 +249,7 @@ pub(super) struct NewQueue {
 
 impl QueueChange {
     /// The change, if it makes sense.
-    fn checked(self) -> Result<SettingsChange, Problem> {
+    pub(super) fn checked(self) -> Result<SettingsChange, Problem> {
         if self.admit_per_second.is_some_and(|rate| !RATES.contains(&rate)) {
             return Err(invalid(format!(
                 "admitPerSecond must be from {} to {}; to stop admission, pause the queue",
@@ -205,6 +269,14 @@ impl QueueChange {
             paused: None,
         })
     }
+}
+
+/// A change as it is to be made to a queue: there is a moment at which those were drawn who are to be.
+pub(super) fn for_queue(change: SettingsChange, queue: &Queue, now: Timestamp) -> SettingsChange {
+    if change.opens_at == Some(None) && queue.draw().is_some_and(|draw| draw.drawn.is_none()) {
+        return SettingsChange { opens_at: Some(Some(now)), ..change };
+    }
+    change
 }
 
 pub(super) async fn create_queue(
@@ -252,10 +324,13 @@ fn shown_new(
         max_active: settings.max_active,
         opens_at: settings.opens_at.map(rfc3339),
         opening: Opening::of(drawn),
+        paused: settings.paused,
+        etag: etag(settings),
+        log_id: None,
     }
 }
 
-fn find(app: &AppState, name: &str) -> Result<Arc<Queue>, Problem> {
+pub(super) fn find(app: &AppState, name: &str) -> Result<Arc<Queue>, Problem> {
     app.sequencer.queue(name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))
 }
 
@@ -263,9 +338,15 @@ async fn change(
     app: &AppState,
     queue: &Arc<Queue>,
     change: SettingsChange,
+    condition: Condition,
     note: Note,
 ) -> Result<Response, Problem> {
-    app.sequencer.change_noted(queue, change, note).await.map_err(act_error)?;
+    let acted = app.sequencer.change_noted(queue, change, condition, note).await;
+    let log_id = match acted {
+        Ok(Acted::Now(_, entry)) | Err(Error::Rejected(ActRejected::Undone(entry))) => Some(entry),
+        Ok(Acted::Before(_)) => None,
+        Err(error) => return Err(act_error(error)),
+    };
     let settings = queue.settings();
     tracing::info!(
         queue.name = %queue.name(),
@@ -273,40 +354,70 @@ async fn change(
         queue.paused = settings.paused,
         "queue changed"
     );
-    Ok(json(StatusCode::OK, &shown(queue, app.clock.now())))
+    Ok(tagged(&AdminQueue { log_id, ..shown(queue, app.clock.now()) }))
 }
 
 pub(super) async fn change_queue(
     access: Access,
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
+    IfMatch(condition): IfMatch,
     ApiJson(asked): ApiJson<QueueChange>,
 ) -> Result<Response, Problem> {
     let queue = find(&app, &name)?;
-    let mut asked = asked.checked()?;
-    if asked.opens_at == Some(None) && queue.draw().is_some_and(|draw| draw.drawn.is_none()) {
-        // There is a moment at which it was drawn.
-        asked.opens_at = Some(Some(app.clock.now()));
-    }
-    change(&app, &queue, asked, access.note(&app, "change_queue")).await
+    let asked = for_queue(asked.checked()?, &queue, app.clock.now());
+    change(&app, &queue, asked, condition, access.note(&app, "change_queue")).await
 }
 
 pub(super) async fn pause(
     access: Access,
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
+    IfMatch(condition): IfMatch,
 ) -> Result<Response, Problem> {
     let note = access.note(&app, "pause");
-    change(&app, &find(&app, &name)?, SettingsChange::pause(true), note).await
+    change(&app, &find(&app, &name)?, SettingsChange::pause(true), condition, note).await
 }
 
 pub(super) async fn resume(
     access: Access,
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
+    IfMatch(condition): IfMatch,
 ) -> Result<Response, Problem> {
     let note = access.note(&app, "resume");
-    change(&app, &find(&app, &name)?, SettingsChange::pause(false), note).await
+    change(&app, &find(&app, &name)?, SettingsChange::pause(false), condition, note).await
+}
+
+/// An entry of the log.
+#[derive(Clone, Copy)]
+pub(super) struct LogId(i64);
+
+impl Id for LogId {
+    const NAMES: &'static str = "The entry of the log";
+
+    fn from_value(value: i64) -> Option<Self> {
+        (value > 0).then_some(Self(value))
+    }
+}
+
+/// How long a change of a queue can be taken back. The docs promise it.
+const UNDO: Duration = Duration::from_secs(600);
+
+pub(super) async fn undo(
+    access: Access,
+    State(app): State<AppState>,
+    PathIds(LogId(id)): PathIds<LogId>,
+) -> Result<Response, Problem> {
+    let found = app.store.log(id.saturating_add(1), 1).await.map_err(|cause| fault(&cause))?;
+    let entry = found.into_iter().find(|entry| entry.id == id);
+    let entry = entry.ok_or_else(|| Problem::new(ErrorCode::LogEntryNotFound))?;
+    let not_undoable = || Problem::new(ErrorCode::NotUndoable);
+    let name = entry.target.strip_prefix("queue ").ok_or_else(not_undoable)?;
+    let before = entry.before.as_deref().and_then(change_back).ok_or_else(not_undoable)?;
+    let became = entry.after.ok_or_else(not_undoable)?;
+    let condition = Condition::Undoes { entry: id, became, until: entry.at.plus(UNDO) };
+    change(&app, &find(&app, name)?, before, condition, access.note(&app, "undo")).await
 }
 
 /// Opaque tokens to be issued.
@@ -468,7 +579,7 @@ pub(super) async fn issue_tokens(
     let note = access.creation(&app, "issue_tokens", key, &asked, answer.clone());
     let acted = app.sequencer.issue_noted(&queue, tokens, now, note).await.map_err(act_error)?;
     let kept = match acted {
-        Acted::Now(effect) => {
+        Acted::Now(effect, _) => {
             tracing::info!(queue.name = %queue.name(), tokens = count, "opaque tokens issued");
             answer(&effect)
         }
@@ -583,7 +694,7 @@ pub(super) async fn change_concert(
     let note = access.note(&app, "change_concert");
     let acted = app.store.act(Act::ChangeConcert(id, change), note).await.map_err(act_error)?;
     match acted {
-        Acted::Now(Effect::Concert { after: Some(concert), .. }) => {
+        Acted::Now(Effect::Concert { after: Some(concert), .. }, _) => {
             tracing::info!(concert.id = id.get(), "concert changed");
             Ok(json(StatusCode::OK, &ListedConcert::from(&concert)))
         }
@@ -835,7 +946,7 @@ pub(super) async fn create_session(
         return Ok(created(acted, answer));
     }
     let ids = match acted {
-        Acted::Now(effect) => answer(&effect),
+        Acted::Now(effect, _) => answer(&effect),
         Acted::Before(kept) => kept,
     };
     let ids: SessionCreated = serde_json::from_str(&ids).map_err(Problem::internal)?;
