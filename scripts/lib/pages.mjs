@@ -167,7 +167,7 @@ async function screen(page, name) {
     await page.emulateMedia({ colorScheme: scheme });
     const file = join(out, `${name}-${scheme}.png`);
     // What sticks to the window's edge would lie across the middle of a whole page.
-    await page.screenshot({ path: file, fullPage: await page.locator('.basket:visible, dialog[open]').count() === 0, animations: 'disabled' });
+    await page.screenshot({ path: file, fullPage: await page.locator('.dock:visible, dialog[open]').count() === 0, animations: 'disabled' });
     await page.evaluate(axe);
     const found = await page.evaluate(() => globalThis.axe.run(document, {
       runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'], resultTypes: ['violations'],
@@ -965,6 +965,8 @@ TESTS['hall: what others do is seen within a second'] = async () => {
   // What was chosen and is gone: the rest is kept, and others are offered.
   assert.equal(await lookOf(fan.page, placeA(1, 4)), 'chosen');
   await fan.page.waitForSelector('#instead');
+  const { y, height } = await fan.page.locator('#instead').boundingBox();
+  assert.ok(y >= 0 && y + height <= PHONE.height, 'what is offered is in sight');
   await screen(fan.page, 'hall-just-taken');
   await fan.page.click('#instead');
   assert.equal(await chips(fan.page), 2);
