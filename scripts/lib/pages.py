@@ -72,7 +72,7 @@ def main():
     out = options.out or work / "screens"
 
     def start(port=None):
-        return harness.Server(work, port=port, build=options.binary)
+        return harness.Server(work, port=port, build=options.binary, settings={"sales.no_orphans": "true"})
 
     service = [start()]
     # Another one, of somebody with a name, whose pages lead back to sites.

@@ -22,6 +22,7 @@ let busy = '';
 let problem = '';
 let good = '';
 let isOver = false;
+let isCalledOff = false;
 
 const hold = () => holdOf(rid) ?? { rid: Number(rid), user: user(), token, concert: reservation.concertId, session: reservation.sessionId, status: reservation.status, expiresAt: reservation.expiresAt };
 /** The key of a deed, kept before what it is for is sent. */
@@ -43,6 +44,7 @@ function render() {
   if (isOver) return apology(words.holdOver, words.holdOverText, seatsLink());
   const { reservedSeats, totalPrice } = reservation;
   const session = concert?.sessions.find((it) => it.sessionId === reservation.sessionId);
+  if (isCalledOff || session?.cancelled) return apology(words.sessionGone, words.errors.SESSION_CANCELLED, link('primary', `/c/${reservation.concertId}`, words.back));
   const missing = balance === null ? 0 : totalPrice - balance;
   // Round sums are what people charge.
   const amount = Math.ceil(missing / 10_000) * 10_000;
@@ -98,6 +100,7 @@ const pay = () => during('pay', async () => {
     return;
   }
   balance = null;
+  isCalledOff = answer.code === 'SESSION_CANCELLED';
   await load();
   if (reservation.status === 'HELD' && !isOver) problem = errorText(answer);
 });

@@ -71,6 +71,8 @@ const tools = h('form', { className: 'card tools', onsubmit: (/** @type {Event} 
 const message = h('div', { id: 'message' });
 const have = h('div', { className: 'have' });
 const basket = h('section', { className: 'basket', ariaLabel: words.basket });
+/** Stays in sight wherever one looks: what is said about the choice, and the choice. */
+const dock = h('div', { className: 'dock' }, message, basket);
 const columns = matchMedia('(min-width: 48rem)');
 
 function drawHero() {
@@ -478,16 +480,15 @@ async function start() {
     return h('li', {}, seat, text);
   };
   const { status } = words;
-  fill(main, hero, turn, message, have, tools,
+  fill(main, hero, turn, h('div', {}, unpaid()), have, tools,
     h('section', { className: 'card hall', ariaLabelledby: 'choose' }, choice, room,
       h('ul', { className: 'legend', ariaLabel: words.legend }, sign('free', '', status.free), sign('chosen', '✓', status.chosen), sign('held', '◷', status.held), sign('sold', '✕', status.sold))),
-    basket);
+    dock);
   makePicture();
   drawHero();
   drawTools();
   drawHave();
   drawBasket();
-  fill(message, unpaid());
   everySecond(tick);
   news = keepUp({ path, token, version, told: takeNews, refused: refusedNews });
   const intent = intentOf(sessionId);
