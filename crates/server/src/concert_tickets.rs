@@ -110,7 +110,11 @@ pub fn ends(begins: Timestamp) -> i64 {
 
 /// The seats that a code names, and how many it does not.
 fn named(seats: &[String]) -> (Vec<String>, u32) {
-    let short = |seat: &String| seat.chars().take(SEAT_CHARS_MAX).collect();
+    // The end tells them apart.
+    let short = |seat: &String| match seat.char_indices().rev().nth(SEAT_CHARS_MAX - 1) {
+        Some((at, _)) if at > 0 => format!("\u{2026}{}", &seat[at..]),
+        _ => seat.clone(),
+    };
     let more = seats.len().saturating_sub(SEATS_MAX);
     (seats.iter().take(SEATS_MAX).map(short).collect(), u32::try_from(more).unwrap_or(u32::MAX))
 }
@@ -309,6 +313,18 @@ mod tests {
         };
         let claims = ticket.claims(Timestamp(i64::MAX));
         assert_eq!((claims.seats.len(), claims.more), (SEATS_MAX, 988));
+        let (short, _) = named(
+            &["x".repeat(24), format!("x{}17", "y".repeat(22)), "z".repeat(99) + " 17"]
+                .map(String::from),
+        );
+        assert_eq!(
+            short,
+            [
+                "x".repeat(24),
+                format!("\u{2026}{}17", "y".repeat(22)),
+                format!("\u{2026}{} 17", "z".repeat(21))
+            ]
+        );
         assert!(ticket.has(&claims));
         let code = sign(&keys.of(NOW), &claims);
         assert!(code.len() <= CODE_BYTES_MAX, "{} bytes", code.len());

@@ -37,4 +37,10 @@ impl<'a> SeatPlace<'a> {
         };
         Some(Self { section: &section.name, row, number, grade, x, y })
     }
+
+    /// Section, row and number in a line.
+    pub(super) fn name(&self) -> String {
+        let parts = [Some(self.section), self.row, Some(self.number)];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
 }
