@@ -1,4 +1,4 @@
-// A fan in a browser, on every page that the service has for fans.
+// A fan in a browser, on every page that the service has for fans; and an operator in the console (console.mjs).
 //
 // Usage: node pages.mjs BASE_URL OUT_DIR [PART-OF-A-NAME…]
 //
@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { en } from '../../crates/server/pages/i18n/en.js';
 import { ko } from '../../crates/server/pages/i18n/ko.js';
+import { consoleTests } from './console.mjs';
 
 const [base, out, ...only] = process.argv.slice(2);
 const tools = new URL('../../.tools/playwright/node_modules/', import.meta.url);
@@ -136,7 +137,7 @@ const browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '
 let problems = [];
 
 /** Somebody with a browser of their own. `allowed`: what the console may say, such as that a request was refused. */
-async function visitor({ language = 'en', viewport = PHONE, allowed = /^$/, scheme = 'light', ...more } = {}) {
+async function visitor({ language = 'en', viewport = PHONE, allowed = /^$/, scheme = 'light', at = base, ...more } = {}) {
   const context = await browser.newContext({ viewport, locale: language === 'ko' ? 'ko-KR' : 'en-GB', timezoneId: 'Asia/Seoul', colorScheme: scheme, ...more });
   context.setDefaultTimeout(15_000);
   const watch = (page) => {
@@ -146,12 +147,12 @@ async function visitor({ language = 'en', viewport = PHONE, allowed = /^$/, sche
     page.on('pageerror', (error) => problems.push(`page: ${error.stack}`));
     page.on('dialog', (dialog) => { problems.push(`a dialog of the browser: ${dialog.message()}`); dialog.dismiss(); });
     page.on('request', (request) => {
-      if (![base, organised].some((it) => it && new URL(request.url()).origin === new URL(it).origin)) problems.push(`another host: ${request.url()}`);
+      if (![at, organised].some((it) => it && new URL(request.url()).origin === new URL(it).origin)) problems.push(`another host: ${request.url()}`);
     });
   };
   context.on('page', watch);
   const page = await context.newPage();
-  const open = (path, where = page) => where.goto(base + path);
+  const open = (path, where = page) => where.goto(at + path);
   return { context, page, open, close: () => context.close() };
 }
 
@@ -166,7 +167,7 @@ async function screen(page, name) {
     await page.emulateMedia({ colorScheme: scheme });
     const file = join(out, `${name}-${scheme}.png`);
     // What sticks to the window's edge would lie across the middle of a whole page.
-    await page.screenshot({ path: file, fullPage: await page.locator('.basket').count() === 0, animations: 'disabled' });
+    await page.screenshot({ path: file, fullPage: await page.locator('.basket:visible, dialog[open]').count() === 0, animations: 'disabled' });
     await page.evaluate(axe);
     const found = await page.evaluate(() => globalThis.axe.run(document, {
       runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'], resultTypes: ['violations'],
@@ -1677,6 +1678,8 @@ TESTS['a text for every error'] = async () => {
     assert.deepEqual(Object.keys(errors).filter((code) => !codes.includes(code) && !['OFFLINE', 'UNREACHABLE', 'NOT_HERE'].includes(code)), [], `no such code in ${language}`);
   }
 };
+
+Object.assign(TESTS, consoleTests({ base, call, visitor, screen, text, state, sale, joinLine, admitted, member, enter, buy, sleep, problems: () => problems, PHONE, DESKTOP }));
 
 // ---- Running them.
 

@@ -43,7 +43,8 @@ use boxoffice_domain::time::Timestamp;
 use tokio::time::Instant;
 
 pub use act::{
-    Act, ActRejected, Acted, Answering, ConcertChange, Effect, LogEntry, Note, Role, StoredOperator,
+    Act, ActRejected, Acted, Answering, ConcertChange, Condition, Effect, LogEntry, Note, Role,
+    Stood, StoredOperator, change_back, settings_tag,
 };
 pub use beat::{Beat, Beats, OtherBeat, Present, Rules};
 pub use boxoffice_domain::command::{
@@ -68,7 +69,8 @@ pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
     AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
-    NewPerson, NewSeats, Part, Person, Progress, Seating, Seed, ShortenLog, SpentBy, StoredQueue,
+    NewPerson, NewSeats, Part, Person, Progress, ReservationFilter, Seating, Seed, ShortenLog,
+    SpentBy, StoredQueue,
 };
 
 pub use crate::cloud_event::OutboxRow;
@@ -525,14 +527,19 @@ impl Store {
         forward!(self, store => store.operators().await)
     }
 
-    /// Reservations behind this id, of one state or of all.
+    /// Reservations behind this id.
     pub async fn list_reservations(
         &self,
         after: i64,
         max: u32,
-        became: Option<Became>,
+        filter: ReservationFilter,
     ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
-        forward!(self, store => store.list_reservations(after, max, became).await)
+        forward!(self, store => store.list_reservations(after, max, filter).await)
+    }
+
+    /// The first of those whom their issuers call so: at most 20, because a name is one person's at an issuer.
+    pub async fn people_named(&self, name: String) -> Result<Vec<UserId>, Fault> {
+        forward!(self, store => store.people_named(name).await)
     }
 
     /// Payments behind this id, each with who paid.

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::console::live::Live;
 use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::passes::{Claims, Passes};
@@ -59,6 +60,8 @@ pub struct App {
     pub events_wait: AtomicBool,
     /// Makes the ids of tickets.
     pub ids: TicketIds,
+    /// What goes on, for the console.
+    pub live: Live,
 }
 
 /// Makes ids that no other process makes and none repeats. They rise, which keeps them close together on

@@ -279,7 +279,7 @@ macro_rules! endpoints {
             HealthLive = GET "/health/live" Ops {
                 handler: ops::live,
                 operation: "operations" "live",
-                answers: [200 "The process answers" => json::<ops::Health>()],
+                answers: [200 "The process answers" => json::<Health>()],
                 errors: [],
             }
 
@@ -288,8 +288,8 @@ macro_rules! endpoints {
                 handler: ops::ready,
                 operation: "operations" "ready",
                 answers: [
-                    200 "It can" => json::<ops::Health>(),
-                    503 "It cannot" => json::<ops::Health>(),
+                    200 "It can" => json::<Health>(),
+                    503 "It cannot" => json::<Health>(),
                 ],
                 errors: [],
             }
@@ -364,8 +364,54 @@ macro_rules! endpoints {
             /// The page to wait on.
             PageWait = GET "/wait/{queue}" Poll {}
 
+            /// The page to sign in to the console.
+            PageOpsLogin = GET "/ops/login" Poll {}
+
+            /// The console: what is happening now.
+            PageOps = GET "/ops" Poll {}
+
+            /// A section of the console.
+            PageOpsSection = GET "/ops/{*section}" Poll {}
+
             /// What pages are made of.
             PageAsset = GET "/assets/{*file}" Poll {}
+
+            /// Signs an operator in to the console.
+            ConsoleLogin = POST "/ops/login" Browse {
+                handler: console::login,
+                operation: "console" "login",
+                answers: [204 "Signed in: the cookie says who it is"],
+                errors: [AdminTokenInvalid, RoleRequired, RateLimited, StoreUnavailable],
+            }
+
+            /// Signs out of the console in this browser.
+            ConsoleLogout = POST "/ops/logout" Browse {
+                handler: console::logout,
+                operation: "console" "logout",
+                answers: [204 "The cookie is gone"],
+                errors: [],
+            }
+
+            /// Shows which operator asks.
+            AdminMe = GET "/admin/v1/me" Admin {
+                handler: console::me,
+                role: Viewer,
+                operation: "admin" "me",
+                answers: [200 "The operator" => json::<console::Me>()],
+                errors: [],
+            }
+
+            /// Tells what goes on, once a second, as server-sent events: `history`, then `live`; `end` says why there are no more.
+            AdminLive = GET "/admin/v1/live" Admin {
+                handler: live::live,
+                role: Viewer,
+                operation: "admin" "live",
+                answers: [
+                    200 "Events; those called `live` have this as their data"
+                        => json::<live::Snapshot>().named("text/event-stream"),
+                ],
+                errors: [],
+            }
 
             /// Lists all queues.
             AdminQueueList = GET "/admin/v1/queues" Admin {
@@ -385,12 +431,34 @@ macro_rules! endpoints {
                 errors: [InvalidSetting, AlreadyExists, StoreUnavailable, OutcomeUnknown],
             }
 
+            /// Shows a queue.
+            AdminQueueGet = GET "/admin/v1/queues/{queue}" Admin {
+                handler: admin::queue,
+                role: Viewer,
+                operation: "admin" "queue",
+                answers: [
+                    200 "The queue" => json::<admin::AdminQueue>().header("ETag", "Stands for its settings"),
+                ],
+                errors: [QueueNotFound],
+            }
+
+            /// Says what a change of a queue would do, and does not change it.
+            AdminQueuePreview = POST "/admin/v1/queues/{queue}/preview" Admin {
+                handler: console::preview,
+                role: Viewer,
+                operation: "admin" "preview_queue",
+                answers: [200 "What can be expected" => json::<console::Preview>()],
+                errors: [QueueNotFound, InvalidSetting],
+            }
+
             /// Changes how a queue admits.
             AdminQueueChange = PATCH "/admin/v1/queues/{queue}" Admin {
                 handler: admin::change_queue,
                 role: Operator,
                 operation: "admin" "change_queue",
-                answers: [200 "The queue afterwards" => json::<admin::AdminQueue>()],
+                answers: [
+                    200 "The queue afterwards" => json::<admin::AdminQueue>().header("ETag", "Stands for its settings"),
+                ],
                 errors: [InvalidSetting, QueueDrawn, StoreUnavailable, OutcomeUnknown],
             }
 
@@ -433,13 +501,19 @@ macro_rules! endpoints {
                 errors: [InvalidSetting, QueueNotFound, StoreUnavailable, OutcomeUnknown],
             }
 
-            /// Makes a session with its first seats.
+            /// Makes a session with its first seats, or with the hall of a seating plan.
             AdminSessionCreate = POST "/admin/v1/concerts/{id}/sessions" Admin {
                 handler: admin::create_session,
                 role: Admin,
                 operation: "admin" "create_session",
-                answers: [201 "The session" => json::<admin::SessionCreated>()],
-                errors: [InvalidSetting, ConcertNotFound, StoreUnavailable, OutcomeUnknown],
+                answers: [
+                    200 "What would be made of the plan" => json::<PlanReport>(),
+                    201 "The session" => json::<admin::SessionCreated>(),
+                ],
+                errors: [
+                    InvalidSetting, PlanInvalid, PlanNotFound, ConcertNotFound, StoreUnavailable,
+                    OutcomeUnknown,
+                ],
             }
 
             /// Calls off all sessions of a concert; holds end and payments are refunded, some at a time.
@@ -589,6 +663,20 @@ macro_rules! endpoints {
                 errors: [StoreUnavailable],
             }
 
+            /// Takes a change of a queue back, within ten minutes, where the queue is still as that change left it.
+            AdminUndo = POST "/admin/v1/log/{id}/undo" Admin {
+                handler: admin::undo,
+                role: Operator,
+                operation: "admin" "undo",
+                answers: [
+                    200 "The queue afterwards" => json::<admin::AdminQueue>().header("ETag", "Stands for its settings"),
+                ],
+                errors: [
+                    LogEntryNotFound, QueueNotFound, QueueDrawn, ChangedSince, UndoTooLate,
+                    NotUndoable, StoreUnavailable, OutcomeUnknown,
+                ],
+            }
+
             /// Lists concerts.
             AdminConcertList = GET "/admin/v1/concerts" Admin {
                 handler: lists::concerts,
@@ -614,6 +702,17 @@ macro_rules! endpoints {
                 operation: "admin" "list_reservations",
                 answers: [200 "A page of them" => json::<lists::ReservationPage>().or_csv()],
                 errors: [StoreUnavailable],
+            }
+
+            /// Sums up what is sold, by session and price.
+            AdminSales = GET "/admin/v1/sales" Admin {
+                handler: lists::sales,
+                role: Viewer,
+                operation: "admin" "sales",
+                answers: [
+                    200 "A page of them; `limit` and `after` are about sessions" => json::<lists::SalesPage>().or_csv(),
+                ],
+                errors: [],
             }
 
             /// Lists payments.
@@ -719,7 +818,7 @@ endpoints!(routes);
 
 impl Route {
     /// What is for browsers: pages, and what they are made of.
-    pub const PAGES: [Self; 8] = [
+    pub const PAGES: [Self; 11] = [
         Self::PageStart,
         Self::PageConcert,
         Self::PageSeats,
@@ -727,6 +826,9 @@ impl Route {
         Self::PageTicket,
         Self::PageMe,
         Self::PageWait,
+        Self::PageOpsLogin,
+        Self::PageOps,
+        Self::PageOpsSection,
         Self::PageAsset,
     ];
 

@@ -207,6 +207,20 @@ pub struct Priced {
     pub total: u64,
     /// How many of them nobody has.
     pub free: u64,
+    /// How many of them are sold.
+    pub sold: u64,
+}
+
+impl Priced {
+    /// How many are held, or were given back and are not free yet.
+    pub const fn held(&self) -> u64 {
+        self.total - self.free - self.sold
+    }
+
+    /// What was paid for those that are sold, in points.
+    pub fn money(&self) -> i64 {
+        self.price.saturating_mul(i64::try_from(self.sold).unwrap_or(i64::MAX))
+    }
 }
 
 /// How many seats had been sold in how many purchases when that was counted last.
@@ -353,7 +367,7 @@ impl Inventory {
     }
 
     /// How many seats are sold and in how many purchases, as of about a second ago.
-    pub(crate) fn purchases(&self, now: Timestamp) -> (u64, u64) {
+    pub fn purchases(&self, now: Timestamp) -> (u64, u64) {
         let mut counted = self.purchases.lock();
         let version = self.version.load(Ordering::Acquire);
         // A clock that went back does not put it off.
@@ -381,7 +395,8 @@ impl Inventory {
         self.called_off().is_none() && now < concert.sells_until(&self.session())
     }
 
-    /// How many seats there are of each price and grade, and how many of these are free at `now`, from the
+    /// How many seats there are of each price and grade, and how many of these are free at `now` and
+    /// sold, from the
     /// highest price on. Whoever wants to know what others do to them says so ([`Inventory::ask_for`]).
     pub fn prices(&self, now: Timestamp) -> Vec<Priced> {
         let grade_of = |seat: &Seat| {
@@ -393,12 +408,20 @@ impl Inventory {
         let kind = |seat: &Seat| (Reverse(seat.price), grade_of(seat));
         for seats in self.seats.read().chunk_by(|one, next| kind(one) == kind(next)) {
             let (price, grade) = kind(&seats[0]);
-            let none = Priced { price: price.0, grade, total: 0, free: 0 };
+            let none = Priced { price: price.0, grade, total: 0, free: 0, sold: 0 };
             let priced = prices.entry((price, grade)).or_insert(none);
             priced.total += seats.len() as u64;
-            priced.free += seats.iter().filter(|seat| seat.state.is_free(now)).count() as u64;
+            for seat in seats {
+                priced.free += u64::from(seat.state.is_free(now));
+                priced.sold += u64::from(matches!(seat.state, SeatState::Sold { .. }));
+            }
         }
         prices.into_values().collect()
+    }
+
+    /// The name of a grade of its plan.
+    pub fn grade_name(&self, grade: Option<u16>) -> Option<String> {
+        self.plan.as_ref()?.plan().grades().get(usize::from(grade?)).cloned()
     }
 
     /// What others do to its seats matters now, as if somebody looked at them.

@@ -35,8 +35,8 @@ use super::numbers::{Grant, GrantRequest, Taken};
 use super::plans::StoredPlan;
 use super::stats::StoreStats;
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
-    NewPerson, NewSeats, Part, Person, Progress, Seating, Seed, ShortenLog, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert, NewPerson,
+    NewSeats, Part, Person, Progress, ReservationFilter, Seating, Seed, ShortenLog, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::planted::{Bug, planted};
@@ -320,9 +320,13 @@ impl MemoryStore {
         &self,
         after: i64,
         max: u32,
-        became: Option<Became>,
+        filter: ReservationFilter,
     ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
-        Ok(self.with(|data| data.list_reservations(after, max, became)))
+        Ok(self.with(|data| data.list_reservations(after, max, &filter)))
+    }
+
+    pub(super) async fn people_named(&self, name: String) -> Result<Vec<UserId>, Fault> {
+        Ok(self.with(|data| data.people_named(&name)))
     }
 
     pub(super) async fn list_payments(

@@ -49,8 +49,8 @@ use super::epochs::{BACKUP_OF, EPOCHS, Epochs};
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
-    NewPerson, NewSeats, Part, Person, Progress, Seating, Seed, ShortenLog, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert, NewPerson,
+    NewSeats, Part, Person, Progress, ReservationFilter, Seating, Seed, ShortenLog, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -516,9 +516,13 @@ impl SqliteStore {
         &self,
         after: i64,
         max: u32,
-        became: Option<Became>,
+        filter: ReservationFilter,
     ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
-        self.read(move |connection| lists::reservations(connection, after, max, became)).await
+        self.read(move |connection| lists::reservations(connection, after, max, &filter)).await
+    }
+
+    pub(super) async fn people_named(&self, name: String) -> Result<Vec<UserId>, Fault> {
+        self.read(move |connection| lists::people_named(connection, &name)).await
     }
 
     pub(super) async fn list_payments(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use boxoffice_domain::ids::{QueueName, SeatId, UserId};
+use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::queue::{Bucket, Drawing, LineParts, QueueSettings, Step, Ticket};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
@@ -285,6 +285,34 @@ pub enum Became {
     Refunded,
 }
 
+/// Which reservations a list has: those to which all of this applies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReservationFilter {
+    /// What has become of them.
+    pub became: Option<Became>,
+    /// They are of one of these users: a few, each once.
+    pub users: Option<Vec<UserId>>,
+    /// This one.
+    pub reservation: Option<ReservationId>,
+    /// They are for this concert.
+    pub concert: Option<ConcertId>,
+    /// They are for this session.
+    pub session: Option<SessionId>,
+}
+
+impl ReservationFilter {
+    /// Behind which id, and up to which one, they are to be looked for.
+    pub(super) fn range(&self, after: i64) -> (i64, i64) {
+        match self.reservation {
+            Some(id) => (after.max(id.get() - 1), id.get()),
+            None => (after, i64::MAX),
+        }
+    }
+}
+
+/// The most people whom one name finds.
+pub(super) const NAMED_MAX: u32 = 20;
+
 /// A part of a list, with the id behind which the next part begins; none where this is the last. A part
 /// may be shorter than was asked for, and still not be the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -302,6 +330,13 @@ impl<T> Part<T> {
         let next = if full { items.last().map(id) } else { end };
         Self { items, next }
     }
+}
+
+/// The part of several lists together, of which each has at most `max` items in this range of ids.
+pub(super) fn merged<T>(mut items: Vec<T>, max: u32, id: impl Fn(&T) -> i64) -> Part<T> {
+    items.sort_unstable_by_key(&id);
+    items.truncate(max as usize);
+    Part::of(items, max, None, id)
 }
 
 /// Rows that one part of a list looks at, however few of them it is about.

@@ -201,21 +201,21 @@ export const API = '/api/v1';
 /**
  * Asks the service once.
  * @param {string} path
- * @param {{ method?: string, token?: string, key?: string, body?: object, etag?: string, cache?: RequestCache }} options
+ * @param {{ method?: string, token?: string, key?: string, body?: object, etag?: string, others?: Record<string, string>, api?: string, timeoutMs?: number, cache?: RequestCache }} options
  * @returns {Promise<Answer>} With the status 0 where there was no answer.
  */
-export async function ask(path, { method = 'GET', token, key, body, etag, cache = 'no-store' } = {}) {
+export async function ask(path, { method = 'GET', token, key, body, etag, others = {}, api = API, timeoutMs = TIMEOUT_MS, cache = 'no-store' } = {}) {
   const sent = Date.now();
   const abort = new AbortController();
-  const late = setTimeout(() => abort.abort(), TIMEOUT_MS);
+  const late = setTimeout(() => abort.abort(), timeoutMs);
   /** @type {Record<string, string>} */
-  const headers = {};
+  const headers = { ...others };
   if (token) headers['QUEUE-TOKEN'] = token;
   if (key) headers['Idempotency-Key'] = key;
   if (body) headers['Content-Type'] = 'application/json';
   if (etag) headers['If-None-Match'] = etag;
   try {
-    const response = await fetch(API + path, { method, headers, body: body && JSON.stringify(body), cache, signal: abort.signal });
+    const response = await fetch(api + path, { method, headers, body: body && JSON.stringify(body), cache, signal: abort.signal });
     setClock(response, sent);
     const hasBody = response.status !== 204 && response.status !== 304;
     const answer = hasBody ? await response.json() : {};
@@ -366,7 +366,8 @@ export function unfinished() {
   ];
 }
 
-function switchLanguage() {
+/** Goes on in the other language. */
+export function switchLanguage() {
   keep('lang', language === 'ko' ? 'en' : 'ko');
   query.delete('lang');
   history.replaceState(null, '', String(query) ? `?${query}` : location.pathname);
@@ -386,6 +387,11 @@ export function frame(/** @type {string} */ title) {
       h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, language === 'ko' ? 'English' : '한국어')),
     isBlocked && note('warn', h('p', {}, words.blocked)),
   ]));
+  ready();
+}
+
+/** Gives the main part its name, and the places before it where news is told. */
+export function ready() {
   main.id = 'main';
   main.before(said, cried, trouble);
 }

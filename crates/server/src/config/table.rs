@@ -337,6 +337,8 @@ settings! {
         write_timeout_ms: u64 = 30_000, 1..=3_600_000;
         /// Largest request body; over it 413.
         max_body_bytes: usize = 65_536, 1_024..=16_777_216;
+        /// Largest request body with the plan of a hall, which only operators send; over it 413.
+        max_plan_bytes: usize = 33_554_432, 1_024..=268_435_456;
         /// Request bodies on their way at once, which are those that did not come with their heads; for one
         /// more 503. With `server.max_body_bytes` it bounds what they occupy.
         bodies_max: usize = 4_096, 1..=1_000_000;
@@ -468,6 +470,9 @@ settings! {
         /// Whether admission slows, to no less than a fiftieth of its rate, where the store cannot serve those who are
         /// inside.
         governor: Governor = Governor::On;
+        /// Admissions a second that `loadtest` found to be safe; none means that nobody has measured it. The console warns who
+        /// wants more.
+        safe_rate: Option<f64> = None, RATES;
         /// What becomes of the line when all is sold. With `go_on` it waits for seats that come back; with
         /// `queue.stock = "off"` it is let in all the same.
         after_sold_out: AfterSale = AfterSale::Close;

@@ -92,7 +92,7 @@ fn ticket(reservation: &Reservation, payment: PaymentId, inventory: &Inventory) 
     }
 }
 
-/// The seats as people know them: section, row and number where the hall has a plan. The number comes last.
+/// The seats as people know them: section, row and number, or the number alone where there is no plan.
 fn seat_names(reservation: &Reservation, inventory: &Inventory) -> Vec<String> {
     let plan = inventory.plan().map(|stored| &**stored.plan());
     let name = |item: &Item| match SeatPlace::of(plan, item.number) {

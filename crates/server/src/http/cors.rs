@@ -11,7 +11,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 /// What begins the paths that are for operators.
-const OPERATORS: [&str; 3] = ["/admin", "/metrics", "/actuator"];
+const OPERATORS: [&str; 4] = ["/admin", "/ops", "/metrics", "/actuator"];
 
 /// The methods and headers of the API, the headers of its answers that pages need, and how long a
 /// browser may remember that, in seconds.

@@ -21,13 +21,15 @@ use super::describe::Description;
 use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
 use super::{
-    admin, admission_log, calling_off, concert_tickets, concerts, gate, keys, lists, operators,
-    ops, payments, plans, points, queue, refunds, reservations, seat_list, seat_states,
+    admin, admission_log, calling_off, concert_tickets, concerts, console, gate, keys, lists, live,
+    operators, ops, payments, plans, points, queue, refunds, reservations, seat_list, seat_states,
 };
 use crate::app::AppState;
 use crate::audit::AuditReport;
 use crate::challenge;
 use crate::endpoints::{Route, endpoints};
+use crate::health::Health;
+use crate::plans::PlanReport;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -39,6 +41,7 @@ use crate::endpoints::{Route, endpoints};
         (name = "points", description = "The money"),
         (name = "operations", description = "Health and metrics"),
         (name = "admin", description = "For operators"),
+        (name = "console", description = "Signing in to the console of operators"),
     ),
     components(schemas(ProblemDocument)),
     modifiers(&Security, &Endpoints),

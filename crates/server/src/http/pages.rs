@@ -16,7 +16,7 @@ use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId};
 use http_body_util::Full;
 
 use super::coding::{Asked, Coding};
-use super::extract::{Ids, PathIds};
+use super::extract::{Id, Ids, PathIds};
 use super::observe::Observer;
 use super::problem::{ErrorCode, Problem};
 use super::state::HttpState;
@@ -35,6 +35,10 @@ const SAME_ORIGIN: HeaderValue = HeaderValue::from_static("same-origin");
 const PERMISSIONS: HeaderValue = HeaderValue::from_static(
     "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), screen-wake-lock=(self), usb=()",
 );
+/// The console reads the codes of tickets with a camera.
+const PERMISSIONS_OF_CONSOLE: HeaderValue = HeaderValue::from_static(
+    "camera=(self), display-capture=(), geolocation=(), microphone=(), payment=(), screen-wake-lock=(self), usb=()",
+);
 
 /// Whoever has a document looks for a newer one after a minute, and does without where there is none to be
 /// had: what it says is the same for everybody and changes with the program only.
@@ -44,6 +48,9 @@ const KEPT_A_MINUTE: HeaderValue =
 const KEPT_FOR_GOOD: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// What is to be asked for each time: it may be another one already.
 const ASKED_FOR: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// The document of the console, whichever section it is asked for.
+const CONSOLE: &str = "ops/index.html";
 
 /// What a path leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +73,8 @@ pub(super) fn find(path: &str) -> Option<Wanted<'_>> {
     let (route, name) = match path {
         "/" => (Route::PageStart, "fan/index.html"),
         "/me" => (Route::PageMe, "fan/me.html"),
+        "/ops" => (Route::PageOps, CONSOLE),
+        "/ops/login" => (Route::PageOpsLogin, "ops/login.html"),
         _ if has(Route::PageConcert, "/c/", path_is_of::<ConcertId>) => {
             (Route::PageConcert, "fan/concert.html")
         }
@@ -78,12 +87,26 @@ pub(super) fn find(path: &str) -> Option<Wanted<'_>> {
         _ if has(Route::PageTicket, "/t/", path_is_of::<ReservationId>) => {
             (Route::PageTicket, "fan/ticket.html")
         }
+        _ if path.strip_prefix("/ops/").is_some_and(is_section) => (Route::PageOpsSection, CONSOLE),
         _ => {
             QueueName::new(path.strip_prefix("/wait/")?)?;
             (Route::PageWait, "wait/index.html")
         }
     };
     Some(Wanted { route, name })
+}
+
+/// Whether the console has this section. Which one it shows it reads from its address.
+fn is_section(section: &str) -> bool {
+    const SECTIONS: [&str; 9] =
+        ["queues", "sales", "concerts", "plans", "orders", "log", "audit", "operators", "tickets"];
+    match section.split_once('/') {
+        None => SECTIONS.contains(&section),
+        Some(("queues", queue)) => QueueName::new(queue).is_some(),
+        Some(("concerts", id)) => ConcertId::parse(id).is_some(),
+        Some(("orders", id)) => ReservationId::parse(id).is_some(),
+        Some(_) => false,
+    }
 }
 
 fn path_is_of<T: Ids>(path: &str, template: &str) -> bool {
@@ -169,7 +192,11 @@ pub(super) fn answer(
     if let Some(policy) = &served.policy {
         headers.insert(CONTENT_SECURITY_POLICY, policy.clone());
         headers.insert(CROSS_ORIGIN_OPENER_POLICY, SAME_ORIGIN);
-        headers.insert(PERMISSIONS_POLICY, PERMISSIONS);
+        let permissions = match wanted.route {
+            Route::PageOps | Route::PageOpsSection => PERMISSIONS_OF_CONSOLE,
+            _ => PERMISSIONS,
+        };
+        headers.insert(PERMISSIONS_POLICY, permissions);
         headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }

@@ -38,9 +38,12 @@ impl<'a> SeatPlace<'a> {
         Some(Self { section: &section.name, row, number, grade, x, y })
     }
 
-    /// Section, row and number in a line.
+    /// How people call it.
     pub(super) fn name(&self) -> String {
-        let parts = [Some(self.section), self.row, Some(self.number)];
-        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+        let Self { section, row, number, .. } = self;
+        match row {
+            Some(row) => format!("{section} {row}-{number}"),
+            None => format!("{section} {number}"),
+        }
     }
 }

@@ -14,6 +14,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::request_id::RequestId;
 
@@ -100,6 +101,9 @@ error_codes! {
     AdminTokenInvalid "ADMIN_TOKEN_INVALID" UNAUTHORIZED "Invalid operator token"
         "The bearer token is neither the admin token of this service nor that of one of its operators."
         "Send a token that was not taken away.";
+    AdminSessionOver "ADMIN_SESSION_OVER" UNAUTHORIZED "Signed out of the console"
+        "The cookie of the console is forged or over, or its operator was removed."
+        "Sign in again.";
     PassMissing "PASS_MISSING" UNAUTHORIZED "No pass"
         "The visitor has no pass: neither a cookie boxoffice-pass nor a bearer token."
         "Wait at the address in Location until there is one.";
@@ -136,6 +140,9 @@ error_codes! {
     RoleRequired "ROLE_REQUIRED" FORBIDDEN "Role required"
         "The operator's role does not include this."
         "Ask an operator who has the role that the detail names.";
+    CrossSite "CROSS_SITE" FORBIDDEN "Request of another site"
+        "A request that a cookie vouches for did not come from a page of this service; nothing was done."
+        "Use the service's own pages, or send a token in Authorization.";
     RouteNotFound "ROUTE_NOT_FOUND" NOT_FOUND "No such endpoint"
         "No endpoint has this path."
         "See /openapi.json for what there is.";
@@ -160,6 +167,9 @@ error_codes! {
     OperatorNotFound "OPERATOR_NOT_FOUND" NOT_FOUND "No such operator"
         "There is no operator of this name."
         "List the operators.";
+    LogEntryNotFound "LOG_ENTRY_NOT_FOUND" NOT_FOUND "No such change"
+        "The log of changes has no entry with this id."
+        "List the log.";
     PaymentNotFound "PAYMENT_NOT_FOUND" NOT_FOUND "No such payment"
         "There is no payment with this id."
         "List the user's reservations.";
@@ -241,6 +251,18 @@ error_codes! {
     SoldOrHeld "SOLD_OR_HELD" CONFLICT "Sold or held"
         "Seats in it are sold or held, or were refunded, so it cannot be removed."
         "Call it off, which gives everybody their points back.";
+    ChangedSince "CHANGED_SINCE" CONFLICT "Changed since"
+        "The queue is no longer as that change left it, so the change cannot be taken back; current has its settings."
+        "Look at the settings, and change them to what they are to be.";
+    UndoTooLate "UNDO_TOO_LATE" CONFLICT "Too late to take back"
+        "A change can be taken back for ten minutes."
+        "Change the settings to what they are to be.";
+    NotUndoable "NOT_UNDOABLE" CONFLICT "Not to be taken back"
+        "The entry of the log is no change of a queue's settings."
+        "Take back changes of queues only.";
+    ChangedMeanwhile "CHANGED_MEANWHILE" PRECONDITION_FAILED "Changed meanwhile"
+        "The queue's settings are no longer those that If-Match names; nothing was changed, and current has them."
+        "Look at the settings as they are now, and decide again.";
     BodyTooLarge "BODY_TOO_LARGE" PAYLOAD_TOO_LARGE "Body too large"
         "The body is larger than the service reads."
         "Send less.";
@@ -352,6 +374,7 @@ pub struct Problem {
     detail: Option<Cow<'static, str>>,
     retry_after_seconds: Option<u32>,
     closes: bool,
+    current: Option<Box<Value>>,
     cause: Option<Cause>,
 }
 
@@ -371,12 +394,21 @@ struct Document<'a> {
     code: &'a str,
     message: &'a str,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<&'a Value>,
 }
 
 impl Problem {
     /// A problem whose detail is the code's meaning.
     pub fn new(code: ErrorCode) -> Self {
-        Self { code, detail: None, retry_after_seconds: None, closes: false, cause: None }
+        Self {
+            code,
+            detail: None,
+            retry_after_seconds: None,
+            closes: false,
+            current: None,
+            cause: None,
+        }
     }
 
     /// A 500 with its cause.
@@ -409,6 +441,13 @@ impl Problem {
         self
     }
 
+    /// Says what it is now that was to be changed.
+    #[must_use]
+    pub fn current(mut self, current: Value) -> Self {
+        self.current = Some(Box::new(current));
+        self
+    }
+
     /// Ends the connection with the answer, where what the client still sends is of no use.
     #[must_use]
     pub fn closing(mut self) -> Self {
@@ -437,8 +476,9 @@ impl Problem {
             code: self.code.as_str(),
             message: detail,
             request_id,
+            current: self.current.as_deref(),
         };
-        // A struct of strings always serialises.
+        // Texts and JSON always serialise.
         serde_json::to_vec(&document).unwrap_or_default()
     }
 }

@@ -10,9 +10,11 @@ use boxoffice_backends::store::{
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::points::{BALANCE_MAX, ChargeRejected};
+use boxoffice_domain::queue::QueueSettings;
 use boxoffice_domain::sales::{HoldRejected, RefundRejected, SettleRejected};
 use serde::Serialize;
 
+use super::admin::CurrentSettings;
 use super::problem::{ErrorCode, Problem};
 use crate::metrics::Outcome;
 
@@ -268,7 +270,17 @@ pub(super) fn act_error(error: Error<ActRejected>) -> Problem {
         R::SoldOrHeld => Problem::new(ErrorCode::SoldOrHeld),
         R::HasPlan => Problem::new(ErrorCode::SessionHasPlan),
         R::KeyReused => Problem::new(ErrorCode::IdempotencyKeyReused),
+        R::ChangedMeanwhile(stood) => changed(ErrorCode::ChangedMeanwhile, &stood.0),
+        R::ChangedSince(stood) => changed(ErrorCode::ChangedSince, &stood.0),
+        R::UndoTooLate => Problem::new(ErrorCode::UndoTooLate),
+        R::Undone(by) => Problem::new(ErrorCode::NotUndoable)
+            .detail(format!("taken back before, by change {by}")),
     }
+}
+
+fn changed(code: ErrorCode, settings: &QueueSettings) -> Problem {
+    let current = serde_json::to_value(CurrentSettings::of(settings)).unwrap_or_default();
+    Problem::new(code).current(current)
 }
 
 /// What a refund that was not made becomes.

@@ -17,7 +17,13 @@ use super::seat_list::SeatLists;
 use super::seat_states::SeatStates;
 use super::seat_streams::Streams;
 use crate::app::AppState;
+use crate::console::Sessions;
 use crate::pages::Pages;
+
+/// Attempts to sign in to the console of one client: so many in a second, and so many at once. The docs
+/// promise them.
+const LOGINS_PER_SECOND: f64 = 1.0 / 6.0;
+const LOGINS_AT_ONCE: u32 = 10;
 
 /// What handlers and extractors can reach: the service, and what only HTTP needs. Cloning shares.
 ///
@@ -58,6 +64,10 @@ pub(super) struct Web {
     pub streams: Arc<Streams>,
     /// Plans of halls, compressed.
     pub plans: PackedPlans,
+    /// Who is signed in to the console.
+    pub sessions: Sessions,
+    /// The limit of attempts to sign in for each client.
+    pub login_rate: Option<ClientRateLimit>,
 }
 
 impl HttpState {
@@ -86,6 +96,8 @@ impl HttpState {
             seat_states: SeatStates::default(),
             streams: Arc::new(Streams::new(server)),
             plans: PackedPlans::default(),
+            sessions: Sessions::new(&app.tickets.session_keys()),
+            login_rate: ClientRateLimit::new(LOGINS_PER_SECOND, LOGINS_AT_ONCE),
         };
         Ok(Self { app, web: Arc::new(web) })
     }

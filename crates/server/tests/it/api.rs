@@ -27,4 +27,5 @@ mod restart;
 mod sales;
 mod seat_states;
 mod seat_streams;
+mod seating;
 mod tokens;

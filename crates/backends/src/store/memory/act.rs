@@ -30,6 +30,11 @@ impl Acts {
         older.take(max).cloned().collect()
     }
 
+    /// Which entry of the log has taken back the change of this one.
+    fn undone_by(&self, entry: i64) -> Option<i64> {
+        self.log.iter().find(|it| it.undoes == Some(entry)).map(|it| it.id)
+    }
+
     pub(super) fn forget_keys(&mut self, before: Timestamp) {
         self.keys.retain(|_, (_, _, at)| *at >= before);
     }
@@ -58,8 +63,9 @@ impl Data {
             Err(rejected) => return Ok(Err(rejected)),
         };
         let Told { target, before, after } = effect.told();
+        let id = self.acts.log.last().map_or(0, |entry| entry.id) + 1;
         self.acts.log.push(LogEntry {
-            id: self.acts.log.last().map_or(0, |entry| entry.id) + 1,
+            id,
             at: note.at,
             who: note.who.clone(),
             role: note.role,
@@ -68,12 +74,14 @@ impl Data {
             target,
             before,
             after,
+            reason: note.reason.clone(),
+            undoes: act.undoes(),
         });
         if let Some((key, fingerprint)) = &note.key {
             let kept = (*fingerprint, (note.answer)(&effect), note.at);
             self.acts.keys.insert((note.who.clone(), key.clone()), kept);
         }
-        Ok(Ok((Acted::Now(effect), made)))
+        Ok(Ok((Acted::Now(effect, id), made)))
     }
 
     fn carry_out(
@@ -90,10 +98,14 @@ impl Data {
                 let (name, after) = (name.clone(), settings.clone());
                 Effect::Queue { name, before: None, after, drawn: seed.is_some() }
             }
-            Act::ChangeQueue(name, change) => {
+            Act::ChangeQueue(name, change, condition) => {
                 let Some(before) = self.settings_of(name) else {
                     return Ok(Err(ActRejected::NoSuchQueue));
                 };
+                let undone_by = condition.undoes().and_then(|entry| self.acts.undone_by(entry));
+                if let Err(rejected) = condition.check(&before, undone_by, now) {
+                    return Ok(Err(rejected));
+                }
                 let Some(after) = self.change_queue(name, change)? else {
                     return Ok(Err(ActRejected::Drawn));
                 };

@@ -73,7 +73,8 @@ pub(super) struct Data {
     pub(super) last_seat: i64,
     /// Ids of people, by their digests.
     people: HashMap<[u8; 32], UserId>,
-    people_by_id: HashSet<UserId>,
+    /// What their issuers call them.
+    pub(super) people_by_id: HashMap<UserId, String>,
     last_person: i64,
     /// The latest time that was seen.
     latest: Timestamp,
@@ -812,18 +813,18 @@ impl Data {
             return Ok(Some(*known));
         }
         let new = match person.id {
-            Some(id) if self.people_by_id.contains(&id) => return Ok(None),
+            Some(id) if self.people_by_id.contains_key(&id) => return Ok(None),
             Some(id) => id,
             None => loop {
                 let next = id(UserId::new, self.last_person)?;
                 self.last_person = next.get();
-                if !self.people_by_id.contains(&next) && !self.accounts.contains_key(&next) {
+                if !self.people_by_id.contains_key(&next) && !self.accounts.contains_key(&next) {
                     break next;
                 }
             },
         };
         self.people.insert(person.digest, new);
-        self.people_by_id.insert(new);
+        self.people_by_id.insert(new, person.name.clone());
         Ok(Some(new))
     }
 

@@ -61,6 +61,8 @@ pub(super) async fn log(lease: &mut Lease, before: i64, max: u32) -> Op<Vec<LogE
             target: take(row, 6)?,
             before: take(row, 7)?,
             after: take(row, 8)?,
+            reason: take(row, 9)?,
+            undoes: take(row, 10)?,
         });
     }
     Ok(entries)
@@ -126,8 +128,10 @@ async fn run(tx: &mut Tx, act: &Act, note: &Note) -> Op<Done<Result<Acted, ActRe
         target.into(),
         before.into(),
         after.into(),
+        note.reason.as_deref().into(),
+        act.undoes().into(),
     ];
-    tx.lease.exec(sql::LOG_ADD, values).await?;
+    let entry = tx.lease.insert(sql::LOG_ADD, values).await?;
     if let Some((key, fingerprint)) = &note.key {
         let values = vec![
             note.who.as_str().into(),
@@ -143,7 +147,7 @@ async fn run(tx: &mut Tx, act: &Act, note: &Note) -> Op<Done<Result<Acted, ActRe
             Err(failure) => return Err(failure),
         }
     }
-    Ok(Done::Commit(Ok(Acted::Now(effect))))
+    Ok(Done::Commit(Ok(Acted::Now(effect, entry))))
 }
 
 /// What an operation of its own would answer, as a part of this transaction.
@@ -163,11 +167,21 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             let (name, after) = (name.clone(), settings.clone());
             Effect::Queue { name, before: None, after, drawn: seed.is_some() }
         }
-        Act::ChangeQueue(name, change) => {
+        Act::ChangeQueue(name, change, condition) => {
             let values = vec![name.as_str().into()];
             let row = tx.lease.rows(sql::QUEUE_SETTINGS_LOCK, values).await?.pop();
             let Some(mut row) = row else { return Ok(Err(ActRejected::NoSuchQueue)) };
-            let before = Some(load::settings(&mut row, 0)?);
+            let before = load::settings(&mut row, 0)?;
+            // Whoever takes the same change back has to change the queue, which is locked.
+            let undone_by = match condition.undoes() {
+                None => None,
+                Some(entry) => tx.lease.rows(sql::LOG_UNDOING, vec![entry.into()]).await?.pop(),
+            };
+            let undone_by = undone_by.map(|mut row| take(&mut row, 0)).transpose()?;
+            if let Err(rejected) = condition.check(&before, undone_by, now) {
+                return Ok(Err(rejected));
+            }
+            let before = Some(before);
             let change = ChangeQueue(name.as_str().to_owned(), change.clone());
             let Some(after) = within(tx, &change).await? else {
                 return Ok(Err(ActRejected::Drawn));

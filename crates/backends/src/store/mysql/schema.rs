@@ -10,7 +10,7 @@ use super::rows::{Failure, take};
 use crate::Fault;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&[&str]; 7] = [V1, V2, V3, V4, V5, V6, V7];
+const MIGRATIONS: [&[&str]; 8] = [V1, V2, V3, V4, V5, V6, V7, V8];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -332,6 +332,24 @@ const V7: &[&str] = &[
     "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.columns \
      WHERE table_schema = DATABASE() AND table_name = 'session' AND column_name = 'plan'), 'DO 0', \
      'ALTER TABLE session ADD COLUMN plan BINARY(32)')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
+];
+
+/// Why an operator has changed something, and which change was taken back: each once. People are found by what
+/// their issuer calls them.
+const V8: &[&str] = &[
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.columns \
+     WHERE table_schema = DATABASE() AND table_name = 'change_log' AND column_name = 'undoes'), \
+     'DO 0', 'ALTER TABLE change_log ADD COLUMN reason VARCHAR(255), ADD COLUMN undoes BIGINT, \
+     ADD UNIQUE KEY change_log_undoes (undoes)')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.statistics \
+     WHERE table_schema = DATABASE() AND index_name = 'person_by_name'), 'DO 0', \
+     'ALTER TABLE person ADD KEY person_by_name (name)')",
     "PREPARE step FROM @step",
     "EXECUTE step",
     "DEALLOCATE PREPARE step",

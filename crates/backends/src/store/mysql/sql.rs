@@ -265,10 +265,11 @@ statements! {
         WHERE name = ? AND removed_at = 0 FOR UPDATE";
     OPERATOR_REMOVED = "SELECT MAX(removed_at) FROM operator WHERE name = ?";
     OPERATOR_REMOVE = "UPDATE operator SET removed_at = ? WHERE id = ?";
-    LOG_ADD = "INSERT INTO change_log (at, who, role, origin, operation, target, was, became) \
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-    LOG = "SELECT id, at, who, role, origin, operation, target, was, became FROM change_log \
-        WHERE id < ? ORDER BY id DESC LIMIT ?";
+    LOG_ADD = "INSERT INTO change_log (at, who, role, origin, operation, target, was, became, \
+        reason, undoes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    LOG = "SELECT id, at, who, role, origin, operation, target, was, became, reason, undoes \
+        FROM change_log WHERE id < ? ORDER BY id DESC LIMIT ?";
+    LOG_UNDOING = "SELECT id FROM change_log WHERE undoes = ? LOCK IN SHARE MODE";
     CHANGE_KEY = "SELECT fingerprint, answer FROM change_key WHERE who = ? AND idem_key = ?";
     CHANGE_KEY_ADD = "INSERT INTO change_key (who, idem_key, fingerprint, answer, at) \
         VALUES (?, ?, ?, ?, ?)";
@@ -279,10 +280,16 @@ statements! {
         LIMIT 1 OFFSET ?";
     RESERVATIONS_LIST = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
         state, payment_id, queue, ticket_seq, ticket_id FROM reservation FORCE INDEX (PRIMARY) \
-        WHERE id > ? AND id <= ? ORDER BY id LIMIT ?";
-    RESERVATIONS_LIST_STATE = "SELECT id, user_id, concert_id, session_id, items, created_at, \
+        WHERE id > ? AND id <= ? AND state = COALESCE(?, state) \
+        AND concert_id = COALESCE(?, concert_id) AND session_id = COALESCE(?, session_id) \
+        ORDER BY id LIMIT ?";
+    RESERVATIONS_LIST_USER = "SELECT id, user_id, concert_id, session_id, items, created_at, \
         held_until, state, payment_id, queue, ticket_seq, ticket_id FROM reservation \
-        FORCE INDEX (PRIMARY) WHERE id > ? AND id <= ? AND state = ? ORDER BY id LIMIT ?";
+        FORCE INDEX (reservation_of_user) WHERE user_id = ? AND id > ? AND id <= ? \
+        AND state = COALESCE(?, state) AND concert_id = COALESCE(?, concert_id) \
+        AND session_id = COALESCE(?, session_id) ORDER BY id LIMIT ?";
+    PEOPLE_NAMED = "SELECT id FROM person FORCE INDEX (person_by_name) WHERE name = ? \
+        ORDER BY id LIMIT ?";
     PAYMENTS_LIST = "SELECT id, reservation_id, user_id, amount, paid_at FROM payment WHERE id > ? \
         ORDER BY id LIMIT ?";
     PEOPLE_LIST = "SELECT a.user_id, a.balance, (SELECT COUNT(*) FROM reservation r \

@@ -155,6 +155,7 @@ async fn a_token_is_shown_once_and_gone_when_it_is_taken_away() {
         role: Role::Admin,
         origin: "elsewhere".into(),
         operation: "remove_operator",
+        reason: None,
         key: None,
         answer: std::sync::Arc::new(|_| String::new()),
     };

@@ -67,6 +67,7 @@ async fn corrections_and_removals_show_at_every_instance() {
         role: Role::Admin,
         origin: "here".into(),
         operation,
+        reason: None,
         key: None,
         answer: std::sync::Arc::new(|_| String::new()),
     };
