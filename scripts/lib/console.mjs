@@ -228,7 +228,7 @@ export function consoleTests({ base, call, visitor, screen, text, state, sale, j
     await page.click('#form-do');
     await page.waitForSelector('.hero[data-state="SCHEDULED"]');
     assert.equal(new Date((await settings(it)).opensAt).toISOString(), '2027-05-01T11:00:00.000Z', 'in the time zone of the browser');
-    await page.click('.deeds [data-undo]');
+    await page.click('.deeds li:has-text("2027") [data-undo], .deeds li:has-text("May 1") [data-undo]');
     await page.waitForSelector('.hero[data-state="OPEN"]');
 
     // In Korean, on a phone.
@@ -455,6 +455,109 @@ export function consoleTests({ base, call, visitor, screen, text, state, sale, j
     await page.waitForFunction(() => document.querySelector('table')?.textContent?.includes('1 refunded, 0 to go'));
     await screen(page, 'console-called-off');
     await one.close();
+  };
+
+  tests['console: a plan of a hall'] = async () => {
+    const seats = (row, category) => Array.from({ length: 10 }, (_, n) => ({ seat_guid: `${row}-${n + 1}`, seat_number: String(n + 1), position: { x: n * 20, y: 0 }, category }));
+    const plan = {
+      name: `Hall ${HOSTILE}`, size: { width: 600, height: 400 }, categories: [{ name: 'R', color: '#aa0000' }, { name: HOSTILE.trim(), color: '#00aa00' }],
+      zones: [{
+        name: `A ${HOSTILE}`, position: { x: 0, y: 100 },
+        rows: [{ row_number: '1', position: { x: 0, y: 0 }, seats: seats('1', 'R') }, { row_number: '2', position: { x: 0, y: 30 }, seats: seats('2', HOSTILE.trim()) }],
+        areas: [{ uuid: 'floor', shape: 'rectangle', position: { x: 0, y: 200 }, rectangle: { width: 200, height: 100 }, text: { text: 'Floor', position: { x: 10, y: 10 } } }],
+      }],
+    };
+    const broken = structuredClone(plan);
+    broken.zones[0].rows[1].seats[3] = { ...broken.zones[0].rows[1].seats[2], seat_guid: 'other' };
+    broken.zones[0].rows[1].seats[4].category = 'X';
+    const file = (text) => ({ name: 'plan.json', mimeType: 'application/json', buffer: Buffer.from(text) });
+    const it = await sale();
+    const one = await signedIn(`/ops/concerts/${it.concert}`, { allowed: /status of 4(13|22)/ });
+    const { page } = one;
+    await page.waitForSelector('#make-session');
+    await page.check('#kind-plan');
+    assert.ok(await page.locator('#make-session').isHidden(), 'nothing is made unseen');
+    await page.fill('#new-at', '2027-05-01T19:00');
+    await page.setInputFiles('#plan', file('{"zones": ['));
+    await page.waitForFunction((wrong) => document.querySelector('form .wrong').textContent === wrong, en.planWrong);
+    await page.setInputFiles('#plan', file(JSON.stringify(broken)));
+    await page.waitForSelector('#price-0');
+    await page.fill('#price-0', '154000');
+    await page.fill('#price-1', '99000');
+    await page.click('#check-plan');
+    await page.waitForSelector('#report .note.warn');
+    assert.match(await text(page, '#report'), new RegExp(en.problems.MISSING_CATEGORY.slice(0, 20)));
+    assert.ok(await page.locator('#make-session').isHidden());
+    await screen(page, 'console-plan-problems');
+    await page.setInputFiles('#plan', file(JSON.stringify(plan)));
+    await page.waitForFunction(() => document.querySelectorAll('[data-price]').length === 2);
+    assert.equal(await page.inputValue('#price-0'), '154000', 'a corrected plan keeps the prices');
+    await page.click('#add-area');
+    await page.fill('#people-1', '300');
+    await page.selectOption('#grade-1', 'R');
+    await page.click('#check-plan');
+    await page.waitForSelector('#report .note.good');
+    assert.match(await text(page, '#report'), /320/);
+    await screen(page, 'console-plan');
+    await page.setViewportSize(PHONE);
+    await screen(page, 'console-plan-phone');
+    await page.setViewportSize(DESKTOP);
+    // What is changed is to be looked through again.
+    await page.fill('#people-1', '200');
+    assert.ok(await page.locator('#make-session').isHidden());
+    await page.click('#check-plan');
+    await page.waitForSelector('#report .note.good');
+    await page.click('#make-session');
+    await page.waitForFunction(() => [...document.querySelectorAll('table tr')].some((row) => row.textContent.includes('220')));
+    await screen(page, 'console-concert-with-plan');
+    await one.open(`/ops/sales?concert=${it.concert}`);
+    await page.waitForSelector('.sums');
+    assert.match(await text(page, 'table'), /154,000/);
+    await screen(page, 'console-sales-grades');
+    await one.open(`/ops?q=${it.queue}`);
+    await live(page);
+    await page.waitForFunction(() => document.querySelector('.bars')?.textContent?.includes('210'));
+    await one.close();
+  };
+
+  tests['console: tickets'] = async () => {
+    const it = await sale();
+    const user = member();
+    const token = await admitted(it, user);
+    const held = await call('POST', `/api/v1/concerts/${it.concert}/sessions/${it.session}/reservations`, { userId: user, seatIds: [it.seat, it.seat + 1] }, { token });
+    await call('POST', '/api/v1/payments', { userId: user, reservationId: held.reservationId }, { token });
+    const { code } = await call('GET', `/api/v1/reservations/${held.reservationId}/ticket`, undefined, { token });
+    const one = await signedIn('/ops/tickets', { viewport: PHONE });
+    const { page } = one;
+    await page.fill('#code', 'hello');
+    await page.click('#check');
+    await page.waitForSelector('#verdict.bad');
+    assert.match(await text(page, '#verdict'), new RegExp(en.reasons.NOT_A_TICKET));
+    await screen(page, 'console-ticket-bad');
+    await page.fill('#code', code);
+    await page.click('#check');
+    await page.waitForSelector('#verdict.good');
+    assert.match(await text(page, '#verdict'), new RegExp(String(held.reservationId)));
+    await screen(page, 'console-ticket-good');
+    // With a camera, where the browser reads codes.
+    await page.addInitScript((told) => {
+      globalThis.BarcodeDetector = class { detect() { return Promise.resolve([{ rawValue: told }]); } };
+      navigator.mediaDevices.getUserMedia = () => Promise.resolve(Object.assign(document.createElement('canvas'), { width: 64, height: 64 }).captureStream(10));
+    }, code);
+    await page.reload();
+    await page.click('#scan');
+    await page.waitForSelector('#verdict.good');
+    await page.click('#scan');
+    await page.waitForSelector('video', { state: 'hidden' });
+    await one.close();
+    // It says how it is now, and not how it was.
+    await call('POST', `/admin/v1/concerts/${it.concert}/sessions/${it.session}/cancel`);
+    const korean = await signedIn('/ops/tickets', { language: 'ko', viewport: PHONE });
+    await korean.page.fill('#code', code);
+    await korean.page.click('#check');
+    await korean.page.waitForSelector('#verdict.bad');
+    await screen(korean.page, 'console-ko-ticket-bad');
+    await korean.close();
   };
 
   tests['console: queues'] = async () => {

@@ -405,7 +405,7 @@ macro_rules! endpoints {
             AdminLive = GET "/admin/v1/live" Admin {
                 handler: live::live,
                 role: Viewer,
-                operation: "admin" "live",
+                operation: "admin" "what_goes_on",
                 answers: [
                     200 "Events; those called `live` have this as their data"
                         => json::<live::Snapshot>().named("text/event-stream"),

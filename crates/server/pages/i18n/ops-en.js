@@ -233,7 +233,8 @@ export const words = {
   places: 'Places', section: 'Section', prices: 'Prices', priceOf: (/** @type {string} */ grade) => `Price of ${grade}`,
   standing: 'Standing areas', standingHint: 'An area of the plan without seats: its text, how many people, which grade.', area: 'Area', howMany: 'People', addStanding: 'Add a standing area',
   checkPlan: 'Check the plan', planClean: 'No problems found.', planProblems: (/** @type {string} */ n) => `${n} problem${s(n)}: correct the plan, and choose it again.`, problem: 'Problem', where: 'Where', with: 'With',
-  problems: { DUPLICATE_PLACE: 'Two places have the same name', OVERLAP: 'Two places lie upon each other', MISSING_CATEGORY: 'Its category is not in the plan', MISSING_PRICE: 'There is no price for its category' },
+  problemsMore: (/** @type {string} */ n) => `${n} more are not listed.`,
+  problems: { NO_PLACE: 'It has no seats', TOO_MANY_PLACES: 'More seats than a hall may have', TOO_MANY_GRADES: 'More categories than a hall may have', TOO_LARGE: 'It is too large to be kept', NO_NAME: 'It has no name', LONG_NAME: 'Its name is too long', OUT_OF_RANGE: 'It lies too far away, or its size is not above zero', DUPLICATE_GRADE: 'Two categories have the same name', MISSING_CATEGORY: 'It has no category, or one that the plan has not', MISSING_PRICE: 'Its category has no price', DUPLICATE_PLACE: 'Two seats have the same row and number', DUPLICATE_GUID: 'Two seats have the same seat_guid', OVERLAP: 'Two seats lie upon each other', UNKNOWN_AREA: 'The plan has no such area', AMBIGUOUS_AREA: 'Several areas of the plan have this name' },
   whenWanted: 'When does it begin?',
   makeSession: 'Make session', sessionMade: (/** @type {string} */ n) => `The session is made, with ${n} seats.`,
 
@@ -247,8 +248,8 @@ export const words = {
   checkTicket: 'Check a ticket', code: 'Code of the ticket', codeHint: 'Paste it, or scan it with the camera.', check: 'Check', scan: 'Scan with the camera', stopScan: 'Stop the camera', noScanner: 'This browser cannot read codes by itself; paste the code.',
   noCamera: 'The camera cannot be used: allow it for this page, or paste the code.', scanning: 'Hold the code before the camera.',
   valid: 'Valid', invalid: 'Not valid',
-  seatText: (/** @type {{ section?: string, row?: string, number: string | number, grade?: string }} */ it) => [it.section && `Section ${it.section}`, it.row && `row ${it.row}`, `no. ${it.number}`, it.grade].filter(Boolean).join(', '),
-  reasons: /** @type {Record<string, string>} */ ({ SIGNATURE: 'The code was not made by this service, or was changed.', MALFORMED: 'This is no code of a ticket.', REFUNDED: 'It was given back, and paid back.', CANCELLED: 'The session is called off.', CALLED_OFF: 'The session is called off.', NOT_PAID: 'It is not paid.', UNKNOWN: 'There is no such reservation.' }),
+  moreSeats: (/** @type {string} */ n) => `and ${n} more`,
+  reasons: /** @type {Record<string, string>} */ ({ NOT_A_TICKET: 'This is no concert ticket.', KEY_UNKNOWN: 'It is signed with a key that is not known here. Have it shown again from its page, which signs it anew.', KEY_WITHDRAWN: 'It is signed with a key that was withdrawn. Have it shown again from its page, which signs it anew.', SIGNATURE_INVALID: 'It was changed, or made up.', RESERVATION_UNKNOWN: 'There is no such reservation.', REFUNDED: 'It was given back, and refunded.', CALLED_OFF: 'The session is called off.', OTHER_SESSION: 'It is for another session.', OVER: 'The session is over.' }),
 
   // Log
   who: 'Who', when: 'When', what: 'What', why: 'Why', changed: 'Before → after', filter: 'Filter', filterHint: 'Somebody, a queue, an operation …', filteredOf: (/** @type {string} */ n, /** @type {string} */ all) => `${n} of the latest ${all}`, nothingLogged: 'Nobody has changed anything yet.',

@@ -221,7 +221,8 @@ export const words = {
   places: '좌석', section: '구역', prices: '가격', priceOf: (grade) => `${grade}석 가격`,
   standing: '스탠딩 구역', standingHint: '배치도에서 좌석이 없는 영역: 영역의 글자, 인원, 등급을 적습니다.', area: '영역', howMany: '인원', addStanding: '스탠딩 구역 추가',
   checkPlan: '배치도 확인', planClean: '문제가 없습니다.', planProblems: (n) => `문제 ${n}개: 배치도를 고치고 다시 선택해 주세요.`, problem: '문제', where: '위치', with: '상대',
-  problems: { DUPLICATE_PLACE: '같은 이름의 좌석이 둘 있습니다', OVERLAP: '두 좌석이 겹칩니다', MISSING_CATEGORY: '좌석의 등급이 배치도에 없습니다', MISSING_PRICE: '등급의 가격이 없습니다' },
+  problemsMore: (n) => `${n}개가 더 있습니다.`,
+  problems: { NO_PLACE: '좌석이 없습니다', TOO_MANY_PLACES: '공연장의 좌석 수 한도를 넘습니다', TOO_MANY_GRADES: '공연장의 등급 수 한도를 넘습니다', TOO_LARGE: '저장하기에 너무 큽니다', NO_NAME: '이름이 없습니다', LONG_NAME: '이름이 너무 깁니다', OUT_OF_RANGE: '위치가 너무 멀거나 크기가 0 이하입니다', DUPLICATE_GRADE: '이름이 같은 등급이 둘 있습니다', MISSING_CATEGORY: '등급이 없거나 배치도에 없는 등급입니다', MISSING_PRICE: '등급의 가격이 없습니다', DUPLICATE_PLACE: '열과 번호가 같은 좌석이 둘 있습니다', DUPLICATE_GUID: 'seat_guid가 같은 좌석이 둘 있습니다', OVERLAP: '두 좌석이 겹칩니다', UNKNOWN_AREA: '배치도에 없는 영역입니다', AMBIGUOUS_AREA: '이름이 같은 영역이 여럿 있습니다' },
   whenWanted: '시작 시각을 입력해 주세요.',
   makeSession: '회차 만들기', sessionMade: (n) => `${n}석으로 회차를 만들었습니다.`,
 
@@ -233,8 +234,8 @@ export const words = {
   checkTicket: '티켓 확인', code: '티켓 코드', codeHint: '붙여 넣거나 카메라로 읽습니다.', check: '확인', scan: '카메라로 읽기', stopScan: '카메라 끄기', noScanner: '이 브라우저는 코드를 읽지 못합니다. 코드를 붙여 넣어 주세요.',
   noCamera: '카메라를 쓸 수 없습니다. 이 화면에 허용하거나 코드를 붙여 넣어 주세요.', scanning: '코드를 카메라에 비춰 주세요.',
   valid: '유효', invalid: '유효하지 않음',
-  seatText: (it) => [it.section && `${it.section}구역`, it.row && `${it.row}열`, `${it.number}번`, it.grade && `${it.grade}석`].filter(Boolean).join(' '),
-  reasons: { SIGNATURE: '이 서비스가 만든 코드가 아니거나 바뀌었습니다.', MALFORMED: '티켓 코드가 아닙니다.', REFUNDED: '환불된 티켓입니다.', CANCELLED: '취소된 회차입니다.', CALLED_OFF: '취소된 회차입니다.', NOT_PAID: '결제되지 않았습니다.', UNKNOWN: '없는 예약입니다.' },
+  moreSeats: (n) => `외 ${n}석`,
+  reasons: { NOT_A_TICKET: '콘서트 티켓이 아닙니다.', KEY_UNKNOWN: '이곳에서 모르는 키로 서명되었습니다. 티켓 화면을 다시 열면 새로 서명됩니다.', KEY_WITHDRAWN: '폐기된 키로 서명되었습니다. 티켓 화면을 다시 열면 새로 서명됩니다.', SIGNATURE_INVALID: '바뀌었거나 지어낸 코드입니다.', RESERVATION_UNKNOWN: '없는 예약입니다.', REFUNDED: '환불된 티켓입니다.', CALLED_OFF: '취소된 회차입니다.', OTHER_SESSION: '다른 회차의 티켓입니다.', OVER: '끝난 회차입니다.' },
 
   who: '누가', when: '언제', what: '무엇을', why: '이유', changed: '이전 → 이후', filter: '거르기', filterHint: '사람, 대기열, 작업 …', filteredOf: (n, all) => `최근 ${all}건 중 ${n}건`, nothingLogged: '아직 아무도 바꾼 것이 없습니다.',
   actions: '작업',

@@ -225,8 +225,8 @@ function outline(/** @type {any} */ plan) {
   const used = new Set(seats.map((/** @type {any} */ seat) => seat?.category));
   const named = (Array.isArray(plan?.categories) ? plan.categories : []).map((/** @type {any} */ it) => it?.name);
   const grades = [...new Set([...named.filter((/** @type {string} */ it) => used.has(it)), ...used])].filter((it) => typeof it === 'string' && it !== '');
-  const areas = zones.flatMap((/** @type {any} */ zone) => zone?.areas ?? []).map((/** @type {any} */ area) => ({ key: String(area?.text?.text || area?.uuid || ''), category: area?.category ?? '' })).filter((/** @type {{ key: string }} */ it) => it.key);
-  return { grades: /** @type {string[]} */ (grades), named: /** @type {string[]} */ (named.filter((/** @type {unknown} */ it) => typeof it === 'string')), areas: /** @type {{ key: string }[]} */ (areas) };
+  const areas = zones.flatMap((/** @type {any} */ zone) => zone?.areas ?? []).map((/** @type {any} */ area) => ({ key: String(area?.uuid || area?.text?.text || ''), text: String(area?.text?.text || area?.uuid || '') })).filter((/** @type {{ key: string }} */ it) => it.key);
+  return { grades: /** @type {string[]} */ (grades), named: /** @type {string[]} */ (named.filter((/** @type {unknown} */ it) => typeof it === 'string')), areas: /** @type {{ key: string, text: string }[]} */ (areas) };
 }
 
 function newSession(/** @type {string} */ path, /** @type {() => void} */ then) {
@@ -285,7 +285,7 @@ function newSession(/** @type {string} */ path, /** @type {() => void} */ then) 
   let areas = 0;
   function addRow() {
     areas += 1;
-    const area = select(`area-${areas}`, [...new Set(parts.areas.map((it) => it.key))].map((it) => [it, it]), '', { 'data-area': '' });
+    const area = select(`area-${areas}`, parts.areas.map(({ key, text }) => [key, text]), '', { 'data-area': '' });
     const people = input(`people-${areas}`, { inputMode: 'numeric', maxLength: 6, 'data-people': '' });
     const grade = select(`grade-${areas}`, parts.named.map((it) => [it, it]), '', { 'data-grade': '' });
     const line = h('div', { className: 'fields', 'data-line': '' }, field(words.area, area), field(words.howMany, people), field(words.grade, grade), h('div', { className: 'field' }, h('button', {
@@ -331,6 +331,7 @@ function newSession(/** @type {string} */ path, /** @type {() => void} */ then) 
       h('h3', {}, words.planReads(it.name)),
       it.problemCount === 0 ? note('good', h('p', {}, `✓ ${words.planClean}`)) : note('warn', h('p', {}, words.planProblems(count(it.problemCount)))),
       it.problemCount > 0 && sheet(words.problem, [{ name: words.problem, cell: (one) => problems[one.what] ?? one.what }, { name: words.where, cell: (one) => one.where }, { name: words.with, cell: (one) => one.with ?? words.nothing }], it.problems),
+      it.problemCount > it.problems.length && h('p', { className: 'soft' }, words.problemsMore(count(it.problemCount - it.problems.length))),
       h('div', { className: 'fields' },
         sheet(words.section, [{ name: words.section, cell: (one) => one.name }, { name: words.places, isNumber: true, cell: (one) => count(one.placeCount) }], it.sections, [words.total, count(it.placeCount)]),
         sheet(words.grade, [{ name: words.grade, cell: (one) => one.grade }, { name: words.places, isNumber: true, cell: (one) => count(one.placeCount) }], it.grades, [words.total, count(it.placeCount)])));

@@ -171,7 +171,7 @@ export function show(/** @type {import('./types.js').View} */ { query, signal })
     h('div', { className: 'figures more' }, seats.box, sellOut.box, joins.box, refused.box, p95.box),
     h('div', { className: 'split three' },
       card(words.curves, h('div', { className: 'curves' }, ...plots.map((it) => it.box))),
-      card(words.grades, grades, key, leftOut), h('div', { className: 'form' }, card(words.deeds, deeds), card(words.parts, parts, version))));
+      h('div', { className: 'form' }, card(words.grades, grades, key, leftOut), card(words.parts, parts, version)), card(words.deeds, deeds)));
   const none = h('p', { className: 'loading' }, words.loading);
   fill(main, h('h1', { className: 'unseen', tabIndex: -1 }, words.now), lines, none, screen);
   screen.hidden = true;

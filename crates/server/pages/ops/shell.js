@@ -539,8 +539,10 @@ export function undoableUntil(/** @type {Deed} */ deed) {
   const queue = queueOfDeed(deed);
   if (!queue || !may('operator') || !(UNDONE.includes(deed.operation) || deed.undoes !== null)) return 0;
   const last = live?.actions.find((it) => queueOfDeed(it) === queue);
+  // A later one may not be in the list yet.
+  const isAsLeft = changeText(parsed(deed.after), queueOf(queue) ?? {}) === '';
   const until = Date.parse(deed.at) + UNDO_MS;
-  return last?.id === deed.id && until > serverNow() ? until : 0;
+  return last?.id === deed.id && isAsLeft && until > serverNow() ? until : 0;
 }
 export function undoButton(/** @type {number} */ id, /** @type {number} */ until, /** @type {string} */ what) {
   return h('button', {
@@ -694,7 +696,7 @@ export function change(/** @type {string} */ queue, /** @type {What} */ what) {
       row(words.waitingNow, count(waiting)), row(words.insideNow, count(inside)),
       seatsLeft !== null && row(words.seatsLeft, count(seatsLeft)),
       buyersServed !== null && row(words.buyersServed, count(buyersServed)));
-    fill(remarks, warnings.map((it) => h('div', { className: 'note warn' }, h('p', {}, /** @type {Record<string, (limit: string) => string>} */ (words.warnings)[it.code]?.(it.limit === undefined ? '' : rate(it.limit)) ?? it.detail))));
+    fill(remarks, warnings.map((it) => h('div', { className: 'note warn' }, h('p', {}, /** @type {Record<string, (limit: string) => string>} */ (words.warnings)[it.code]?.(rate(it.limit ?? 0)) ?? it.detail))));
   }
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let later;

@@ -1,5 +1,5 @@
 // At the door: whether a ticket is good.
-import { fill, h, main, say } from '/assets/lib/kit.js';
+import { count, fill, h, link, main, say } from '/assets/lib/kit.js';
 import { call, day, errorText, field, heading, title, words } from '/assets/ops/shell.js';
 
 /** @typedef {import('./types.js').Verdict} Verdict */
@@ -24,13 +24,12 @@ export function show(/** @type {import('./types.js').View} */ { signal }) {
     if (!answer.ok) return fill(found);
     const it = /** @type {Verdict} */ (answer.body);
     const title = it.valid ? `✓ ${words.valid}` : `✕ ${words.invalid}`;
-    const why = it.reason === null ? '' : words.reasons[it.reason] ?? it.reason;
-    const row = (/** @type {string} */ name, /** @type {string} */ value) => [h('dt', {}, name), h('dd', {}, value)];
+    const why = it.reason === null ? '' : words.reasons[it.reason] ?? it.detail ?? it.reason;
+    const row = (/** @type {string} */ name, /** @type {import('./types.js').Child} */ value) => (value ? [h('dt', {}, name), h('dd', {}, value)] : []);
     fill(found, h('section', { className: `verdict ${it.valid ? 'good' : 'bad'}`, id: 'verdict' }, h('strong', {}, title), why && h('p', {}, why), h('dl', {},
-      ...(it.concert ? row(words.filterConcert, typeof it.concert === 'string' ? it.concert : it.concert.name) : []),
-      ...(it.session ? row(words.session, day(it.session.concertAt ?? it.session)) : []),
-      ...(it.seats?.length ? row(words.seatsOf, it.seats.map((seat) => words.seatText(seat.place ?? seat)).join(' · ')) : []),
-      ...(it.reservationId ? row(words.orderNumber, String(it.reservationId)) : []))));
+      ...row(words.filterConcert, it.concert), ...row(words.session, it.session && day(it.session)),
+      ...row(words.seatsOf, it.seats.length > 0 && [it.seats.join(' · '), it.moreSeats > 0 && words.moreSeats(count(it.moreSeats))].filter(Boolean).join(' ')),
+      ...row(words.orderNumber, it.reservationId && link('', `/ops/orders/${it.reservationId}`, String(it.reservationId))))));
     say(`${title} ${why}`, !it.valid);
     code.select();
   }

@@ -142,7 +142,7 @@ export interface Preview {
   seatsLeft: number | null;
   seatsPerPurchase: number | null;
   buyersServed: number | null;
-  warnings: { code: string; detail: string; limit?: number }[];
+  warnings: { code: string; detail: string; limit?: number | null }[];
   etag: string;
 }
 
@@ -189,7 +189,7 @@ export interface Order {
 /** What the service says of a plan that was handed in. */
 export interface PlanReport {
   name: string;
-  digest: string;
+  digest?: string | null;
   placeCount: number;
   sections: { name: string; placeCount: number }[];
   grades: { grade: string; placeCount: number }[];
@@ -206,10 +206,13 @@ export interface AuditReport {
 export interface Verdict {
   valid: boolean;
   reason: string | null;
-  reservationId?: number;
-  concert?: any;
-  session?: any;
-  seats?: any[];
+  detail: string | null;
+  reservationId: number | null;
+  concert: string | null;
+  /** When it begins. */
+  session: string | null;
+  seats: string[];
+  moreSeats: number;
 }
 
 /** Where a screen is shown. */

@@ -7,6 +7,7 @@ mod admission_log;
 pub(crate) mod challenges;
 mod concert_tickets;
 mod concerts;
+pub(crate) mod console;
 mod documents;
 mod draws;
 mod errors;

@@ -453,7 +453,8 @@ impl Target {
                 || matches!(route, Route::QueueLeave | Route::ReservationCancel)
                     && !dice.once_in(5)
                 || route.class() == Class::Ops && !dice.once_in(4);
-            if route.method() != "*" && !rare {
+            // That one has no end.
+            if !matches!((route, route.method()), (Route::AdminLive, _) | (_, "*")) && !rare {
                 break route;
             }
         };
@@ -485,6 +486,17 @@ impl Target {
                 _ => format!("Bearer {ADMIN}"),
             };
             call = call.header("Authorization", token);
+            match dice.below(12) {
+                0 => call = call.header("X-Reason", dice.bytes_for_header(700)),
+                1 => call = call.header("If-Match", dice.bytes_for_header(40)),
+                _ => {}
+            }
+        }
+        if route.template().starts_with("/admin") && dice.once_in(8) || dice.once_in(40) {
+            call.headers.retain(|(name, _)| name != "Authorization");
+            let cookie =
+                [b"__Host-boxoffice-ops=".as_slice(), &dice.bytes_for_header(300)].concat();
+            call = call.header("Cookie", cookie).header("Sec-Fetch-Site", "same-origin");
         }
         if matches!(method, "POST" | "PATCH" | "PUT") || dice.once_in(20) {
             let mut body = self.body(dice, route, user).into_bytes();

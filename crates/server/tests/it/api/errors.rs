@@ -13,6 +13,7 @@ use boxoffice_domain::time::Timestamp;
 use serde_json::json;
 
 use crate::api::challenges::solved;
+use crate::api::console::long_ago;
 use crate::common::{
     BALANCE_MAX, Call, Client, FUTURE, PAST, Reply, TestService, charge, delete, get, join, patch,
     pay, post, status, until,
@@ -328,6 +329,28 @@ async fn every_code_can_be_had() {
     })
     .await;
     service.abandon().await;
+
+    // Two operators, and the console.
+    let service = TestService::start().await;
+    let mut desk = service.client();
+    let queue = |method: &str| Call::new(method, "/admin/v1/queues/main");
+    let change = |rate: u32| queue("PATCH").admin().json(json!({"admitPerSecond": rate}));
+    let stale = change(7).header("If-Match", "\"0000000000000000\"");
+    seen.expect(&mut desk, stale, ErrorCode::ChangedMeanwhile).await;
+    let undo = |id: &serde_json::Value| post(format!("/admin/v1/log/{id}/undo")).admin();
+    seen.expect(&mut desk, undo(&json!(1_000)), ErrorCode::LogEntryNotFound).await;
+    let first = desk.send(change(7)).await.ok(200)["logId"].clone();
+    desk.send(change(8)).await.ok(200);
+    seen.expect(&mut desk, undo(&first), ErrorCode::ChangedSince).await;
+    desk.send(post("/admin/v1/queues").admin().json(json!({"queue": "vip"}))).await.ok(201);
+    let log = desk.send(get("/admin/v1/log?limit=1").admin()).await.ok(200);
+    seen.expect(&mut desk, undo(&log["changes"][0]["id"]), ErrorCode::NotUndoable).await;
+    let old = long_ago(&service, 700_000).await;
+    seen.expect(&mut desk, undo(&json!(old)), ErrorCode::UndoTooLate).await;
+    let by_cookie = get("/admin/v1/queues").header("Cookie", "__Host-boxoffice-ops=x");
+    seen.expect(&mut desk, by_cookie, ErrorCode::AdminSessionOver).await;
+    seen.expect(&mut desk, post("/ops/logout"), ErrorCode::CrossSite).await;
+    service.finish().await;
 
     // People, of an issuer that is away.
     let issuer = Issuer::start(Signer::ed()).await;
