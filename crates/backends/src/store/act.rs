@@ -190,17 +190,14 @@ impl Condition {
         now: Timestamp,
     ) -> Result<(), ActRejected> {
         let stood = || Box::new(Stood(settings.clone()));
+        let text = settings_json(settings).to_string();
         match (self, undone_by) {
             (Self::Any, _) => Ok(()),
             (Self::Tagged(tag), _) if *tag == settings_tag(settings) => Ok(()),
             (Self::Tagged(_), _) => Err(ActRejected::ChangedMeanwhile(stood())),
             (Self::Undoes { .. }, Some(by)) => Err(ActRejected::Undone(by)),
             (Self::Undoes { until, .. }, None) if now > *until => Err(ActRejected::UndoTooLate),
-            (Self::Undoes { became, .. }, None)
-                if *became == settings_json(settings).to_string() =>
-            {
-                Ok(())
-            }
+            (Self::Undoes { became, .. }, None) if *became == text => Ok(()),
             (Self::Undoes { .. }, None) => Err(ActRejected::ChangedSince(stood())),
         }
     }
