@@ -12,6 +12,7 @@ mod batch;
 mod beat;
 mod catalog;
 mod chain;
+mod choosing;
 mod clock_check;
 mod columns;
 mod database_time;
@@ -22,6 +23,7 @@ mod epochs;
 mod memory;
 mod mysql;
 mod numbers;
+mod plans;
 mod signing_keys;
 mod sqlite;
 mod stats;
@@ -35,7 +37,8 @@ use boxoffice_domain::ids::{
 };
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{Drawn, QueueSettings, SettingsChange};
-use boxoffice_domain::sales::{Reservation, Seat};
+use boxoffice_domain::sales::{Reservation, Seat, SeatState};
+use boxoffice_domain::seating::Wish;
 use boxoffice_domain::time::Timestamp;
 use tokio::time::Instant;
 
@@ -45,7 +48,7 @@ pub use act::{
 };
 pub use beat::{Beat, Beats, OtherBeat, Present, Rules};
 pub use boxoffice_domain::command::{
-    Answer, CallOff, CalledOff, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue,
+    Answer, Best, CallOff, CalledOff, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue,
     Outcome, Pay, Payment, PointsRejected, Refund, RefundRefused, Refunded, ReservationRejected,
     Reserve, ReserveRejected, TicketRef,
 };
@@ -59,14 +62,15 @@ pub use epochs::Epochs;
 pub use memory::{Kept, MemoryStore};
 pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
 pub use numbers::{Grant, GrantRequest, Taken};
+pub use plans::{PLAN_BYTES_MAX, StoredPlan};
 pub use signing_keys::{Rotation, SigningKey, SigningRing};
 pub use sqlite::{Restore, SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
     AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
-    NewPerson, NewSeats, Part, Person, Progress, ReservationFilter, Seed, ShortenLog, SpentBy,
-    StoredQueue,
+    NewPerson, NewSeats, Part, Person, Progress, ReservationFilter, Seating, Seed, ShortenLog,
+    SpentBy, StoredQueue,
 };
 
 pub use crate::cloud_event::OutboxRow;
@@ -178,6 +182,27 @@ impl Store {
             Self::Mysql(store) => store.seats_for_refusal(inventory, seats),
             #[cfg(feature = "simulation")]
             Self::Distant(_) => Some(inventory.find(seats)),
+        }
+    }
+
+    /// How many of the seats that fit a wish may be free at `now`, as far as the wish goes. So who is refused
+    /// for want of seats is refused rightly. `None` where there may be seats that this instance has not heard of.
+    pub fn seats_left_for_refusal(
+        &self,
+        inventory: &Inventory,
+        wish: &Wish,
+        now: Timestamp,
+    ) -> Option<u32> {
+        match self {
+            Self::Sqlite(_) | Self::Memory(_) => {
+                Some(inventory.left_for(wish, |state| state.is_free(now)))
+            }
+            // Others may have given back what they held, and a hall gets no more seats.
+            Self::Mysql(_) => inventory.plan().is_some().then(|| {
+                inventory.left_for(wish, |state| !matches!(state, SeatState::Sold { .. }))
+            }),
+            #[cfg(feature = "simulation")]
+            Self::Distant(_) => Some(inventory.left_for(wish, |state| state.is_free(now))),
         }
     }
 
@@ -595,12 +620,13 @@ impl Store {
         &self,
         concert: ConcertId,
         starts_at: Timestamp,
-        seats: Vec<NewSeats>,
+        seats: impl Into<Seating>,
     ) -> Result<Option<(SessionId, Vec<AddedSeats>)>, Fault> {
+        let seats = seats.into();
         forward!(self, store => store.create_session(concert, starts_at, seats).await)
     }
 
-    /// Adds seats to a session. `None` where the concert has no such session.
+    /// Adds seats to a session. `None` where the concert has no such session, or it has a plan.
     pub async fn add_seats(
         &self,
         concert: ConcertId,

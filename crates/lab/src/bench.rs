@@ -62,6 +62,8 @@ enum Topic {
     Drawn,
     /// GET the public document of a queue, beside a poll
     Document,
+    /// GET the waiting page and the page of a concert, as a browser asks for them, beside a poll
+    Pages,
     /// polls a second beside nginx, which answers a static file of the same size
     Nginx,
     /// POST a join, beside the same request with a static answer
@@ -98,6 +100,7 @@ impl Topic {
             Self::Poll => "poll",
             Self::Drawn => "drawn",
             Self::Document => "document",
+            Self::Pages => "pages",
             Self::Nginx => "nginx",
             Self::Join => "join",
             Self::Gate => "gate",

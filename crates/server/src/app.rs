@@ -154,6 +154,7 @@ pub fn limits(config: &Config) -> Limits {
         seats_per_user_max: count(config.sales.max_seats_per_user),
         live_holds_max: count(config.sales.live_holds_max),
         holds_per_ticket_max: count(config.sales.holds_per_ticket_max),
+        no_orphans: config.sales.no_orphans,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,12 +27,13 @@ use uuid::Uuid;
 
 use crate::app::queue_settings;
 use crate::audit::AuditReport;
+use crate::concert_tickets::{self, CODE_BYTES_MAX, Known};
 use crate::config::{Config, LoadOptions, Loaded, StoreKind, flag_help, keys_text};
 use crate::consume::{self, Consumption, Destination, Sums};
 use crate::http::extract::{Whole, WireId};
 use crate::http::{
     IssuedTokens, KeyCreated, KeyList, KeyRotation, ListedKey, ListedOperator, OperatorCreated,
-    OperatorList, TokenIssue,
+    OperatorList, Reason, TokenIssue, Verdict,
 };
 use crate::operators;
 use crate::proof::export::{self, Export, Page, SignedEnd};
@@ -64,6 +65,7 @@ Examples:
   boxoffice token issue --count 9 --activated --format 'a_{n}_{r}'   nine tokens, let in
   boxoffice operator add --name desk-1 --role viewer  prints a token, this once
   boxoffice audit                                    check the invariants, live or at rest
+  boxoffice ticket verify - --session 15 < code      whether what somebody shows at the door is good
   boxoffice verify main.log --ticket 17 --ticket 42  check who was let in, without the service
   boxoffice consume --from-beginning                 the events that Kafka has
   boxoffice config show                              every setting, and where it came from
@@ -73,7 +75,7 @@ Settings come from boxoffice.toml, then BOXOFFICE_SECTION__KEY variables, then f
 BOXOFFICE_CONFIG names another file. A queue is made with the configured admit_per_second and max_active
 and keeps its own from then on.
 
-Exit codes: 0 done (for audit and verify: nothing is wrong), 1 failed, 2 wrong usage, 3 stopped with requests cut short.";
+Exit codes: 0 done (for audit and both verify: nothing is wrong), 1 failed, 2 wrong usage, 3 stopped with requests cut short.";
 
 /// Where settings come from, for every command.
 #[derive(Args)]
@@ -109,6 +111,9 @@ enum Command {
     /// List and change the keys that passes are signed with, on the running service or on the store at rest
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// What buyers show at the venue
+    #[command(subcommand)]
+    Ticket(TicketCommand),
     /// Check the numbered invariants, on the running service or on the store at rest
     Audit(AuditArgs),
     /// The admission log, for others to check
@@ -304,6 +309,27 @@ enum KeysCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum TicketCommand {
+    /// Say whether a concert ticket is good now, by the running service: signed here, paid, neither refunded nor called off
+    Verify(TicketArgs),
+}
+
+#[derive(Args)]
+struct TicketArgs {
+    /// What its QR code says; - for standard input
+    code: String,
+    /// The session that is being entered; a ticket of another one is not good
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..))]
+    session: Option<i64>,
+    /// Check signature and time only, without the service: by its public keys (/.well-known/jwks.json)
+    #[arg(long, value_name = "FILE|URL")]
+    keys: Option<String>,
+    /// Print the verdict as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Args)]
 struct AuditArgs {
     /// Print the report as JSON
@@ -444,6 +470,20 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Queue(command) => queue(&load()?.config, command),
         Command::Operator(command) => operator(&load()?.config, command),
         Command::Keys(command) => keys(&load()?.config, command),
+        Command::Ticket(TicketCommand::Verify(args)) => match &args.keys {
+            // It needs nothing of this machine.
+            Some(keys) => verify_ticket(&args, |code| ticket_at_rest(code, keys, args.session)),
+            None => {
+                let remote = Remote::new(&load()?.config)?;
+                verify_ticket(&args, |code| {
+                    let mut check = serde_json::json!({"code": code});
+                    if let Some(session) = args.session {
+                        check["sessionId"] = session.into();
+                    }
+                    remote.post("/admin/v1/tickets/verify", &check)
+                })
+            }
+        },
         Command::Audit(args) => audit(&load()?.config, &args),
         Command::Log(LogCommand::Export { file, queue, from }) => {
             export_log(&load()?.config, &file, queue.as_deref(), from.as_deref())
@@ -830,6 +870,69 @@ fn keys_at_rest(config: &Config) -> Result<Vec<(String, String, String)>, Failur
         Ok(ring.keys().iter().map(listed).collect())
     })
 }
+
+// ---- concert tickets ----
+
+fn verify_ticket(
+    args: &TicketArgs,
+    judge: impl FnOnce(&str) -> Result<Verdict, Failure>,
+) -> Result<ExitCode, Failure> {
+    let code = if args.code == "-" {
+        let mut text = String::new();
+        let most = CODE_BYTES_MAX as u64 + 1_024;
+        let read = std::io::stdin().take(most).read_to_string(&mut text);
+        read.map_err(|error| format!("cannot read standard input: {error}"))?;
+        text
+    } else {
+        args.code.clone()
+    };
+    let verdict = judge(code.trim())?;
+    let text = if args.json {
+        serde_json::to_string_pretty(&verdict).map_err(|error| error.to_string())? + "\n"
+    } else {
+        verdict.to_text()
+    };
+    print_piped(&text);
+    if verdict.valid && args.keys.is_some() {
+        eprintln!(
+            "by signature and time alone: whether it was refunded or called off, only the service knows"
+        );
+    }
+    Ok(if verdict.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The most bytes of a key set.
+const KEYS_BYTES_MAX: u64 = 1 << 20;
+
+/// What public keys tell of a concert ticket, without the service.
+fn ticket_at_rest(code: &str, keys: &str, session: Option<i64>) -> Result<Verdict, Failure> {
+    let text = if keys.starts_with("http://") || keys.starts_with("https://") {
+        let cannot = |error: ureq::Error| format!("cannot read {keys}: {error}");
+        let agent =
+            ureq::Agent::config_builder().timeout_global(Some(KEYS_TIMEOUT)).build().new_agent();
+        let mut response = agent.get(keys).call().map_err(cannot)?;
+        response.body_mut().with_config().limit(KEYS_BYTES_MAX).read_to_string().map_err(cannot)?
+    } else {
+        fs::read_to_string(keys).map_err(|error| format!("cannot read {keys}: {error}"))?
+    };
+    let keys = PublicKeys::from_set(&text).map_err(|what| format!("{keys}: {what}"))?;
+    let known = |id: &str| keys.get(id).copied().map(Known::Good);
+    let claims = match concert_tickets::read(code, known) {
+        Ok(claims) => claims,
+        Err(why) => return Ok(Verdict::not_a_ticket(&why)),
+    };
+    let reason = match () {
+        () if session.is_some_and(|session| session != claims.session) => {
+            Some(Reason::OtherSession)
+        }
+        () if claims.exp <= wall_clock().0.div_euclid(1_000) => Some(Reason::Over),
+        () => None,
+    };
+    Ok(Verdict::of(claims).because(reason))
+}
+
+/// How long the keys may take to come.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What one call of the admin API may ask for; more are asked for in parts.
 const TOKENS_PER_CALL: u32 = 10_000;

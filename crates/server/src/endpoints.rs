@@ -115,6 +115,17 @@ macro_rules! endpoints {
                 errors: [ConcertNotFound],
             }
 
+            /// Returns the plan of a hall.
+            PlanGet = GET "/api/v1/plans/{digest}" Poll {
+                handler: plans::show,
+                operation: "concerts" "show_plan",
+                answers: [
+                    200 "The plan; it never changes" => json::<plans::PlanDocument>(),
+                    304 "The client has it",
+                ],
+                errors: [],
+            }
+
             /// Lists the sessions of a concert that can still be booked.
             SessionList = GET "/api/v1/concerts/{id}/sessions" Browse {
                 handler: concerts::sessions,
@@ -130,8 +141,25 @@ macro_rules! endpoints {
                 handler: concerts::seats,
                 operation: "concerts" "seats",
                 answers: [
-                    200 "The seats; a hold decides who gets them" => json::<seat_list::SeatList>(),
+                    200 "The seats, or with `since` their states as bits or what has changed; a hold decides who gets them"
+                        => json::<seat_list::SeatList>()
+                            .or_json::<seat_states::SeatStateList>()
+                            .or_json::<seat_states::SeatChanges>(),
                     304 "The client's list is current",
+                ],
+                errors: [
+                    TokenNotActivated, TokenExpired, TokenSpent, WrongQueue, ConcertNotFound,
+                    SessionNotFound,
+                ],
+            }
+
+            /// Tells the states of the seats of a session, and what changes, until the ticket is over.
+            SeatStream = GET "/api/v1/concerts/{id}/sessions/{sessionId}/seats/stream" Browse {
+                handler: concerts::seat_stream,
+                operation: "concerts" "seat_stream",
+                answers: [
+                    200 "Events `seats`, whose data is what the list answers with `since`, and whose id is the version"
+                        => text("text/event-stream"),
                 ],
                 errors: [
                     TokenNotActivated, TokenExpired, TokenSpent, WrongQueue, ConcertNotFound,
@@ -151,7 +179,9 @@ macro_rules! endpoints {
                     ConcertNotFound, SessionNotFound, SeatNotFound, SeatTaken,
                     ReservationNotOpen, ReservationClosed, SessionStarted, SeatLimitReached,
                     SessionCancelled, LiveHoldLimit, HoldLimit,
-                    NoSeats, DuplicateSeats, TooManySeats, StoreUnavailable, OutcomeUnknown,
+                    NotEnoughSeats, NotTogether, NoSeats, DuplicateSeats, TooManySeats, SeatsOrBest,
+                    GradeNotFound, SectionNotFound, LeavesSingleSeat,
+                    StoreUnavailable, OutcomeUnknown,
                 ],
             }
 
@@ -171,6 +201,17 @@ macro_rules! endpoints {
                 errors: [
                     TokenNotActivated, ReservationNotYours, ReservationNotFound,
                     StoreUnavailable,
+                ],
+            }
+
+            /// Signs what a buyer shows at the venue, anew each time.
+            ReservationTicket = GET "/api/v1/reservations/{id}/ticket" Browse {
+                handler: concert_tickets::sign,
+                operation: "sales" "show_ticket",
+                answers: [200 "What to show, as text and as a QR code" => json::<concert_tickets::SignedTicket>()],
+                errors: [
+                    TokenNotActivated, ReservationNotYours, ReservationNotFound, SessionNotFound,
+                    NotPaid, SessionCancelled, StoreUnavailable,
                 ],
             }
 
@@ -511,7 +552,10 @@ macro_rules! endpoints {
                 role: Admin,
                 operation: "admin" "create_seats",
                 answers: [201 "The seats" => json::<admin::SeatsCreated>()],
-                errors: [InvalidSetting, SessionNotFound, StoreUnavailable, OutcomeUnknown],
+                errors: [
+                    InvalidSetting, SessionNotFound, SessionHasPlan, StoreUnavailable,
+                    OutcomeUnknown,
+                ],
             }
 
             /// Corrects a concert: what is left out stays as it is.
@@ -575,6 +619,15 @@ macro_rules! endpoints {
                 operation: "admin" "remove_operator",
                 answers: [204 "The token is refused from now on"],
                 errors: [StoreUnavailable, OutcomeUnknown],
+            }
+
+            /// Says of a ticket that somebody shows whether it is good now.
+            AdminTicketVerify = POST "/admin/v1/tickets/verify" Admin {
+                handler: concert_tickets::verify,
+                role: Viewer,
+                operation: "admin" "verify_ticket",
+                answers: [200 "Whether it is, and why not" => json::<concert_tickets::Verdict>()],
+                errors: [StoreUnavailable],
             }
 
             /// Lists the keys that the service signs with, the oldest first.

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod challenge;
 pub mod cli;
 pub mod clock;
+pub mod concert_tickets;
 pub mod config;
 pub mod console;
 mod consume;

@@ -594,6 +594,14 @@ metrics! {
     store_pending_commands: IntGauge = "boxoffice_store_pending_commands" Gauge::default(),
     /// Seat lists rendered.
     seat_list_builds: Counter = "boxoffice_seat_list_builds" Counter::default(),
+    /// Streams of seat states that are open.
+    seat_streams: IntGauge = "boxoffice_seat_streams" Gauge::default(),
+    /// Streams of seat states answered 503 because too many were open.
+    seat_streams_refused: Counter = "boxoffice_seat_streams_refused" Counter::default(),
+    /// Events sent in streams of seat states, to each listener.
+    seat_stream_events: Counter = "boxoffice_seat_stream_events" Counter::default(),
+    /// Those of them that told all states again, because the listener was too slow for the changes.
+    seat_stream_resends: Counter = "boxoffice_seat_stream_resends" Counter::default(),
     /// Reservations of sessions that were called off, and that are neither ended nor refunded yet.
     called_off_left: IntGauge = "boxoffice_called_off_reservations_left" Gauge::default(),
     /// Events waiting to be published.

@@ -13,10 +13,11 @@ use boxoffice_domain::time::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::chain::Digest;
 use super::draws::DrawSeed;
 use super::epochs::Epochs;
 use super::signing_keys::{Rotation, SIGNING_KEYS, SigningRing};
-use super::types::{AddedSeats, Alias, NewConcert, NewSeats};
+use super::types::{AddedSeats, Alias, NewConcert, NewSeats, Seating};
 use crate::events::{from_rfc3339, rfc3339};
 
 /// What an operator may do.
@@ -130,7 +131,7 @@ pub enum Act {
     /// Removes a concert in which nothing is sold or held, with its sessions.
     RemoveConcert(ConcertId),
     /// Makes a session of a concert, with its first seats.
-    CreateSession(ConcertId, Timestamp, Vec<NewSeats>),
+    CreateSession(ConcertId, Timestamp, Seating),
     /// Moves a session of a concert to another time.
     ChangeSession(ConcertId, SessionId, Timestamp),
     /// Removes a session of a concert in which nothing is sold or held.
@@ -138,7 +139,7 @@ pub enum Act {
     /// Calls a session of a concert off, or all that it has: nothing is held or paid there any more. When
     /// that was said first, stays.
     CallOff(ConcertId, Option<SessionId>),
-    /// Adds seats to a session of a concert.
+    /// Adds seats to a session of a concert that has no plan.
     AddSeats(ConcertId, SessionId, NewSeats),
     /// Adds an operator.
     AddOperator(StoredOperator),
@@ -310,6 +311,8 @@ pub enum Effect {
         after: Option<Session>,
         /// The seats that it was made with.
         added: Vec<AddedSeats>,
+        /// The plan that it was made with.
+        plan: Option<Digest>,
     },
     /// Sessions were called off.
     CalledOff {
@@ -410,6 +413,8 @@ pub enum ActRejected {
     ClosesBeforeOpening,
     /// Seats in it are sold, or held.
     SoldOrHeld,
+    /// The session has a plan: its seats are the places of that hall.
+    HasPlan,
     /// The idempotency key was used for something else.
     KeyReused,
 }
@@ -507,13 +512,16 @@ impl Effect {
                 let json = |concert: &Concert| concert_json(concert);
                 told(format!("concert {id}"), before.as_ref().map(json), after.as_ref().map(json))
             }
-            Self::Session { before, after, added } => {
+            Self::Session { before, after, added, plan } => {
                 let id = before.or(*after).map_or(0, |session| session.id.get());
                 let seats: u32 = added.iter().map(|added| added.count).sum();
                 let json = |session: Session| session_json(&session);
                 let after = after.map(json).map(|mut after| {
                     if !added.is_empty() {
                         after["seatCount"] = seats.into();
+                    }
+                    if let Some(plan) = plan {
+                        after["plan"] = plan.to_string().into();
                     }
                     after
                 });

@@ -62,7 +62,7 @@ use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert, NewPerson,
-    NewSeats, Part, Person, Progress, ReservationFilter, Seed, ShortenLog, StoredQueue,
+    NewSeats, Part, Person, Progress, ReservationFilter, Seating, Seed, ShortenLog, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -592,9 +592,9 @@ impl MysqlStore {
         &self,
         concert: ConcertId,
         starts_at: Timestamp,
-        groups: Vec<NewSeats>,
+        seating: Seating,
     ) -> Result<Option<(SessionId, Vec<AddedSeats>)>, Fault> {
-        self.inner.call(tx::CreateSession { concert, starts_at, groups }).await
+        self.inner.call(tx::CreateSession { concert, starts_at, seating }).await
     }
 
     pub(super) async fn add_seats(

@@ -1,10 +1,13 @@
 //! What is asked of a store beside the sale, and what it answers.
 
+use std::sync::Arc;
+
 use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::queue::{Bucket, Drawing, LineParts, QueueSettings, Step, Ticket};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
+use super::plans::StoredPlan;
 use crate::planted::{Bug, planted};
 
 /// A queue as it was stored last.
@@ -198,6 +201,66 @@ pub struct NewSeats {
     pub price: i64,
 }
 
+/// The first seats of a session, numbered from 1.
+#[derive(Clone, Debug)]
+pub struct Seating {
+    /// The price of each, in points.
+    prices: Vec<i64>,
+    /// How many of them are told together, as one range of ids.
+    groups: Vec<u32>,
+    plan: Option<Arc<StoredPlan>>,
+}
+
+impl From<Vec<NewSeats>> for Seating {
+    /// So many of each price, in a session without a plan.
+    fn from(groups: Vec<NewSeats>) -> Self {
+        let price = |group: &NewSeats| std::iter::repeat_n(group.price, group.count as usize);
+        Self {
+            prices: groups.iter().flat_map(price).collect(),
+            groups: groups.iter().map(|group| group.count).collect(),
+            plan: None,
+        }
+    }
+}
+
+impl From<NewSeats> for Seating {
+    fn from(group: NewSeats) -> Self {
+        vec![group].into()
+    }
+}
+
+impl Seating {
+    /// The places of a hall, each at the price of its grade. `None` where a grade has no price.
+    pub fn planned(plan: Arc<StoredPlan>, prices: &[i64]) -> Option<Self> {
+        let places = plan.plan().places();
+        let price = |grade: u16| prices.get(usize::from(grade)).copied();
+        let prices = places.iter().map(|place| price(place.grade)).collect::<Option<Vec<_>>>()?;
+        let count = u32::try_from(prices.len()).ok()?;
+        Some(Self { prices, groups: vec![count], plan: Some(plan) })
+    }
+
+    /// The price of each seat, in points and in the order of their numbers.
+    pub(super) fn prices(&self) -> &[i64] {
+        &self.prices
+    }
+
+    /// The hall that they are places of, where there is one.
+    pub(super) const fn plan(&self) -> Option<&Arc<StoredPlan>> {
+        self.plan.as_ref()
+    }
+
+    /// Which seats were made, where the first has this id and the others follow.
+    pub(super) fn added(&self, first: Option<SeatId>) -> Vec<AddedSeats> {
+        let mut next = first.map_or(0, SeatId::get);
+        let range = |count: &u32| {
+            let first = SeatId::new(next).filter(|_| *count > 0)?;
+            next += i64::from(*count);
+            Some(AddedSeats { first, count: *count })
+        };
+        self.groups.iter().filter_map(range).collect()
+    }
+}
+
 /// Seats that were added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddedSeats {
@@ -300,5 +363,5 @@ pub struct Seed {
     /// So many each.
     pub points: i64,
     /// Concerts, each with the beginnings and seats of its sessions.
-    pub concerts: Vec<(NewConcert, Vec<(Timestamp, NewSeats)>)>,
+    pub concerts: Vec<(NewConcert, Vec<(Timestamp, Seating)>)>,
 }

@@ -150,7 +150,8 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     drop(store);
     raw(directory.path())
         .execute_batch(
-            "ALTER TABLE queue DROP COLUMN draw_seed; ALTER TABLE queue DROP COLUMN drawn; \
+            "DROP TABLE plan; ALTER TABLE session DROP COLUMN plan; \
+             ALTER TABLE queue DROP COLUMN draw_seed; ALTER TABLE queue DROP COLUMN drawn; \
              ALTER TABLE queue DROP COLUMN chain; DROP TABLE admission_log; \
              DROP TABLE admission_mark; ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
              ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
@@ -200,7 +201,8 @@ async fn the_log_of_an_older_file_begins_with_where_the_line_stands() {
     drop(store);
     raw(directory.path())
         .execute_batch(
-            "ALTER TABLE queue DROP COLUMN draw_seed; ALTER TABLE queue DROP COLUMN drawn; \
+            "DROP TABLE plan; ALTER TABLE session DROP COLUMN plan; \
+             ALTER TABLE queue DROP COLUMN draw_seed; ALTER TABLE queue DROP COLUMN drawn; \
              ALTER TABLE queue DROP COLUMN chain; DROP TABLE admission_log; \
              DROP TABLE admission_mark; PRAGMA user_version = 5",
         )

@@ -26,6 +26,7 @@ fn limits() -> Limits {
         seats_per_user_max: 4,
         live_holds_max: 1,
         holds_per_ticket_max: 3,
+        no_orphans: false,
     }
 }
 
@@ -72,6 +73,7 @@ fn hold_with(
         user_has,
         ticket_spent,
         ticket_holds: TicketHolds::default(),
+        surroundings: None,
     };
     decide_hold(&request, &limits(), NOW)
 }
@@ -91,6 +93,7 @@ fn a_ticket_holds_one_thing_at_a_time_and_not_for_ever() {
             user_has: 0,
             ticket_spent: false,
             ticket_holds: TicketHolds { made, live },
+            surroundings: None,
         };
         decide_hold(&request, &limits(), NOW).map(|_| ())
     };

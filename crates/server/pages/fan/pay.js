@@ -1,5 +1,5 @@
 // Payment of seats that are held. Nothing here is done twice, however often it is pressed and whatever gets lost.
-import { apology, badge, clockOf, confirm, dayTime, errorText, everySecond, fill, frame, h, holdOf, insist, isKnown, isPassing, keepHold, keepPlace, link, main, newKey, note, placeIn, places, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
+import { apology, badge, clockOf, confirm, dayTime, errorText, everySecond, fill, frame, gradedName, h, holdOf, insist, isKnown, isPassing, keepHold, keepPlace, link, main, newKey, note, placeIn, places, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Reservation} Reservation */
@@ -52,7 +52,7 @@ function render() {
     h('div', { className: 'turn' }, h('span', {}, words.holdEnds), h('strong', { id: 'clock', role: 'timer' })),
     h('section', { className: 'card' },
       session && h('p', { className: 'soft' }, h('time', { dateTime: session.concertAt }, dayTime(session.concertAt))),
-      h('table', {}, h('caption', { className: 'unseen' }, words.seats), h('tbody', {}, reservedSeats.map((it) => h('tr', {}, h('th', { scope: 'row' }, words.seat(String(it.number))), h('td', {}, points(it.price))))),
+      h('table', {}, h('caption', { className: 'unseen' }, words.seats), h('tbody', {}, reservedSeats.map((it) => h('tr', {}, h('th', { scope: 'row' }, gradedName(it)), h('td', {}, points(it.price))))),
         h('tfoot', {}, h('tr', {}, h('th', { scope: 'row' }, words.total), h('td', { className: 'sum' }, points(totalPrice))))),
       balance !== null && h('dl', { className: 'lines' }, h('div', {}, h('dt', {}, words.balance), h('dd', {}, points(balance))),
         missing <= 0 && h('div', {}, h('dt', {}, words.after), h('dd', {}, points(balance - totalPrice))))),

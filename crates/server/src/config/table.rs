@@ -343,6 +343,8 @@ settings! {
         /// The same for each client address, but for those of this machine and of trusted proxies; for one
         /// more 429. An IPv6 client is its /64.
         bodies_per_address_max: usize = 256, 1..=1_000_000;
+        /// Streams of seat states open at once; for one more 503, and the client asks from time to time instead.
+        streams_max: usize = 4_096, 0..=1_000_000;
         /// Time that a shutdown waits for requests in progress.
         drain_timeout_ms: u64 = 10_000, 0..=600_000;
         /// Worker threads; 0 means one for each CPU that the process may use.
@@ -546,6 +548,9 @@ settings! {
         live_holds_max: usize = 1, 1..=100_000;
         /// Reservations of one ticket in its life, whatever becomes of them.
         holds_per_ticket_max: usize = 20, 1..=100_000;
+        /// Whether a hold is refused that leaves a single free seat between taken ones, where as many seats
+        /// could be had otherwise.
+        no_orphans: bool = false;
         /// Time of which a random part passes until a seat that was given back, or whose hold ran out, is
         /// free: whoever gives back and takes at once is no faster than others.
         release_jitter_seconds: u64 = 0, 0..=3_600;
@@ -613,11 +618,12 @@ settings! {
 
     /// The gate, which proxies ask whether a visitor may pass.
     GateConfig [gate] {
-        /// Where whoever has no good pass is sent: an address, or a path of the site that is behind the gate.
-        /// `queue` and `back` are added to its query.
-        waiting_url: String = "/waiting/".into();
+        /// Where whoever has no good pass is sent: an address, or a path of the site that is behind the gate. With
+        /// `{queue}` in it, which becomes the queue, it is the waiting page of this service, and `return` is added to its
+        /// query; without, it is a page of your own, and `queue` and `back` are added.
+        waiting_url: String = "/wait/{queue}".into();
         /// Sites, such as `https://shop.example`, that may be gone back to by their whole address. Otherwise it
-        /// is a path: whoever waits, waits on the site itself.
+        /// is a path: whoever waits, waits on the site itself. The waiting page of this service knows them, too.
         sites: Vec<String> = Vec::new();
     }
 
@@ -628,6 +634,18 @@ settings! {
         /// Directory that they are read from, at each request, by whoever works on them; none means those in
         /// the program.
         directory: Option<PathBuf> = None;
+        /// Name of the organiser, in place of boxoffice: at most 60 characters.
+        organiser: Option<String> = None;
+        /// File with the organiser's logo, shown in place of the name: SVG or PNG, at most 64 KiB. It is read at the start.
+        logo: Option<PathBuf> = None;
+        /// The organiser's colour, such as `#4038d4`. It is made darker or lighter until texts in it and upon it have a
+        /// contrast of 4.5 to 1.
+        colour: Option<String> = None;
+        /// What those who wait are told in Korean: one line, at most 500 characters. Where there is only one of the two, it
+        /// is shown in both languages.
+        notice_ko: Option<String> = None;
+        /// The same in English.
+        notice_en: Option<String> = None;
     }
 
     /// Who people are.

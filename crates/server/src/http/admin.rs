@@ -767,7 +767,7 @@ pub(super) async fn create_session(
         _ => String::new(),
     };
     let note = access.creation(&app, "create_session", key, &asked, answer);
-    let act = Act::CreateSession(concert, starts_at, vec![group]);
+    let act = Act::CreateSession(concert, starts_at, group.into());
     let acted = app.store.act(act, note).await.map_err(act_error)?;
     tracing::info!(concert.id = concert.get(), "session created");
     Ok(created(acted, answer))

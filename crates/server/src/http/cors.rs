@@ -17,7 +17,7 @@ const OPERATORS: [&str; 4] = ["/admin", "/ops", "/metrics", "/actuator"];
 /// browser may remember that, in seconds.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PATCH, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static(
-    "Authorization, Content-Type, Idempotency-Key, If-None-Match, QUEUE-TOKEN, Traceparent, X-Request-Id",
+    "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, QUEUE-TOKEN, Traceparent, X-Request-Id",
 );
 const EXPOSED: HeaderValue = HeaderValue::from_static("ETag, Location, Retry-After, X-Request-Id");
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");

@@ -21,12 +21,13 @@ use super::observe::Observer;
 use super::problem::{ErrorCode, Problem};
 use super::state::HttpState;
 use crate::endpoints::Route;
-use crate::pages::{ASSETS, Pages, Site};
+use crate::pages::{ASSETS, Pages, Site, WORKER, is_of};
 
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-opener-policy");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
+const SERVICE_WORKER_ALLOWED: HeaderName = HeaderName::from_static("service-worker-allowed");
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 
 const SAME_ORIGIN: HeaderValue = HeaderValue::from_static("same-origin");
@@ -74,16 +75,16 @@ pub(super) fn find(path: &str) -> Option<Wanted<'_>> {
         "/me" => (Route::PageMe, "fan/me.html"),
         "/ops" => (Route::PageOps, CONSOLE),
         "/ops/login" => (Route::PageOpsLogin, "ops/login.html"),
-        _ if has(Route::PageConcert, "/c/", is_of::<ConcertId>) => {
+        _ if has(Route::PageConcert, "/c/", path_is_of::<ConcertId>) => {
             (Route::PageConcert, "fan/concert.html")
         }
-        _ if has(Route::PageSeats, "/c/", is_of::<(ConcertId, SessionId)>) => {
+        _ if has(Route::PageSeats, "/c/", path_is_of::<(ConcertId, SessionId)>) => {
             (Route::PageSeats, "fan/seats.html")
         }
-        _ if has(Route::PagePay, "/pay/", is_of::<ReservationId>) => {
+        _ if has(Route::PagePay, "/pay/", path_is_of::<ReservationId>) => {
             (Route::PagePay, "fan/pay.html")
         }
-        _ if has(Route::PageTicket, "/t/", is_of::<ReservationId>) => {
+        _ if has(Route::PageTicket, "/t/", path_is_of::<ReservationId>) => {
             (Route::PageTicket, "fan/ticket.html")
         }
         _ if path.strip_prefix("/ops/").is_some_and(is_section) => (Route::PageOpsSection, CONSOLE),
@@ -108,7 +109,7 @@ fn is_section(section: &str) -> bool {
     }
 }
 
-fn is_of<T: Ids>(path: &str, template: &str) -> bool {
+fn path_is_of<T: Ids>(path: &str, template: &str) -> bool {
     PathIds::<T>::of(path, template).is_some()
 }
 
@@ -128,9 +129,9 @@ async fn show(
     let wanted = find(uri.path()).ok_or_else(unknown)?;
     let answered = match web.pages.as_ref().ok_or_else(unknown)? {
         Pages::Built(site) => answer(site, wanted, &asked),
-        Pages::Directory { from, auth } => {
-            let (from, auth) = (from.clone(), *auth);
-            let read = tokio::task::spawn_blocking(move || Site::read(&from, auth)).await;
+        Pages::Directory { from, told } => {
+            let (from, told) = (from.clone(), told.clone());
+            let read = tokio::task::spawn_blocking(move || Site::read(&from, &told)).await;
             let site = read.map_err(Problem::internal)?.map_err(Problem::internal)?;
             answer(&site, wanted, &asked).map(|mut response| {
                 response.headers_mut().insert(CACHE_CONTROL, ASKED_FOR);
@@ -182,6 +183,12 @@ pub(super) fn answer(
         headers.insert(ETAG, tag);
     }
     headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, SAME_ORIGIN);
+    if let Route::PageAsset = wanted.route
+        && is_of(wanted.name, WORKER)
+    {
+        // It is not below the pages that it is for.
+        headers.insert(SERVICE_WORKER_ALLOWED, HeaderValue::from_static("/t/"));
+    }
     if let Some(policy) = &served.policy {
         headers.insert(CONTENT_SECURITY_POLICY, policy.clone());
         headers.insert(CROSS_ORIGIN_OPENER_POLICY, SAME_ORIGIN);

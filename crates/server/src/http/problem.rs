@@ -155,6 +155,9 @@ error_codes! {
     SessionNotFound "SESSION_NOT_FOUND" NOT_FOUND "No such session"
         "The concert has no session with this id."
         "List the concert's sessions.";
+    PlanNotFound "PLAN_NOT_FOUND" NOT_FOUND "No such plan"
+        "No session has a plan with this digest."
+        "Use the digest that the concert names.";
     SeatNotFound "SEAT_NOT_FOUND" NOT_FOUND "No such seat"
         "The session has no seat with one of these ids."
         "List the session's seats.";
@@ -179,6 +182,12 @@ error_codes! {
     SeatTaken "SEAT_TAKEN" CONFLICT "Seat taken"
         "At least one of the seats is held or sold; none was reserved."
         "List the seats and choose others.";
+    NotEnoughSeats "NOT_ENOUGH_SEATS" CONFLICT "Not enough seats"
+        "Of the seats that would do, fewer are free than were asked for."
+        "Ask for fewer seats, for another grade, or for another section.";
+    NotTogether "NOT_TOGETHER" CONFLICT "Not together"
+        "So many seats are free, but not next to each other."
+        "Ask for fewer seats, or for seats that need not be together.";
     ReservationNotOpen "RESERVATION_NOT_OPEN" CONFLICT "Sale not open yet"
         "The concert's sale has not begun."
         "Come back at reservationOpensAt.";
@@ -206,6 +215,9 @@ error_codes! {
     HoldLimit "HOLD_LIMIT" CONFLICT "Too many holds"
         "The ticket has held seats as often as one ticket may."
         "Join the queue anew.";
+    NotPaid "NOT_PAID" CONFLICT "Not paid"
+        "The reservation is not paid, or was refunded, so there is no ticket to show."
+        "Pay for it while it is held.";
     AlreadyPaid "ALREADY_PAID" CONFLICT "Already paid"
         "The reservation is paid."
         "Nothing: the seats are the buyer's.";
@@ -233,6 +245,9 @@ error_codes! {
     AlreadyExists "ALREADY_EXISTS" CONFLICT "Already exists"
         "There is one with this name or id already."
         "Use another name, or the one that exists.";
+    SessionHasPlan "SESSION_HAS_PLAN" CONFLICT "Session has a plan"
+        "The seats of the session are the places of its plan, and no others can be added."
+        "Make another session, with another plan.";
     SoldOrHeld "SOLD_OR_HELD" CONFLICT "Sold or held"
         "Seats in it are sold or held, or were refunded, so it cannot be removed."
         "Call it off, which gives everybody their points back.";
@@ -266,6 +281,18 @@ error_codes! {
     TooManySeats "TOO_MANY_SEATS" UNPROCESSABLE_ENTITY "Too many seats"
         "The list is longer than one reservation may be."
         "Ask for fewer seats.";
+    SeatsOrBest "SEATS_OR_BEST" UNPROCESSABLE_ENTITY "Seats or the best"
+        "The request names seats and asks for the best, or does neither."
+        "Send seatIds or best.";
+    GradeNotFound "GRADE_NOT_FOUND" UNPROCESSABLE_ENTITY "No such grade"
+        "The session has no seats of this grade, or has no plan at all."
+        "Choose one of the concert's prices.";
+    SectionNotFound "SECTION_NOT_FOUND" UNPROCESSABLE_ENTITY "No such section"
+        "The session's plan has no such section, or it has no plan at all."
+        "Choose a section of the plan.";
+    LeavesSingleSeat "LEAVES_SINGLE_SEAT" UNPROCESSABLE_ENTITY "A single seat would be left"
+        "Beside the seats one free seat would be left between taken ones, and as many seats could be had otherwise."
+        "Choose seats beside taken ones or an aisle, or leave two free.";
     InvalidAmount "INVALID_AMOUNT" UNPROCESSABLE_ENTITY "Invalid amount"
         "The amount is not a positive number of points."
         "Send a positive amount.";
@@ -278,6 +305,9 @@ error_codes! {
     IdempotencyKeyReused "IDEMPOTENCY_KEY_REUSED" UNPROCESSABLE_ENTITY "Idempotency key reused"
         "The idempotency key was used for a request with another content."
         "Use a new key for a new request.";
+    PlanInvalid "PLAN_INVALID" UNPROCESSABLE_ENTITY "Invalid plan"
+        "Something is wrong with the plan of the hall; the detail names the first of it."
+        "Ask with ?dry_run=true for all that is wrong, and correct it.";
     InvalidSetting "INVALID_SETTING" UNPROCESSABLE_ENTITY "Invalid setting"
         "A value given to the admin API is out of range or contradicts another."
         "Correct the value that the detail names.";

@@ -170,6 +170,17 @@ pub(super) fn hold_rejected(rejected: HoldRejected) -> (Problem, Outcome) {
         R::HoldLimit { max } => {
             (ErrorCode::HoldLimit, Some(format!("a ticket may hold {max} times")), Outcome::Limit)
         }
+        R::NotEnoughSeats { free } => (
+            ErrorCode::NotEnoughSeats,
+            Some(format!("of the seats that would do, {free} are free")),
+            Outcome::SeatTaken,
+        ),
+        R::NotTogether => (ErrorCode::NotTogether, None, Outcome::SeatTaken),
+        R::LeavesSinglePlace { number } => (
+            ErrorCode::LeavesSingleSeat,
+            Some(format!("seat number {number} would be left alone")),
+            Outcome::Invalid,
+        ),
     };
     (with_detail(code, detail), outcome)
 }
@@ -257,6 +268,7 @@ pub(super) fn act_error(error: Error<ActRejected>) -> Problem {
         R::ClosesBeforeOpening => Problem::new(ErrorCode::InvalidSetting)
             .detail("reservationClosesAt must be after reservationOpensAt"),
         R::SoldOrHeld => Problem::new(ErrorCode::SoldOrHeld),
+        R::HasPlan => Problem::new(ErrorCode::SessionHasPlan),
         R::KeyReused => Problem::new(ErrorCode::IdempotencyKeyReused),
         R::ChangedMeanwhile(stood) => changed(ErrorCode::ChangedMeanwhile, &stood.0),
         R::ChangedSince(stood) => changed(ErrorCode::ChangedSince, &stood.0),

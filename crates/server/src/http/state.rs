@@ -11,8 +11,11 @@ use super::cors::Cors;
 use super::documents::{ConcertDocuments, Documents};
 use super::door::Door;
 use super::extract::BodyLimits;
+use super::plans::PackedPlans;
 use super::rate_limit::ClientRateLimit;
 use super::seat_list::SeatLists;
+use super::seat_states::SeatStates;
+use super::seat_streams::Streams;
 use crate::app::AppState;
 use crate::console::Sessions;
 use crate::pages::Pages;
@@ -55,6 +58,12 @@ pub(super) struct Web {
     pub trusted_proxies: Vec<IpNet>,
     /// Seat lists as they were rendered last.
     pub seat_lists: SeatLists,
+    /// What is known of the states of seats.
+    pub seat_states: SeatStates,
+    /// The streams of them that are open.
+    pub streams: Arc<Streams>,
+    /// Plans of halls, compressed.
+    pub plans: PackedPlans,
     /// Who is signed in to the console.
     pub sessions: Sessions,
     /// The limit of attempts to sign in for each client.
@@ -84,6 +93,9 @@ impl HttpState {
             poll_rate: ClientRateLimit::new(server.poll_rate.per_second, server.poll_rate.burst),
             trusted_proxies,
             seat_lists: SeatLists::default(),
+            seat_states: SeatStates::default(),
+            streams: Arc::new(Streams::new(server)),
+            plans: PackedPlans::default(),
             sessions: Sessions::new(&app.tickets.session_keys()),
             login_rate: ClientRateLimit::new(LOGINS_PER_SECOND, LOGINS_AT_ONCE),
         };

@@ -5,6 +5,7 @@
 
 mod admission_log;
 pub(crate) mod challenges;
+mod concert_tickets;
 mod concerts;
 pub(crate) mod console;
 mod documents;
@@ -25,4 +26,6 @@ mod protocol;
 mod queue;
 mod restart;
 mod sales;
+mod seat_states;
+mod seat_streams;
 mod tokens;

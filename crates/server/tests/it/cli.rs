@@ -617,6 +617,84 @@ fn a_restore_is_in_the_log_and_told_to_whoever_kept_a_head() {
 
 // ---- Audit.
 
+/// Runs the program with a file as standard input, where there is one.
+fn ticket_verify(data: &Path, arguments: &[&str], input: Option<&Path>) -> Ended {
+    let mut command = command(data.parent().unwrap());
+    command.args(["ticket", "verify"]).args(arguments).arg("--data-dir").arg(data);
+    if let Some(input) = input {
+        command.stdin(fs::File::open(input).unwrap());
+    }
+    finish(command)
+}
+
+#[test]
+fn a_concert_ticket_is_checked_at_the_door_with_the_service_and_without() {
+    let (directory, data) = sold();
+    let server = Server::start(&data, &[]);
+    let mut client = server.client();
+    let token = [("QUEUE-TOKEN", "queue_token_1")];
+    let signed = client.send("GET", "/api/v1/reservations/1/ticket", &token, None).unwrap();
+    let code = signed.expect(200).json()["code"].as_str().unwrap().to_owned();
+    let jwks = client.send("GET", "/.well-known/jwks.json", &[], None).unwrap().expect(200);
+    let keys = directory.path().join("jwks.json");
+    fs::write(&keys, jwks.json().to_string()).unwrap();
+    let scanned = directory.path().join("scanned");
+    fs::write(&scanned, format!("  {code}\r\n")).unwrap();
+    let verify = |arguments: &[&str]| ticket_verify(&data, arguments, Some(&scanned));
+
+    let good = verify(&[&code]).ok();
+    assert!(good.starts_with("good; reservation 1, concert 1 (\""), "{good}");
+    assert!(good.ends_with("seats 1, 2\n"), "{good}");
+    assert_eq!(verify(&["-"]).ok(), good);
+    assert_eq!(verify(&["-", "--session", "1"]).ok(), good);
+    let other = verify(&["-", "--session", "2"]);
+    assert_eq!(other.code, Some(1));
+    assert!(
+        other.out.starts_with("not good: it is for another session; reservation 1"),
+        "{other:?}"
+    );
+    let told: Value = serde_json::from_str(&verify(&["-", "--json"]).ok()).unwrap();
+    assert_eq!((&told["valid"], &told["seats"]), (&json!(true), &json!(["1", "2"])));
+    for text in ["x", "", "a.b.c", &code[..code.len() - 4]] {
+        let bad = verify(&[text]);
+        assert_eq!((bad.code, bad.out.starts_with("not good: ")), (Some(1), true), "{bad:?}");
+    }
+    let big = directory.path().join("big");
+    fs::write(&big, vec![b'A'; 10_000_000]).unwrap();
+    assert_eq!(
+        ticket_verify(&data, &["-"], Some(&big)).out,
+        "not good: this is no concert ticket\n"
+    );
+    fs::write(&big, b"\xff\xfe").unwrap();
+    ticket_verify(&data, &["-"], Some(&big)).fails_with(&["cannot read standard input"]);
+
+    // By the keys alone, from their address or a file.
+    let url = format!("http://{}/.well-known/jwks.json", server.address());
+    let file = keys.to_str().unwrap().to_owned();
+    for keys in [&url, &file] {
+        let known = verify(&["-", "--keys", keys, "--session", "1"]);
+        assert!(known.err.contains("only the service knows"), "{known:?}");
+        let known = known.ok();
+        assert_eq!(known, "good; reservation 1, concert 1, session 1, seats 1, 2\n");
+        assert_eq!(verify(&["x", "--keys", keys]).code, Some(1));
+    }
+    assert_eq!(verify(&["-", "--keys", &file, "--session", "2"]).code, Some(1));
+    run(&data, &["keys", "rotate", "--withdraw"]).ok();
+    let withdrawn = verify(&["-"]);
+    assert!(withdrawn.out.contains("withdrawn; have it shown again"), "{withdrawn:?}");
+    let unknown = verify(&["-", "--keys", &url]);
+    assert!(unknown.out.contains("not known here; have it shown again"), "{unknown:?}");
+    assert_eq!((withdrawn.code, unknown.code), (Some(1), Some(1)));
+    server.stop();
+    verify(&["-"]).fails_with(&["cannot reach the service"]);
+    verify(&["-", "--keys", &file]).ok();
+    verify(&["-", "--keys", &url]).fails_with(&["cannot read http://"]);
+    fs::write(&keys, "{}").unwrap();
+    verify(&["-", "--keys", &file]).fails_with(&["jwks.json"]);
+    let nowhere = directory.path().join("nowhere");
+    verify(&["-", "--keys", nowhere.to_str().unwrap()]).fails_with(&["cannot read"]);
+}
+
 #[test]
 fn an_audit_tells_running_and_at_rest() {
     let (_directory, data) = place();

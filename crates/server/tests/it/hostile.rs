@@ -718,6 +718,10 @@ fn has_unread_body(call: &Call) -> bool {
     length > 4_096 && call.method == "GET"
 }
 
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
 /// One connection of bytes. Whatever is answered must be HTTP; that nothing is answered is fine.
 async fn raw_connection(target: &Target, tally: &Tally, seed: u64) {
     let mut dice = Dice(seed);
@@ -734,6 +738,10 @@ async fn raw_connection(target: &Target, tally: &Tally, seed: u64) {
     // given up earlier, as hostile clients do.
     let patience = if wait_for_end { Duration::from_secs(15) } else { Duration::from_millis(30) };
     loop {
+        // A stream goes on for as long as its ticket does.
+        if contains(&unread, b"text/event-stream") {
+            break;
+        }
         match tokio::time::timeout(patience, stream.read(&mut chunk)).await {
             Ok(Ok(0) | Err(_)) => break,
             Ok(Ok(count)) => unread.extend_from_slice(&chunk[..count]),
@@ -743,7 +751,7 @@ async fn raw_connection(target: &Target, tally: &Tally, seed: u64) {
     }
     let mut rest = unread.as_slice();
     let mut is_first = true;
-    let has_head = bytes.windows(5).any(|window| window == b"HEAD ");
+    let has_head = contains(&bytes, b"HEAD ");
     // Behind a HEAD it is not known which answers have bodies, so there only the first is read.
     while !rest.is_empty() {
         match Reply::parse(rest, to_head) {

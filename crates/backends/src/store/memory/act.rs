@@ -154,14 +154,15 @@ impl Data {
                 made.push(Made::ConcertGone(*id));
                 Effect::Concert { before: Some(before), after: None }
             }
-            Act::CreateSession(concert, starts_at, groups) => {
+            Act::CreateSession(concert, starts_at, seating) => {
                 let Some((session, seats, added)) =
-                    self.create_session(*concert, *starts_at, groups)?
+                    self.create_session(*concert, *starts_at, seating)?
                 else {
                     return Ok(Err(ActRejected::NoSuchConcert));
                 };
-                made.push(Made::Inventory(session, seats));
-                Effect::Session { before: None, after: Some(session), added }
+                made.push(Made::Inventory(session, seats, seating.plan().cloned()));
+                let plan = seating.plan().map(|plan| plan.digest());
+                Effect::Session { before: None, after: Some(session), added, plan }
             }
             Act::ChangeSession(concert, id, starts_at) => {
                 let Some(before) = self.session_of(*concert, *id) else {
@@ -170,7 +171,8 @@ impl Data {
                 let after = Session { starts_at: *starts_at, ..before };
                 self.sessions.insert(*id, after);
                 made.push(Made::SessionMoved(*id, *starts_at));
-                Effect::Session { before: Some(before), after: Some(after), added: Vec::new() }
+                let (before, after, added) = (Some(before), Some(after), Vec::new());
+                Effect::Session { before, after, added, plan: None }
             }
             Act::RemoveSession(concert, id) => {
                 let Some(before) = self.session_of(*concert, *id) else {
@@ -181,7 +183,8 @@ impl Data {
                 }
                 self.remove_session(*id);
                 made.push(Made::SessionGone(*id));
-                Effect::Session { before: Some(before), after: None, added: Vec::new() }
+                let (before, added) = (Some(before), Vec::new());
+                Effect::Session { before, after: None, added, plan: None }
             }
             Act::CallOff(concert, session) => {
                 let sessions: Vec<SessionId> = match session {
@@ -209,6 +212,10 @@ impl Data {
                 }
             }
             Act::AddSeats(concert, session, group) => {
+                if self.session_of(*concert, *session).is_some() && self.plans.contains_key(session)
+                {
+                    return Ok(Err(ActRejected::HasPlan));
+                }
                 let Some((seats, added)) = self.add_seats(*concert, *session, *group)? else {
                     return Ok(Err(ActRejected::NoSuchSession));
                 };
@@ -272,6 +279,7 @@ impl Data {
         self.last_session = self.last_session.max(session.get());
         self.seats.retain(|_, (of, _)| *of != session);
         self.called_off.remove(&session);
+        self.plans.remove(&session);
         self.sessions.remove(&session);
     }
 }

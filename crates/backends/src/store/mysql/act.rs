@@ -235,17 +235,18 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             tx.made.push(Made::ConcertGone(*id));
             Effect::Concert { before: Some(before), after: None }
         }
-        Act::CreateSession(concert, starts_at, groups) => {
+        Act::CreateSession(concert, starts_at, seating) => {
             let create = tx::CreateSession {
                 concert: *concert,
                 starts_at: *starts_at,
-                groups: groups.clone(),
+                seating: seating.clone(),
             };
             let Some((id, added)) = within(tx, &create).await? else {
                 return Ok(Err(ActRejected::NoSuchConcert));
             };
             let after = Some(Session { id, concert: *concert, starts_at: *starts_at });
-            Effect::Session { before: None, after, added }
+            let plan = seating.plan().map(|plan| plan.digest());
+            Effect::Session { before: None, after, added, plan }
         }
         Act::ChangeSession(concert, id, starts_at) => {
             let Some(before) = session(tx, *concert, *id).await? else {
@@ -255,7 +256,7 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             tx.lease.exec(sql::SESSION_MOVE, values).await?;
             tx.made.push(Made::SessionMoved(*id, *starts_at));
             let after = Some(Session { starts_at: *starts_at, ..before });
-            Effect::Session { before: Some(before), after, added: Vec::new() }
+            Effect::Session { before: Some(before), after, added: Vec::new(), plan: None }
         }
         Act::RemoveSession(concert, id) => {
             let Some(before) = session(tx, *concert, *id).await? else {
@@ -264,7 +265,8 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             if !remove_session(tx, *id).await? {
                 return Ok(Err(ActRejected::SoldOrHeld));
             }
-            Effect::Session { before: Some(before), after: None, added: Vec::new() }
+            let (before, added) = (Some(before), Vec::new());
+            Effect::Session { before, after: None, added, plan: None }
         }
         Act::CallOff(concert, session) => {
             let sessions = match session {
@@ -301,6 +303,9 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             let add = tx::AddSeats { concert: *concert, session: *session, group: *group };
             if self::session(tx, *concert, *session).await?.is_none() {
                 return Ok(Err(ActRejected::NoSuchSession));
+            }
+            if tx::has_plan(tx, *session).await? {
+                return Ok(Err(ActRejected::HasPlan));
             }
             let added = within(tx, &add).await?;
             Effect::Seats { session: *session, added, price: group.price }

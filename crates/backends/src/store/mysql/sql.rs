@@ -222,10 +222,13 @@ statements! {
     CONCERTS = "SELECT id, name, venue, queue, opens_at, closes_at FROM concert WHERE id > ? \
         ORDER BY id";
     CONCERT_IDS = "SELECT id FROM concert";
-    SESSIONS = "SELECT id, concert_id, starts_at, seats FROM session ORDER BY id";
+    SESSIONS = "SELECT id, concert_id, starts_at, seats, plan FROM session ORDER BY id";
     SESSION_LOCK = "SELECT seats, starts_at FROM session WHERE id = ? AND concert_id = ? FOR UPDATE";
     SESSION_SEATS = "UPDATE session SET seats = ? WHERE id = ?";
-    SESSION_ADD = "INSERT INTO session (concert_id, starts_at, seats) VALUES (?, ?, ?)";
+    SESSION_ADD = "INSERT INTO session (concert_id, starts_at, seats, plan) VALUES (?, ?, ?, ?)";
+    SESSION_HAS_PLAN = "SELECT 1 FROM session WHERE id = ? AND plan IS NOT NULL";
+    PLAN = "SELECT body FROM plan WHERE digest = ?";
+    PLAN_ADD = "INSERT IGNORE INTO plan (digest, body) VALUES (?, ?)";
     CONCERT_ADD = "INSERT INTO concert (name, venue, queue, opens_at, closes_at) \
         VALUES (?, ?, ?, ?, ?)";
     CONCERT_LOCK = "SELECT id, name, venue, queue, opens_at, closes_at FROM concert WHERE id = ? \

@@ -190,12 +190,13 @@ impl Tx<'_> {
                 self.made(Made::ConcertGone(*id));
                 Ok(Ok(Effect::Concert { before: Some(before), after: None }))
             }
-            Act::CreateSession(concert, starts_at, groups) => {
-                let Some((id, added)) = self.create_session(*concert, *starts_at, groups)? else {
+            Act::CreateSession(concert, starts_at, seating) => {
+                let Some((id, added)) = self.create_session(*concert, *starts_at, seating)? else {
                     return Ok(Err(ActRejected::NoSuchConcert));
                 };
                 let after = Some(Session { id, concert: *concert, starts_at: *starts_at });
-                Ok(Ok(Effect::Session { before: None, after, added }))
+                let plan = seating.plan().map(|plan| plan.digest());
+                Ok(Ok(Effect::Session { before: None, after, added, plan }))
             }
             Act::ChangeSession(concert, session, starts_at) => {
                 let Some(before) = self.session(*concert, *session)? else {
@@ -207,7 +208,8 @@ impl Tx<'_> {
                 )?;
                 self.made(Made::SessionMoved(*session, *starts_at));
                 let after = Some(Session { starts_at: *starts_at, ..before });
-                Ok(Ok(Effect::Session { before: Some(before), after, added: Vec::new() }))
+                let added = Vec::new();
+                Ok(Ok(Effect::Session { before: Some(before), after, added, plan: None }))
             }
             Act::RemoveSession(concert, session) => {
                 let Some(before) = self.session(*concert, *session)? else {
@@ -218,7 +220,8 @@ impl Tx<'_> {
                 }
                 self.remove_session(*session)?;
                 self.keep_last_ids()?;
-                Ok(Ok(Effect::Session { before: Some(before), after: None, added: Vec::new() }))
+                let added = Vec::new();
+                Ok(Ok(Effect::Session { before: Some(before), after: None, added, plan: None }))
             }
             Act::CallOff(concert, session) => {
                 let sessions = match session {
@@ -243,6 +246,9 @@ impl Tx<'_> {
             Act::AddSeats(concert, session, group) => {
                 if self.session(*concert, *session)?.is_none() {
                     return Ok(Err(ActRejected::NoSuchSession));
+                }
+                if self.has_plan(*session)? {
+                    return Ok(Err(ActRejected::HasPlan));
                 }
                 let added = self.add_seats(*concert, *session, *group)?;
                 Ok(Ok(Effect::Seats { session: *session, added, price: group.price }))

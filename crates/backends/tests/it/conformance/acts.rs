@@ -110,7 +110,7 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
     effect(store, corrected(id), note("d")).await;
     let seats = vec![NewSeats { count: 2, price: 5 }];
     let Effect::Session { after: Some(session), .. } =
-        effect(store, Act::CreateSession(id, at(1_000), seats), note("e")).await
+        effect(store, Act::CreateSession(id, at(1_000), seats.into()), note("e")).await
     else {
         panic!("a session")
     };
@@ -131,7 +131,7 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
         (Act::ChangeQueue(vip(), change, Condition::Any), ActRejected::NoSuchQueue),
         (corrected(id), ActRejected::NoSuchConcert),
         (Act::RemoveConcert(id), ActRejected::NoSuchConcert),
-        (Act::CreateSession(id, at(0), vec![]), ActRejected::NoSuchConcert),
+        (Act::CreateSession(id, at(0), vec![].into()), ActRejected::NoSuchConcert),
         (Act::AddSeats(id, session.id, more), ActRejected::NoSuchSession),
         (Act::ChangeSession(id, session.id, at(0)), ActRejected::NoSuchSession),
         (Act::RemoveSession(id, session.id), ActRejected::NoSuchSession),

@@ -187,6 +187,8 @@ async fn every_code_can_be_had() {
     seen.expect(&mut fan, pay(&one, 1, second), ErrorCode::HoldExpired).await;
     let held = fan.send(hall.reserve(&one, 1, &[1])).await.ok(201);
     let third = held["reservationId"].as_i64().unwrap();
+    let ticket = get(format!("/api/v1/reservations/{third}/ticket")).token(&one);
+    seen.expect(&mut fan, ticket, ErrorCode::NotPaid).await;
     fan.send(pay(&one, 1, third)).await.ok(201);
     seen.expect(&mut fan, pay(&one, 1, third), ErrorCode::AlreadyPaid).await;
     seen.expect(&mut fan, hall.seats(&one), ErrorCode::TokenSpent).await;

@@ -72,7 +72,11 @@ async fn every_page_is_there_and_may_do_little() {
         assert!(plain.header("permissions-policy").unwrap().contains("camera=()"));
         let policy = plain.header("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'; script-src '"), "{policy}");
-        for part in ["connect-src 'self'; ", "frame-ancestors 'none'; ", "trusted-types 'none'"] {
+        for part in [
+            "connect-src 'self'; ",
+            "frame-ancestors 'none'; ",
+            "require-trusted-types-for 'script'; trusted-types ",
+        ] {
             assert!(policy.contains(part), "{path}: {policy}");
         }
         assert!(!policy.contains("unsafe"), "{path}: {policy}");
