@@ -64,15 +64,15 @@ def main():
         return harness.Server(work, port=port, build=options.binary)
 
     service = [start()]
-    # Another one, where operators have a listener of their own.
-    apart = f"127.0.0.1:{harness.free_port()}"
-    second = harness.Server(work, label="apart", build=options.binary, settings={"admin.listen": apart})
     # Another one, of somebody with a name, whose pages lead back to sites.
     there = work / "organiser"
     there.mkdir()
     logo = there / "logo.svg"
     logo.write_text(LOGO)
     organised = harness.Server(there, settings={**ORGANISER, "pages.logo": logo}, build=options.binary)
+    # Another one, where operators have a listener of their own.
+    apart = f"127.0.0.1:{harness.free_port()}"
+    second = harness.Server(work, label="apart", build=options.binary, settings={"admin.listen": apart})
     # Of one thread, which stays: a service ends with the thread that started it.
     switch = http.server.HTTPServer(("127.0.0.1", 0), Switch)
 
@@ -88,8 +88,7 @@ def main():
     threading.Thread(target=switch.serve_forever, daemon=True).start()
     control = f"curl --silent --show-error --fail --request POST http://127.0.0.1:{switch.server_port}"
     env = {**os.environ, "BOXOFFICE_TEST_ADMIN_TOKEN": service[0].admin_token(), "CHROMIUM": harness.tool("chromium"),
-           "BOXOFFICE_TEST_STOP": f"{control}/stop", "BOXOFFICE_TEST_START": f"{control}/start",
-           "BOXOFFICE_TEST_ORGANISED": organised.url,
+           "BOXOFFICE_TEST_ORGANISED": organised.url, "BOXOFFICE_TEST_STOP": f"{control}/stop", "BOXOFFICE_TEST_START": f"{control}/start",
            "BOXOFFICE_TEST_APART_URL": second.url, "BOXOFFICE_TEST_APART_ADMIN_URL": f"http://{apart}",
            "BOXOFFICE_TEST_APART_TOKEN": second.admin_token()}
     child = harness.spawn([harness.tool("node"), HERE / "pages.mjs", service[0].url, out, *options.names], env=env,

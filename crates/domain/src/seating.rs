@@ -2,12 +2,13 @@
 //! the best.
 //!
 //! A place is known by its index in the plan; the seat with number `n` of a session is the place with
-//! index `n - 1`. What is shared out here is what a buyer asks for without naming seats (`choose`), and what
-//! a hold must not leave behind (`single`).
+//! index `n - 1`. `choose` says what somebody gets who names no seats, and `single` what a hold must not leave
+//! behind.
 //!
 //! What does *not* belong here: how a plan is written down, and who has which place.
 
 mod choose;
+mod groups;
 mod hall;
 mod parts;
 mod set;
@@ -112,6 +113,8 @@ pub struct Plan {
     links: PlaceSet,
     /// The places of each grade.
     graded: Vec<PlaceSet>,
+    /// The places of areas for standing.
+    standing: PlaceSet,
     /// For each place, and for the end: the squared distances to the stage of all before it, added up.
     far: Vec<i64>,
 }
@@ -163,7 +166,25 @@ impl Plan {
             sum += place.at.square_to(stage);
             far.push(sum);
         }
-        Self { name, size, stage, grades, sections, rows, places, runs, links, graded, far }
+        let standing = PlaceSet::none(count);
+        let mut plan = Self {
+            name,
+            size,
+            stage,
+            grades,
+            sections,
+            rows,
+            places,
+            runs,
+            links,
+            graded,
+            standing,
+            far,
+        };
+        for area in plan.areas().collect::<Vec<_>>() {
+            plan.standing.insert_all(area);
+        }
+        plan
     }
 
     /// Returns its name, for people.
@@ -266,6 +287,12 @@ impl Plan {
     /// Whether the places with this index and with the next one stand next to each other.
     pub fn next_is_beside(&self, index: u32) -> bool {
         self.links.contains(index)
+    }
+
+    /// The places of each area for standing.
+    fn areas(&self) -> impl Iterator<Item = Range<u32>> + '_ {
+        let areas = self.sections.iter().filter(|section| section.standing.is_some());
+        areas.map(|area| self.places_of(area))
     }
 
     /// How many places of a range have this grade.

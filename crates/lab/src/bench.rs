@@ -23,6 +23,7 @@ mod requests;
 mod row;
 mod sales;
 mod servers;
+mod streams;
 mod text;
 mod wrk;
 
@@ -86,6 +87,8 @@ enum Topic {
     Startup,
     /// a session of 50,000 seats sold out, with and without readers of the seat list
     Sellout,
+    /// 1, 200 and 2,000 that listen to the seats of a session while some are held, and 200 that do not read
+    Streams,
     /// polls, joins and purchases of an instance on MariaDB, Redis and Kafka beside an embedded one
     Cluster,
 }
@@ -112,6 +115,7 @@ impl Topic {
             Self::Reservations => "reservations",
             Self::Startup => "startup",
             Self::Sellout => "sellout",
+            Self::Streams => "streams",
             Self::Cluster => "cluster",
         }
     }
@@ -247,6 +251,7 @@ impl Bench {
         self.reservations()?;
         self.startup()?;
         self.sellout()?;
+        self.streams()?;
         self.cluster()
     }
 }
@@ -286,7 +291,8 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, String> {
         );
     }
     let older = options.against.as_deref().map(what_it_is).transpose()?;
-    process::raise_file_limit(u64::from(options.connections) * 4 + 500, "the benchmark")?;
+    let connections = (options.connections * 4).max(streams::LISTENERS_MAX);
+    process::raise_file_limit(u64::from(connections) + 500, "the benchmark")?;
     if !arguments.no_build {
         // One after the other: what an example needs for itself is not to be in the service.
         tools::build("boxoffice", &["--bin", "boxoffice"])?;

@@ -142,7 +142,7 @@ export type PlanSection =
   | { name: string; standing: false; rows: PlanRow[] }
   | { name: string; standing: true; count: number; grade: number; x: number; y: number; width: number; height: number };
 
-/** Places at equal distances, or each by itself. */
+/** Each axis by itself: equal distances, or the first and how far each is from the one before. */
 export interface PlanRow {
   name: string;
   count: number;
@@ -150,7 +150,8 @@ export interface PlanRow {
   y?: number;
   dx?: number;
   dy?: number;
-  at?: [number, number][];
+  xs?: number[];
+  ys?: number[];
   first?: number;
   step?: number;
   labels?: string[];

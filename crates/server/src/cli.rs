@@ -17,6 +17,7 @@ use boxoffice_backends::store::{
     SqliteStore, Store, StoredOperator, sqlite_backup,
 };
 use boxoffice_domain::ids::{QueueName, UserId};
+use boxoffice_domain::sales::PRICE_MAX;
 use boxoffice_domain::time::Timestamp;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
@@ -36,6 +37,7 @@ use crate::http::{
     OperatorList, Reason, TokenIssue, Verdict,
 };
 use crate::operators;
+use crate::plans::{PretixPlan, Standing, import};
 use crate::proof::export::{self, Export, Page, SignedEnd};
 use crate::proof::verify;
 use crate::proof::{self, PublicKeys};
@@ -65,6 +67,7 @@ Examples:
   boxoffice token issue --count 9 --activated --format 'a_{n}_{r}'   nine tokens, let in
   boxoffice operator add --name desk-1 --role viewer  prints a token, this once
   boxoffice audit                                    check the invariants, live or at rest
+  boxoffice plan check hall.json --standing Floor=300:S   what would be made of a seating plan
   boxoffice ticket verify - --session 15 < code      whether what somebody shows at the door is good
   boxoffice verify main.log --ticket 17 --ticket 42  check who was let in, without the service
   boxoffice consume --from-beginning                 the events that Kafka has
@@ -119,6 +122,9 @@ enum Command {
     /// The admission log, for others to check
     #[command(subcommand)]
     Log(LogCommand),
+    /// Look at the plan of a hall before it is sold
+    #[command(subcommand)]
+    Plan(PlanCommand),
     /// Check an export of an admission log, without the service: that nobody was overtaken, at which rate people
     /// were let in, and that nothing was changed since
     Verify(VerifyArgs),
@@ -352,6 +358,40 @@ enum LogCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum PlanCommand {
+    /// Read a seating plan of pretix, without the service: what would be made of it, and what is wrong with it
+    Check {
+        /// The plan; - for standard input
+        file: PathBuf,
+        /// An area that is for standing: what is written in it (or its uuid), how many may stand there, and their
+        /// category. May be repeated
+        #[arg(long, value_name = "AREA=COUNT:CATEGORY", value_parser = standing)]
+        standing: Vec<Standing>,
+        /// The price of a category, in points; with one, each category needs one. May be repeated
+        #[arg(long, value_name = "CATEGORY=POINTS", value_parser = price)]
+        price: Vec<(String, i64)>,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn standing(text: &str) -> Result<Standing, String> {
+    let parts = text.rsplit_once('=').and_then(|(area, rest)| {
+        let (count, category) = rest.split_once(':')?;
+        Some((area.to_owned(), count.parse().ok().filter(|count| *count > 0)?, category.to_owned()))
+    });
+    let (area, count, category) = parts.ok_or("expected AREA=COUNT:CATEGORY")?;
+    Ok(Standing { area, count, category })
+}
+
+fn price(text: &str) -> Result<(String, i64), String> {
+    let (category, points) = text.rsplit_once('=').ok_or("expected CATEGORY=POINTS")?;
+    let points = points.parse().ok().filter(|points| (0..=PRICE_MAX).contains(points));
+    Ok((category.to_owned(), points.ok_or(format!("points are from 0 to {PRICE_MAX}"))?))
+}
+
 const VERIFY_HELP: &str = "\
 Examples:
   boxoffice log export main.log --from https://tickets.example
@@ -488,6 +528,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Log(LogCommand::Export { file, queue, from }) => {
             export_log(&load()?.config, &file, queue.as_deref(), from.as_deref())
         }
+        Command::Plan(command) => check_plan(command),
         Command::Verify(args) => verify(args),
         Command::Migrate => migrate(&load()?.config),
         Command::Clock(ClockCommand::SetBack) => set_clock_back(&load()?.config),
@@ -1056,6 +1097,29 @@ fn audit_at_rest(config: &Config) -> Result<AuditReport, Failure> {
         store.close().await;
         Ok(AuditReport::new(&findings))
     })
+}
+
+// ---- halls ----
+
+fn check_plan(command: PlanCommand) -> Result<ExitCode, Failure> {
+    let PlanCommand::Check { file, standing, price, json } = command;
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        fs::read_to_string(&file)
+    };
+    let text = text.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    let plan: PretixPlan = serde_json::from_str(&text)
+        .map_err(|error| format!("{} is no seating plan: {error}", file.display()))?;
+    let prices = (!price.is_empty()).then(|| price.into_iter().collect());
+    let report = import(plan, &standing, prices.as_ref()).report;
+    let text = if json {
+        serde_json::to_string_pretty(&report).map_err(|error| error.to_string())? + "\n"
+    } else {
+        report.to_text()
+    };
+    print_piped(&text);
+    Ok(if report.problem_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 // ---- the admission log ----

@@ -501,13 +501,19 @@ macro_rules! endpoints {
                 errors: [InvalidSetting, QueueNotFound, StoreUnavailable, OutcomeUnknown],
             }
 
-            /// Makes a session with its first seats.
+            /// Makes a session with its first seats, or with the hall of a seating plan.
             AdminSessionCreate = POST "/admin/v1/concerts/{id}/sessions" Admin {
                 handler: admin::create_session,
                 role: Admin,
                 operation: "admin" "create_session",
-                answers: [201 "The session" => json::<admin::SessionCreated>()],
-                errors: [InvalidSetting, ConcertNotFound, StoreUnavailable, OutcomeUnknown],
+                answers: [
+                    200 "What would be made of the plan" => json::<PlanReport>(),
+                    201 "The session" => json::<admin::SessionCreated>(),
+                ],
+                errors: [
+                    InvalidSetting, PlanInvalid, PlanNotFound, ConcertNotFound, StoreUnavailable,
+                    OutcomeUnknown,
+                ],
             }
 
             /// Calls off all sessions of a concert; holds end and payments are refunded, some at a time.

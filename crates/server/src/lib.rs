@@ -18,6 +18,7 @@ pub mod operators;
 mod pages;
 pub mod passes;
 pub mod people;
+pub mod plans;
 pub mod proof;
 pub mod service;
 pub mod signing;

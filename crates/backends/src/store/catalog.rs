@@ -395,7 +395,8 @@ impl Inventory {
         self.called_off().is_none() && now < concert.sells_until(&self.session())
     }
 
-    /// How many seats there are of each price and grade, and how many of these are free at `now` and sold, from the
+    /// How many seats there are of each price and grade, and how many of these are free at `now` and
+    /// sold, from the
     /// highest price on. Whoever wants to know what others do to them says so ([`Inventory::ask_for`]).
     pub fn prices(&self, now: Timestamp) -> Vec<Priced> {
         let grade_of = |seat: &Seat| {
@@ -416,6 +417,11 @@ impl Inventory {
             }
         }
         prices.into_values().collect()
+    }
+
+    /// The name of a grade of its plan.
+    pub fn grade_name(&self, grade: Option<u16>) -> Option<String> {
+        self.plan.as_ref()?.plan().grades().get(usize::from(grade?)).cloned()
     }
 
     /// What others do to its seats matters now, as if somebody looked at them.

@@ -10,14 +10,13 @@
 //!
 //! Where they cannot be together and need not be, the largest group that there is comes first, chosen in the
 //! same way, and then the rest is.
-//!
-//! A hall of 50,000 places has 782 words of bits, and most is done on words.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::ops::Range;
 
-use super::{PlaceSet, Plan, single_beside};
+use super::groups::{Lone, fitting, together};
+use super::single::single_beside;
+use super::{PlaceSet, Plan};
 
 /// What somebody wants who names no places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,53 +66,6 @@ pub fn choose(plan: &Plan, free: &PlaceSet, wish: &Wish) -> Result<Vec<u32>, NoC
     Ok(choice.taken)
 }
 
-/// The free places of a grade and a section.
-pub(super) fn fitting(
-    plan: &Plan,
-    free: &PlaceSet,
-    grade: Option<u16>,
-    section: Option<u32>,
-) -> PlaceSet {
-    let none = || PlaceSet::none(plan.place_count());
-    let of_grade = match grade {
-        None => PlaceSet::all(plan.place_count()),
-        Some(grade) => plan.graded.get(usize::from(grade)).cloned().unwrap_or_else(none),
-    };
-    let Some(section) = section else { return of_grade.and(free) };
-    let mut here = none();
-    if let Some(wanted) = plan.sections.get(section as usize) {
-        let named = plan.sections.iter().filter(|section| section.name == wanted.name);
-        named.for_each(|section| here.insert_all(plan.places_of(section)));
-    }
-    here.and(&of_grade).and(free)
-}
-
-/// The places with which so many of these begin that stand next to each other.
-pub(super) fn together(plan: &Plan, these: &PlaceSet, count: u32) -> PlaceSet {
-    if count <= 1 {
-        return these.clone();
-    }
-    // Those that have the next one beside them; then those that have two such in a row, three, five, …
-    let mut starts = these.and(&plan.links).and(&these.before(1));
-    let mut links = 1;
-    while links < count - 1 {
-        let more = links.min(count - 1 - links);
-        starts = starts.and(&starts.before(more));
-        links += more;
-    }
-    starts
-}
-
-/// The places with which so many begin that leave a single place, if they are next to each other and free.
-pub(super) fn leaving_single(plan: &Plan, free: &PlaceSet, count: u32) -> PlaceSet {
-    // A free place that has a neighbour on the one side, and none that is free on the other.
-    let to_the_right = free.and(&plan.links);
-    let is_first = to_the_right.without(&to_the_right.behind());
-    let to_the_left = free.and(&plan.links.behind());
-    let is_last = to_the_left.without(&to_the_left.before(1));
-    is_first.behind().or(&is_last.before(count))
-}
-
 /// What is there to choose from, and what was chosen.
 struct Choice<'a> {
     plan: &'a Plan,
@@ -123,8 +75,6 @@ struct Choice<'a> {
     seats: PlaceSet,
     /// The places for standing that fit.
     standing: PlaceSet,
-    /// The areas that they are in.
-    areas: Vec<Range<u32>>,
     taken: Vec<u32>,
 }
 
@@ -133,50 +83,56 @@ type Rank = (bool, i64, u32);
 
 impl<'a> Choice<'a> {
     fn new(plan: &'a Plan, free: &PlaceSet, fit: &PlaceSet) -> Self {
-        let standing = plan.sections.iter().filter(|section| section.standing.is_some());
-        let areas: Vec<_> = standing.map(|section| plan.places_of(section)).collect();
-        let mut all_standing = PlaceSet::none(plan.place_count());
-        areas.iter().for_each(|area| all_standing.insert_all(area.clone()));
         Self {
             plan,
             free: free.clone(),
-            seats: fit.without(&all_standing),
-            standing: fit.and(&all_standing),
-            areas,
+            seats: fit.without(&plan.standing),
+            standing: fit.and(&plan.standing),
             taken: Vec::new(),
         }
     }
 
-    /// The sum of the squared distances of a group.
-    fn far(&self, start: u32, count: u32) -> i64 {
-        let sum = |end: u32| self.plan.far[end as usize];
-        if self.standing.contains(start) {
-            (sum(start + 1) - sum(start)) * i64::from(count)
-        } else {
-            sum(start + count) - sum(start)
-        }
+    /// The sum of the squared distances of places in an area for standing: all are as far.
+    fn far_standing(&self, start: u32, count: u32) -> i64 {
+        self.far_seats(start, 1) * i64::from(count)
+    }
+
+    /// The sum of the squared distances of places that follow each other.
+    fn far_seats(&self, start: u32, count: u32) -> i64 {
+        self.plan.far[(start + count) as usize] - self.plan.far[start as usize]
     }
 
     /// The areas for standing of which places fit: the first of them, and how many there are.
     fn areas(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        self.areas.iter().filter_map(|area| {
+        self.plan.areas().filter_map(|area| {
             let count = self.standing.count_in(area.clone());
-            let first = self.standing.iter_from(area.start).next();
-            first.filter(|_| count > 0).map(|first| (first, count))
+            if count == 0 {
+                return None;
+            }
+            self.standing.iter_from(area.start).next().map(|first| (first, count))
         })
     }
 
     /// The place with which the best group of so many begins.
     fn best(&self, count: u32) -> Option<u32> {
         let starts = together(self.plan, &self.seats, count);
-        let alone = leaving_single(self.plan, &self.free, count);
+        let lone = Lone::new(self.plan, &self.free).beside(count);
+        let sums = self.plan.far.as_slice();
+        let ends = &sums[count as usize..];
         let nearest = |starts: &PlaceSet, leaves_single: bool| {
-            let rank = |start| (leaves_single, self.far(start, count), start);
-            starts.iter().map(rank).min()
+            let mut best: Option<Rank> = None;
+            for start in starts.iter() {
+                let far = ends[start as usize] - sums[start as usize];
+                // Of those that are as far, the first stays.
+                if best.is_none_or(|(_, least, _)| far < least) {
+                    best = Some((leaves_single, far, start));
+                }
+            }
+            best
         };
-        let seats = nearest(&starts.without(&alone), false).or_else(|| nearest(&starts, true));
+        let seats = nearest(&starts.without(&lone), false).or_else(|| nearest(&starts, true));
         let areas = self.areas().filter(|(_, free)| *free >= count);
-        let areas = areas.map(|(start, _)| (false, self.far(start, count), start));
+        let areas = areas.map(|(start, _)| (false, self.far_standing(start, count), start));
         let best: Option<Rank> = areas.chain(seats).min();
         best.map(|(_, _, start)| start)
     }
@@ -223,13 +179,17 @@ impl<'a> Choice<'a> {
         let has_next = together(self.plan, &self.seats, 2);
         let starts = self.seats.without(&has_next.behind());
         let ends = self.seats.without(&has_next);
+        let lone = Lone::new(self.plan, &self.free);
         let seats = starts.iter().zip(ends.iter()).map(|(start, end)| (start, end - start + 1));
-        let seats: Vec<_> = seats.collect();
-        let rank = |(start, count)| {
-            let leaves_single = self.leaves_single(start, count);
-            Reverse((Reverse(count), (leaves_single, self.far(start, count), start)))
-        };
-        seats.into_iter().chain(self.areas()).map(rank).collect()
+        let seats = seats.map(|(start, count)| {
+            let leaves_single = lone.is_beside(start, count);
+            (count, (leaves_single, self.far_seats(start, count), start))
+        });
+        let areas = self
+            .areas()
+            .map(|(start, count)| (count, (false, self.far_standing(start, count), start)));
+        let block = |(count, rank)| Reverse((Reverse(count), rank));
+        seats.chain(areas).map(block).collect()
     }
 
     fn leaves_single(&self, start: u32, count: u32) -> bool {

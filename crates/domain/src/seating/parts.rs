@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::Hash;
 use std::ops::Range;
 
 use foldhash::fast::FixedState;
@@ -324,22 +325,21 @@ impl Flat {
         shown(&self.sections[index as usize].name, index as usize)
     }
 
-    fn where_is_row(&self, index: usize) -> Where {
-        let row = &self.rows[index];
-        let first = self.sections[row.section as usize].rows.start as usize;
-        Where::Row { section: self.section_name(row.section), row: shown(&row.name, index - first) }
+    fn row_name(&self, index: u32) -> String {
+        let row = &self.rows[index as usize];
+        let first = self.sections[row.section as usize].rows.start;
+        shown(&row.name, (index - first) as usize)
     }
 
     fn where_is(&self, index: usize) -> Where {
         let place = &self.places[index];
         let row = &self.rows[place.row as usize];
+        let section = self.section_name(row.section);
         let label = shown(&place.label, index - row.places.start as usize);
-        match self.where_is_row(place.row as usize) {
-            Where::Row { section, .. } if self.is_standing(row) => {
-                Where::Standing { section, label }
-            }
-            Where::Row { section, row } => Where::Place { section, row, label },
-            other => other,
+        if self.is_standing(row) {
+            Where::Standing { section, label }
+        } else {
+            Where::Place { section, row: self.row_name(place.row), label }
         }
     }
 
@@ -365,8 +365,11 @@ impl Flat {
                 }
             }
         }
-        for (index, row) in self.rows.iter().enumerate().filter(|(_, row)| !self.is_standing(row)) {
-            problems.check_name(&row.name, || self.where_is_row(index));
+        for (index, row) in (0..).zip(&self.rows).filter(|(_, row)| !self.is_standing(row)) {
+            problems.check_name(&row.name, || Where::Row {
+                section: self.section_name(row.section),
+                row: self.row_name(index),
+            });
             for (index, place) in (row.places.start as usize..).zip(self.places_of(row)) {
                 let this = || self.where_is(index);
                 problems.check_name(&place.label, this);
@@ -382,13 +385,16 @@ impl Flat {
         is_all_in_range
     }
 
-    /// Nobody finds a place whose name is that of another.
+    /// Nobody finds a place whose name is that of another. Rows of one name in sections of one name are one
+    /// here; so a name is looked at once, and not for each place.
     fn check_labels(&self, problems: &mut PlanProblems) {
+        let sections = numbered(self.sections.iter().map(|section| &*section.name));
+        let of_row = |row: &Row| sections[row.section as usize];
+        let rows = numbered(self.rows.iter().map(|row| (of_row(row), &*row.name)));
+        let of_place = |place: &Place| rows[place.row as usize];
         let mut known = HashSet::with_capacity_and_hasher(self.places.len(), FixedState::default());
         for (index, place) in self.places.iter().enumerate() {
-            let row = &self.rows[place.row as usize];
-            let section = &self.sections[row.section as usize];
-            if !known.insert((&*section.name, &*row.name, &*place.label)) {
+            if !known.insert((of_place(place), &*place.label)) {
                 problems.add(|| PlanProblem::DuplicatePlace(self.where_is(index)));
             }
         }
@@ -445,6 +451,16 @@ impl Flat {
             }
         }
     }
+}
+
+/// A number for each of these, the same for those that are equal.
+fn numbered<T: Eq + Hash>(names: impl Iterator<Item = T>) -> Vec<usize> {
+    let mut known: HashMap<T, usize, FixedState> = HashMap::default();
+    let number = |name| {
+        let next = known.len();
+        *known.entry(name).or_insert(next)
+    };
+    names.map(number).collect()
 }
 
 /// The squared distances of places that follow each other.

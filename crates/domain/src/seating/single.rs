@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::choose::{fitting, leaving_single, together};
+use super::groups::{Lone, fitting, together};
 use super::{PlaceSet, Plan};
 
 /// How far from a place of a hold it matters which others are free: its neighbour, and the one behind that.
@@ -87,13 +87,13 @@ fn has_other(plan: &Plan, part: &[u32], free: &PlaceSet) -> bool {
     let none = PlaceSet::none(plan.place_count());
     let fit =
         kinds.iter().fold(none, |fit, (grade, _)| fit.or(&fitting(plan, free, *grade, section)));
+    let fit = fit.without(&plan.standing);
     let count = part.len() as u32;
-    let starts = together(plan, &fit, count).without(&leaving_single(plan, free, count));
+    let starts = together(plan, &fit, count).without(&Lone::new(plan, free).beside(count));
     let is_alike = |start: u32| {
         kinds.iter().all(|(grade, wanted)| {
             grade.is_none_or(|grade| plan.count_of(grade, start..start + count) == *wanted)
         })
     };
-    // An area for standing has no places next to each other.
     starts.iter().any(is_alike)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use boxoffice_domain::seating::{
     Area, NoChoice, Parts, PlacePart, PlaceSet, Plan, Point, RowPart, SeatingPart, SectionPart,
-    Wish, around, choose, needless_single, single_beside,
+    Wish, around, choose, hall as made_up, needless_single, single_beside,
 };
 
 use crate::dice::Dice;
@@ -38,7 +38,7 @@ fn hall(dice: &mut Dice) -> Plan {
             };
             let (grade, count) = (any_grade(dice), below(dice, 12));
             // Of two areas of one name nobody could tell the places apart.
-            let name = format!("{name} standing {index}");
+            let name = if index < 3 { name } else { "D".to_owned() };
             parts.push(SectionPart { name, seating: SeatingPart::Standing { area, grade, count } });
             y += 100;
             continue;
@@ -85,16 +85,23 @@ fn some_free(dice: &mut Dice, plan: &Plan) -> BTreeSet<u32> {
 /// The stated rule, one place at a time.
 struct Naive<'a> {
     plan: &'a Plan,
+    /// The run of each place.
+    runs: Vec<Option<usize>>,
 }
 
-impl Naive<'_> {
+impl<'a> Naive<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let run_of = |place| plan.runs().iter().position(|run| run.contains(&place));
+        Self { plan, runs: (0..plan.place_count()).map(run_of).collect() }
+    }
     fn is_standing(&self, place: u32) -> bool {
         self.plan.section_of(&self.plan.places()[place as usize]).standing.is_some()
     }
 
     fn are_neighbours(&self, one: u32, other: u32) -> bool {
         one.abs_diff(other) == 1
-            && self.plan.runs().iter().any(|run| run.contains(&one) && run.contains(&other))
+            && self.runs[one as usize].is_some()
+            && self.runs[one as usize] == self.runs[other as usize]
     }
 
     /// The single places beside a group, when all of the group are taken and these are free.
@@ -193,7 +200,7 @@ fn what_is_chosen_is_what_going_through_all_groups_finds() {
     let (mut refused, mut apart, mut together) = ([0, 0], 0, 0);
     for number in 0..HALLS {
         let plan = hall(&mut dice);
-        let naive = Naive { plan: &plan };
+        let naive = Naive::new(&plan);
         let free = some_free(&mut dice, &plan);
         for _ in 0..3 {
             let wish = Wish {
@@ -222,13 +229,37 @@ fn what_is_chosen_is_what_going_through_all_groups_finds() {
     assert!(refused.into_iter().chain([apart, together]).all(|seen| seen > 1_000));
 }
 
-/// The places of a set that can be reached from one of them by going from neighbour to neighbour.
+/// The same in halls that are more than a word of bits.
+#[test]
+fn what_is_chosen_of_a_larger_hall_is_the_same() {
+    let mut dice = Dice(4);
+    for number in 0..100 {
+        let plan = match below(&mut dice, 3) {
+            0 => Plan::numbered(1 + below(&mut dice, 400)),
+            _ => Plan::new(made_up("Hall", 1 + below(&mut dice, 1_100))).unwrap(),
+        };
+        let naive = Naive::new(&plan);
+        let free = some_free(&mut dice, &plan);
+        let wish = Wish {
+            count: 1 + below(&mut dice, 40),
+            grade: (below(&mut dice, 3) == 0).then(|| below(&mut dice, 4) as u16),
+            section: None,
+            together: below(&mut dice, 2) == 0,
+        };
+        let chosen = choose(&plan, &set(&plan, &free), &wish);
+        assert_eq!(chosen, naive.choose(&free, &wish), "hall {number}: {wish:?} of {free:?}");
+    }
+}
+
+/// The places of a set that can be reached from one of them in so many steps from neighbour to neighbour.
 fn reached(naive: &Naive<'_>, from: u32, within: &BTreeSet<u32>, steps: usize) -> BTreeSet<u32> {
     let mut reached = BTreeSet::from([from]);
     for _ in 0..steps {
-        let more =
-            within.iter().filter(|place| reached.iter().any(|r| naive.are_neighbours(*r, **place)));
-        let more: Vec<u32> = more.copied().collect();
+        let nearby = reached.iter().flat_map(|place| [place.saturating_sub(1), place + 1]);
+        let is_next = |next: &u32| {
+            within.contains(next) && reached.iter().any(|place| naive.are_neighbours(*place, *next))
+        };
+        let more: Vec<u32> = nearby.filter(is_next).collect();
         reached.extend(more);
     }
     reached
@@ -289,7 +320,7 @@ fn a_hold_is_judged_by_what_is_around_it_as_by_the_whole_hall() {
     let (mut judged, mut left, mut needless) = (0, 0, 0);
     for number in 0..HALLS {
         let plan = hall(&mut dice);
-        let naive = Naive { plan: &plan };
+        let naive = Naive::new(&plan);
         let free = some_free(&mut dice, &plan);
         if free.is_empty() {
             continue;
@@ -334,7 +365,7 @@ fn a_hold_is_judged_by_what_is_around_it_as_by_the_whole_hall() {
 fn a_hold_is_refused_unless_every_choice_leaves_a_single_place() {
     const RUN: u32 = 9;
     let plan = Plan::numbered(RUN);
-    let naive = Naive { plan: &plan };
+    let naive = Naive::new(&plan);
     let some =
         |bits: u32| -> BTreeSet<u32> { (0..RUN).filter(|place| bits >> place & 1 == 1).collect() };
     let (mut refused, mut all) = (0, 0);

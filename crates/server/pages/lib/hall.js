@@ -33,6 +33,15 @@ function emptyHall(/** @type {number} */ total, /** @type {Grade[]} */ grades) {
   };
 }
 
+/** Positions along an axis: at equal distances, or the first and how far each is from the one before. */
+function lay(/** @type {Float32Array} */ on, /** @type {number} */ at, /** @type {number} */ many, from = 0, by = 0, /** @type {number[] | undefined} */ steps = undefined) {
+  let here = steps ? 0 : from - by;
+  for (let k = 0; k < many; k += 1) {
+    here += steps ? steps[k] ?? 0 : by;
+    on[at + k] = here;
+  }
+}
+
 /** A hall as its plan has it. `grades` are those of the session, with their prices. @returns {Hall} */
 export function hallOf(/** @type {Plan} */ plan, /** @type {Grade[]} */ grades) {
   const of = plan.grades.map((name) => Math.max(0, grades.findIndex((it) => it.name === name)));
@@ -55,11 +64,10 @@ export function hallOf(/** @type {Plan} */ plan, /** @type {Grade[]} */ grades) 
       take('', from.count, (k) => String(k + 1));
     } else {
       for (const row of from.rows) {
-        const { at: points, labels, grades: each } = row;
-        for (let k = 0; k < row.count; k += 1) {
-          [x[at + k], y[at + k]] = points?.[k] ?? [(row.x ?? 0) + k * (row.dx ?? 0), (row.y ?? 0) + k * (row.dy ?? 0)];
-          grade[at + k] = of[each?.[k] ?? row.grade ?? 0] ?? 0;
-        }
+        const { labels, grades: each } = row;
+        lay(x, at, row.count, row.x, row.dx, row.xs);
+        lay(y, at, row.count, row.y, row.dy, row.ys);
+        for (let k = 0; k < row.count; k += 1) grade[at + k] = of[each?.[k] ?? row.grade ?? 0] ?? 0;
         begins[at] = 1;
         for (const k of row.gaps ?? []) begins[at + k] = 1;
         take(row.name, row.count, (k) => labels?.[k] ?? String((row.first ?? 1) + k * (row.step ?? 1)));
@@ -597,7 +605,7 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
     drawn.text.classList.toggle('other', !isLooked(index));
     drawn.shape.dataset.free = free === 0 ? '0' : part < 0.1 ? '1' : part < 0.5 ? '2' : '3';
     drawn.shape.classList.toggle('other', !isLooked(index));
-    drawn.shape.classList.toggle('mine', index === marked());
+    for (const it of [drawn.shape, drawn.text]) it.classList.toggle('mine', index === marked());
     drawn.shape.setAttribute('aria-label', sectionText(index));
   }
 

@@ -201,10 +201,10 @@ export const API = '/api/v1';
 /**
  * Asks the service once.
  * @param {string} path
- * @param {{ method?: string, token?: string, key?: string, body?: object, etag?: string, cache?: RequestCache, others?: Record<string, string>, api?: string, timeoutMs?: number }} options
+ * @param {{ method?: string, token?: string, key?: string, body?: object, etag?: string, others?: Record<string, string>, api?: string, timeoutMs?: number, cache?: RequestCache }} options
  * @returns {Promise<Answer>} With the status 0 where there was no answer.
  */
-export async function ask(path, { method = 'GET', token, key, body, etag, cache = 'no-store', others = {}, api = API, timeoutMs = TIMEOUT_MS } = {}) {
+export async function ask(path, { method = 'GET', token, key, body, etag, others = {}, api = API, timeoutMs = TIMEOUT_MS, cache = 'no-store' } = {}) {
   const sent = Date.now();
   const abort = new AbortController();
   const late = setTimeout(() => abort.abort(), timeoutMs);

@@ -337,6 +337,8 @@ settings! {
         write_timeout_ms: u64 = 30_000, 1..=3_600_000;
         /// Largest request body; over it 413.
         max_body_bytes: usize = 65_536, 1_024..=16_777_216;
+        /// Largest request body with the plan of a hall, which only operators send; over it 413.
+        max_plan_bytes: usize = 33_554_432, 1_024..=268_435_456;
         /// Request bodies on their way at once, which are those that did not come with their heads; for one
         /// more 503. With `server.max_body_bytes` it bounds what they occupy.
         bodies_max: usize = 4_096, 1..=1_000_000;

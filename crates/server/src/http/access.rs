@@ -228,17 +228,52 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let limits = BodyLimits::from_ref(state);
+        Self::read(request, limits, limits.max_bytes).await
+    }
+}
+
+impl<T: DeserializeOwned> Asked<T> {
+    /// Reads a request. Of what is longer than `plain_bytes` the bytes themselves are what it says: to sort
+    /// them would take many times their room.
+    async fn read(
+        request: Request,
+        limits: BodyLimits,
+        plain_bytes: usize,
+    ) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let client = ClientAddress::within(&parts);
-        let limits = BodyLimits::from_ref(state);
         let bytes = read_json_body(&parts.headers, body, limits, client).await?;
         let body = parse_json(&bytes)?;
-        let canonical: serde_json::Value = parse_json(&bytes)?;
-        let digest = Sha256::new()
-            .chain_update(parts.method.as_str())
-            .chain_update(parts.uri.path())
-            .chain_update(canonical.to_string());
+        let digest =
+            Sha256::new().chain_update(parts.method.as_str()).chain_update(parts.uri.path());
+        let digest = if bytes.len() <= plain_bytes {
+            let canonical: serde_json::Value = parse_json(&bytes)?;
+            digest.chain_update(canonical.to_string())
+        } else {
+            digest.chain_update(&bytes)
+        };
         Ok(Self { body, digest: digest.finalize().into() })
+    }
+}
+
+/// The same, where the body may hold the plan of a hall.
+pub(super) struct AskedAtLength<T>(pub(super) Asked<T>);
+
+impl<T: DeserializeOwned + Send> FromRequest<HttpState> for AskedAtLength<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &HttpState) -> Result<Self, Problem> {
+        let usual = state.web.body;
+        let max_bytes = usual.max_bytes.max(state.app.config.server.max_plan_bytes);
+        let limits = BodyLimits { max_bytes, ..usual };
+        Asked::read(request, limits, usual.max_bytes).await.map(Self)
+    }
+}
+
+impl<T: ToSchema> Described for AskedAtLength<T> {
+    fn describe(description: &mut Description) {
+        ApiJson::<T>::describe(description);
     }
 }
 

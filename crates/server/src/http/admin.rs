@@ -1,17 +1,19 @@
 //! The admin API: for operators, behind a bearer token.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::http::header::ETAG;
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use boxoffice_backends::Error;
 use boxoffice_backends::events::{from_rfc3339, rfc3339};
 use boxoffice_backends::sequencer::{NewAlias, Queue};
 use boxoffice_backends::store::{
-    Act, ActRejected, Acted, ConcertChange, Condition, Effect, Inventory, NewConcert, NewSeats,
-    Note, change_back, settings_tag,
+    Act, ActRejected, Acted, ConcertChange, Condition, Digest as PlanDigest, Effect, Inventory,
+    NewConcert, NewSeats, Note, Seating, StoredPlan, change_back, settings_tag,
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, SessionId, UserId};
 use boxoffice_domain::queue::{Outlook, QueueSettings, SettingsChange};
@@ -20,18 +22,22 @@ use boxoffice_domain::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::access::{Access, Asked, IfMatch, created};
+use super::access::{Access, Asked, AskedAtLength, IfMatch, created};
 use super::concerts::ListedConcert;
+use super::describe::{Described, Description};
 use super::extract::{ApiJson, Id, MaybeIdempotencyKey, PathIds, PathQueue, Whole, WireId};
+use super::page::query;
 use super::problem::{ErrorCode, Problem};
 use super::queue::QueueState;
 use super::reply::{act_error, fault, json, to_json};
 use crate::app::{AppState, queue_settings};
 use crate::audit::audit;
 use crate::config::RATES;
+use crate::plans::{Imported, PlanReport, PretixPlan, Standing, import, report_of};
 use crate::tickets::looks_signed;
 
 /// The most tokens that one call issues.
@@ -707,23 +713,48 @@ pub(super) async fn remove_concert(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A session to be made, with its first seats.
+/// A session to be made, with its first seats: so many of one price, or the places of a hall.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct SessionRequest {
     /// When it begins.
     #[schema(format = DateTime)]
     concert_at: String,
-    /// How many seats.
-    #[schema(minimum = 1, maximum = 200_000, value_type = u32)]
-    seat_count: Whole<u32>,
+    /// How many seats, where it is to have no plan.
+    #[schema(minimum = 1, maximum = 200_000, value_type = Option<u32>, nullable = false)]
+    seat_count: Option<Whole<u32>>,
     /// The price of each, in points.
-    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64, value_type = i64)]
-    price: Whole<i64>,
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64, value_type = Option<i64>, nullable = false)]
+    price: Option<Whole<i64>>,
+    /// The hall, as a seating plan of pretix.
+    #[schema(nullable = false)]
+    plan: Option<PretixPlan>,
+    /// A hall that another session has, by the digest of its plan.
+    #[schema(pattern = "^[0-9a-f]{64}$", nullable = false)]
+    plan_digest: Option<String>,
+    /// With a plan: the price of each category, in points.
+    #[schema(value_type = Option<BTreeMap<String, i64>>, nullable = false)]
+    prices: Option<BTreeMap<String, Whole<i64>>>,
+    /// Areas of the plan that are for standing.
+    #[schema(nullable = false)]
+    standing: Option<Vec<StandingRequest>>,
+}
+
+/// An area of a plan that is for standing.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct StandingRequest {
+    /// What is written in it, or its uuid.
+    area: String,
+    /// How many may stand there.
+    #[schema(minimum = 1, value_type = u32)]
+    count: Whole<u32>,
+    /// The category of these places.
+    category: String,
 }
 
 /// A session made.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SessionCreated {
     #[schema(schema_with = super::schema::id_out)]
@@ -733,28 +764,168 @@ pub(super) struct SessionCreated {
     first_seat_id: i64,
     /// How many seats were made.
     seat_count: u32,
+    /// With a plan: what became of it.
+    #[serde(flatten, default, skip_deserializing)]
+    report: Option<PlanReport>,
 }
 
 fn seats(count: u32, price: i64) -> Result<NewSeats, Problem> {
     if !(1..=SEATS_MAX).contains(&count) {
         return Err(invalid(format!("seatCount must be from 1 to {SEATS_MAX}")));
     }
-    if !(0..=PRICE_MAX).contains(&price) {
-        return Err(invalid(format!("price must be from 0 to {PRICE_MAX}")));
-    }
+    check_price("price", price)?;
     Ok(NewSeats { count, price })
+}
+
+fn check_price(field: &str, price: i64) -> Result<(), Problem> {
+    if (0..=PRICE_MAX).contains(&price) {
+        return Ok(());
+    }
+    Err(invalid(format!("{field} must be from 0 to {PRICE_MAX}")))
+}
+
+/// Whether only to tell what would be done.
+pub(super) struct DryRun(bool);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DryRunQuery {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for DryRun {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let DryRunQuery { dry_run } = query(&parts.uri)?;
+        Ok(Self(dry_run))
+    }
+}
+
+impl Described for DryRun {
+    fn describe(description: &mut Description) {
+        let what = "Whether only to tell what is to be made of the plan";
+        description.query("dry_run", what, &["true", "false"]);
+        description.errors(&[ErrorCode::InvalidQuery]);
+    }
+}
+
+/// What a session is to be made with.
+enum WithSeats {
+    Numbered(NewSeats),
+    Planned(Box<Imported>),
+    Known(Arc<StoredPlan>, Vec<i64>),
+}
+
+/// Reads what a session is to be made with.
+async fn with_seats(app: &AppState, asked: &mut SessionRequest) -> Result<WithSeats, Problem> {
+    let missing = |field: &str| {
+        Problem::new(ErrorCode::InvalidField).detail(format!("the body: missing field `{field}`"))
+    };
+    let numbered = asked.seat_count.is_some() || asked.price.is_some();
+    let with_plan = asked.prices.is_some() || asked.standing.is_some();
+    let hall = (asked.plan.take(), asked.plan_digest.take());
+    let prices = match &asked.prices {
+        None => None,
+        Some(prices) => {
+            prices
+                .iter()
+                .try_for_each(|(grade, price)| check_price(&format!("prices.{grade}"), price.0))?;
+            Some(prices.iter().map(|(grade, price)| (grade.clone(), price.0)).collect())
+        }
+    };
+    match hall {
+        (None, None) => {
+            if with_plan {
+                return Err(missing("plan"));
+            }
+            let count = asked.seat_count.ok_or_else(|| missing("seatCount"))?;
+            let price = asked.price.ok_or_else(|| missing("price"))?;
+            seats(count.0, price.0).map(WithSeats::Numbered)
+        }
+        _ if numbered => {
+            Err(invalid("a session has either seatCount and price, or a plan and prices"))
+        }
+        (Some(_), Some(_)) => Err(invalid("a session has either plan or planDigest")),
+        (Some(plan), None) => {
+            let prices: BTreeMap<String, i64> = prices.ok_or_else(|| missing("prices"))?;
+            let standing = asked.standing.take().unwrap_or_default().into_iter();
+            let standing: Vec<Standing> = standing
+                .map(|it| Standing { area: it.area, count: it.count.0, category: it.category })
+                .collect();
+            if standing.iter().any(|standing| standing.count == 0) {
+                return Err(invalid("standing: count must be at least 1"));
+            }
+            // A large hall takes a while.
+            let imported = spawn_blocking(move || import(plan, &standing, Some(&prices))).await;
+            imported.map(|it| WithSeats::Planned(Box::new(it))).map_err(Problem::internal)
+        }
+        (None, Some(digest)) => {
+            let prices: BTreeMap<String, i64> = prices.ok_or_else(|| missing("prices"))?;
+            if asked.standing.is_some() {
+                return Err(invalid("the areas for standing of a known plan are known"));
+            }
+            let catalog = app.store.catalog();
+            let known =
+                PlanDigest::from_hex(&digest).and_then(|digest| catalog.plan(&digest).cloned());
+            let known = known.ok_or_else(|| Problem::new(ErrorCode::PlanNotFound))?;
+            let price = |grade: &String| {
+                let named = || invalid(format!("prices: the grade {grade} has none"));
+                prices.get(grade).copied().ok_or_else(named)
+            };
+            let prices = known.plan().grades().iter().map(price).collect::<Result<_, _>>()?;
+            Ok(WithSeats::Known(known, prices))
+        }
+    }
+}
+
+/// What is wrong with a plan, in one sentence.
+fn plan_invalid(report: &PlanReport) -> Problem {
+    let first = report.problems.first().map_or_else(String::new, |fault| {
+        let with = fault.with.as_ref().map_or_else(String::new, |with| format!(", with {with}"));
+        format!("{} at {}{with}", fault.what.word(), fault.r#where)
+    });
+    let more = match report.problem_count {
+        0 | 1 => String::new(),
+        count => format!("; {} more", count - 1),
+    };
+    Problem::new(ErrorCode::PlanInvalid).detail(format!("{first}{more}"))
 }
 
 pub(super) async fn create_session(
     access: Access,
     State(app): State<AppState>,
     PathIds(concert): PathIds<ConcertId>,
+    DryRun(dry_run): DryRun,
     MaybeIdempotencyKey(key): MaybeIdempotencyKey,
-    asked: Asked<SessionRequest>,
+    AskedAtLength(mut asked): AskedAtLength<SessionRequest>,
 ) -> Result<Response, Problem> {
-    let new = &asked.body;
-    let starts_at = moment("concertAt", &new.concert_at)?;
-    let group = seats(new.seat_count.0, new.price.0)?;
+    let starts_at = moment("concertAt", &asked.body.concert_at)?;
+    let (seating, report) = match with_seats(&app, &mut asked.body).await? {
+        WithSeats::Numbered(_) if dry_run => {
+            return Err(invalid("dry_run: there is no plan to be told of"));
+        }
+        WithSeats::Numbered(group) => (group.into(), None),
+        WithSeats::Planned(imported) => {
+            let Imported { report, hall } = *imported;
+            if dry_run {
+                must_exist(&app, concert)?;
+                return Ok(json(StatusCode::OK, &report));
+            }
+            let (plan, prices) = hall.ok_or_else(|| plan_invalid(&report))?;
+            (planned(Arc::new(plan), &prices)?, Some(report))
+        }
+        WithSeats::Known(plan, prices) => {
+            let report = report_of(&plan);
+            if dry_run {
+                must_exist(&app, concert)?;
+                return Ok(json(StatusCode::OK, &report));
+            }
+            (planned(plan, &prices)?, Some(report))
+        }
+    };
+    // The report is the same for who asks the same again, and need not be kept.
     let answer = |effect: &Effect| match effect {
         Effect::Session { after: Some(made), added, .. } => {
             let added = added.first();
@@ -762,15 +933,34 @@ pub(super) async fn create_session(
                 session_id: made.id.get(),
                 first_seat_id: added.map_or(0, |added| added.first.get()),
                 seat_count: added.map_or(0, |added| added.count),
+                report: None,
             })
         }
         _ => String::new(),
     };
     let note = access.creation(&app, "create_session", key, &asked, answer);
-    let act = Act::CreateSession(concert, starts_at, group.into());
+    let act = Act::CreateSession(concert, starts_at, seating);
     let acted = app.store.act(act, note).await.map_err(act_error)?;
     tracing::info!(concert.id = concert.get(), "session created");
-    Ok(created(acted, answer))
+    if report.is_none() {
+        return Ok(created(acted, answer));
+    }
+    let ids = match acted {
+        Acted::Now(effect, _) => answer(&effect),
+        Acted::Before(kept) => kept,
+    };
+    let ids: SessionCreated = serde_json::from_str(&ids).map_err(Problem::internal)?;
+    Ok(json(StatusCode::CREATED, &SessionCreated { report, ..ids }))
+}
+
+fn must_exist(app: &AppState, concert: ConcertId) -> Result<(), Problem> {
+    let catalog = app.store.catalog();
+    let found = catalog.concert(concert).map(|_| ());
+    found.ok_or_else(|| Problem::new(ErrorCode::ConcertNotFound))
+}
+
+fn planned(plan: Arc<StoredPlan>, prices: &[i64]) -> Result<Seating, Problem> {
+    Seating::planned(plan, prices).ok_or_else(|| Problem::internal("a grade without a price"))
 }
 
 /// What to correct of a session.

@@ -8,8 +8,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use boxoffice_backends::events::rfc3339;
+use boxoffice_backends::store::Inventory;
 use boxoffice_domain::ids::{PaymentId, ReservationId, SessionId};
-use boxoffice_domain::sales::{Item, Reservation, ReservationState, Session};
+use boxoffice_domain::sales::{Item, Reservation, ReservationState};
 use boxoffice_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -17,6 +18,7 @@ use utoipa::ToSchema;
 use super::access::Access;
 use super::auth::{Asker, Presented};
 use super::extract::{ApiJson, PathIds, WireId, present};
+use super::place::SeatPlace;
 use super::problem::{ErrorCode, Problem};
 use super::reply::{fault, json};
 use super::reservations::own;
@@ -60,7 +62,7 @@ pub(super) async fn sign(
     let ReservationState::Paid { payment } = reservation.state else {
         return Err(Problem::new(ErrorCode::NotPaid));
     };
-    let ticket = ticket(&reservation, payment, &inventory.session());
+    let ticket = ticket(&reservation, payment, inventory);
     if inventory.called_off().is_some() {
         return Err(Problem::new(ErrorCode::SessionCancelled));
     }
@@ -79,20 +81,25 @@ pub(super) async fn sign(
     ))
 }
 
-fn ticket(reservation: &Reservation, payment: PaymentId, session: &Session) -> Ticket {
+fn ticket(reservation: &Reservation, payment: PaymentId, inventory: &Inventory) -> Ticket {
     Ticket {
         reservation: reservation.id.get(),
         payment: payment.get(),
         concert: reservation.concert.get(),
         session: reservation.session.get(),
-        begins: session.starts_at,
-        seats: reservation.items.iter().map(seat_name).collect(),
+        begins: inventory.session().starts_at,
+        seats: seat_names(reservation, inventory),
     }
 }
 
-/// A seat as people know it.
-fn seat_name(item: &Item) -> String {
-    item.number.to_string()
+/// The seats as people know them: section, row and number, or the number alone where there is no plan.
+fn seat_names(reservation: &Reservation, inventory: &Inventory) -> Vec<String> {
+    let plan = inventory.plan().map(|stored| &**stored.plan());
+    let name = |item: &Item| match SeatPlace::of(plan, item.number) {
+        Some(place) => place.name(),
+        None => item.number.to_string(),
+    };
+    reservation.items.iter().map(name).collect()
 }
 
 /// A code that somebody shows.
@@ -307,7 +314,7 @@ async fn judge(app: &App, check: &TicketCheck) -> Result<Verdict, Problem> {
     let of_another = check.session_id.as_ref().is_some_and(|WireId(id)| *id != session.id);
     let reason = match () {
         // Of another reservation nothing is told.
-        () if !is_of(&claims, &reservation, &session) => {
+        () if !is_of(&claims, &reservation, inventory) => {
             return Ok(Verdict::of(claims).because(Some(Reason::ReservationUnknown)));
         }
         () if matches!(reservation.state, ReservationState::Refunded { .. }) => {
@@ -321,7 +328,7 @@ async fn judge(app: &App, check: &TicketCheck) -> Result<Verdict, Problem> {
     Ok(Verdict {
         concert: Some(concert.name.clone()),
         session: Some(rfc3339(session.starts_at)),
-        seats: reservation.items.iter().map(seat_name).collect(),
+        seats: seat_names(&reservation, inventory),
         more_seats: 0,
         ..Verdict::of(claims).because(reason)
     })
@@ -329,7 +336,7 @@ async fn judge(app: &App, check: &TicketCheck) -> Result<Verdict, Problem> {
 
 /// Whether a ticket was signed for this reservation. Ids are given again after a restore: it must be the same
 /// seats, and older than its ticket.
-fn is_of(claims: &Claims, reservation: &Reservation, session: &Session) -> bool {
+fn is_of(claims: &Claims, reservation: &Reservation, inventory: &Inventory) -> bool {
     let payment = match reservation.state {
         ReservationState::Paid { payment } | ReservationState::Refunded { payment } => payment,
         ReservationState::Held { .. } | ReservationState::Cancelled | ReservationState::Expired => {
@@ -337,5 +344,5 @@ fn is_of(claims: &Claims, reservation: &Reservation, session: &Session) -> bool 
         }
     };
     let made = reservation.created_at.0.div_euclid(1_000) - CLOCKS_SECONDS;
-    ticket(reservation, payment, session).has(claims) && claims.iat >= made
+    ticket(reservation, payment, inventory).has(claims) && claims.iat >= made
 }

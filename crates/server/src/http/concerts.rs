@@ -236,11 +236,9 @@ fn state_of(catalog: &Catalog, concert: &Concert, now: Timestamp) -> ConcertStat
 fn public_session(inventory: &Inventory, now: Timestamp) -> PublicSession {
     let session = inventory.session();
     let cancelled = inventory.called_off().is_some();
-    let plan = inventory.plan();
-    let name = |grade: u16| plan?.plan().grades().get(usize::from(grade)).cloned();
     let public = |priced: Priced| PublicPrice {
         price: priced.price,
-        grade: priced.grade.and_then(name),
+        grade: inventory.grade_name(priced.grade),
         total_seat_count: priced.total,
         // Those of a session that does not take place are nobody's, and nobody can have them.
         available_seat_count: if cancelled { 0 } else { priced.free },
@@ -252,7 +250,7 @@ fn public_session(inventory: &Inventory, now: Timestamp) -> PublicSession {
         total_seat_count: prices.iter().map(|price| price.total_seat_count).sum(),
         available_seat_count: prices.iter().map(|price| price.available_seat_count).sum(),
         cancelled,
-        plan: plan.map(|plan| plan.digest().to_string()),
+        plan: inventory.plan().map(|plan| plan.digest().to_string()),
         prices,
     }
 }

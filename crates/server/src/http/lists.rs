@@ -456,7 +456,7 @@ pub(super) async fn sales(
                 session_id: session.session_id,
                 concert_at: session.concert_at.clone(),
                 cancelled_at: session.cancelled_at.clone(),
-                grade: None,
+                grade: inventory.grade_name(priced.grade),
                 price: priced.price,
                 total: priced.total,
                 free: priced.free,

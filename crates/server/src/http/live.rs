@@ -322,7 +322,7 @@ fn concerts(app: &App, now: Timestamp) -> (Vec<LiveConcert>, usize) {
             kept.insert(session.id);
             let prices = app.live.seats(inventory, now);
             let grades = prices.iter().map(|priced| LiveGrade {
-                grade: None,
+                grade: inventory.grade_name(priced.grade),
                 price: priced.price,
                 total: priced.total,
                 free: priced.free,

@@ -29,6 +29,7 @@ use crate::audit::AuditReport;
 use crate::challenge;
 use crate::endpoints::{Route, endpoints};
 use crate::health::Health;
+use crate::plans::PlanReport;
 
 #[derive(OpenApi)]
 #[openapi(

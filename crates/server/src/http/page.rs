@@ -103,6 +103,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
     }
 }
 
+/// Reads the query of an address.
+///
+/// # Errors
+/// 400 where it has what is not known, or what makes no sense.
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     let invalid = |error: axum::extract::rejection::QueryRejection| {
         Problem::new(ErrorCode::InvalidQuery).detail(error.body_text())

@@ -37,4 +37,13 @@ impl<'a> SeatPlace<'a> {
         };
         Some(Self { section: &section.name, row, number, grade, x, y })
     }
+
+    /// How people call it.
+    pub(super) fn name(&self) -> String {
+        let Self { section, row, number, .. } = self;
+        match row {
+            Some(row) => format!("{section} {row}-{number}"),
+            None => format!("{section} {number}"),
+        }
+    }
 }

@@ -185,7 +185,7 @@ impl Drop for Entered {
 }
 
 /// Whether a session is still there.
-fn is_sold(app: &App, watched: &Watched) -> bool {
+fn is_there(app: &App, watched: &Watched) -> bool {
     let catalog = app.store.catalog();
     let inventory = catalog.inventory_of(watched.inventory.session().id);
     inventory.is_some_and(|inventory| Arc::ptr_eq(inventory, &watched.inventory))
@@ -204,7 +204,7 @@ async fn tell(
     let mut told_at = Instant::now();
     loop {
         looks.tick().await;
-        let may = || !app.draining.load(Ordering::Relaxed) && is_sold(&app, &watched);
+        let may = || !app.draining.load(Ordering::Relaxed) && is_there(&app, &watched);
         if !watched.feed.goes_on(&news, may) {
             return;
         }

@@ -28,4 +28,5 @@ mod restart;
 mod sales;
 mod seat_states;
 mod seat_streams;
+mod seating;
 mod tokens;

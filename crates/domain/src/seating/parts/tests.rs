@@ -251,6 +251,25 @@ fn a_hundred_problems_are_named_and_all_are_counted() {
     assert!(problems.listed.iter().all(is_overlap));
 }
 
+/// Otherwise a name would be looked at for each place: a hundred gigabytes.
+#[test]
+fn names_without_end_take_no_more_time_than_it_takes_to_read_them() {
+    let all: Vec<i32> = (0..PLACES_MAX as i32).collect();
+    let long = "x".repeat(1_000_000);
+    let mut row = row(&long, 0, &all);
+    row.places[1].label = "1".to_owned();
+    let parts = parts(vec![section(&long, vec![row])]);
+    let x = "x".repeat(NAME_MAX);
+    assert_eq!(
+        problems(parts),
+        [
+            PlanProblem::LongName(Where::Section(x.clone())),
+            PlanProblem::LongName(Where::Row { section: x.clone(), row: x.clone() }),
+            PlanProblem::DuplicatePlace(seat(&x, &x, "1")),
+        ]
+    );
+}
+
 #[test]
 fn positions_at_the_edge_of_what_is_allowed_overflow_nothing() {
     let max = COORDINATE_MAX;

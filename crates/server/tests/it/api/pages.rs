@@ -136,6 +136,9 @@ async fn what_pages_refer_to_is_there_for_good() {
         }
         let plain = served(&mut fan, &path).await;
         left.extend(references(&plain));
+        // The one that stands between tickets and the network, and between nothing else.
+        let scope = path.starts_with("/assets/lib/worker-").then_some("/t/");
+        assert_eq!(plain.header("service-worker-allowed"), scope, "{path}");
         let media_type = match path.rsplit_once('.').unwrap().1 {
             "css" => "text/css; charset=utf-8",
             "js" => "text/javascript; charset=utf-8",
