@@ -115,14 +115,14 @@ impl Description {
         self.parameters.push(parameter.build());
     }
 
-    /// Adds a text that the query may have.
-    pub(super) fn query_text(&mut self, name: &str, description: &str) {
+    /// Adds a text that the query may have, of so many characters at the most.
+    pub(super) fn query_text(&mut self, name: &str, description: &str, max: usize) {
         let parameter = ParameterBuilder::new()
             .name(name)
             .parameter_in(ParameterIn::Query)
             .required(Required::False)
             .description(Some(description))
-            .schema(Some(text()));
+            .schema(Some(text().max_length(Some(max))));
         self.parameters.push(parameter.build());
     }
 
