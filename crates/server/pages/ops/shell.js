@@ -129,7 +129,7 @@ export function csvButton(/** @type {string} */ path, /** @type {string} */ name
 /** What an error says to an operator. */
 export function errorText(/** @type {Answer} */ answer) {
   const known = /** @type {Record<string, string>} */ (words.errors)[answer.code];
-  const told = known ?? (answer.status === 0 ? words.errors.UNREACHABLE : answer.body.detail ?? answer.body.message ?? words.unexpected);
+  const told = known ?? (answer.status === 0 ? words.errors.UNREACHABLE : answer.body.detail ? words.because(answer.body.detail) : words.unexpected);
   return answer.status >= 500 && answer.body.requestId ? `${told} (${answer.body.requestId})` : told;
 }
 
@@ -516,11 +516,16 @@ export function parsed(/** @type {string | null} */ json) {
     return {};
   }
 }
+/** What was changed, as the log calls it, in the page's language. */
+function targetText(/** @type {string} */ target) {
+  const kind = Object.keys(words.targets).find((it) => target.startsWith(`${it} `)) ?? '';
+  return kind ? /** @type {Record<string, (name: string) => string>} */ (words.targets)[kind]?.(target.slice(kind.length + 1)) : target;
+}
 /** What somebody did, in words. */
 export function deedText(/** @type {Deed} */ deed) {
   const told = UNDONE.includes(deed.operation) || deed.undoes !== null ? changeText(parsed(deed.before), parsed(deed.after)) : '';
   const operation = /** @type {Record<string, string>} */ (words.operations)[deed.operation] ?? deed.operation;
-  return `${deed.undoes === null ? '' : `${words.undid}: `}${told || `${operation}: ${deed.target}`}`;
+  return `${deed.undoes === null ? '' : `${words.undid}: `}${told || `${operation}: ${targetText(deed.target)}`}`;
 }
 /** What of something changed, by the names that the API has for it. */
 export function diff(/** @type {Deed} */ deed) {
@@ -536,7 +541,7 @@ export function diff(/** @type {Deed} */ deed) {
 export const deedSheet = (/** @type {import('./types.js').LoggedDeed[]} */ deeds) => sheet(words.log, /** @type {import('./types.js').ColumnOf<import('./types.js').LoggedDeed>[]} */ ([
   { name: words.when, cell: (it) => moment(it.at) },
   { name: words.who, cell: (it) => [h('strong', {}, it.who), h('br'), h('small', {}, `${words.roles[it.role] ?? it.role} · ${it.origin}`)] },
-  { name: words.what, cell: (it) => [`${it.undoes === null ? '' : `${words.undid}: `}${/** @type {Record<string, string>} */ (words.operations)[it.operation] ?? it.operation}`, h('br'), h('small', {}, it.target)] },
+  { name: words.what, cell: (it) => [`${it.undoes === null ? '' : `${words.undid}: `}${/** @type {Record<string, string>} */ (words.operations)[it.operation] ?? it.operation}`, h('br'), h('small', {}, targetText(it.target))] },
   { name: words.changed, cell: diff },
   { name: words.why, cell: (it) => it.reason ?? words.nothing },
 ]), deeds);
