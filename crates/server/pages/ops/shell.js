@@ -702,9 +702,10 @@ export function change(/** @type {string} */ queue, /** @type {What} */ what) {
   }
   function draw(/** @type {Preview} */ { now: was, then, waiting, inside, seatsLeft, buyersServed, warnings }) {
     const row = (/** @type {string} */ name, /** @type {string} */ from, /** @type {string} */ to = from) => h('div', {}, h('dt', {}, name), h('dd', {}, from === to ? to : [h('s', {}, from), ' → ', to]));
+    const emptyAt = (/** @type {import('./types.js').Outlook} */ it) => (waiting === 0 ? words.nobodyWaits : it.lineEmptyAt ? hour(it.lineEmptyAt) : words.unknown);
     fill(would,
       row(words.lastWait, span(was.lastWaitSeconds), span(then.lastWaitSeconds)),
-      row(words.emptyAt, was.lineEmptyAt ? hour(was.lineEmptyAt) : words.unknown, then.lineEmptyAt ? hour(then.lineEmptyAt) : words.unknown),
+      row(words.emptyAt, emptyAt(was), emptyAt(then)),
       row(words.insideAtMost, was.insideAtMost === null ? words.unknown : count(was.insideAtMost), then.insideAtMost === null ? words.unknown : count(then.insideAtMost)),
       row(words.waitingNow, count(waiting)), row(words.insideNow, count(inside)),
       seatsLeft !== null && row(words.seatsLeft, count(seatsLeft)),
