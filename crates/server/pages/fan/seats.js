@@ -1,6 +1,6 @@
 // Seats of a session: how many and which, the hold, and what was got. The best ones are a tap away; others are chosen in the
 // hall. Whoever has a seat is told by shape, sign and text, never by colour alone.
-import { apology, ask, chip, clockOf, confirm, count, dayTime, errorText, everySecond, fill, frame, gradedName, gradesOf, h, holdOf, insist, intentOf, isKnown, isPassing, keepHold, keepIntent, keepPlace, link, listOf, main, newKey, note, placeIn, points, readConcert, say, unpaid, until, user, words } from '/assets/lib/kit.js';
+import { apology, ask, chip, clockOf, confirm, count, dayTime, errorText, everySecond, fill, frame, gradedName, gradesOf, h, holdOf, insist, intentOf, isPassing, keepHold, keepIntent, keepPlace, link, listOf, main, newKey, note, placeIn, points, readConcert, say, signInLink, unpaid, until, user, whoIsMissing, words } from '/assets/lib/kit.js';
 import { FREE, SOLD, freeOf, gradeOf, hallOf, hallOfNumbers, idOf, keepUp, nearest, numberOf, pictureOf, placeName, placeNames, sectionOf, stateOf, take, together } from '/assets/lib/hall.js';
 
 /** @typedef {import('../types.js').Answer} Answer */
@@ -71,6 +71,8 @@ const tools = h('form', { className: 'card tools', onsubmit: (/** @type {Event} 
 const message = h('div', { id: 'message' });
 const have = h('div', { className: 'have' });
 const basket = h('section', { className: 'basket', ariaLabel: words.basket });
+/** Stays in sight wherever one looks: what is said about the choice, and the choice. */
+const dock = h('div', { className: 'dock' }, message, basket);
 const columns = matchMedia('(min-width: 48rem)');
 
 function drawHero() {
@@ -455,7 +457,7 @@ async function start() {
   if (!read.ok) return apology(errorText(read), '', link('primary', '/', words.allConcerts));
   concert = read.body;
   const toConcert = link('primary', `/c/${concertId}`, words.back);
-  if (isKnown) return apology(words.notYourTurn, words.signIn, toConcert);
+  if (whoIsMissing()) return apology(words.notYourTurn, whoIsMissing(), signInLink() || toConcert);
   const found = concert.sessions.find((it) => String(it.sessionId) === sessionId);
   if (!found || found.cancelled) return apology(words.sessionGone, found ? words.errors.SESSION_CANCELLED : words.errors.SESSION_NOT_FOUND, toConcert);
   session = found;
@@ -478,16 +480,15 @@ async function start() {
     return h('li', {}, seat, text);
   };
   const { status } = words;
-  fill(main, hero, turn, message, have, tools,
+  fill(main, hero, turn, h('div', {}, unpaid()), have, tools,
     h('section', { className: 'card hall', ariaLabelledby: 'choose' }, choice, room,
       h('ul', { className: 'legend', ariaLabel: words.legend }, sign('free', '', status.free), sign('chosen', '✓', status.chosen), sign('held', '◷', status.held), sign('sold', '✕', status.sold))),
-    basket);
+    dock);
   makePicture();
   drawHero();
   drawTools();
   drawHave();
   drawBasket();
-  fill(message, unpaid());
   everySecond(tick);
   news = keepUp({ path, token, version, told: takeNews, refused: refusedNews });
   const intent = intentOf(sessionId);

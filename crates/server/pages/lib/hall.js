@@ -519,7 +519,9 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
     const stage = hall.stage;
     // A stage that is nowhere near is a mistake of the plan.
     const hasStage = stage !== null && stage.x > left - span && stage.x < left + box.w + span && stage.y > top - span && stage.y < top + box.h + span;
-    const stageSize = { w: Math.max(span * 0.24, 1), h: Math.max(span * 0.07, 1) };
+    // As high as there is room for before the places.
+    const room = stage ? Math.min(...all.filter((it) => Math.abs(it.x + it.w / 2 - stage.x) < it.w / 2 + span * 0.12).map((it) => Math.max(it.y - stage.y, stage.y - it.y - it.h, 0)), span) : 0;
+    const stageSize = { w: span * 0.24, h: clamp(room * 1.5, span * 0.03, span * 0.07) };
     const whole = { ...box };
     if (hasStage) {
       const [x, y] = [stage.x - stageSize.w / 2, stage.y - stageSize.h / 2];
@@ -530,7 +532,7 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
     shapes = new Map();
     const to = frame(whole, span * 0.035, 0, { role: 'group', class: 'hall-map', 'aria-label': words.hallLabel });
     if (hasStage) {
-      const label = svg('text', { x: stage.x, y: stage.y, 'font-size': Math.min(stageSize.h * 0.5, 14 / scale) }, words.stage);
+      const label = svg('text', { x: stage.x, y: stage.y, 'font-size': Math.min(stageSize.h * 0.6, 14 / scale) }, words.stage);
       to.append(svg('g', { class: 'stage', 'aria-hidden': 'true' }, svg('rect', { x: stage.x - stageSize.w / 2, y: stage.y - stageSize.h / 2, width: stageSize.w, height: stageSize.h, rx: stageSize.h * 0.3 }), label));
     }
     // The smaller ones over the larger ones.
@@ -822,7 +824,9 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
     for (const [other, { at }] of shapes) {
       const [x, y] = [at[0] - from[0], at[1] - from[1]];
       const [along, across] = [x * dx + y * dy, Math.abs(x * dy) + Math.abs(y * dx)];
-      if (along > 0 && along + 2 * across < cost) [best, cost] = [other, along + 2 * across];
+      // What is more beside than ahead comes last.
+      const far = along + 2 * across + (across > along ? 1e9 : 0);
+      if (along > 0 && far < cost) [best, cost] = [other, far];
     }
     return best;
   }
