@@ -348,8 +348,8 @@ function drawAlarms() {
 
 /** @type {AbortController | null} */
 let shown = null;
-/** @type {Record<string, string>} */
-const SCREENS = JSON.parse(document.querySelector('#screens')?.textContent ?? '{}');
+/** The address of a screen stands in the document, because a screen imports this module. */
+const screenAt = (/** @type {string} */ section) => /** @type {HTMLLinkElement | null} */ (document.getElementById(`screen-${section}`))?.href;
 
 async function render(isFirstTime = false) {
   shown?.abort();
@@ -359,7 +359,7 @@ async function render(isFirstTime = false) {
   const mine = (shown = new AbortController());
   drawFrame();
   const [, , section = 'now', ...rest] = location.pathname.split('/');
-  const { show } = /** @type {Screen} */ (await import(SCREENS[section] ?? String(SCREENS.now)));
+  const { show } = /** @type {Screen} */ (await import(screenAt(section) ?? screenAt('now') ?? ''));
   if (mine.signal.aborted) return;
   fill(main, h('p', { className: 'loading' }, words.loading));
   scrollTo(0, 0);
@@ -733,4 +733,4 @@ export function change(/** @type {string} */ queue, /** @type {What} */ what) {
   dialog.addEventListener('close', () => feed.removeEventListener('news', follow));
 }
 
-if (document.querySelector('#screens')) start();
+if (screenAt('now')) start();
