@@ -803,7 +803,6 @@ async fn the_pages_of_the_console_are_where_the_admin_api_is() {
         "/ops/sales",
         "/ops/concerts",
         "/ops/concerts/7",
-        "/ops/plans",
         "/ops/orders",
         "/ops/orders/8",
         "/ops/log",
@@ -817,6 +816,9 @@ async fn the_pages_of_the_console_are_where_the_admin_api_is() {
         let policy = page.header("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'; ") && policy.contains("trusted-types"));
         assert_eq!(page.header("x-frame-options"), Some("DENY"));
+        // For the codes of tickets.
+        let camera = page.header("permissions-policy").unwrap().contains("camera=(self)");
+        assert_eq!(camera, path != "/ops/login");
         assert_eq!(page.body.ends_with(b"sign in"), path == "/ops/login");
         public.send(get(path)).await.refused(ErrorCode::RouteNotFound);
     }
