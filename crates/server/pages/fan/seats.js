@@ -480,7 +480,7 @@ async function start() {
     return h('li', {}, seat, text);
   };
   const { status } = words;
-  fill(main, hero, turn, h('div', {}, unpaid()), have, tools,
+  fill(main, hero, turn, unpaid(), have, tools,
     h('section', { className: 'card hall', ariaLabelledby: 'choose' }, choice, room,
       h('ul', { className: 'legend', ariaLabel: words.legend }, sign('free', '', status.free), sign('chosen', '✓', status.chosen), sign('held', '◷', status.held), sign('sold', '✕', status.sold))),
     dock);
