@@ -656,11 +656,12 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
     for (const line of lines) {
       const [first, next] = [line[0] ?? 1, line[1] ?? line[0] ?? 1];
       const row = rowOf(hall, first);
+      const rowSign = signed ? signOf(line) : '';
       const group = svg('g', { role: 'row' });
       const far = Math.hypot((hall.x[next - 1] ?? 0) - (hall.x[first - 1] ?? 0), (hall.y[next - 1] ?? 0) - (hall.y[first - 1] ?? 0)) || step;
       const [dx, dy] = next === first ? [step, 0] : [((hall.x[next - 1] ?? 0) - (hall.x[first - 1] ?? 0)) / far * step, ((hall.y[next - 1] ?? 0) - (hall.y[first - 1] ?? 0)) / far * step];
       const anchor = Math.abs(dx) < Math.abs(dy) ? '' : dx > 0 ? ' before' : ' after';
-      group.append(svg('text', { class: `row-name${anchor}`, role: 'rowheader', 'font-size': step * 0.4, x: (hall.x[first - 1] ?? 0) - dx * 0.75, y: (hall.y[first - 1] ?? 0) - dy * 0.75 + step * 0.14 }, shorten(row.name, 4), ...(signed ? [svg('tspan', { class: 'sign', dx: step * 0.2 }, shorten(signOf(line), 3))] : [])));
+      group.append(svg('text', { class: `row-name${anchor}`, role: 'rowheader', 'font-size': step * 0.4, x: (hall.x[first - 1] ?? 0) - dx * 0.75, y: (hall.y[first - 1] ?? 0) - dy * 0.75 + step * 0.14 }, shorten(row.name, 4), ...(signed ? [svg('tspan', { class: 'sign', dx: step * 0.2 }, shorten(rowSign, 3))] : [])));
       for (const number of line) {
         const label = labelOf(hall, number);
         const sign = svg('text', { 'font-size': step * clamp(0.95 / [...label].length, 0.16, 0.4), y: step * 0.14 });
@@ -669,7 +670,7 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
         cells.set(number, { cell, sign, label: fixedLabel(number), mark: '' });
         sign.textContent = label;
         group.append(cell);
-        if (signed && signOf(line) === '') group.append(svg('text', { class: 'sign', 'aria-hidden': 'true', 'font-size': step * 0.24, x: (hall.x[number - 1] ?? 0) + side * 0.28, y: (hall.y[number - 1] ?? 0) - side * 0.2 }, shorten(gradeOf(hall, number)?.sign ?? '', 2)));
+        if (signed && rowSign === '') group.append(svg('text', { class: 'sign', 'aria-hidden': 'true', 'font-size': step * 0.24, x: (hall.x[number - 1] ?? 0) + side * 0.28, y: (hall.y[number - 1] ?? 0) - side * 0.2 }, shorten(gradeOf(hall, number)?.sign ?? '', 2)));
       }
       to.append(group);
     }
