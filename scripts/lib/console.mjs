@@ -542,7 +542,11 @@ export function consoleTests({ base, call, visitor, screen, text, state, sale, j
     // With a camera, where the browser reads codes.
     await page.addInitScript((told) => {
       globalThis.BarcodeDetector = class { detect() { return Promise.resolve([{ rawValue: told }]); } };
-      navigator.mediaDevices.getUserMedia = () => Promise.resolve(Object.assign(document.createElement('canvas'), { width: 64, height: 64 }).captureStream(10));
+      navigator.mediaDevices.getUserMedia = () => {
+        const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 64 });
+        setInterval(() => canvas.getContext('2d').fillRect(0, 0, Math.random() * 64, 64), 50);
+        return Promise.resolve(canvas.captureStream(10));
+      };
     }, code);
     await page.reload();
     await page.click('#scan');

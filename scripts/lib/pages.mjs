@@ -4,7 +4,9 @@
 //
 // BASE_URL is a running service with the demo data, whose admin token is in BOXOFFICE_TEST_ADMIN_TOKEN. Screenshots of every
 // screen go to OUT_DIR. BOXOFFICE_TEST_STOP and BOXOFFICE_TEST_START are shell commands that stop the service and start it
-// again at the same address. BOXOFFICE_TEST_ORGANISED is another service, that of an organiser with a name. CHROMIUM is the browser, where it is not `chromium`. What is needed besides is in
+// again at the same address. BOXOFFICE_TEST_ORGANISED is another service, that of an organiser with a name.
+// BOXOFFICE_TEST_KNOWN is a service at which people sign in, whose admin token is in BOXOFFICE_TEST_KNOWN_ADMIN_TOKEN, and
+// BOXOFFICE_TEST_ISSUER where they do (scripts/lib/issuer.mjs). CHROMIUM is the browser, where it is not `chromium`. What is needed besides is in
 // .tools/playwright (scripts/tools playwright).
 //
 // Every screen is held against WCAG 2.2 AA (axe), light and dark; is no wider than it should be; and has only targets that a
@@ -18,7 +20,9 @@ import { en } from '../../crates/server/pages/i18n/en.js';
 import { ko } from '../../crates/server/pages/i18n/ko.js';
 import { consoleTests } from './console.mjs';
 
-const [base, out, ...only] = process.argv.slice(2);
+const [ours, out, ...only] = process.argv.slice(2);
+/** The service that the test that runs is about, and its admin token. */
+let [base, adminToken] = [ours, process.env.BOXOFFICE_TEST_ADMIN_TOKEN];
 const tools = new URL('../../.tools/playwright/node_modules/', import.meta.url);
 const { chromium } = await import(new URL('playwright-core/index.mjs', tools).href);
 const axe = readFileSync(new URL('axe-core/axe.min.js', tools), 'utf8');
@@ -41,10 +45,10 @@ const SLOW_CPU = 4;
 
 // ---- The service.
 
-async function call(method, path, body, { token } = {}) {
+async function call(method, path, body, { token, admin = path.startsWith('/admin') } = {}) {
   const headers = { 'Content-Type': 'application/json' };
   if (token) headers['QUEUE-TOKEN'] = token;
-  if (path.startsWith('/admin')) headers.Authorization = `Bearer ${process.env.BOXOFFICE_TEST_ADMIN_TOKEN}`;
+  if (admin) headers.Authorization = `Bearer ${adminToken}`;
   const answer = await fetch(base + path, { method, headers, body: body && JSON.stringify(body) });
   const text = await answer.text();
   if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`);
@@ -136,8 +140,11 @@ const browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '
 /** What goes wrong in the test that runs. */
 let problems = [];
 
-/** Somebody with a browser of their own. `allowed`: what the console may say, such as that a request was refused. */
-async function visitor({ language = 'en', viewport = PHONE, allowed = /^$/, scheme = 'light', at = base, ...more } = {}) {
+/**
+ * Somebody with a browser of their own. `allowed`: what the console may say, such as that a request was refused; `others`: an
+ * origin that it may ask beside the service.
+ */
+async function visitor({ language = 'en', viewport = PHONE, allowed = /^$/, scheme = 'light', at = base, others = '', ...more } = {}) {
   const context = await browser.newContext({ viewport, locale: language === 'ko' ? 'ko-KR' : 'en-GB', timezoneId: 'Asia/Seoul', colorScheme: scheme, ...more });
   context.setDefaultTimeout(15_000);
   const watch = (page) => {
@@ -147,7 +154,7 @@ async function visitor({ language = 'en', viewport = PHONE, allowed = /^$/, sche
     page.on('pageerror', (error) => problems.push(`page: ${error.stack}`));
     page.on('dialog', (dialog) => { problems.push(`a dialog of the browser: ${dialog.message()}`); dialog.dismiss(); });
     page.on('request', (request) => {
-      if (![at, organised].some((it) => it && new URL(request.url()).origin === new URL(it).origin)) problems.push(`another host: ${request.url()}`);
+      if (![at, organised, others].some((it) => it && new URL(request.url()).origin === new URL(it).origin)) problems.push(`another host: ${request.url()}`);
     });
   };
   context.on('page', watch);
@@ -1499,7 +1506,7 @@ TESTS['an organiser with a name'] = async () => {
   return '';
 };
 
-TESTS['people who sign in'] = async () => {
+TESTS['people who sign in elsewhere'] = async () => {
   const it = await sale();
   const fan = await visitor({ language: 'ko' });
   const { page } = fan;
@@ -1517,6 +1524,242 @@ TESTS['people who sign in'] = async () => {
   assert.equal((await call('GET', `/api/v1/waiting-queues/${it.queue}`)).waiting, 0, 'nobody has joined');
   await fan.close();
 };
+
+/** Runs a test at the service at which people sign in. */
+const amongPeople = (test) => async () => {
+  const { BOXOFFICE_TEST_KNOWN: known, BOXOFFICE_TEST_KNOWN_ADMIN_TOKEN: token } = process.env;
+  if (!known) return 'left out: BOXOFFICE_TEST_KNOWN says where people sign in';
+  [base, adminToken] = [known, token];
+  try {
+    return await test();
+  } finally {
+    [base, adminToken] = [ours, process.env.BOXOFFICE_TEST_ADMIN_TOKEN];
+  }
+};
+/** Somebody of whom the console says that nobody is signed in, at first. */
+const person = (more) => visitor({ allowed: /status of 401/, others: process.env.BOXOFFICE_TEST_ISSUER, ...more });
+/** Says who it is, at the issuer. */
+async function signIn(page, name) {
+  await page.waitForSelector('[name="name"]');
+  await page.fill('[name="name"]', name);
+  await page.click('#in');
+}
+const session = async (fan) => (await fan.context.cookies(base)).find((it) => it.name === '__Host-boxoffice');
+
+TESTS['people who sign in: a purchase'] = amongPeople(async () => {
+  const it = await sale();
+  const fan = await person({ language: 'ko' });
+  const { page } = fan;
+  await fan.open(`/c/${it.concert}`);
+  await page.waitForSelector('#sign-in');
+  await screen(page, 'people-concert');
+  await page.click('#sign-in');
+  await signIn(page, 'buyer');
+  await page.waitForURL(`${base}/c/${it.concert}`);
+  await page.waitForSelector('.act .primary');
+  assert.match(await text(page, '#account'), /Buyer/);
+  const { httpOnly, secure, sameSite } = await session(fan);
+  assert.deepEqual([httpOnly, secure, sameSite], [true, true, 'Lax']);
+  await screen(page, 'people-signed-in');
+  const { userId } = await page.evaluate(() => fetch('/auth/me').then((answer) => answer.json()));
+  await call('PATCH', `/api/v1/users/${userId}/points/charge`, { amount: 5_000 }, { admin: true });
+  await page.click('.act .primary');
+  await state(page, 'turn');
+  await page.click('#enter');
+  await page.click(`#s${it.session}`);
+  await page.waitForSelector('.grid .seat');
+  await choose(page, 1, 2);
+  await page.click('#hold');
+  await page.waitForURL('**/pay/*');
+  await page.waitForSelector('#pay');
+  await screen(page, 'people-pay');
+  await page.click('#pay');
+  await page.waitForURL('**/t/*');
+  await page.waitForSelector('#print');
+  const ticket = new URL(page.url()).pathname;
+  await fan.open('/me');
+  await page.waitForSelector('a.resume');
+  await screen(page, 'people-my-tickets');
+
+  // Signed out, in all tabs.
+  const second = await fan.context.newPage();
+  await fan.open(it.wait, second);
+  await state(second, 'paid');
+  await page.click('#sign-out');
+  await page.waitForURL(`${base}/`);
+  await page.waitForSelector('#account a');
+  assert.equal(await session(fan), undefined);
+  await state(second, 'signIn');
+  await fan.open(ticket);
+  await page.waitForSelector('#sign-in');
+  await screen(page, 'people-ticket-signed-out');
+
+  // In another browser, the same person has the same tickets.
+  const other = await person();
+  await other.open('/me');
+  await other.page.click('#sign-in');
+  await signIn(other.page, 'buyer');
+  await other.page.waitForURL(`${base}/me`);
+  await other.page.click(`a.resume[href="${ticket}"]`);
+  await other.page.waitForSelector('#print');
+  await other.close();
+  await fan.close();
+});
+
+TESTS['people who sign in: from the line'] = amongPeople(async () => {
+  const it = await sale();
+  await pause(it);
+  const fan = await person();
+  const { page } = fan;
+  await fan.open(`${it.wait}&lang=en`);
+  await state(page, 'signIn');
+  await screen(page, 'people-waiting');
+  await page.click('#pay');
+  await signIn(page, 'waiting');
+  await page.waitForURL(`${base}${it.wait}&lang=en`);
+  await state(page, 'paused');
+  const { token } = await kept(page, `place.${it.queue}.${await page.evaluate(() => localStorage.getItem('boxoffice.user'))}`);
+
+  // The sign-in ends. Who waits goes on waiting; who comes back is asked to sign in, and has the same place.
+  await fan.context.clearCookies({ name: '__Host-boxoffice' });
+  await page.waitForEvent('request', { predicate: (request) => request.url().endsWith('/api/v1/waiting-queues') });
+  await state(page, 'paused');
+  await page.reload();
+  await state(page, 'signIn');
+  await page.click('#pay');
+  // The issuer still knows who it is.
+  await page.waitForURL(`${base}${it.wait}&lang=en`);
+  await state(page, 'paused');
+  const user = await page.evaluate(() => localStorage.getItem('boxoffice.user'));
+  assert.equal((await kept(page, `place.${it.queue}.${user}`)).token, token, 'the same place');
+  assert.equal((await call('GET', `/api/v1/waiting-queues/${it.queue}`)).waiting, 1);
+
+  // It ends before the join: the place is asked for with the same key after that.
+  const next = await sale();
+  await page.route('**/api/v1/waiting-queues', async (route) => {
+    await fan.context.clearCookies({ name: '__Host-boxoffice' });
+    await route.continue();
+  }, { times: 1 });
+  const joins = [];
+  page.on('request', (request) => { if (request.method() === 'POST' && request.url().endsWith('/waiting-queues')) joins.push(request.headers()['idempotency-key']); });
+  await fan.open(next.wait);
+  await state(page, 'signIn');
+  await page.click('#pay');
+  await state(page, 'turn');
+  assert.ok(joins.length === 2 && joins[0] === joins[1], `${joins}`);
+  await fan.close();
+});
+
+TESTS['people who sign in: two in one browser'] = amongPeople(async () => {
+  const it = await sale();
+  await pause(it);
+  const fan = await person();
+  const { page } = fan;
+  const signOut = async () => {
+    await fan.open('/');
+    await page.click('#sign-out');
+    await page.waitForSelector('#account a');
+  };
+  await fan.open(it.wait);
+  await page.click('#pay');
+  await signIn(page, 'first');
+  await state(page, 'paused');
+  assert.equal((await call('GET', `/api/v1/waiting-queues/${it.queue}`)).waiting, 1);
+  await signOut();
+  // The issuer asks who it is, though it knows the one before.
+  await page.click('#account a');
+  await signIn(page, 'second');
+  await page.waitForSelector('#sign-out');
+  assert.match(await text(page, '#account'), /Second/);
+  assert.equal(await page.locator('.resume').count(), 0, "nothing of another's to go on with");
+  await fan.open(it.wait);
+  await state(page, 'paused');
+  assert.equal(await text(page, '#number'), '1');
+  assert.equal((await call('GET', `/api/v1/waiting-queues/${it.queue}`)).waiting, 2, 'a place of their own');
+  await signOut();
+  await fan.open('/me');
+  await page.click('#sign-in');
+  await signIn(page, 'first');
+  await page.waitForSelector('.resume');
+  await page.click('.resume');
+  await state(page, 'paused');
+  assert.equal((await call('GET', `/api/v1/waiting-queues/${it.queue}`)).waiting, 2, 'the place from before');
+  await fan.close();
+});
+
+TESTS['people who sign in: and it goes wrong'] = amongPeople(async () => {
+  const it = await sale();
+  const fan = await person();
+  const { page } = fan;
+  // They would rather not.
+  await fan.open(`/c/${it.concert}?lang=en`);
+  await page.click('#sign-in');
+  await page.click('#no');
+  await page.waitForURL(`${base}/c/${it.concert}?lang=en`);
+  assert.match(await text(page, '#notice'), new RegExp(en.signInFailures.denied));
+  await screen(page, 'people-denied');
+  // The browser forgets what it was sent with.
+  await page.click('#sign-in-again');
+  await page.waitForSelector('#in');
+  await fan.context.clearCookies({ name: '__Host-boxoffice-login' });
+  await signIn(page, 'late');
+  await page.waitForURL(`${base}/`);
+  assert.match(await text(page, '#notice'), new RegExp(en.signInFailures.late));
+  for (const word of ['away', 'failed', 'nonsense']) {
+    await fan.open(`/c/${it.concert}?signin=${word}`);
+    assert.match(await text(page, '#notice'), new RegExp(en.signInFailures[word] ?? en.signInFailures.failed));
+    assert.equal(new URL(page.url()).search, '', 'a reload does not say it again');
+  }
+  await screen(page, 'people-failed');
+  await fan.open(`${it.wait}&signin=away`);
+  await state(page, 'signIn');
+  await screen(page, 'people-waiting-failed');
+
+  // The sign-in ends while seats are chosen: what is chosen is still chosen after signing in again.
+  // The issuer knows who it is by now.
+  await page.click('#pay');
+  await state(page, 'turn');
+  await page.click('#enter');
+  await page.click(`#s${it.session}`);
+  await page.waitForSelector('.grid .seat');
+  await choose(page, 7, 8);
+  await fan.context.clearCookies({ name: '__Host-boxoffice' });
+  await page.click('#hold');
+  await page.waitForSelector('#sign-in-again');
+  await screen(page, 'people-signed-out');
+  await page.click('#sign-in-again');
+  await page.waitForURL(`**/c/${it.concert}/s/${it.session}`);
+  await page.waitForSelector('.chip');
+  assert.equal(await page.locator('.chip').count(), 2);
+  await page.click('#hold');
+  await page.waitForURL('**/pay/*');
+  await page.waitForSelector('#pay');
+
+  // And while they pay: it is paid once, after signing in again.
+  const user = await page.evaluate(() => localStorage.getItem('boxoffice.user'));
+  await call('PATCH', `/api/v1/users/${user}/points/charge`, { amount: 5_000 }, { admin: true });
+  await page.reload();
+  await page.waitForSelector('#pay:enabled');
+  await fan.context.clearCookies({ name: '__Host-boxoffice' });
+  await page.click('#pay');
+  await page.waitForSelector('#sign-in-again');
+  await screen(page, 'people-pay-signed-out');
+  await page.click('#sign-in-again');
+  await page.waitForSelector('#pay:enabled');
+  await page.click('#pay');
+  await page.waitForURL('**/t/*');
+  await page.waitForSelector('#print');
+  assert.equal((await page.evaluate((id) => fetch(`/api/v1/users/${id}/points`).then((answer) => answer.json()), user)).totalAmount, 3_000);
+
+  // On a device of many people everything goes, the sign-in too.
+  await fan.open('/me');
+  await page.click('#forget');
+  await page.click('dialog [value="yes"]');
+  await page.waitForURL(`${base}/`);
+  assert.equal(await session(fan), undefined);
+  assert.deepEqual(await page.evaluate(() => Object.keys(localStorage).filter((it) => it.includes('place.') || it.includes('hold.'))), []);
+  await fan.close();
+});
 
 TESTS['waiting: a tab that sleeps'] = async () => {
   const it = await sale();

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checks the types of the pages' scripts, then walks through the pages in a browser, beside a fresh service that is stopped
-and started on the way. At the end the books must be in order.
+and started on the way, and beside one at which people sign in, at a certified OpenID Connect provider. At the end the books
+must be in order.
 
   scripts/lib/pages.py [--binary FILE] [--out DIR] [PART-OF-A-NAME...]
 
@@ -36,6 +37,16 @@ def arguments():
     parser.add_argument("--out", type=pathlib.Path, help="where pictures go")
     parser.add_argument("names", nargs="*")
     return parser.parse_args()
+
+
+def start_issuer(redirect):
+    """A provider at which people sign in, and are sent back to `redirect`; with its URL."""
+    child = harness.spawn([harness.tool("node"), HERE / "issuer.mjs", harness.tool("oidc-provider"), redirect],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    url = child.stdout.readline().strip()
+    if not url:
+        raise Failure("the provider does not start")
+    return child, url
 
 
 class Switch(http.server.BaseHTTPRequestHandler):
@@ -86,24 +97,34 @@ def main():
 
     switch.stop_service, switch.start_service = stop_service, start_service
     threading.Thread(target=switch.serve_forever, daemon=True).start()
+    port = harness.free_port()
+    issuer, issuer_url = start_issuer(f"http://127.0.0.1:{port}/auth/callback")
+    known = harness.Server(work, port=port, build=options.binary, label="known", settings={
+        "auth.mode": "jwt", "auth.issuer": issuer_url, "auth.audience": "boxoffice", "auth.client_id": "pages",
+        "auth.client_secret": "pages", "auth.public_url": f"http://127.0.0.1:{port}", "auth.scopes": "openid,profile"})
     control = f"curl --silent --show-error --fail --request POST http://127.0.0.1:{switch.server_port}"
     env = {**os.environ, "BOXOFFICE_TEST_ADMIN_TOKEN": service[0].admin_token(), "CHROMIUM": harness.tool("chromium"),
            "BOXOFFICE_TEST_ORGANISED": organised.url, "BOXOFFICE_TEST_STOP": f"{control}/stop", "BOXOFFICE_TEST_START": f"{control}/start",
            "BOXOFFICE_TEST_APART_URL": second.url, "BOXOFFICE_TEST_APART_ADMIN_URL": f"http://{apart}",
-           "BOXOFFICE_TEST_APART_TOKEN": second.admin_token()}
+           "BOXOFFICE_TEST_APART_TOKEN": second.admin_token(), "BOXOFFICE_TEST_ISSUER": issuer_url,
+           "BOXOFFICE_TEST_KNOWN": known.url, "BOXOFFICE_TEST_KNOWN_ADMIN_TOKEN": known.admin_token()}
     child = harness.spawn([harness.tool("node"), HERE / "pages.mjs", service[0].url, out, *options.names], env=env,
                           stdin=subprocess.DEVNULL)
     code = child.wait()
-    if not service[0].alive():
-        raise Failure(f"the service died:\n{service[0].log_tail(40)}")
-    organised.stop()
-    if code != 0:
-        say(f"the end of the service's log:\n{service[0].log_tail()}")
+    for one in [service[0], known]:
+        if not one.alive():
+            raise Failure(f"the service died:\n{one.log_tail(40)}")
+        if code != 0:
+            say(f"the end of the log of {one.label}:\n{one.log_tail()}")
     stop_service()
-    second.stop()
-    clean, output = service[0].audit()
-    if not clean:
-        raise Failure(f"the audit is not clean:\n{output}")
+    for one in [organised, second, known]:
+        one.stop()
+    issuer.stdin.close()
+    issuer.wait()
+    for one in [service[0], known]:
+        clean, output = one.audit()
+        if not clean:
+            raise Failure(f"the audit is not clean:\n{output}")
     return code
 
 

@@ -16,6 +16,7 @@ mod choosing;
 mod clock_check;
 mod columns;
 mod database_time;
+mod digest;
 #[cfg(feature = "simulation")]
 pub mod distant;
 mod draws;
@@ -53,9 +54,10 @@ pub use boxoffice_domain::command::{
     Reserve, ReserveRejected, TicketRef,
 };
 pub use catalog::{Catalog, Inventory, Priced};
-pub use chain::{Digest, Head, Link, LogPart};
+pub use chain::{Head, Link, LogPart};
 pub use clock_check::{CLOCK_BOUND_MS, ClockCheck};
 pub use database_time::DatabaseTime;
+pub use digest::Digest;
 pub(crate) use draws::order;
 pub use draws::{DrawSeed, draw, is_as_committed};
 pub use epochs::Epochs;

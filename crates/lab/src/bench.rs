@@ -125,7 +125,7 @@ impl Topic {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exits 0 only when every target is met, no answer was unexpected and the audits are clean.\n\
-    A whole run takes about 9 minutes, --quick about 1. `cluster`, `million`, `nginx` and `people` run only where they\n\
+    A whole run takes about 11 minutes, --quick about 2. `cluster`, `million`, `nginx` and `people` run only where they\n\
     are named: `cluster` about 5, with --against about 10, --quick a third; `million` 4.\n\n\
     Example:\n  lab bench cluster --against ../older/target/release/boxoffice"
 )]

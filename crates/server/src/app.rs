@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::passes::{Claims, Passes};
 use crate::people::People;
+use crate::sign_in::SignIn;
 use crate::signing::ServiceKeys;
 use crate::tickets::SigningKeys;
 
@@ -48,6 +49,8 @@ pub struct App {
     pub passes: Passes,
     /// The people who are known; `None` where the service believes what requests say.
     pub people: Option<People>,
+    /// How they sign in on the pages; `None` where they cannot.
+    pub sign_in: Option<SignIn>,
     /// What Prometheus reads.
     pub metrics: Metrics,
     /// How much one user may take.

@@ -110,7 +110,14 @@ pub fn ends(begins: Timestamp) -> i64 {
 
 /// The seats that a code names, and how many it does not.
 fn named(seats: &[String]) -> (Vec<String>, u32) {
-    let short = |seat: &String| seat.chars().take(SEAT_CHARS_MAX).collect();
+    let short = |seat: &String| {
+        let beyond = seat.chars().count().saturating_sub(SEAT_CHARS_MAX);
+        if beyond == 0 {
+            return seat.clone();
+        }
+        // The end tells them apart.
+        std::iter::once('\u{2026}').chain(seat.chars().skip(beyond + 1)).collect()
+    };
     let more = seats.len().saturating_sub(SEATS_MAX);
     (seats.iter().take(SEATS_MAX).map(short).collect(), u32::try_from(more).unwrap_or(u32::MAX))
 }
@@ -309,6 +316,9 @@ mod tests {
         };
         let claims = ticket.claims(Timestamp(i64::MAX));
         assert_eq!((claims.seats.len(), claims.more), (SEATS_MAX, 988));
+        let whole = "x".repeat(SEAT_CHARS_MAX);
+        let (short, _) = named(&[whole.clone(), format!("{whole}-17")]);
+        assert_eq!(short, [whole.clone(), format!("\u{2026}{}-17", &whole[4..])]);
         assert!(ticket.has(&claims));
         let code = sign(&keys.of(NOW), &claims);
         assert!(code.len() <= CODE_BYTES_MAX, "{} bytes", code.len());

@@ -5,4 +5,4 @@
 pub mod live;
 mod session;
 
-pub use session::{LASTS, Session, Sessions, session_key};
+pub use session::{LASTS, Session, Sessions, TOKEN_MAX, session_key};

@@ -343,6 +343,28 @@ macro_rules! endpoints {
                 errors: [],
             }
 
+            /// Sends a browser to the issuer, to sign in.
+            AuthLogin = GET "/auth/login" SignIn {}
+
+            /// Takes a browser back that the issuer has sent.
+            AuthCallback = GET "/auth/callback" SignIn {}
+
+            /// Signs out in this browser.
+            AuthLogout = POST "/auth/logout" SignIn {
+                handler: sign_in::logout,
+                operation: "people" "sign_out",
+                answers: [204 "The cookie is gone"],
+                errors: [],
+            }
+
+            /// Tells who is signed in.
+            AuthMe = GET "/auth/me" Browse {
+                handler: sign_in::me,
+                operation: "people" "me",
+                answers: [200 "Who it is" => json::<sign_in::Me>()],
+                errors: [],
+            }
+
             /// The page with all concerts.
             PageStart = GET "/" Poll {}
 
@@ -880,6 +902,8 @@ pub enum Class {
     Join,
     /// Concerts, sessions, seats, balances.
     Browse,
+    /// People who sign in or out. The issuer may be slow, and nobody else is to wait for it.
+    SignIn,
     /// The admin API.
     Admin,
     /// Health, metrics, documents: never shed, because that is when they are needed.
@@ -888,13 +912,14 @@ pub enum Class {
 
 impl Class {
     /// Every class; `Class::X as usize` is its index.
-    pub const ALL: [Class; 8] = [
+    pub const ALL: [Class; 9] = [
         Class::Payment,
         Class::Charge,
         Class::Reservation,
         Class::Poll,
         Class::Join,
         Class::Browse,
+        Class::SignIn,
         Class::Admin,
         Class::Ops,
     ];
@@ -908,6 +933,7 @@ impl Class {
             Class::Poll => "poll",
             Class::Join => "join",
             Class::Browse => "browse",
+            Class::SignIn => "sign_in",
             Class::Admin => "admin",
             Class::Ops => "ops",
         }

@@ -21,6 +21,7 @@ pub mod people;
 pub mod plans;
 pub mod proof;
 pub mod service;
+pub mod sign_in;
 pub mod signing;
 pub mod telemetry;
 pub mod tickets;

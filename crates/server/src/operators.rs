@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use boxoffice_backends::Fault;
 use boxoffice_backends::store::{Role, Store};
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -75,31 +75,14 @@ impl Operators {
     /// As [`Self::find`].
     pub fn find_digested(&self, digest: &[u8; 32]) -> Result<Option<Operator>, Fault> {
         if *digest == self.configured {
-            return Ok(Some(configured()));
+            return Ok(Some(Operator { name: CONFIGURED.into(), role: Role::Admin }));
         }
-        Ok(self.known()?.by_digest.get(digest).cloned())
-    }
-
-    /// The operator of this name, as long as they have the token with this [`mark`]. Reads memory only.
-    ///
-    /// # Errors
-    /// As [`Self::find`].
-    pub fn find_marked(&self, name: &str, with: &[u8; 32]) -> Result<Option<Operator>, Fault> {
-        if name == CONFIGURED {
-            return Ok((mark(&self.configured) == *with).then(configured));
-        }
-        let known = self.known()?;
-        let mut named = known.by_digest.iter().filter(|(_, operator)| *operator.name == *name);
-        Ok(named.find(|(digest, _)| mark(digest) == *with).map(|(_, operator)| operator.clone()))
-    }
-
-    fn known(&self) -> Result<RwLockReadGuard<'_, Known>, Fault> {
         let known = self.known.read();
         if known.read_at.elapsed() > STALE {
             let why = "the store has not told for long who the operators are";
             return Err(Fault::Unavailable(why.into()));
         }
-        Ok(known)
+        Ok(known.by_digest.get(digest).cloned())
     }
 
     /// Reads them again.
@@ -116,16 +99,6 @@ impl Operators {
         *self.known.write() = Known { by_digest, read_at };
         Ok(())
     }
-}
-
-fn configured() -> Operator {
-    Operator { name: CONFIGURED.into(), role: Role::Admin }
-}
-
-/// What a session of the console has of the token that it began with: a digest of its digest, because
-/// whoever has the digest needs no token.
-pub fn mark(digest: &[u8; 32]) -> [u8; 32] {
-    Sha256::new().chain_update(b"boxoffice console mark").chain_update(digest).finalize().into()
 }
 
 /// What is stored of a token. It is random and long, so a plain digest gives nothing away.

@@ -10,7 +10,8 @@
 //!   have several lines.
 //! - `data-inline` puts a style sheet or a script into its document. Each round trip costs who has a slow
 //!   connection as much as many kilobytes. The policy of the document names what was put there by its digest.
-//! - `{{auth}}` becomes the word of `auth.mode`, `{{organiser}}` the organiser's name and `{{brand}}` that or their
+//! - `{{auth}}` becomes what the pages are told of people: `none`, `jwt`, or `sign-in` where they can do that here;
+//!   `{{organiser}}` the organiser's name and `{{brand}}` that or their
 //!   logo; their colour replaces that of the style sheets. `{{more}}` becomes what only some services have to tell:
 //!   sites that may be gone back to, and where a notice is.
 //! - `fan/page.html` becomes the document of each script of `fan/`, whose name stands for `{{page}}`, and links to what
@@ -34,7 +35,7 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 pub(crate) use self::organiser::Organiser;
-use crate::config::{AuthMode, Config};
+use crate::config::Config;
 
 /// Files by their names in the directory of the pages.
 macro_rules! files {
@@ -119,8 +120,8 @@ pub(crate) enum Pages {
 /// What pages are told of the service.
 #[derive(Clone)]
 pub(crate) struct Told {
-    /// How people are known.
-    auth: AuthMode,
+    /// How people are known, as pages are told.
+    auth: &'static str,
     /// The sites that may be gone back to.
     sites: Vec<String>,
     /// Whose pages they are.
@@ -138,7 +139,8 @@ impl Pages {
         }
         let organiser =
             Organiser::new(&config.pages).map_err(|(key, why)| format!("{key} {why}"))?;
-        let told = Told { auth: config.auth.mode, sites: config.gate.sites.clone(), organiser };
+        let told =
+            Told { auth: config.auth.for_pages(), sites: config.gate.sites.clone(), organiser };
         let Some(from) = &config.pages.directory else {
             let site = Site::built_in(&told)?;
             let waits = site.document(WAITING_PAGE).map_or(0, |page| page.gzip().len());
@@ -354,7 +356,7 @@ impl Builder<'_> {
             more += &format!("<meta name=\"boxoffice-notice\" content=\"{path}\">");
         }
         self.words = vec![
-            ("{{auth}}", auth.as_str().to_owned()),
+            ("{{auth}}", (*auth).to_owned()),
             ("{{organiser}}", name),
             ("{{brand}}", brand),
             ("{{more}}", more),

@@ -7,6 +7,7 @@
 //! What does not belong here: which requests have to say who asks; see `http::auth`.
 
 mod ids;
+pub(crate) mod issuer;
 mod keys;
 mod signatures;
 
@@ -33,6 +34,10 @@ const TOKEN_MAX: usize = 8_192;
 const NAME_MAX: usize = 255;
 /// Tokens that are remembered, at about 100 bytes each.
 const REMEMBERED_MAX: usize = 200_000;
+/// The claims that a name to be shown is taken from, the first that there is,
+const NAMES: [&str; 3] = ["name", "preferred_username", "email"];
+/// and how many characters of it are shown.
+const SHOWN_MAX: usize = 60;
 /// The highest id, 2⁵³ − 1: the highest number that is exact in every JSON parser.
 pub const PERSON_MAX: i64 = BALANCE_MAX;
 
@@ -51,6 +56,16 @@ fn invalid(why: impl Into<String>) -> Stranger {
     Stranger::Invalid(why.into())
 }
 
+/// A name as it is shown: a short line, without characters that would have what stands beside it read otherwise.
+fn to_be_shown(name: &str) -> String {
+    let is_mark = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let plain = name.trim().chars().filter(|c| !is_mark(*c));
+    plain.take(SHOWN_MAX).collect()
+}
+
 /// The people of an issuer.
 pub struct People {
     issuer: String,
@@ -66,6 +81,15 @@ pub struct People {
 struct Known {
     user: UserId,
     until: Timestamp,
+}
+
+/// Somebody who signed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedIn {
+    /// Who.
+    pub user: UserId,
+    /// What to call them; empty where the issuer does not say.
+    pub name: String,
 }
 
 /// What an issuer calls somebody.
@@ -122,18 +146,55 @@ impl People {
         {
             return Ok(known.user);
         }
-        let (claims, until) = self.check(token, now).await?;
-        let person = self.named(&claims)?;
-        let found = self.ids.id_of(person, now).await.map_err(Stranger::Store)?;
-        let user = found.ok_or_else(|| invalid("another person has this id here"))?;
+        let (claims, until) = self.check(token, None, now).await?;
+        let user = self.id_of(&claims, now).await?;
         self.remembered.insert(digest, Known { user, until });
         Ok(user)
     }
 
-    /// Returns what a good token says, and until when it is good.
+    /// Returns whose ID token it is, at `now`: one that was made for this client, for the sign-in with this
+    /// nonce (OpenID Connect Core 1.0, 3.1.3.7).
+    ///
+    /// # Errors
+    /// [`Stranger`].
+    pub async fn signed_in(
+        &self,
+        token: &str,
+        client: &str,
+        nonce: &str,
+        now: Timestamp,
+    ) -> Result<SignedIn, Stranger> {
+        if token.len() > TOKEN_MAX {
+            return Err(invalid(format!("it is longer than {TOKEN_MAX} bytes")));
+        }
+        let (claims, _) = self.check(token, Some(client), now).await?;
+        let text = |name: &str| claims.get(name).and_then(Value::as_str);
+        if text("nonce") != Some(nonce) {
+            return Err(invalid("it is of another sign-in (nonce)"));
+        }
+        let audiences = claims.get("aud").and_then(Value::as_array).map_or(1, Vec::len);
+        if (audiences > 1 || claims.contains_key("azp")) && text("azp") != Some(client) {
+            return Err(invalid("it was made for another client (azp)"));
+        }
+        let user = self.id_of(&claims, now).await?;
+        let name = NAMES.iter().filter_map(|name| text(name)).map(to_be_shown);
+        let name = name.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
+        Ok(SignedIn { user, name })
+    }
+
+    /// Returns the id of the person that claims are about.
+    async fn id_of(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<UserId, Stranger> {
+        let person = self.named(claims)?;
+        let found = self.ids.id_of(person, now).await.map_err(Stranger::Store)?;
+        found.ok_or_else(|| invalid("another person has this id here"))
+    }
+
+    /// Returns what a good token says, and until when it is good. It is for a client of the issuer, or else
+    /// for the configured audience.
     async fn check(
         &self,
         token: &str,
+        client: Option<&str>,
         now: Timestamp,
     ) -> Result<(Map<String, Value>, Timestamp), Stranger> {
         let malformed = || invalid("it is no signed JWT with RS256, ES256 or EdDSA");
@@ -152,6 +213,11 @@ impl People {
         // The issuer may have called two keys by one name.
         let mut why = malformed();
         for Key { decoding, validation, .. } in &keys {
+            let mut of_client = None;
+            if let Some(client) = client {
+                of_client.insert(validation.clone()).set_audience(&[client]);
+            }
+            let validation = of_client.as_ref().unwrap_or(validation);
             match decode::<Map<String, Value>>(token, decoding, validation) {
                 // One issuer, and not a list that has it.
                 Ok(data) if !data.claims.get("iss").is_some_and(Value::is_string) => {

@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::passes::Passes;
 use crate::people::People;
+use crate::sign_in::SignIn;
 use crate::signing::ServiceKeys;
 use crate::tickets::{SigningKeys, key_id};
 use crate::workers::Workers;
@@ -265,6 +266,7 @@ impl Service {
         }
         let operators = Operators::open(&admin_token(&config)?, &store).await?;
         let people = people(&config, &store).await?;
+        let sign_in = SignIn::new(&config.auth, &tickets).map_err(StartError)?;
         let signing = ServiceKeys::open(&store).await?;
         let passes = Passes::new(&config.pass.issuer);
         let (listener, address) = listen(config.server.listen, "--listen")?;
@@ -290,6 +292,7 @@ impl Service {
             signing,
             passes,
             people,
+            sign_in,
             metrics,
         });
         let http = HttpState::new(app.clone()).map_err(StartError)?;

@@ -60,6 +60,8 @@ struct Key {
     challenge: String,
     /// What sessions of the console are signed with.
     session: [u8; 32],
+    /// What cookies of people are sealed with.
+    cookie: [u8; 32],
 }
 
 /// Why a token is no ticket.
@@ -80,8 +82,10 @@ impl Key {
         // HMAC takes a key of any length.
         #[allow(clippy::expect_used)]
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any length is a key");
+        let cookie = mac.clone().chain_update(b"boxoffice cookie key").finalize().into_bytes();
         mac.update(prefix.as_bytes());
-        Self { id, prefix, mac, challenge: challenge_key(secret), session: session_key(secret) }
+        let (challenge, session) = (challenge_key(secret), session_key(secret));
+        Self { id, prefix, mac, challenge, session, cookie: cookie.into() }
     }
 }
 
@@ -141,6 +145,12 @@ impl SigningKeys {
     pub fn session_keys(&self) -> Vec<[u8; 32]> {
         let all = std::iter::once(&self.signing).chain(&self.previous);
         all.map(|key| key.session).collect()
+    }
+
+    /// The keys of cookies: the one that seals, then the others.
+    pub fn cookie_keys(&self) -> Vec<[u8; 32]> {
+        let all = std::iter::once(&self.signing).chain(&self.previous);
+        all.map(|key| key.cookie).collect()
     }
 
     /// Whether tokens under the key with this id are accepted.

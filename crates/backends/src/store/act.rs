@@ -13,7 +13,7 @@ use boxoffice_domain::time::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::chain::Digest;
+use super::digest::Digest;
 use super::draws::DrawSeed;
 use super::epochs::Epochs;
 use super::signing_keys::{Rotation, SIGNING_KEYS, SigningRing};
@@ -190,17 +190,14 @@ impl Condition {
         now: Timestamp,
     ) -> Result<(), ActRejected> {
         let stood = || Box::new(Stood(settings.clone()));
+        let text = settings_json(settings).to_string();
         match (self, undone_by) {
             (Self::Any, _) => Ok(()),
             (Self::Tagged(tag), _) if *tag == settings_tag(settings) => Ok(()),
             (Self::Tagged(_), _) => Err(ActRejected::ChangedMeanwhile(stood())),
             (Self::Undoes { .. }, Some(by)) => Err(ActRejected::Undone(by)),
             (Self::Undoes { until, .. }, None) if now > *until => Err(ActRejected::UndoTooLate),
-            (Self::Undoes { became, .. }, None)
-                if *became == settings_json(settings).to_string() =>
-            {
-                Ok(())
-            }
+            (Self::Undoes { became, .. }, None) if *became == text => Ok(()),
             (Self::Undoes { .. }, None) => Err(ActRejected::ChangedSince(stood())),
         }
     }

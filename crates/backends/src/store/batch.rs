@@ -176,7 +176,7 @@ struct Sale {
     asked: Instant,
     /// Whether it has been tried, and one of its rows was locked.
     was_locked: bool,
-    /// How often the best seats were chosen for it.
+    /// How often the best seats were chosen for it, or found not to be there.
     choices: u32,
     /// Whether others in this batch may leave nothing for it, which shows with the next one.
     is_for_later: bool,
@@ -829,14 +829,15 @@ impl<E: Engine> Seller<E> {
             let found = catalog.inventory(reserve.concert, reserve.session);
             let Some(inventory) = found else { continue };
             if reserve.best.is_some() {
-                sale.choices += 1;
-                reserve.limits.no_orphans &= sale.choices <= SINGLES_MAX;
+                reserve.limits.no_orphans &= sale.choices < SINGLES_MAX;
             }
             let mut chosen = choices.choose(reserve, inventory, (&self.learnt, now));
             if chosen == Chosen::Look && self.engine.look_again(inventory).await? {
                 chosen = choices.choose(reserve, inventory, (&self.learnt, now));
             }
             sale.is_for_later = chosen == Chosen::Later;
+            // Who waits for those before has not been given anything yet.
+            sale.choices += u32::from(reserve.best.is_some() && !sale.is_for_later);
         }
         for (session, plan, free) in choices.halls() {
             rows.put_hall(session, plan, free);

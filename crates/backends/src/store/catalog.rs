@@ -16,7 +16,7 @@ use boxoffice_domain::seating::{PlaceSet, Plan, Wish};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 
-use super::chain::Digest;
+use super::digest::Digest;
 use super::plans::StoredPlan;
 
 /// What is for sale.

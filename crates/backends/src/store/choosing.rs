@@ -136,13 +136,14 @@ impl Choices {
         (learnt, now): (&Learnt, Timestamp),
     ) -> Chosen {
         let session = inventory.session().id;
+        reserve.beside.clear();
         if let Some(Best { wish, refused }) = &mut reserve.best {
             reserve.seats.clear();
             *refused = None;
             let view = self.view(inventory, now);
             match choose(&view.plan, &view.left, wish) {
                 Ok(places) => reserve.seats = view.inventory.seats_at(&places),
-                Err(_) if view.left != view.free => return Chosen::Later,
+                Err(_) if choose(&view.plan, &view.free, wish).is_ok() => return Chosen::Later,
                 Err(why) => {
                     *refused = Some(why);
                     if learnt.is_to_be_looked_at(session) {

@@ -18,8 +18,7 @@ use boxoffice_domain::seating::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::chain::{self, Digest};
-use super::columns::Corrupt;
+use super::digest::Digest;
 
 /// The most bytes of a plan: what a column of MySQL takes, with room to spare. A hall of 100,000 places has
 /// some megabytes where each has a position and a label of its own.
@@ -47,14 +46,15 @@ impl StoredPlan {
     }
 
     /// What was stored under this digest.
-    pub(super) fn stored(digest: Digest, body: Vec<u8>) -> Result<Self, Corrupt> {
+    ///
+    /// # Errors
+    /// What makes no sense about it.
+    pub(super) fn stored(digest: Digest, body: Vec<u8>) -> Result<Self, String> {
         if digest.0 != <[u8; 32]>::from(Sha256::digest(&body)) {
-            return Err(Corrupt(format!("the plan {digest} is not what it was")));
+            return Err(format!("the plan {digest} is not what it was"));
         }
-        let plan = Arc::new(from_bytes(&body).map_err(|what| {
-            let what = what.0;
-            Corrupt(format!("the plan {digest}: {what}"))
-        })?);
+        let plan = from_bytes(&body).map_err(|what| format!("the plan {digest}: {what}"))?;
+        let plan = Arc::new(plan);
         Ok(Self { digest, body, plan })
     }
 
@@ -99,15 +99,10 @@ impl PlanCheck {
 
     /// Looks at a plan.
     pub(super) fn plan(&mut self, digest: &[u8], body: Vec<u8>) {
-        let read = chain::digest_of(digest).and_then(|digest| StoredPlan::stored(digest, body));
-        let places = match &read {
-            Ok(stored) => i64::try_from(stored.plan.places().len()).ok(),
-            Err(_) => None,
-        };
-        self.found().expect(read.is_ok(), || match read {
-            Ok(_) => String::new(),
-            Err(Corrupt(what)) => what,
-        });
+        let named = digest.try_into().map(Digest).map_err(|_| "a plan has no digest".to_owned());
+        let read = named.and_then(|digest| StoredPlan::stored(digest, body));
+        let places = read.as_ref().ok().and_then(|it| i64::try_from(it.plan.places().len()).ok());
+        self.found().expect(read.is_ok(), || read.err().unwrap_or_default());
         self.places.insert(digest.to_owned(), places);
     }
 
@@ -321,9 +316,8 @@ fn summed(steps: &[i64]) -> Option<Vec<i32>> {
 }
 
 /// Reads a plan.
-fn from_bytes(bytes: &[u8]) -> Result<Plan, Corrupt> {
-    let document: Document =
-        serde_json::from_slice(bytes).map_err(|error| Corrupt(error.to_string()))?;
+fn from_bytes(bytes: &[u8]) -> Result<Plan, String> {
+    let document: Document = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let mut left = PLACES_MAX;
     let sections = document
         .sections
@@ -339,15 +333,15 @@ fn from_bytes(bytes: &[u8]) -> Result<Plan, Corrupt> {
     };
     Plan::new(parts).map_err(|problems| {
         let first = problems.listed.first().map(|problem| format!("{problem:?}"));
-        Corrupt(first.unwrap_or_default())
+        first.unwrap_or_default()
     })
 }
 
 /// `left` is how many places there may be; none are made beyond.
-fn section_part(text: SectionText, left: &mut u32) -> Result<SectionPart, Corrupt> {
+fn section_part(text: SectionText, left: &mut u32) -> Result<SectionPart, String> {
     let mut take = |count: u32| {
-        *left = left.checked_sub(count).ok_or_else(|| Corrupt("too many places".to_owned()))?;
-        Ok::<_, Corrupt>(())
+        *left = left.checked_sub(count).ok_or_else(|| "too many places".to_owned())?;
+        Ok::<_, String>(())
     };
     let SectionText { name, standing, rows, count, grade, x, y, width, height } = text;
     let seating = match (standing, rows, (count, grade), (x, y, width, height)) {
@@ -363,14 +357,14 @@ fn section_part(text: SectionText, left: &mut u32) -> Result<SectionPart, Corrup
             let area = Area { at: Point { x, y }, size: Point { x: width, y: height } };
             SeatingPart::Standing { area, grade, count }
         }
-        _ => return Err(Corrupt(format!("section {name:?} has neither rows nor standing places"))),
+        _ => return Err(format!("section {name:?} has neither rows nor standing places")),
     };
     Ok(SectionPart { name, seating })
 }
 
-fn row_part(text: RowText) -> Result<RowPart, Corrupt> {
+fn row_part(text: RowText) -> Result<RowPart, String> {
     let RowText { name, count, .. } = text;
-    let corrupt = |what: &str| Corrupt(format!("row {name:?}: {what}"));
+    let corrupt = |what: &str| format!("row {name:?}: {what}");
     let length = count as usize;
     let along = |from: i32, by: i32| {
         (0..i64::from(count))
@@ -469,7 +463,7 @@ mod tests {
         fn a_plan_is_what_its_bytes_say(parts in parts()) {
             let plan = Plan::new(parts).map_err(|problems| TestCaseError::fail(format!("{problems:?}")))?;
             let bytes = to_bytes(&plan);
-            let read = from_bytes(&bytes).map_err(|Corrupt(what)| TestCaseError::fail(what))?;
+            let read = from_bytes(&bytes).map_err(TestCaseError::fail)?;
             prop_assert_eq!(&read, &plan);
             prop_assert_eq!(to_bytes(&read), bytes);
         }

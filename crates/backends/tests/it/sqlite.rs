@@ -13,7 +13,7 @@ use crate::conformance::{
     ticket, user,
 };
 use boxoffice_backends::store::{
-    Checkpoint, Digest, SqliteOptions, SqliteStore, Store, sqlite_backup as backup,
+    Checkpoint, Digest, Restore, SqliteOptions, SqliteStore, Store, sqlite_backup as backup,
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::ids::QueueName;
@@ -917,6 +917,27 @@ async fn a_backup_during_a_sale_is_whole() {
     }
     writers.end().await;
     assert_clean(&store, START).await;
+}
+
+/// Halls are in a backup, and after a restore the seats are the places that they were.
+#[tokio::test]
+async fn a_restored_store_has_its_halls() {
+    let (store, directory) = fresh().await;
+    let other = sale(&store, 1).await;
+    let hall = conformance::seating::hall();
+    let planned = conformance::planned(&store, other.concert, &hall).await;
+    let held = store.reserve(conformance::seating::best(&planned, 1, 2)).await.unwrap().value;
+    let target = directory.path().join("copy.sqlite3");
+    backup(directory.path(), &target, |_, _| {}).unwrap();
+    let restored = tempfile::tempdir().unwrap();
+    Restore::begin(restored.path(), &target).unwrap().finish().unwrap();
+    let copy = open(restored.path());
+    let catalog = copy.catalog();
+    let inventory = catalog.inventory(planned.concert, planned.session).unwrap();
+    assert_eq!(inventory.plan().unwrap().body(), hall.body());
+    let next = copy.reserve(conformance::seating::best(&planned, 2, 2)).await.unwrap().value;
+    assert!(next.items.iter().all(|item| !held.items.contains(item)));
+    assert_clean(&copy, START).await;
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use boxoffice_domain::seating::{
-    Area, NoChoice, Parts, PlacePart, PlaceSet, Plan, Point, RowPart, SeatingPart, SectionPart,
-    Wish, around, choose, hall as made_up, needless_single, single_beside,
+    Area, COORDINATE_MAX, NoChoice, Parts, PlacePart, PlaceSet, Plan, Point, RowPart, SeatingPart,
+    SectionPart, Wish, around, choose, hall as made_up, needless_single, single_beside,
 };
 
 use crate::dice::Dice;
@@ -423,4 +423,111 @@ fn what_is_chosen_is_not_refused() {
         }
     }
     assert!(left > 100, "some leave a single place, because every choice does: {left}");
+}
+
+/// Anything at all, as somebody could send it.
+fn anything(dice: &mut Dice) -> Parts {
+    let odd =
+        [0, 1, -1, 20, COORDINATE_MAX, -COORDINATE_MAX, COORDINATE_MAX + 1, i32::MAX, i32::MIN];
+    // Mostly what may be, so that now and then all of it may.
+    let is_odd = |dice: &mut Dice| below(dice, 60) == 0;
+    let coordinate = |dice: &mut Dice| match below(dice, 40) {
+        0 => odd[below(dice, odd.len() as u32) as usize],
+        _ => below(dice, 2_000) as i32,
+    };
+    let point = |dice: &mut Dice| Point { x: coordinate(dice), y: coordinate(dice) };
+    let name = |dice: &mut Dice, like: &str| match is_odd(dice) {
+        true => ["", " ", &"x".repeat(201), "좌석"][below(dice, 4) as usize].to_owned(),
+        false => format!("{like}{}", below(dice, 9)),
+    };
+    let grade = |dice: &mut Dice| below(dice, 2) as u16 + u16::from(below(dice, 99) == 0);
+    let mut sections = Vec::new();
+    for _ in 0..below(dice, 4) {
+        let seating = if below(dice, 3) == 0 {
+            let area = Area { at: point(dice), size: point(dice) };
+            SeatingPart::Standing { area, grade: grade(dice), count: below(dice, 5) }
+        } else {
+            let mut rows = Vec::new();
+            for _ in 0..below(dice, 3) {
+                let mut places = Vec::new();
+                for number in 0..below(dice, 6) {
+                    let label = name(dice, &format!("{number}-"));
+                    places.push(PlacePart { label, grade: grade(dice), at: point(dice) });
+                }
+                let cut = |dice: &mut Dice| [0, 1, 3, 99, u32::MAX][below(dice, 5) as usize];
+                let cuts = (below(dice, 2) == 0).then(|| vec![cut(dice), cut(dice)]);
+                rows.push(RowPart { name: name(dice, "row"), places, cuts });
+            }
+            SeatingPart::Rows(rows)
+        };
+        sections.push(SectionPart { name: name(dice, "section"), seating });
+    }
+    let size = Point { x: 1 + coordinate(dice).saturating_sub(1), y: 1_000 };
+    let (name, stage) = (name(dice, "hall"), point(dice));
+    let grades = (0..2 + below(dice, 2)).map(|grade| grade.to_string()).collect();
+    Parts { name, size, stage, grades, sections }
+}
+
+#[test]
+fn whatever_a_plan_is_made_of_is_refused_or_makes_sense() {
+    let mut dice = Dice(5);
+    let (mut good, mut bad) = (0, 0);
+    for _ in 0..HALLS {
+        let parts = anything(&mut dice);
+        let plan = match Plan::new(parts.clone()) {
+            Ok(plan) => plan,
+            Err(problems) => {
+                assert!(problems.count > 0 && problems.listed.len() == problems.count.min(100));
+                bad += 1;
+                continue;
+            }
+        };
+        good += 1;
+        // All sections, rows and places follow each other without a gap, and none is empty.
+        let count = plan.place_count();
+        let follow = |ranges: &mut dyn Iterator<Item = std::ops::Range<u32>>, all: u32| {
+            let end = ranges.fold(0, |end, range| {
+                assert!(range.start == end && range.end > end, "{parts:?}");
+                range.end
+            });
+            assert_eq!(end, all, "{parts:?}");
+        };
+        follow(&mut plan.sections().iter().map(|s| s.rows.clone()), plan.rows().len() as u32);
+        follow(&mut plan.rows().iter().map(|row| row.places.clone()), count);
+        follow(&mut plan.sections().iter().map(|section| plan.places_of(section)), count);
+        assert!(plan.places().iter().all(|place| plan.grade_of(place).is_some()));
+        // Each seat is in one run of its row, and no place for standing is in any.
+        for (index, place) in (0..).zip(plan.places()) {
+            let row = plan.row_of(place);
+            assert!(row.places.contains(&index));
+            let runs: Vec<_> = plan.runs().iter().filter(|run| run.contains(&index)).collect();
+            let is_seat = plan.section_of(place).standing.is_none();
+            assert_eq!(runs.len(), usize::from(is_seat), "{parts:?}");
+            assert!(
+                runs.iter().all(|run| row.places.start <= run.start && run.end <= row.places.end)
+            );
+            let ends = runs.first().is_none_or(|run| run.end == index + 1);
+            assert_eq!(plan.next_is_beside(index), !ends);
+        }
+        // None was lost or changed, whatever the order within a row.
+        let mut given = 0;
+        for section in &parts.sections {
+            match &section.seating {
+                SeatingPart::Standing { count, .. } => given += count,
+                SeatingPart::Rows(rows) => {
+                    for part in rows.iter().flat_map(|row| &row.places) {
+                        given += 1;
+                        let same = plan.places().iter().filter(|place| {
+                            *place.label == *part.label
+                                && (place.grade, place.at) == (part.grade, part.at)
+                        });
+                        assert!(same.count() >= 1, "{part:?} of {parts:?}");
+                    }
+                }
+            }
+        }
+        assert_eq!(given, count);
+    }
+    println!("{good} made, {bad} refused");
+    assert!(good > 1_000 && bad > 1_000);
 }

@@ -12,6 +12,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::json;
+use tokio::net::TcpSocket;
 
 use super::row::{Row, Target};
 use super::servers::{Id, Server, Session};
@@ -21,9 +22,11 @@ use crate::report::{grouped, middle};
 /// How many listen.
 const LISTENERS: [u32; 3] = [1, 200, LISTENERS_MAX];
 pub(super) const LISTENERS_MAX: u32 = 2_000;
-/// Those who do not read, and the seats of their session: all of them together are told in 67 KB.
+/// Those who do not read, and half the seats of their session: all of them together are told in 133 KB.
 const STUCK: u32 = 200;
 const STUCK_SEATS: u32 = 200_000;
+/// What the kernel keeps for a connection that is not read, in bytes; less than it would by itself.
+const STUCK_BUFFER: u32 = 4_096;
 const SEATS: u32 = 10_000;
 /// As often as somebody is told.
 const CHANGE_INTERVAL: Duration = Duration::from_millis(250);
@@ -152,11 +155,16 @@ impl Bench {
         let server = self.at(id);
         let path =
             format!("/admin/v1/concerts/{}/sessions/{}/seats", server.concert()?, session.id);
+        // More seats are told with all that there are.
+        let add = |seats: u32| {
+            let seats = json!({"seatCount": seats, "price": 100});
+            server.admin("POST", &path, &seats).map(drop)
+        };
+        add(STUCK_SEATS)?;
         let listeners = Listeners::open(server, session, STUCK, false)?;
         let (mut full, mut told, mut memory) = (None, events(server)?, 0.0);
         for round in 0..rounds {
-            // More seats are told with all that there are.
-            server.admin("POST", &path, &json!({"seatCount": 1, "price": 100}))?;
+            add(1)?;
             pause(CHANGE_INTERVAL.as_secs_f64() * 1.2)?;
             let now = events(server)?;
             memory = server.rss_bytes()? as f64;
@@ -177,6 +185,22 @@ impl Bench {
         self.add(row.notes([note]).target(Target::AtMost(1.0)));
         Ok(())
     }
+}
+
+/// Connects; what is not to be read has little room.
+fn connect(address: &str, read: bool) -> std::io::Result<TcpStream> {
+    if read {
+        return TcpStream::connect(address);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(STUCK_BUFFER)?;
+        let address = address.parse().map_err(std::io::Error::other)?;
+        let stream = socket.connect(address).await?.into_std()?;
+        stream.set_nonblocking(false)?;
+        Ok(stream)
+    })
 }
 
 fn events(server: &Server) -> Result<f64, String> {
@@ -206,7 +230,7 @@ impl Listeners {
         let before = server.metric(STREAMS, "")?.unwrap_or(0.0);
         let mut streams = Vec::new();
         for user in 1..=count {
-            let mut stream = TcpStream::connect(server.address()).map_err(failed)?;
+            let mut stream = connect(&server.address(), read).map_err(failed)?;
             let head =
                 format!("GET {path} HTTP/1.1\r\nHost: x\r\nQUEUE-TOKEN: bench_{user}\r\n\r\n");
             stream.write_all(head.as_bytes()).map_err(failed)?;

@@ -1,5 +1,5 @@
 // A concert: when, what is left, at which price, and the way into the line or, at one's turn, to the seats.
-import { apology, ask, badge, chip, clockOf, count, dayTime, errorText, everySecond, fill, frame, gradesOf, h, isKnown, keepPlace, link, longDayTime, main, note, organiser, placeIn, points, readConcert, saleOf, say, unpaid, until, words } from '/assets/lib/kit.js';
+import { apology, ask, badge, chip, clockOf, count, dayTime, errorText, everySecond, fill, frame, gradesOf, h, keepPlace, link, longDayTime, main, note, organiser, placeIn, points, readConcert, saleOf, say, signInLink, unpaid, until, whoIsMissing, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Session} Session */
@@ -34,7 +34,7 @@ function action() {
   const wait = `/wait/${concert.queue}?c=${id}`;
   if (sale === 'CANCELLED') return note('warn', h('p', {}, words.cancelledText));
   if (sale === 'ENDED') return note('', h('p', {}, words.endedText));
-  if (isKnown) return note('', h('p', {}, words.signIn));
+  if (whoIsMissing()) return note('', h('p', {}, whoIsMissing()), signInLink());
   if (isMyTurn() && sale === 'OPEN') return note('good', h('p', {}, h('strong', {}, words.yourTurn)), h('p', { id: 'turn' }));
   const isWaiting = mine?.token && mine.status === 'WAITING';
   const way = h('a', { className: 'primary', id: 'way', href: wait }, isWaiting ? words.backToLine : words.joinLine);

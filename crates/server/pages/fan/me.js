@@ -1,5 +1,5 @@
 // What this browser keeps: places in line, tickets and reservations, and who is asking.
-import { ask, badge, confirm, count, dayTime, everySecond, fill, forgetAll, frame, h, holdOf, holds, isKnown, keep, keepHold, link, main, note, places, points, say, seatName, timeOf, tokens, unfinished, until, user, words } from '/assets/lib/kit.js';
+import { ask, badge, confirm, count, dayTime, everySecond, fill, forgetAll, frame, h, holdOf, holds, isKnown, keep, keepHold, link, main, note, places, points, say, seatName, signInLink, signOut, signsIn, timeOf, tokens, unfinished, until, user, whoIsMissing, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Reservation} Reservation */
 
@@ -40,7 +40,8 @@ function render() {
     lines.length > 0 && h('section', {}, h('h2', {}, words.meLines), h('ul', { className: 'plain' }, lines.map((it) => h('li', {}, link('resume', it.status === 'ACTIVATED' && it.concert ? `/c/${it.concert}` : `/wait/${it.queue}`,
       h('span', {}, h('strong', {}, it.status === 'ACTIVATED' ? words.turnOn : words.lineOn), h('small', {}, it.status === 'ACTIVATED' ? words.turnUntil(timeOf(it.activeUntil ?? '')) : it.number ? words.ahead(count(it.number - 1)) : '')), badge(it.status ?? '')))))),
     rids.length > 0 && h('section', {}, h('h2', {}, words.meSeats), h('ul', { className: 'plain' }, rids.map(item))),
-    rids.length + lines.length === 0 && h('div', { className: 'card centre' }, h('p', {}, words.meNone), link('primary', '/', words.allConcerts)),
+    whoIsMissing() ? h('div', { className: 'card centre' }, h('p', {}, whoIsMissing()), signInLink())
+      : rids.length + lines.length === 0 && h('div', { className: 'card centre' }, h('p', {}, words.meNone), link('primary', '/', words.allConcerts)),
     !isKnown && form,
     h('section', { className: 'card' }, h('h2', {}, words.meForget), h('p', { className: 'soft' }, words.meForgetText),
       h('button', { type: 'button', id: 'forget', className: 'second danger', onclick: forget }, words.meForget)));
@@ -49,6 +50,7 @@ function render() {
 async function forget() {
   if (!await confirm(words.meForgetAsk, words.meForgetYes, words.meForgetNo)) return;
   forgetAll();
+  if (signsIn) return signOut();
   told.clear();
   render();
   main.prepend(note('good', h('p', {}, words.meForgotten)));
@@ -57,7 +59,7 @@ async function forget() {
 
 /** What the service knows of this user's reservations, where a token of theirs opens it. */
 async function readAll() {
-  for (const token of tokens()) {
+  for (const token of signsIn ? [''] : tokens()) {
     const answer = await ask('/reservations', { token });
     if (!answer.ok) continue;
     for (const one of /** @type {Reservation[]} */ (answer.body.reservations)) {
@@ -75,7 +77,7 @@ render();
 const list = await ask('/concerts');
 if (list.ok) for (const one of list.body.concerts) names.set(one.concertId, one.name);
 render();
-await readAll();
+if (!whoIsMissing()) await readAll();
 addEventListener('pageshow', (event) => event.persisted && readAll());
 let before = unfinished().length;
 everySecond(() => {

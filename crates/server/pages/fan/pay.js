@@ -1,5 +1,5 @@
 // Payment of seats that are held. Nothing here is done twice, however often it is pressed and whatever gets lost.
-import { apology, badge, clockOf, confirm, dayTime, errorText, everySecond, fill, frame, gradedName, h, holdOf, insist, isKnown, isPassing, keepHold, keepPlace, link, main, newKey, note, placeIn, places, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
+import { apology, badge, clockOf, confirm, dayTime, errorText, everySecond, fill, frame, gradedName, h, holdOf, insist, isKnown, isPassing, keepHold, keepPlace, link, main, newKey, note, notShown, placeIn, places, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Reservation} Reservation */
@@ -165,7 +165,7 @@ async function load() {
   const read = await readReservation(rid);
   if (!read.answer.ok) {
     isOver = false;
-    return apology(words.notHere, read.answer.code === 'NOT_HERE' ? words.notHereText : errorText(read.answer), link('primary', '/me', words.mine));
+    return notShown(read.answer);
   }
   reservation = read.answer.body;
   token = read.token;

@@ -1,6 +1,6 @@
 // Seats of a session: how many and which, the hold, and what was got. The best ones are a tap away; others are chosen in the
 // hall. Whoever has a seat is told by shape, sign and text, never by colour alone.
-import { apology, ask, chip, clockOf, confirm, count, dayTime, errorText, everySecond, fill, frame, gradedName, gradesOf, h, holdOf, insist, intentOf, isKnown, isPassing, keepHold, keepIntent, keepPlace, link, listOf, main, newKey, note, placeIn, points, readConcert, say, unpaid, until, user, words } from '/assets/lib/kit.js';
+import { apology, ask, chip, clockOf, confirm, count, dayTime, errorText, everySecond, fill, frame, gradedName, gradesOf, h, holdOf, insist, intentOf, isPassing, keepHold, keepIntent, keepPlace, link, listOf, main, newKey, note, placeIn, points, readConcert, say, signInLink, unpaid, until, user, whoIsMissing, words } from '/assets/lib/kit.js';
 import { FREE, SOLD, freeOf, gradeOf, hallOf, hallOfNumbers, idOf, keepUp, nearest, numberOf, pictureOf, placeName, placeNames, sectionOf, stateOf, take, together } from '/assets/lib/hall.js';
 
 /** @typedef {import('../types.js').Answer} Answer */
@@ -457,7 +457,7 @@ async function start() {
   if (!read.ok) return apology(errorText(read), '', link('primary', '/', words.allConcerts));
   concert = read.body;
   const toConcert = link('primary', `/c/${concertId}`, words.back);
-  if (isKnown) return apology(words.notYourTurn, words.signIn, toConcert);
+  if (whoIsMissing()) return apology(words.notYourTurn, whoIsMissing(), signInLink() || toConcert);
   const found = concert.sessions.find((it) => String(it.sessionId) === sessionId);
   if (!found || found.cancelled) return apology(words.sessionGone, found ? words.errors.SESSION_CANCELLED : words.errors.SESSION_NOT_FOUND, toConcert);
   session = found;

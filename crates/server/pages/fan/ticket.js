@@ -1,5 +1,5 @@
 // A ticket: what was bought, to show at the entrance, to print and to keep; and the way back, where there is one.
-import { apology, badge, confirm, dayTime, errorText, fill, frame, gradedName, h, holdOf, insist, isPassing, keepHold, keepTicket, link, listOf, longDayTime, main, newKey, note, organiser, points, readConcert, readReservation, say, serverNow, ticketOf, until, user, words } from '/assets/lib/kit.js';
+import { badge, confirm, dayTime, errorText, fill, frame, gradedName, h, holdOf, insist, isPassing, keepHold, keepTicket, link, listOf, longDayTime, main, newKey, note, notShown, organiser, points, readConcert, readReservation, say, seatName, serverNow, ticketOf, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Answer} Answer */
 /** @typedef {import('../types.js').Child} Child */
@@ -30,7 +30,7 @@ let keptAt = 0;
 let isLoading = false;
 let loadedAt = 0;
 
-const seatNames = () => listOf(reservation.reservedSeats.map((it) => words.seat(String(it.number))));
+const seatNames = () => listOf(reservation.reservedSeats.map(seatName));
 
 /** A code as a picture, dark on white whatever the page's colours: scanners want it so. */
 function picture(/** @type {import('../types.js').Code} */ { size, path }) {
@@ -139,7 +139,7 @@ function withoutAnswer(/** @type {Answer} */ answer) {
     problem = errorText(answer);
     return render();
   }
-  apology(words.notHere, answer.code === 'NOT_HERE' ? words.notHereText : errorText(answer), link('primary', '/me', words.mine));
+  notShown(answer);
 }
 
 async function read() {

@@ -218,7 +218,7 @@ export const words = {
   remove: 'Remove', removeAsk: (/** @type {string} */ what) => `Remove ${what}?`, removeText: 'Nothing is sold or held in it, so nobody notices. It cannot be undone.', removed: (/** @type {string} */ what) => `${what} is removed.`,
   sessions: 'Sessions', newSession: 'New session', sessionAt: 'Begins', noSessions: 'There are no sessions yet.', seatsAll: 'Seats',
   callOff: 'Call off', callOffAsk: (/** @type {string} */ what) => `Call off ${what}?`,
-  callOffText: (/** @type {string} */ sold) => `${sold} seats are sold. Everybody is refunded, what is held ends, and nothing is sold any more. This cannot be undone.`,
+  callOffText: (/** @type {string} */ sold) => `${sold} seat${s(sold)} sold: everybody is refunded, what is held ends, and nothing is sold any more. This cannot be undone.`,
   callOffType: (/** @type {string} */ name) => `To go on, type: ${name}`,
   callOffWrong: 'That is not the name.',
   calledOff: (/** @type {string} */ what) => `${what} is called off. Refunds are under way.`,

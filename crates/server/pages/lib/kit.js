@@ -51,7 +51,15 @@ function namesOf(/** @type {string} */ kind) {
   return names.filter((it) => it.startsWith(kind));
 }
 
-export const user = () => kept('user') ?? '';
+/** How people are known: `none` where they are believed, `jwt`, or `sign-in` where they sign in on these pages. */
+const auth = document.querySelector('meta[name="boxoffice-auth"]')?.getAttribute('content');
+/** Whether people are known: then nobody chooses a number, or makes points. */
+export const isKnown = auth !== 'none';
+/** Whether they sign in on these pages. */
+export const signsIn = auth === 'sign-in';
+/** Who is signed in. @type {{ name: string, userId: string | number } | null} */
+let me = null;
+export const user = () => (signsIn ? String(me?.userId ?? '') : kept('user') ?? '');
 /** The place of this user in a queue. @returns {Place | null} */
 export const placeIn = (/** @type {string} */ queue) => (user() ? keptJson(`place.${queue}.${user()}`) : null);
 export const keepPlace = (/** @type {Place} */ place) => keep(`place.${place.queue}.${place.user}`, JSON.stringify(place));
@@ -84,13 +92,11 @@ export function forgetAll() {
 }
 
 export const newKey = () => crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint32Array(4))].join('-');
-/** Whether people sign in, which these pages cannot do. */
-export const isKnown = document.querySelector('meta[name="boxoffice-auth"]')?.getAttribute('content') === 'jwt';
 
 /** Tokens of this user that may show reservations, the likeliest first: a place in line shows none yet. */
 export function tokens(/** @type {string} */ rid = '') {
   const mine = [holdOf(rid)?.token, ...places().filter((it) => it.user === user() && it.status !== 'WAITING').map((it) => it.token), ...holds().filter((it) => it.user === user()).map((it) => it.token)];
-  return [...new Set(mine)].filter((it) => it !== undefined).slice(0, 4);
+  return [...new Set(mine)].filter((it) => it !== undefined).filter(Boolean).slice(0, 4);
 }
 
 // ---- Languages.
@@ -215,10 +221,11 @@ export async function ask(path, { method = 'GET', token, key, body, etag, others
   if (body) headers['Content-Type'] = 'application/json';
   if (etag) headers['If-None-Match'] = etag;
   try {
-    const response = await fetch(api + path, { method, headers, body: body && JSON.stringify(body), cache, signal: abort.signal });
+    const response = await fetch((path.startsWith('/auth/') ? '' : api) + path, { method, headers, body: body && JSON.stringify(body), cache, signal: abort.signal });
     setClock(response, sent);
     const hasBody = response.status !== 204 && response.status !== 304;
     const answer = hasBody ? await response.json() : {};
+    if (response.status === 401 && isSignedOut(answer.code) && me) tellSignedOut();
     return {
       status: response.status, ok: response.ok, body: answer, code: response.ok ? '' : answer.code ?? '',
       retryAfter: Number(response.headers.get('Retry-After')) || 0, etag: response.headers.get('ETag') ?? '',
@@ -316,15 +323,70 @@ export const chip = (/** @type {string} */ sign, /** @type {number} */ index) =>
 /** A concert, for whoever asks. */
 export const readConcert = (/** @type {string | number} */ id) => insist(`/concerts/${id}`);
 
-/** A reservation, with the first token that may show it. @returns {Promise<{ answer: Answer, token: string }>} */
+const isSignedOut = (/** @type {string | undefined} */ code) => signsIn && code?.startsWith('PERSON_TOKEN') === true;
+
+/** A reservation, for whoever is signed in, or with the first token that may show it. @returns {Promise<{ answer: Answer, token: string }>} */
 export async function readReservation(/** @type {string} */ rid) {
   /** @type {Answer} */
   let answer = { status: 401, ok: false, body: {}, code: 'NOT_HERE', retryAfter: 0, etag: '' };
+  if (signsIn) return { answer: await insist(`/reservations/${rid}`), token: tokens(rid)[0] ?? '' };
   for (const token of tokens(rid)) {
     answer = await insist(`/reservations/${rid}`, { token });
     if (answer.ok) return { answer, token };
   }
   return { answer, token: '' };
+}
+
+// ---- Who is signed in.
+
+/** The way to sign in, and back to this page. Who has signed out is asked who they are. */
+const toSignIn = () => `/auth/login?return=${encodeURIComponent(location.pathname + location.search)}${kept('out') ? '&prompt=login' : ''}`;
+
+/** Why nobody can buy here yet; empty where somebody can. */
+export const whoIsMissing = () => (signsIn ? (me ? '' : words.signInFirst) : isKnown ? words.signIn : '');
+/** The way to sign in, where there is one. */
+export const signInLink = (id = 'sign-in') => signsIn && h('a', { className: 'primary', id, href: toSignIn() }, words.toSignIn);
+
+const account = h('p', { className: 'demo', id: 'account' });
+const notice = h('div', { id: 'notice', className: 'note warn trouble', role: 'alert', hidden: true });
+function showNotice(/** @type {Child[]} */ ...children) {
+  fill(notice, ...children);
+  notice.hidden = false;
+}
+
+/** The sign-in is over; what is on the page stays, and what is kept waits for the same person. */
+function tellSignedOut() {
+  if (!notice.hidden) return;
+  showNotice(h('p', {}, words.signedOut), signInLink('sign-in-again'));
+}
+
+function drawAccount() {
+  if (!signsIn) return fill(account, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody);
+  if (!me) return fill(account, h('a', { className: 'quiet', href: toSignIn() }, words.toSignIn));
+  fill(account, words.signedInAs(me.name || words.memberOf(user())), ' ', h('button', { type: 'button', id: 'sign-out', className: 'quiet', onclick: signOut }, words.signOut));
+}
+
+/** Signs out in this browser. The next person is to be asked who they are. */
+export async function signOut() {
+  const answer = await insist('/auth/logout', { method: 'POST' }, 3);
+  if (!answer.ok) return showNotice(h('p', {}, errorText(answer)));
+  keep('out', '1');
+  // It tells the other tabs.
+  keep('user', '');
+  location.assign('/');
+}
+
+/** Asks who is signed in. Without an answer it is who it was. */
+async function readMe() {
+  const answer = await ask('/auth/me');
+  const before = kept('user');
+  if (answer.ok) {
+    me = answer.body;
+    keep('user', user());
+    keep('out', '');
+  } else if (answer.status !== 401 && before) {
+    me = { name: '', userId: before };
+  }
 }
 
 // ---- The frame around each page.
@@ -366,11 +428,16 @@ export function unfinished() {
   ];
 }
 
+/** Takes a word out of the address. */
+function leaveOut(/** @type {string} */ name) {
+  query.delete(name);
+  history.replaceState(null, '', String(query) ? `?${query}` : location.pathname);
+}
+
 /** Goes on in the other language. */
 export function switchLanguage() {
   keep('lang', language === 'ko' ? 'en' : 'ko');
-  query.delete('lang');
-  history.replaceState(null, '', String(query) ? `?${query}` : location.pathname);
+  leaveOut('lang');
   location.reload();
 }
 
@@ -381,19 +448,25 @@ export function frame(/** @type {string} */ title) {
   const item = (/** @type {string} */ href, /** @type {string} */ text) => h('a', { href, 'aria-current': here === href ? 'page' : null }, text);
   document.querySelector('header')?.replaceChildren(...withoutGaps([
     h('a', { className: 'skip', href: '#main' }, words.skip),
-    h('p', { className: 'demo' }, isKnown ? words.signIn : user() ? words.demo(user()) : words.demoNobody),
+    account,
     brand,
     h('nav', { ariaLabel: words.menu }, item('/', words.concerts), item('/me', words.mine),
       h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, language === 'ko' ? 'English' : '한국어')),
     isBlocked && note('warn', h('p', {}, words.blocked)),
   ]));
+  const failure = query.get('signin');
+  if (failure) {
+    leaveOut('signin');
+    showNotice(h('p', {}, words.signInFailures[failure] ?? words.signInFailures.failed), signInLink('sign-in-again'));
+  }
+  drawAccount();
   ready();
 }
 
 /** Gives the main part its name, and the places before it where news is told. */
 export function ready() {
   main.id = 'main';
-  main.before(said, cried, trouble);
+  main.before(said, cried, trouble, notice);
 }
 
 /** A page that has nothing to show but why. */
@@ -401,3 +474,12 @@ export function apology(/** @type {string} */ title, /** @type {string} */ text,
   document.title = `${title} · ${organiser}`;
   fill(main, h('section', { className: 'card centre' }, h('h1', { id: 'title', tabIndex: -1 }, title), h('p', {}, text), ...children));
 }
+
+/** Says why a reservation cannot be shown. */
+export function notShown(/** @type {Answer} */ answer) {
+  if (isSignedOut(answer.code)) return apology(words.toSignIn, words.signInFirst, signInLink());
+  return apology(words.notHere, answer.code === 'NOT_HERE' ? words.notHereText : errorText(answer), link('primary', '/me', words.mine));
+}
+
+// Before any page asks whose place it shows.
+if (signsIn) await readMe();

@@ -182,7 +182,8 @@ async function showOne(/** @type {string} */ id, /** @type {AbortSignal} */ sign
   const refunds = new Map((progress.body.sessions ?? []).map((/** @type {{ sessionId: number, refunded: number, left: number }} */ it) => [it.sessionId, it]));
   const sold = sessions.reduce((sum, it) => sum + (it.cancelledAt ? 0 : it.soldSeatCount), 0);
   const isOff = sessions.length > 0 && sessions.every((it) => it.cancelledAt);
-  const isEmpty = sessions.every((it) => it.soldSeatCount === 0);
+  // What was called off may have refunded somebody.
+  const isEmpty = sessions.every((it) => it.soldSeatCount === 0 && !it.cancelledAt);
   const row = (/** @type {string} */ name, /** @type {Child} */ value) => h('div', {}, h('dt', {}, name), h('dd', {}, value));
   const button = (/** @type {string} */ text, /** @type {() => void} */ onclick, kind = 'second', of = '') => h('button', { type: 'button', className: kind, ariaLabel: of ? `${text}: ${of}` : null, onclick }, text);
 

@@ -264,6 +264,7 @@ function watch() {
     const left = Number(button.dataset.until) - serverNow();
     button.textContent = words.undoFor(clockOf(left));
     button.hidden = left <= 0;
+    if (left <= 0 && strips.deed.contains(button)) strips.deed.hidden = true;
   }
   tellOfSilence();
   if (!isSilent) return;
@@ -352,6 +353,9 @@ const SCREENS = JSON.parse(document.querySelector('#screens')?.textContent ?? '{
 
 async function render(isFirstTime = false) {
   shown?.abort();
+  // A way back stays as long as it is one.
+  if (wasSeen && !strips.deed.querySelector('[data-undo]')) strips.deed.hidden = true;
+  wasSeen = true;
   const mine = (shown = new AbortController());
   drawFrame();
   const [, , section = 'now', ...rest] = location.pathname.split('/');
@@ -420,14 +424,15 @@ export const select = (/** @type {string} */ id, /** @type {[string, string][]} 
  * @param {(Child | Child[])[]} [foot]
  */
 export function sheet(caption, columns, rows, foot) {
+  const names = columns.map((it) => it.name.charAt(0).toUpperCase() + it.name.slice(1));
   const cell = (/** @type {number} */ at, /** @type {Child | Child[]} */ inside) => {
     const column = columns[at];
     // Blocks are no table for who cannot see, unless they say that they are.
-    return h(at === 0 ? 'th' : 'td', { role: at === 0 ? 'rowheader' : 'cell', scope: at === 0 ? 'row' : null, 'data-label': column?.name, className: column?.isNumber ? 'num' : column?.isActs ? 'acts' : null }, h('span', {}, inside));
+    return h(at === 0 ? 'th' : 'td', { role: at === 0 ? 'rowheader' : 'cell', scope: at === 0 ? 'row' : null, 'data-label': names[at], className: column?.isNumber ? 'num' : column?.isActs ? 'acts' : null }, h('span', {}, inside));
   };
   return h('table', { role: 'table', className: 'stack' },
     h('caption', { className: 'unseen' }, caption),
-    h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ...columns.map((it) => h('th', { role: 'columnheader', scope: 'col', className: it.isNumber ? 'num' : null }, it.name)))),
+    h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ...columns.map((it, at) => h('th', { role: 'columnheader', scope: 'col', className: it.isNumber ? 'num' : null }, names[at])))),
     h('tbody', { role: 'rowgroup' }, ...rows.map((row) => h('tr', { role: 'row' }, ...columns.map((it, at) => cell(at, it.cell(row)))))),
     foot && h('tfoot', { role: 'rowgroup' }, h('tr', { role: 'row' }, ...foot.map((it, at) => cell(at, it)))));
 }
@@ -475,10 +480,13 @@ export const reasonField = (id = 'reason') => {
   return { reason, row: field(words.reason, reason, words.reasonHint) };
 };
 
+/** Whether what is said was there on the screen before. */
+let wasSeen = false;
 /** Says what is done, with a way back where there is one. */
 export function tell(/** @type {string} */ text, /** @type {{ id?: number, kind?: 'good' | 'bad' }} */ { id, kind = 'good' } = {}) {
   strips.deed.className = `note ${kind}`;
   strips.deed.hidden = false;
+  wasSeen = false;
   const hide = h('button', { type: 'button', className: 'quiet', onclick: () => { strips.deed.hidden = true; } }, words.dismiss);
   fill(strips.deed, h('p', {}, text), h('div', { className: 'row' }, id !== undefined && undoButton(id, serverNow() + UNDO_MS, text), hide));
   say(text, kind === 'bad');

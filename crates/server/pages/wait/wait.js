@@ -41,8 +41,10 @@ const TEXTS = {
   noneText: ['Check the address, or choose a concert.', '주소를 확인하시거나 공연을 선택해 주세요.'],
   refused: ['You cannot join here', '여기서는 대기할 수 없습니다'],
   challengeText: ['A check is needed that this page does not have.', '이 화면에 없는 확인 절차가 필요합니다.'],
-  signIn: ['Please use the organiser’s page', '주최 측 페이지를 이용해 주세요'],
-  signInText: ['People sign in at this service, and that is not set up on these pages.', '로그인이 필요한 서비스이며 이 화면에는 로그인이 준비되어 있지 않습니다.'],
+  signIn: ['Sign in', '로그인'],
+  signInText: ['It takes you back here, and a place that you have is kept.', '로그인하면 이 화면으로 돌아오며, 받은 순번은 그대로입니다.'],
+  failedText: ['That did not work. Please try again.', '로그인하지 못했습니다. 다시 시도해 주세요.'],
+  jwtText: ['Please use the organiser’s page.', '주최 측 페이지를 이용해 주세요.'],
   who: ['Join the line', '대기열에 들어가기'],
   whoText: ['', ''],
   member: ['Member number', '회원 번호'],
@@ -99,7 +101,11 @@ const queue = location.pathname.split('/')[2];
 const query = new URLSearchParams(location.search);
 /** What the service tells pages of itself. @param {string} name */
 const told = (name) => document.querySelector(`meta[name="boxoffice-${name}"]`)?.getAttribute('content');
-const signsIn = told('auth') === 'jwt';
+/** Whether people are believed (`none`), known (`jwt`), or known and sign in here (`sign-in`). */
+const auth = told('auth');
+const signsIn = auth !== 'none';
+/** Nobody knows yet who is signed in. */
+let isAsking = auth === 'sign-in';
 const organiser = document.title;
 /** Where to go with a pass: a path of this host, or a site that the service names. Nothing else is gone to. */
 function wayBack() {
@@ -136,7 +142,7 @@ function keep(name, value) {
 }
 
 const newKey = () => crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint32Array(4))].join('-');
-let user = kept('user') ?? '';
+let user = signsIn ? '' : kept('user') ?? '';
 if (back && !user && !signsIn) {
   // Before any site nobody is a member of anything: it is a number that nobody else has.
   const [high = 0, low = 0] = crypto.getRandomValues(new Uint32Array(2));
@@ -152,23 +158,30 @@ function keptPlace() {
     return null;
   }
 }
-let place = user ? keptPlace() : null;
+let place = /** @type {Place | null} */ (null);
+function recall() {
+  place = user ? keptPlace() : null;
+  if (!place) return;
+  // It may have been taken for another concert of this line, and a refusal need not be one any more.
+  if (wanted) place.concert = wanted;
+  delete place.over;
+}
+recall();
 // A link brings a place from another browser, such as the one within a messenger. It is not for the history, and takes
-// nobody's place away.
+// nobody's place away. Where people sign in, it is there for its owner alone.
 const [, owner, token] = /^#place=(\d{1,16})\.([\w.-]+)$/.exec(location.hash) ?? [];
-if (owner && token) {
+if (owner && token && auth !== 'jwt') {
   history.replaceState(null, '', location.pathname + location.search);
+  if (signsIn) {
+    user = owner;
+    recall();
+  }
   if (!place?.token || place.status === 'EXPIRED') {
     user = owner;
     keep('user', user);
     place = { queue: queue ?? '', user, key: newKey(), token };
     keep(placeName(), JSON.stringify(place));
   }
-}
-if (place) {
-  // It may have been taken for another concert of this line, and a refusal need not be one any more.
-  if (wanted) place.concert = wanted;
-  delete place.over;
 }
 
 // ---- The server's clock: between what its answers allow, as far as whole seconds tell.
@@ -237,8 +250,8 @@ const show = (id, visible) => { $(id).hidden = !visible; };
 
 /** How this page stands, by the name of its text. @returns {Text} */
 function stateOf() {
-  if (signsIn) return 'signIn';
-  if (!user) return 'who';
+  if (isAsking) return 'joining';
+  if (!user) return signsIn ? 'signIn' : 'who';
   if (!place) return 'joining';
   const { over, status } = place;
   if (over) return over === 'QUEUE_SOLD_OUT' ? 'soldOut' : over === 'QUEUE_ENDED' ? 'ended' : over === 'QUEUE_NOT_FOUND' ? 'none' : 'refused';
@@ -296,6 +309,7 @@ function wayIn(to) {
 function explanation(state) {
   if (state === 'timedOut') return say('timedOutText', timeOf(place?.activeUntil));
   if (state === 'lost') return place?.lost === 'TOKEN_OUTDATED' ? say('outdatedText') : say('lostText', place?.number ? count(place.number) : '–');
+  if (state === 'signIn') return say(auth === 'jwt' ? 'jwtText' : failure ? 'failedText' : 'signInText');
   if (state === 'refused') return place?.over === 'CHALLENGE_REQUIRED' ? say('challengeText') : place?.over ?? '';
   return say(/** @type {Text} */ (`${state}Text`));
 }
@@ -333,14 +347,15 @@ function render() {
   show('who', state === 'who');
   show('enter', isTurn);
   $('enter').href = back && isTurn ? wayIn(back) : place?.concert ? `/c/${place.concert}` : '/';
-  set('pay', hold ? say('pay') : state === 'paid' ? say('tickets') : '');
-  $('pay').href = hold ? `/pay/${hold}` : '/me';
+  const isOut = state === 'signIn' && auth !== 'jwt';
+  set('pay', hold ? say('pay') : state === 'paid' ? say('tickets') : isOut ? say(state) : '');
+  $('pay').href = hold ? `/pay/${hold}` : isOut ? `/auth/login?return=${encodeURIComponent(location.pathname + location.search)}${kept('out') ? '&prompt=login' : ''}` : '/me';
   show('rejoin', ['timedOut', 'paid', 'left', 'lost', 'refused'].includes(state));
   $('rejoin').className = $('pay').hidden ? 'primary' : 'second';
   show('others', !back && ['ended', 'none', 'signIn', 'refused', 'timedOut', 'left', 'soldOut'].includes(state));
   show('comfort', inLine);
   set('demo', !signsIn && !back && user ? say('demo', user) : '');
-  show('blocked', isBlocked && !signsIn);
+  show('blocked', isBlocked && auth !== 'jwt');
   renderClocks();
 
   if (state !== shown) {
@@ -502,7 +517,7 @@ function hurry(ms = 0) {
 const isOver = () => !!place?.over || (place?.status === 'EXPIRED' && place.reason !== 'SOLD_OUT');
 
 async function due() {
-  if (isBusy || signsIn || !user || !isLeading || isOver()) return;
+  if (isBusy || isAsking || !user || !isLeading || isOver()) return;
   if (Date.now() < nextAt) return schedule();
   isBusy = true;
   try {
@@ -570,6 +585,12 @@ async function join(mine) {
   if (answer?.ok) return take(Object.assign(place, { token: answer.body.token }), answer.body);
   if (!answer || answer.status === 408 || answer.status === 429 || answer.status >= 500) return failed(answer);
   const { code } = answer.body;
+  if (answer.status === 401) {
+    // The place is kept, with its key, for when they have signed in again.
+    user = '';
+    place = null;
+    return;
+  }
   if (code === 'IDEMPOTENCY_KEY_REUSED') newPlace();
   if (code === 'IDEMPOTENCY_KEY_REUSED' || code === 'IDEMPOTENCY_IN_FLIGHT') return inMs(1_000);
   place.over = code.startsWith('CHALLENGE') ? 'CHALLENGE_REQUIRED' : code;
@@ -641,13 +662,32 @@ async function readConcert() {
   if (answer?.ok) concert = answer.body;
 }
 
+/** Asks who is signed in. Without an answer it is who it was. */
+async function identify() {
+  const answer = await request('/auth/me');
+  user = answer?.ok ? String(answer.body.userId) : answer?.status === 401 ? '' : kept('user') ?? '';
+  if (answer?.ok) {
+    keep('user', user);
+    keep('out', '');
+  }
+  isAsking = false;
+  recall();
+  render();
+  schedule();
+}
+
 // ---- What the fan does.
+
+/** Takes a word out of the address. @param {string} name */
+function without(name) {
+  query.delete(name);
+  history.replaceState(null, '', String(query) ? `?${query}` : location.pathname);
+}
 
 $('language').onclick = () => {
   language = language === 'ko' ? 'en' : 'ko';
   keep('lang', language);
-  query.delete('lang');
-  history.replaceState(null, '', String(query) ? `?${query}` : location.pathname);
+  without('lang');
   renderLanguage();
 };
 
@@ -774,6 +814,8 @@ function wakeUp() {
     heardAt = Date.now();
     lead(true);
   }
+  // Somebody may have signed in in another tab.
+  if (auth === 'sign-in' && !user && !isAsking) identify();
   // The turn may have been used in another tab.
   if (place?.status === 'ACTIVATED') hurry();
   render();
@@ -796,8 +838,11 @@ setInterval(() => {
   if (!isLeading && Date.now() - heardAt > SILENCE_MS) wakeUp();
 }, 1_000);
 
+const failure = query.get('signin');
+if (failure) without('signin');
 renderLanguage();
 readConcert().then(render);
 readNotice().then(render);
+if (isAsking) identify();
 lead();
 tell({ hello: true });

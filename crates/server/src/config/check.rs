@@ -261,7 +261,10 @@ impl Check {
         };
         let address = "must begin with https:// (or http://)";
         self.need(auth.jwks_url.as_ref().is_none_or(is_address), "auth.jwks_url", address);
-        let asked = auth.jwks_url.is_none() && auth.jwks_file.is_none() && given(&auth.issuer);
+        // For its keys, or for where people sign in.
+        let asked =
+            (auth.jwks_url.is_none() && auth.jwks_file.is_none()) || auth.client_id.is_some();
+        let asked = asked && given(&auth.issuer);
         self.need(!asked || auth.issuer.as_ref().is_none_or(is_address), "auth.issuer", address);
         self.need(
             auth.jwks_url.is_none() || auth.jwks_file.is_none(),
@@ -269,6 +272,48 @@ impl Check {
             "cannot be given beside auth.jwks_url",
         );
         self.need(!auth.user_claim.is_empty(), "auth.user_claim", "must not be empty");
+        self.sign_in(auth);
+    }
+
+    fn sign_in(&mut self, auth: &AuthConfig) {
+        let is_scope = |scope: &String| {
+            let plain = |byte: u8| byte.is_ascii_graphic() && !b"\"\\".contains(&byte);
+            !scope.is_empty() && scope.bytes().all(plain)
+        };
+        for (index, scope) in auth.scopes.iter().enumerate() {
+            let place = format!("auth.scopes[{index}]");
+            self.need(is_scope(scope), &place, "must be visible ASCII without quotes and spaces");
+        }
+        let has_openid = auth.scopes.iter().any(|scope| scope == "openid");
+        self.need(
+            has_openid,
+            "auth.scopes",
+            "must have openid, or the issuer would not say who it is",
+        );
+        let Some(client) = &auth.client_id else {
+            let alone = "is of no use without auth.client_id";
+            self.need(auth.client_secret.is_none(), "auth.client_secret", alone);
+            return self.need(auth.public_url.is_none(), "auth.public_url", alone);
+        };
+        self.need(!client.is_empty(), "auth.client_id", "must not be empty");
+        let in_mode = auth.mode == AuthMode::Jwt;
+        self.need(in_mode, "auth.client_id", "needs auth.mode = \"jwt\"");
+        let public = auth.public_url.as_deref();
+        self.need(public.is_some(), "auth.public_url", "is needed with auth.client_id");
+        // Browsers keep cookies that are for TLS only for what comes by it, and for what is on their machine.
+        let is_kept = |origin: &str| {
+            origin.starts_with("https://")
+                || ["http://localhost", "http://127.0.0.1", "http://[::1]"].iter().any(|here| {
+                    let port = origin.strip_prefix(here);
+                    port.is_some_and(|port| port.is_empty() || port.starts_with(':'))
+                })
+        };
+        self.need(
+            public.is_none_or(|origin| is_origin(origin) && is_kept(origin)),
+            "auth.public_url",
+            "must be an origin such as https://tickets.example, in lower case, without a path; http:// is for \
+             localhost only",
+        );
     }
 
     fn gate(&mut self, config: &Config) {

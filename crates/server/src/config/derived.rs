@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use tracing_subscriber::filter::{ParseError, Targets};
 
 use super::table::{
-    self, AuthMode, Config, KafkaConfig, KafkaSecurity, LogConfig, MysqlConfig, MysqlTlsMode,
-    RedisConfig, ServerConfig,
+    self, AuthConfig, AuthMode, Config, KafkaConfig, KafkaSecurity, LogConfig, MysqlConfig,
+    MysqlTlsMode, RedisConfig, ServerConfig,
 };
 use super::value::Secret;
 
@@ -31,8 +31,24 @@ const DECIDING: [&str; 10] = [
     "queue.after_end",
 ];
 /// What is in these sections and may differ: where an instance listens, and how it reaches the issuer.
-const OF_ONE_INSTANCE: [&str; 4] =
-    ["auth.allow_anonymous", "auth.jwks_url", "auth.jwks_file", "auth.ca_file"];
+const OF_ONE_INSTANCE: [&str; 5] = [
+    "auth.allow_anonymous",
+    "auth.jwks_url",
+    "auth.jwks_file",
+    "auth.ca_file",
+    "auth.client_secret_file",
+];
+
+impl AuthConfig {
+    /// What the pages are told of people: that they are believed, that they are known, or that they are known
+    /// and can sign in on the pages.
+    pub fn for_pages(&self) -> &'static str {
+        match (self.mode, &self.client_id) {
+            (AuthMode::Jwt, Some(_)) => "sign-in",
+            (mode, _) => mode.as_str(),
+        }
+    }
+}
 
 impl Config {
     /// What every instance has to decide by alike.

@@ -378,6 +378,8 @@ settings! {
         join: usize = 20_000, 1..=1_000_000;
         /// Concerts, sessions, seats, reservations shown, balances.
         browse: usize = 2_048, 1..=1_000_000;
+        /// People who sign in or out; one more is sent back to sign in later.
+        sign_in: usize = 1_024, 1..=1_000_000;
         /// The admin API.
         admin: usize = 64, 1..=1_000_000;
     }
@@ -673,6 +675,19 @@ settings! {
         user_claim: String = "sub".into();
         /// Time that the issuer's clock may be ahead of this one's or behind it.
         leeway_seconds: u32 = 30, 0..=600;
+        /// As which client the fan's pages are known to the issuer, so that people can sign in there; none means
+        /// that they cannot. The client's redirect address is `auth.public_url` with `/auth/callback`.
+        client_id: Option<String> = None;
+        /// The client's secret; none means a public client.
+        client_secret: Option<Secret> = None;
+        /// File whose trimmed content is the client's secret.
+        client_secret_file: Option<PathBuf> = None;
+        /// Origin at which browsers reach this service (`https://tickets.example`); needed with `auth.client_id`.
+        public_url: Option<String> = None;
+        /// What the issuer is asked for; `openid` is needed. With `profile` most tell a name to be shown.
+        scopes: Vec<String> = vec!["openid".into()];
+        /// Time from signing in on the pages to having to do so again.
+        session_hours: u32 = 12, 1..=720;
     }
 
     /// The admin API.

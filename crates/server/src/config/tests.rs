@@ -341,7 +341,7 @@ fn every_secret_with_a_file_key_is_read_from_the_file() {
         assert_eq!(found.sources[secret.key], Source::File(path.clone()), "{key}");
         files += 1;
     }
-    assert_eq!(files, 6, "as many secrets can be in files");
+    assert_eq!(files, 7, "as many secrets can be in files");
 }
 
 #[test]
@@ -409,6 +409,53 @@ fn origins_are_what_browsers_send() {
         let text = error(with(&format!("https://tickets.example, {wrong}")));
         assert!(text.contains("server.cors_origins[1]: must be an origin"), "{wrong}: {text}");
     }
+}
+
+#[test]
+fn signing_in_is_validated_as_a_whole() {
+    let dir = dir();
+    let keys = |more: &[(&str, &str)]| {
+        let client = [
+            ("auth.mode", "jwt"),
+            ("auth.issuer", "https://id.example"),
+            ("auth.audience", "shop"),
+            ("auth.client_id", "pages"),
+            ("auth.client_secret", "hush"),
+            ("auth.public_url", "https://tickets.example"),
+        ];
+        let overrides = pairs(&[&client[..], more].concat());
+        let loaded = Config::load(LoadOptions { overrides, ..options(&dir) });
+        let problems = loaded.map_or_else(|error| error.problems, |_| vec![]);
+        problems.into_iter().map(|problem| problem.key).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(keys(&[]), "");
+    for here in ["http://localhost:8080", "http://127.0.0.1", "http://[::1]:8080", "https://a:8443"]
+    {
+        assert_eq!(keys(&[("auth.public_url", here)]), "", "{here}");
+    }
+    for wrong in [
+        "http://tickets.example",
+        "http://localhost.evil.example",
+        "http://127.0.0.10",
+        "https://tickets.example/",
+        "https://Tickets.example",
+        "tickets.example",
+        "",
+    ] {
+        assert_eq!(keys(&[("auth.public_url", wrong)]), "auth.public_url", "{wrong}");
+    }
+    assert_eq!(keys(&[("auth.mode", "none")]), "auth.client_id");
+    assert_eq!(keys(&[("auth.client_id", "")]), "auth.client_id");
+    assert_eq!(keys(&[("auth.scopes", "profile")]), "auth.scopes");
+    assert_eq!(keys(&[("auth.scopes", "openid,a b")]), "auth.scopes[1]");
+    assert_eq!(keys(&[("auth.session_hours", "0")]), "auth.session_hours");
+    let by_file = [("auth.issuer", "urn:issuer"), ("auth.jwks_url", "https://id.example/keys")];
+    assert_eq!(keys(&by_file), "auth.issuer", "people go there, wherever its keys are");
+    let alone = [("auth.client_secret", "hush"), ("auth.public_url", "https://tickets.example")];
+    let overrides = pairs(&alone);
+    let text = error(LoadOptions { overrides, ..options(&dir) });
+    assert!(text.contains("auth.client_secret: is of no use without auth.client_id"), "{text}");
+    assert!(text.contains("auth.public_url: is of no use"), "{text}");
 }
 
 #[test]
@@ -511,6 +558,8 @@ fn what_decides_about_fans_is_a_rule_for_all_instances() {
         ("auth.audience", "other"),
         ("auth.user_claim", "email"),
         ("auth.leeway_seconds", "0"),
+        ("auth.scopes", "openid,profile"),
+        ("auth.session_hours", "1"),
         ("pass.issuer", "https://b.example"),
     ];
     for (key, value) in rules {

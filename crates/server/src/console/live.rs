@@ -103,6 +103,14 @@ pub struct Point {
     pub rates: Rates,
 }
 
+/// How it was in the last quarter of an hour; the oldest point is the first.
+pub struct History {
+    /// Of each queue; none for the time before it was there.
+    pub queues: Vec<(QueueName, Vec<Option<Point>>)>,
+    /// Of requests.
+    pub requests: Vec<Requests>,
+}
+
 /// The history of a queue.
 #[derive(Default)]
 struct Watched {
@@ -419,13 +427,13 @@ impl Live {
         self.figures.lock().counted.retain(|id, _| of(*id));
     }
 
-    /// The history: of each queue, and of requests. The oldest point is the first.
-    pub fn history(&self) -> (Vec<(QueueName, Vec<Option<Point>>)>, Vec<Requests>) {
+    /// How it was in the last quarter of an hour.
+    pub fn history(&self) -> History {
         let figures = self.figures.lock();
         let queues = figures.queues.iter();
         let queues =
             queues.map(|(name, watched)| (name.clone(), watched.points.iter().copied().collect()));
-        (queues.collect(), figures.points.iter().copied().collect())
+        History { queues: queues.collect(), requests: figures.points.iter().copied().collect() }
     }
 
     /// What operators have changed of late, the latest first.

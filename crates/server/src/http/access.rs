@@ -56,13 +56,12 @@ fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     pairs.find(|(found, _)| found.trim() == name).map(|(_, value)| value.trim())
 }
 
-/// By what somebody is known as an operator.
-#[derive(Clone, Debug)]
-pub(super) enum Credential {
-    /// A bearer token with this digest.
-    Token([u8; 32]),
-    /// A session of the console.
-    Session(Session),
+/// By what somebody is known as an operator: a token, sent as it is or in a cookie.
+#[derive(Clone, Copy)]
+pub(super) struct Credential {
+    digest: [u8; 32],
+    /// Until when the cookie is good; a token by itself has no end.
+    pub(super) until: Option<Timestamp>,
 }
 
 impl Credential {
@@ -75,13 +74,10 @@ impl Credential {
         operators: &Operators,
         now: Timestamp,
     ) -> Result<Option<Operator>, Fault> {
-        match self {
-            Self::Token(digest) => operators.find_digested(digest),
-            Self::Session(session) if now < session.until => {
-                operators.find_marked(&session.name, &session.mark)
-            }
-            Self::Session(_) => Ok(None),
+        if self.until.is_some_and(|until| until <= now) {
+            return Ok(None);
         }
+        operators.find_digested(&self.digest)
     }
 }
 
@@ -123,15 +119,19 @@ impl FromRequestParts<HttpState> for Access {
         let HttpState { app, web } = state;
         let now = app.clock.now();
         let (by, unknown) = match bearer(&parts.headers)? {
-            Some(token) => (Credential::Token(digest(token)), ErrorCode::AdminTokenInvalid),
+            Some(token) => {
+                let by = Credential { digest: digest(token), until: None };
+                (by, ErrorCode::AdminTokenInvalid)
+            }
             None => {
                 let cookie = cookie(&parts.headers, SESSION_COOKIE)
                     .ok_or_else(|| Problem::new(ErrorCode::AdminTokenMissing))?;
-                cross_site::check(&parts.method, &parts.headers)?;
+                cross_site::check(&parts.method, &parts.headers, None)?;
                 let unknown = ErrorCode::AdminSessionOver;
                 let session =
                     web.sessions.read(cookie, now).ok_or_else(|| Problem::new(unknown))?;
-                (Credential::Session(session), unknown)
+                let Session { digest, until } = session;
+                (Credential { digest, until: Some(until) }, unknown)
             }
         };
         let found = by.holder(&app.operators, now).map_err(|cause| fault(&cause))?;

@@ -18,6 +18,7 @@ use super::describe::{Described, Description};
 use super::extract::single_header;
 use super::problem::{ErrorCode, Problem};
 use super::reply::fault;
+use super::sign_in::{self, IDENTITY_COOKIE};
 use super::state::HttpState;
 use crate::app::App;
 use crate::people::{PERSON_MAX, People, Stranger};
@@ -157,15 +158,17 @@ impl FromRequestParts<HttpState> for Asker {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
-        Self::from_headers(&parts.headers, state.app()).await
+        Self::of(parts, state.app()).await
     }
 }
 
 impl Described for Asker {
     fn describe(description: &mut Description) {
         description.may_be_secured(PERSON_SCHEME);
+        description.cookie(IDENTITY_COOKIE, "Who has signed in on the pages, in place of a token");
         description.errors(&[
             ErrorCode::DuplicateHeader,
+            ErrorCode::CrossSite,
             ErrorCode::InvalidField,
             ErrorCode::PersonTokenMissing,
             ErrorCode::PersonTokenInvalid,
@@ -179,12 +182,16 @@ impl Described for Asker {
 }
 
 impl Asker {
-    /// The person of a request.
-    pub(crate) async fn from_headers(headers: &HeaderMap, app: &App) -> Result<Self, Problem> {
-        match &app.people {
-            None => Ok(Self(None)),
+    /// The person of a request: of its token, or of its cookie where it has none.
+    pub(crate) async fn of(parts: &Parts, app: &App) -> Result<Self, Problem> {
+        let Parts { method, headers, .. } = parts;
+        match (&app.people, &app.sign_in) {
+            (None, _) => Ok(Self(None)),
+            (_, Some(sign_in)) if !headers.contains_key(AUTHORIZATION) => {
+                sign_in::person(sign_in, method, headers, app.clock.now()).map(|it| Self(Some(it)))
+            }
             // On the heap, so that it is no part of every join's future.
-            Some(people) => Box::pin(Self::known_to(people, headers, app.clock.now())).await,
+            (Some(people), _) => Box::pin(Self::known_to(people, headers, app.clock.now())).await,
         }
     }
 
@@ -240,10 +247,12 @@ impl FromRequestParts<HttpState> for MaybePerson {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
-        if !parts.headers.contains_key(AUTHORIZATION) {
-            return Ok(Self(None));
+        let has_token = parts.headers.contains_key(AUTHORIZATION);
+        match Asker::of(parts, state.app()).await {
+            // A cookie that is over says nothing.
+            Err(_) if !has_token => Ok(Self(None)),
+            asker => Ok(Self(asker?.person())),
         }
-        Ok(Self(Asker::from_headers(&parts.headers, state.app()).await?.person()))
     }
 }
 
@@ -267,7 +276,7 @@ impl FromRequestParts<HttpState> for Owner {
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
         let app = state.app();
-        let Asker(person) = Asker::from_headers(&parts.headers, app).await?;
+        let Asker(person) = Asker::of(parts, app).await?;
         if let Some(user) = person
             && !parts.headers.contains_key(QUEUE_TOKEN)
         {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::access::Access;
-use super::auth::{Asker, Presented};
+use super::auth::Owner;
 use super::extract::{ApiJson, PathIds, WireId, present};
 use super::place::SeatPlace;
 use super::problem::{ErrorCode, Problem};
@@ -50,11 +50,10 @@ pub(super) struct SignedTicket {
 
 pub(super) async fn sign(
     State(app): State<AppState>,
-    presented: Presented,
-    asker: Asker,
+    Owner { user, now }: Owner,
     PathIds(id): PathIds<ReservationId>,
 ) -> Result<Response, Problem> {
-    let (reservation, _) = own(&app, &presented, asker, id).await?;
+    let (reservation, _) = own(&app, user, id).await?;
     let catalog = app.store.catalog();
     let inventory = catalog
         .inventory(reservation.concert, reservation.session)
@@ -66,8 +65,8 @@ pub(super) async fn sign(
     if inventory.called_off().is_some() {
         return Err(Problem::new(ErrorCode::SessionCancelled));
     }
-    let claims = ticket.claims(presented.now);
-    let code = sign_ticket(&app.signing.of(presented.now), &claims);
+    let claims = ticket.claims(now);
+    let code = sign_ticket(&app.signing.of(now), &claims);
     let Picture { size, path } = Picture::of(&code).map_err(Problem::internal)?;
     Ok(json(
         StatusCode::OK,

@@ -12,7 +12,7 @@ use boxoffice_domain::queue::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::access::{Access, Credential, SESSION_COOKIE};
+use super::access::{Access, SESSION_COOKIE};
 use super::admin::{QueueChange, etag, find, for_queue, nullable};
 use super::client::ClientAddress;
 use super::cross_site::OwnPage;
@@ -22,8 +22,7 @@ use super::problem::{ErrorCode, Problem};
 use super::reply::{fault, json};
 use super::state::HttpState;
 use crate::app::AppState;
-use crate::console::{LASTS, Session};
-use crate::operators::{digest, mark};
+use crate::console::{LASTS, TOKEN_MAX};
 
 /// Who wants to sign in.
 #[derive(Deserialize, ToSchema)]
@@ -50,15 +49,14 @@ pub(super) async fn login(
             format!("the console needs the role {}; {} is {}", Role::Viewer, who.name, who.role);
         return Err(Problem::new(ErrorCode::RoleRequired).detail(detail));
     }
-    let session = Session {
-        name: who.name.as_ref().to_owned(),
-        mark: mark(&digest(&token)),
-        until: app.clock.now().plus(LASTS),
-    };
-    let text = web.sessions.write(&session);
-    let text = text.ok_or_else(|| Problem::internal("no key to sign a session with"))?;
+    if token.len() > TOKEN_MAX {
+        let detail = format!("a token of more than {TOKEN_MAX} bytes has no room in a cookie");
+        return Err(Problem::new(ErrorCode::AdminTokenInvalid).detail(detail));
+    }
+    let session = web.sessions.write(&token, app.clock.now().plus(LASTS));
+    let session = session.ok_or_else(|| Problem::internal("a session cannot be encrypted"))?;
     tracing::info!(operator.name = %who.name, client.address = %client.address, "signed in to the console");
-    with_cookie(&text, LASTS.as_secs())
+    with_cookie(&session, LASTS.as_secs())
 }
 
 pub(super) async fn logout(_: OwnPage) -> Result<Response<Body>, Problem> {
@@ -234,7 +232,7 @@ pub(super) async fn preview(
     let circumstances = Circumstances {
         now,
         inside,
-        governed: (governed.share < 1.0).then(|| governed.share * before.admit_per_second),
+        governed: (governed.share < 1.0).then_some(governed.share * before.admit_per_second),
         safe_rate: app.config.queue.safe_rate,
     };
     let warnings = warnings(&before, &after, &circumstances);
@@ -269,10 +267,7 @@ pub(super) struct Me {
 }
 
 pub(super) async fn me(access: Access) -> Response<Body> {
-    let until = match &access.by {
-        Credential::Token(_) => None,
-        Credential::Session(session) => Some(rfc3339(session.until)),
-    };
+    let until = access.by.until.map(rfc3339);
     let who = &access.who;
     json(StatusCode::OK, &Me { name: who.name.as_ref().to_owned(), role: who.role.into(), until })
 }

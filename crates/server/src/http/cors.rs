@@ -1,7 +1,7 @@
 //! Which web pages may read answers: those of `server.cors_origins`, and never what is for operators.
 //!
 //! Pages send tickets and tokens in headers, so browsers need not be told to send cookies along, and
-//! are not.
+//! are not: who has signed in on the pages of this service has signed in on no others.
 
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -10,8 +10,8 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
-/// What begins the paths that are for operators.
-const OPERATORS: [&str; 4] = ["/admin", "/ops", "/metrics", "/actuator"];
+/// What begins the paths that are for operators, and for the fan's own pages.
+const OTHERS: [&str; 5] = ["/admin", "/ops", "/metrics", "/actuator", "/auth/"];
 
 /// The methods and headers of the API, the headers of its answers that pages need, and how long a
 /// browser may remember that, in seconds.
@@ -44,10 +44,11 @@ impl Cors {
         (!origins.is_empty()).then_some(Self { origins })
     }
 
-    /// How the answer to a request is shared; none where it is for operators.
+    /// How the answer to a request is shared; none where it is for operators or
+    /// for the fan's own pages.
     pub(super) fn share<B>(&self, request: &Request<B>) -> Option<Shared> {
         let path = request.uri().path();
-        if OPERATORS.iter().any(|prefix| path.starts_with(prefix)) {
+        if OTHERS.iter().any(|prefix| path.starts_with(prefix)) {
             return None;
         }
         let mut origins = request.headers().get_all(ORIGIN).iter();

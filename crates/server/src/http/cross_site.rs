@@ -14,13 +14,18 @@ use super::problem::{ErrorCode, Problem};
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Lets a request pass that changes nothing, or that comes from a page of the same origin. To be asked where a cookie
-/// stands for who asks: other headers no browser sends by itself.
+/// stands for who asks: other headers no browser sends by itself. `own` is the origin of the pages where that is
+/// configured; else it is told by the host that was asked.
 ///
 /// # Errors
 /// [`ErrorCode::CrossSite`] for any other request; also where the browser does not tell where it comes
 /// from.
-pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-    if method.is_safe() || is_same_origin(headers) {
+pub(super) fn check(
+    method: &Method,
+    headers: &HeaderMap,
+    own: Option<&str>,
+) -> Result<(), Problem> {
+    if method.is_safe() || is_same_origin(headers, own) {
         return Ok(());
     }
     Err(Problem::new(ErrorCode::CrossSite))
@@ -33,7 +38,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OwnPage {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        check(&parts.method, &parts.headers).map(|()| Self)
+        check(&parts.method, &parts.headers, None).map(|()| Self)
     }
 }
 
@@ -43,12 +48,15 @@ impl Described for OwnPage {
     }
 }
 
-fn is_same_origin(headers: &HeaderMap) -> bool {
+fn is_same_origin(headers: &HeaderMap, own: Option<&str>) -> bool {
     if headers.contains_key(SEC_FETCH_SITE) {
         return only(headers, &SEC_FETCH_SITE).is_some_and(|site| site == "same-origin");
     }
     // A browser of old. Its scheme is that of whoever ends TLS, so it is not compared.
     let origin = only(headers, &ORIGIN).and_then(|origin| origin.to_str().ok());
+    if own.is_some() {
+        return origin == own;
+    }
     let host = only(headers, &HOST).and_then(|host| host.to_str().ok());
     match (origin.and_then(|origin| origin.split_once("://")), host) {
         (Some((_, origin)), Some(host)) => !host.is_empty() && origin.eq_ignore_ascii_case(host),
@@ -71,7 +79,7 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        match check(method, &headers) {
+        match check(method, &headers, None) {
             Ok(()) => true,
             Err(problem) => {
                 assert_eq!(problem.code(), ErrorCode::CrossSite);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, RawPathParams, Request};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use boxoffice_domain::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
@@ -586,6 +586,20 @@ pub fn single_header<'a>(
     }
 }
 
+/// The values of the cookies with a name.
+pub(super) fn cookies<'h>(
+    headers: &'h HeaderMap,
+    name: &'static str,
+) -> impl Iterator<Item = &'h [u8]> {
+    let lines = headers.get_all(COOKIE).into_iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    pairs.filter_map(move |pair| {
+        let rest = pair.trim_ascii_start().strip_prefix(name.as_bytes())?;
+        let value = rest.strip_prefix(b"=")?.trim_ascii();
+        Some(value.strip_prefix(b"\"").and_then(|it| it.strip_suffix(b"\"")).unwrap_or(value))
+    })
+}
+
 /// A field that may be left out, and is no `null`.
 ///
 /// # Errors
@@ -920,5 +934,19 @@ mod tests {
         for bad in [None, Some(""), Some("text/plain"), Some("application/jsonx"), Some("json")] {
             assert!(!check(bad), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn cookies_are_found_among_others() {
+        let mut headers = HeaderMap::new();
+        for line in
+            ["a=1; __Host-boxoffice=x.y; __Host-boxoffice-login=z", "__Host-boxoffice=\"q\"; b"]
+        {
+            headers.append(COOKIE, HeaderValue::from_static(line));
+        }
+        headers.append(COOKIE, HeaderValue::from_bytes(b"__Host-boxoffice=\xff;;=;").unwrap());
+        let found: Vec<_> = cookies(&headers, "__Host-boxoffice").collect();
+        assert_eq!(found, [&b"x.y"[..], b"q", b"\xff"]);
+        assert_eq!(cookies(&headers, "__Host-boxoffice-login").next(), Some(&b"z"[..]));
     }
 }

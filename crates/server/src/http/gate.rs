@@ -5,21 +5,22 @@
 //! up: so it is a path, and no way to another site unless the configuration names that.
 
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, LOCATION};
+use axum::http::header::{AUTHORIZATION, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use boxoffice_domain::ids::QueueName;
 
 use super::describe::{Described, Description};
+use super::extract::cookies;
 use super::problem::{ErrorCode, Problem};
 use crate::app::{App, AppState};
 use crate::config::{GateConfig, QUEUE_PLACE};
+use crate::sign_in::percent_encode;
 
 /// The cookie that has the pass.
 const PASS_COOKIE: &str = "boxoffice-pass";
@@ -96,18 +97,11 @@ pub(super) fn answer(
 /// What may be a pass: the cookies of that name, then bearer tokens. The site may have bearer tokens of its
 /// own, so one that is no pass takes nothing away from a cookie.
 fn presented(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let cookies = pairs.filter_map(|pair| {
-        let rest = pair.trim_ascii_start().strip_prefix(PASS_COOKIE.as_bytes())?;
-        let value = rest.strip_prefix(b"=")?.trim_ascii();
-        Some(value.strip_prefix(b"\"").and_then(|it| it.strip_suffix(b"\"")).unwrap_or(value))
-    });
     let bearers = headers.get_all(AUTHORIZATION).into_iter().filter_map(|value| {
         let (scheme, token) = value.as_bytes().split_at_checked("bearer ".len())?;
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
     });
-    cookies.chain(bearers).filter_map(|pass| std::str::from_utf8(pass).ok())
+    cookies(headers, PASS_COOKIE).chain(bearers).filter_map(|pass| std::str::from_utf8(pass).ok())
 }
 
 /// Where to wait, with what to wait for and where to come back to.
@@ -149,6 +143,11 @@ fn path(headers: &HeaderMap) -> Option<&str> {
         true => single(headers, &X_FORWARDED_URI)?,
         false => single(headers, &X_ORIGINAL_URI)?,
     };
+    is_plain_path(asked).then_some(asked)
+}
+
+/// Whether this is a path, with its query, that leads nowhere else than there.
+pub(super) fn is_plain_path(asked: &str) -> bool {
     let path = asked.split(['?', '#']).next().unwrap_or_default();
     let is_step = |part: &str| {
         let dots = part.to_ascii_lowercase().replace("%2e", ".");
@@ -156,12 +155,11 @@ fn path(headers: &HeaderMap) -> Option<&str> {
     };
     // Browsers take a backslash for a slash, leave out what is not visible, and have taken every step before
     // they ask. What is left of `//host` after that would be a host to them.
-    let is_plain = asked.len() <= BACK_BYTES_MAX
+    asked.len() <= BACK_BYTES_MAX
         && asked.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
         && asked.starts_with('/')
         && !asked.starts_with("//")
-        && !path.split('/').any(is_step);
-    is_plain.then_some(asked)
+        && !path.split('/').any(is_step)
 }
 
 /// A header that came once.
@@ -174,20 +172,15 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     std::str::from_utf8(value.as_bytes()).ok()
 }
 
-/// Appends a text as a value of a query.
+/// Appends a text as a value of a query. A path stays readable in it.
 fn escape(text: &str, query: &mut String) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            query.push(char::from(byte));
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(query, "%{byte:02X}");
-        }
-    }
+    percent_encode(text, b"-._~/", query);
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header::COOKIE;
+
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {

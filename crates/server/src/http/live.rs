@@ -28,6 +28,7 @@ use super::problem::{ErrorCode, Problem};
 use super::queue::QueueState;
 use super::reply::to_json;
 use crate::app::{App, AppState};
+use crate::console::live;
 use crate::console::live::{Alarm, Listener, POINTS, Point, QUEUES_MAX, Rates, Requests, SMOOTHED};
 use crate::health::{self, Health};
 
@@ -412,7 +413,7 @@ struct QueueHistory {
 }
 
 fn history(app: &App) -> History {
-    let (queues, requests) = app.live.history();
+    let live::History { queues, requests } = app.live.history();
     let queues = queues.into_iter().map(|(name, points)| {
         let count = |of: fn(&Point) -> u64| points.iter().map(|it| it.as_ref().map(of)).collect();
         let rate = |of: fn(&Rates) -> f64| {

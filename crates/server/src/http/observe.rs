@@ -44,7 +44,7 @@ const URI_MAX: usize = 8 * 1024;
 /// What every answer has unless it says otherwise: it is for this client and for now.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// What an answer may depend on, beside the path.
-const WHO_ASKS: HeaderValue = HeaderValue::from_static("authorization, queue-token");
+const WHO_ASKS: HeaderValue = HeaderValue::from_static("authorization, cookie, queue-token");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// Whole seconds that a shed request is asked to wait.
@@ -89,6 +89,7 @@ impl Observer {
                 Class::Poll => limits.poll,
                 Class::Join => limits.join,
                 Class::Browse => limits.browse,
+                Class::SignIn => limits.sign_in,
                 Class::Admin => limits.admin,
                 Class::Ops => usize::MAX,
             },

@@ -23,6 +23,7 @@ use super::schema::ProblemDocument;
 use super::{
     admin, admission_log, calling_off, concert_tickets, concerts, console, gate, keys, lists, live,
     operators, ops, payments, plans, points, queue, refunds, reservations, seat_list, seat_states,
+    sign_in,
 };
 use crate::app::AppState;
 use crate::audit::AuditReport;
@@ -39,6 +40,7 @@ use crate::plans::PlanReport;
         (name = "concerts", description = "What is for sale"),
         (name = "sales", description = "Reservations and payments"),
         (name = "points", description = "The money"),
+        (name = "people", description = "Who has signed in on the pages"),
         (name = "operations", description = "Health and metrics"),
         (name = "admin", description = "For operators"),
         (name = "console", description = "Signing in to the console of operators"),

@@ -79,8 +79,8 @@ pub(super) struct PlanSection {
     height: Option<i32>,
 }
 
-/// A row. Place k, counted from 0, is at `at[k]`, or at (`x` + k·`dx`, `y` + k·`dy`); `labels[k]` is printed on
-/// it, or `first` + k·`step`; its grade is `grades[k]`, or `grade`.
+/// A row. Place k, counted from 0, is `x` + k·`dx` from the left, or the sum of `xs[0]` to `xs[k]`, and so with `y`
+/// from the top; `labels[k]` is printed on it, or `first` + k·`step`; its grade is `grades[k]`, or `grade`.
 #[derive(ToSchema)]
 #[allow(dead_code)]
 pub(super) struct PlanRow {
@@ -100,9 +100,12 @@ pub(super) struct PlanRow {
     /// Likewise.
     #[schema(nullable = false)]
     dy: Option<i32>,
-    /// Where each is.
+    /// Where the first is from the left, and then how far each is from the one before.
     #[schema(nullable = false)]
-    at: Option<Vec<Vec<i32>>>,
+    xs: Option<Vec<i64>>,
+    /// Likewise, from the top.
+    #[schema(nullable = false)]
+    ys: Option<Vec<i64>>,
     /// What is printed on the first.
     #[schema(nullable = false)]
     first: Option<i32>,

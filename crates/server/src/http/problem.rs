@@ -90,11 +90,11 @@ error_codes! {
         "The service was restored from a backup, and the queue token was given after that; its place is lost."
         "Join the queue anew.";
     PersonTokenMissing "PERSON_TOKEN_MISSING" UNAUTHORIZED "Not logged in"
-        "The request needs an Authorization header with the bearer token of a person."
-        "Log in at the issuer, and send its token.";
+        "The request needs an Authorization header with the bearer token of a person, or the cookie of somebody who signed in on the pages."
+        "Log in at the issuer, and send its token; on the pages, sign in.";
     PersonTokenInvalid "PERSON_TOKEN_INVALID" UNAUTHORIZED "Invalid person token"
-        "The person's token is forged, over, or not for this service; the detail says which."
-        "Log in anew at the issuer, and send its token.";
+        "The person's token or cookie is forged, over, or not for this service; the detail says which."
+        "Log in anew at the issuer, and send its token; on the pages, sign in again.";
     AdminTokenMissing "ADMIN_TOKEN_MISSING" UNAUTHORIZED "No operator token"
         "The admin API needs an Authorization header with a bearer token."
         "Send an operator's token, or the admin token.";

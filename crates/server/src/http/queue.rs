@@ -455,7 +455,7 @@ pub(super) async fn join_from(
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let (parts, body) = request.into_parts();
-    let asker = Asker::from_headers(&parts.headers, &app).await?;
+    let asker = Asker::of(&parts, &app).await?;
     let key = IdempotencyKey::from_headers(&parts.headers)?;
     let ApiJson(request) = ApiJson::read(&parts.headers, body, web.body, client).await?;
     join_at(&app, &web, begun, client, asker, key, request).await

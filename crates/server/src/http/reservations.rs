@@ -233,7 +233,7 @@ pub(super) async fn create_from(
     // In the order of the handler's extractors: the first that refuses answers.
     let read = async {
         let presented = Presented::from_headers(&parts.headers, &app)?;
-        let asker = Asker::from_headers(&parts.headers, &app).await?;
+        let asker = Asker::of(&parts, &app).await?;
         let key = IdempotencyKey::from_headers(&parts.headers)?;
         let body = ApiJson::read(&parts.headers, body, limits, client).await?;
         create(State(app), presented, asker, ids, MaybeIdempotencyKey(key), body).await
@@ -416,33 +416,25 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &ReservationList { reservations, next }))
 }
 
-/// A reservation of the one who asks, and when its hold ends or has ended.
+/// A reservation of this user, and when its hold ends or has ended.
 pub(super) async fn own(
     app: &App,
-    presented: &Presented,
-    asker: Asker,
+    user: UserId,
     id: ReservationId,
 ) -> Result<(Reservation, Timestamp), Problem> {
-    asker.must_own(presented)?;
-    presented.must_have_been_admitted()?;
     let found = app.store.reservation(id).await.map_err(|cause| fault(&cause))?;
     let found = found.ok_or_else(|| Problem::new(ErrorCode::ReservationNotFound))?;
-    if found.0.user == presented.user() {
-        Ok(found)
-    } else {
-        Err(Problem::new(ErrorCode::ReservationNotYours))
-    }
+    if found.0.user == user { Ok(found) } else { Err(Problem::new(ErrorCode::ReservationNotYours)) }
 }
 
 pub(super) async fn show(
     State(app): State<AppState>,
-    presented: Presented,
-    asker: Asker,
+    Owner { user, now }: Owner,
     PathIds(id): PathIds<ReservationId>,
 ) -> Result<Response, Problem> {
-    let (reservation, until) = own(&app, &presented, asker, id).await?;
+    let (reservation, until) = own(&app, user, id).await?;
     // What is shown is not sold: where the clock here is off, it is the database's that tells.
-    let now = app.store.vouched(presented.now);
+    let now = app.store.vouched(now);
     let catalog = app.store.catalog();
     Ok(json(StatusCode::OK, &shown(&catalog, &reservation, until, now)))
 }

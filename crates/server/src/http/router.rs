@@ -12,7 +12,7 @@ use super::observe::{Observer, method_not_allowed, not_found};
 use super::state::HttpState;
 use super::{
     admin, admission_log, calling_off, concert_tickets, concerts, console, gate, keys, lists, live,
-    openapi, operators, ops, pages, payments, plans, points, queue, refunds, reservations,
+    openapi, operators, ops, pages, payments, plans, points, queue, refunds, reservations, sign_in,
 };
 use crate::endpoints::{Route, endpoints};
 
@@ -43,7 +43,7 @@ pub(super) fn router(state: HttpState, observer: &Observer) -> Router {
     let swagger = Router::from(swagger)
         .route_layer(map_response(swagger_answer))
         .route_layer(observer.layer(Route::SwaggerUi));
-    let routes = route_all(observer);
+    let routes = sign_in::routes(route_all(observer), observer);
     let routes = match &state.web.pages {
         Some(_) => pages::routes(routes, observer),
         None => routes,

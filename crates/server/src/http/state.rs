@@ -3,11 +3,13 @@
 //! What does not belong here: anything that has effects outlasting a request; see `crate::app`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRef;
 use ipnet::IpNet;
 
 use super::cors::Cors;
+use super::damper::Damper;
 use super::documents::{ConcertDocuments, Documents};
 use super::door::Door;
 use super::extract::BodyLimits;
@@ -24,6 +26,8 @@ use crate::pages::Pages;
 /// promise them.
 const LOGINS_PER_SECOND: f64 = 1.0 / 6.0;
 const LOGINS_AT_ONCE: u32 = 10;
+/// How often the log is told at the most why somebody was not signed in: anybody can bring that about.
+const NOT_SIGNED_IN_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What handlers and extractors can reach: the service, and what only HTTP needs. Cloning shares.
 ///
@@ -68,6 +72,8 @@ pub(super) struct Web {
     pub sessions: Sessions,
     /// The limit of attempts to sign in for each client.
     pub login_rate: Option<ClientRateLimit>,
+    /// Bounds how often the log is told why somebody was not signed in.
+    pub not_signed_in: Damper,
 }
 
 impl HttpState {
@@ -98,6 +104,7 @@ impl HttpState {
             plans: PackedPlans::default(),
             sessions: Sessions::new(&app.tickets.session_keys()),
             login_rate: ClientRateLimit::new(LOGINS_PER_SECOND, LOGINS_AT_ONCE),
+            not_signed_in: Damper::new(NOT_SIGNED_IN_LOG_INTERVAL),
         };
         Ok(Self { app, web: Arc::new(web) })
     }

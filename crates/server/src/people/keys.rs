@@ -12,14 +12,12 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
+use super::issuer::{ANSWER_BYTES_MAX, Issuer};
 use super::signatures;
 use crate::config::AuthConfig;
 
-/// A set is at the most so large, in bytes,
-const SET_BYTES_MAX: u64 = 1 << 20;
-/// and has so many keys that are of use.
+/// A set has at the most so many keys that are of use.
 const KEYS_MAX: usize = 100;
 /// For an unknown key the set is read at the most this often,
 const AGAIN: Duration = Duration::from_secs(60);
@@ -27,8 +25,6 @@ const AGAIN: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(5);
 /// A set is read again after this time in any case, so that a key that was withdrawn ends.
 const AGE_MAX: Duration = Duration::from_secs(600);
-/// Time for one answer of the issuer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A key that can be used.
 #[derive(Clone)]
@@ -51,15 +47,8 @@ pub(super) enum NoKey {
 /// Where the set comes from.
 enum Source {
     File(PathBuf),
-    Web(Arc<Web>),
-}
-
-/// An issuer on the network.
-struct Web {
-    agent: ureq::Agent,
-    issuer: String,
-    /// The set's address; the issuer is asked for it where there is none.
-    set: Option<String>,
+    /// Its address; the issuer is asked for it where there is none.
+    Web(Arc<Issuer>, Option<String>),
 }
 
 /// The keys of the issuer, as they were read last.
@@ -77,11 +66,7 @@ impl Keys {
         signatures::install();
         let source = match &config.jwks_file {
             Some(path) => Source::File(path.clone()),
-            None => Source::Web(Arc::new(Web {
-                agent: agent(config)?,
-                issuer: issuer.to_owned(),
-                set: config.jwks_url.clone(),
-            })),
+            None => Source::Web(Arc::new(Issuer::new(config)?), config.jwks_url.clone()),
         };
         let keys = Self {
             source,
@@ -156,9 +141,12 @@ impl Keys {
                     fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
                 })
             }
-            Source::Web(web) => {
-                let web = web.clone();
-                Box::new(move || web.read())
+            Source::Web(issuer, set) => {
+                let (issuer, set) = (issuer.clone(), set.clone());
+                Box::new(move || match set {
+                    Some(set) => issuer.get(&set),
+                    None => issuer.get(&issuer.discover()?.jwks_uri),
+                })
             }
         };
         let read = tokio::task::spawn_blocking(work).await;
@@ -181,66 +169,6 @@ pub(super) async fn keep_read(keys: Weak<Keys>) {
     }
 }
 
-fn agent(config: &AuthConfig) -> Result<ureq::Agent, String> {
-    let roots = match &config.ca_file {
-        None => RootCerts::WebPki,
-        Some(path) => {
-            let failed = |what: String| format!("auth.ca_file {}: {what}", path.display());
-            let pem = fs::read(path).map_err(|error| failed(error.to_string()))?;
-            let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
-                .filter_map(Result::ok)
-                .filter_map(|item| match item {
-                    PemItem::Certificate(certificate) => Some(certificate),
-                    _ => None,
-                })
-                .collect();
-            if certificates.is_empty() {
-                return Err(failed("there is no certificate in it".into()));
-            }
-            RootCerts::from(certificates)
-        }
-    };
-    let agent = ureq::Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .max_redirects(3)
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
-        .build();
-    Ok(agent.into())
-}
-
-impl Web {
-    fn read(&self) -> Result<Vec<u8>, String> {
-        let set = match &self.set {
-            Some(set) => set.clone(),
-            None => self.discover()?,
-        };
-        self.get(&set)
-    }
-
-    /// Asks the issuer where its set is (OpenID Connect Discovery 1.0).
-    fn discover(&self) -> Result<String, String> {
-        #[derive(Deserialize)]
-        struct Document {
-            issuer: String,
-            jwks_uri: String,
-        }
-        let issuer = self.issuer.trim_end_matches('/');
-        let address = format!("{issuer}/.well-known/openid-configuration");
-        let document: Document = serde_json::from_slice(&self.get(&address)?)
-            .map_err(|error| format!("{address}: {error}"))?;
-        if document.issuer != self.issuer {
-            return Err(format!("{address} is of another issuer, {}", document.issuer));
-        }
-        Ok(document.jwks_uri)
-    }
-
-    fn get(&self, address: &str) -> Result<Vec<u8>, String> {
-        let failed = |error: ureq::Error| format!("{address}: {error}");
-        let mut answer = self.agent.get(address).call().map_err(failed)?;
-        answer.body_mut().with_config().limit(SET_BYTES_MAX).read_to_vec().map_err(failed)
-    }
-}
-
 /// Returns the keys of a set that can be used. Others, of other types or for other ends, are passed
 /// over: an issuer may have them.
 fn parse(set: &[u8], issuer: &str, audience: &str) -> Result<Vec<Key>, String> {
@@ -248,8 +176,8 @@ fn parse(set: &[u8], issuer: &str, audience: &str) -> Result<Vec<Key>, String> {
     struct Set {
         keys: Vec<Value>,
     }
-    if set.len() as u64 > SET_BYTES_MAX {
-        return Err(format!("the set is larger than {SET_BYTES_MAX} bytes"));
+    if set.len() as u64 > ANSWER_BYTES_MAX {
+        return Err(format!("the set is larger than {ANSWER_BYTES_MAX} bytes"));
     }
     let set: Set = serde_json::from_slice(set).map_err(|error| format!("no key set: {error}"))?;
     let usable = set.keys.into_iter().filter_map(|key| usable(key, issuer, audience));

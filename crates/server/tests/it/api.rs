@@ -29,4 +29,5 @@ mod sales;
 mod seat_states;
 mod seat_streams;
 mod seating;
+pub(crate) mod sign_in;
 mod tokens;

@@ -310,6 +310,19 @@ impl Target {
                 format!("{{\"userId\": {user}, \"queue\": {queue}}}")
             }
             Route::ReservationCreate => {
+                if dice.once_in(4) {
+                    let count = dice.below(6).to_string();
+                    let mut wish = format!("\"count\": {}", or(dice, &count));
+                    for (field, good) in
+                        [("together", "false"), ("grade", "\"R\""), ("section", "\"A\"")]
+                    {
+                        if dice.once_in(3) {
+                            wish += &format!(", \"{field}\": {}", or(dice, good));
+                        }
+                    }
+                    let seats = if dice.once_in(6) { ", \"seatIds\": [1]" } else { "" };
+                    return format!("{{\"userId\": {user}, \"best\": {{{wish}}}{seats}}}");
+                }
                 let count = if dice.once_in(30) { dice.below(6_000) } else { dice.below(6) };
                 let mut seats: Vec<String> = (0..count).map(|_| self.seat(dice)).collect();
                 if count > 1 && dice.once_in(8) {
@@ -1066,6 +1079,9 @@ async fn a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones() {
         "TOO_MANY_SEATS",
         "DUPLICATE_SEATS",
         "NO_SEATS",
+        "SEATS_OR_BEST",
+        "GRADE_NOT_FOUND",
+        "SECTION_NOT_FOUND",
         "SEAT_NOT_FOUND",
         "SEAT_LIMIT_REACHED",
         "ALREADY_PAID",

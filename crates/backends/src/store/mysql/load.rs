@@ -18,7 +18,8 @@ use super::pool::Lease;
 use super::rows::{self, Failure, take};
 use super::sql;
 use crate::store::catalog::{Catalog, Inventory};
-use crate::store::chain::{self, Digest};
+use crate::store::chain;
+use crate::store::digest::Digest;
 use crate::store::draws::{self, DrawSeed};
 use crate::store::plans::{self, StoredPlan};
 use crate::store::types::{ALIAS_KEPT_MS, Alias, SpentBy, StoredQueue};
@@ -110,7 +111,7 @@ pub(super) async fn plan_of(
     lease.restart();
     let row = lease.rows(sql::PLAN, vec![digest.0[..].into()]).await?.pop();
     let mut row = row.ok_or_else(|| Failure::Corrupt(plans::missing(session, digest)))?;
-    Ok(Arc::new(StoredPlan::stored(digest, take(&mut row, 0)?)?))
+    Ok(Arc::new(StoredPlan::stored(digest, take(&mut row, 0)?).map_err(Failure::Corrupt)?))
 }
 
 /// A session, and what is read along with it.

@@ -14,7 +14,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{self, Failure, column};
 use crate::store::catalog::{Catalog, Inventory};
-use crate::store::chain::{self, Digest};
+use crate::store::chain;
+use crate::store::digest::Digest;
 use crate::store::draws::{self, DrawSeed};
 use crate::store::plans::{self, StoredPlan};
 use crate::store::types::{ALIAS_KEPT_MS, Alias, SpentBy, StoredQueue};
@@ -122,7 +123,10 @@ fn plans(connection: &Connection) -> Load<HashMap<Digest, Arc<StoredPlan>>> {
     let mut plans = HashMap::new();
     while let Some(row) = found.next()? {
         let digest = chain::digest_of(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
-        plans.insert(digest, Arc::new(StoredPlan::stored(digest, row.get(1)?)?));
+        plans.insert(
+            digest,
+            Arc::new(StoredPlan::stored(digest, row.get(1)?).map_err(Failure::Corrupt)?),
+        );
     }
     Ok(plans)
 }

@@ -122,7 +122,7 @@ pub(crate) async fn a_session_with_a_hall_is_changed_as_any_other(subject: Subje
     let concert = other.concert;
     let seating = Seating::planned(hall.clone(), &PRICES).unwrap();
     let act = Act::CreateSession(concert, at(1_000), seating);
-    let Ok(Acted::Now(Effect::Session { after: Some(made), added, plan, .. })) =
+    let Ok(Acted::Now(Effect::Session { after: Some(made), added, plan, .. }, _)) =
         store.act(act, note("c")).await
     else {
         panic!("no session")

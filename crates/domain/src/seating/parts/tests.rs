@@ -107,6 +107,10 @@ fn a_row_is_cut_where_a_gap_is_wider_than_usual() {
     assert_eq!(runs(&[0, 900, 920]), vec![0..1, 1..3]);
     assert_eq!(runs(&[0, 20, 60, 80, 120]), vec![0..2, 2..4, 4..5]);
     assert_eq!(runs(&[120, 80, 60, 20, 0]), vec![0..1, 1..3, 3..5]);
+    // Where it is said, in whatever order, positions say nothing.
+    let mut said = row("1", 0, &[0, 10, 20, 37, 47]);
+    said.cuts = Some(vec![4, 1, 4, 0, 5, u32::MAX]);
+    assert_eq!(Plan::new(one_row(said)).unwrap().runs(), [0..1, 1..4, 4..5]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::api::challenges::solved;
 use crate::api::console::long_ago;
+use crate::api::sign_in;
 use crate::common::{
     BALANCE_MAX, Call, Client, FUTURE, PAST, Reply, TestService, charge, delete, get, join, patch,
     pay, post, status, until,
@@ -355,8 +356,9 @@ async fn every_code_can_be_had() {
     // People, of an issuer that is away.
     let issuer = Issuer::start(Signer::ed()).await;
     issuer.answers(Answer::Failure);
-    let service = TestService::start_with(|config| issuer.configure(config)).await;
+    let service = TestService::start_with(|config| sign_in::configure(&issuer, config)).await;
     let mut fan = service.client();
+    seen.expect(&mut fan, post("/auth/logout"), ErrorCode::CrossSite).await;
     let as_person = |token: &str| {
         post(queues).header("Authorization", format!("Bearer {token}")).json(json!({}))
     };
@@ -379,6 +381,46 @@ async fn every_code_can_be_had() {
     let solution = solved(&challenge);
     fan.send(join_with(&solution)).await.ok(201);
     seen.expect(&mut fan, join_with(&solution), ErrorCode::ChallengeUsed).await;
+    service.finish().await;
+
+    // Halls, and the best seats of them.
+    let service = TestService::start_with(|config| config.sales.no_orphans = true).await;
+    let mut fan = service.client();
+    let hall = service.concert(5, 1).await;
+    let token = service.token(1).await;
+    let ask = |body: serde_json::Value| {
+        let mut body = body;
+        body["userId"] = json!(1);
+        post(hall.path("reservations")).token(&token).json(body)
+    };
+    seen.expect(&mut fan, ask(json!({})), ErrorCode::SeatsOrBest).await;
+    let of_grade = ask(json!({"best": {"count": 1, "grade": "R"}}));
+    seen.expect(&mut fan, of_grade, ErrorCode::GradeNotFound).await;
+    let in_section = ask(json!({"best": {"count": 1, "section": "A"}}));
+    seen.expect(&mut fan, in_section, ErrorCode::SectionNotFound).await;
+    seen.expect(&mut fan, hall.reserve(&token, 1, &[2]), ErrorCode::LeavesSingleSeat).await;
+    fan.send(hall.reserve(&service.token(2).await, 2, &[3])).await.ok(201);
+    let three = ask(json!({"best": {"count": 3}}));
+    seen.expect(&mut fan, three, ErrorCode::NotTogether).await;
+    fan.send(hall.reserve(&service.token(3).await, 3, &[1, 2])).await.ok(201);
+    let three = ask(json!({"best": {"count": 3}}));
+    seen.expect(&mut fan, three, ErrorCode::NotEnoughSeats).await;
+    let path = format!("/api/v1/plans/{}", "0".repeat(64));
+    seen.expect(&mut fan, get(path), ErrorCode::PlanNotFound).await;
+    let made_of = |plan: serde_json::Value| {
+        let body = json!({"concertAt": FUTURE, "prices": {"R": 1}, "plan": plan});
+        post(format!("/admin/v1/concerts/{}/sessions", hall.concert)).admin().json(body)
+    };
+    seen.expect(&mut fan, made_of(json!({})), ErrorCode::PlanInvalid).await;
+    let seat = json!({"seat_number": "1", "category": "R"});
+    let plan = json!({
+        "name": "H", "size": {"width": 9, "height": 9}, "categories": [{"name": "R"}],
+        "zones": [{"name": "A", "rows": [{"row_number": "1", "seats": [seat]}]}],
+    });
+    let made = fan.send(made_of(plan)).await.ok(201);
+    let seats = format!("/admin/v1/concerts/{}/sessions/{}/seats", hall.concert, made["sessionId"]);
+    let more = post(seats).admin().json(json!({"seatCount": 1, "price": 1}));
+    seen.expect(&mut fan, more, ErrorCode::SessionHasPlan).await;
     service.finish().await;
 
     let all = ErrorCode::ALL.iter().filter(|code| !NOT_BY_ASKING.contains(code));

@@ -238,8 +238,9 @@ async fn the_description_lists_exactly_the_endpoints() {
             assert_eq!(in_path, parameters, "{method} {path}");
         }
     }
-    // These two are the description itself, pages are for people, and what has any method is no endpoint.
-    let unlisted = [Route::OpenApi, Route::SwaggerUi];
+    // The first two are the description itself; pages, and the way to the issuer and back, are for people; and
+    // what has any method is no endpoint.
+    let unlisted = [Route::OpenApi, Route::SwaggerUi, Route::AuthLogin, Route::AuthCallback];
     let served: BTreeSet<(String, String)> = Route::ALL
         .iter()
         .filter(|route| !unlisted.contains(route) && !Route::PAGES.contains(route))

@@ -9,10 +9,12 @@ use boxoffice_backends::store::{Act, Note, Role};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
+use crate::api::sign_in;
 use crate::common::{
     Call, Client, FUTURE, ICON, PAST, PATIENCE, Reply, TestService, delete, get, join, patch, post,
     until,
 };
+use crate::issuer::{Issuer, Signer};
 
 /// Adds an operator. Returns the token.
 pub(super) async fn operator(service: &TestService, name: &str, role: Role) -> String {
@@ -291,7 +293,9 @@ pub(super) async fn raw(client: &mut Client, call: Call) -> Reply {
 
 #[tokio::test]
 async fn what_is_for_operators_has_a_listener_of_its_own() {
+    let issuer = Issuer::start(Signer::ed()).await;
     let service = TestService::start_with(|config| {
+        sign_in::configure(&issuer, config);
         config.admin.listen = Some("127.0.0.1:0".parse().unwrap());
     })
     .await;

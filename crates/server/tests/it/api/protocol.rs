@@ -666,7 +666,7 @@ async fn what_is_personal_is_kept_by_nobody() {
     ];
     for reply in answers {
         assert_eq!(reply.header("cache-control"), Some("no-store"), "{reply}");
-        assert_eq!(reply.header("vary"), Some("authorization, queue-token"), "{reply}");
+        assert_eq!(reply.header("vary"), Some("authorization, cookie, queue-token"), "{reply}");
         assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{reply}");
     }
     // What says otherwise is for everybody, or is asked for again.

@@ -493,7 +493,7 @@ async fn odd_requests_for_a_session_are_refused_clearly() {
         r#"{"size":{"width":1e999}}"#.to_owned(),
         r#"{"size":{"width":NaN}}"#.to_owned(),
     ] {
-        let call = post(&path).admin().header("Content-Type", "application/json").text(text(&plan));
+        let call = post(&path).admin().text(text(&plan));
         let reply = service.send(call).await;
         let code = reply.code().unwrap_or_default();
         assert_eq!(reply.status, 400, "{code}");
