@@ -503,7 +503,8 @@ async function start() {
 
 /** The places are not told any more. */
 function refusedNews(/** @type {Answer} */ answer) {
-  if (isOver || isBusy) return;
+  // Whose sign-in is over is told so, and may go on.
+  if (isOver || isBusy || answer.code.startsWith('PERSON_')) return;
   if (answer.status !== 401 && answer.status !== 403) return gone(answer);
   // Seats that are held can still be paid.
   if (got) return news.stop();
