@@ -243,7 +243,7 @@ fn pages_are_small() {
         let bytes = |it: &String| site.asset(it).unwrap().0.gzip().len();
         // A browser fetches the texts of one language.
         let without = |other: &str| -> usize {
-            let is_other = |it: &str| it.contains("/i18n/") && it.contains(&format!("{other}-"));
+            let is_other = |it: &str| it.contains("i18n/") && it.contains(&format!("{other}-"));
             assets.iter().filter(|it| !is_other(it)).map(bytes).sum()
         };
         let beside = without("en").max(without("ko"));
