@@ -48,6 +48,7 @@ mod reservations;
 mod router;
 mod schema;
 mod seat_list;
+mod settings;
 mod state;
 mod surface;
 pub(crate) mod trace_id;
