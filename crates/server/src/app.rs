@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::console::live::Live;
+use crate::health::Parts;
 use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::passes::{Claims, Passes};
@@ -103,6 +104,16 @@ impl App {
     /// Whether the service is about to end.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// What tells how the service is.
+    pub fn parts(&self) -> Parts<'_> {
+        Parts {
+            store: &self.store,
+            sequencer: &self.sequencer,
+            events_wait: self.events_wait.load(Ordering::Relaxed),
+            is_draining: self.is_draining(),
+        }
     }
 
     /// The pass of a ticket of `queue` that is active until `until`.

@@ -1,12 +1,9 @@
 //! How the service and the parts that it works with are.
 
-use std::sync::atomic::Ordering;
-
+use boxoffice_backends::sequencer::Sequencer;
 use boxoffice_backends::store::Store;
 use serde::Serialize;
 use utoipa::ToSchema;
-
-use crate::app::App;
 
 /// How the service is.
 #[derive(Serialize, ToSchema)]
@@ -48,32 +45,45 @@ impl Health {
     }
 }
 
+/// What tells how the service is.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    /// Seats and money.
+    pub store: &'a Store,
+    /// The waiting queues.
+    pub sequencer: &'a Sequencer,
+    /// Whether events cannot be published.
+    pub events_wait: bool,
+    /// Whether the service is about to end.
+    pub is_draining: bool,
+}
+
 /// How the service is now.
-pub fn of(app: &App) -> Health {
+pub fn of(parts: Parts<'_>) -> Health {
     let part = |name, fault: Option<&'static str>| Dependency {
         name,
         status: if fault.is_none() { HealthStatus::Up } else { HealthStatus::Down },
         detail: fault,
     };
-    let store_fault = app.store.stats().fault().map(|_| {
-        if matches!(app.store, Store::Mysql(_)) {
+    let store_fault = parts.store.stats().fault().map(|_| {
+        if matches!(parts.store, Store::Mysql(_)) {
             "the database does not answer as it should"
         } else {
             "the last write failed"
         }
     });
-    let events_wait = app.events_wait.load(Ordering::Relaxed);
+    let events_wait = parts.events_wait;
     let mut dependencies = vec![
         part("store", store_fault),
-        part("queue", app.sequencer.queues().is_empty().then_some("there is no queue")),
+        part("queue", parts.sequencer.queues().is_empty().then_some("there is no queue")),
         Dependency {
             name: "events",
             status: if events_wait { HealthStatus::Degraded } else { HealthStatus::Up },
             detail: events_wait.then_some("events wait in the store"),
         },
-        part("service", app.is_draining().then_some("shutting down")),
+        part("service", parts.is_draining.then_some("shutting down")),
     ];
-    if let Some(redis) = app.sequencer.redis() {
+    if let Some(redis) = parts.sequencer.redis() {
         let away = || Dependency {
             name: "redis",
             status: HealthStatus::Degraded,
@@ -81,14 +91,14 @@ pub fn of(app: &App) -> Health {
         };
         dependencies.push(if redis.is_up() {
             part("redis", None)
-        } else if app.sequencer.are_joins_elsewhere() {
+        } else if parts.sequencer.are_joins_elsewhere() {
             part("redis", Some("away here and not elsewhere; joins go to the other instances"))
         } else {
             away()
         });
     }
-    if app.store.clock_check().is_some() {
-        let is_off = app.store.clock_correction_ms().is_err();
+    if parts.store.clock_check().is_some() {
+        let is_off = parts.store.clock_correction_ms().is_err();
         dependencies.push(part("clock", is_off.then_some("too far from the database's clock")));
     }
     let up = dependencies.iter().all(|part| part.status != HealthStatus::Down);

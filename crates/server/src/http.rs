@@ -54,6 +54,7 @@ mod seat_list;
 mod seat_news;
 mod seat_states;
 mod seat_streams;
+mod settings;
 mod sign_in;
 mod state;
 mod surface;

@@ -10,17 +10,16 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use boxoffice_backends::sequencer::Queue;
-use boxoffice_backends::store::{Inventory, LogEntry, Priced};
+use boxoffice_backends::store::{Inventory, LogEntry, Priced, Store};
 use boxoffice_domain::ids::{QueueName, SessionId};
 use boxoffice_domain::queue::{Reason, Turns};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::app::App;
 use crate::endpoints::Class;
-use crate::health::{Health, HealthStatus};
-use crate::metrics::Spread;
+use crate::health::{Health, HealthStatus, Parts};
+use crate::metrics::{Metrics, Spread};
 
 /// Listeners at a time; the docs promise it.
 const LISTENERS_MAX: usize = 32;
@@ -159,8 +158,8 @@ struct Answered {
 }
 
 impl Answered {
-    fn up_to_now(app: &App) -> Self {
-        let durations = &app.metrics.http_server_request_duration;
+    fn up_to_now(metrics: &Metrics) -> Self {
+        let durations = &metrics.http_server_request_duration;
         Self {
             unavailable: durations.unavailable(),
             all: durations.spread(&BUYERS),
@@ -225,7 +224,12 @@ struct Trouble {
     lasts: Duration,
 }
 
-fn troubles(app: &App, health: &Health, requests: &Requests) -> Vec<Trouble> {
+fn troubles(
+    parts: Parts<'_>,
+    metrics: &Metrics,
+    health: &Health,
+    requests: &Requests,
+) -> Vec<Trouble> {
     let trouble = |code, detail: String| Trouble {
         code,
         is_critical: false,
@@ -243,7 +247,7 @@ fn troubles(app: &App, health: &Health, requests: &Requests) -> Vec<Trouble> {
         };
         found.push(Trouble { is_critical, target: Some(part.name), ..trouble(code, detail) });
     }
-    let governed = app.sequencer.governed();
+    let governed = parts.sequencer.governed();
     let why = match governed.reason {
         Reason::Full => None,
         Reason::Refusing => Some("purchases are refused"),
@@ -259,12 +263,12 @@ fn troubles(app: &App, health: &Health, requests: &Requests) -> Vec<Trouble> {
         let detail = format!("{unavailable} of {asked} requests of the last minute answered 503");
         found.push(trouble("REFUSALS", detail));
     }
-    let events = app.metrics.events_pending.get();
-    if app.events_wait.load(Ordering::Relaxed) || events >= EVENTS_MANY {
+    let events = metrics.events_pending.get();
+    if parts.events_wait || events >= EVENTS_MANY {
         let detail = format!("{events} events or more wait to be published");
         found.push(Trouble { lasts: EVENTS_FOR, ..trouble("EVENTS_BEHIND", detail) });
     }
-    let pending = app.store.stats().pending.load(Ordering::Relaxed);
+    let pending = parts.store.stats().pending.load(Ordering::Relaxed);
     if pending >= PENDING_MAX {
         let detail = format!("{pending} commands wait for the store");
         found.push(Trouble { lasts: PENDING_FOR, ..trouble("STORE_BEHIND", detail) });
@@ -324,8 +328,8 @@ impl Listener {
 }
 
 /// What is for sale behind each queue.
-fn stocks(app: &App, now: Timestamp) -> HashMap<QueueName, Stock> {
-    let catalog = app.store.catalog();
+fn stocks(store: &Store, now: Timestamp) -> HashMap<QueueName, Stock> {
+    let catalog = store.catalog();
     let mut stocks: HashMap<QueueName, Stock> = HashMap::new();
     for concert in catalog.concerts() {
         let stock = stocks.entry(concert.queue.clone()).or_default();
@@ -345,21 +349,21 @@ fn stocks(app: &App, now: Timestamp) -> HashMap<QueueName, Stock> {
 
 impl Live {
     /// Looks at everything; to be called once a second.
-    pub fn sample(&self, app: &App) {
-        let (at, now) = (Instant::now(), app.clock.now());
-        let stocks = stocks(app, now);
+    pub fn sample(&self, parts: Parts<'_>, metrics: &Metrics, now: Timestamp) {
+        let at = Instant::now();
+        let stocks = stocks(parts.store, now);
         let mut figures = self.figures.lock();
         let figures = &mut *figures;
         let is_point = figures.ticks.is_multiple_of(SMOOTHED);
         figures.ticks = figures.ticks.wrapping_add(1);
         if is_point {
-            let answered = Answered::up_to_now(app);
+            let answered = Answered::up_to_now(metrics);
             let requests = figures.answered.back().map(|before| answered.since(before));
             push(&mut figures.points, requests.unwrap_or_default(), POINTS);
             push(&mut figures.answered, answered, MINUTE);
         }
         let points = figures.points.len();
-        for queue in app.sequencer.queues().iter().take(QUEUES_MAX) {
+        for queue in parts.sequencer.queues().iter().take(QUEUES_MAX) {
             let watched = figures.queues.entry(queue.name().clone()).or_default();
             let stock = stocks.get(queue.name()).copied().unwrap_or_default();
             watched.add(Sample::of(queue, watched.samples.back(), stock, at));
@@ -387,15 +391,20 @@ impl Live {
     }
 
     /// How requests were answered in about the last minute.
-    pub fn requests(&self, app: &App) -> Requests {
+    pub fn requests(&self, metrics: &Metrics) -> Requests {
         let before = self.figures.lock().answered.front().copied().unwrap_or_default();
-        Answered::up_to_now(app).since(&before)
+        Answered::up_to_now(metrics).since(&before)
     }
 
     /// What somebody should look at now.
-    pub fn alarms(&self, app: &App, health: &Health, requests: &Requests) -> Vec<Alarm> {
-        let now = app.clock.now();
-        let found = troubles(app, health, requests);
+    pub fn alarms(
+        &self,
+        (parts, metrics): (Parts<'_>, &Metrics),
+        health: &Health,
+        requests: &Requests,
+        now: Timestamp,
+    ) -> Vec<Alarm> {
+        let found = troubles(parts, metrics, health, requests);
         let mut figures = self.figures.lock();
         let known = std::mem::take(&mut figures.troubles);
         let mut alarms = Vec::new();

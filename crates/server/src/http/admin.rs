@@ -13,7 +13,7 @@ use boxoffice_backends::events::{from_rfc3339, rfc3339};
 use boxoffice_backends::sequencer::{NewAlias, Queue};
 use boxoffice_backends::store::{
     Act, ActRejected, Acted, ConcertChange, Condition, Digest as PlanDigest, Effect, Inventory,
-    NewConcert, NewSeats, Note, Seating, StoredPlan, change_back, settings_tag,
+    NewConcert, NewSeats, Note, Seating, StoredPlan, change_back,
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, SessionId, UserId};
 use boxoffice_domain::queue::{Outlook, QueueSettings, SettingsChange};
@@ -34,6 +34,7 @@ use super::page::query;
 use super::problem::{ErrorCode, Problem};
 use super::queue::QueueState;
 use super::reply::{act_error, fault, json, to_json};
+use super::settings::etag;
 use crate::app::{AppState, queue_settings};
 use crate::audit::audit;
 use crate::config::RATES;
@@ -103,41 +104,6 @@ pub(super) struct AdminQueue {
     /// The entry of the log that the change made; only in answers to changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     log_id: Option<i64>,
-}
-
-/// The settings of a queue that operators change.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct CurrentSettings {
-    /// Admissions a second.
-    pub(super) admit_per_second: f64,
-    /// How many may be active; null where that is not bounded.
-    #[schema(required, nullable)]
-    pub(super) max_active: Option<u64>,
-    /// When it opens; null where no time is set.
-    #[schema(required, nullable, format = DateTime)]
-    pub(super) opens_at: Option<String>,
-    /// Whether it is paused.
-    pub(super) paused: bool,
-    /// Stands for all of that, for `If-Match`.
-    pub(super) etag: String,
-}
-
-impl CurrentSettings {
-    pub(super) fn of(settings: &QueueSettings) -> Self {
-        Self {
-            admit_per_second: settings.admit_per_second,
-            max_active: settings.max_active,
-            opens_at: settings.opens_at.map(rfc3339),
-            paused: settings.paused,
-            etag: etag(settings),
-        }
-    }
-}
-
-/// What stands for settings of a queue, as an entity tag.
-pub(super) fn etag(settings: &QueueSettings) -> String {
-    format!("\"{}\"", settings_tag(settings))
 }
 
 /// In which order those have their turn who join before the opening of a queue.

@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::access::{Access, SESSION_COOKIE};
-use super::admin::{QueueChange, etag, find, for_queue, nullable};
+use super::admin::{QueueChange, find, for_queue, nullable};
 use super::client::ClientAddress;
 use super::cross_site::OwnPage;
 use super::extract::{ApiJson, PathQueue, Whole};
 use super::operators::RoleName;
 use super::problem::{ErrorCode, Problem};
 use super::reply::{fault, json};
+use super::settings::etag;
 use super::state::HttpState;
 use crate::app::AppState;
 use crate::console::{LASTS, TOKEN_MAX};

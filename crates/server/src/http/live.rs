@@ -22,11 +22,11 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::access::{Access, Credential};
-use super::admin::etag;
 use super::operators::{LoggedChange, logged};
 use super::problem::{ErrorCode, Problem};
 use super::queue::QueueState;
 use super::reply::to_json;
+use super::settings::etag;
 use crate::app::{App, AppState};
 use crate::console::live;
 use crate::console::live::{Alarm, Listener, POINTS, Point, QUEUES_MAX, Rates, Requests, SMOOTHED};
@@ -355,9 +355,9 @@ fn snapshot(app: &App) -> Snapshot {
     let (queues, queues_left_out) = queues(app, now);
     let (concerts, sessions_left_out) = concerts(app, now);
     let governed = app.sequencer.governed();
-    let health = health::of(app);
-    let requests = app.live.requests(app);
-    let alarms = app.live.alarms(app, &health, &requests);
+    let health = health::of(app.parts());
+    let requests = app.live.requests(&app.metrics);
+    let alarms = app.live.alarms((app.parts(), &app.metrics), &health, &requests, now);
     let Requests { unavailable, asked, polls_p95_ms, purchases_p95_ms } = requests;
     let actions = app.live.actions();
     let recent = actions.iter().filter(|entry| now.since(entry.at) <= ACTIONS_FOR);
@@ -446,7 +446,7 @@ fn event(name: &str, data: &impl Serialize) -> Bytes {
 
 /// Looks at everything, and tells those who listen; to be called once a second.
 pub(crate) fn publish(app: &App) {
-    app.live.sample(app);
+    app.live.sample(app.parts(), &app.metrics, app.clock.now());
     if app.live.has_listeners() {
         app.live.tell(event("live", &snapshot(app)));
     }

@@ -28,7 +28,7 @@ pub(super) async fn live() -> Response {
 }
 
 pub(super) async fn ready(State(app): State<AppState>) -> Response {
-    let health = health::of(&app);
+    let health = health::of(app.parts());
     let code = if health.is_up() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(code, &health)
 }

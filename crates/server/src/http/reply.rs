@@ -14,8 +14,8 @@ use boxoffice_domain::queue::QueueSettings;
 use boxoffice_domain::sales::{HoldRejected, RefundRejected, SettleRejected};
 use serde::Serialize;
 
-use super::admin::CurrentSettings;
 use super::problem::{ErrorCode, Problem};
+use super::settings::CurrentSettings;
 use crate::metrics::Outcome;
 
 /// Seconds after which a store that could not write is worth another try.
