@@ -255,12 +255,8 @@ fn pages_are_small() {
             _ => 40,
         };
         let (own, max) = (document.gzip().len(), kib * 1024);
-        let size = |asset: &str| site.assets[asset].served.gzip().len();
-        // Nobody waits for the icon, and a browser reads the texts of one language.
-        let other =
-            if name.starts_with("fan/") { size("i18n/en.js").min(size("i18n/ko.js")) } else { 0 };
-        let needed = own + beside - size("icon.svg") - other;
-        assert!(needed <= max, "{name}: {own} and {beside} bytes");
+        let icon = site.assets["icon.svg"].served.gzip().len();
+        assert!(own + beside - icon <= max, "{name}: {own} and {beside} bytes");
         // All of it is in the one document.
         assert!(!waits || assets.len() == 1, "{assets:?}");
     }
