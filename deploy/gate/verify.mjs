@@ -3,7 +3,7 @@
 //
 //   import { gate } from './verify.mjs';
 //   const check = gate({
-//     keys: 'https://tickets.example/.well-known/jwks.json', issuer: 'boxoffice', queue: 'main', waiting: '/waiting/',
+//     keys: 'https://tickets.example/.well-known/jwks.json', issuer: 'boxoffice', queue: 'main', waiting: '/wait/{queue}',
 //   });
 //   export default { fetch: async (request) => (await check(request)) ?? fetch(request) };
 
@@ -120,8 +120,9 @@ export function passesOf(request) {
 
 /**
  * Returns a function that returns a promise of null where a request (of the Fetch API) has a good pass, and of the
- * answer that sends the visitor to the waiting page where it has none. `waiting` is the path or address of that page;
- * the rest is as for `verifier`.
+ * answer that sends the visitor to the waiting page where it has none. `waiting` is the path or address of that page, as
+ * in the setting `gate.waiting_url`: that of boxoffice with `{queue}` in it, or one of your own without. The rest is as
+ * for `verifier`.
  */
 export function gate({ waiting, ...options }) {
   const verify = verifier(options);
@@ -132,7 +133,9 @@ export function gate({ waiting, ...options }) {
     const { pathname, search } = new URL(request.url);
     // `//host` would be another site.
     const back = encodeURIComponent(pathname.startsWith('//') ? '/' : pathname + search);
-    const address = `${waiting}${waiting.includes('?') ? '&' : '?'}queue=${encodeURIComponent(options.queue)}&back=${back}`;
+    const queue = encodeURIComponent(options.queue);
+    const told = waiting.includes('{queue}') ? `return=${back}` : `queue=${queue}&back=${back}`;
+    const address = `${waiting.replace('{queue}', queue)}${waiting.includes('?') ? '&' : '?'}${told}`;
     return new Response(null, { status: 302, headers: { Location: address, 'Cache-Control': 'no-store' } });
   };
 }

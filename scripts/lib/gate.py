@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """Runs the examples of deploy/gate for real: nginx, Caddy and haproxy, each before a plain site and a boxoffice of its
-own, with a fan who comes, waits, is let in, returns, is out after the end, and tries a copied cookie, and with a browser
-that goes the same way by itself; and the verifier in JavaScript against the real service.
+own, with a fan in a browser who comes, waits, is let in, returns, is out after the end, and tries a copied cookie; and the
+verifier in JavaScript against the real service.
 
   scripts/lib/gate.py [--binary FILE] [nginx] [caddy] [haproxy] [verifier]
 """
 
 import argparse
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -76,7 +75,7 @@ class Stand:
         site, front = harness.free_port(), harness.free_port()
         self.url = f"http://127.0.0.1:{front}"
         files = [sys.executable, "-m", "http.server", str(site), "--bind", "127.0.0.1", "--directory", GATE / "site"]
-        self.start("site", files, f"http://127.0.0.1:{site}/waiting/")
+        self.start("site", files, f"http://127.0.0.1:{site}/")
         # The configuration is the one that is shown, but for the ports.
         for name in FILES[proxy]:
             text = (GATE / name).read_text()
@@ -86,7 +85,7 @@ class Stand:
                                 (":8081 {", f"http://127.0.0.1:{front} {{\n\tbind 127.0.0.1")):
                 text = text.replace(shown, here)
             (self.directory / name).write_text(text)
-        self.start(proxy, command_of(proxy, self.directory), f"{self.url}/waiting/")
+        self.start(proxy, command_of(proxy, self.directory), f"{self.url}/wait/main")
 
     def start(self, name, command, url):
         log = self.directory / f"{name}.log"
@@ -97,33 +96,11 @@ class Stand:
         self.children.append(child)
         wait_for(url, child, log)
 
-    def lets_a_browser_through(self):
-        """A real browser waits and gets to what it asked for, with nobody's help."""
-        self.server.admin("POST", "/admin/v1/queues/main/resume", expect=200)
-        port = harness.free_port()
-        asked = f"{self.url}/index.html?a=1"
-        command = [harness.tool("chromium"), "--headless=new", "--no-sandbox", "--disable-gpu",
-                   "--disable-background-networking", f"--user-data-dir={self.directory}/browser",
-                   f"--remote-debugging-port={port}", asked]
-        browser = harness.spawn(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            seen, deadline = [], time.monotonic() + 30
-            while time.monotonic() < deadline:
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=5) as answer:
-                    seen = [(page["title"], page["url"]) for page in json.load(answer) if page["type"] == "page"]
-                if seen == [("The shop", asked)]:
-                    return
-                time.sleep(0.1)
-            raise Failure(f"the browser does not get to {asked}: {seen}")
-        finally:
-            harness.kill(browser)
-
     def refuses_without_service(self):
-        """Nobody passes while boxoffice is away; the waiting page is there all the same."""
+        """Nobody passes while boxoffice is away."""
         with contextlib.suppress(urllib.error.HTTPError):
             with urllib.request.urlopen(f"{self.url}/index.html", timeout=15) as answer:
                 raise Failure(f"the site is open while boxoffice is away: {answer.status}")
-        urllib.request.urlopen(f"{self.url}/waiting/", timeout=5).close()
 
     def stop(self):
         for child in reversed(self.children):
@@ -136,7 +113,8 @@ class Stand:
 
 
 def run_node(server, *arguments):
-    env = {**os.environ, "BOXOFFICE_TEST_ADMIN_TOKEN": server.admin_token(), "NODE_NO_WARNINGS": "1"}
+    env = {**os.environ, "BOXOFFICE_TEST_ADMIN_TOKEN": server.admin_token(), "NODE_NO_WARNINGS": "1",
+           "CHROMIUM": harness.tool("chromium")}
     script = pathlib.Path(__file__).resolve().parent / "gate.mjs"
     child = harness.spawn([harness.tool("node"), script, *arguments, server.url], env=env, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -160,7 +138,6 @@ def behind(work, proxy, build):
     stand = Stand(work, proxy, build)
     try:
         run_node(stand.server, "fan", stand.url)
-        stand.lets_a_browser_through()
         end(stand.server)
         stand.refuses_without_service()
     except Failure:
@@ -206,7 +183,7 @@ def main():
             say(f"{name}: {error}")
 
     names = options.only or [*FILES, "verifier"]
-    for tool in {"node", "chromium", *(name for name in names if name in FILES)}:
+    for tool in {"node", "chromium", "playwright", *(name for name in names if name in FILES)}:
         harness.tool(tool)
     # Beside one another: each mostly waits.
     threads = [threading.Thread(target=run, args=(name,)) for name in names]

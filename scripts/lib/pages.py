@@ -22,12 +22,18 @@ import harness  # noqa: E402
 from harness import Failure, say  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
+LOGO = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 120 40"><script>alert(1)</script>
+<rect width="120" height="40" rx="8" fill="#ffd400"/><circle cx="20" cy="20" r="12" fill="#c00"/></svg>"""
+# What an organiser may say of themselves, at its worst.
+ORGANISER = {"pages.organiser": "<script>alert(1)</script>\U0001F3B5 & \"Söhne\" 공연", "pages.colour": "#ffd400",
+             "pages.notice_en": "<img src=x onerror=alert(1)> Doors open at six. " + "W" * 200,
+             "pages.notice_ko": "입장은 여섯 시에 시작합니다. " + "공연" * 100, "gate.sites": "https://shop.example,http://[::1]:9999"}
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/lib/pages.py", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", type=pathlib.Path, help="the program; the release build of this tree where it is left out")
+    parser.add_argument("--binary", type=lambda name: pathlib.Path(name).resolve(), help="the program; the release build of this tree where it is left out")
     parser.add_argument("--out", type=pathlib.Path, help="where pictures go")
     parser.add_argument("names", nargs="*")
     return parser.parse_args()
@@ -66,9 +72,18 @@ def main():
     out = options.out or work / "screens"
 
     def start(port=None):
-        return harness.Server(work, port=port, build=options.binary)
+        return harness.Server(work, port=port, build=options.binary, settings={"sales.no_orphans": "true"})
 
     service = [start()]
+    # Another one, of somebody with a name, whose pages lead back to sites.
+    there = work / "organiser"
+    there.mkdir()
+    logo = there / "logo.svg"
+    logo.write_text(LOGO)
+    organised = harness.Server(there, settings={**ORGANISER, "pages.logo": logo}, build=options.binary)
+    # Another one, where operators have a listener of their own.
+    apart = f"127.0.0.1:{harness.free_port()}"
+    second = harness.Server(work, label="apart", build=options.binary, settings={"admin.listen": apart})
     # Of one thread, which stays: a service ends with the thread that started it.
     switch = http.server.HTTPServer(("127.0.0.1", 0), Switch)
 
@@ -89,9 +104,10 @@ def main():
         "auth.client_secret": "pages", "auth.public_url": f"http://127.0.0.1:{port}", "auth.scopes": "openid,profile"})
     control = f"curl --silent --show-error --fail --request POST http://127.0.0.1:{switch.server_port}"
     env = {**os.environ, "BOXOFFICE_TEST_ADMIN_TOKEN": service[0].admin_token(), "CHROMIUM": harness.tool("chromium"),
-           "BOXOFFICE_TEST_ISSUER": issuer_url, "BOXOFFICE_TEST_KNOWN": known.url,
-           "BOXOFFICE_TEST_KNOWN_ADMIN_TOKEN": known.admin_token(),
-           "BOXOFFICE_TEST_STOP": f"{control}/stop", "BOXOFFICE_TEST_START": f"{control}/start"}
+           "BOXOFFICE_TEST_ORGANISED": organised.url, "BOXOFFICE_TEST_STOP": f"{control}/stop", "BOXOFFICE_TEST_START": f"{control}/start",
+           "BOXOFFICE_TEST_APART_URL": second.url, "BOXOFFICE_TEST_APART_ADMIN_URL": f"http://{apart}",
+           "BOXOFFICE_TEST_APART_TOKEN": second.admin_token(), "BOXOFFICE_TEST_ISSUER": issuer_url,
+           "BOXOFFICE_TEST_KNOWN": known.url, "BOXOFFICE_TEST_KNOWN_ADMIN_TOKEN": known.admin_token()}
     child = harness.spawn([harness.tool("node"), HERE / "pages.mjs", service[0].url, out, *options.names], env=env,
                           stdin=subprocess.DEVNULL)
     code = child.wait()
@@ -101,7 +117,8 @@ def main():
         if code != 0:
             say(f"the end of the log of {one.label}:\n{one.log_tail()}")
     stop_service()
-    known.stop()
+    for one in [organised, second, known]:
+        one.stop()
     issuer.stdin.close()
     issuer.wait()
     for one in [service[0], known]:

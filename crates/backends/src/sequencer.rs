@@ -38,7 +38,8 @@ pub use self::redis::{RedisMode, RedisOptions, RedisSequencer, RedisStats};
 pub use self::sales::sale_of;
 pub use self::solutions::{Solution, Use};
 use crate::store::{
-    Act, ActRejected, Acted, Alias, AliasExists, DrawSeed, Note, SpentBy, Store, TicketRef,
+    Act, ActRejected, Acted, Alias, AliasExists, Condition, DrawSeed, Note, SpentBy, Store,
+    TicketRef,
 };
 use crate::{Error, Fault, tasks};
 
@@ -150,21 +151,32 @@ impl Sequencer {
         task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string()).into()))
     }
 
-    /// The same as [`Self::change`], for an operator: with what is to be written down of it.
+    /// The same as [`Self::change`], for an operator: with what has to be so, and what is to be written down of it.
     pub async fn change_noted(
         &self,
         queue: &Arc<Queue>,
         change: SettingsChange,
+        condition: Condition,
         note: Note,
     ) -> Result<Acted, Error<ActRejected>> {
         let (sequencer, queue) = (self.clone(), queue.clone());
         let task = tasks::detach(async move {
+            let act = Act::ChangeQueue(queue.name().clone(), change, condition);
             match sequencer {
-                Self::Local(local) => local.change_noted(&queue, change, note).await,
-                Self::Redis(redis) => redis.change_noted(&queue, change, note).await,
+                Self::Local(local) => local.change_noted(&queue, act, note).await,
+                Self::Redis(redis) => redis.change_noted(&queue, act, note).await,
             }
         });
         task.await.unwrap_or_else(|error| Err(Fault::OutcomeUnknown(error.to_string()).into()))
+    }
+
+    /// What this instance is called, and the others that are there with when they said so last; `None` where it is
+    /// the only one.
+    pub fn instances(&self) -> Option<(String, Vec<(String, Timestamp)>)> {
+        match self {
+            Self::Local(_) => None,
+            Self::Redis(redis) => Some(redis.instances()),
+        }
     }
 
     /// The next number of the queue. Numbers rise in the order in which joins arrive here.
@@ -337,7 +349,7 @@ impl Sequencer {
         let issued = Aliases::number(queue, tokens, first, now);
         let act = Act::Issue(queue.name().clone(), issued.clone());
         let acted = self.store().act(act, note).await?;
-        if matches!(acted, Acted::Now(_)) {
+        if matches!(acted, Acted::Now(..)) {
             self.aliases().remember(&issued);
             self.aliases().count(&self.queues(), now);
             self.tell(|| News::Issued);

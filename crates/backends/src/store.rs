@@ -12,9 +12,11 @@ mod batch;
 mod beat;
 mod catalog;
 mod chain;
+mod choosing;
 mod clock_check;
 mod columns;
 mod database_time;
+mod digest;
 #[cfg(feature = "simulation")]
 pub mod distant;
 mod draws;
@@ -22,6 +24,7 @@ mod epochs;
 mod memory;
 mod mysql;
 mod numbers;
+mod plans;
 mod signing_keys;
 mod sqlite;
 mod stats;
@@ -35,36 +38,41 @@ use boxoffice_domain::ids::{
 };
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{Drawn, QueueSettings, SettingsChange};
-use boxoffice_domain::sales::{Reservation, Seat};
+use boxoffice_domain::sales::{Reservation, Seat, SeatState};
+use boxoffice_domain::seating::Wish;
 use boxoffice_domain::time::Timestamp;
 use tokio::time::Instant;
 
 pub use act::{
-    Act, ActRejected, Acted, Answering, ConcertChange, Effect, LogEntry, Note, Role, StoredOperator,
+    Act, ActRejected, Acted, Answering, ConcertChange, Condition, Effect, LogEntry, Note, Role,
+    Stood, StoredOperator, change_back, settings_tag,
 };
 pub use beat::{Beat, Beats, OtherBeat, Present, Rules};
 pub use boxoffice_domain::command::{
-    Answer, CallOff, CalledOff, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue,
+    Answer, Best, CallOff, CalledOff, Cancel, Charge, Command, Expire, IdempotencyKey, LeaveQueue,
     Outcome, Pay, Payment, PointsRejected, Refund, RefundRefused, Refunded, ReservationRejected,
     Reserve, ReserveRejected, TicketRef,
 };
 pub use catalog::{Catalog, Inventory, Priced};
-pub use chain::{Digest, Head, Link, LogPart};
+pub use chain::{Head, Link, LogPart};
 pub use clock_check::{CLOCK_BOUND_MS, ClockCheck};
 pub use database_time::DatabaseTime;
+pub use digest::Digest;
 pub(crate) use draws::order;
 pub use draws::{DrawSeed, draw, is_as_committed};
 pub use epochs::Epochs;
 pub use memory::{Kept, MemoryStore};
 pub use mysql::{MysqlOptions, MysqlServer, MysqlStore, MysqlTls};
 pub use numbers::{Grant, GrantRequest, Taken};
+pub use plans::{PLAN_BYTES_MAX, StoredPlan};
 pub use signing_keys::{Rotation, SigningKey, SigningRing};
 pub use sqlite::{Restore, SqliteOptions, SqliteStore, backup as sqlite_backup};
 pub use stats::{Commit, CommitObserver, StoreStats};
 pub(crate) use types::ALIAS_KEPT_MS;
 pub use types::{
     AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
-    NewPerson, NewSeats, Part, Person, Progress, Seed, ShortenLog, SpentBy, StoredQueue,
+    NewPerson, NewSeats, Part, Person, Progress, ReservationFilter, Seating, Seed, ShortenLog,
+    SpentBy, StoredQueue,
 };
 
 pub use crate::cloud_event::OutboxRow;
@@ -176,6 +184,27 @@ impl Store {
             Self::Mysql(store) => store.seats_for_refusal(inventory, seats),
             #[cfg(feature = "simulation")]
             Self::Distant(_) => Some(inventory.find(seats)),
+        }
+    }
+
+    /// How many of the seats that fit a wish may be free at `now`, as far as the wish goes. So who is refused
+    /// for want of seats is refused rightly. `None` where there may be seats that this instance has not heard of.
+    pub fn seats_left_for_refusal(
+        &self,
+        inventory: &Inventory,
+        wish: &Wish,
+        now: Timestamp,
+    ) -> Option<u32> {
+        match self {
+            Self::Sqlite(_) | Self::Memory(_) => {
+                Some(inventory.left_for(wish, |state| state.is_free(now)))
+            }
+            // Others may have given back what they held, and a hall gets no more seats.
+            Self::Mysql(_) => inventory.plan().is_some().then(|| {
+                inventory.left_for(wish, |state| !matches!(state, SeatState::Sold { .. }))
+            }),
+            #[cfg(feature = "simulation")]
+            Self::Distant(_) => Some(inventory.left_for(wish, |state| state.is_free(now))),
         }
     }
 
@@ -500,14 +529,19 @@ impl Store {
         forward!(self, store => store.operators().await)
     }
 
-    /// Reservations behind this id, of one state or of all.
+    /// Reservations behind this id.
     pub async fn list_reservations(
         &self,
         after: i64,
         max: u32,
-        became: Option<Became>,
+        filter: ReservationFilter,
     ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
-        forward!(self, store => store.list_reservations(after, max, became).await)
+        forward!(self, store => store.list_reservations(after, max, filter).await)
+    }
+
+    /// The first of those whom their issuers call so: at most 20, because a name is one person's at an issuer.
+    pub async fn people_named(&self, name: String) -> Result<Vec<UserId>, Fault> {
+        forward!(self, store => store.people_named(name).await)
     }
 
     /// Payments behind this id, each with who paid.
@@ -588,12 +622,13 @@ impl Store {
         &self,
         concert: ConcertId,
         starts_at: Timestamp,
-        seats: Vec<NewSeats>,
+        seats: impl Into<Seating>,
     ) -> Result<Option<(SessionId, Vec<AddedSeats>)>, Fault> {
+        let seats = seats.into();
         forward!(self, store => store.create_session(concert, starts_at, seats).await)
     }
 
-    /// Adds seats to a session. `None` where the concert has no such session.
+    /// Adds seats to a session. `None` where the concert has no such session, or it has a plan.
     pub async fn add_seats(
         &self,
         concert: ConcertId,

@@ -20,12 +20,13 @@ use crate::ids::{
 use crate::points::ChargeRejected;
 use crate::queue::Ticket;
 use crate::sales::{HoldRejected, Limits, RefundRejected, Reservation, SettleRejected};
+use crate::seating::{NoChoice, Wish};
 use crate::time::Timestamp;
 
 pub use changes::{
     Changes, EntryKind, IdRange, Ids, IdsNeeded, NewKey, NewRefund, PointsEntry, SpentTicket,
 };
-pub use execute::{answer_while_locked, execute, refusal_from_memory};
+pub use execute::{answer_while_locked, best_refusal_from_memory, execute, refusal_from_memory};
 pub use rows::{
     KeyRow, LiveSeats, ReservationRow, ResultOf, ResultRow, RowId, Rows, TicketHold, Unwanted,
     Wants,
@@ -92,8 +93,13 @@ pub struct Reserve {
     pub concert: ConcertId,
     /// The session.
     pub session: SessionId,
-    /// Which seats.
+    /// Which seats. Where the best are asked for: those that were chosen.
     pub seats: Vec<SeatId>,
+    /// What is asked for in place of seats.
+    pub best: Option<Best>,
+    /// Where a hold must not leave a single seat: the seats around these, on which that depends. Who
+    /// executes the command says which they are.
+    pub beside: Vec<SeatId>,
     /// The limits in force.
     pub limits: Limits,
     /// How long after the end of the hold its seats stay taken, should it run out.
@@ -102,6 +108,21 @@ pub struct Reserve {
     pub idempotency: Option<IdempotencyKey>,
     /// The time.
     pub now: Timestamp,
+}
+
+/// The best seats that there are, in place of named ones. Who executes the command chooses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Best {
+    /// What they have to be like.
+    pub wish: Wish,
+    /// Why there are none, where that is so.
+    pub refused: Option<NoChoice>,
+}
+
+impl From<Wish> for Best {
+    fn from(wish: Wish) -> Self {
+        Self { wish, refused: None }
+    }
 }
 
 /// Why a hold was not made.
@@ -323,6 +344,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether it refuses seats that were chosen for whoever asked: others may do.
+    pub const fn asks_for_another_choice(&self) -> bool {
+        matches!(
+            self,
+            Self::Reserve(Err(ReserveRejected::Hold(
+                HoldRejected::SeatTaken(_) | HoldRejected::LeavesSinglePlace { .. }
+            )))
+        )
+    }
+
     /// Whether it says that something was done before, which must then be certain to last.
     pub const fn confirms_earlier(&self) -> bool {
         use ReservationRejected::Settle;
@@ -362,8 +393,10 @@ impl Command {
     pub fn rows(&self) -> Vec<RowId> {
         match self {
             Self::Reserve(reserve) => {
-                let seats = reserve.seats.iter().map(|seat| RowId::Seat(*seat));
-                seats.chain([RowId::Account(reserve.user)]).collect()
+                let seats = reserve.seats.iter().chain(&reserve.beside);
+                let seats = seats.map(|seat| RowId::Seat(*seat));
+                let choice = reserve.best.map(|_| RowId::Choice(reserve.session));
+                seats.chain([RowId::Account(reserve.user)]).chain(choice).collect()
             }
             Self::Pay(pay) => vec![RowId::Reservation(pay.reservation), RowId::Account(pay.user)],
             Self::Refund(refund) => {

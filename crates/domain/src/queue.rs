@@ -21,6 +21,7 @@ mod forecast;
 mod governor;
 mod pace;
 mod presence;
+mod preview;
 mod record;
 mod replay;
 mod runs;
@@ -35,10 +36,11 @@ use roaring::RoaringTreemap;
 pub use bucket::Bucket;
 pub use change::SettingsChange;
 pub use draw::{Draw, Drawing, Drawn, Order};
-pub use forecast::{Forecast, Observed, Promise, Speed};
+pub use forecast::{Expected, Forecast, Observed, Promise, Speed};
 pub use governor::{Felt, Governor, GovernorParts, Reason, SHARE_MIN};
 pub use pace::poll_after;
 pub use presence::Presence;
+pub use preview::{Circumstances, Warning, warnings};
 pub use record::{Admitted, Entry, Record, Standing, Terms};
 pub use replay::{Broken, Fate, Replay};
 pub use runs::Runs;
@@ -205,6 +207,14 @@ pub struct LineParts {
     pub order: Order,
 }
 
+/// Who had their turn in a line, to count how many it has let in since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turns {
+    serving: u64,
+    passed: u64,
+    readmitted: u64,
+}
+
 /// A queue but for its counter of joins. Cheap to clone: the parts are shared until one changes.
 ///
 /// `passed` and `readmitted` change by steps alone. So a number that was passed over and then left
@@ -310,6 +320,25 @@ impl Line {
     /// Every number up to here that was admitted in its turn has run out of active time.
     pub const fn floor(&self) -> u64 {
         self.floor
+    }
+
+    /// Who had their turn up to now.
+    pub fn turns(&self) -> Turns {
+        Turns {
+            serving: self.serving,
+            passed: self.passed.len(),
+            readmitted: self.readmitted.len() as u64,
+        }
+    }
+
+    /// How many it has let in since. Who leaves right after that counts as never let in.
+    pub fn admitted_since(&self, before: Turns) -> u64 {
+        let now = self.turns();
+        let turned = now.serving.saturating_sub(before.serving);
+        let left = self.left_in(before.serving.min(now.serving), now.serving);
+        let passed =
+            (now.passed + now.readmitted).saturating_sub(before.passed + before.readmitted);
+        turned.saturating_sub(left + passed) + now.readmitted.saturating_sub(before.readmitted)
     }
 
     /// The admissions that may still be active, in order.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::ids::{ConcertId, PaymentId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use crate::points::BALANCE_MAX;
+use crate::seating::{NoChoice, PlaceSet, Plan, Wish, needless_single};
 use crate::time::Timestamp;
 
 /// Who owns a seat.
@@ -107,6 +108,8 @@ pub struct Limits {
     pub live_holds_max: u32,
     /// Most holds of one ticket in its life, whatever became of them.
     pub holds_per_ticket_max: u32,
+    /// Whether no hold may leave a single seat needlessly.
+    pub no_orphans: bool,
 }
 
 /// One seat of a reservation, at the price agreed.
@@ -228,6 +231,27 @@ pub enum HoldRejected {
         /// The most holds of one ticket.
         max: u32,
     },
+    /// A single seat would be left that nobody wants, and need not be.
+    LeavesSinglePlace {
+        /// The number of that seat.
+        number: u32,
+    },
+    /// Of the seats that would do, fewer are free.
+    NotEnoughSeats {
+        /// How many are.
+        free: u32,
+    },
+    /// So many seats are free, but not together.
+    NotTogether,
+}
+
+impl From<NoChoice> for HoldRejected {
+    fn from(why: NoChoice) -> Self {
+        match why {
+            NoChoice::NotEnough { free } => Self::NotEnoughSeats { free },
+            NoChoice::NotTogether => Self::NotTogether,
+        }
+    }
 }
 
 /// What was held with a ticket so far.
@@ -254,6 +278,17 @@ pub fn check_seat_list(seats: &[SeatId], limits: &Limits) -> Result<(), HoldReje
         }
     }
     Ok(())
+}
+
+/// The same for the best seats, of which nobody knows yet which they are.
+pub fn check_wish(wish: &Wish, limits: &Limits) -> Result<(), HoldRejected> {
+    match wish.count {
+        0 => Err(HoldRejected::NoSeats),
+        count if count > limits.seats_per_reservation_max => {
+            Err(HoldRejected::TooManySeats { max: limits.seats_per_reservation_max })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether seats of `session` can be booked at `now`.
@@ -298,6 +333,49 @@ pub struct HoldRequest<'a> {
     pub ticket_spent: bool,
     /// What was held with the ticket so far.
     pub ticket_holds: TicketHolds,
+    /// What is around the seats, where a hold must not leave single ones.
+    pub surroundings: Option<Surroundings<'a>>,
+}
+
+/// What is around the seats of a hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The hall.
+    pub plan: &'a Plan,
+    /// Those seats that [`seating::around`](crate::seating::around) names, as stored.
+    pub seats: &'a [Seat],
+    /// The places that are free, as far as is known: what else there would have been. Of the seats above it
+    /// need not be right.
+    pub free: &'a PlaceSet,
+}
+
+impl Surroundings<'_> {
+    /// Returns the number of a single seat that a hold of these would leave needlessly.
+    fn single_left(&self, held: &[Item], now: Timestamp) -> Option<u32> {
+        let mut free = self.free.clone();
+        for seat in self.seats {
+            let Some(index) = seat.number.checked_sub(1) else { continue };
+            if seat.state.is_free(now) { free.insert(index) } else { free.remove(index) }
+        }
+        let held: Vec<u32> = held.iter().filter_map(|item| item.number.checked_sub(1)).collect();
+        needless_single(self.plan, &held, &free).map(|index| index + 1)
+    }
+}
+
+/// Decides a hold of the best seats where there are none: why it is refused.
+pub fn decide_no_choice(request: &HoldRequest<'_>, why: NoChoice, now: Timestamp) -> HoldRejected {
+    check_door(request, now).err().unwrap_or_else(|| why.into())
+}
+
+/// Whether anything may be held with this ticket in this session at `now`.
+fn check_door(request: &HoldRequest<'_>, now: Timestamp) -> Result<(), HoldRejected> {
+    if request.ticket_spent {
+        return Err(HoldRejected::TicketSpent);
+    }
+    if request.called_off {
+        return Err(HoldRejected::SessionCancelled);
+    }
+    check_open(request.concert, request.session, now)
 }
 
 /// Decides a hold: all seats or none.
@@ -307,13 +385,7 @@ pub fn decide_hold(
     now: Timestamp,
 ) -> Result<Reservation, HoldRejected> {
     check_seat_list(request.seat_ids, limits)?;
-    if request.ticket_spent {
-        return Err(HoldRejected::TicketSpent);
-    }
-    if request.called_off {
-        return Err(HoldRejected::SessionCancelled);
-    }
-    check_open(request.concert, request.session, now)?;
+    check_door(request, now)?;
     for (id, seat) in request.seat_ids.iter().zip(request.seats) {
         if seat.is_none() {
             return Err(HoldRejected::NoSuchSeat(*id));
@@ -336,6 +408,10 @@ pub fn decide_hold(
     }
     if request.ticket_holds.made >= limits.holds_per_ticket_max {
         return Err(HoldRejected::HoldLimit { max: limits.holds_per_ticket_max });
+    }
+    let single = request.surroundings.and_then(|around| around.single_left(&items, now));
+    if let Some(number) = single {
+        return Err(HoldRejected::LeavesSinglePlace { number });
     }
     Ok(Reservation {
         id: request.reservation,

@@ -23,6 +23,7 @@ mod requests;
 mod row;
 mod sales;
 mod servers;
+mod streams;
 mod text;
 mod wrk;
 
@@ -62,6 +63,8 @@ enum Topic {
     Drawn,
     /// GET the public document of a queue, beside a poll
     Document,
+    /// GET the waiting page and the page of a concert, as a browser asks for them, beside a poll
+    Pages,
     /// polls a second beside nginx, which answers a static file of the same size
     Nginx,
     /// POST a join, beside the same request with a static answer
@@ -84,6 +87,8 @@ enum Topic {
     Startup,
     /// a session of 50,000 seats sold out, with and without readers of the seat list
     Sellout,
+    /// 1, 200 and 2,000 that listen to the seats of a session while some are held, and 200 that do not read
+    Streams,
     /// polls, joins and purchases of an instance on MariaDB, Redis and Kafka beside an embedded one
     Cluster,
 }
@@ -98,6 +103,7 @@ impl Topic {
             Self::Poll => "poll",
             Self::Drawn => "drawn",
             Self::Document => "document",
+            Self::Pages => "pages",
             Self::Nginx => "nginx",
             Self::Join => "join",
             Self::Gate => "gate",
@@ -109,6 +115,7 @@ impl Topic {
             Self::Reservations => "reservations",
             Self::Startup => "startup",
             Self::Sellout => "sellout",
+            Self::Streams => "streams",
             Self::Cluster => "cluster",
         }
     }
@@ -118,7 +125,7 @@ impl Topic {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exits 0 only when every target is met, no answer was unexpected and the audits are clean.\n\
-    A whole run takes about 9 minutes, --quick about 1. `cluster`, `million`, `nginx` and `people` run only where they\n\
+    A whole run takes about 11 minutes, --quick about 2. `cluster`, `million`, `nginx` and `people` run only where they\n\
     are named: `cluster` about 5, with --against about 10, --quick a third; `million` 4.\n\n\
     Example:\n  lab bench cluster --against ../older/target/release/boxoffice"
 )]
@@ -244,6 +251,7 @@ impl Bench {
         self.reservations()?;
         self.startup()?;
         self.sellout()?;
+        self.streams()?;
         self.cluster()
     }
 }
@@ -283,7 +291,8 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, String> {
         );
     }
     let older = options.against.as_deref().map(what_it_is).transpose()?;
-    process::raise_file_limit(u64::from(options.connections) * 4 + 500, "the benchmark")?;
+    let connections = (options.connections * 4).max(streams::LISTENERS_MAX);
+    process::raise_file_limit(u64::from(connections) + 500, "the benchmark")?;
     if !arguments.no_build {
         // One after the other: what an example needs for itself is not to be in the service.
         tools::build("boxoffice", &["--bin", "boxoffice"])?;

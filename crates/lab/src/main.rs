@@ -9,6 +9,7 @@ mod incident;
 mod load;
 mod progress;
 mod report;
+mod sale;
 mod scene;
 mod stage;
 mod witness;
@@ -39,6 +40,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Checks what several instances promise together: order, races, rate, and what goes wrong
     Cluster(cluster::Arguments),
+    /// Has browsers buy a hall empty at a cluster, an instance of which is killed, and compares what they were told
+    Sale(sale::Arguments),
     /// Starts a cluster, says where it is in a line of JSON, and stops it when the standard input ends
     Stage(stage::Arguments),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Incident(arguments) => incident::main(arguments),
         Command::Bench(arguments) => bench::main(arguments),
         Command::Cluster(arguments) => cluster::main(arguments),
+        Command::Sale(arguments) => sale::main(arguments),
         Command::Stage(arguments) => stage::main(arguments),
     });
     if let Err(error) = &done {

@@ -11,7 +11,9 @@ mod finding;
 mod tests;
 mod told;
 
-pub(crate) use books::{Books, Events, Topic};
+#[cfg(test)]
+pub(crate) use books::Reservation;
+pub(crate) use books::{Books, Events, State, Topic};
 pub(crate) use compare::{compare, events};
 pub(crate) use finding::{Finding, Kind};
 pub(crate) use told::{

@@ -18,6 +18,8 @@ export interface Place {
   queueState?: string;
   reason?: string | null;
   activeUntil?: string | null;
+  /** What a gate wants to see. */
+  pass?: string | null;
   /** When this was so, by the service's clock. */
   at?: number;
   opensAt?: string | null;
@@ -55,7 +57,17 @@ export interface Answer {
   etag: string;
 }
 
+/** A hold that is under way: chosen seats, or the best that there are. */
+export interface Intent {
+  key: string;
+  /** Their ids. */
+  seats: number[];
+  best?: { count: number; grade?: string; section?: string; together?: boolean };
+}
+
 export interface Price {
+  /** Null without a plan. */
+  grade?: string | null;
   price: number;
   totalSeatCount: number;
   availableSeatCount: number;
@@ -68,6 +80,8 @@ export interface Session {
   availableSeatCount: number;
   cancelled: boolean;
   prices: Price[];
+  /** The digest of its hall's plan. */
+  plan?: string | null;
 }
 
 export interface ListedConcert {
@@ -102,8 +116,147 @@ export interface Reservation {
   totalPrice: number;
   reservedAt: string;
   expiresAt: string;
-  reservedSeats: { seatId: number; number: number; price: number }[];
+  reservedSeats: ReservedSeat[];
   paymentId: number | null;
+}
+
+export interface ReservedSeat {
+  seatId: number;
+  number: number;
+  price: number;
+  /** Where it is in its hall; row and position are absent for standing. */
+  place?: { section: string; row?: string; number: string; grade: string; x?: number; y?: number };
+}
+
+/** A hall as the service describes it. */
+export interface Plan {
+  name: string;
+  width: number;
+  height: number;
+  stage: { x: number; y: number };
+  grades: string[];
+  sections: PlanSection[];
+}
+
+export type PlanSection =
+  | { name: string; standing: false; rows: PlanRow[] }
+  | { name: string; standing: true; count: number; grade: number; x: number; y: number; width: number; height: number };
+
+/** Each axis by itself: equal distances, or the first and how far each is from the one before. */
+export interface PlanRow {
+  name: string;
+  count: number;
+  x?: number;
+  y?: number;
+  dx?: number;
+  dy?: number;
+  xs?: number[];
+  ys?: number[];
+  first?: number;
+  step?: number;
+  labels?: string[];
+  grade?: number;
+  grades?: number[];
+  /** Places before which there is an aisle. */
+  gaps?: number[];
+}
+
+/** How the places of a session stand: all of them, or those that changed. */
+export interface States {
+  version: string;
+  count?: number;
+  seatIds?: [number, number, number][];
+  /** Two bits each, in base64. */
+  states?: string;
+  free?: number[];
+  held?: number[];
+  sold?: number[];
+}
+
+export interface Box {
+  x: number;
+  y: number;
+  w: number;
+  h: number;
+}
+
+/** A grade of a session, or a price of one without grades. */
+export interface Grade {
+  name: string;
+  /** Short, for a seat. */
+  sign: string;
+  price: number;
+  /** How many were free when it was read. */
+  free: number;
+}
+
+/** A hall in the browser. Lists of places have that of number n at n - 1. */
+export interface Hall {
+  total: number;
+  grades: Grade[];
+  sections: Section[];
+  rows: Row[];
+  stage: { x: number; y: number } | null;
+  /** Whether there is more to it than numbers. */
+  hasPlan: boolean;
+  /** Numbers and ids: the first of each, and how many. */
+  ids: [number, number, number][];
+  x: Float32Array;
+  y: Float32Array;
+  grade: Uint16Array;
+  row: Uint32Array;
+  /** 1 where the place before is not next to it. */
+  begins: Uint8Array;
+  states: Uint8Array;
+}
+
+export interface Section {
+  name: string;
+  isStanding: boolean;
+  /** The number of its first place. */
+  first: number;
+  count: number;
+  /** From, and up to but not with. */
+  rows: [number, number];
+  box: Box;
+  /** Which there are. */
+  grades: number[];
+  /** How many are free of each. */
+  free: number[];
+}
+
+export interface Row {
+  name: string;
+  section: number;
+  /** The number of its first place. */
+  first: number;
+  count: number;
+  label: (k: number) => string;
+}
+
+/** What a place is for whoever looks at it. */
+export interface Look {
+  look: 'free' | 'chosen' | 'held' | 'sold' | 'lost';
+  /** What is written there in place of its number. */
+  sign: string;
+  /** In words. */
+  status: string;
+}
+
+/** What is shown at the venue, signed. */
+export interface Code {
+  code: string;
+  size: number;
+  path: string;
+}
+
+/** A ticket as it was shown last. */
+export interface Shown {
+  reservation: Reservation;
+  concert: Concert | null;
+  code: Code;
+  /** When it was signed, by the service's clock. */
+  at: number;
 }
 
 /** What can stand in an element. */

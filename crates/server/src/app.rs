@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::console::live::Live;
 use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::passes::{Claims, Passes};
@@ -62,6 +63,8 @@ pub struct App {
     pub events_wait: AtomicBool,
     /// Makes the ids of tickets.
     pub ids: TicketIds,
+    /// What goes on, for the console.
+    pub live: Live,
 }
 
 /// Makes ids that no other process makes and none repeats. They rise, which keeps them close together on
@@ -154,6 +157,7 @@ pub fn limits(config: &Config) -> Limits {
         seats_per_user_max: count(config.sales.max_seats_per_user),
         live_holds_max: count(config.sales.live_holds_max),
         holds_per_ticket_max: count(config.sales.holds_per_ticket_max),
+        no_orphans: config.sales.no_orphans,
     }
 }
 

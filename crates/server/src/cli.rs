@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,6 +17,7 @@ use boxoffice_backends::store::{
     SqliteStore, Store, StoredOperator, sqlite_backup,
 };
 use boxoffice_domain::ids::{QueueName, UserId};
+use boxoffice_domain::sales::PRICE_MAX;
 use boxoffice_domain::time::Timestamp;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
@@ -27,14 +28,16 @@ use uuid::Uuid;
 
 use crate::app::queue_settings;
 use crate::audit::AuditReport;
+use crate::concert_tickets::{self, CODE_BYTES_MAX, Known};
 use crate::config::{Config, LoadOptions, Loaded, StoreKind, flag_help, keys_text};
 use crate::consume::{self, Consumption, Destination, Sums};
 use crate::http::extract::{Whole, WireId};
 use crate::http::{
     IssuedTokens, KeyCreated, KeyList, KeyRotation, ListedKey, ListedOperator, OperatorCreated,
-    OperatorList, TokenIssue,
+    OperatorList, Reason, TokenIssue, Verdict,
 };
 use crate::operators;
+use crate::plans::{PretixPlan, Standing, import};
 use crate::proof::export::{self, Export, Page, SignedEnd};
 use crate::proof::verify;
 use crate::proof::{self, PublicKeys};
@@ -64,6 +67,8 @@ Examples:
   boxoffice token issue --count 9 --activated --format 'a_{n}_{r}'   nine tokens, let in
   boxoffice operator add --name desk-1 --role viewer  prints a token, this once
   boxoffice audit                                    check the invariants, live or at rest
+  boxoffice plan check hall.json --standing Floor=300:S   what would be made of a seating plan
+  boxoffice ticket verify - --session 15 < code      whether what somebody shows at the door is good
   boxoffice verify main.log --ticket 17 --ticket 42  check who was let in, without the service
   boxoffice consume --from-beginning                 the events that Kafka has
   boxoffice config show                              every setting, and where it came from
@@ -73,7 +78,7 @@ Settings come from boxoffice.toml, then BOXOFFICE_SECTION__KEY variables, then f
 BOXOFFICE_CONFIG names another file. A queue is made with the configured admit_per_second and max_active
 and keeps its own from then on.
 
-Exit codes: 0 done (for audit and verify: nothing is wrong), 1 failed, 2 wrong usage, 3 stopped with requests cut short.";
+Exit codes: 0 done (for audit and both verify: nothing is wrong), 1 failed, 2 wrong usage, 3 stopped with requests cut short.";
 
 /// Where settings come from, for every command.
 #[derive(Args)]
@@ -109,11 +114,17 @@ enum Command {
     /// List and change the keys that passes are signed with, on the running service or on the store at rest
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// What buyers show at the venue
+    #[command(subcommand)]
+    Ticket(TicketCommand),
     /// Check the numbered invariants, on the running service or on the store at rest
     Audit(AuditArgs),
     /// The admission log, for others to check
     #[command(subcommand)]
     Log(LogCommand),
+    /// Look at the plan of a hall before it is sold
+    #[command(subcommand)]
+    Plan(PlanCommand),
     /// Check an export of an admission log, without the service: that nobody was overtaken, at which rate people
     /// were let in, and that nothing was changed since
     Verify(VerifyArgs),
@@ -304,6 +315,27 @@ enum KeysCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum TicketCommand {
+    /// Say whether a concert ticket is good now, by the running service: signed here, paid, neither refunded nor called off
+    Verify(TicketArgs),
+}
+
+#[derive(Args)]
+struct TicketArgs {
+    /// What its QR code says; - for standard input
+    code: String,
+    /// The session that is being entered; a ticket of another one is not good
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..))]
+    session: Option<i64>,
+    /// Check signature and time only, without the service: by its public keys (/.well-known/jwks.json)
+    #[arg(long, value_name = "FILE|URL")]
+    keys: Option<String>,
+    /// Print the verdict as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Args)]
 struct AuditArgs {
     /// Print the report as JSON
@@ -324,6 +356,40 @@ enum LogCommand {
         #[arg(long, value_name = "URL")]
         from: Option<String>,
     },
+}
+
+#[derive(Subcommand)]
+enum PlanCommand {
+    /// Read a seating plan of pretix, without the service: what would be made of it, and what is wrong with it
+    Check {
+        /// The plan; - for standard input
+        file: PathBuf,
+        /// An area that is for standing: what is written in it (or its uuid), how many may stand there, and their
+        /// category. May be repeated
+        #[arg(long, value_name = "AREA=COUNT:CATEGORY", value_parser = standing)]
+        standing: Vec<Standing>,
+        /// The price of a category, in points; with one, each category needs one. May be repeated
+        #[arg(long, value_name = "CATEGORY=POINTS", value_parser = price)]
+        price: Vec<(String, i64)>,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn standing(text: &str) -> Result<Standing, String> {
+    let parts = text.rsplit_once('=').and_then(|(area, rest)| {
+        let (count, category) = rest.split_once(':')?;
+        Some((area.to_owned(), count.parse().ok().filter(|count| *count > 0)?, category.to_owned()))
+    });
+    let (area, count, category) = parts.ok_or("expected AREA=COUNT:CATEGORY")?;
+    Ok(Standing { area, count, category })
+}
+
+fn price(text: &str) -> Result<(String, i64), String> {
+    let (category, points) = text.rsplit_once('=').ok_or("expected CATEGORY=POINTS")?;
+    let points = points.parse().ok().filter(|points| (0..=PRICE_MAX).contains(points));
+    Ok((category.to_owned(), points.ok_or(format!("points are from 0 to {PRICE_MAX}"))?))
 }
 
 const VERIFY_HELP: &str = "\
@@ -444,10 +510,25 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Queue(command) => queue(&load()?.config, command),
         Command::Operator(command) => operator(&load()?.config, command),
         Command::Keys(command) => keys(&load()?.config, command),
+        Command::Ticket(TicketCommand::Verify(args)) => match &args.keys {
+            // It needs nothing of this machine.
+            Some(keys) => verify_ticket(&args, |code| ticket_at_rest(code, keys, args.session)),
+            None => {
+                let remote = Remote::new(&load()?.config)?;
+                verify_ticket(&args, |code| {
+                    let mut check = serde_json::json!({"code": code});
+                    if let Some(session) = args.session {
+                        check["sessionId"] = session.into();
+                    }
+                    remote.post("/admin/v1/tickets/verify", &check)
+                })
+            }
+        },
         Command::Audit(args) => audit(&load()?.config, &args),
         Command::Log(LogCommand::Export { file, queue, from }) => {
             export_log(&load()?.config, &file, queue.as_deref(), from.as_deref())
         }
+        Command::Plan(command) => check_plan(command),
         Command::Verify(args) => verify(args),
         Command::Migrate => migrate(&load()?.config),
         Command::Clock(ClockCommand::SetBack) => set_clock_back(&load()?.config),
@@ -761,6 +842,7 @@ async fn act_noted(
         role: Role::Admin,
         origin: "local".to_owned(),
         operation,
+        reason: None,
         key: None,
         answer: Arc::new(|_| String::new()),
     };
@@ -829,6 +911,69 @@ fn keys_at_rest(config: &Config) -> Result<Vec<(String, String, String)>, Failur
         Ok(ring.keys().iter().map(listed).collect())
     })
 }
+
+// ---- concert tickets ----
+
+fn verify_ticket(
+    args: &TicketArgs,
+    judge: impl FnOnce(&str) -> Result<Verdict, Failure>,
+) -> Result<ExitCode, Failure> {
+    let code = if args.code == "-" {
+        let mut text = String::new();
+        let most = CODE_BYTES_MAX as u64 + 1_024;
+        let read = std::io::stdin().take(most).read_to_string(&mut text);
+        read.map_err(|error| format!("cannot read standard input: {error}"))?;
+        text
+    } else {
+        args.code.clone()
+    };
+    let verdict = judge(code.trim())?;
+    let text = if args.json {
+        serde_json::to_string_pretty(&verdict).map_err(|error| error.to_string())? + "\n"
+    } else {
+        verdict.to_text()
+    };
+    print_piped(&text);
+    if verdict.valid && args.keys.is_some() {
+        eprintln!(
+            "by signature and time alone: whether it was refunded or called off, only the service knows"
+        );
+    }
+    Ok(if verdict.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The most bytes of a key set.
+const KEYS_BYTES_MAX: u64 = 1 << 20;
+
+/// What public keys tell of a concert ticket, without the service.
+fn ticket_at_rest(code: &str, keys: &str, session: Option<i64>) -> Result<Verdict, Failure> {
+    let text = if keys.starts_with("http://") || keys.starts_with("https://") {
+        let cannot = |error: ureq::Error| format!("cannot read {keys}: {error}");
+        let agent =
+            ureq::Agent::config_builder().timeout_global(Some(KEYS_TIMEOUT)).build().new_agent();
+        let mut response = agent.get(keys).call().map_err(cannot)?;
+        response.body_mut().with_config().limit(KEYS_BYTES_MAX).read_to_string().map_err(cannot)?
+    } else {
+        fs::read_to_string(keys).map_err(|error| format!("cannot read {keys}: {error}"))?
+    };
+    let keys = PublicKeys::from_set(&text).map_err(|what| format!("{keys}: {what}"))?;
+    let known = |id: &str| keys.get(id).copied().map(Known::Good);
+    let claims = match concert_tickets::read(code, known) {
+        Ok(claims) => claims,
+        Err(why) => return Ok(Verdict::not_a_ticket(&why)),
+    };
+    let reason = match () {
+        () if session.is_some_and(|session| session != claims.session) => {
+            Some(Reason::OtherSession)
+        }
+        () if claims.exp <= wall_clock().0.div_euclid(1_000) => Some(Reason::Over),
+        () => None,
+    };
+    Ok(Verdict::of(claims).because(reason))
+}
+
+/// How long the keys may take to come.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What one call of the admin API may ask for; more are asked for in parts.
 const TOKENS_PER_CALL: u32 = 10_000;
@@ -952,6 +1097,29 @@ fn audit_at_rest(config: &Config) -> Result<AuditReport, Failure> {
         store.close().await;
         Ok(AuditReport::new(&findings))
     })
+}
+
+// ---- halls ----
+
+fn check_plan(command: PlanCommand) -> Result<ExitCode, Failure> {
+    let PlanCommand::Check { file, standing, price, json } = command;
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        fs::read_to_string(&file)
+    };
+    let text = text.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    let plan: PretixPlan = serde_json::from_str(&text)
+        .map_err(|error| format!("{} is no seating plan: {error}", file.display()))?;
+    let prices = (!price.is_empty()).then(|| price.into_iter().collect());
+    let report = import(plan, &standing, prices.as_ref()).report;
+    let text = if json {
+        serde_json::to_string_pretty(&report).map_err(|error| error.to_string())? + "\n"
+    } else {
+        report.to_text()
+    };
+    print_piped(&text);
+    Ok(if report.problem_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 // ---- the admission log ----
@@ -1194,7 +1362,7 @@ fn set_clock_back(config: &Config) -> Result<ExitCode, Failure> {
             None => wall_clock(),
         };
         let acted = act_noted(&store, "set_clock_back", now, Act::SetClockBack(now)).await?;
-        let Acted::Now(Effect::Clock { rows: changed, .. }) = acted else {
+        let Acted::Now(Effect::Clock { rows: changed, .. }, _) = acted else {
             return Err("the clock was not set back".to_owned());
         };
         store.close().await;
@@ -1311,7 +1479,7 @@ fn begin_epoch(config: &Config) -> Result<u32, Failure> {
         let acted = act_noted(&store, "restore", now, Act::BeginEpoch(epochs)).await;
         store.close().await;
         match acted? {
-            Acted::Now(Effect::Epoch { id }) => Ok(id),
+            Acted::Now(Effect::Epoch { id }, _) => Ok(id),
             other => Err(format!("no epoch was begun: {other:?}")),
         }
     })

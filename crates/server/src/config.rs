@@ -5,8 +5,7 @@
 //! whole: code behind a [`Config`] that [`Config::load`] hands out needs no second look at a range. `derived`
 //! is what follows from the values, `text` what people read of them.
 //!
-//! What does not belong here: opening files other than the configuration and the secrets that it
-//! points at, generating secrets, and anything that a running service changes.
+//! What does not belong here: opening files other than the configuration and those that it points at, generating secrets, and anything that a running service changes.
 
 mod check;
 mod derived;
@@ -17,6 +16,7 @@ mod tests;
 mod text;
 mod value;
 
+pub(crate) use check::QUEUE_PLACE;
 pub use layers::{ConfigError, ConfigProblem, LoadOptions, Loaded, Source};
 pub use table::*;
 pub(crate) use text::{flag_help, keys_text};

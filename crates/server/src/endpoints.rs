@@ -115,6 +115,17 @@ macro_rules! endpoints {
                 errors: [ConcertNotFound],
             }
 
+            /// Returns the plan of a hall.
+            PlanGet = GET "/api/v1/plans/{digest}" Poll {
+                handler: plans::show,
+                operation: "concerts" "show_plan",
+                answers: [
+                    200 "The plan; it never changes" => json::<plans::PlanDocument>(),
+                    304 "The client has it",
+                ],
+                errors: [],
+            }
+
             /// Lists the sessions of a concert that can still be booked.
             SessionList = GET "/api/v1/concerts/{id}/sessions" Browse {
                 handler: concerts::sessions,
@@ -130,8 +141,25 @@ macro_rules! endpoints {
                 handler: concerts::seats,
                 operation: "concerts" "seats",
                 answers: [
-                    200 "The seats; a hold decides who gets them" => json::<seat_list::SeatList>(),
+                    200 "The seats, or with `since` their states as bits or what has changed; a hold decides who gets them"
+                        => json::<seat_list::SeatList>()
+                            .or_json::<seat_states::SeatStateList>()
+                            .or_json::<seat_states::SeatChanges>(),
                     304 "The client's list is current",
+                ],
+                errors: [
+                    TokenNotActivated, TokenExpired, TokenSpent, WrongQueue, ConcertNotFound,
+                    SessionNotFound,
+                ],
+            }
+
+            /// Tells the states of the seats of a session, and what changes, until the ticket is over.
+            SeatStream = GET "/api/v1/concerts/{id}/sessions/{sessionId}/seats/stream" Browse {
+                handler: concerts::seat_stream,
+                operation: "concerts" "seat_stream",
+                answers: [
+                    200 "Events `seats`, whose data is what the list answers with `since`, and whose id is the version"
+                        => text("text/event-stream"),
                 ],
                 errors: [
                     TokenNotActivated, TokenExpired, TokenSpent, WrongQueue, ConcertNotFound,
@@ -151,7 +179,9 @@ macro_rules! endpoints {
                     ConcertNotFound, SessionNotFound, SeatNotFound, SeatTaken,
                     ReservationNotOpen, ReservationClosed, SessionStarted, SeatLimitReached,
                     SessionCancelled, LiveHoldLimit, HoldLimit,
-                    NoSeats, DuplicateSeats, TooManySeats, StoreUnavailable, OutcomeUnknown,
+                    NotEnoughSeats, NotTogether, NoSeats, DuplicateSeats, TooManySeats, SeatsOrBest,
+                    GradeNotFound, SectionNotFound, LeavesSingleSeat,
+                    StoreUnavailable, OutcomeUnknown,
                 ],
             }
 
@@ -171,6 +201,17 @@ macro_rules! endpoints {
                 errors: [
                     TokenNotActivated, ReservationNotYours, ReservationNotFound,
                     StoreUnavailable,
+                ],
+            }
+
+            /// Signs what a buyer shows at the venue, anew each time.
+            ReservationTicket = GET "/api/v1/reservations/{id}/ticket" Browse {
+                handler: concert_tickets::sign,
+                operation: "sales" "show_ticket",
+                answers: [200 "What to show, as text and as a QR code" => json::<concert_tickets::SignedTicket>()],
+                errors: [
+                    TokenNotActivated, ReservationNotYours, ReservationNotFound, SessionNotFound,
+                    NotPaid, SessionCancelled, StoreUnavailable,
                 ],
             }
 
@@ -238,7 +279,7 @@ macro_rules! endpoints {
             HealthLive = GET "/health/live" Ops {
                 handler: ops::live,
                 operation: "operations" "live",
-                answers: [200 "The process answers" => json::<ops::Health>()],
+                answers: [200 "The process answers" => json::<Health>()],
                 errors: [],
             }
 
@@ -247,8 +288,8 @@ macro_rules! endpoints {
                 handler: ops::ready,
                 operation: "operations" "ready",
                 answers: [
-                    200 "It can" => json::<ops::Health>(),
-                    503 "It cannot" => json::<ops::Health>(),
+                    200 "It can" => json::<Health>(),
+                    503 "It cannot" => json::<Health>(),
                 ],
                 errors: [],
             }
@@ -345,8 +386,54 @@ macro_rules! endpoints {
             /// The page to wait on.
             PageWait = GET "/wait/{queue}" Poll {}
 
+            /// The page to sign in to the console.
+            PageOpsLogin = GET "/ops/login" Poll {}
+
+            /// The console: what is happening now.
+            PageOps = GET "/ops" Poll {}
+
+            /// A section of the console.
+            PageOpsSection = GET "/ops/{*section}" Poll {}
+
             /// What pages are made of.
             PageAsset = GET "/assets/{*file}" Poll {}
+
+            /// Signs an operator in to the console.
+            ConsoleLogin = POST "/ops/login" Browse {
+                handler: console::login,
+                operation: "console" "login",
+                answers: [204 "Signed in: the cookie says who it is"],
+                errors: [AdminTokenInvalid, RoleRequired, RateLimited, StoreUnavailable],
+            }
+
+            /// Signs out of the console in this browser.
+            ConsoleLogout = POST "/ops/logout" Browse {
+                handler: console::logout,
+                operation: "console" "logout",
+                answers: [204 "The cookie is gone"],
+                errors: [],
+            }
+
+            /// Shows which operator asks.
+            AdminMe = GET "/admin/v1/me" Admin {
+                handler: console::me,
+                role: Viewer,
+                operation: "admin" "me",
+                answers: [200 "The operator" => json::<console::Me>()],
+                errors: [],
+            }
+
+            /// Tells what goes on, once a second, as server-sent events: `history`, then `live`; `end` says why there are no more.
+            AdminLive = GET "/admin/v1/live" Admin {
+                handler: live::live,
+                role: Viewer,
+                operation: "admin" "what_goes_on",
+                answers: [
+                    200 "Events; those called `live` have this as their data"
+                        => json::<live::Snapshot>().named("text/event-stream"),
+                ],
+                errors: [],
+            }
 
             /// Lists all queues.
             AdminQueueList = GET "/admin/v1/queues" Admin {
@@ -366,12 +453,34 @@ macro_rules! endpoints {
                 errors: [InvalidSetting, AlreadyExists, StoreUnavailable, OutcomeUnknown],
             }
 
+            /// Shows a queue.
+            AdminQueueGet = GET "/admin/v1/queues/{queue}" Admin {
+                handler: admin::queue,
+                role: Viewer,
+                operation: "admin" "queue",
+                answers: [
+                    200 "The queue" => json::<admin::AdminQueue>().header("ETag", "Stands for its settings"),
+                ],
+                errors: [QueueNotFound],
+            }
+
+            /// Says what a change of a queue would do, and does not change it.
+            AdminQueuePreview = POST "/admin/v1/queues/{queue}/preview" Admin {
+                handler: console::preview,
+                role: Viewer,
+                operation: "admin" "preview_queue",
+                answers: [200 "What can be expected" => json::<console::Preview>()],
+                errors: [QueueNotFound, InvalidSetting],
+            }
+
             /// Changes how a queue admits.
             AdminQueueChange = PATCH "/admin/v1/queues/{queue}" Admin {
                 handler: admin::change_queue,
                 role: Operator,
                 operation: "admin" "change_queue",
-                answers: [200 "The queue afterwards" => json::<admin::AdminQueue>()],
+                answers: [
+                    200 "The queue afterwards" => json::<admin::AdminQueue>().header("ETag", "Stands for its settings"),
+                ],
                 errors: [InvalidSetting, QueueDrawn, StoreUnavailable, OutcomeUnknown],
             }
 
@@ -414,13 +523,19 @@ macro_rules! endpoints {
                 errors: [InvalidSetting, QueueNotFound, StoreUnavailable, OutcomeUnknown],
             }
 
-            /// Makes a session with its first seats.
+            /// Makes a session with its first seats, or with the hall of a seating plan.
             AdminSessionCreate = POST "/admin/v1/concerts/{id}/sessions" Admin {
                 handler: admin::create_session,
                 role: Admin,
                 operation: "admin" "create_session",
-                answers: [201 "The session" => json::<admin::SessionCreated>()],
-                errors: [InvalidSetting, ConcertNotFound, StoreUnavailable, OutcomeUnknown],
+                answers: [
+                    200 "What would be made of the plan" => json::<PlanReport>(),
+                    201 "The session" => json::<admin::SessionCreated>(),
+                ],
+                errors: [
+                    InvalidSetting, PlanInvalid, PlanNotFound, ConcertNotFound, StoreUnavailable,
+                    OutcomeUnknown,
+                ],
             }
 
             /// Calls off all sessions of a concert; holds end and payments are refunded, some at a time.
@@ -465,7 +580,10 @@ macro_rules! endpoints {
                 role: Admin,
                 operation: "admin" "create_seats",
                 answers: [201 "The seats" => json::<admin::SeatsCreated>()],
-                errors: [InvalidSetting, SessionNotFound, StoreUnavailable, OutcomeUnknown],
+                errors: [
+                    InvalidSetting, SessionNotFound, SessionHasPlan, StoreUnavailable,
+                    OutcomeUnknown,
+                ],
             }
 
             /// Corrects a concert: what is left out stays as it is.
@@ -531,6 +649,15 @@ macro_rules! endpoints {
                 errors: [StoreUnavailable, OutcomeUnknown],
             }
 
+            /// Says of a ticket that somebody shows whether it is good now.
+            AdminTicketVerify = POST "/admin/v1/tickets/verify" Admin {
+                handler: concert_tickets::verify,
+                role: Viewer,
+                operation: "admin" "verify_ticket",
+                answers: [200 "Whether it is, and why not" => json::<concert_tickets::Verdict>()],
+                errors: [StoreUnavailable],
+            }
+
             /// Lists the keys that the service signs with, the oldest first.
             AdminKeyList = GET "/admin/v1/keys" Admin {
                 handler: keys::list,
@@ -558,6 +685,20 @@ macro_rules! endpoints {
                 errors: [StoreUnavailable],
             }
 
+            /// Takes a change of a queue back, within ten minutes, where the queue is still as that change left it.
+            AdminUndo = POST "/admin/v1/log/{id}/undo" Admin {
+                handler: admin::undo,
+                role: Operator,
+                operation: "admin" "undo",
+                answers: [
+                    200 "The queue afterwards" => json::<admin::AdminQueue>().header("ETag", "Stands for its settings"),
+                ],
+                errors: [
+                    LogEntryNotFound, QueueNotFound, QueueDrawn, ChangedSince, UndoTooLate,
+                    NotUndoable, StoreUnavailable, OutcomeUnknown,
+                ],
+            }
+
             /// Lists concerts.
             AdminConcertList = GET "/admin/v1/concerts" Admin {
                 handler: lists::concerts,
@@ -583,6 +724,17 @@ macro_rules! endpoints {
                 operation: "admin" "list_reservations",
                 answers: [200 "A page of them" => json::<lists::ReservationPage>().or_csv()],
                 errors: [StoreUnavailable],
+            }
+
+            /// Sums up what is sold, by session and price.
+            AdminSales = GET "/admin/v1/sales" Admin {
+                handler: lists::sales,
+                role: Viewer,
+                operation: "admin" "sales",
+                answers: [
+                    200 "A page of them; `limit` and `after` are about sessions" => json::<lists::SalesPage>().or_csv(),
+                ],
+                errors: [],
             }
 
             /// Lists payments.
@@ -688,7 +840,7 @@ endpoints!(routes);
 
 impl Route {
     /// What is for browsers: pages, and what they are made of.
-    pub const PAGES: [Self; 8] = [
+    pub const PAGES: [Self; 11] = [
         Self::PageStart,
         Self::PageConcert,
         Self::PageSeats,
@@ -696,6 +848,9 @@ impl Route {
         Self::PageTicket,
         Self::PageMe,
         Self::PageWait,
+        Self::PageOpsLogin,
+        Self::PageOps,
+        Self::PageOpsSection,
         Self::PageAsset,
     ];
 

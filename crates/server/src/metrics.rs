@@ -169,7 +169,11 @@ impl TypedMetric for AtomicHistogram {
 /// scrape, so that it stays small, and so are classes that did not come; but an endpoint that was
 /// called has its failures, none of them too.
 #[derive(Debug, Clone)]
-pub struct HttpDurations(Arc<[[AtomicHistogram; 5]]>);
+pub struct HttpDurations {
+    routes: Arc<[[AtomicHistogram; 5]]>,
+    /// Those that were answered 503, but for what only operators and their tools ask.
+    unavailable: Arc<AtomicU64>,
+}
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct HttpLabels {
@@ -181,25 +185,82 @@ struct HttpLabels {
 impl HttpDurations {
     fn new() -> Self {
         let per_route = |_: &Route| std::array::from_fn(|_| AtomicHistogram::durations());
-        Self(Route::ALL.iter().map(per_route).collect())
+        Self { routes: Route::ALL.iter().map(per_route).collect(), unavailable: Arc::default() }
     }
 
     /// Counts a request that took `duration` and was answered with `status`.
     #[inline]
     pub fn observe(&self, route: Route, status: u16, duration: Duration) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
-        self.0[route.index()][class].observe_duration(duration);
+        self.routes[route.index()][class].observe_duration(duration);
+        if status == 503 && !matches!(route.class(), Class::Admin | Class::Ops) {
+            self.unavailable.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many requests were answered 503, but for those of the classes `Admin` and `Ops`.
+    pub fn unavailable(&self) -> u64 {
+        self.unavailable.load(Ordering::Relaxed)
+    }
+
+    /// How long requests of some classes took.
+    pub fn spread(&self, classes: &[Class]) -> Spread {
+        let routes = Route::ALL.iter().zip(self.routes.iter());
+        let histograms = routes.filter(|(route, _)| classes.contains(&route.class()));
+        let mut counts = [0; 18];
+        for histogram in histograms.flat_map(|(_, histograms)| histograms) {
+            for (count, bucket) in counts.iter_mut().zip(&histogram.0.buckets) {
+                *count += bucket.load(Ordering::Relaxed);
+            }
+        }
+        Spread(counts)
     }
 
     /// Requests counted for an endpoint and status class (1 to 5).
     pub fn count(&self, route: Route, status_class: usize) -> u64 {
-        self.0[route.index()][status_class.clamp(1, 5) - 1].count()
+        self.routes[route.index()][status_class.clamp(1, 5) - 1].count()
+    }
+}
+
+/// How many requests took how long, up to some time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spread([u64; 18]);
+
+impl Spread {
+    /// Those that came after another spread.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self(std::array::from_fn(|index| self.0[index].saturating_sub(before.0[index])))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// A time that so manieth part of them did not exceed, in milliseconds, as exactly as the bounds tell;
+    /// `None` where there are none.
+    pub fn quantile_ms(&self, part: f64) -> Option<f64> {
+        let wanted = self.count() as f64 * part;
+        let mut below = 0.0;
+        for (index, count) in self.0.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let count = *count as f64;
+            if below + count >= wanted {
+                let bound = |index: usize| DURATION_BOUNDS_NS.get(index).copied();
+                let from = index.checked_sub(1).and_then(bound).unwrap_or(0) as f64;
+                // Above the last bound nobody knows.
+                let to = bound(index).map_or(from, |to| to as f64);
+                return Some((from + (to - from) * (wanted - below) / count) / 1e6);
+            }
+            below += count;
+        }
+        None
     }
 }
 
 impl EncodeMetric for HttpDurations {
     fn encode(&self, mut encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
-        for (route, classes) in Route::ALL.iter().zip(self.0.iter()) {
+        for (route, classes) in Route::ALL.iter().zip(self.routes.iter()) {
             let called = classes.iter().any(|histogram| histogram.count() > 0);
             for (histogram, status) in classes.iter().zip(["1xx", "2xx", "3xx", "4xx", "5xx"]) {
                 if histogram.count() > 0 || called && status == "5xx" {
@@ -533,6 +594,14 @@ metrics! {
     store_pending_commands: IntGauge = "boxoffice_store_pending_commands" Gauge::default(),
     /// Seat lists rendered.
     seat_list_builds: Counter = "boxoffice_seat_list_builds" Counter::default(),
+    /// Streams of seat states that are open.
+    seat_streams: IntGauge = "boxoffice_seat_streams" Gauge::default(),
+    /// Streams of seat states answered 503 because too many were open.
+    seat_streams_refused: Counter = "boxoffice_seat_streams_refused" Counter::default(),
+    /// Events sent in streams of seat states, to each listener.
+    seat_stream_events: Counter = "boxoffice_seat_stream_events" Counter::default(),
+    /// Those of them that told all states again, because the listener was too slow for the changes.
+    seat_stream_resends: Counter = "boxoffice_seat_stream_resends" Counter::default(),
     /// Reservations of sessions that were called off, and that are neither ended nor refunded yet.
     called_off_left: IntGauge = "boxoffice_called_off_reservations_left" Gauge::default(),
     /// Events waiting to be published.

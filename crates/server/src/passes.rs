@@ -408,6 +408,7 @@ mod tests {
                 role: Role::Admin,
                 origin: "here".into(),
                 operation: "rotate_key",
+                reason: None,
                 key: None,
                 answer: Arc::new(|_| String::new()),
             };

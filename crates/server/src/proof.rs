@@ -15,12 +15,10 @@ use boxoffice_backends::store::{Digest, Head, Link};
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::queue::{Admitted, Drawing, Drawn, Entry, Record, Runs, Standing, Terms};
 use boxoffice_domain::time::Timestamp;
-use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::signing::ServiceKeys;
+use crate::signing::{ServiceKeys, SignedText};
 
 /// What a signed head says to be in its header, so that it passes for nothing else that is signed with the
 /// same key.
@@ -297,22 +295,13 @@ pub struct SignedHead {
 
 /// Signs the head of a queue at a time.
 pub fn sign(keys: &ServiceKeys, queue: &QueueName, head: Head, now: Timestamp) -> String {
-    let key = keys.of(now);
-    // The id has no character that needs escaping; the store checks it.
-    let header = format!(r#"{{"alg":"EdDSA","typ":"{HEAD_TYPE}","kid":"{}"}}"#, key.id());
-    let claims = json!({
-        "queue": queue.as_str(),
-        "number": head.number,
-        "digest": head.digest.to_string(),
-        "iat": now.0.div_euclid(1_000),
-    });
-    let signed = format!(
-        "{}.{}",
-        BASE64.encode_to_string(header),
-        BASE64.encode_to_string(claims.to_string())
-    );
-    let signature = BASE64.encode_to_string(key.sign(signed.as_bytes()));
-    format!("{signed}.{signature}")
+    let claims = HeadClaims {
+        queue: queue.as_str().to_owned(),
+        number: head.number,
+        digest: head.digest.to_string(),
+        iat: now.0.div_euclid(1_000),
+    };
+    keys.of(now).sign_text(HEAD_TYPE, &claims)
 }
 
 /// Public keys, by their ids.
@@ -341,7 +330,8 @@ impl PublicKeys {
         if keys.is_empty() { Err("it has no Ed25519 key".to_owned()) } else { Ok(Self(keys)) }
     }
 
-    fn get(&self, id: &str) -> Option<&[u8; 32]> {
+    /// The key with an id.
+    pub fn get(&self, id: &str) -> Option<&[u8; 32]> {
         self.0.iter().find(|(known, _)| known == id).map(|(_, key)| key)
     }
 }
@@ -357,28 +347,21 @@ impl SignedHead {
         if text.len() > HEAD_LENGTH_MAX {
             return Err(no_head());
         }
-        let (signed, signature) = text.rsplit_once('.').ok_or_else(no_head)?;
-        let (header, claims) = signed.split_once('.').ok_or_else(no_head)?;
-        let part = |part: &str| BASE64.decode_to_vec(part).map_err(|_| no_head());
-        let header: serde_json::Value =
-            serde_json::from_slice(&part(header)?).map_err(|_| no_head())?;
-        let claims: HeadClaims = serde_json::from_slice(&part(claims)?).map_err(|_| no_head())?;
-        let key_id = header["kid"].as_str().ok_or_else(no_head)?.to_owned();
-        if header["alg"] != "EdDSA" || header["typ"] != HEAD_TYPE {
-            return Err(no_head());
-        }
-        let key = keys.get(&key_id).ok_or_else(|| {
+        let signed = SignedText::read(text, HEAD_TYPE).ok_or_else(no_head)?;
+        let key_id = &signed.key_id;
+        let key = keys.get(key_id).ok_or_else(|| {
             format!("it is signed with the key {key_id}, which is not among the keys")
         })?;
-        UnparsedPublicKey::new(&ED25519, key)
-            .verify(signed.as_bytes(), &part(signature)?)
-            .map_err(|_| format!("its signature is not that of the key {key_id}"))?;
+        if !signed.is_signed_with(key) {
+            return Err(format!("its signature is not that of the key {key_id}"));
+        }
+        let claims: HeadClaims = serde_json::from_slice(&signed.claims).map_err(|_| no_head())?;
         let HeadClaims { queue, number, digest, iat } = claims;
         Ok(Self {
             queue: QueueName::new(&queue).ok_or_else(no_head)?,
             head: Head { number, digest: Digest::from_hex(&digest).ok_or_else(no_head)? },
             at: Timestamp(iat.saturating_mul(1_000)),
-            key_id,
+            key_id: signed.key_id,
         })
     }
 }

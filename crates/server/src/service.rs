@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::app::{App, AppState, InFlight, TicketIds, limits, queue_settings, sale_rules};
 use crate::clock::Clock;
 use crate::config::{AuthMode, Config, EventsKind, Governor, QueueKind, RedisKind, StoreKind};
+use crate::console::live::Live;
 use crate::demo;
 use crate::http::listener::{self, ListenerLimits, ListenerMetrics};
 use crate::http::{Front, HttpState, Surface};
@@ -280,6 +281,7 @@ impl Service {
             draining: AtomicBool::new(false),
             events_wait: AtomicBool::new(false),
             ids: TicketIds::new(clock.now()),
+            live: Live::default(),
             config,
             clock,
             store,

@@ -16,6 +16,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 use crate::challenge::challenge_key;
+use crate::console::session_key;
 
 /// Longer than any token of ours; a longer one is refused unread.
 const TOKEN_LENGTH_MAX: usize = 512;
@@ -57,6 +58,8 @@ struct Key {
     mac: Hmac<Sha256>,
     /// What challenges are signed with.
     challenge: String,
+    /// What sessions of the console are signed with.
+    session: [u8; 32],
     /// What cookies of people are sealed with.
     cookie: [u8; 32],
 }
@@ -81,7 +84,8 @@ impl Key {
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any length is a key");
         let cookie = mac.clone().chain_update(b"boxoffice cookie key").finalize().into_bytes();
         mac.update(prefix.as_bytes());
-        Self { id, prefix, mac, challenge: challenge_key(secret), cookie: cookie.into() }
+        let (challenge, session) = (challenge_key(secret), session_key(secret));
+        Self { id, prefix, mac, challenge, session, cookie: cookie.into() }
     }
 }
 
@@ -135,6 +139,12 @@ impl SigningKeys {
     pub fn challenge_keys(&self) -> Vec<String> {
         let all = std::iter::once(&self.signing).chain(&self.previous);
         all.map(|key| key.challenge.clone()).collect()
+    }
+
+    /// The same of sessions of the console.
+    pub fn session_keys(&self) -> Vec<[u8; 32]> {
+        let all = std::iter::once(&self.signing).chain(&self.previous);
+        all.map(|key| key.session).collect()
     }
 
     /// The keys of cookies: the one that seals, then the others.

@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::app::{App, AppState};
 use crate::clock::Drift;
 use crate::endpoints::Class;
+use crate::http;
 use crate::metrics::{ClassLabel, Outcome, OutcomeLabel};
 use crate::operators;
 use crate::signing;
@@ -26,6 +27,10 @@ const TICK: Duration = Duration::from_millis(100);
 const PROMISES_TICKS: u32 = 10;
 /// The other instances are told this often that this one is there; see `Sequencer::beat`.
 const BEAT: Duration = Duration::from_millis(500);
+/// The console is told what goes on this often.
+const PUBLISH: Duration = Duration::from_secs(1);
+/// What operators have changed is read this often, while somebody looks at it.
+const CHANGES: Duration = Duration::from_secs(2);
 /// Holds that ran out are tidied up this often. Nothing waits for it but their events.
 const SWEEP: Duration = Duration::from_millis(500);
 /// Holds that one transaction tidies up, so that buyers are not kept waiting by it.
@@ -74,6 +79,8 @@ impl Workers {
             tasks.spawn("expiry of keys", forget(app.clone(), stopped.clone())),
             tasks.spawn("admission log", shorten_logs(app.clone(), stopped.clone())),
             tasks.spawn("list of operators", follow_operators(app.clone(), stopped.clone())),
+            tasks.spawn("live figures", publish(app.clone(), stopped.clone())),
+            tasks.spawn("recent changes", follow_changes(app.clone(), stopped.clone())),
             tasks.spawn("signing keys", follow_signing_keys(app.clone(), stopped.clone())),
             tasks.spawn(EVENT_RELAY, relay(app.clone(), sink, stopped)),
         ];
@@ -162,6 +169,27 @@ fn note_shed(app: &App, before: &mut u64) {
     let shed: u64 = shed.iter().sum();
     app.sequencer.purchases().refuse(shed - *before);
     *before = shed;
+}
+
+/// Tells the console what goes on.
+async fn publish(app: AppState, mut stopped: watch::Receiver<bool>) {
+    let mut rounds = every(PUBLISH);
+    while beat(&mut rounds, &mut stopped).await {
+        http::publish(&app);
+    }
+}
+
+/// Looks at what operators have changed of late, while somebody wants to know.
+async fn follow_changes(app: AppState, mut stopped: watch::Receiver<bool>) {
+    let mut rounds = every(CHANGES);
+    let mut complaint = Complaint::default();
+    while beat(&mut rounds, &mut stopped).await {
+        if app.live.has_listeners() {
+            let read = app.store.log(i64::MAX, http::ACTIONS_MAX).await;
+            let read = read.map(|entries| app.live.note_actions(entries));
+            complaint.note("reading the log of changes", read);
+        }
+    }
 }
 
 async fn beats(app: AppState, mut stopped: watch::Receiver<bool>) {

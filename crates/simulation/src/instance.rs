@@ -455,6 +455,8 @@ impl Instance {
             concert: concert.id,
             session: inventory.session().id,
             seats,
+            best: None,
+            beside: Vec::new(),
             limits: self.limits,
             release_delay: Duration::ZERO,
             idempotency: None,

@@ -226,7 +226,7 @@ impl World {
         };
         let session = (
             Timestamp(EPOCH_MS + 100 * 3_600_000),
-            NewSeats { count: plan.seats.max(1), price: PRICE },
+            NewSeats { count: plan.seats.max(1), price: PRICE }.into(),
         );
         let users = 1..=i64::try_from(fans.max(1)).unwrap_or(i64::MAX);
         let seed = Seed { users, points: POINTS, concerts: vec![(concert, vec![session])] };

@@ -131,7 +131,7 @@ impl LocalSequencer {
     ) -> Result<Acted, Error<ActRejected>> {
         let _saving = self.saving.lock().await;
         let acted = self.store.act(act, note).await?;
-        if matches!(acted, Acted::Now(_)) {
+        if matches!(acted, Acted::Now(..)) {
             self.take_up(name).await?;
         }
         Ok(acted)
@@ -163,12 +163,12 @@ impl LocalSequencer {
     pub(super) async fn change_noted(
         &self,
         queue: &Queue,
-        change: SettingsChange,
+        act: Act,
         note: Note,
     ) -> Result<Acted, Error<ActRejected>> {
         let _saving = self.saving.lock().await;
-        let acted = self.store.act(Act::ChangeQueue(queue.name().clone(), change), note).await?;
-        if let Acted::Now(Effect::Queue { after, .. }) = &acted {
+        let acted = self.store.act(act, note).await?;
+        if let Acted::Now(Effect::Queue { after, .. }, _) = &acted {
             queue.configure(after.clone());
         }
         Ok(acted)

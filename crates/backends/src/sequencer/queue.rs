@@ -8,9 +8,9 @@ use arc_swap::ArcSwap;
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{
-    Bucket, CLAIM_GRACE, CLOCKS_APART, Closing, Drawing, Drawn, Ending, Forecast, Gate, Line,
-    Observed, Order, Outlook, Place, Presence, Promise, Pruned, QueueSettings, QueueState, Sale,
-    SaleRules, Speed, Step, poll_after,
+    Bucket, CLAIM_GRACE, CLOCKS_APART, Closing, Drawing, Drawn, Ending, Expected, Forecast, Gate,
+    Line, Observed, Order, Outlook, Place, Presence, Promise, Pruned, QueueSettings, QueueState,
+    Sale, SaleRules, SettingsChange, Speed, Step, Turns, poll_after,
 };
 use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -905,6 +905,39 @@ impl Queue {
         let Some(forecast) = new else { return false };
         work.forecast = forecast;
         true
+    }
+
+    /// What can be expected of the line as it is, and what with this change.
+    pub fn preview(&self, change: &SettingsChange, now: Timestamp) -> [Expected; 2] {
+        let work = self.work.lock();
+        let before = self.settings();
+        let mut after = before.clone();
+        change.apply(&mut after);
+        let (bypassing, next) = (self.bypassing.load(Ordering::Relaxed), self.next());
+        let Work { line, presence, speed, .. } = &*work;
+        [&before, &after].map(|settings| {
+            let outlook = work.outlook(settings);
+            let seen = Observed { line, settings, outlook: &outlook, next, bypassing, presence };
+            speed.expect(&seen, now)
+        })
+    }
+
+    /// How long the last of those who wait now will do so; `None` where nobody knows.
+    pub fn last_wait(&self, now: Timestamp) -> Option<Duration> {
+        match self.waiting() {
+            0 => Some(Duration::ZERO),
+            waiting => self.told(Place::Waiting { number: waiting }, now, 0).eta,
+        }
+    }
+
+    /// Who had their turn up to now.
+    pub fn turns(&self) -> Turns {
+        self.view.load().line.turns()
+    }
+
+    /// How many were let in since, by any instance.
+    pub fn admitted_since(&self, before: Turns) -> u64 {
+        self.view.load().line.admitted_since(before)
     }
 
     /// What somebody who stands there is told. `jitter`, any number, spreads the crowd.

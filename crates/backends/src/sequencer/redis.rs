@@ -148,7 +148,7 @@ impl RedisSequencer {
         note: Note,
     ) -> Result<Acted, Error<ActRejected>> {
         let acted = self.store.act(act, note).await?;
-        if matches!(acted, Acted::Now(_)) {
+        if matches!(acted, Acted::Now(..)) {
             self.mirror.reload(false).await?;
             self.tell(News::Reload);
         }
@@ -158,12 +158,12 @@ impl RedisSequencer {
     pub(super) async fn change_noted(
         &self,
         queue: &Queue,
-        change: SettingsChange,
+        act: Act,
         note: Note,
     ) -> Result<Acted, Error<ActRejected>> {
         let _changing = self.changing.lock().await;
-        let acted = self.store.act(Act::ChangeQueue(queue.name().clone(), change), note).await?;
-        if let Acted::Now(Effect::Queue { after, .. }) = &acted {
+        let acted = self.store.act(act, note).await?;
+        if let Acted::Now(Effect::Queue { after, .. }, _) = &acted {
             queue.configure(after.clone());
             queue.forget_credit();
             self.tell(News::Reload);
@@ -239,6 +239,10 @@ impl RedisSequencer {
 
     pub(super) async fn beat(&self, now: Timestamp) -> Result<(), Fault> {
         self.beats.beat(now).await
+    }
+
+    pub(super) fn instances(&self) -> (String, Vec<(String, Timestamp)>) {
+        self.beats.instances()
     }
 
     /// Whether joins are sent elsewhere, because other instances have Redis.

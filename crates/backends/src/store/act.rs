@@ -11,12 +11,14 @@ use boxoffice_domain::queue::{QueueSettings, SettingsChange};
 use boxoffice_domain::sales::{Concert, Session};
 use boxoffice_domain::time::Timestamp;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
+use super::digest::Digest;
 use super::draws::DrawSeed;
 use super::epochs::Epochs;
 use super::signing_keys::{Rotation, SIGNING_KEYS, SigningRing};
-use super::types::{AddedSeats, Alias, NewConcert, NewSeats};
-use crate::events::rfc3339;
+use super::types::{AddedSeats, Alias, NewConcert, NewSeats, Seating};
+use crate::events::{from_rfc3339, rfc3339};
 
 /// What an operator may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,8 +120,8 @@ impl ConcertChange {
 pub enum Act {
     /// Makes a queue; with a seed, one with an opening draw.
     CreateQueue(QueueName, QueueSettings, Option<DrawSeed>),
-    /// Changes how a queue admits.
-    ChangeQueue(QueueName, SettingsChange),
+    /// Changes how a queue admits, where the condition holds.
+    ChangeQueue(QueueName, SettingsChange, Condition),
     /// Issues opaque tokens of one queue.
     Issue(QueueName, Vec<Alias>),
     /// Makes a concert.
@@ -129,7 +131,7 @@ pub enum Act {
     /// Removes a concert in which nothing is sold or held, with its sessions.
     RemoveConcert(ConcertId),
     /// Makes a session of a concert, with its first seats.
-    CreateSession(ConcertId, Timestamp, Vec<NewSeats>),
+    CreateSession(ConcertId, Timestamp, Seating),
     /// Moves a session of a concert to another time.
     ChangeSession(ConcertId, SessionId, Timestamp),
     /// Removes a session of a concert in which nothing is sold or held.
@@ -137,7 +139,7 @@ pub enum Act {
     /// Calls a session of a concert off, or all that it has: nothing is held or paid there any more. When
     /// that was said first, stays.
     CallOff(ConcertId, Option<SessionId>),
-    /// Adds seats to a session of a concert.
+    /// Adds seats to a session of a concert that has no plan.
     AddSeats(ConcertId, SessionId, NewSeats),
     /// Adds an operator.
     AddOperator(StoredOperator),
@@ -151,7 +153,100 @@ pub enum Act {
     RotateKey(Rotation),
 }
 
+/// What has to be so for a queue to be changed. It is decided with the change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    Any,
+    /// Its settings have this [`settings_tag`].
+    Tagged(String),
+    /// It takes a change back.
+    Undoes {
+        /// The entry of the log.
+        entry: i64,
+        /// What the entry says that the queue became: it still has to be that.
+        became: String,
+        /// Until when that may be.
+        until: Timestamp,
+    },
+}
+
+impl Condition {
+    /// Which entry of the log the change takes back; none where it is another.
+    pub(super) const fn undoes(&self) -> Option<i64> {
+        match self {
+            Self::Undoes { entry, .. } => Some(*entry),
+            Self::Any | Self::Tagged(_) => None,
+        }
+    }
+
+    /// Whether it holds at `now` for a queue with these settings, where the change that it takes back was taken
+    /// back by `undone_by`.
+    pub(super) fn check(
+        &self,
+        settings: &QueueSettings,
+        undone_by: Option<i64>,
+        now: Timestamp,
+    ) -> Result<(), ActRejected> {
+        let stood = || Box::new(Stood(settings.clone()));
+        let text = settings_json(settings).to_string();
+        match (self, undone_by) {
+            (Self::Any, _) => Ok(()),
+            (Self::Tagged(tag), _) if *tag == settings_tag(settings) => Ok(()),
+            (Self::Tagged(_), _) => Err(ActRejected::ChangedMeanwhile(stood())),
+            (Self::Undoes { .. }, Some(by)) => Err(ActRejected::Undone(by)),
+            (Self::Undoes { until, .. }, None) if now > *until => Err(ActRejected::UndoTooLate),
+            (Self::Undoes { became, .. }, None) if *became == text => Ok(()),
+            (Self::Undoes { .. }, None) => Err(ActRejected::ChangedSince(stood())),
+        }
+    }
+}
+
+/// The settings of a queue that operators change, as they stood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stood(pub QueueSettings);
+
+// Rates are finite.
+impl Eq for Stood {}
+
+/// Tells settings of a queue from others, as far as operators change them.
+pub fn settings_tag(settings: &QueueSettings) -> String {
+    let text = settings_json(settings).to_string();
+    let mut tag = super::Digest(Sha256::digest(text).into()).to_string();
+    tag.truncate(16);
+    tag
+}
+
+/// The change that makes a queue what an entry of the log says that it was; none where the text is none of
+/// [`Effect::told`] of a queue.
+pub fn change_back(was: &str) -> Option<SettingsChange> {
+    let was: Value = serde_json::from_str(was).ok()?;
+    let opens_at = match &was["opensAt"] {
+        Value::Null => None,
+        at => Some(from_rfc3339(at.as_str()?)?),
+    };
+    let max_active = match &was["maxActive"] {
+        Value::Null => None,
+        max => Some(max.as_u64()?),
+    };
+    Some(SettingsChange {
+        admit_per_second: Some(was["admitPerSecond"].as_f64()?),
+        max_active: Some(max_active),
+        opens_at: Some(opens_at),
+        paused: Some(was["paused"].as_bool()?),
+    })
+}
+
 impl Act {
+    /// Which entry of the log it takes back; none where it does something else.
+    pub(super) const fn undoes(&self) -> Option<i64> {
+        match self {
+            Self::ChangeQueue(_, _, condition) => condition.undoes(),
+            _ => None,
+        }
+    }
+
     /// Whether it may touch many rows.
     pub(super) const fn is_bulk(&self) -> bool {
         match self {
@@ -213,6 +308,8 @@ pub enum Effect {
         after: Option<Session>,
         /// The seats that it was made with.
         added: Vec<AddedSeats>,
+        /// The plan that it was made with.
+        plan: Option<Digest>,
     },
     /// Sessions were called off.
     CalledOff {
@@ -295,6 +392,14 @@ pub enum ActRejected {
     NoSuchQueue,
     /// Those who joined before the opening were drawn: it stays when it was.
     Drawn,
+    /// The settings of the queue are not those that they had to be, but these.
+    ChangedMeanwhile(Box<Stood>),
+    /// The queue is not as the change left it that was to be taken back, but this.
+    ChangedSince(Box<Stood>),
+    /// It is too late to take the change back.
+    UndoTooLate,
+    /// The change was taken back before, by this entry of the log.
+    Undone(i64),
     /// There is no such concert.
     NoSuchConcert,
     /// The concert has no such session.
@@ -305,6 +410,8 @@ pub enum ActRejected {
     ClosesBeforeOpening,
     /// Seats in it are sold, or held.
     SoldOrHeld,
+    /// The session has a plan: its seats are the places of that hall.
+    HasPlan,
     /// The idempotency key was used for something else.
     KeyReused,
 }
@@ -322,6 +429,8 @@ pub struct Note {
     pub origin: String,
     /// What the operation is called.
     pub operation: &'static str,
+    /// Why, where they have said it.
+    pub reason: Option<String>,
     /// The idempotency key, where there is one, and a digest of all that was asked under it.
     pub key: Option<(String, [u8; 32])>,
     /// What to keep under the key, for who asks again.
@@ -334,8 +443,8 @@ pub type Answering = Arc<dyn Fn(&Effect) -> String + Send + Sync>;
 /// How an act ends that is not refused.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Acted {
-    /// It was done now.
-    Now(Effect),
+    /// It was done now, which is in the log under this number.
+    Now(Effect, i64),
     /// It was done under the same key before. The answer that was kept.
     Before(String),
 }
@@ -361,6 +470,10 @@ pub struct LogEntry {
     pub before: Option<String>,
     /// What it has become, as JSON; none where it is gone.
     pub after: Option<String>,
+    /// Why, where that was said.
+    pub reason: Option<String>,
+    /// The entry whose change it took back, where it did.
+    pub undoes: Option<i64>,
 }
 
 /// What a row of the log says of an effect: the target, what was, what is.
@@ -396,13 +509,16 @@ impl Effect {
                 let json = |concert: &Concert| concert_json(concert);
                 told(format!("concert {id}"), before.as_ref().map(json), after.as_ref().map(json))
             }
-            Self::Session { before, after, added } => {
+            Self::Session { before, after, added, plan } => {
                 let id = before.or(*after).map_or(0, |session| session.id.get());
                 let seats: u32 = added.iter().map(|added| added.count).sum();
                 let json = |session: Session| session_json(&session);
                 let after = after.map(json).map(|mut after| {
                     if !added.is_empty() {
                         after["seatCount"] = seats.into();
+                    }
+                    if let Some(plan) = plan {
+                        after["plan"] = plan.to_string().into();
                     }
                     after
                 });
@@ -475,6 +591,48 @@ fn session_json(session: &Session) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn settings() -> QueueSettings {
+        QueueSettings {
+            admit_per_second: 0.1,
+            max_active: Some(7),
+            active_ttl: std::time::Duration::from_secs(300),
+            claim_window: std::time::Duration::from_secs(30),
+            opens_at: Some(Timestamp(1_800_000_000_123)),
+            paused: true,
+        }
+    }
+
+    #[test]
+    fn a_change_back_makes_the_settings_what_they_were() {
+        let plain = QueueSettings { max_active: None, opens_at: None, paused: false, ..settings() };
+        let fast = QueueSettings { admit_per_second: 1e6, ..settings() };
+        for was in [settings(), plain, fast] {
+            let mut now =
+                QueueSettings { admit_per_second: 5.0, max_active: Some(1), ..settings() };
+            change_back(&settings_json(&was).to_string()).unwrap().apply(&mut now);
+            assert_eq!(now, was);
+        }
+        for none in ["", "{}", "[]", "null", r#"{"admitPerSecond":1,"paused":0}"#] {
+            assert_eq!(change_back(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_tag_goes_by_what_operators_change() {
+        let tag = settings_tag(&settings());
+        assert_eq!(tag.len(), 16);
+        let same = QueueSettings { active_ttl: std::time::Duration::ZERO, ..settings() };
+        assert_eq!(settings_tag(&same), tag);
+        for other in [
+            QueueSettings { admit_per_second: 0.2, ..settings() },
+            QueueSettings { max_active: None, ..settings() },
+            QueueSettings { opens_at: Some(Timestamp(1_800_000_000_124)), ..settings() },
+            QueueSettings { paused: false, ..settings() },
+        ] {
+            assert_ne!(settings_tag(&other), tag, "{other:?}");
+        }
+    }
 
     #[test]
     fn a_role_may_what_it_is_for() {

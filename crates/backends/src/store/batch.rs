@@ -23,7 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Inventory};
+use super::choosing::{CHOICES_MAX, Choices, Chosen, Learnt, SINGLES_MAX};
 use super::stats::{Commit, CommitObserver};
 use crate::Fault;
 
@@ -95,6 +96,13 @@ pub(super) trait Engine: Send + 'static {
         wants: &mut Wants,
         rows: &mut Rows,
     ) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Looks which seats of a session are free in the store, where others write too, and lets everybody here
+    /// see them. Returns whether there may be news.
+    fn look_again(
+        &mut self,
+        inventory: &Inventory,
+    ) -> impl Future<Output = Result<bool, Trouble>> + Send;
 
     /// Loads what is wanted, under locks where others write too.
     fn load(
@@ -168,6 +176,10 @@ struct Sale {
     asked: Instant,
     /// Whether it has been tried, and one of its rows was locked.
     was_locked: bool,
+    /// How often the best seats were chosen for it, or found not to be there.
+    choices: u32,
+    /// Whether others in this batch may leave nothing for it, which shows with the next one.
+    is_for_later: bool,
 }
 
 /// The way to the batches of a store.
@@ -188,6 +200,8 @@ impl<J: Job> Sales<J> {
             reply,
             asked: Instant::now(),
             was_locked: false,
+            choices: 0,
+            is_for_later: false,
         }))?;
         Ok(answer)
     }
@@ -227,6 +241,7 @@ impl<J: Job> Sales<J> {
 const CLOSED: &str = "the store is closed";
 const LOCKED: &str = "another transaction held a lock for too long";
 const SLOW: &str = "the database is too slow for all that is asked";
+const FASTER: &str = "others were faster at all the seats that were chosen";
 
 /// Waits for the answer to what was asked.
 pub(super) async fn answered(
@@ -268,12 +283,14 @@ pub(super) fn batches<E: Engine>(
     let (sender, receiver) = mpsc::channel(options.queue_max.max(1));
     let latest = Arc::new(AtomicI64::new(latest.0));
     let options = Arc::new(options);
+    let learnt = Arc::new(Learnt::default());
     let mut ids = Some(ids);
     let sellers = engines.into_iter().map(|engine| Seller {
         engine,
         options: options.clone(),
         ids: ids.take().unwrap_or_default(),
         latest: latest.clone(),
+        learnt: learnt.clone(),
     });
     let idle: Vec<Seller<E>> = sellers.collect();
     let runner = Runner {
@@ -607,6 +624,7 @@ struct Seller<E> {
     /// their times (a slow body, a busy thread), and deciding one of them in the past of another
     /// would give the same seat to a hold that is over and to the one that came after it.
     latest: Arc<AtomicI64>,
+    learnt: Arc<Learnt>,
 }
 
 impl<E: Engine> Seller<E> {
@@ -699,6 +717,9 @@ impl<E: Engine> Seller<E> {
                     None if late(&sale) => {
                         let _ = sale.reply.send(Err(Fault::Unavailable(LOCKED.into())));
                     }
+                    None if sale.choices >= CHOICES_MAX => {
+                        let _ = sale.reply.send(Err(Fault::Unavailable(FASTER.into())));
+                    }
                     None => locked.push(Entry::Sale(Sale { was_locked: true, ..sale })),
                 },
             }
@@ -714,17 +735,13 @@ impl<E: Engine> Seller<E> {
     ) -> (Result<Vec<Done>, Trouble>, Ids) {
         let mut ids = std::mem::take(&mut self.ids);
         let mut needed = IdsNeeded::default();
-        let mut wants = Wants::default();
-        for command in commands(group) {
-            needed.add(command);
-            wants.add(command);
-        }
+        commands(group).for_each(|command| needed.add(command));
         if let Err(trouble) = self.engine.add_ids(&mut ids, needed).await {
             return (Err(trouble), ids);
         }
         let began = Instant::now();
         let mut rows = Rows::new(ids);
-        let loaded = self.load(group, &mut wants, &mut rows).await;
+        let loaded = self.load(group, &mut rows).await;
         if let Err(trouble) = loaded {
             return (Err(trouble), rows.into_changes().1);
         }
@@ -751,22 +768,20 @@ impl<E: Engine> Seller<E> {
         (Ok(done), ids)
     }
 
-    async fn load(
-        &mut self,
-        group: &mut [Entry<E::Job>],
-        wants: &mut Wants,
-        rows: &mut Rows,
-    ) -> Result<(), Trouble> {
+    async fn load(&mut self, group: &mut [Entry<E::Job>], rows: &mut Rows) -> Result<(), Trouble> {
         self.engine.begin().await?;
         for entry in group.iter_mut() {
             if let Entry::Job(job) = entry {
                 self.engine.run(job).await?;
             }
         }
+        self.choose(group, rows).await?;
         let commands: Vec<&Command> = commands(group).collect();
         if commands.is_empty() {
             return Ok(());
         }
+        let wants = &mut Wants::default();
+        commands.iter().for_each(|command| wants.add(command));
         // Which sessions are wanted shows with the reservations.
         self.engine.peek(wants, rows).await?;
         let catalog = self.engine.catalog();
@@ -791,6 +806,45 @@ impl<E: Engine> Seller<E> {
         Ok(())
     }
 
+    /// Chooses the best seats for those who named none.
+    async fn choose(
+        &mut self,
+        group: &mut [Entry<E::Job>],
+        rows: &mut Rows,
+    ) -> Result<(), Trouble> {
+        let is_looked_at = |command: &Command| match command {
+            Command::Reserve(reserve) => reserve.best.is_some() || reserve.limits.no_orphans,
+            _ => false,
+        };
+        if !commands(group).any(is_looked_at) {
+            return Ok(());
+        }
+        let latest = Timestamp(self.latest.load(Ordering::SeqCst));
+        let mut choices = Choices::new(&self.learnt);
+        for entry in group {
+            let Entry::Sale(sale) = entry else { continue };
+            let Command::Reserve(reserve) = &mut sale.command else { continue };
+            let now = latest.max(reserve.now);
+            let catalog = self.engine.catalog();
+            let found = catalog.inventory(reserve.concert, reserve.session);
+            let Some(inventory) = found else { continue };
+            if reserve.best.is_some() {
+                reserve.limits.no_orphans &= sale.choices < SINGLES_MAX;
+            }
+            let mut chosen = choices.choose(reserve, inventory, (&self.learnt, now));
+            if chosen == Chosen::Look && self.engine.look_again(inventory).await? {
+                chosen = choices.choose(reserve, inventory, (&self.learnt, now));
+            }
+            sale.is_for_later = chosen == Chosen::Later;
+            // Who waits for those before has not been given anything yet.
+            sale.choices += u32::from(reserve.best.is_some() && !sale.is_for_later);
+        }
+        for (session, plan, free) in choices.halls() {
+            rows.put_hall(session, plan, free);
+        }
+        Ok(())
+    }
+
     /// The time at which a command is decided.
     fn time_of(&self, command: &Command) -> Timestamp {
         let asked = command.now();
@@ -804,18 +858,26 @@ impl<E: Engine> Seller<E> {
         blocked: &mut HashSet<RowId>,
     ) -> Vec<Done> {
         let mut done = Vec::with_capacity(group.len());
+        self.learnt.locked(rows.locked_seats());
         for entry in group {
-            let Entry::Sale(Sale { command, .. }) = entry else {
+            let Entry::Sale(Sale { command, is_for_later, choices, .. }) = entry else {
                 // What is told to a job it knows by itself.
                 done.push(Done::Locked);
                 continue;
             };
+            let is_choice = *choices > 0;
+            if *is_for_later {
+                done.push(Done::Locked);
+                continue;
+            }
             if rows.has_locked() || !blocked.is_empty() {
                 let of_command = rows.rows_of(command);
                 if of_command.iter().any(|row| rows.is_locked(*row) || blocked.contains(row)) {
                     let answer = answer_while_locked(rows, command, self.time_of(command));
                     done.push(match answer {
                         Some(outcome) => Done::Answer(Ok(outcome)),
+                        // Where it will choose others, nobody waits behind it for these.
+                        None if is_choice => Done::Locked,
                         None => {
                             blocked.extend(of_command);
                             Done::Locked
@@ -825,6 +887,10 @@ impl<E: Engine> Seller<E> {
                 }
             }
             let outcome = execute(rows, command, self.time_of(command));
+            if is_choice && outcome.as_ref().is_ok_and(Outcome::asks_for_another_choice) {
+                done.push(Done::Locked);
+                continue;
+            }
             done.push(Done::Answer(outcome.map_err(|unwanted| {
                 Fault::Corrupt(format!("what was asked for is not there: {}", unwanted.0))
             })));

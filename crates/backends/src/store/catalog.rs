@@ -4,15 +4,20 @@
 //! One writer publishes after each commit and before it acknowledges, so whoever has been told of
 //! a change sees it here. A list may be behind by the commit that is under way; the hold decides.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use boxoffice_domain::ids::{ConcertId, ReservationId, SeatId, SessionId};
 use boxoffice_domain::sales::{Concert, Seat, SeatState, Session};
+use boxoffice_domain::seating::{PlaceSet, Plan, Wish};
 use boxoffice_domain::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
+
+use super::digest::Digest;
+use super::plans::StoredPlan;
 
 /// What is for sale.
 #[derive(Default)]
@@ -20,6 +25,8 @@ pub struct Catalog {
     concerts: BTreeMap<ConcertId, Arc<Concert>>,
     inventories: HashMap<SessionId, Arc<Inventory>>,
     by_concert: HashMap<ConcertId, Vec<Arc<Inventory>>>,
+    /// The plans that sessions have, each once.
+    plans: HashMap<Digest, Arc<StoredPlan>>,
 }
 
 impl Catalog {
@@ -48,6 +55,11 @@ impl Catalog {
         self.by_concert.get(&concert).map_or(&[], Vec::as_slice)
     }
 
+    /// The plan with this digest, where a session has it.
+    pub fn plan(&self, digest: &Digest) -> Option<&Arc<StoredPlan>> {
+        self.plans.get(digest)
+    }
+
     pub(super) fn with_concert(&self, concert: Concert) -> Self {
         let mut concerts = self.concerts.clone();
         concerts.insert(concert.id, Arc::new(concert));
@@ -55,6 +67,7 @@ impl Catalog {
             concerts,
             inventories: self.inventories.clone(),
             by_concert: self.by_concert.clone(),
+            plans: self.plans.clone(),
         }
     }
 
@@ -64,8 +77,10 @@ impl Catalog {
         let siblings = by_concert.entry(inventory.session.concert).or_default();
         let place = siblings.partition_point(|sibling| sibling.session.id < inventory.session.id);
         siblings.insert(place, inventory.clone());
+        let mut plans = self.plans.clone();
+        plans.extend(inventory.plan.iter().map(|plan| (plan.digest(), plan.clone())));
         inventories.insert(inventory.session.id, inventory);
-        Self { concerts: self.concerts.clone(), inventories, by_concert }
+        Self { concerts: self.concerts.clone(), inventories, by_concert, plans }
     }
 
     pub(super) fn without_session(&self, id: SessionId) -> Self {
@@ -75,7 +90,20 @@ impl Catalog {
         {
             siblings.retain(|sibling| sibling.session.id != id);
         }
-        Self { concerts: self.concerts.clone(), inventories, by_concert }
+        let plans = self.plans_of(&inventories);
+        Self { concerts: self.concerts.clone(), inventories, by_concert, plans }
+    }
+
+    /// The plans that are left where these are the sessions that are.
+    fn plans_of(
+        &self,
+        inventories: &HashMap<SessionId, Arc<Inventory>>,
+    ) -> HashMap<Digest, Arc<StoredPlan>> {
+        let used: HashSet<Digest> =
+            inventories.values().filter_map(|it| it.plan()).map(|plan| plan.digest()).collect();
+        let mut plans = self.plans.clone();
+        plans.retain(|digest, _| used.contains(digest));
+        plans
     }
 
     /// Without a concert and its sessions.
@@ -86,7 +114,8 @@ impl Catalog {
         for inventory in by_concert.remove(&id).unwrap_or_default() {
             inventories.remove(&inventory.session.id);
         }
-        Self { concerts, inventories, by_concert }
+        let plans = self.plans_of(&inventories);
+        Self { concerts, inventories, by_concert, plans }
     }
 
     /// Shows that a session was called off, if it is there.
@@ -103,6 +132,7 @@ impl Catalog {
         }
         for inventory in inventories {
             let inventory = Arc::new(inventory);
+            catalog.plans.extend(inventory.plan.iter().map(|plan| (plan.digest(), plan.clone())));
             catalog
                 .by_concert
                 .entry(inventory.session.concert)
@@ -118,8 +148,8 @@ impl Catalog {
 pub(super) enum Made {
     /// A concert.
     Concert(Concert),
-    /// A session with its first seats.
-    Inventory(Session, Vec<Seat>),
+    /// A session with its first seats, and the hall that they are places of, where there is one.
+    Inventory(Session, Vec<Seat>, Option<Arc<StoredPlan>>),
     /// More seats of a session.
     Seats(SessionId, Vec<Seat>),
     /// A concert as it was corrected.
@@ -141,6 +171,10 @@ const STANDS: i64 = i64::MIN;
 pub struct Inventory {
     /// When it begins, is in `starts_at`.
     session: Session,
+    /// The hall that its seats are places of, where there is one.
+    plan: Option<Arc<StoredPlan>>,
+    /// Where there is none: the seats as one run of numbers, as they were when somebody asked last.
+    numbered: Mutex<Option<Arc<Plan>>>,
     /// Milliseconds since 1970. A session can be moved.
     starts_at: AtomicI64,
     /// Sorted by id. A seat is never removed, and a change of state is a store of one word under
@@ -162,15 +196,31 @@ pub struct Inventory {
     asked_for: AtomicBool,
 }
 
-/// The seats of a session that have one price.
+/// The seats of a session that have one price, and one grade where they have grades.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Priced {
     /// The price in points.
     pub price: i64,
+    /// The grade, of those of the plan.
+    pub grade: Option<u16>,
     /// How many there are.
     pub total: u64,
     /// How many of them nobody has.
     pub free: u64,
+    /// How many of them are sold.
+    pub sold: u64,
+}
+
+impl Priced {
+    /// How many are held, or were given back and are not free yet.
+    pub const fn held(&self) -> u64 {
+        self.total - self.free - self.sold
+    }
+
+    /// What was paid for those that are sold, in points.
+    pub fn money(&self) -> i64 {
+        self.price.saturating_mul(i64::try_from(self.sold).unwrap_or(i64::MAX))
+    }
 }
 
 /// How many seats had been sold in how many purchases when that was counted last.
@@ -191,6 +241,8 @@ impl Inventory {
         debug_assert!(seats.windows(2).all(|w| w[0].id < w[1].id), "seats come sorted by id");
         let inventory = Self {
             session,
+            plan: None,
+            numbered: Mutex::default(),
             starts_at: AtomicI64::new(session.starts_at.0),
             seats: RwLock::new(seats),
             version: AtomicU64::new(1),
@@ -203,6 +255,33 @@ impl Inventory {
         };
         inventory.recount(&inventory.seats.read());
         inventory
+    }
+
+    /// The same, with seats that are the places of a hall.
+    pub(super) fn with_plan(self, plan: Option<Arc<StoredPlan>>) -> Self {
+        Self { plan, ..self }
+    }
+
+    /// The hall that its seats are places of, where there is one: the seat with number `n` is the place with
+    /// index `n - 1`.
+    pub const fn plan(&self) -> Option<&Arc<StoredPlan>> {
+        self.plan.as_ref()
+    }
+
+    /// The hall; where there is none, as many numbers in one run as there are seats.
+    pub fn hall(&self) -> Arc<Plan> {
+        if let Some(stored) = &self.plan {
+            return stored.plan().clone();
+        }
+        let count = self.total();
+        let mut numbered = self.numbered.lock();
+        match &*numbered {
+            Some(plan) if plan.places().len() == count => plan.clone(),
+            _ => {
+                let plan = Arc::new(Plan::numbered(u32::try_from(count).unwrap_or(u32::MAX)));
+                numbered.insert(plan).clone()
+            }
+        }
     }
 
     /// The session.
@@ -288,7 +367,7 @@ impl Inventory {
     }
 
     /// How many seats are sold and in how many purchases, as of about a second ago.
-    pub(crate) fn purchases(&self, now: Timestamp) -> (u64, u64) {
+    pub fn purchases(&self, now: Timestamp) -> (u64, u64) {
         let mut counted = self.purchases.lock();
         let version = self.version.load(Ordering::Acquire);
         // A clock that went back does not put it off.
@@ -316,18 +395,33 @@ impl Inventory {
         self.called_off().is_none() && now < concert.sells_until(&self.session())
     }
 
-    /// How many seats there are of each price, and how many of these are free at `now`, from the highest
-    /// price on. Whoever wants to know what others do to them says so ([`Inventory::ask_for`]).
+    /// How many seats there are of each price and grade, and how many of these are free at `now` and
+    /// sold, from the
+    /// highest price on. Whoever wants to know what others do to them says so ([`Inventory::ask_for`]).
     pub fn prices(&self, now: Timestamp) -> Vec<Priced> {
-        let mut prices: BTreeMap<i64, Priced> = BTreeMap::new();
+        let grade_of = |seat: &Seat| {
+            let index = usize::try_from(seat.number.checked_sub(1)?).ok()?;
+            Some(self.plan.as_ref()?.plan().places().get(index)?.grade)
+        };
+        let mut prices: BTreeMap<(Reverse<i64>, Option<u16>), Priced> = BTreeMap::new();
         // Seats of one price mostly lie together.
-        for seats in self.seats.read().chunk_by(|one, next| one.price == next.price) {
-            let price = seats[0].price;
-            let priced = prices.entry(price).or_insert(Priced { price, total: 0, free: 0 });
+        let kind = |seat: &Seat| (Reverse(seat.price), grade_of(seat));
+        for seats in self.seats.read().chunk_by(|one, next| kind(one) == kind(next)) {
+            let (price, grade) = kind(&seats[0]);
+            let none = Priced { price: price.0, grade, total: 0, free: 0, sold: 0 };
+            let priced = prices.entry((price, grade)).or_insert(none);
             priced.total += seats.len() as u64;
-            priced.free += seats.iter().filter(|seat| seat.state.is_free(now)).count() as u64;
+            for seat in seats {
+                priced.free += u64::from(seat.state.is_free(now));
+                priced.sold += u64::from(matches!(seat.state, SeatState::Sold { .. }));
+            }
         }
-        prices.into_values().rev().collect()
+        prices.into_values().collect()
+    }
+
+    /// The name of a grade of its plan.
+    pub fn grade_name(&self, grade: Option<u16>) -> Option<String> {
+        self.plan.as_ref()?.plan().grades().get(usize::from(grade?)).cloned()
     }
 
     /// What others do to its seats matters now, as if somebody looked at them.
@@ -341,10 +435,49 @@ impl Inventory {
         (self.version(), seats.clone())
     }
 
+    /// Looks at the seats where they are, and at the version that they have. Publications wait meanwhile.
+    pub fn look<R>(&self, look: impl FnOnce(u64, &[Seat]) -> R) -> R {
+        let seats = self.seats.read();
+        look(self.version(), &seats)
+    }
+
     /// The seats with these ids, `None` for each that this session does not have.
     pub fn find(&self, ids: &[SeatId]) -> Vec<Option<Seat>> {
         let seats = self.seats.read();
         ids.iter().map(|id| index_of(&seats, *id).map(|index| seats[index])).collect()
+    }
+
+    /// The places of these seats, by the hall's order; of seats that it does not have, none.
+    pub(super) fn indexes(&self, ids: &[SeatId]) -> Vec<u32> {
+        let found = self.find(ids).into_iter().flatten();
+        found.filter_map(|seat| seat.number.checked_sub(1)).collect()
+    }
+
+    /// The seats that are these places of the hall.
+    pub(super) fn seats_at(&self, places: &[u32]) -> Vec<SeatId> {
+        let seats = self.seats.read();
+        let at = |place: &u32| seat_at(&seats, *place).map(|seat| seat.id);
+        places.iter().filter_map(at).collect()
+    }
+
+    /// Which of the first so many places of the hall are free at `now`.
+    pub(super) fn free_places(&self, count: u32, now: Timestamp) -> PlaceSet {
+        let seats = self.seats.read();
+        let is_free = |place| seat_at(&seats, place).is_some_and(|seat| seat.state.is_free(now));
+        PlaceSet::from_fn(count, is_free)
+    }
+
+    /// How many seats fit a wish and may be had, as far as the wish goes.
+    pub(super) fn left_for(&self, wish: &Wish, may_be_had: impl Fn(SeatState) -> bool) -> u32 {
+        let plan = self.plan.as_ref().map(|stored| &**stored.plan());
+        let fits = |seat: &Seat| match plan {
+            Some(plan) => plan.place(seat.number).is_some_and(|place| plan.fits(place, wish)),
+            // There are neither grades nor sections.
+            None => wish.grade.is_none(),
+        };
+        let seats = self.seats.read();
+        let left = seats.iter().filter(|seat| may_be_had(seat.state) && fits(seat));
+        u32::try_from(left.take(wish.count as usize).count()).unwrap_or(u32::MAX)
     }
 
     /// When the first of the seats that are taken at `now` is free by itself.
@@ -445,6 +578,11 @@ fn index_of(seats: &[Seat], id: SeatId) -> Option<usize> {
         Some(seat) if seat.id == id => Some(guess),
         _ => seats.binary_search_by_key(&id, |seat| seat.id).ok(),
     }
+}
+
+/// The seat that is a place of the hall. Numbers count on without a gap in the order of the ids.
+fn seat_at(seats: &[Seat], place: u32) -> Option<&Seat> {
+    seats.get(place as usize).filter(|seat| seat.number.checked_sub(1) == Some(place))
 }
 
 #[cfg(test)]

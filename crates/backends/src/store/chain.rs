@@ -1,8 +1,6 @@
 //! The admission log as a chain: each record with the digest of the one before. What is in a record is the
 //! domain's business (`queue::Record`); here it becomes rows.
 
-use std::fmt;
-
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{Admitted, Drawing, Entry, Record, Replay, Runs, Standing, Step};
@@ -11,16 +9,14 @@ use roaring::RoaringTreemap;
 use sha2::{Digest as _, Sha256};
 
 use super::columns::Corrupt;
+use super::digest::Digest;
 use super::draws;
-
-/// What a chain of records has come to: the SHA-256 of the digest before it and the bytes of the last record.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest(pub [u8; 32]);
 
 /// Before the first record stands the digest of this and the name of the queue, so that no log passes for
 /// another queue's.
 const GENESIS: &[u8] = b"boxoffice admission log 1\n";
 
+// What a chain of records has come to: the SHA-256 of the digest before it and the bytes of the last record.
 impl Digest {
     /// The digest before the first record of a queue.
     pub fn genesis(queue: &QueueName) -> Self {
@@ -37,35 +33,6 @@ impl Digest {
         hash.update(self.0);
         hash.update(record);
         Self(hash.finalize().into())
-    }
-
-    /// What was stored, or written as text.
-    pub fn from_hex(text: &str) -> Option<Self> {
-        if text.len() != 64 || !text.is_ascii() {
-            return None;
-        }
-        let mut bytes = [0; 32];
-        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digit = |digit: u8| match digit {
-                b'0'..=b'9' => Some(digit - b'0'),
-                b'a'..=b'f' => Some(digit - b'a' + 10),
-                _ => None,
-            };
-            *byte = digit(digits[0])? << 4 | digit(digits[1])?;
-        }
-        Some(Self(bytes))
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_draw_follows_from_seed_and_count() {
         let seed: [u8; 32] = std::array::from_fn(|index| index as u8);
-        let hex = |bytes: [u8; 32]| super::super::chain::Digest(bytes).to_string();
+        let hex = |bytes: [u8; 32]| super::super::digest::Digest(bytes).to_string();
         assert_eq!(
             hex(DrawSeed(seed).commitment(&queue("main"))),
             "cbd38485a86ebe5a90c66a277b53bf3e9c3b599856fd4c21b3ca929df2e10362"

@@ -32,10 +32,11 @@ use super::chain::LogPart;
 use super::database_time::DatabaseTime;
 use super::draws::DrawSeed;
 use super::numbers::{Grant, GrantRequest, Taken};
+use super::plans::StoredPlan;
 use super::stats::StoreStats;
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
-    NewPerson, NewSeats, Part, Person, Progress, Seed, ShortenLog, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert, NewPerson,
+    NewSeats, Part, Person, Progress, ReservationFilter, Seating, Seed, ShortenLog, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::planted::{Bug, planted};
@@ -294,7 +295,7 @@ impl MemoryStore {
         let catalog = self.shared.catalog.load();
         match made {
             Made::Concert(concert) | Made::ConcertChanged(concert) => self.show_concert(concert),
-            Made::Inventory(session, seats) => self.show_session(session, seats),
+            Made::Inventory(session, seats, plan) => self.show_session(session, seats, plan),
             Made::Seats(session, seats) => {
                 if let Some(inventory) = catalog.inventory_of(session) {
                     inventory.append(seats);
@@ -319,9 +320,13 @@ impl MemoryStore {
         &self,
         after: i64,
         max: u32,
-        became: Option<Became>,
+        filter: ReservationFilter,
     ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
-        Ok(self.with(|data| data.list_reservations(after, max, became)))
+        Ok(self.with(|data| data.list_reservations(after, max, &filter)))
+    }
+
+    pub(super) async fn people_named(&self, name: String) -> Result<Vec<UserId>, Fault> {
+        Ok(self.with(|data| data.people_named(&name)))
     }
 
     pub(super) async fn list_payments(
@@ -354,12 +359,12 @@ impl MemoryStore {
         &self,
         concert: ConcertId,
         starts_at: Timestamp,
-        groups: Vec<NewSeats>,
+        seating: Seating,
     ) -> Result<Option<(SessionId, Vec<AddedSeats>)>, Fault> {
         self.with(|data| {
-            let made = data.create_session(concert, starts_at, &groups)?;
+            let made = data.create_session(concert, starts_at, &seating)?;
             Ok(made.map(|(session, seats, added)| {
-                self.show_session(session, seats);
+                self.show_session(session, seats, seating.plan().cloned());
                 (session.id, added)
             }))
         })
@@ -391,10 +396,8 @@ impl MemoryStore {
                 let id = concert.id;
                 self.show_concert(concert);
                 for (starts_at, seats) in sessions {
-                    if let Some((session, seats, _)) =
-                        data.create_session(id, *starts_at, &[*seats])?
-                    {
-                        self.show_session(session, seats);
+                    if let Some((session, made, _)) = data.create_session(id, *starts_at, seats)? {
+                        self.show_session(session, made, seats.plan().cloned());
                     }
                 }
             }
@@ -407,8 +410,8 @@ impl MemoryStore {
         self.shared.catalog.store(Arc::new(catalog));
     }
 
-    fn show_session(&self, session: Session, seats: Vec<Seat>) {
-        let inventory = Arc::new(Inventory::new(session, seats));
+    fn show_session(&self, session: Session, seats: Vec<Seat>, plan: Option<Arc<StoredPlan>>) {
+        let inventory = Arc::new(Inventory::new(session, seats).with_plan(plan));
         let catalog = self.shared.catalog.load().with_inventory(inventory);
         self.shared.catalog.store(Arc::new(catalog));
     }
@@ -488,6 +491,10 @@ impl Engine for MemoryEngine {
             rows.put_reservation(id, found);
         }
         Ok(())
+    }
+
+    async fn look_again(&mut self, _inventory: &Inventory) -> Result<bool, Trouble> {
+        Ok(false)
     }
 
     async fn load(&mut self, wants: &Wants, rows: &mut Rows) -> Result<(), Trouble> {

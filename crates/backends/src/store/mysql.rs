@@ -51,7 +51,7 @@ use self::pool::{Pool, PoolOptions};
 use self::publication::Publication;
 pub(super) use self::relay::HeldShards;
 use self::rows::Failure;
-use super::act::{Act, ActRejected, Acted, LogEntry, Note, StoredOperator};
+use super::act::{Act, ActRejected, Acted, Condition, LogEntry, Note, StoredOperator};
 use super::batch::{BatchOptions, Gather, NoJob, Sales, batches};
 use super::beat::{Beat, Beats};
 use super::catalog::{Catalog, Inventory};
@@ -61,8 +61,8 @@ use super::draws::DrawSeed;
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
-    NewPerson, NewSeats, Part, Person, Progress, Seed, ShortenLog, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert, NewPerson,
+    NewSeats, Part, Person, Progress, ReservationFilter, Seating, Seed, ShortenLog, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -488,6 +488,10 @@ impl MysqlStore {
 
     pub(super) async fn act(&self, act: Act, note: Note) -> Result<Acted, Error<ActRejected>> {
         let acted = match &act {
+            // Done again, it would be refused because it was done.
+            Act::ChangeQueue(_, _, Condition::Tagged(_)) => {
+                self.inner.call(act::Small(act, note)).await
+            }
             Act::ChangeQueue(..) | Act::CallOff(..) => {
                 self.inner.call(act::Repeatable(act, note)).await
             }
@@ -540,11 +544,21 @@ impl MysqlStore {
         &self,
         after: i64,
         max: u32,
-        became: Option<Became>,
+        filter: ReservationFilter,
     ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
         self.inner
             .read(&self.inner.work, move |lease| {
-                Box::pin(lists::reservations(lease, after, max, became))
+                let filter = filter.clone();
+                Box::pin(async move { lists::reservations(lease, after, max, &filter).await })
+            })
+            .await
+    }
+
+    pub(super) async fn people_named(&self, name: String) -> Result<Vec<UserId>, Fault> {
+        self.inner
+            .read(&self.inner.work, move |lease| {
+                let name = name.clone();
+                Box::pin(async move { lists::people_named(lease, &name).await })
             })
             .await
     }
@@ -578,9 +592,9 @@ impl MysqlStore {
         &self,
         concert: ConcertId,
         starts_at: Timestamp,
-        groups: Vec<NewSeats>,
+        seating: Seating,
     ) -> Result<Option<(SessionId, Vec<AddedSeats>)>, Fault> {
-        self.inner.call(tx::CreateSession { concert, starts_at, groups }).await
+        self.inner.call(tx::CreateSession { concert, starts_at, seating }).await
     }
 
     pub(super) async fn add_seats(

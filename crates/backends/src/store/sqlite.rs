@@ -23,7 +23,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use boxoffice_domain::command::{Payment, ReservationRow, TicketRef};
 use boxoffice_domain::ids::{ConcertId, PaymentId, QueueName, ReservationId, SessionId, UserId};
-use boxoffice_domain::invariant::{Finding, Invariant};
+use boxoffice_domain::invariant::Finding;
 use boxoffice_domain::queue::{Drawn, QueueSettings, SettingsChange};
 use boxoffice_domain::sales::Reservation;
 use boxoffice_domain::time::Timestamp;
@@ -49,8 +49,8 @@ use super::epochs::{BACKUP_OF, EPOCHS, Epochs};
 use super::numbers::{Grant, GrantRequest, Taken};
 use super::stats::{CommitObserver, StoreStats};
 use super::types::{
-    AddedSeats, Advance, Alias, AliasExists, Became, Checkpoint, DrawRequest, NewConcert,
-    NewPerson, NewSeats, Part, Person, Progress, Seed, ShortenLog, StoredQueue,
+    AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert, NewPerson,
+    NewSeats, Part, Person, Progress, ReservationFilter, Seating, Seed, ShortenLog, StoredQueue,
 };
 use crate::cloud_event::OutboxRow;
 use crate::{Error, Fault, Tasks};
@@ -516,9 +516,13 @@ impl SqliteStore {
         &self,
         after: i64,
         max: u32,
-        became: Option<Became>,
+        filter: ReservationFilter,
     ) -> Result<Part<(Reservation, Timestamp)>, Fault> {
-        self.read(move |connection| lists::reservations(connection, after, max, became)).await
+        self.read(move |connection| lists::reservations(connection, after, max, &filter)).await
+    }
+
+    pub(super) async fn people_named(&self, name: String) -> Result<Vec<UserId>, Fault> {
+        self.read(move |connection| lists::people_named(connection, &name)).await
     }
 
     pub(super) async fn list_payments(
@@ -545,7 +549,7 @@ impl SqliteStore {
         &self,
         concert: ConcertId,
         starts_at: Timestamp,
-        seats: Vec<NewSeats>,
+        seats: Seating,
     ) -> Result<Option<(SessionId, Vec<AddedSeats>)>, Fault> {
         self.call(move |tx| tx.create_session(concert, starts_at, &seats)).await
     }
@@ -605,7 +609,7 @@ impl SqliteStore {
 
     pub(super) async fn audit(&self, now: Timestamp) -> Result<Vec<Finding>, Fault> {
         let mut findings = self.read(move |connection| audit::stored(connection, now)).await?;
-        let mut memory = Finding::new(Invariant::AcknowledgedIsDurable);
+        let mut memory = self.read(audit::plans).await?;
         let sessions: Vec<SessionId> = {
             let catalog = self.catalog();
             catalog

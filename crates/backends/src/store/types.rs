@@ -1,10 +1,13 @@
 //! What is asked of a store beside the sale, and what it answers.
 
-use boxoffice_domain::ids::{QueueName, SeatId, UserId};
+use std::sync::Arc;
+
+use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::queue::{Bucket, Drawing, LineParts, QueueSettings, Step, Ticket};
 use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
+use super::plans::StoredPlan;
 use crate::planted::{Bug, planted};
 
 /// A queue as it was stored last.
@@ -198,6 +201,66 @@ pub struct NewSeats {
     pub price: i64,
 }
 
+/// The first seats of a session, numbered from 1.
+#[derive(Clone, Debug)]
+pub struct Seating {
+    /// The price of each, in points.
+    prices: Vec<i64>,
+    /// How many of them are told together, as one range of ids.
+    groups: Vec<u32>,
+    plan: Option<Arc<StoredPlan>>,
+}
+
+impl From<Vec<NewSeats>> for Seating {
+    /// So many of each price, in a session without a plan.
+    fn from(groups: Vec<NewSeats>) -> Self {
+        let price = |group: &NewSeats| std::iter::repeat_n(group.price, group.count as usize);
+        Self {
+            prices: groups.iter().flat_map(price).collect(),
+            groups: groups.iter().map(|group| group.count).collect(),
+            plan: None,
+        }
+    }
+}
+
+impl From<NewSeats> for Seating {
+    fn from(group: NewSeats) -> Self {
+        vec![group].into()
+    }
+}
+
+impl Seating {
+    /// The places of a hall, each at the price of its grade. `None` where a grade has no price.
+    pub fn planned(plan: Arc<StoredPlan>, prices: &[i64]) -> Option<Self> {
+        let places = plan.plan().places();
+        let price = |grade: u16| prices.get(usize::from(grade)).copied();
+        let prices = places.iter().map(|place| price(place.grade)).collect::<Option<Vec<_>>>()?;
+        let count = u32::try_from(prices.len()).ok()?;
+        Some(Self { prices, groups: vec![count], plan: Some(plan) })
+    }
+
+    /// The price of each seat, in points and in the order of their numbers.
+    pub(super) fn prices(&self) -> &[i64] {
+        &self.prices
+    }
+
+    /// The hall that they are places of, where there is one.
+    pub(super) const fn plan(&self) -> Option<&Arc<StoredPlan>> {
+        self.plan.as_ref()
+    }
+
+    /// Which seats were made, where the first has this id and the others follow.
+    pub(super) fn added(&self, first: Option<SeatId>) -> Vec<AddedSeats> {
+        let mut next = first.map_or(0, SeatId::get);
+        let range = |count: &u32| {
+            let first = SeatId::new(next).filter(|_| *count > 0)?;
+            next += i64::from(*count);
+            Some(AddedSeats { first, count: *count })
+        };
+        self.groups.iter().filter_map(range).collect()
+    }
+}
+
 /// Seats that were added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddedSeats {
@@ -222,6 +285,34 @@ pub enum Became {
     Refunded,
 }
 
+/// Which reservations a list has: those to which all of this applies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReservationFilter {
+    /// What has become of them.
+    pub became: Option<Became>,
+    /// They are of one of these users: a few, each once.
+    pub users: Option<Vec<UserId>>,
+    /// This one.
+    pub reservation: Option<ReservationId>,
+    /// They are for this concert.
+    pub concert: Option<ConcertId>,
+    /// They are for this session.
+    pub session: Option<SessionId>,
+}
+
+impl ReservationFilter {
+    /// Behind which id, and up to which one, they are to be looked for.
+    pub(super) fn range(&self, after: i64) -> (i64, i64) {
+        match self.reservation {
+            Some(id) => (after.max(id.get() - 1), id.get()),
+            None => (after, i64::MAX),
+        }
+    }
+}
+
+/// The most people whom one name finds.
+pub(super) const NAMED_MAX: u32 = 20;
+
 /// A part of a list, with the id behind which the next part begins; none where this is the last. A part
 /// may be shorter than was asked for, and still not be the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,6 +330,13 @@ impl<T> Part<T> {
         let next = if full { items.last().map(id) } else { end };
         Self { items, next }
     }
+}
+
+/// The part of several lists together, of which each has at most `max` items in this range of ids.
+pub(super) fn merged<T>(mut items: Vec<T>, max: u32, id: impl Fn(&T) -> i64) -> Part<T> {
+    items.sort_unstable_by_key(&id);
+    items.truncate(max as usize);
+    Part::of(items, max, None, id)
 }
 
 /// Rows that one part of a list looks at, however few of them it is about.
@@ -265,5 +363,5 @@ pub struct Seed {
     /// So many each.
     pub points: i64,
     /// Concerts, each with the beginnings and seats of its sessions.
-    pub concerts: Vec<(NewConcert, Vec<(Timestamp, NewSeats)>)>,
+    pub concerts: Vec<(NewConcert, Vec<(Timestamp, Seating)>)>,
 }

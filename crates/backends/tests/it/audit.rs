@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::common::{fresh, open, raw};
+use crate::common::{fresh, open, raw, try_open};
 use crate::conformance::refunds::refund;
+use crate::conformance::seating::hall;
 use crate::conformance::{
-    HOLD_MS, PRICE, START, assert_clean, at, charge, everybody, key, main_queue, pay, sale,
-    settings, ticket, user,
+    HOLD_MS, PRICE, START, assert_clean, at, charge, everybody, key, main_queue, pay, planned,
+    sale, settings, ticket, user,
 };
+use boxoffice_backends::Fault;
 use boxoffice_backends::store::{Charge, Checkpoint, Pay, SqliteStore, Store};
 use boxoffice_domain::invariant::Invariant;
 use boxoffice_domain::queue::Step;
@@ -465,6 +467,41 @@ async fn i4_a_file_that_differs_from_memory_is_found() {
         // An audit is a look, and the store goes on.
         store.charge(charge(9, 1, at(NOW))).await.unwrap();
     }
+}
+
+/// The plan of a session is there, is what it was, and has a place for each of its seats.
+#[tokio::test]
+async fn i4_a_plan_that_is_not_what_it_was_is_found() {
+    for (what, sql) in [
+        ("it is gone", "DELETE FROM plan"),
+        ("it was changed", "UPDATE plan SET body = CAST(replace(body, '\"R\"', '\"Q\"') AS BLOB)"),
+        (
+            "another is in its place",
+            "UPDATE session SET plan = zeroblob(32) WHERE plan IS NOT NULL",
+        ),
+        ("it is no text", "UPDATE plan SET body = x'ff00'"),
+    ] {
+        let (store, directory) = fresh().await;
+        let other = sale(&store, 1).await;
+        planned(&store, other.concert, &hall()).await;
+        assert_clean(&store, at(NOW)).await;
+        raw(directory.path()).execute_batch(sql).unwrap();
+        let (codes, examples) = broken(&store).await;
+        assert_eq!(codes, [Invariant::AcknowledgedIsDurable].into(), "{what}: {examples:?}");
+        store.close().await;
+        drop(store);
+        // Nobody is to buy seats whose places nobody knows.
+        let fault = try_open(directory.path()).err().unwrap();
+        assert!(matches!(fault, Fault::Corrupt(_)), "{what}: {fault:?}");
+    }
+    let (store, directory) = fresh().await;
+    let other = sale(&store, 1).await;
+    let sale = planned(&store, other.concert, &hall()).await;
+    let last = sale.seats.last().unwrap();
+    raw(directory.path()).execute("DELETE FROM seat WHERE id = ?1", [last.get()]).unwrap();
+    let (codes, examples) = broken(&store).await;
+    assert_eq!(codes, [Invariant::AcknowledgedIsDurable].into());
+    assert!(examples.iter().any(|text| text.contains("its plan has 50 places")), "{examples:?}");
 }
 
 /// Counting what was looked at tells an audit of nothing from one that found nothing.

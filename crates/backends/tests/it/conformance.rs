@@ -26,8 +26,10 @@ pub(crate) mod queues;
 pub(crate) mod random;
 pub(crate) mod refunds;
 pub(crate) mod sales;
+pub(crate) mod seating;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::ids::{
@@ -40,8 +42,8 @@ use boxoffice_domain::time::Timestamp;
 use roaring::RoaringTreemap;
 
 use boxoffice_backends::store::{
-    Charge, IdempotencyKey, NewConcert, NewSeats, OutboxRow, Pay, Payment, Reserve, Store,
-    TicketRef,
+    Charge, IdempotencyKey, NewConcert, NewSeats, OutboxRow, Pay, Payment, Reserve, Seating, Store,
+    StoredPlan, TicketRef,
 };
 
 type Reopen = Box<dyn Fn(Store) -> Pin<Box<dyn Future<Output = Store> + Send>> + Send + Sync>;
@@ -84,6 +86,9 @@ macro_rules! store_conformance {
             acts::what_was_refunded_is_not_removed,
             acts::calling_off_counts_what_it_did,
             acts::lists_are_whole_in_parts,
+            acts::of_two_who_saw_the_same_one_changes_a_queue,
+            acts::a_change_is_taken_back_once,
+            acts::reservations_are_found,
             acts::operators_come_and_go,
             acts::keys_that_sign_change_and_stay,
             acts::keys_changed_at_once_are_all_there,
@@ -189,6 +194,13 @@ macro_rules! store_conformance {
             sales::seats_and_sessions_of_others_are_not_sold,
             sales::the_doors_open_and_close_to_the_millisecond,
             sales::everything_survives_a_reopen,
+            seating::a_session_has_the_hall_that_it_was_made_with,
+            seating::a_session_with_a_hall_is_changed_as_any_other,
+            seating::the_best_seats_are_chosen_as_they_were_wished_for,
+            seating::the_best_at_once_sell_out_to_the_last_seat,
+            seating::the_best_under_a_key_are_chosen_once,
+            seating::no_single_seat_is_left_needlessly,
+            seating::no_single_seat_is_left_at_once,
         }
     };
     (@cases $fresh:path, $reopen:path; $($group:ident :: $case:ident),* $(,)?) => {
@@ -251,6 +263,7 @@ pub(crate) fn limits() -> Limits {
         seats_per_user_max: 6,
         live_holds_max: u32::MAX,
         holds_per_ticket_max: u32::MAX,
+        no_orphans: false,
     }
 }
 
@@ -312,6 +325,16 @@ pub(crate) async fn session_of(store: &Store, concert: ConcertId, seats: u32) ->
     Sale { concert, session, seats }
 }
 
+/// Makes another session of a concert, with this hall.
+pub(crate) async fn planned(store: &Store, concert: ConcertId, hall: &Arc<StoredPlan>) -> Sale {
+    let seating = Seating::planned(hall.clone(), &seating::PRICES).unwrap();
+    let made = store.create_session(concert, at(80_000_000), seating).await.unwrap();
+    let (session, added) = made.unwrap();
+    let [added] = added[..] else { panic!("{added:?}") };
+    let ids = added.first.get()..added.first.get() + i64::from(added.count);
+    Sale { concert, session, seats: ids.map(|id| SeatId::new(id).unwrap()).collect() }
+}
+
 impl Sale {
     /// Asks for the seats with these places in the list, with the user's own first ticket.
     pub(crate) fn reserve(&self, by: i64, seats: &[usize], now: Timestamp) -> Reserve {
@@ -322,6 +345,8 @@ impl Sale {
             concert: self.concert,
             session: self.session,
             seats: seats.iter().map(|index| self.seats[*index]).collect(),
+            best: None,
+            beside: Vec::new(),
             limits: limits(),
             release_delay: Duration::ZERO,
             idempotency: None,

@@ -9,7 +9,7 @@ use crate::conformance::{START, assert_clean, at, concert, sale, session_of, use
 use boxoffice_backends::Error;
 use boxoffice_backends::sequencer::{NewAlias, PresentedTicket, Queue, Sequencer};
 use boxoffice_backends::store::{
-    ActRejected, NewConcert, NewSeats, Reserve, ReserveRejected, Store, TicketRef,
+    ActRejected, Condition, NewConcert, NewSeats, Reserve, ReserveRejected, Store, TicketRef,
     draw as store_draw, is_as_committed,
 };
 use boxoffice_domain::ids::{QueueName, TicketId};
@@ -556,7 +556,8 @@ pub(crate) async fn a_pause_does_not_put_a_draw_off<G>(ground: impl AsyncFn() ->
     assert_eq!(draw.drawn.unwrap().count, 3);
     assert_eq!((line.join().await, line.place(4), line.queue.serving()), (4, waiting(4), 0));
     let later = SettingsChange { opens_at: Some(Some(at(60_000))), ..SettingsChange::default() };
-    let refused = line.sequencer.change_noted(&line.queue, later.clone(), note("late")).await;
+    let refused =
+        line.sequencer.change_noted(&line.queue, later.clone(), Condition::Any, note("late")).await;
     assert_eq!(refused, Err(Error::Rejected(ActRejected::Drawn)));
     line.sequencer.change(&line.queue, later).await.unwrap();
     assert_eq!(line.queue.settings().opens_at, Some(at(OPENS_MS)));

@@ -13,7 +13,7 @@ use crate::conformance::{
     ticket, user,
 };
 use boxoffice_backends::store::{
-    Checkpoint, Digest, SqliteOptions, SqliteStore, Store, sqlite_backup as backup,
+    Checkpoint, Digest, Restore, SqliteOptions, SqliteStore, Store, sqlite_backup as backup,
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::ids::QueueName;
@@ -150,7 +150,8 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     drop(store);
     raw(directory.path())
         .execute_batch(
-            "ALTER TABLE queue DROP COLUMN draw_seed; ALTER TABLE queue DROP COLUMN drawn; \
+            "DROP TABLE plan; ALTER TABLE session DROP COLUMN plan; \
+             ALTER TABLE queue DROP COLUMN draw_seed; ALTER TABLE queue DROP COLUMN drawn; \
              ALTER TABLE queue DROP COLUMN chain; DROP TABLE admission_log; \
              DROP TABLE admission_mark; ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
              ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
@@ -200,7 +201,8 @@ async fn the_log_of_an_older_file_begins_with_where_the_line_stands() {
     drop(store);
     raw(directory.path())
         .execute_batch(
-            "ALTER TABLE queue DROP COLUMN draw_seed; ALTER TABLE queue DROP COLUMN drawn; \
+            "DROP TABLE plan; ALTER TABLE session DROP COLUMN plan; \
+             ALTER TABLE queue DROP COLUMN draw_seed; ALTER TABLE queue DROP COLUMN drawn; \
              ALTER TABLE queue DROP COLUMN chain; DROP TABLE admission_log; \
              DROP TABLE admission_mark; PRAGMA user_version = 5",
         )
@@ -915,6 +917,27 @@ async fn a_backup_during_a_sale_is_whole() {
     }
     writers.end().await;
     assert_clean(&store, START).await;
+}
+
+/// Halls are in a backup, and after a restore the seats are the places that they were.
+#[tokio::test]
+async fn a_restored_store_has_its_halls() {
+    let (store, directory) = fresh().await;
+    let other = sale(&store, 1).await;
+    let hall = conformance::seating::hall();
+    let planned = conformance::planned(&store, other.concert, &hall).await;
+    let held = store.reserve(conformance::seating::best(&planned, 1, 2)).await.unwrap().value;
+    let target = directory.path().join("copy.sqlite3");
+    backup(directory.path(), &target, |_, _| {}).unwrap();
+    let restored = tempfile::tempdir().unwrap();
+    Restore::begin(restored.path(), &target).unwrap().finish().unwrap();
+    let copy = open(restored.path());
+    let catalog = copy.catalog();
+    let inventory = catalog.inventory(planned.concert, planned.session).unwrap();
+    assert_eq!(inventory.plan().unwrap().body(), hall.body());
+    let next = copy.reserve(conformance::seating::best(&planned, 2, 2)).await.unwrap().value;
+    assert!(next.items.iter().all(|item| !held.items.contains(item)));
+    assert_clean(&copy, START).await;
 }
 
 #[tokio::test]

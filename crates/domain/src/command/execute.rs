@@ -2,8 +2,8 @@
 
 use super::rows::{Earlier, Looked, ReservationRow, ResultOf, ResultRow, RowId, Rows};
 use super::{
-    Answer, CallOff, CalledOff, Cancel, Charge, Command, EntryKind, Expire, LeaveQueue, NewRefund,
-    Outcome, Pay, Payment, PointsEntry, PointsRejected, Refund, RefundRefused, Refunded,
+    Answer, Best, CallOff, CalledOff, Cancel, Charge, Command, EntryKind, Expire, LeaveQueue,
+    NewRefund, Outcome, Pay, Payment, PointsEntry, PointsRejected, Refund, RefundRefused, Refunded,
     ReservationRejected, Reserve, ReserveRejected, SpentTicket, TicketRef, Unwanted,
 };
 use crate::event::{EndReason, Event};
@@ -12,9 +12,10 @@ use crate::points::decide_charge;
 use crate::sales::CallOff as Decided;
 use crate::sales::{
     Concert, HoldRejected, HoldRequest, PaidWith, Reservation, ReservationState, Seat, SeatState,
-    Session, SettleRejected, TicketHolds, check_seat_list, decide_call_off, decide_cancel,
-    decide_hold, decide_payment, decide_refund,
+    Session, SettleRejected, Surroundings, TicketHolds, check_seat_list, check_wish,
+    decide_call_off, decide_cancel, decide_hold, decide_no_choice, decide_payment, decide_refund,
 };
+use crate::seating::NoChoice;
 use crate::time::Timestamp;
 
 /// Executes one command at `now`, which is not before the time of any command executed before it,
@@ -53,7 +54,20 @@ pub fn refusal_from_memory(
     session: &Session,
     seats: &[Option<Seat>],
 ) -> Option<HoldRejected> {
-    hold(request, ANY_RESERVATION, (concert, session, seats), KINDEST, request.now).err()
+    hold(request, ANY_RESERVATION, (concert, session, seats), (KINDEST, None), request.now).err()
+}
+
+/// The same for the best seats, where so many of those that would do are free in memory at the most.
+pub fn best_refusal_from_memory(
+    request: &Reserve,
+    (concert, session): (&Concert, &Session),
+    free: u32,
+) -> Option<HoldRejected> {
+    let best = request.best.filter(|best| free < best.wish.count)?;
+    let why = NoChoice::NotEnough { free };
+    let best = Some(Best { refused: Some(why), ..best });
+    let request = Reserve { best, ..request.clone() };
+    hold(&request, ANY_RESERVATION, (concert, session, &[]), (KINDEST, None), request.now).err()
 }
 
 /// Returns the answer to a command some of whose rows another transaction has locked, where they
@@ -79,12 +93,17 @@ pub fn answer_while_locked(rows: &mut Rows, command: &Command, now: Timestamp) -
         return execute(rows, command, now).ok();
     }
     let Command::Reserve(request) = command else { return None };
+    // Of the best others can be had.
+    if request.best.is_some() {
+        return None;
+    }
     let concert = rows.concert(request.concert).ok()??;
     let session = rows.session((request.concert, request.session)).ok()??;
     check_seat_list(&request.seats, &request.limits).ok()?;
     let seats = request.seats.iter().map(|seat| rows.seat(*seat, request.session));
     let seats = seats.collect::<Looked<Vec<_>>>().ok()?;
-    let refusal = hold(request, ANY_RESERVATION, (&concert, &session, &seats), KINDEST, now);
+    let sale = (&*concert, &session, &seats[..]);
+    let refusal = hold(request, ANY_RESERVATION, sale, (KINDEST, None), now);
     match refusal {
         Err(why @ HoldRejected::SeatTaken(_)) => {
             Some(Outcome::Reserve(Err(ReserveRejected::Hold(why))))
@@ -113,7 +132,7 @@ fn hold(
     request: &Reserve,
     reservation: ReservationId,
     (concert, session, seats): (&Concert, &Session, &[Option<Seat>]),
-    known: Known,
+    (known, surroundings): (Known, Option<Surroundings<'_>>),
     now: Timestamp,
 ) -> Result<Reservation, HoldRejected> {
     let asked = HoldRequest {
@@ -127,8 +146,12 @@ fn hold(
         user_has: known.user_has,
         ticket_spent: request.ticket_over || known.ticket_spent,
         ticket_holds: known.ticket_holds,
+        surroundings,
     };
-    decide_hold(&asked, &request.limits, now)
+    match request.best.and_then(|best| best.refused) {
+        Some(why) => Err(decide_no_choice(&asked, why, now)),
+        None => decide_hold(&asked, &request.limits, now),
+    }
 }
 
 fn reserve(
@@ -157,7 +180,11 @@ fn reserve(
         return Ok(Err(ReserveRejected::NoSuchSession));
     };
     // Before the seats are looked at: of a list that is too long not all were asked for.
-    if let Err(rejected) = check_seat_list(&request.seats, &request.limits) {
+    let checked = match &request.best {
+        Some(best) => check_wish(&best.wish, &request.limits),
+        None => check_seat_list(&request.seats, &request.limits),
+    };
+    if let Err(rejected) = checked {
         return Ok(Err(ReserveRejected::Hold(rejected)));
     }
     let seats = request
@@ -165,6 +192,9 @@ fn reserve(
         .iter()
         .map(|seat| rows.seat(*seat, request.session))
         .collect::<Looked<Vec<_>>>()?;
+    let around =
+        request.beside.iter().filter_map(|seat| rows.seat(*seat, request.session).transpose());
+    let around = around.collect::<Looked<Vec<Seat>>>()?;
     let known = Known {
         called_off: rows.is_called_off((request.concert, request.session))?,
         user_has: rows.live_seats((request.user, request.session), now)?,
@@ -175,7 +205,9 @@ fn reserve(
     let next = rows.ids.reservations.next().and_then(ReservationId::new);
     let id = next.ok_or(Unwanted("an id for a reservation"))?;
     let sale = (&*concert, &session, &seats[..]);
-    let reservation = match hold(request, id, sale, known, now) {
+    let hall = rows.hall(request.session).filter(|_| request.limits.no_orphans);
+    let surroundings = hall.map(|(plan, free)| Surroundings { plan, seats: &around, free });
+    let reservation = match hold(request, id, sale, (known, surroundings), now) {
         Ok(reservation) => reservation,
         Err(rejected) => return Ok(Err(ReserveRejected::Hold(rejected))),
     };

@@ -9,7 +9,8 @@ use foldhash::fast::RandomState;
 use super::changes::{Changes, Ids, NewRefund};
 use super::{Command, IdempotencyKey, Payment, Refunded, TicketRef};
 use crate::ids::{ConcertId, PaymentId, ReservationId, SeatId, SessionId, UserId};
-use crate::sales::{Concert, Reservation, Seat, Session, TicketHolds};
+use crate::sales::{Concert, Reservation, Seat, SeatState, Session, TicketHolds};
+use crate::seating::{PlaceSet, Plan};
 use crate::time::Timestamp;
 
 /// The rows that some commands want, each once and in the order of its key.
@@ -54,7 +55,7 @@ impl Wants {
                 self.users.insert(reserve.user);
                 // A longer list is refused for its length.
                 let most = reserve.limits.seats_per_reservation_max as usize;
-                for seat in reserve.seats.iter().take(most) {
+                for seat in reserve.seats.iter().take(most).chain(&reserve.beside) {
                     self.seats.insert(*seat, reserve.session);
                 }
                 self.live_seats.insert((reserve.user, reserve.session));
@@ -124,6 +125,8 @@ pub enum RowId {
     Seat(SeatId),
     /// A reservation.
     Reservation(ReservationId),
+    /// The choice of the best seats of a session. It is no row: two who choose at once would choose the same.
+    Choice(SessionId),
 }
 
 /// A reservation, and when its hold ends or ended.
@@ -188,6 +191,14 @@ pub enum ResultRow {
     Charge(i64),
 }
 
+/// Where the seats of a session are.
+#[derive(Debug)]
+struct Hall {
+    plan: Arc<Plan>,
+    /// The places that are free.
+    free: PlaceSet,
+}
+
 /// A command looked at a row that it has not asked for, or a store has not loaded what was wanted.
 /// That is a mistake in the program, never in the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,6 +225,7 @@ pub struct Rows {
     refunds: Map<PaymentId, Option<Refunded>>,
     results: Map<ResultOf, ResultRow>,
     called_off: HashSet<SessionId, RandomState>,
+    halls: Map<SessionId, Hall>,
     locked: HashSet<RowId, RandomState>,
     pub(super) changes: Changes,
     pub(super) ids: Ids,
@@ -240,6 +252,12 @@ impl Rows {
     /// A session that was called off.
     pub fn put_called_off(&mut self, session: SessionId) {
         self.called_off.insert(session);
+    }
+
+    /// The hall of a session in which no hold may leave a single seat needlessly, and which of its places
+    /// were free as far as is known. The seats that a hold depends on are looked at all the same.
+    pub fn put_hall(&mut self, session: SessionId, plan: Arc<Plan>, free: PlaceSet) {
+        self.halls.insert(session, Hall { plan, free });
     }
 
     /// A wanted account; 0 where there is none.
@@ -309,6 +327,14 @@ impl Rows {
         self.reservations.get(&id).is_some_and(Option::is_some)
     }
 
+    /// Returns the seats that another transaction has locked.
+    pub fn locked_seats(&self) -> impl Iterator<Item = SeatId> {
+        self.locked.iter().filter_map(|row| match row {
+            RowId::Seat(seat) => Some(*seat),
+            RowId::Account(_) | RowId::Reservation(_) | RowId::Choice(_) => None,
+        })
+    }
+
     /// Whether any wanted row was locked by another transaction.
     pub fn has_locked(&self) -> bool {
         !self.locked.is_empty()
@@ -324,7 +350,7 @@ impl Rows {
         let mut rows = command.rows();
         let settled = rows.iter().find_map(|row| match row {
             RowId::Reservation(id) => self.reservations.get(id)?.as_ref(),
-            RowId::Account(_) | RowId::Seat(_) => None,
+            RowId::Account(_) | RowId::Seat(_) | RowId::Choice(_) => None,
         });
         if let Some(row) = settled {
             if matches!(command, Command::CallOff(_)) {
@@ -363,6 +389,12 @@ impl Rows {
     pub(super) fn seat(&self, id: SeatId, session: SessionId) -> Looked<Option<Seat>> {
         let found = wanted(self.seats.get(&id), "a seat")?;
         Ok(found.and_then(|(of, seat)| (of == session).then_some(seat)))
+    }
+
+    /// The hall of a session, and its places that are free as far as is known; none where single seats may be
+    /// left in it.
+    pub(super) fn hall(&self, session: SessionId) -> Option<(&Plan, &PlaceSet)> {
+        self.halls.get(&session).map(|hall| (&*hall.plan, &hall.free))
     }
 
     pub(super) fn reservation(&self, id: ReservationId) -> Looked<Option<ReservationRow>> {
@@ -409,11 +441,20 @@ impl Rows {
 
     // ---- what commands change ----
 
-    pub(super) fn set_seat(&mut self, id: SeatId, state: crate::sales::SeatState) -> Looked<()> {
+    pub(super) fn set_seat(&mut self, id: SeatId, state: SeatState) -> Looked<()> {
         let Some(Some((session, seat))) = self.seats.get_mut(&id) else {
             return wanted(None, "a seat");
         };
         seat.state = state;
+        if let (Some(hall), Some(place)) = (self.halls.get_mut(session), seat.number.checked_sub(1))
+        {
+            match state {
+                SeatState::Available => hall.free.insert(place),
+                SeatState::Held { .. } | SeatState::Released { .. } | SeatState::Sold { .. } => {
+                    hall.free.remove(place);
+                }
+            }
+        }
         self.changes.seats.insert(id, (*session, state));
         Ok(())
     }

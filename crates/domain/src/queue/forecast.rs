@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Gate, Line, Outlook, Presence, QueueSettings};
+use super::{Gate, Line, Outlook, Presence, QueueSettings, Turns};
 use crate::time::Timestamp;
 
 /// How often the speed is measured.
@@ -107,6 +107,15 @@ fn steady_s(number: f64, per_second: f64, leaving: f64) -> f64 {
     let alone_s = number / per_second;
     // ln(1 + x) / x is 1 - x / 2 for a small x.
     if leaving * alone_s < 1e-6 { alone_s } else { (leaving * alone_s).ln_1p() / leaving }
+}
+
+/// What can be expected of those who are in a line now, as long as nothing else is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// How long the last of those who wait will do so; `None` where nobody knows.
+    pub last_wait: Option<Duration>,
+    /// How many of those who wait or are inside will be inside at a time, at the most.
+    pub inside_at_most: u64,
 }
 
 /// How a promise turned out.
@@ -205,9 +214,7 @@ struct Measured {
     at: Timestamp,
     settings: QueueSettings,
     opens_at: Option<Timestamp>,
-    serving: u64,
-    passed: u64,
-    readmitted: u64,
+    turns: Turns,
     left_ahead: u64,
     waiting: u64,
     /// Whether nothing but the rate kept people out.
@@ -283,7 +290,7 @@ impl Speed {
 
     fn measure(&mut self, seen: &Observed<'_>, now: Timestamp) {
         let Observed { line, settings, outlook, next, bypassing, .. } = *seen;
-        let before = self.last.as_ref().map_or(0, |last| last.serving.min(line.serving));
+        let before = self.last.as_ref().map_or(0, |last| last.turns.serving.min(line.serving));
         let has_room = outlook.settings.max_active.is_none_or(|max| {
             // Where it is nearly full, it was full at some time of the second.
             line.active(settings, now) + bypassing < max.saturating_sub(max / 50)
@@ -300,9 +307,7 @@ impl Speed {
             at: now,
             settings: settings.clone(),
             opens_at: outlook.settings.opens_at,
-            serving: line.serving,
-            passed: line.passed.len(),
-            readmitted: line.readmitted.len() as u64,
+            turns: line.turns(),
             left_ahead: line.left_in(line.serving, u64::MAX),
             waiting: line.waiting(next),
             has_room,
@@ -322,13 +327,8 @@ impl Speed {
         let Some(Measured { has_room, waiting, cohorts, .. }) = &self.last else { return };
         let elapsed_s = now.since(last.at).as_secs_f64();
         let settings = &last.settings;
-        // Who leaves within a second of being let in counts as never let in.
-        let turned = line.serving.saturating_sub(last.serving);
-        let left = line.left_in(last.serving, line.serving);
-        let passed = (line.passed.len() + line.readmitted.len() as u64)
-            .saturating_sub(last.passed + last.readmitted);
-        let admitted = turned.saturating_sub(left + passed)
-            + (line.readmitted.len() as u64).saturating_sub(last.readmitted);
+        let left = line.left_in(last.turns.serving, line.serving);
+        let admitted = line.admitted_since(last.turns);
         let is_open = !settings.paused && last.opens_at.is_none_or(|at| at <= last.at);
         if is_open && last.has_room && *has_room && last.waiting > 0 && *waiting > 0 {
             let smoothed_s = PACE_SMOOTHED.max(PACE_SMOOTHED / settings.admit_per_second);
@@ -364,6 +364,29 @@ impl Speed {
         let is_over = |(at, _): &(&i64, &Followed)| !cohorts.contains_key(*at);
         let over = last.cohorts.iter().filter(is_over).map(|(_, cohort)| cohort.now.inside);
         self.timed_out.add(over.sum::<u64>() as f64, 0.0, forgets);
+    }
+
+    /// What can be expected of a line, be it as it is or as it would be with other settings.
+    pub fn expect(&self, seen: &Observed<'_>, now: Timestamp) -> Expected {
+        let Observed { line, settings, outlook, next, bypassing, .. } = *seen;
+        let waiting = line.waiting(next);
+        let last_wait = match waiting {
+            0 => Some(Duration::ZERO),
+            _ if outlook.admits_nobody() => None,
+            _ => self.forecast(seen, now).eta(waiting, &outlook.settings, now),
+        };
+        let inside = line.active(settings, now) + bypassing;
+        let to_come = if settings.paused || outlook.admits_nobody() {
+            0
+        } else {
+            // A float turns into the nearest integer that fits.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let admitted =
+                (settings.admit_per_second * settings.active_ttl.as_secs_f64()).ceil() as u64;
+            waiting.min(admitted)
+        };
+        let room = outlook.settings.max_active.map_or(u64::MAX, |max| max.max(inside));
+        Expected { last_wait, inside_at_most: inside.saturating_add(to_come).min(room) }
     }
 
     /// Admissions a second where nothing but the rate limits them; `None` where the line stands still

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::seating;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 const HOUR_MS: i64 = 3_600_000;
@@ -26,6 +27,7 @@ fn limits() -> Limits {
         seats_per_user_max: 4,
         live_holds_max: 1,
         holds_per_ticket_max: 3,
+        no_orphans: false,
     }
 }
 
@@ -72,6 +74,7 @@ fn hold_with(
         user_has,
         ticket_spent,
         ticket_holds: TicketHolds::default(),
+        surroundings: None,
     };
     decide_hold(&request, &limits(), NOW)
 }
@@ -91,6 +94,7 @@ fn a_ticket_holds_one_thing_at_a_time_and_not_for_ever() {
             user_has: 0,
             ticket_spent: false,
             ticket_holds: TicketHolds { made, live },
+            surroundings: None,
         };
         decide_hold(&request, &limits(), NOW).map(|_| ())
     };
@@ -179,6 +183,102 @@ fn a_user_has_a_limit_and_a_spent_ticket_holds_nothing() {
         hold_with(&concert(), &session(), &[1, 2], &free, 0, true),
         Err(HoldRejected::TicketSpent)
     );
+}
+
+/// Holds these numbers of a run of ten. Those that memory takes for free are some, and what is stored of the
+/// seats around may be otherwise.
+fn hold_in_run(
+    held: &[u32],
+    free_in_memory: &[u32],
+    stored: impl Fn(u32) -> SeatState,
+) -> Result<(), HoldRejected> {
+    let (concert, session) = (concert(), session());
+    let plan = Plan::numbered(10);
+    let places: Vec<u32> = held.iter().map(|number| number - 1).collect();
+    let as_stored = |number: u32| Seat {
+        id: seat_id(i64::from(number)),
+        number,
+        price: 100,
+        state: stored(number),
+    };
+    let around = seating::around(&plan, &places).into_iter().flatten();
+    let around: Vec<Seat> = around.map(|place| as_stored(place + 1)).collect();
+    let seats: Vec<_> = held.iter().map(|number| Some(as_stored(*number))).collect();
+    let seat_ids: Vec<_> = held.iter().map(|number| seat_id(i64::from(*number))).collect();
+    let request = HoldRequest {
+        reservation: reservation_id(9),
+        user: user(7),
+        concert: &concert,
+        session: &session,
+        called_off: false,
+        seat_ids: &seat_ids,
+        seats: &seats,
+        user_has: 0,
+        ticket_spent: false,
+        ticket_holds: TicketHolds::default(),
+        surroundings: Some(Surroundings {
+            plan: &plan,
+            seats: &around,
+            free: &PlaceSet::from_fn(10, |place| free_in_memory.contains(&(place + 1))),
+        }),
+    };
+    decide_hold(&request, &limits(), NOW).map(|_| ())
+}
+
+const ALL: [u32; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+
+#[test]
+fn a_hold_that_leaves_a_single_seat_is_refused_unless_every_choice_does() {
+    let sold = SeatState::Sold { reservation: reservation_id(1) };
+    let free = |_| SeatState::Available;
+    let leaves = |number| Err(HoldRejected::LeavesSinglePlace { number });
+    assert_eq!(hold_in_run(&[2, 3], &ALL, free), leaves(1));
+    assert_eq!(hold_in_run(&[8, 9], &ALL, free), leaves(10));
+    assert_eq!(hold_in_run(&[4, 6], &ALL, free), leaves(5));
+    assert_eq!(hold_in_run(&[1, 2], &ALL, free), Ok(()));
+    assert_eq!(hold_in_run(&[3, 4], &ALL, free), Ok(()));
+    // Two of three, and there are no others.
+    let three = |number| if number <= 3 { SeatState::Available } else { sold };
+    assert_eq!(hold_in_run(&[2, 3], &[1, 2, 3], three), Ok(()));
+    // Elsewhere there are: as far as memory knows, for nobody looks there.
+    assert_eq!(hold_in_run(&[2, 3], &[1, 2, 3, 7, 8], three), leaves(1));
+}
+
+#[test]
+fn what_is_stored_around_a_hold_counts_for_more_than_what_memory_has() {
+    let sold = SeatState::Sold { reservation: reservation_id(1) };
+    let without =
+        |gone: u32| move |number| if number == gone { sold } else { SeatState::Available };
+    // The second seat to the right has gone meanwhile.
+    assert_eq!(
+        hold_in_run(&[1, 2], &ALL, without(4)),
+        Err(HoldRejected::LeavesSinglePlace { number: 3 })
+    );
+    // So has the first: nothing is left between.
+    assert_eq!(hold_in_run(&[2, 3], &ALL, without(1)), Ok(()));
+    // It has come back, of which memory knows nothing.
+    assert_eq!(hold_in_run(&[1, 2], &[1, 2, 3, 7, 8], without(0)), Ok(()));
+}
+
+#[test]
+fn a_seat_around_a_hold_is_free_from_the_moment_on_at_which_it_can_be_had() {
+    let until = |until| SeatState::Released { until: Timestamp(until) };
+    let fourth = |state| move |number| if number == 4 { state } else { SeatState::Available };
+    assert_eq!(hold_in_run(&[1, 2], &ALL, fourth(until(NOW.0))), Ok(()));
+    assert_eq!(
+        hold_in_run(&[1, 2], &ALL, fourth(until(NOW.0 + 1))),
+        Err(HoldRejected::LeavesSinglePlace { number: 3 })
+    );
+}
+
+#[test]
+fn whatever_else_forbids_a_hold_comes_before_the_single_seat_that_it_leaves() {
+    let sold = SeatState::Sold { reservation: reservation_id(1) };
+    let second = |number| if number == 2 { sold } else { SeatState::Available };
+    assert_eq!(hold_in_run(&[2, 3], &ALL, second), Err(HoldRejected::SeatTaken(seat_id(2))));
+    let free = |_| SeatState::Available;
+    let five = hold_in_run(&[2, 3, 4, 5, 6], &ALL, free);
+    assert_eq!(five, Err(HoldRejected::TooManySeats { max: 4 }));
 }
 
 fn reservation(state: ReservationState) -> Reservation {

@@ -11,3 +11,4 @@ mod queue_model;
 mod queue_presence;
 mod queue_properties;
 mod sales_model;
+mod seating;

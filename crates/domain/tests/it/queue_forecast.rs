@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use boxoffice_domain::queue::{
-    Bucket, Forecast, Line, Observed, Outlook, Place, Presence, Promise, QueueSettings, Speed,
-    poll_after,
+    Bucket, Expected, Forecast, Line, Observed, Outlook, Place, Presence, Promise, QueueSettings,
+    Speed, poll_after,
 };
 use boxoffice_domain::time::Timestamp;
 use proptest::prelude::*;
@@ -217,6 +217,20 @@ impl Sale {
     }
 }
 
+/// What can be expected of a sale if it went on with these settings.
+fn expected(sale: &Sale, settings: &QueueSettings) -> Expected {
+    let outlook = Outlook::of(settings.clone());
+    let seen = Observed {
+        line: &sale.line,
+        settings,
+        outlook: &outlook,
+        next: sale.next,
+        bypassing: 0,
+        presence: &sale.presence,
+    };
+    sale.speed.expect(&seen, sale.now)
+}
+
 const BUYERS: Habits =
     Habits { no_shows: 0.2, asleep: 0.05, give_up: 0.02, stays_s: (20.0, 60.0), buy: 0.8 };
 
@@ -319,6 +333,31 @@ fn the_time_until_an_opening_is_counted_and_a_pause_has_no_end() {
     assert_eq!(sale.forecast.eta(100, &sale.settings, sale.now), None);
 }
 
+#[test]
+fn what_is_expected_of_a_change_comes_true() {
+    let habits = Habits { no_shows: 0.0, asleep: 0.0, give_up: 0.0, ..BUYERS };
+    let mut sale = Sale::new(settings(10.0, None), habits);
+    sale.join(3_000);
+    sale.run(60, 0.0);
+    let slow = expected(&sale, &sale.settings).last_wait.unwrap().as_secs();
+    assert!((225..=255).contains(&slow), "{slow}");
+    let change = QueueSettings { admit_per_second: 30.0, ..sale.settings.clone() };
+    let told = expected(&sale, &change);
+    sale.settings = change;
+    let (mut took, mut most) = (0, 0);
+    while sale.line.waiting(sale.next) > 0 {
+        sale.run(1, 0.0);
+        took += 1;
+        most = most.max(sale.line.active(&sale.settings, sale.now));
+    }
+    let wait = told.last_wait.unwrap().as_secs();
+    assert!(wait.abs_diff(took) <= 1 + took / 10, "{wait} s, and it took {took}");
+    assert!(most <= told.inside_at_most, "{most} of {}", told.inside_at_most);
+    let nobody = expected(&sale, &sale.settings);
+    assert_eq!(nobody.last_wait, Some(Duration::ZERO));
+    assert_eq!(nobody.inside_at_most, sale.line.active(&sale.settings, sale.now));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
@@ -368,5 +407,41 @@ proptest! {
                 sale.now.0 += jump_ms;
             }
         }
+    }
+
+    #[test]
+    fn a_faster_line_is_expected_to_be_shorter_and_fuller(
+        rate in 1.0..200.0_f64,
+        faster in 1.0..20.0_f64,
+        max_active in proptest::option::of(1..500_u64),
+        more in 0..500_u64,
+        joins in 0..3_000_u64,
+        ran in 0..60_u32,
+    ) {
+        let mut sale = Sale::new(settings(rate, max_active), BUYERS);
+        sale.join(joins);
+        sale.run(ran.into(), 0.0);
+        let slow = expected(&sale, &sale.settings);
+        let change = QueueSettings { admit_per_second: rate * faster, ..sale.settings.clone() };
+        let fast = expected(&sale, &change);
+        if let (Some(slow), Some(fast)) = (slow.last_wait, fast.last_wait) {
+            prop_assert!(fast <= slow, "{fast:?} at {faster} times the rate, {slow:?} before");
+        }
+        prop_assert!(fast.inside_at_most >= slow.inside_at_most);
+        let active = sale.line.active(&sale.settings, sale.now);
+        let (waiting, max) = (sale.line.waiting(sale.next), max_active.unwrap_or(u64::MAX));
+        for it in [slow, fast] {
+            prop_assert!(it.inside_at_most >= active && it.inside_at_most <= active + waiting);
+            prop_assert!(it.inside_at_most <= max.max(active));
+        }
+        let change = QueueSettings {
+            max_active: max_active.map(|max| max + more),
+            ..sale.settings.clone()
+        };
+        prop_assert!(expected(&sale, &change).inside_at_most >= slow.inside_at_most);
+        let paused = QueueSettings { paused: true, ..sale.settings.clone() };
+        let still = expected(&sale, &paused);
+        prop_assert_eq!(still.inside_at_most, active);
+        prop_assert_eq!(still.last_wait.is_some(), waiting == 0);
     }
 }

@@ -158,6 +158,7 @@ impl Store {
             user_has: user_has as u32,
             ticket_spent: self.spent.contains(&(user, ticket)),
             ticket_holds,
+            surroundings: None,
         };
         let reservation = decide_hold(&request, &self.limits, now)?;
         let ReservationState::Held { until } = reservation.state else {
@@ -381,6 +382,7 @@ impl World {
                     seats_per_user_max: user_max,
                     live_holds_max: LIVE_MAX,
                     holds_per_ticket_max: MADE_MAX,
+                    no_orphans: false,
                 },
                 seats: (0..prices.len()).map(seat).collect(),
                 reservations: BTreeMap::new(),
@@ -494,6 +496,10 @@ impl World {
                     HoldRejected::HoldLimit { max } => {
                         max == MADE_MAX && model.held_with(user, ticket).0 >= model.made_max
                     }
+                    // Nothing was said of what is around the seats.
+                    HoldRejected::LeavesSinglePlace { .. }
+                    | HoldRejected::NotEnoughSeats { .. }
+                    | HoldRejected::NotTogether => false,
                 };
                 prop_assert!(so, "{:?} is not so; the user has {} seats", rejected, has);
             }

@@ -24,6 +24,7 @@ impl Bench {
             Topic::Poll,
             Topic::Drawn,
             Topic::Document,
+            Topic::Pages,
             Topic::Nginx,
             Topic::Join,
             Topic::Seats,
@@ -78,7 +79,7 @@ impl Bench {
             let tokens = self.drawn(main, SMALL_CROWD / 5)?;
             loads.push(self.poll_load("drawn", main, &tokens)?);
         }
-        if self.wants(Topic::Document) || self.wants(Topic::Nginx) {
+        if [Topic::Document, Topic::Pages, Topic::Nginx].iter().any(|topic| self.wants(*topic)) {
             self.add_beside_one_poll(main, &mut loads)?;
         }
         if self.wants(Topic::Join) {
@@ -106,6 +107,12 @@ impl Bench {
             let path = format!("{QUEUE_PATH}/main");
             loads.push(Load::new("document", main, &path, 200).headers(&READER));
         }
+        if self.wants(Topic::Pages) {
+            let browser = [("accept", "text/html"), encoding];
+            for (name, path) in [("waiting page", "/wait/main?c=1"), ("concert page", "/c/1")] {
+                loads.push(Load::new(name, main, path, 200).headers(&browser));
+            }
+        }
         if self.wants(Topic::Nginx) {
             let answer = self.at(main).request("GET", QUEUE_PATH, &poll, None)?.body;
             let home = self.work.path().join("nginx");
@@ -119,7 +126,8 @@ impl Bench {
     fn report_requests(&mut self, loads: &[Load]) -> Result<(), String> {
         let hello = must(loads, "hello")?;
         self.add(Row::cost(hello));
-        let apart = ["hello", "reject", "document", "nginx", "drawn"];
+        let apart =
+            ["hello", "reject", "document", "waiting page", "concert page", "nginx", "drawn"];
         for load in loads.iter().map(|load| &load.of) {
             if !apart.contains(&load.name.as_str()) {
                 let target = match load.name.as_str() {
@@ -143,6 +151,12 @@ impl Bench {
         if let Some(document) = named(loads, "document") {
             let row = Row::cost_beside(document, must(loads, "one poll")?);
             self.add(row.target(Target::AtMost(1.0)));
+        }
+        for (page, most) in [("waiting page", 2.5), ("concert page", 10.0)] {
+            if let Some(page) = named(loads, page) {
+                let row = Row::cost_beside(page, must(loads, "one poll")?);
+                self.add(row.target(Target::AtMost(most)));
+            }
         }
         if let Some(nginx) = named(loads, "nginx") {
             let poll = must(loads, "one poll")?;

@@ -1,5 +1,5 @@
 // A concert: when, what is left, at which price, and the way into the line or, at one's turn, to the seats.
-import { apology, ask, badge, clockOf, count, dayTime, errorText, everySecond, fill, frame, h, keepPlace, link, longDayTime, main, note, placeIn, points, readConcert, saleOf, say, signInLink, unpaid, until, whoIsMissing, words } from '/assets/lib/kit.js';
+import { apology, ask, badge, chip, clockOf, count, dayTime, errorText, everySecond, fill, frame, gradesOf, h, keepPlace, link, longDayTime, main, note, organiser, placeIn, points, readConcert, saleOf, say, signInLink, unpaid, until, whoIsMissing, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Session} Session */
@@ -22,8 +22,8 @@ function session(/** @type {Session} */ it) {
       h('h3', {}, h('time', { dateTime: it.concertAt }, dayTime(it.concertAt))),
       h('p', { className: it.cancelled || it.availableSeatCount === 0 ? 'bad' : 'soft' }, state),
       it.totalSeatCount > 0 && h('progress', { max: it.totalSeatCount, value: it.cancelled ? 0 : it.availableSeatCount, ariaLabel: state }),
-      h('ul', { className: 'prices' }, it.prices.map((price, index) => h('li', { className: price.availableSeatCount ? '' : 'gone' },
-        it.prices.length > 1 && h('b', { className: 'grade' }, String.fromCharCode(65 + index)), points(price.price), it.prices.length > 1 && h('small', {}, ' ', words.partFree(count(price.availableSeatCount))))))),
+      h('ul', { className: 'prices' }, gradesOf(it).map((grade, index) => h('li', { className: grade.free ? '' : 'gone' },
+        chip(grade.sign, index), grade.name !== '' && grade.name !== grade.sign && h('span', {}, grade.name), h('span', {}, points(grade.price)), it.prices.length > 1 && h('small', {}, grade.free ? words.partFree(count(grade.free)) : words.noSeats))))),
     canChoose && h('a', { className: 'primary', id: `s${it.sessionId}`, href: `/c/${id}/s/${it.sessionId}`, ariaLabel: words.chooseSeatsOf(dayTime(it.concertAt)) }, words.chooseSeats));
 }
 
@@ -95,7 +95,7 @@ async function start() {
   const answer = await readConcert(id);
   if (!answer.ok) return apology(errorText(answer), '', link('primary', '/', words.allConcerts));
   concert = answer.body;
-  document.title = `${concert.name} · boxoffice`;
+  document.title = `${concert.name} · ${organiser}`;
   if (saleOf(concert) === 'SCHEDULED') {
     const queue = await ask(`/waiting-queues/${concert.queue}`);
     line = queue.body.state ?? '';

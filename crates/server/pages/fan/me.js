@@ -1,5 +1,5 @@
 // What this browser keeps: places in line, tickets and reservations, and who is asking.
-import { ask, badge, confirm, count, dayTime, everySecond, fill, forgetAll, frame, h, holdOf, holds, isKnown, keep, keepHold, link, main, note, places, points, say, signInLink, signOut, signsIn, timeOf, tokens, unfinished, until, user, whoIsMissing, words } from '/assets/lib/kit.js';
+import { ask, badge, confirm, count, dayTime, everySecond, fill, forgetAll, frame, h, holdOf, holds, isKnown, keep, keepHold, link, main, note, places, points, say, seatName, signInLink, signOut, signsIn, timeOf, tokens, unfinished, until, user, whoIsMissing, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Reservation} Reservation */
 
@@ -14,7 +14,7 @@ function item(/** @type {number} */ rid) {
   const isHeld = status === 'HELD' && until(one?.expiresAt ?? hold?.expiresAt ?? '') > 0;
   const name = names.get(one?.concertId ?? hold?.concert ?? 0) ?? hold?.name ?? words.order;
   return h('li', {}, link('resume', isHeld ? `/pay/${rid}` : `/t/${rid}`,
-    h('span', {}, h('strong', {}, name), h('small', {}, one ? `${one.reservedSeats.map((it) => words.seat(String(it.number))).join(', ')} · ${points(one.totalPrice)} · ${dayTime(one.reservedAt)}` : `${words.order} ${rid}`)),
+    h('span', {}, h('strong', {}, name), h('small', {}, one ? `${one.reservedSeats.map(seatName).join(', ')} · ${points(one.totalPrice)} · ${dayTime(one.reservedAt)}` : `${words.order} ${rid}`)),
     badge(status === 'HELD' && !isHeld ? 'EXPIRED' : status)));
 }
 

@@ -1,5 +1,5 @@
 // Payment of seats that are held. Nothing here is done twice, however often it is pressed and whatever gets lost.
-import { apology, badge, clockOf, confirm, dayTime, errorText, everySecond, fill, frame, h, holdOf, insist, isKnown, isPassing, keepHold, keepPlace, link, main, newKey, note, notShown, placeIn, places, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
+import { apology, badge, clockOf, confirm, dayTime, errorText, everySecond, fill, frame, gradedName, h, holdOf, insist, isKnown, isPassing, keepHold, keepPlace, link, main, newKey, note, notShown, placeIn, places, points, readConcert, readReservation, say, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Reservation} Reservation */
@@ -22,6 +22,7 @@ let busy = '';
 let problem = '';
 let good = '';
 let isOver = false;
+let isCalledOff = false;
 
 const hold = () => holdOf(rid) ?? { rid: Number(rid), user: user(), token, concert: reservation.concertId, session: reservation.sessionId, status: reservation.status, expiresAt: reservation.expiresAt };
 /** The key of a deed, kept before what it is for is sent. */
@@ -43,6 +44,7 @@ function render() {
   if (isOver) return apology(words.holdOver, words.holdOverText, seatsLink());
   const { reservedSeats, totalPrice } = reservation;
   const session = concert?.sessions.find((it) => it.sessionId === reservation.sessionId);
+  if (isCalledOff || session?.cancelled) return apology(words.sessionGone, words.errors.SESSION_CANCELLED, link('primary', `/c/${reservation.concertId}`, words.back));
   const missing = balance === null ? 0 : totalPrice - balance;
   // Round sums are what people charge.
   const amount = Math.ceil(missing / 10_000) * 10_000;
@@ -52,7 +54,7 @@ function render() {
     h('div', { className: 'turn' }, h('span', {}, words.holdEnds), h('strong', { id: 'clock', role: 'timer' })),
     h('section', { className: 'card' },
       session && h('p', { className: 'soft' }, h('time', { dateTime: session.concertAt }, dayTime(session.concertAt))),
-      h('table', {}, h('caption', { className: 'unseen' }, words.seats), h('tbody', {}, reservedSeats.map((it) => h('tr', {}, h('th', { scope: 'row' }, words.seat(String(it.number))), h('td', {}, points(it.price))))),
+      h('table', {}, h('caption', { className: 'unseen' }, words.seats), h('tbody', {}, reservedSeats.map((it) => h('tr', {}, h('th', { scope: 'row' }, gradedName(it)), h('td', {}, points(it.price))))),
         h('tfoot', {}, h('tr', {}, h('th', { scope: 'row' }, words.total), h('td', { className: 'sum' }, points(totalPrice))))),
       balance !== null && h('dl', { className: 'lines' }, h('div', {}, h('dt', {}, words.balance), h('dd', {}, points(balance))),
         missing <= 0 && h('div', {}, h('dt', {}, words.after), h('dd', {}, points(balance - totalPrice))))),
@@ -98,6 +100,7 @@ const pay = () => during('pay', async () => {
     return;
   }
   balance = null;
+  isCalledOff = answer.code === 'SESSION_CANCELLED';
   await load();
   if (reservation.status === 'HELD' && !isOver) problem = errorText(answer);
 });

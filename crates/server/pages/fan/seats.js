@@ -1,14 +1,17 @@
-// Seats of a session: how many, which, and the hold. Seats have numbers and prices; whoever has them is told by shape, sign
-// and text, never by colour alone.
-import { apology, ask, clockOf, count, dayTime, errorText, everySecond, fill, frame, h, insist, intentOf, isPassing, keepHold, keepIntent, keepPlace, link, listOf, main, newKey, note, placeIn, points, readConcert, say, signInLink, unpaid, until, user, whoIsMissing, words } from '/assets/lib/kit.js';
+// Seats of a session: how many and which, the hold, and what was got. The best ones are a tap away; others are chosen in the
+// hall. Whoever has a seat is told by shape, sign and text, never by colour alone.
+import { apology, ask, chip, clockOf, confirm, count, dayTime, errorText, everySecond, fill, frame, gradedName, gradesOf, h, holdOf, insist, intentOf, isPassing, keepHold, keepIntent, keepPlace, link, listOf, main, newKey, note, placeIn, points, readConcert, say, signInLink, unpaid, until, user, whoIsMissing, words } from '/assets/lib/kit.js';
+import { FREE, SOLD, freeOf, gradeOf, hallOf, hallOfNumbers, idOf, keepUp, nearest, numberOf, pictureOf, placeName, placeNames, sectionOf, stateOf, take, together } from '/assets/lib/hall.js';
 
-/** @typedef {import('../types.js').Concert} Concert */
-/** @typedef {import('../types.js').Seat} Seat */
 /** @typedef {import('../types.js').Answer} Answer */
+/** @typedef {import('../types.js').Concert} Concert */
+/** @typedef {import('../types.js').Grade} Grade */
+/** @typedef {import('../types.js').Hall} Hall */
+/** @typedef {import('../types.js').Intent} Intent */
+/** @typedef {import('../types.js').Look} Look */
+/** @typedef {import('../types.js').Reservation} Reservation */
+/** @typedef {import('../types.js').Session} Session */
 
-const REFRESH_MS = 8_000;
-/** Seats drawn at a time: more would be slow on a phone, and mute nobody. */
-const PART = 500;
 /** As many as the service takes in one hold by default; it says where it takes fewer. */
 const MOST = 4;
 const ATTEMPTS = 6;
@@ -17,32 +20,37 @@ const [, , concertId = '', , sessionId = ''] = location.pathname.split('/');
 const path = `/concerts/${concertId}/sessions/${sessionId}`;
 /** @type {Concert} */
 let concert;
+/** @type {Session} */
+let session;
 let token = '';
-let etag = '';
-/** By number. @type {Seat[]} */
-let seats = [];
-/** @type {Map<number, Seat>} */
-let byNumber = new Map();
-/** Prices from high to low; the first is A. @type {number[]} */
-let prices = [];
-/** Ids of the seats chosen. @type {Set<number>} */
+/** @type {Hall} */
+let hall;
+/** @type {ReturnType<typeof pictureOf>} */
+let picture;
+/** @type {ReturnType<typeof keepUp>} */
+let news;
+/** Numbers of the seats chosen. @type {Set<number>} */
 let chosen = new Set();
-/** Ids of those that somebody else got first. @type {Set<number>} */
-let lost = new Set();
-let part = 0;
+/** Of those that somebody else got first. @type {Set<number>} */
+const lost = new Set();
+/** What is held now, where the best was asked for. @type {Reservation | null} */
+let got = null;
 let wanted = 2;
-let wantedPrice = 0;
+/** The grade that is looked for; below 0, any. */
+let grade = -1;
 let isBusy = false;
 
-const isFree = (/** @type {Seat} */ seat) => seat.status === 'AVAILABLE';
-const gradeOf = (/** @type {Seat} */ seat) => (prices.length > 1 ? String.fromCharCode(65 + Math.min(25, prices.indexOf(seat.price))) : '');
-const chosenSeats = () => seats.filter((it) => chosen.has(it.seatId));
-const names = (/** @type {Seat[]} */ some) => listOf(some.map((it) => words.seat(String(it.number))));
+const isFree = (/** @type {number} */ number) => stateOf(hall, number) === FREE;
+const isOpenTo = (/** @type {number} */ number) => isFree(number) || chosen.has(number);
+const names = (/** @type {number[]} */ numbers) => listOf(placeNames(hall, numbers));
+const mine = () => [...chosen].sort((a, b) => a - b);
+const priceOf = (/** @type {number} */ number) => gradeOf(hall, number)?.price ?? 0;
+const sumOf = (/** @type {number[]} */ numbers) => numbers.reduce((sum, it) => sum + priceOf(it), 0);
 const choiceName = `boxoffice.chosen.${sessionId}`;
 
 function rememberChoice() {
   try {
-    sessionStorage.setItem(choiceName, JSON.stringify([...chosen]));
+    sessionStorage.setItem(choiceName, JSON.stringify(mine().map((it) => idOf(hall, it))));
   } catch {
     // Then it does not outlive a reload.
   }
@@ -57,314 +65,297 @@ function rememberedChoice() {
 
 // ---- The parts of the page, each filled by itself: what has the focus is not to vanish.
 
-const turn = h('div', { className: 'turn' }, h('span', {}, words.turnEnds), h('strong', { id: 'clock', role: 'timer' }));
-const tools = h('form', { className: 'card tools', onsubmit: (/** @type {Event} */ event) => { event.preventDefault(); findTogether(); } });
-const parts = h('div', { className: 'parts', role: 'group', ariaLabel: words.parts });
-const grid = h('div', { className: 'grid', role: 'grid', ariaMultiSelectable: 'true' });
+const turn = h('div', { className: 'turn' }, h('span', { id: 'clock-name' }, words.turnEnds), h('strong', { id: 'clock', role: 'timer' }));
+const hero = h('div', { className: 'hero' });
+const tools = h('form', { className: 'card tools', onsubmit: (/** @type {Event} */ event) => { event.preventDefault(); best(); } });
 const message = h('div', { id: 'message' });
+const have = h('div', { className: 'have' });
 const basket = h('section', { className: 'basket', ariaLabel: words.basket });
+/** Stays in sight wherever one looks: what is said about the choice, and the choice. */
+const dock = h('div', { className: 'dock' }, message, basket);
 const columns = matchMedia('(min-width: 48rem)');
-/** @type {Map<number, HTMLElement>} */
-const buttons = new Map();
 
-/** Whether numbers are so long that fewer fit beside one another. */
-const isLong = () => (seats.at(-1)?.number ?? 0) >= 10_000;
-const perRow = () => (columns.matches ? 20 : isLong() ? 8 : 10);
-const partSeats = () => seats.slice(part * PART, (part + 1) * PART);
+function drawHero() {
+  fill(hero, h('h1', { id: 'title', tabIndex: -1 }, got ? words.gotTitle : words.seatsTitle), h('p', { className: 'soft' }, concert.name, ' · ', h('time', { dateTime: session.concertAt }, dayTime(session.concertAt))));
+}
 
 function drawTools() {
-  const choice = (/** @type {number} */ n) => h('label', { className: 'pick' }, h('input', { type: 'radio', name: 'wanted', value: n, checked: n === wanted, onchange: () => { wanted = n; } }), h('span', {}, String(n)));
+  tools.hidden = got !== null;
+  const pick = (/** @type {number} */ n) => h('label', { className: 'pick' }, h('input', { type: 'radio', name: 'wanted', id: `wanted${n}`, value: n, checked: n === wanted, onchange: () => { wanted = n; drawTools(); picture.drawHead(); } }), h('span', {}, String(n)));
+  const kind = (/** @type {number} */ index, /** @type {Grade | undefined} */ it) => {
+    const free = freeOf(hall, -1, index);
+    return h('label', { className: 'kind' },
+      h('input', { type: 'radio', name: 'grade', id: `grade${index}`, checked: index === grade, onchange: () => { grade = index; drawTools(); picture.look(grade); } }),
+      h('span', {}, it ? chip(it.sign, index) : h('b', {}, words.anyGrade), it && it.name !== it.sign && h('b', {}, it.name), it && h('span', { className: 'cost' }, points(it.price)), h('small', {}, free > 0 ? words.partFree(count(free)) : words.noSeats)));
+  };
   fill(tools,
-    h('fieldset', {}, h('legend', {}, words.howMany), h('div', { className: 'picks' }, [1, 2, 3, 4].map(choice))),
-    prices.length > 1 && h('label', { className: 'select' }, h('span', {}, words.price), h('select', { id: 'price', onchange: (/** @type {Event} */ event) => { wantedPrice = Number(/** @type {HTMLSelectElement} */ (event.target).value); } },
-      h('option', { value: '-1', selected: wantedPrice === 0 }, words.anyPrice), prices.map((price, index) => h('option', { value: price, selected: price === wantedPrice }, `${String.fromCharCode(65 + index)} · ${points(price)}`)))),
-    h('button', { id: 'together', className: 'second' }, words.findTogether));
+    h('fieldset', {}, h('legend', {}, words.howMany), h('div', { className: 'picks' }, Array.from({ length: MOST }, (_, index) => pick(index + 1)))),
+    hall.grades.length > 1 && h('fieldset', {}, h('legend', {}, words.whichGrade), h('div', { className: 'kinds' }, kind(-1, undefined), hall.grades.map((it, index) => kind(index, it)))),
+    h('div', { className: 'go' }, h('button', { id: 'best', className: 'primary', ariaDisabled: String(isBusy), ariaBusy: String(isBusy) }, isBusy ? words.holding : words.best(wanted)),
+      h('p', { className: 'small' }, hall.hasPlan ? words.bestText : words.bestNumbersText)));
 }
 
-function drawParts() {
-  const pages = Math.ceil(seats.length / PART);
-  parts.hidden = pages < 2;
-  if (parts.hidden) return;
-  fill(parts, Array.from({ length: pages }, (_, index) => {
-    const some = seats.slice(index * PART, (index + 1) * PART);
-    const free = count(some.filter(isFree).length);
-    const [from, to] = [String(some[0]?.number ?? ''), String(some.at(-1)?.number ?? '')];
-    return h('button', { type: 'button', id: `part${index}`, className: 'part', ariaPressed: String(index === part), onclick: () => { part = index; drawParts(); drawGrid(); } },
-      h('b', {}, words.part(from, to)), ' ', h('small', {}, words.partFree(free)));
-  }));
+/** The way into a section without choosing a seat of it. */
+function wayInto(/** @type {number} */ section) {
+  const it = hall.sections[section];
+  if (!it || got || freeOf(hall, section) === 0) return null;
+  const name = words.section(it.name);
+  return h('button', { type: 'button', id: 'best-here', className: it.isStanding ? 'primary' : 'second', ariaDisabled: String(isBusy), onclick: () => hold({ best: { count: wanted, section: it.name } }) },
+    it.isStanding ? words.standingIn(wanted, name) : words.bestIn(wanted, name));
 }
 
-function drawGrid() {
-  const some = partSeats();
-  const width = perRow();
-  buttons.clear();
-  grid.classList.toggle('long', isLong());
-  grid.ariaLabel = words.grid(String(some[0]?.number ?? ''), String(some.at(-1)?.number ?? ''));
-  /** @type {HTMLElement[]} */
-  const rows = [];
-  for (let from = 0; from < some.length; from += width) {
-    rows.push(h('div', { role: 'row' }, some.slice(from, from + width).map((seat) => {
-      const button = h('button', { type: 'button', className: 'seat', tabIndex: -1, onclick: () => toggle(seat.seatId) }, h('span', {}, String(seat.number)), ' ', h('i', {}));
-      button.dataset.seat = String(seat.seatId);
-      buttons.set(seat.seatId, button);
-      return h('div', { role: 'gridcell' }, button);
-    })));
-  }
-  grid.replaceChildren(...rows);
-  paint();
-  const first = some.find((it) => chosen.has(it.seatId)) ?? some.find(isFree) ?? some[0];
-  const target = first && buttons.get(first.seatId);
-  if (target) target.tabIndex = 0;
-}
-
-/** What a seat is, for whoever looks at it. */
-function lookOf(/** @type {Seat} */ seat) {
-  if (chosen.has(seat.seatId)) return { look: 'chosen', sign: '✓' };
-  if (lost.has(seat.seatId) && !isFree(seat)) return { look: 'lost', sign: '!' };
-  if (seat.status === 'CONFIRMED') return { look: 'sold', sign: '✕' };
-  if (seat.status === 'TEMPORARY_RESERVED') return { look: 'held', sign: '◷' };
-  return { look: 'free', sign: gradeOf(seat) };
-}
-
-/** Writes only what has changed: most of 500 seats has not. */
-function paint() {
-  for (const seat of partSeats()) {
-    const button = buttons.get(seat.seatId);
-    if (!button) continue;
-    const { look, sign } = lookOf(seat);
-    const mark = `${look}${sign}`;
-    if (button.dataset.mark === mark) continue;
-    button.dataset.mark = mark;
-    button.dataset.look = look;
-    const state = look === 'chosen' ? words.status.chosen : look === 'lost' ? words.status.lost : words.status[seat.status];
-    const grade = gradeOf(seat);
-    button.ariaLabel = words.seatLabel(`${seat.number} ${grade}`.trim(), points(seat.price), state);
-    button.ariaPressed = String(look === 'chosen');
-    button.ariaDisabled = String(look !== 'chosen' && look !== 'free');
-    if (button.lastElementChild) button.lastElementChild.textContent = sign;
-  }
+/** What a seat is, for whoever looks at it. @returns {Look} */
+function lookOf(/** @type {number} */ number) {
+  const [state, { status }] = [stateOf(hall, number), words];
+  if (chosen.has(number)) return { look: 'chosen', sign: '✓', status: status.chosen };
+  if (state === FREE) return { look: 'free', sign: '', status: status.free };
+  if (lost.has(number)) return { look: 'lost', sign: '!', status: status.lost };
+  return state === SOLD ? { look: 'sold', sign: '✕', status: status.sold } : { look: 'held', sign: '◷', status: status.held };
 }
 
 function drawBasket() {
-  const mine = chosenSeats();
-  const total = mine.reduce((sum, it) => sum + it.price, 0);
+  const numbers = mine();
+  basket.hidden = numbers.length === 0 || got !== null;
+  if (basket.hidden) return;
   fill(basket,
-    mine.length === 0 ? h('p', { className: 'soft' }, words.basketEmpty)
-      : h('ul', { className: 'chips' }, mine.map((seat) => h('li', {}, h('button', { type: 'button', id: `chip${seat.seatId}`, className: 'chip', ariaLabel: words.removeSeat(String(seat.number)), onclick: () => toggle(seat.seatId) }, words.seat(String(seat.number)), h('span', { ariaHidden: 'true' }, ' ✕'))))),
-    h('div', { className: 'checkout' }, h('p', {}, h('small', {}, words.total), h('strong', {}, points(total))),
-      h('button', { type: 'button', id: 'hold', className: 'primary', disabled: mine.length === 0, ariaDisabled: String(isBusy), ariaBusy: String(isBusy), onclick: hold }, isBusy ? words.holding : words.hold)));
+    h('ul', { className: 'chips' }, numbers.map((number) => h('li', {}, h('button', { type: 'button', id: `chip${number}`, className: 'chip', ariaLabel: words.removeSeat(placeName(hall, number)), onclick: () => toggle(number) }, placeName(hall, number), h('span', { ariaHidden: 'true' }, ' ✕'))))),
+    h('div', { className: 'checkout' }, h('p', {}, h('small', {}, words.total), h('strong', {}, points(sumOf(numbers)))),
+      h('button', { type: 'button', id: 'hold', className: 'primary', ariaDisabled: String(isBusy), ariaBusy: String(isBusy), onclick: () => hold({}) }, isBusy ? words.holding : words.hold)));
+}
+
+function drawHave() {
+  have.hidden = got === null;
+  if (!got) return;
+  const it = got;
+  fill(have,
+    h('section', { className: 'card' },
+      h('table', {}, h('caption', { className: 'unseen' }, words.seats), h('tbody', {}, it.reservedSeats.map((seat) => h('tr', {}, h('th', { scope: 'row' }, gradedName(seat)), h('td', {}, points(seat.price))))),
+        h('tfoot', {}, h('tr', {}, h('th', { scope: 'row' }, words.total), h('td', { className: 'sum' }, points(it.totalPrice)))))),
+    h('div', { className: 'actions' },
+      link('primary', `/pay/${it.reservationId}`, words.pay(points(it.totalPrice))),
+      h('button', { type: 'button', id: 'others', className: 'second', ariaDisabled: String(isBusy), onclick: others }, words.othersInstead)));
+  have.querySelector('a')?.setAttribute('id', 'to-pay');
 }
 
 function tellAbout(/** @type {'warn' | 'good' | ''} */ kind, /** @type {string} */ text, /** @type {HTMLElement | null} */ way = null) {
   fill(message, text !== '' && note(kind, h('p', {}, text), way));
   if (text) say(text, kind === 'warn');
 }
+/** What can be done about it. */
+const offer = (/** @type {string} */ text, /** @type {() => void} */ onclick) => h('button', { type: 'button', id: 'instead', className: 'second', onclick }, text);
 
-function changed() {
+function changed(/** @type {Iterable<number>} */ numbers) {
   rememberChoice();
-  paint();
+  picture.repaint(numbers);
   drawBasket();
 }
 
 // ---- Choosing.
 
-function toggle(/** @type {number} */ id) {
-  const seat = seats.find((it) => it.seatId === id);
-  if (!seat || isBusy) return;
-  const button = buttons.get(id);
-  if (button && grid.contains(document.activeElement)) moveTo(button);
-  if (chosen.has(id)) {
-    chosen.delete(id);
+function toggle(/** @type {number} */ number) {
+  if (isBusy || got) return;
+  if (chosen.has(number)) {
+    const isChip = document.activeElement?.id === `chip${number}`;
+    chosen.delete(number);
+    changed([number]);
     // The chip that was pressed is gone.
-    if (document.activeElement?.id === `chip${id}`) button?.focus();
-  } else if (!isFree(seat)) {
-    return say(button?.ariaLabel ?? '', true);
+    if (isChip) picture.focus(number);
+  } else if (!isFree(number)) {
+    return say(`${placeName(hall, number)}, ${lookOf(number).status}`, true);
   } else if (chosen.size >= MOST) {
     return tellAbout('warn', words.atMost(MOST));
   } else {
-    chosen.add(id);
+    chosen.add(number);
+    changed([number]);
   }
   tellAbout('', '');
-  changed();
-  say(`${words.seat(String(seat.number))}, ${chosen.has(id) ? words.status.chosen : words.status.AVAILABLE}. ${words.total}: ${points(chosenSeats().reduce((sum, it) => sum + it.price, 0))}`);
+  say(`${placeName(hall, number)}, ${lookOf(number).status}. ${words.total}: ${points(sumOf(mine()))}`);
 }
 
-/**
- * So many free seats side by side; null where there are none. Those that leave no single seat behind come first, then those
- * in one row, then those nearest to `near`. Without that it is one of the first twenty at random: otherwise everybody would
- * be offered the same.
- * @returns {Seat[] | null}
- */
-function together(/** @type {number} */ n, near = 0) {
-  const free = (/** @type {number} */ number) => {
-    const seat = byNumber.get(number);
-    return seat !== undefined && (isFree(seat) || chosen.has(seat.seatId));
-  };
-  /** @type {{ group: Seat[], cost: number }[]} */
-  const found = [];
-  for (const seat of seats) {
-    if (wantedPrice > 0 && seat.price !== wantedPrice) continue;
-    const group = Array.from({ length: n }, (_, index) => byNumber.get(seat.number + index));
-    if (!group.every((it) => it !== undefined && free(it.number) && it.price === seat.price)) continue;
-    const [first, last] = [seat.number, seat.number + n - 1];
-    const leavesOne = (free(first - 1) && !free(first - 2)) || (free(last + 1) && !free(last + 2));
-    const isSplit = Math.floor((first - 1) / 10) !== Math.floor((last - 1) / 10);
-    found.push({ group: /** @type {Seat[]} */ (group), cost: (leavesOne ? 2e9 : 0) + (isSplit ? 1e9 : 0) + Math.abs(first - near) });
-  }
-  if (found.length === 0) return null;
-  found.sort((a, b) => a.cost - b.cost);
-  const best = near > 0 ? found.slice(0, 1) : found.slice(0, 20).filter((it) => it.cost < 1e9 || (found[0]?.cost ?? 0) >= 1e9);
-  return best[Math.floor(Math.random() * best.length)]?.group ?? null;
-}
-
-function choose(/** @type {Seat[]} */ some) {
-  chosen = new Set(some.map((it) => it.seatId));
-  part = Math.floor(seats.findIndex((it) => chosen.has(it.seatId)) / PART);
-  drawParts();
-  drawGrid();
-  changed();
-  buttons.get(some[0]?.seatId ?? 0)?.scrollIntoView({ block: 'center', behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth' });
-}
-
-function findTogether() {
-  const group = together(wanted);
-  if (!group) return tellAbout('warn', words.noTogether(wanted));
-  choose(group);
+function choose(/** @type {number[]} */ numbers) {
+  const before = chosen;
+  chosen = new Set(numbers);
+  picture.show(sectionOf(hall, numbers[0] ?? 1), numbers[0]);
+  changed([...before, ...chosen]);
   tellAbout('', '');
-  say(words.foundTogether(names(group)));
+  say(words.foundTogether(names(numbers)));
+  document.getElementById('hold')?.focus();
 }
 
-// ---- The keyboard: the grid is one stop, arrows move in it.
-
-function moveTo(/** @type {HTMLElement} */ button) {
-  for (const other of grid.querySelectorAll('[tabindex="0"]')) /** @type {HTMLElement} */ (other).tabIndex = -1;
-  button.tabIndex = 0;
-  button.focus();
+function best() {
+  if (isBusy) return;
+  const it = hall.grades[grade];
+  if (!it || hall.hasPlan) return hold({ best: { count: wanted, ...(it ? { grade: it.name } : {}) } });
+  // A price is no grade that the service knows: chosen here, and not the same for everybody.
+  const free = Array.from({ length: hall.total }, (_, at) => at + 1).filter((number) => isFree(number) && hall.grade[number - 1] === grade);
+  const found = together(hall, wanted, isFree, { grade, near: free[Math.floor(Math.random() * Math.min(free.length, 100))] ?? 1 });
+  if (found) return choose(found);
+  return tellAbout('warn', free.length < wanted ? words.notEnough(wanted, count(free.length)) : words.errors.NOT_TOGETHER);
 }
-grid.onkeydown = (event) => {
-  const all = [...buttons.values()];
-  const at = all.indexOf(/** @type {HTMLElement} */ (document.activeElement));
-  if (at < 0 || event.altKey || event.metaKey) return;
-  const width = perRow();
-  const row = Math.floor(at / width) * width;
-  const end = all.length - 1;
-  const to = {
-    ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - width, ArrowDown: at + width, PageUp: Math.max(at % width, at - 5 * width), PageDown: Math.min(end, at + 5 * width),
-    Home: event.ctrlKey ? 0 : row, End: event.ctrlKey ? end : Math.min(end, row + width - 1),
-  }[event.key];
-  if (to === undefined) return;
-  event.preventDefault();
-  const target = all[to];
-  if (target) moveTo(target);
-};
-columns.onchange = () => drawGrid();
 
-// ---- The list.
-
-/** Reads the seats. Returns the answer where there is none, and nobody can go on. @returns {Promise<Answer | null>} */
-async function readSeats(read = ask) {
-  const answer = await read(`${path}/seats`, { token, etag });
-  if (answer.status === 304) return null;
-  if (!answer.ok) return answer;
-  etag = answer.etag;
-  seats = [...answer.body.availableSeats, ...answer.body.unavailableSeats].sort((a, b) => a.number - b.number);
-  byNumber = new Map(seats.map((it) => [it.number, it]));
-  prices = [...new Set(seats.map((it) => it.price))].sort((a, b) => b - a);
-  return null;
-}
+// ---- The news.
 
 /** What was chosen and is somebody else's now. */
 function dropLost() {
-  const gone = chosenSeats().filter((it) => !isFree(it));
-  for (const seat of gone) {
-    chosen.delete(seat.seatId);
-    lost.add(seat.seatId);
+  const gone = mine().filter((it) => !isFree(it));
+  for (const number of gone) {
+    chosen.delete(number);
+    lost.add(number);
   }
   return gone;
 }
 
-function tellLost(/** @type {Seat[]} */ gone) {
-  const kept = chosenSeats();
-  const near = kept[0]?.number ?? gone[0]?.number ?? 1;
+function tellLost(/** @type {number[]} */ gone) {
+  const kept = mine();
   const text = kept.length > 0 ? words.lost(names(gone)) : words.lostAll(names(gone));
-  const price = wantedPrice;
-  wantedPrice = 0;
+  const near = kept[0] ?? gone[0] ?? 1;
   // The whole group side by side where that is possible, or else those that are nearest to the rest.
-  const group = together(gone.length + kept.length, near);
-  wantedPrice = price;
-  const others = seats.filter((it) => isFree(it) && !chosen.has(it.seatId)).sort((a, b) => Math.abs(a.number - near) - Math.abs(b.number - near));
-  const offer = group ?? [...kept, ...others.slice(0, gone.length)].sort((a, b) => a.number - b.number);
-  tellAbout('warn', text, offer.length > kept.length ? h('button', {
-    type: 'button', id: 'instead', className: 'second', onclick: () => {
-      choose(offer);
-      tellAbout('', '');
-      say(words.foundTogether(names(offer)));
-      document.getElementById('hold')?.focus();
-    },
-  }, words.instead(names(offer))) : null);
+  const like = { near, grade: hall.grade[(gone[0] ?? 1) - 1] ?? -1 };
+  const others = nearest(hall, gone.length, (it) => isFree(it) && !chosen.has(it), like);
+  const numbers = together(hall, gone.length + kept.length, isOpenTo, like) ?? [...kept, ...others].sort((a, b) => a - b);
+  tellAbout('warn', text, numbers.length > kept.length ? offer(words.instead(names(numbers)), () => choose(numbers)) : null);
 }
 
-async function refresh() {
-  if (isBusy || document.hidden || !seats.length || isOver) return;
-  const problem = await readSeats();
-  // A refresh that fails is made up for by the next one; a turn that is over is not.
-  if (problem) return problem.status === 403 || problem.status === 401 ? over(problem) : undefined;
-  if (isBusy) return;
+function takeNews(/** @type {import('../types.js').States} */ states) {
+  const numbers = take(hall, states);
+  if (got || isBusy) return picture.repaint(numbers);
   const gone = dropLost();
-  drawParts();
-  changed();
-  if (gone.length > 0) tellLost(gone);
+  changed(numbers);
+  // Which grade is chosen stays as it is; how many are left of each is written anew.
+  for (const [index] of hall.grades.entries()) {
+    const left = document.querySelector(`#grade${index} + span small`);
+    const free = freeOf(hall, -1, index);
+    if (left) left.textContent = free > 0 ? words.partFree(count(free)) : words.noSeats;
+  }
+  return gone.length > 0 ? tellLost(gone) : undefined;
 }
 
-// ---- The hold.
+// ---- The hold: of what is chosen, or of the best.
 
-async function hold() {
-  if (isBusy || chosen.size === 0) return;
-  const ids = [...chosen].sort((a, b) => a - b);
+async function hold(/** @type {Pick<Intent, 'best'>} */ what) {
+  if (isBusy || (!what.best && chosen.size === 0)) return;
+  const seats = what.best ? [] : mine().map((it) => idOf(hall, it));
   const before = intentOf(sessionId);
-  const intent = before && String(before.seats) === String(ids) ? before : { key: newKey(), seats: ids };
+  const intent = before && JSON.stringify([before.seats, before.best]) === JSON.stringify([seats, what.best]) ? before : { key: newKey(), seats, ...what };
   // Kept before it is sent: whatever becomes of the answer, the same is asked again.
   keepIntent(sessionId, intent);
-  isBusy = true;
-  drawBasket();
+  tellAbout('', '');
   await settle(intent);
 }
 
-async function settle(/** @type {{ key: string, seats: number[] }} */ intent) {
-  const answer = await insist(`${path}/reservations`, { method: 'POST', token, key: intent.key, body: { userId: Number(user()), seatIds: intent.seats } }, ATTEMPTS);
+function nowBusy(/** @type {boolean} */ is) {
+  isBusy = is;
+  drawTools();
+  drawBasket();
+  drawHave();
+  picture.drawHead();
+}
+
+async function settle(/** @type {Intent} */ intent) {
+  nowBusy(true);
+  const { best: wish, seats } = intent;
+  const answer = await insist(`${path}/reservations`, { method: 'POST', token, key: intent.key, body: { userId: Number(user()), ...(wish ? { best: wish } : { seatIds: seats }) } }, ATTEMPTS);
   if (answer.ok) {
-    keepHold({ rid: answer.body.reservationId, user: user(), token, concert: Number(concertId), session: Number(sessionId), status: 'HELD', expiresAt: answer.body.expiresAt, name: concert.name });
+    const { reservationId: rid, expiresAt } = answer.body;
+    keepHold({ rid, user: user(), token, concert: Number(concertId), session: Number(sessionId), status: 'HELD', expiresAt, name: concert.name });
     keepIntent(sessionId, null);
     chosen.clear();
     rememberChoice();
-    return location.assign(`/pay/${answer.body.reservationId}`);
+    if (!wish) return location.assign(`/pay/${rid}`);
+    nowBusy(false);
+    return showGot(answer.body);
   }
-  isBusy = false;
-  if (isPassing(answer)) {
-    drawBasket();
-    return tellAbout('warn', words.holdUnknown);
-  }
+  nowBusy(false);
+  if (isPassing(answer)) return tellAbout('warn', words.holdUnknown);
   keepIntent(sessionId, null);
-  await refused(answer);
+  return refused(answer, wish);
 }
 
-async function refused(/** @type {Answer} */ answer) {
-  if (['TOKEN_EXPIRED', 'TOKEN_SPENT', 'TOKEN_NOT_ACTIVATED', 'TOKEN_INVALID', 'TOKEN_OUTDATED'].includes(answer.code)) return over(answer);
-  etag = '';
-  await readSeats();
-  const gone = answer.code === 'SEAT_TAKEN' ? dropLost() : [];
-  drawParts();
-  changed();
-  if (gone.length > 0) return tellLost(gone);
-  if (answer.code === 'SEAT_TAKEN') return tellAbout('warn', words.listLate);
-  const way = answer.code === 'LIVE_HOLD_LIMIT' ? await heldAlready() : null;
-  tellAbout('warn', errorText(answer), way);
+/** What was got, where it is, and what to do with it. */
+function showGot(/** @type {Reservation} */ it) {
+  got = it;
+  const numbers = it.reservedSeats.map((seat) => seat.number);
+  chosen = new Set(numbers);
+  fill(message);
+  drawHero();
+  drawTools();
+  drawHave();
+  drawBasket();
+  choice.textContent = words.whereTitle;
+  const section = sectionOf(hall, numbers[0] ?? 1);
+  if (hall.sections[section]?.isStanding) picture.show(-1);
+  else picture.show(section, numbers[0]);
+  document.getElementById('to-pay')?.focus({ preventScroll: true });
+  scrollTo({ top: 0 });
+  say(`${words.gotTitle}: ${listOf(it.reservedSeats.map(gradedName))}`);
+  tick();
+}
+
+async function others() {
+  const it = got;
+  if (!it || isBusy || !await confirm(words.giveBackAsk, words.giveBackYes, words.giveBackNo)) return;
+  nowBusy(true);
+  const answer = await insist(`/reservations/${it.reservationId}`, { method: 'DELETE', token }, ATTEMPTS);
+  nowBusy(false);
+  const kept = holdOf(String(it.reservationId));
+  if (!answer.ok && answer.code !== 'HOLD_CANCELLED' && answer.code !== 'HOLD_EXPIRED') return tellAbout('warn', errorText(answer));
+  if (kept) keepHold({ ...kept, status: 'CANCELLED' });
+  chooseAgain(words.othersText);
+}
+
+function chooseAgain(/** @type {string} */ text) {
+  got = null;
+  chosen.clear();
+  drawHero();
+  drawHave();
+  drawTools();
+  drawBasket();
+  choice.textContent = words.orChoose;
+  picture.draw();
+  tellAbout('', text);
+  document.getElementById('title')?.focus();
+  news.now();
+  tick();
+}
+
+async function refused(/** @type {Answer} */ answer, /** @type {Intent['best']} */ wish) {
+  const { code } = answer;
+  if (['TOKEN_EXPIRED', 'TOKEN_SPENT', 'TOKEN_NOT_ACTIVATED', 'TOKEN_INVALID', 'TOKEN_OUTDATED'].includes(code)) return over(answer);
+  if (['SESSION_CANCELLED', 'SESSION_NOT_FOUND', 'CONCERT_NOT_FOUND', 'RESERVATION_CLOSED', 'SESSION_STARTED'].includes(code)) return gone(answer);
+  const before = new Set(chosen);
+  await news.now();
+  if (wish) return refusedBest(answer, wish);
+  if (code === 'SEAT_TAKEN') {
+    // The news may have told of it already.
+    if ([...before].every((it) => chosen.has(it))) tellAbout('warn', words.listLate);
+    return undefined;
+  }
+  if (code === 'LEAVES_SINGLE_SEAT') {
+    const numbers = mine();
+    const first = numbers[0] ?? 1;
+    const like = { near: first, grade: hall.grade[first - 1] ?? -1 };
+    const fit = together(hall, numbers.length, isOpenTo, { ...like, section: sectionOf(hall, first) }) ?? together(hall, numbers.length, isOpenTo, like);
+    return tellAbout('warn', words.leavesSingle, fit && String(fit) !== String(numbers) ? offer(words.instead(names(fit)), () => choose(fit)) : null);
+  }
+  return tellAbout('warn', errorText(answer), code === 'LIVE_HOLD_LIMIT' ? await heldAlready() : null);
+}
+
+async function refusedBest(/** @type {Answer} */ answer, /** @type {NonNullable<Intent['best']>} */ wish) {
+  const { code } = answer;
+  if (code === 'NOT_TOGETHER') return tellAbout('warn', words.notTogether(wish.count), offer(words.takeApart(wish.count), () => hold({ best: { ...wish, together: false } })));
+  if (code === 'NOT_ENOUGH_SEATS') {
+    const section = hall.sections.findIndex((it) => it.name === wish.section);
+    const left = freeOf(hall, section, hall.grades.findIndex((it) => it.name === wish.grade));
+    const isNarrow = wish.section !== undefined || wish.grade !== undefined;
+    return tellAbout('warn', words.notEnough(wish.count, count(left)), isNarrow && freeOf(hall) >= wish.count ? offer(words.takeAny(wish.count), () => hold({ best: { count: wish.count } })) : null);
+  }
+  return tellAbout('warn', errorText(answer), code === 'LIVE_HOLD_LIMIT' ? await heldAlready() : null);
 }
 
 /** The way to the seats that are held already, perhaps from another browser. */
 async function heldAlready() {
   const answer = await ask('/reservations', { token });
-  const held = answer.ok && /** @type {import('../types.js').Reservation[]} */ (answer.body.reservations).find((it) => it.status === 'HELD');
+  const held = answer.ok && /** @type {Reservation[]} */ (answer.body.reservations).find((it) => it.status === 'HELD');
   if (!held) return null;
   keepHold({ rid: held.reservationId, user: user(), token, concert: held.concertId, session: held.sessionId, status: 'HELD', expiresAt: held.expiresAt, name: concert.name });
   return link('second', `/pay/${held.reservationId}`, words.payOn);
@@ -374,8 +365,18 @@ async function heldAlready() {
 
 let isOver = false;
 let isNear = false;
-function over(/** @type {Answer} */ answer) {
+/** Nothing more is chosen here. */
+function end() {
   isOver = true;
+  news?.stop();
+}
+function gone(/** @type {Answer} */ answer) {
+  end();
+  apology(words.sessionGone, errorText(answer), link('primary', `/c/${concertId}`, words.back));
+  document.getElementById('title')?.focus();
+}
+function over(/** @type {Answer} */ answer) {
+  end();
   const place = placeIn(concert.queue);
   const isSpent = answer.code === 'TOKEN_SPENT';
   if (place && place.token === token && (isSpent || answer.code === 'TOKEN_EXPIRED')) keepPlace({ ...place, status: 'EXPIRED', reason: isSpent ? 'PAID' : 'TIMED_OUT' });
@@ -389,19 +390,64 @@ function over(/** @type {Answer} */ answer) {
 
 function tick() {
   if (isOver) return;
-  const left = until(placeIn(concert.queue)?.activeUntil ?? '');
+  const turnLeft = until(placeIn(concert.queue)?.activeUntil ?? '');
+  // What is held outlives the turn.
+  const left = got ? until(got.expiresAt) : turnLeft;
   // Another tab may be asking about the place, which says nothing of the end until it is answered.
   if (Number.isNaN(left)) return;
-  const clock = document.getElementById('clock');
+  const [clock, name, others] = ['clock', 'clock-name', 'others'].map((id) => document.getElementById(id));
   if (clock) clock.textContent = clockOf(left);
-  document.title = `${clockOf(left)} · ${words.seatsTitle}`;
+  if (name) name.textContent = got ? words.holdEnds : words.turnEnds;
+  // Who gives seats back after the turn gets no others.
+  if (others) others.hidden = turnLeft <= 0;
+  document.title = `${clockOf(left)} · ${got ? words.gotTitle : words.seatsTitle}`;
   turn.classList.toggle('near', left < 60_000);
   if (left < 60_000 && !isNear) {
     isNear = true;
-    say(words.turnNear(clockOf(left)), true);
+    say(got ? words.holdNear(clockOf(left)) : words.turnNear(clockOf(left)), true);
   }
-  // A hold on its way is answered first: it may have been in time.
-  if (left <= -1_000 && !isBusy) over({ status: 403, ok: false, code: 'TOKEN_EXPIRED', body: {}, retryAfter: 0, etag: '' });
+  if (left > -1_000 || isBusy) return;
+  // A hold on its way is answered first: it may have been in time. Whether one is over the service knows.
+  if (got) location.assign(`/pay/${got.reservationId}`);
+  else over({ status: 403, ok: false, code: 'TOKEN_EXPIRED', body: {}, retryAfter: 0, etag: '' });
+}
+
+/** Reads the hall and how its places stand, at the same time. @returns {Promise<Answer | string>} What is wrong, or the version. */
+async function readHall() {
+  const grades = gradesOf(session);
+  // Which seat has which price stands only in the list.
+  const needsList = !session.plan && grades.length > 1;
+  const [plan, list, states] = await Promise.all([
+    session.plan ? insist(`/plans/${session.plan}`, { cache: 'default' }) : null,
+    needsList ? insist(`${path}/seats`, { token }) : null,
+    insist(`${path}/seats?since=0`, { token }),
+  ]);
+  const wrong = [states, plan, list].find((it) => it && !it.ok);
+  if (wrong) return wrong;
+  const prices = new Map(list ? [...list.body.availableSeats, ...list.body.unavailableSeats].map((/** @type {import('../types.js').Seat} */ it) => [it.number, it.price]) : []);
+  const width = () => (columns.matches ? 20 : states.body.count >= 10_000 ? 8 : 10);
+  const numbers = () => hallOfNumbers(states.body.count, (it) => Math.max(0, grades.findIndex(({ price }) => price === prices.get(it))), grades, width());
+  hall = plan ? hallOf(plan.body, grades) : numbers();
+  take(hall, states.body);
+  if (plan) return states.body.version;
+  columns.onchange = () => {
+    const { states: now, ids, sections } = hall;
+    const free = sections[0]?.free ?? [];
+    hall = Object.assign(numbers(), { states: now, ids });
+    if (hall.sections[0]) hall.sections[0].free = free;
+    makePicture();
+  };
+  return states.body.version;
+}
+
+const choice = h('h2', { id: 'choose' }, words.orChoose);
+const room = h('div', {});
+function makePicture() {
+  picture = pictureOf(hall, { lookOf, press: toggle, wayInto, marked: () => (got ? sectionOf(hall, mine()[0] ?? 1) : -1) });
+  fill(room, picture.element);
+  const first = mine()[0] ?? 0;
+  if (first > 0) picture.show(sectionOf(hall, first), first);
+  else picture.draw();
 }
 
 async function start() {
@@ -412,54 +458,55 @@ async function start() {
   concert = read.body;
   const toConcert = link('primary', `/c/${concertId}`, words.back);
   if (whoIsMissing()) return apology(words.notYourTurn, whoIsMissing(), signInLink() || toConcert);
-  const session = concert.sessions.find((it) => String(it.sessionId) === sessionId);
-  if (!session || session.cancelled) return apology(words.sessionGone, session ? words.errors.SESSION_CANCELLED : words.errors.SESSION_NOT_FOUND, toConcert);
+  const found = concert.sessions.find((it) => String(it.sessionId) === sessionId);
+  if (!found || found.cancelled) return apology(words.sessionGone, found ? words.errors.SESSION_CANCELLED : words.errors.SESSION_NOT_FOUND, toConcert);
+  session = found;
   const place = placeIn(concert.queue);
   const toLine = link('primary', `/wait/${concert.queue}?c=${concertId}`, words.toLine);
   if (!place?.token) return apology(words.notYourTurn, words.errors.TOKEN_MISSING, toLine);
   token = place.token;
-  const poll = await insist('/waiting-queues', { token });
+  const [poll, version] = await Promise.all([insist('/waiting-queues', { token }), readHall()]);
   if (!poll.ok) return over(poll);
   if (poll.body.status !== 'ACTIVATED') {
     const code = poll.body.status === 'WAITING' ? 'TOKEN_NOT_ACTIVATED' : poll.body.reason === 'TIMED_OUT' ? 'TOKEN_EXPIRED' : 'TOKEN_SPENT';
     return over({ ...poll, ok: false, code });
   }
   keepPlace({ ...place, status: 'ACTIVATED', activeUntil: poll.body.activeUntil, concert: concertId });
-  const problem = await readSeats(insist);
-  if (problem) return over(problem);
-  chosen = new Set(rememberedChoice().filter((id) => seats.some((it) => it.seatId === id && isFree(it))));
+  if (typeof version !== 'string') return refusedNews(version);
+  chosen = new Set(rememberedChoice().map((id) => numberOf(hall, id)).filter(isFree));
   const sign = (/** @type {string} */ look, /** @type {string} */ mark, /** @type {string} */ text) => {
     const seat = h('span', { className: 'seat', ariaHidden: 'true' }, h('i', {}, mark));
     seat.dataset.look = look;
     return h('li', {}, seat, text);
   };
-  fill(main,
-    h('div', { className: 'hero' }, h('h1', { id: 'title', tabIndex: -1 }, words.seatsTitle), h('p', { className: 'soft' }, concert.name, ' · ', h('time', { dateTime: session.concertAt }, dayTime(session.concertAt)))),
-    turn, tools, message,
-    h('section', { className: 'card hall' }, parts, grid, h('p', { className: 'small' }, words.noPlan),
-      h('ul', { className: 'legend', ariaLabel: words.legend }, sign('free', '', words.status.AVAILABLE), sign('chosen', '✓', words.status.chosen), sign('held', '◷', words.status.TEMPORARY_RESERVED), sign('sold', '✕', words.status.CONFIRMED)),
-      prices.length > 1 && h('ul', { className: 'legend', ariaLabel: words.price }, prices.map((price, index) => h('li', {}, h('b', { className: 'grade' }, String.fromCharCode(65 + index)), points(price))))),
-    basket);
-  const at = seats.findIndex((it) => chosen.has(it.seatId) || (chosen.size === 0 && isFree(it)));
-  part = Math.max(0, Math.floor(at / PART));
+  const { status } = words;
+  fill(main, hero, turn, h('div', {}, unpaid()), have, tools,
+    h('section', { className: 'card hall', ariaLabelledby: 'choose' }, choice, room,
+      h('ul', { className: 'legend', ariaLabel: words.legend }, sign('free', '', status.free), sign('chosen', '✓', status.chosen), sign('held', '◷', status.held), sign('sold', '✕', status.sold))),
+    dock);
+  makePicture();
+  drawHero();
   drawTools();
-  drawParts();
-  drawGrid();
+  drawHave();
   drawBasket();
-  fill(message, unpaid());
   everySecond(tick);
+  news = keepUp({ path, token, version, told: takeNews, refused: refusedNews });
   const intent = intentOf(sessionId);
   if (intent) {
     // The page was left before the answer came: what it is, is asked with the same key.
-    isBusy = true;
-    chosen = new Set(intent.seats);
-    changed();
+    chosen = new Set(intent.seats.map((id) => numberOf(hall, id)));
+    changed(chosen);
     await settle(intent);
   }
-  // Not everybody at the same time.
-  const again = () => setTimeout(() => refresh().finally(again), REFRESH_MS * (0.75 + Math.random() / 2));
-  again();
-  document.addEventListener('visibilitychange', refresh);
   addEventListener('pageshow', (event) => event.persisted && location.reload());
+}
+
+/** The places are not told any more. */
+function refusedNews(/** @type {Answer} */ answer) {
+  if (isOver || isBusy) return;
+  if (answer.status !== 401 && answer.status !== 403) return gone(answer);
+  // Seats that are held can still be paid.
+  if (got) return news.stop();
+  return over(answer);
 }
 await start();

@@ -3,13 +3,12 @@
 //
 // What does not belong here: anything that only one page does.
 
-import { en } from '/assets/i18n/en.js';
-import { ko } from '/assets/i18n/ko.js';
-
 // ---- What this browser keeps.
 
 /** @typedef {import('../types.js').Place} Place */
+/** @typedef {import('../types.js').Grade} Grade */
 /** @typedef {import('../types.js').Hold} Hold */
+/** @typedef {import('../types.js').Intent} Intent */
 /** @typedef {import('../types.js').Answer} Answer */
 /** @typedef {import('../types.js').Concert} Concert */
 /** @typedef {import('../types.js').Reservation} Reservation */
@@ -69,11 +68,14 @@ export const places = () => namesOf('place.').map(keptJson).filter(Boolean);
 /** A reservation of this browser. @returns {Hold | null} */
 export const holdOf = (/** @type {string} */ rid) => keptJson(`hold.${rid}`);
 export const keepHold = (/** @type {Hold} */ hold) => keep(`hold.${hold.rid}`, JSON.stringify(hold));
+/** A ticket as it was shown last, for where there is no network. @returns {import('../types.js').Shown | null} */
+export const ticketOf = (/** @type {string} */ rid) => keptJson(`ticket.${rid}`);
+export const keepTicket = (/** @type {string} */ rid, /** @type {import('../types.js').Shown | null} */ shown) => keep(`ticket.${rid}`, JSON.stringify(shown));
 /** All reservations of this browser, the newest first. @returns {Hold[]} */
 export const holds = () => namesOf('hold.').map(keptJson).filter(Boolean).sort((a, b) => b.rid - a.rid);
-/** The hold whose outcome is not known yet. @returns {{ key: string, seats: number[] } | null} */
+/** The hold whose outcome is not known yet. @returns {Intent | null} */
 export const intentOf = (/** @type {string} */ session) => keptJson(`intent.${session}.${user()}`);
-export const keepIntent = (/** @type {string} */ session, /** @type {{ key: string, seats: number[] } | null} */ intent) => keep(`intent.${session}.${user()}`, JSON.stringify(intent));
+export const keepIntent = (/** @type {string} */ session, /** @type {Intent | null} */ intent) => keep(`intent.${session}.${user()}`, JSON.stringify(intent));
 
 /** Forgets all that these pages keep in this browser, but for the language. */
 export function forgetAll() {
@@ -100,11 +102,10 @@ export function tokens(/** @type {string} */ rid = '') {
 // ---- Languages.
 
 const query = new URLSearchParams(location.search);
-/** @type {string} */
-export const language = [query.get('lang'), kept('lang'), ...navigator.languages.map((it) => it.slice(0, 2))].find((it) => it === 'ko' || it === 'en') ?? 'en';
+/** As it was found before this was there; see language.js. */
+export const { lang: language } = document.documentElement;
 if (query.has('lang')) keep('lang', language);
-document.documentElement.lang = language;
-export const words = language === 'ko' ? ko : en;
+export const words = language === 'ko' ? (await import('/assets/i18n/ko.js')).ko : (await import('/assets/i18n/en.js')).en;
 
 export const count = (/** @type {number} */ n) => n.toLocaleString(language);
 export const points = (/** @type {number} */ n) => words.points(count(n));
@@ -201,26 +202,26 @@ export const serverNow = () => Date.now() + (earliest === -Infinity ? 0 : (earli
 export const until = (/** @type {string} */ at) => Date.parse(at) - serverNow();
 
 const TIMEOUT_MS = 10_000;
-const API = '/api/v1';
+export const API = '/api/v1';
 
 /**
  * Asks the service once.
  * @param {string} path
- * @param {{ method?: string, token?: string, key?: string, body?: object, etag?: string }} options
+ * @param {{ method?: string, token?: string, key?: string, body?: object, etag?: string, others?: Record<string, string>, api?: string, timeoutMs?: number, cache?: RequestCache }} options
  * @returns {Promise<Answer>} With the status 0 where there was no answer.
  */
-export async function ask(path, { method = 'GET', token, key, body, etag } = {}) {
+export async function ask(path, { method = 'GET', token, key, body, etag, others = {}, api = API, timeoutMs = TIMEOUT_MS, cache = 'no-store' } = {}) {
   const sent = Date.now();
   const abort = new AbortController();
-  const late = setTimeout(() => abort.abort(), TIMEOUT_MS);
+  const late = setTimeout(() => abort.abort(), timeoutMs);
   /** @type {Record<string, string>} */
-  const headers = {};
+  const headers = { ...others };
   if (token) headers['QUEUE-TOKEN'] = token;
   if (key) headers['Idempotency-Key'] = key;
   if (body) headers['Content-Type'] = 'application/json';
   if (etag) headers['If-None-Match'] = etag;
   try {
-    const response = await fetch((path.startsWith('/auth/') ? '' : API) + path, { method, headers, body: body && JSON.stringify(body), cache: 'no-store', signal: abort.signal });
+    const response = await fetch((path.startsWith('/auth/') ? '' : api) + path, { method, headers, body: body && JSON.stringify(body), cache, signal: abort.signal });
     setClock(response, sent);
     const hasBody = response.status !== 204 && response.status !== 304;
     const answer = hasBody ? await response.json() : {};
@@ -303,6 +304,22 @@ export function errorText(/** @type {Answer} */ answer) {
   return answer.status >= 500 && answer.body.requestId ? `${known} (${answer.body.requestId})` : known;
 }
 
+// ---- Seats and what they cost.
+
+/** What a seat is called: where it is in its hall, or its number. */
+export const seatName = (/** @type {import('../types.js').ReservedSeat} */ { number, place }) => (place ? words.place(place.section, place.row ?? '', [place.number]) : words.seat(String(number)));
+/** And of which grade it is, where there are such. */
+export const gradedName = (/** @type {import('../types.js').ReservedSeat} */ seat) => [seatName(seat), seat.place && words.grade(seat.place.grade)].filter(Boolean).join(', ');
+
+/** The grades of a session, or its prices, from the dearest on, each with a short sign where there are several. @returns {Grade[]} */
+export function gradesOf(/** @type {import('../types.js').Session} */ { prices }) {
+  const isShort = prices.every(({ grade }) => grade && [...grade].length <= 3);
+  const letter = (/** @type {number} */ index) => (prices.length > 1 ? String.fromCharCode(65 + Math.min(25, index)) : '');
+  return prices.map(({ grade, price, availableSeatCount }, index) => ({ name: grade ?? '', sign: (isShort && grade) || letter(index), price, free: availableSeatCount }));
+}
+/** The sign of a grade; its colour only repeats what it says. */
+export const chip = (/** @type {string} */ sign, /** @type {number} */ index) => sign !== '' && h('b', { className: `grade g${index % 4}` }, sign);
+
 /** A concert, for whoever asks. */
 export const readConcert = (/** @type {string | number} */ id) => insist(`/concerts/${id}`);
 
@@ -374,6 +391,10 @@ async function readMe() {
 
 // ---- The frame around each page.
 
+/** Whose pages these are. */
+export const organiser = document.title;
+const brand = /** @type {HTMLElement} */ (document.querySelector('.brand'));
+
 /** The symbol and the word for each state: nobody is to tell them by colour alone. */
 const BADGES = /** @type {Record<string, [string, string]>} */ ({
   OPEN: ['good', '●'], SCHEDULED: ['', '◷'], SOLD_OUT: ['bad', '✕'], ENDED: ['', '■'], CANCELLED: ['bad', '✕'],
@@ -413,7 +434,8 @@ function leaveOut(/** @type {string} */ name) {
   history.replaceState(null, '', String(query) ? `?${query}` : location.pathname);
 }
 
-function switchLanguage() {
+/** Goes on in the other language. */
+export function switchLanguage() {
   keep('lang', language === 'ko' ? 'en' : 'ko');
   leaveOut('lang');
   location.reload();
@@ -421,16 +443,15 @@ function switchLanguage() {
 
 /** Makes the frame, and names the page. */
 export function frame(/** @type {string} */ title) {
-  document.title = `${title} · boxoffice`;
+  document.title = `${title} · ${organiser}`;
   const here = location.pathname;
   const item = (/** @type {string} */ href, /** @type {string} */ text) => h('a', { href, 'aria-current': here === href ? 'page' : null }, text);
-  const other = language === 'ko' ? en : ko;
   document.querySelector('header')?.replaceChildren(...withoutGaps([
     h('a', { className: 'skip', href: '#main' }, words.skip),
     account,
-    link('brand', '/', 'boxoffice'),
+    brand,
     h('nav', { ariaLabel: words.menu }, item('/', words.concerts), item('/me', words.mine),
-      h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, other.name)),
+      h('button', { type: 'button', className: 'quiet', lang: language === 'ko' ? 'en' : 'ko', onclick: switchLanguage }, language === 'ko' ? 'English' : '한국어')),
     isBlocked && note('warn', h('p', {}, words.blocked)),
   ]));
   const failure = query.get('signin');
@@ -439,13 +460,18 @@ export function frame(/** @type {string} */ title) {
     showNotice(h('p', {}, words.signInFailures[failure] ?? words.signInFailures.failed), signInLink('sign-in-again'));
   }
   drawAccount();
+  ready();
+}
+
+/** Gives the main part its name, and the places before it where news is told. */
+export function ready() {
   main.id = 'main';
   main.before(said, cried, trouble, notice);
 }
 
 /** A page that has nothing to show but why. */
 export function apology(/** @type {string} */ title, /** @type {string} */ text, /** @type {Child[]} */ ...children) {
-  document.title = `${title} · boxoffice`;
+  document.title = `${title} · ${organiser}`;
   fill(main, h('section', { className: 'card centre' }, h('h1', { id: 'title', tabIndex: -1 }, title), h('p', {}, text), ...children));
 }
 

@@ -99,11 +99,22 @@ const SILENCE_MS = 12_000;
 const $ = (id) => document.getElementById(id);
 const queue = location.pathname.split('/')[2];
 const query = new URLSearchParams(location.search);
+/** What the service tells pages of itself. @param {string} name */
+const told = (name) => document.querySelector(`meta[name="boxoffice-${name}"]`)?.getAttribute('content');
 /** Whether people are believed (`none`), known (`jwt`), or known and sign in here (`sign-in`). */
-const auth = document.querySelector('meta[name="boxoffice-auth"]')?.getAttribute('content');
+const auth = told('auth');
 const signsIn = auth !== 'none';
 /** Nobody knows yet who is signed in. */
 let isAsking = auth === 'sign-in';
+const organiser = document.title;
+/** Where to go with a pass: a path of this host, or a site that the service names. Nothing else is gone to. */
+function wayBack() {
+  const asked = query.get('return') ?? '';
+  const [, site, path] = /^(https?:\/\/[^/]+)?(\/(?!\/)[!-[\]-~]*)$/.exec(asked) ?? [];
+  if (!path || asked.length > 2_048 || (site && !told('sites')?.split(' ').includes(site))) return null;
+  return new URL((site ?? location.origin) + path);
+}
+const back = wayBack();
 const wanted = /^\d{1,18}$/.test(query.get('c') ?? '') ? query.get('c') : null;
 
 // ---- What is kept.
@@ -132,6 +143,12 @@ function keep(name, value) {
 
 const newKey = () => crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint32Array(4))].join('-');
 let user = signsIn ? '' : kept('user') ?? '';
+if (back && !user && !signsIn) {
+  // Before any site nobody is a member of anything: it is a number that nobody else has.
+  const [high = 0, low = 0] = crypto.getRandomValues(new Uint32Array(2));
+  user = String((high % 2 ** 20) * 2 ** 32 + low + 1);
+  keep('user', user);
+}
 const placeName = () => `place.${queue}.${user}`;
 /** @returns {Place | null} */
 function keptPlace() {
@@ -216,6 +233,8 @@ let trouble = null;
 let nextAt = 0;
 /** @type {import('../types.js').Concert | null} */
 let concert = null;
+/** What the organiser says. @type {Record<string, string>} */
+let notices = {};
 let shown = '';
 let announcedAt = 0;
 let isNear = false;
@@ -239,7 +258,7 @@ function stateOf() {
   if (place.lost) return 'lost';
   if (!place.token || !status) return 'joining';
   // A join does not say until when; the poll after it does.
-  if (status === 'ACTIVATED') return place.activeUntil ? 'turn' : 'joining';
+  if (status === 'ACTIVATED') return place.activeUntil && (place.pass || !back) ? 'turn' : 'joining';
   const why = status === 'EXPIRED' ? place.reason : place.queueState;
   if (why === 'SOLD_OUT') return 'soldOut';
   if (why === 'ENDED') return 'ended';
@@ -275,6 +294,17 @@ function waitInWords() {
   return rounded < 60 ? say('minutes', rounded) : say('hours', Math.floor(rounded / 60), rounded % 60);
 }
 
+/** Where the way back leads with a pass: this host has it in a cookie, another one in what no server is sent. @param {URL} to */
+function wayIn(to) {
+  const pass = `boxoffice-pass=${place?.pass}`;
+  if (to.origin !== location.origin) {
+    to.hash = pass;
+    return to.href;
+  }
+  document.cookie = `${pass}; Path=/; Max-Age=${Math.ceil(msTo(place?.activeUntil) / 1_000)}; SameSite=Lax${location.protocol === 'https:' ? '; Secure' : ''}`;
+  return to.href;
+}
+
 /** @param {Text} state */
 function explanation(state) {
   if (state === 'timedOut') return say('timedOutText', timeOf(place?.activeUntil));
@@ -293,7 +323,8 @@ function render() {
   document.body.dataset.state = state;
   set('concert', concert ? `${concert.name} · ${concert.venue}` : '');
   set('title', say(state === 'waiting' && ahead === 0 ? 'next' : state));
-  set('text', explanation(state));
+  set('text', isTurn && back ? '' : explanation(state));
+  set('notice', notices[language] ?? '');
 
   show('place', number && (ahead || state !== 'waiting'));
   set('number', count(ahead));
@@ -315,15 +346,15 @@ function render() {
   const hold = ['timedOut', 'paid', 'lost', 'left'].includes(state) ? liveHold() : '';
   show('who', state === 'who');
   show('enter', isTurn);
-  $('enter').href = place?.concert ? `/c/${place.concert}` : '/';
+  $('enter').href = back && isTurn ? wayIn(back) : place?.concert ? `/c/${place.concert}` : '/';
   const isOut = state === 'signIn' && auth !== 'jwt';
   set('pay', hold ? say('pay') : state === 'paid' ? say('tickets') : isOut ? say(state) : '');
   $('pay').href = hold ? `/pay/${hold}` : isOut ? `/auth/login?return=${encodeURIComponent(location.pathname + location.search)}${kept('out') ? '&prompt=login' : ''}` : '/me';
   show('rejoin', ['timedOut', 'paid', 'left', 'lost', 'refused'].includes(state));
   $('rejoin').className = $('pay').hidden ? 'primary' : 'second';
-  show('others', ['ended', 'none', 'signIn', 'refused', 'timedOut', 'left', 'soldOut'].includes(state));
+  show('others', !back && ['ended', 'none', 'signIn', 'refused', 'timedOut', 'left', 'soldOut'].includes(state));
   show('comfort', inLine);
-  set('demo', !signsIn && user ? say('demo', user) : '');
+  set('demo', !signsIn && !back && user ? say('demo', user) : '');
   show('blocked', isBlocked && auth !== 'jwt');
   renderClocks();
 
@@ -378,7 +409,7 @@ function renderClocks() {
       set('assertive', say('turnNear', clock));
     }
   }
-  document.title = `${title} · ${concert?.name ?? 'boxoffice'}`;
+  document.title = `${title} · ${concert?.name ?? organiser}`;
 }
 
 /** The reservation of this user that can still be paid, from what the other pages keep. */
@@ -589,7 +620,7 @@ function take(mine, body) {
   strange = 0;
   trouble = null;
   delete mine.lost;
-  Object.assign(mine, { status: body.status, queueState: body.queueState, reason: body.reason, eta: body.etaSeconds, at: serverNow() });
+  Object.assign(mine, { status: body.status, queueState: body.queueState, reason: body.reason, eta: body.etaSeconds, pass: body.pass, at: serverNow() });
   if (body.activeUntil) mine.activeUntil = body.activeUntil;
   if (body.status === 'WAITING' || body.waitingNumber) {
     mine.number = mine.number && body.waitingNumber ? Math.min(mine.number, body.waitingNumber) : body.waitingNumber;
@@ -611,6 +642,16 @@ async function look(mine) {
     if (answer?.ok) Object.assign(mine, { waiting: answer.body.waiting, opensAt: answer.body.opensAt });
   }
   if (Date.now() - concertAt > 30_000) await readConcert();
+}
+
+async function readNotice() {
+  const address = told('notice');
+  try {
+    // From a cache its time would tell nothing of the clock.
+    if (address) notices = await (await fetch(address)).json();
+  } catch {
+    // It is only said where it can be had.
+  }
 }
 
 async function readConcert() {
@@ -801,6 +842,7 @@ const failure = query.get('signin');
 if (failure) without('signin');
 renderLanguage();
 readConcert().then(render);
+readNotice().then(render);
 if (isAsking) identify();
 lead();
 tell({ hello: true });

@@ -13,7 +13,11 @@ use super::table::{
     RedisConfig, RedisKind, SaslMechanism, Setting, settings,
 };
 use super::value::Secret;
+use crate::pages::Organiser;
 use crate::passes::ISSUER_BYTES_MAX;
+
+/// What stands for the queue in the address of a waiting page.
+pub(crate) const QUEUE_PLACE: &str = "{queue}";
 
 /// Everything that is wrong, in the order of the table.
 pub(super) fn check(config: &Config) -> Vec<ConfigProblem> {
@@ -328,8 +332,13 @@ impl Check {
         self.need(
             (is_path || has_host) && url.len() <= 1_000 && url.bytes().all(plain),
             "gate.waiting_url",
-            "must be an address that begins with https:// (or http://), or a path such as /waiting/, \
+            "must be an address that begins with https:// (or http://), or a path such as /wait/{queue}, \
              without a fragment",
+        );
+        self.need(
+            !url.replacen(QUEUE_PLACE, "", 1).contains(['{', '}']),
+            "gate.waiting_url",
+            "may have {queue} once, and no other braces",
         );
         for (index, site) in config.gate.sites.iter().enumerate() {
             let message =
@@ -345,6 +354,9 @@ impl Check {
             "pages.directory",
             "is not a directory that can be read",
         );
+        if let Err((key, message)) = Organiser::new(&config.pages) {
+            self.problem(key, message);
+        }
     }
 
     fn places(&mut self, config: &Config) {

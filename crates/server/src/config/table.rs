@@ -337,12 +337,16 @@ settings! {
         write_timeout_ms: u64 = 30_000, 1..=3_600_000;
         /// Largest request body; over it 413.
         max_body_bytes: usize = 65_536, 1_024..=16_777_216;
+        /// Largest request body with the plan of a hall, which only operators send; over it 413.
+        max_plan_bytes: usize = 33_554_432, 1_024..=268_435_456;
         /// Request bodies on their way at once, which are those that did not come with their heads; for one
         /// more 503. With `server.max_body_bytes` it bounds what they occupy.
         bodies_max: usize = 4_096, 1..=1_000_000;
         /// The same for each client address, but for those of this machine and of trusted proxies; for one
         /// more 429. An IPv6 client is its /64.
         bodies_per_address_max: usize = 256, 1..=1_000_000;
+        /// Streams of seat states open at once; for one more 503, and the client asks from time to time instead.
+        streams_max: usize = 4_096, 0..=1_000_000;
         /// Time that a shutdown waits for requests in progress.
         drain_timeout_ms: u64 = 10_000, 0..=600_000;
         /// Worker threads; 0 means one for each CPU that the process may use.
@@ -468,6 +472,9 @@ settings! {
         /// Whether admission slows, to no less than a fiftieth of its rate, where the store cannot serve those who are
         /// inside.
         governor: Governor = Governor::On;
+        /// Admissions a second that `loadtest` found to be safe; none means that nobody has measured it. The console warns who
+        /// wants more.
+        safe_rate: Option<f64> = None, RATES;
         /// What becomes of the line when all is sold. With `go_on` it waits for seats that come back; with
         /// `queue.stock = "off"` it is let in all the same.
         after_sold_out: AfterSale = AfterSale::Close;
@@ -545,6 +552,9 @@ settings! {
         live_holds_max: usize = 1, 1..=100_000;
         /// Reservations of one ticket in its life, whatever becomes of them.
         holds_per_ticket_max: usize = 20, 1..=100_000;
+        /// Whether a hold is refused that leaves a single free seat between taken ones, where as many seats
+        /// could be had otherwise.
+        no_orphans: bool = false;
         /// Time of which a random part passes until a seat that was given back, or whose hold ran out, is
         /// free: whoever gives back and takes at once is no faster than others.
         release_jitter_seconds: u64 = 0, 0..=3_600;
@@ -612,11 +622,12 @@ settings! {
 
     /// The gate, which proxies ask whether a visitor may pass.
     GateConfig [gate] {
-        /// Where whoever has no good pass is sent: an address, or a path of the site that is behind the gate.
-        /// `queue` and `back` are added to its query.
-        waiting_url: String = "/waiting/".into();
+        /// Where whoever has no good pass is sent: an address, or a path of the site that is behind the gate. With
+        /// `{queue}` in it, which becomes the queue, it is the waiting page of this service, and `return` is added to its
+        /// query; without, it is a page of your own, and `queue` and `back` are added.
+        waiting_url: String = "/wait/{queue}".into();
         /// Sites, such as `https://shop.example`, that may be gone back to by their whole address. Otherwise it
-        /// is a path: whoever waits, waits on the site itself.
+        /// is a path: whoever waits, waits on the site itself. The waiting page of this service knows them, too.
         sites: Vec<String> = Vec::new();
     }
 
@@ -627,6 +638,18 @@ settings! {
         /// Directory that they are read from, at each request, by whoever works on them; none means those in
         /// the program.
         directory: Option<PathBuf> = None;
+        /// Name of the organiser, in place of boxoffice: at most 60 characters.
+        organiser: Option<String> = None;
+        /// File with the organiser's logo, shown in place of the name: SVG or PNG, at most 64 KiB. It is read at the start.
+        logo: Option<PathBuf> = None;
+        /// The organiser's colour, such as `#4038d4`. It is made darker or lighter until texts in it and upon it have a
+        /// contrast of 4.5 to 1.
+        colour: Option<String> = None;
+        /// What those who wait are told in Korean: one line, at most 500 characters. Where there is only one of the two, it
+        /// is shown in both languages.
+        notice_ko: Option<String> = None;
+        /// The same in English.
+        notice_en: Option<String> = None;
     }
 
     /// Who people are.

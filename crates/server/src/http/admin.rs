@@ -1,14 +1,19 @@
 //! The admin API: for operators, behind a bearer token.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{FromRequestParts, State};
+use axum::http::header::ETAG;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use boxoffice_backends::Error;
 use boxoffice_backends::events::{from_rfc3339, rfc3339};
 use boxoffice_backends::sequencer::{NewAlias, Queue};
 use boxoffice_backends::store::{
-    Act, Acted, ConcertChange, Effect, Inventory, NewConcert, NewSeats, Note,
+    Act, ActRejected, Acted, ConcertChange, Condition, Digest as PlanDigest, Effect, Inventory,
+    NewConcert, NewSeats, Note, Seating, StoredPlan, change_back, settings_tag,
 };
 use boxoffice_domain::ids::{ConcertId, QueueName, SessionId, UserId};
 use boxoffice_domain::queue::{Outlook, QueueSettings, SettingsChange};
@@ -17,18 +22,22 @@ use boxoffice_domain::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::access::{Access, Asked, created};
+use super::access::{Access, Asked, AskedAtLength, IfMatch, created};
 use super::concerts::ListedConcert;
-use super::extract::{ApiJson, MaybeIdempotencyKey, PathIds, PathQueue, Whole, WireId};
+use super::describe::{Described, Description};
+use super::extract::{ApiJson, Id, MaybeIdempotencyKey, PathIds, PathQueue, Whole, WireId};
+use super::page::query;
 use super::problem::{ErrorCode, Problem};
 use super::queue::QueueState;
 use super::reply::{act_error, fault, json, to_json};
 use crate::app::{AppState, queue_settings};
 use crate::audit::audit;
 use crate::config::RATES;
+use crate::plans::{Imported, PlanReport, PretixPlan, Standing, import, report_of};
 use crate::tickets::looks_signed;
 
 /// The most tokens that one call issues.
@@ -56,7 +65,7 @@ fn moment(field: &str, text: &str) -> Result<Timestamp, Problem> {
 
 /// Tells `null` (remove the value) from a field that was left out (leave it as it is).
 #[allow(clippy::option_option)]
-fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub(super) fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
@@ -87,6 +96,48 @@ pub(super) struct AdminQueue {
     opens_at: Option<String>,
     /// In which order those have their turn who join before the opening.
     opening: Opening,
+    /// Whether an operator paused it.
+    paused: bool,
+    /// Stands for its settings, for `If-Match`.
+    etag: String,
+    /// The entry of the log that the change made; only in answers to changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_id: Option<i64>,
+}
+
+/// The settings of a queue that operators change.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CurrentSettings {
+    /// Admissions a second.
+    pub(super) admit_per_second: f64,
+    /// How many may be active; null where that is not bounded.
+    #[schema(required, nullable)]
+    pub(super) max_active: Option<u64>,
+    /// When it opens; null where no time is set.
+    #[schema(required, nullable, format = DateTime)]
+    pub(super) opens_at: Option<String>,
+    /// Whether it is paused.
+    pub(super) paused: bool,
+    /// Stands for all of that, for `If-Match`.
+    pub(super) etag: String,
+}
+
+impl CurrentSettings {
+    pub(super) fn of(settings: &QueueSettings) -> Self {
+        Self {
+            admit_per_second: settings.admit_per_second,
+            max_active: settings.max_active,
+            opens_at: settings.opens_at.map(rfc3339),
+            paused: settings.paused,
+            etag: etag(settings),
+        }
+    }
+}
+
+/// What stands for settings of a queue, as an entity tag.
+pub(super) fn etag(settings: &QueueSettings) -> String {
+    format!("\"{}\"", settings_tag(settings))
 }
 
 /// In which order those have their turn who join before the opening of a queue.
@@ -125,7 +176,27 @@ fn shown(queue: &Queue, now: Timestamp) -> AdminQueue {
         max_active: settings.max_active,
         opens_at: settings.opens_at.map(rfc3339),
         opening: Opening::of(queue.draw().is_some()),
+        paused: settings.paused,
+        etag: etag(&settings),
+        log_id: None,
     }
+}
+
+/// A queue as an answer, with its entity tag.
+fn tagged(queue: &AdminQueue) -> Response {
+    let mut response = json(StatusCode::OK, queue);
+    if let Ok(tag) = HeaderValue::try_from(&queue.etag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}
+
+pub(super) async fn queue(
+    _: Access,
+    State(app): State<AppState>,
+    PathQueue(name): PathQueue,
+) -> Result<Response, Problem> {
+    Ok(tagged(&shown(&*find(&app, &name)?, app.clock.now())))
 }
 
 pub(super) async fn queues(_: Access, State(app): State<AppState>) -> Response {
@@ -141,15 +212,15 @@ pub(super) async fn queues(_: Access, State(app): State<AppState>) -> Response {
 pub(super) struct QueueChange {
     /// Admissions a second; above 0.
     #[schema(example = 300.0)]
-    admit_per_second: Option<f64>,
+    pub(super) admit_per_second: Option<f64>,
     /// How many may be active; null for no bound.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>, example = 5000)]
-    max_active: Option<Option<Whole<u64>>>,
+    pub(super) max_active: Option<Option<Whole<u64>>>,
     /// When it opens; null for at once.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    opens_at: Option<Option<String>>,
+    pub(super) opens_at: Option<Option<String>>,
 }
 
 /// A queue to be made.
@@ -178,7 +249,7 @@ pub(super) struct NewQueue {
 
 impl QueueChange {
     /// The change, if it makes sense.
-    fn checked(self) -> Result<SettingsChange, Problem> {
+    pub(super) fn checked(self) -> Result<SettingsChange, Problem> {
         if self.admit_per_second.is_some_and(|rate| !RATES.contains(&rate)) {
             return Err(invalid(format!(
                 "admitPerSecond must be from {} to {}; to stop admission, pause the queue",
@@ -198,6 +269,14 @@ impl QueueChange {
             paused: None,
         })
     }
+}
+
+/// A change as it is to be made to a queue: there is a moment at which those were drawn who are to be.
+pub(super) fn for_queue(change: SettingsChange, queue: &Queue, now: Timestamp) -> SettingsChange {
+    if change.opens_at == Some(None) && queue.draw().is_some_and(|draw| draw.drawn.is_none()) {
+        return SettingsChange { opens_at: Some(Some(now)), ..change };
+    }
+    change
 }
 
 pub(super) async fn create_queue(
@@ -245,10 +324,13 @@ fn shown_new(
         max_active: settings.max_active,
         opens_at: settings.opens_at.map(rfc3339),
         opening: Opening::of(drawn),
+        paused: settings.paused,
+        etag: etag(settings),
+        log_id: None,
     }
 }
 
-fn find(app: &AppState, name: &str) -> Result<Arc<Queue>, Problem> {
+pub(super) fn find(app: &AppState, name: &str) -> Result<Arc<Queue>, Problem> {
     app.sequencer.queue(name).ok_or_else(|| Problem::new(ErrorCode::QueueNotFound))
 }
 
@@ -256,9 +338,15 @@ async fn change(
     app: &AppState,
     queue: &Arc<Queue>,
     change: SettingsChange,
+    condition: Condition,
     note: Note,
 ) -> Result<Response, Problem> {
-    app.sequencer.change_noted(queue, change, note).await.map_err(act_error)?;
+    let acted = app.sequencer.change_noted(queue, change, condition, note).await;
+    let log_id = match acted {
+        Ok(Acted::Now(_, entry)) | Err(Error::Rejected(ActRejected::Undone(entry))) => Some(entry),
+        Ok(Acted::Before(_)) => None,
+        Err(error) => return Err(act_error(error)),
+    };
     let settings = queue.settings();
     tracing::info!(
         queue.name = %queue.name(),
@@ -266,40 +354,70 @@ async fn change(
         queue.paused = settings.paused,
         "queue changed"
     );
-    Ok(json(StatusCode::OK, &shown(queue, app.clock.now())))
+    Ok(tagged(&AdminQueue { log_id, ..shown(queue, app.clock.now()) }))
 }
 
 pub(super) async fn change_queue(
     access: Access,
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
+    IfMatch(condition): IfMatch,
     ApiJson(asked): ApiJson<QueueChange>,
 ) -> Result<Response, Problem> {
     let queue = find(&app, &name)?;
-    let mut asked = asked.checked()?;
-    if asked.opens_at == Some(None) && queue.draw().is_some_and(|draw| draw.drawn.is_none()) {
-        // There is a moment at which it was drawn.
-        asked.opens_at = Some(Some(app.clock.now()));
-    }
-    change(&app, &queue, asked, access.note(&app, "change_queue")).await
+    let asked = for_queue(asked.checked()?, &queue, app.clock.now());
+    change(&app, &queue, asked, condition, access.note(&app, "change_queue")).await
 }
 
 pub(super) async fn pause(
     access: Access,
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
+    IfMatch(condition): IfMatch,
 ) -> Result<Response, Problem> {
     let note = access.note(&app, "pause");
-    change(&app, &find(&app, &name)?, SettingsChange::pause(true), note).await
+    change(&app, &find(&app, &name)?, SettingsChange::pause(true), condition, note).await
 }
 
 pub(super) async fn resume(
     access: Access,
     State(app): State<AppState>,
     PathQueue(name): PathQueue,
+    IfMatch(condition): IfMatch,
 ) -> Result<Response, Problem> {
     let note = access.note(&app, "resume");
-    change(&app, &find(&app, &name)?, SettingsChange::pause(false), note).await
+    change(&app, &find(&app, &name)?, SettingsChange::pause(false), condition, note).await
+}
+
+/// An entry of the log.
+#[derive(Clone, Copy)]
+pub(super) struct LogId(i64);
+
+impl Id for LogId {
+    const NAMES: &'static str = "The entry of the log";
+
+    fn from_value(value: i64) -> Option<Self> {
+        (value > 0).then_some(Self(value))
+    }
+}
+
+/// How long a change of a queue can be taken back. The docs promise it.
+const UNDO: Duration = Duration::from_secs(600);
+
+pub(super) async fn undo(
+    access: Access,
+    State(app): State<AppState>,
+    PathIds(LogId(id)): PathIds<LogId>,
+) -> Result<Response, Problem> {
+    let found = app.store.log(id.saturating_add(1), 1).await.map_err(|cause| fault(&cause))?;
+    let entry = found.into_iter().find(|entry| entry.id == id);
+    let entry = entry.ok_or_else(|| Problem::new(ErrorCode::LogEntryNotFound))?;
+    let not_undoable = || Problem::new(ErrorCode::NotUndoable);
+    let name = entry.target.strip_prefix("queue ").ok_or_else(not_undoable)?;
+    let before = entry.before.as_deref().and_then(change_back).ok_or_else(not_undoable)?;
+    let became = entry.after.ok_or_else(not_undoable)?;
+    let condition = Condition::Undoes { entry: id, became, until: entry.at.plus(UNDO) };
+    change(&app, &find(&app, name)?, before, condition, access.note(&app, "undo")).await
 }
 
 /// Opaque tokens to be issued.
@@ -461,7 +579,7 @@ pub(super) async fn issue_tokens(
     let note = access.creation(&app, "issue_tokens", key, &asked, answer.clone());
     let acted = app.sequencer.issue_noted(&queue, tokens, now, note).await.map_err(act_error)?;
     let kept = match acted {
-        Acted::Now(effect) => {
+        Acted::Now(effect, _) => {
             tracing::info!(queue.name = %queue.name(), tokens = count, "opaque tokens issued");
             answer(&effect)
         }
@@ -576,7 +694,7 @@ pub(super) async fn change_concert(
     let note = access.note(&app, "change_concert");
     let acted = app.store.act(Act::ChangeConcert(id, change), note).await.map_err(act_error)?;
     match acted {
-        Acted::Now(Effect::Concert { after: Some(concert), .. }) => {
+        Acted::Now(Effect::Concert { after: Some(concert), .. }, _) => {
             tracing::info!(concert.id = id.get(), "concert changed");
             Ok(json(StatusCode::OK, &ListedConcert::from(&concert)))
         }
@@ -595,23 +713,48 @@ pub(super) async fn remove_concert(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A session to be made, with its first seats.
+/// A session to be made, with its first seats: so many of one price, or the places of a hall.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct SessionRequest {
     /// When it begins.
     #[schema(format = DateTime)]
     concert_at: String,
-    /// How many seats.
-    #[schema(minimum = 1, maximum = 200_000, value_type = u32)]
-    seat_count: Whole<u32>,
+    /// How many seats, where it is to have no plan.
+    #[schema(minimum = 1, maximum = 200_000, value_type = Option<u32>, nullable = false)]
+    seat_count: Option<Whole<u32>>,
     /// The price of each, in points.
-    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64, value_type = i64)]
-    price: Whole<i64>,
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64, value_type = Option<i64>, nullable = false)]
+    price: Option<Whole<i64>>,
+    /// The hall, as a seating plan of pretix.
+    #[schema(nullable = false)]
+    plan: Option<PretixPlan>,
+    /// A hall that another session has, by the digest of its plan.
+    #[schema(pattern = "^[0-9a-f]{64}$", nullable = false)]
+    plan_digest: Option<String>,
+    /// With a plan: the price of each category, in points.
+    #[schema(value_type = Option<BTreeMap<String, i64>>, nullable = false)]
+    prices: Option<BTreeMap<String, Whole<i64>>>,
+    /// Areas of the plan that are for standing.
+    #[schema(nullable = false)]
+    standing: Option<Vec<StandingRequest>>,
+}
+
+/// An area of a plan that is for standing.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct StandingRequest {
+    /// What is written in it, or its uuid.
+    area: String,
+    /// How many may stand there.
+    #[schema(minimum = 1, value_type = u32)]
+    count: Whole<u32>,
+    /// The category of these places.
+    category: String,
 }
 
 /// A session made.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SessionCreated {
     #[schema(schema_with = super::schema::id_out)]
@@ -621,28 +764,168 @@ pub(super) struct SessionCreated {
     first_seat_id: i64,
     /// How many seats were made.
     seat_count: u32,
+    /// With a plan: what became of it.
+    #[serde(flatten, default, skip_deserializing)]
+    report: Option<PlanReport>,
 }
 
 fn seats(count: u32, price: i64) -> Result<NewSeats, Problem> {
     if !(1..=SEATS_MAX).contains(&count) {
         return Err(invalid(format!("seatCount must be from 1 to {SEATS_MAX}")));
     }
-    if !(0..=PRICE_MAX).contains(&price) {
-        return Err(invalid(format!("price must be from 0 to {PRICE_MAX}")));
-    }
+    check_price("price", price)?;
     Ok(NewSeats { count, price })
+}
+
+fn check_price(field: &str, price: i64) -> Result<(), Problem> {
+    if (0..=PRICE_MAX).contains(&price) {
+        return Ok(());
+    }
+    Err(invalid(format!("{field} must be from 0 to {PRICE_MAX}")))
+}
+
+/// Whether only to tell what would be done.
+pub(super) struct DryRun(bool);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DryRunQuery {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for DryRun {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let DryRunQuery { dry_run } = query(&parts.uri)?;
+        Ok(Self(dry_run))
+    }
+}
+
+impl Described for DryRun {
+    fn describe(description: &mut Description) {
+        let what = "Whether only to tell what is to be made of the plan";
+        description.query("dry_run", what, &["true", "false"]);
+        description.errors(&[ErrorCode::InvalidQuery]);
+    }
+}
+
+/// What a session is to be made with.
+enum WithSeats {
+    Numbered(NewSeats),
+    Planned(Box<Imported>),
+    Known(Arc<StoredPlan>, Vec<i64>),
+}
+
+/// Reads what a session is to be made with.
+async fn with_seats(app: &AppState, asked: &mut SessionRequest) -> Result<WithSeats, Problem> {
+    let missing = |field: &str| {
+        Problem::new(ErrorCode::InvalidField).detail(format!("the body: missing field `{field}`"))
+    };
+    let numbered = asked.seat_count.is_some() || asked.price.is_some();
+    let with_plan = asked.prices.is_some() || asked.standing.is_some();
+    let hall = (asked.plan.take(), asked.plan_digest.take());
+    let prices = match &asked.prices {
+        None => None,
+        Some(prices) => {
+            prices
+                .iter()
+                .try_for_each(|(grade, price)| check_price(&format!("prices.{grade}"), price.0))?;
+            Some(prices.iter().map(|(grade, price)| (grade.clone(), price.0)).collect())
+        }
+    };
+    match hall {
+        (None, None) => {
+            if with_plan {
+                return Err(missing("plan"));
+            }
+            let count = asked.seat_count.ok_or_else(|| missing("seatCount"))?;
+            let price = asked.price.ok_or_else(|| missing("price"))?;
+            seats(count.0, price.0).map(WithSeats::Numbered)
+        }
+        _ if numbered => {
+            Err(invalid("a session has either seatCount and price, or a plan and prices"))
+        }
+        (Some(_), Some(_)) => Err(invalid("a session has either plan or planDigest")),
+        (Some(plan), None) => {
+            let prices: BTreeMap<String, i64> = prices.ok_or_else(|| missing("prices"))?;
+            let standing = asked.standing.take().unwrap_or_default().into_iter();
+            let standing: Vec<Standing> = standing
+                .map(|it| Standing { area: it.area, count: it.count.0, category: it.category })
+                .collect();
+            if standing.iter().any(|standing| standing.count == 0) {
+                return Err(invalid("standing: count must be at least 1"));
+            }
+            // A large hall takes a while.
+            let imported = spawn_blocking(move || import(plan, &standing, Some(&prices))).await;
+            imported.map(|it| WithSeats::Planned(Box::new(it))).map_err(Problem::internal)
+        }
+        (None, Some(digest)) => {
+            let prices: BTreeMap<String, i64> = prices.ok_or_else(|| missing("prices"))?;
+            if asked.standing.is_some() {
+                return Err(invalid("the areas for standing of a known plan are known"));
+            }
+            let catalog = app.store.catalog();
+            let known =
+                PlanDigest::from_hex(&digest).and_then(|digest| catalog.plan(&digest).cloned());
+            let known = known.ok_or_else(|| Problem::new(ErrorCode::PlanNotFound))?;
+            let price = |grade: &String| {
+                let named = || invalid(format!("prices: the grade {grade} has none"));
+                prices.get(grade).copied().ok_or_else(named)
+            };
+            let prices = known.plan().grades().iter().map(price).collect::<Result<_, _>>()?;
+            Ok(WithSeats::Known(known, prices))
+        }
+    }
+}
+
+/// What is wrong with a plan, in one sentence.
+fn plan_invalid(report: &PlanReport) -> Problem {
+    let first = report.problems.first().map_or_else(String::new, |fault| {
+        let with = fault.with.as_ref().map_or_else(String::new, |with| format!(", with {with}"));
+        format!("{} at {}{with}", fault.what.word(), fault.r#where)
+    });
+    let more = match report.problem_count {
+        0 | 1 => String::new(),
+        count => format!("; {} more", count - 1),
+    };
+    Problem::new(ErrorCode::PlanInvalid).detail(format!("{first}{more}"))
 }
 
 pub(super) async fn create_session(
     access: Access,
     State(app): State<AppState>,
     PathIds(concert): PathIds<ConcertId>,
+    DryRun(dry_run): DryRun,
     MaybeIdempotencyKey(key): MaybeIdempotencyKey,
-    asked: Asked<SessionRequest>,
+    AskedAtLength(mut asked): AskedAtLength<SessionRequest>,
 ) -> Result<Response, Problem> {
-    let new = &asked.body;
-    let starts_at = moment("concertAt", &new.concert_at)?;
-    let group = seats(new.seat_count.0, new.price.0)?;
+    let starts_at = moment("concertAt", &asked.body.concert_at)?;
+    let (seating, report) = match with_seats(&app, &mut asked.body).await? {
+        WithSeats::Numbered(_) if dry_run => {
+            return Err(invalid("dry_run: there is no plan to be told of"));
+        }
+        WithSeats::Numbered(group) => (group.into(), None),
+        WithSeats::Planned(imported) => {
+            let Imported { report, hall } = *imported;
+            if dry_run {
+                must_exist(&app, concert)?;
+                return Ok(json(StatusCode::OK, &report));
+            }
+            let (plan, prices) = hall.ok_or_else(|| plan_invalid(&report))?;
+            (planned(Arc::new(plan), &prices)?, Some(report))
+        }
+        WithSeats::Known(plan, prices) => {
+            let report = report_of(&plan);
+            if dry_run {
+                must_exist(&app, concert)?;
+                return Ok(json(StatusCode::OK, &report));
+            }
+            (planned(plan, &prices)?, Some(report))
+        }
+    };
+    // The report is the same for who asks the same again, and need not be kept.
     let answer = |effect: &Effect| match effect {
         Effect::Session { after: Some(made), added, .. } => {
             let added = added.first();
@@ -650,15 +933,34 @@ pub(super) async fn create_session(
                 session_id: made.id.get(),
                 first_seat_id: added.map_or(0, |added| added.first.get()),
                 seat_count: added.map_or(0, |added| added.count),
+                report: None,
             })
         }
         _ => String::new(),
     };
     let note = access.creation(&app, "create_session", key, &asked, answer);
-    let act = Act::CreateSession(concert, starts_at, vec![group]);
+    let act = Act::CreateSession(concert, starts_at, seating);
     let acted = app.store.act(act, note).await.map_err(act_error)?;
     tracing::info!(concert.id = concert.get(), "session created");
-    Ok(created(acted, answer))
+    if report.is_none() {
+        return Ok(created(acted, answer));
+    }
+    let ids = match acted {
+        Acted::Now(effect, _) => answer(&effect),
+        Acted::Before(kept) => kept,
+    };
+    let ids: SessionCreated = serde_json::from_str(&ids).map_err(Problem::internal)?;
+    Ok(json(StatusCode::CREATED, &SessionCreated { report, ..ids }))
+}
+
+fn must_exist(app: &AppState, concert: ConcertId) -> Result<(), Problem> {
+    let catalog = app.store.catalog();
+    let found = catalog.concert(concert).map(|_| ());
+    found.ok_or_else(|| Problem::new(ErrorCode::ConcertNotFound))
+}
+
+fn planned(plan: Arc<StoredPlan>, prices: &[i64]) -> Result<Seating, Problem> {
+    Seating::planned(plan, prices).ok_or_else(|| Problem::internal("a grade without a price"))
 }
 
 /// What to correct of a session.

@@ -24,6 +24,8 @@ use super::coding::{Asked, Coding};
 use super::extract::PathIds;
 use super::problem::{ErrorCode, Problem};
 use super::reply::{json, json_bytes, to_json};
+use super::seat_states::Since;
+use super::seat_streams::LastEventId;
 use super::state::{HttpState, Web};
 use crate::app::{App, AppState};
 
@@ -102,16 +104,22 @@ pub(super) struct PublicSession {
     available_seat_count: u64,
     /// Whether it was called off.
     cancelled: bool,
+    /// The digest of its plan, under which that is found (`/api/v1/plans/{digest}`); null where it has none.
+    #[schema(required, nullable)]
+    plan: Option<String>,
     /// Its prices, the highest first.
     prices: Vec<PublicPrice>,
 }
 
-/// The seats of a session that have one price.
+/// The seats of a session that have one price, and one grade where it has a plan.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PublicPrice {
     /// The price, in points.
     price: i64,
+    /// The grade; null where there is no plan.
+    #[schema(required, nullable)]
+    grade: Option<String>,
     /// How many such seats there are.
     total_seat_count: u64,
     /// How many of them nobody has; 0 once the session was called off.
@@ -230,6 +238,7 @@ fn public_session(inventory: &Inventory, now: Timestamp) -> PublicSession {
     let cancelled = inventory.called_off().is_some();
     let public = |priced: Priced| PublicPrice {
         price: priced.price,
+        grade: inventory.grade_name(priced.grade),
         total_seat_count: priced.total,
         // Those of a session that does not take place are nobody's, and nobody can have them.
         available_seat_count: if cancelled { 0 } else { priced.free },
@@ -241,6 +250,7 @@ fn public_session(inventory: &Inventory, now: Timestamp) -> PublicSession {
         total_seat_count: prices.iter().map(|price| price.total_seat_count).sum(),
         available_seat_count: prices.iter().map(|price| price.available_seat_count).sum(),
         cancelled,
+        plan: inventory.plan().map(|plan| plan.digest().to_string()),
         prices,
     }
 }
@@ -255,6 +265,17 @@ pub(super) fn open_concert<'a>(
     let concert = catalog.concert(id).ok_or_else(|| Problem::new(ErrorCode::ConcertNotFound))?;
     presented.must_be_of(&concert.queue)?;
     Ok(concert)
+}
+
+/// The session, for a ticket that opens its concert now.
+pub(super) fn open_session<'a>(
+    catalog: &'a Catalog,
+    presented: &Presented,
+    concert: ConcertId,
+    session: SessionId,
+) -> Result<&'a Arc<Inventory>, Problem> {
+    let concert = open_concert(catalog, presented, concert)?;
+    catalog.inventory(concert.id, session).ok_or_else(|| Problem::new(ErrorCode::SessionNotFound))
 }
 
 pub(super) async fn sessions(
@@ -285,15 +306,22 @@ pub(super) async fn seats(
     State(HttpState { app, web }): State<HttpState>,
     presented: Presented,
     PathIds((id, session)): PathIds<(ConcertId, SessionId)>,
+    Since(since): Since,
     asked: Asked,
 ) -> Result<Response, Problem> {
     let catalog = app.store.catalog();
-    let concert = open_concert(&catalog, &presented, id)?;
-    let inventory = catalog
-        .inventory(concert.id, session)
-        .ok_or_else(|| Problem::new(ErrorCode::SessionNotFound))?;
+    let inventory = open_session(&catalog, &presented, id, session)?;
     // A clock that is off here does not free what others hold.
     let now = app.store.vouched(presented.now);
+    if let Some(since) = since {
+        let told = web.seat_states.of(inventory).since(Some(&since), now);
+        let coding = told.coding(asked.coding);
+        let mut response = json_bytes(StatusCode::OK, told.bytes(coding));
+        if let Coding::Gzip = coding {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        return Ok(response);
+    }
     let rendered = web.seat_lists.get(inventory, now).await;
 
     let etag = rendered.etag(asked.coding);
@@ -315,4 +343,18 @@ pub(super) async fn seats(
         headers.insert(ETAG, etag);
     }
     Ok(response)
+}
+
+pub(super) async fn seat_stream(
+    State(HttpState { app, web }): State<HttpState>,
+    presented: Presented,
+    PathIds((id, session)): PathIds<(ConcertId, SessionId)>,
+    LastEventId(last): LastEventId,
+) -> Result<Response, Problem> {
+    let watched = {
+        let catalog = app.store.catalog();
+        web.seat_states.of(open_session(&catalog, &presented, id, session)?)
+    };
+    let Presented { pass, queue, .. } = presented;
+    web.streams.listen(app, watched, pass, queue, last.as_deref())
 }

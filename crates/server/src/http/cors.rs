@@ -11,13 +11,13 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 /// What begins the paths that are for operators, and for the fan's own pages.
-const OTHERS: [&str; 4] = ["/admin", "/metrics", "/actuator", "/auth/"];
+const OTHERS: [&str; 5] = ["/admin", "/ops", "/metrics", "/actuator", "/auth/"];
 
 /// The methods and headers of the API, the headers of its answers that pages need, and how long a
 /// browser may remember that, in seconds.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PATCH, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static(
-    "Authorization, Content-Type, Idempotency-Key, If-None-Match, QUEUE-TOKEN, Traceparent, X-Request-Id",
+    "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, QUEUE-TOKEN, Traceparent, X-Request-Id",
 );
 const EXPOSED: HeaderValue = HeaderValue::from_static("ETag, Location, Retry-After, X-Request-Id");
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");

@@ -69,14 +69,30 @@ impl Description {
         self.path_parameter("The operator's name", "desk-1", text());
     }
 
+    /// Adds the path's next parameter, the digest of a plan.
+    pub(super) fn path_digest(&mut self) {
+        let schema = text().pattern(Some("^[0-9a-f]{64}$"));
+        self.path_parameter("The digest of the plan", &"0".repeat(64), schema);
+    }
+
     /// Adds a parameter that the query may have, one of these words.
     pub(super) fn query(&mut self, name: &str, description: &str, words: &[&str]) {
+        let schema = text().enum_values(Some(words.iter().copied()));
+        self.query_parameter(name, description, schema);
+    }
+
+    /// Adds a text that the query may have.
+    pub(super) fn query_text(&mut self, name: &str, description: &str) {
+        self.query_parameter(name, description, text());
+    }
+
+    fn query_parameter(&mut self, name: &str, description: &str, schema: ObjectBuilder) {
         let parameter = ParameterBuilder::new()
             .name(name)
             .parameter_in(ParameterIn::Query)
             .required(Required::False)
             .description(Some(description))
-            .schema(Some(text().enum_values(Some(words.iter().copied()))));
+            .schema(Some(schema));
         self.parameters.push(parameter.build());
     }
 

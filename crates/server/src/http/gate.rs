@@ -19,7 +19,7 @@ use super::describe::{Described, Description};
 use super::extract::cookies;
 use super::problem::{ErrorCode, Problem};
 use crate::app::{App, AppState};
-use crate::config::GateConfig;
+use crate::config::{GateConfig, QUEUE_PLACE};
 use crate::sign_in::percent_encode;
 
 /// The cookie that has the pass.
@@ -106,15 +106,21 @@ fn presented(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 /// Where to wait, with what to wait for and where to come back to.
 fn waiting_address(gate: &GateConfig, queue: &str, headers: &HeaderMap) -> String {
-    let mut address = gate.waiting_url.clone();
-    address.push(if address.contains('?') { '&' } else { '?' });
     // A name that no queue can have is not told on.
-    if let Some(queue) = QueueName::new(queue) {
-        address.push_str("queue=");
-        address.push_str(queue.as_str());
-        address.push('&');
+    let queue = QueueName::new(queue);
+    let named = queue.as_ref().map_or("", QueueName::as_str);
+    let mut address = gate.waiting_url.replace(QUEUE_PLACE, named);
+    address.push(if address.contains('?') { '&' } else { '?' });
+    if gate.waiting_url.contains(QUEUE_PLACE) {
+        address.push_str("return=");
+    } else {
+        if !named.is_empty() {
+            address.push_str("queue=");
+            address.push_str(named);
+            address.push('&');
+        }
+        address.push_str("back=");
     }
-    address.push_str("back=");
     escape(site(gate, headers).unwrap_or_default(), &mut address);
     escape(path(headers).unwrap_or("/"), &mut address);
     address
@@ -200,7 +206,7 @@ mod tests {
             ("/%C3%B6", "/%25C3%25B6"),
             ("/?q=../../x", "/%3Fq%3D../../x"),
         ] {
-            assert_eq!(asked(uri), format!("/waiting/?queue=main&back={back}"), "{uri}");
+            assert_eq!(asked(uri), format!("/wait/main?return={back}"), "{uri}");
         }
         let other =
             GateConfig { waiting_url: "https://wait.example/?a=1".into(), ..GateConfig::default() };
@@ -209,6 +215,16 @@ mod tests {
         assert_eq!(
             waiting_address(&other, "&x=1", &headers(&[])),
             "https://wait.example/?a=1&back=/"
+        );
+        let ours = GateConfig {
+            waiting_url: "https://wait.example/wait/{queue}?lang=ko".into(),
+            ..GateConfig::default()
+        };
+        let address = waiting_address(&ours, "vip", &headers(&[("x-original-uri", "/x")]));
+        assert_eq!(address, "https://wait.example/wait/vip?lang=ko&return=/x");
+        assert_eq!(
+            waiting_address(&GateConfig::default(), "&x=1", &headers(&[])),
+            "/wait/?return=/"
         );
     }
 
@@ -231,7 +247,7 @@ mod tests {
             "/\u{f6}",
             &format!("/{}", "x".repeat(BACK_BYTES_MAX)),
         ] {
-            assert_eq!(asked(uri), "/waiting/?queue=main&back=/", "{uri}");
+            assert_eq!(asked(uri), "/wait/main?return=/", "{uri}");
         }
         // Said twice, it is not believed.
         let twice = headers(&[
@@ -252,7 +268,7 @@ mod tests {
                 ("x-forwarded-host", host),
                 ("x-forwarded-uri", "/a"),
             ]);
-            waiting_address(&gate, "main", &headers).replace("/waiting/?queue=main&back=", "")
+            waiting_address(&gate, "main", &headers).replace("/wait/main?return=", "")
         };
         assert_eq!(back("https", "shop.example"), "https%3A//shop.example/a");
         for (proto, host) in [

@@ -172,7 +172,7 @@ pub(super) async fn rotate(
     };
     let note = access.creation(&app, "rotate_key", key, &asked, answer);
     let acted = app.store.act(Act::RotateKey(rotation), note).await.map_err(act_error)?;
-    if let Acted::Now(Effect::Key { after, .. }) = &acted {
+    if let Acted::Now(Effect::Key { after, .. }, _) = &acted {
         tracing::info!(key.id = %after, withdraws = *withdraw, "another key signs");
         if let Err(error) = refresh_signing_keys(&app).await {
             tracing::warn!(%error, "the signing keys cannot be read; trying on");

@@ -632,10 +632,13 @@ impl Socket {
             if blocked_ms == 0 {
                 self.activity.blocked_ms.store(self.server.now_ms().max(1), Ordering::Relaxed);
             }
-        } else if blocked_ms != 0 {
-            self.activity.blocked_ms.store(0, Ordering::Relaxed);
+        } else {
+            if blocked_ms != 0 {
+                self.activity.blocked_ms.store(0, Ordering::Relaxed);
+            }
             if self.activity.phase() == IDLE {
-                // hyper reads ahead while it writes: idle is what comes after the writing.
+                // hyper reads ahead while it writes: idle is what comes after the writing. A stream is written
+                // for as long as it lasts.
                 self.activity.since_ms.store(self.server.now_ms(), Ordering::Relaxed);
             }
         }

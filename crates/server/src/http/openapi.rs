@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem};
-use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
@@ -21,13 +21,16 @@ use super::describe::Description;
 use super::problem::{ErrorCode, PROBLEM_JSON};
 use super::schema::ProblemDocument;
 use super::{
-    admin, admission_log, calling_off, concerts, gate, keys, lists, operators, ops, payments,
-    points, queue, refunds, reservations, seat_list, sign_in,
+    admin, admission_log, calling_off, concert_tickets, concerts, console, gate, keys, lists, live,
+    operators, ops, payments, plans, points, queue, refunds, reservations, seat_list, seat_states,
+    sign_in,
 };
 use crate::app::AppState;
 use crate::audit::AuditReport;
 use crate::challenge;
 use crate::endpoints::{Route, endpoints};
+use crate::health::Health;
+use crate::plans::PlanReport;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -40,6 +43,7 @@ use crate::endpoints::{Route, endpoints};
         (name = "people", description = "Who has signed in on the pages"),
         (name = "operations", description = "Health and metrics"),
         (name = "admin", description = "For operators"),
+        (name = "console", description = "Signing in to the console of operators"),
     ),
     components(schemas(ProblemDocument)),
     modifiers(&Security, &Endpoints),
@@ -147,6 +151,14 @@ fn text(media_type: &'static str) -> Body {
 }
 
 impl Body {
+    /// Another document that it may be.
+    fn or_json<T: ToSchema>(mut self) -> Self {
+        self.schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(&mut self.schemas);
+        let either = AnyOfBuilder::new().item(self.schema).item(Ref::from_schema_name(T::name()));
+        Self { schema: either.into(), ..self }
+    }
+
     /// Another type that the same may have.
     fn or(mut self, media_type: &'static str) -> Self {
         self.media_types.push(media_type);

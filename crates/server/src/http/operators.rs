@@ -164,7 +164,7 @@ pub(super) async fn remove(
 
 /// Who was added or removed here is so at once, here.
 async fn follow(app: &App, acted: &Acted) {
-    if matches!(acted, Acted::Now(_))
+    if matches!(acted, Acted::Now(..))
         && let Err(error) = app.operators.refresh(&app.store).await
     {
         tracing::warn!(%error, "the list of operators cannot be read; trying on");
@@ -172,7 +172,7 @@ async fn follow(app: &App, acted: &Acted) {
 }
 
 /// A change that an operator made.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LoggedChange {
     /// Later changes have higher ones.
@@ -197,6 +197,12 @@ pub(super) struct LoggedChange {
     /// What it has become, as JSON; null where it is gone.
     #[schema(required, nullable)]
     after: Option<String>,
+    /// Why, where they have said it.
+    #[schema(required, nullable)]
+    reason: Option<String>,
+    /// The change that this one took back; null where it did not.
+    #[schema(required, nullable)]
+    undoes: Option<i64>,
 }
 
 /// A page of the log.
@@ -222,7 +228,7 @@ pub(super) async fn log(
     Ok(page.answer("changes", &changes, next, ""))
 }
 
-fn logged(entry: LogEntry) -> LoggedChange {
+pub(super) fn logged(entry: LogEntry) -> LoggedChange {
     LoggedChange {
         id: entry.id,
         at: rfc3339(entry.at),
@@ -233,5 +239,7 @@ fn logged(entry: LogEntry) -> LoggedChange {
         target: entry.target,
         before: entry.before,
         after: entry.after,
+        reason: entry.reason,
+        undoes: entry.undoes,
     }
 }

@@ -9,51 +9,16 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderValue, VARY};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use boxoffice_backends::store::Store;
 use boxoffice_domain::queue::{QueueState, Reason};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::describe::{Described, Description};
 use super::problem::errors_markdown;
 use super::reply::json;
 use super::state::HttpState;
 use crate::app::AppState;
+use crate::health;
 use crate::metrics::{Exposition, ReasonLabel, RedisCallLabel};
 use prometheus_client::metrics::counter::Counter;
-
-/// How the service is.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Health {
-    /// `UP` where it can sell, else `DOWN`.
-    status: HealthStatus,
-    /// Each dependency.
-    dependencies: Vec<Dependency>,
-}
-
-/// How something is.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub(super) enum HealthStatus {
-    /// It works.
-    Up,
-    /// It does not, and the service sells without it.
-    Degraded,
-    /// It does not.
-    Down,
-}
-
-/// Something that the service works with.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Dependency {
-    /// Its name.
-    name: &'static str,
-    /// Whether it works.
-    status: HealthStatus,
-    /// What is wrong with it, in general terms; the log says it exactly.
-    #[schema(required, nullable)]
-    detail: Option<&'static str>,
-}
 
 pub(super) async fn live() -> Response {
     const BODY: &[u8] = br#"{"status":"UP","dependencies":[]}"#;
@@ -63,54 +28,9 @@ pub(super) async fn live() -> Response {
 }
 
 pub(super) async fn ready(State(app): State<AppState>) -> Response {
-    let part = |name, fault: Option<&'static str>| Dependency {
-        name,
-        status: if fault.is_none() { HealthStatus::Up } else { HealthStatus::Down },
-        detail: fault,
-    };
-    let store_fault = app.store.stats().fault().map(|_| {
-        if matches!(app.store, Store::Mysql(_)) {
-            "the database does not answer as it should"
-        } else {
-            "the last write failed"
-        }
-    });
-    let events_wait = app.events_wait.load(Ordering::Relaxed);
-    let mut dependencies = vec![
-        part("store", store_fault),
-        part("queue", app.sequencer.queues().is_empty().then_some("there is no queue")),
-        Dependency {
-            name: "events",
-            status: if events_wait { HealthStatus::Degraded } else { HealthStatus::Up },
-            detail: events_wait.then_some("events wait in the store"),
-        },
-        part("service", app.is_draining().then_some("shutting down")),
-    ];
-    if let Some(redis) = app.sequencer.redis() {
-        let away = || Dependency {
-            name: "redis",
-            status: HealthStatus::Degraded,
-            detail: Some("away; joins and admission go through the store"),
-        };
-        dependencies.push(if redis.is_up() {
-            part("redis", None)
-        } else if app.sequencer.are_joins_elsewhere() {
-            part("redis", Some("away here and not elsewhere; joins go to the other instances"))
-        } else {
-            away()
-        });
-    }
-    if app.store.clock_check().is_some() {
-        let is_off = app.store.clock_correction_ms().is_err();
-        dependencies.push(part("clock", is_off.then_some("too far from the database's clock")));
-    }
-    let up = dependencies.iter().all(|part| part.status != HealthStatus::Down);
-    let (code, status) = if up {
-        (StatusCode::OK, HealthStatus::Up)
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Down)
-    };
-    json(code, &Health { status, dependencies })
+    let health = health::of(&app);
+    let code = if health.is_up() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(code, &health)
 }
 
 /// How whoever scrapes wants to read it.

@@ -103,39 +103,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
     }
 }
 
-/// A part of a list that can be narrowed to one state.
-pub(super) struct PageOf<T> {
-    /// Which part.
-    pub(super) page: Page,
-    /// Which state; all where none is named.
-    pub(super) state: Option<T>,
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PageOfQuery<T> {
-    limit: Option<u32>,
-    after: Option<i64>,
-    state: Option<T>,
-}
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for PageOf<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let PageOfQuery { limit, after, state } = query(&parts.uri)?;
-        Ok(Self { page: Page::new(parts, limit, after)?, state })
-    }
-}
-
-impl<T> Described for PageOf<T> {
-    fn describe(description: &mut Description) {
-        Page::describe(description);
-        let words = ["HELD", "PAID", "CANCELLED", "EXPIRED", "REFUNDED"];
-        description.query("state", "Those of this state; all where it is left out", &words);
-    }
-}
-
+/// Reads the query of an address.
+///
+/// # Errors
+/// 400 where it has what is not known, or what makes no sense.
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     let invalid = |error: axum::extract::rejection::QueryRejection| {
         Problem::new(ErrorCode::InvalidQuery).detail(error.body_text())
@@ -144,7 +115,11 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
 }
 
 impl Page {
-    fn new(parts: &Parts, limit: Option<u32>, after: Option<i64>) -> Result<Self, Problem> {
+    pub(super) fn new(
+        parts: &Parts,
+        limit: Option<u32>,
+        after: Option<i64>,
+    ) -> Result<Self, Problem> {
         let section = Section::new(&OPERATORS, limit, after)?;
         let csv = wants_csv(&parts.headers)?;
         Ok(Self { section, csv, path: parts.uri.path().to_owned() })

@@ -16,23 +16,28 @@ use boxoffice_domain::ids::{ConcertId, QueueName, ReservationId, SessionId};
 use http_body_util::Full;
 
 use super::coding::{Asked, Coding};
-use super::extract::{Ids, PathIds};
+use super::extract::{Id, Ids, PathIds};
 use super::observe::Observer;
 use super::problem::{ErrorCode, Problem};
 use super::state::HttpState;
 use crate::endpoints::Route;
-use crate::pages::{ASSETS, Pages, Site};
+use crate::pages::{ASSETS, Pages, Site, WORKER, is_of};
 
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-opener-policy");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
+const SERVICE_WORKER_ALLOWED: HeaderName = HeaderName::from_static("service-worker-allowed");
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 
 const SAME_ORIGIN: HeaderValue = HeaderValue::from_static("same-origin");
 /// What no page needs. One that waits may keep the screen on.
 const PERMISSIONS: HeaderValue = HeaderValue::from_static(
     "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), screen-wake-lock=(self), usb=()",
+);
+/// The console reads the codes of tickets with a camera.
+const PERMISSIONS_OF_CONSOLE: HeaderValue = HeaderValue::from_static(
+    "camera=(self), display-capture=(), geolocation=(), microphone=(), payment=(), screen-wake-lock=(self), usb=()",
 );
 
 /// Whoever has a document looks for a newer one after a minute, and does without where there is none to be
@@ -43,6 +48,9 @@ const KEPT_A_MINUTE: HeaderValue =
 const KEPT_FOR_GOOD: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// What is to be asked for each time: it may be another one already.
 const ASKED_FOR: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// The document of the console, whichever section it is asked for.
+const CONSOLE: &str = "ops/index.html";
 
 /// What a path leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,18 +73,21 @@ pub(super) fn find(path: &str) -> Option<Wanted<'_>> {
     let (route, name) = match path {
         "/" => (Route::PageStart, "fan/index.html"),
         "/me" => (Route::PageMe, "fan/me.html"),
-        _ if has(Route::PageConcert, "/c/", is_of::<ConcertId>) => {
+        "/ops" => (Route::PageOps, CONSOLE),
+        "/ops/login" => (Route::PageOpsLogin, "ops/login.html"),
+        _ if has(Route::PageConcert, "/c/", path_is_of::<ConcertId>) => {
             (Route::PageConcert, "fan/concert.html")
         }
-        _ if has(Route::PageSeats, "/c/", is_of::<(ConcertId, SessionId)>) => {
+        _ if has(Route::PageSeats, "/c/", path_is_of::<(ConcertId, SessionId)>) => {
             (Route::PageSeats, "fan/seats.html")
         }
-        _ if has(Route::PagePay, "/pay/", is_of::<ReservationId>) => {
+        _ if has(Route::PagePay, "/pay/", path_is_of::<ReservationId>) => {
             (Route::PagePay, "fan/pay.html")
         }
-        _ if has(Route::PageTicket, "/t/", is_of::<ReservationId>) => {
+        _ if has(Route::PageTicket, "/t/", path_is_of::<ReservationId>) => {
             (Route::PageTicket, "fan/ticket.html")
         }
+        _ if path.strip_prefix("/ops/").is_some_and(is_section) => (Route::PageOpsSection, CONSOLE),
         _ => {
             QueueName::new(path.strip_prefix("/wait/")?)?;
             (Route::PageWait, "wait/index.html")
@@ -85,7 +96,20 @@ pub(super) fn find(path: &str) -> Option<Wanted<'_>> {
     Some(Wanted { route, name })
 }
 
-fn is_of<T: Ids>(path: &str, template: &str) -> bool {
+/// Whether the console has this section. Which one it shows it reads from its address.
+fn is_section(section: &str) -> bool {
+    const SECTIONS: [&str; 9] =
+        ["queues", "sales", "concerts", "plans", "orders", "log", "audit", "operators", "tickets"];
+    match section.split_once('/') {
+        None => SECTIONS.contains(&section),
+        Some(("queues", queue)) => QueueName::new(queue).is_some(),
+        Some(("concerts", id)) => ConcertId::parse(id).is_some(),
+        Some(("orders", id)) => ReservationId::parse(id).is_some(),
+        Some(_) => false,
+    }
+}
+
+fn path_is_of<T: Ids>(path: &str, template: &str) -> bool {
     PathIds::<T>::of(path, template).is_some()
 }
 
@@ -105,9 +129,9 @@ async fn show(
     let wanted = find(uri.path()).ok_or_else(unknown)?;
     let answered = match web.pages.as_ref().ok_or_else(unknown)? {
         Pages::Built(site) => answer(site, wanted, &asked),
-        Pages::Directory { from, auth } => {
-            let (from, auth) = (from.clone(), *auth);
-            let read = tokio::task::spawn_blocking(move || Site::read(&from, auth)).await;
+        Pages::Directory { from, told } => {
+            let (from, told) = (from.clone(), told.clone());
+            let read = tokio::task::spawn_blocking(move || Site::read(&from, &told)).await;
             let site = read.map_err(Problem::internal)?.map_err(Problem::internal)?;
             answer(&site, wanted, &asked).map(|mut response| {
                 response.headers_mut().insert(CACHE_CONTROL, ASKED_FOR);
@@ -159,10 +183,20 @@ pub(super) fn answer(
         headers.insert(ETAG, tag);
     }
     headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, SAME_ORIGIN);
+    if let Route::PageAsset = wanted.route
+        && is_of(wanted.name, WORKER)
+    {
+        // It is not below the pages that it is for.
+        headers.insert(SERVICE_WORKER_ALLOWED, HeaderValue::from_static("/t/"));
+    }
     if let Some(policy) = &served.policy {
         headers.insert(CONTENT_SECURITY_POLICY, policy.clone());
         headers.insert(CROSS_ORIGIN_OPENER_POLICY, SAME_ORIGIN);
-        headers.insert(PERMISSIONS_POLICY, PERMISSIONS);
+        let permissions = match wanted.route {
+            Route::PageOps | Route::PageOpsSection => PERMISSIONS_OF_CONSOLE,
+            _ => PERMISSIONS,
+        };
+        headers.insert(PERMISSIONS_POLICY, permissions);
         headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }

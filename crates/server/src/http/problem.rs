@@ -14,6 +14,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::request_id::RequestId;
 
@@ -100,6 +101,9 @@ error_codes! {
     AdminTokenInvalid "ADMIN_TOKEN_INVALID" UNAUTHORIZED "Invalid operator token"
         "The bearer token is neither the admin token of this service nor that of one of its operators."
         "Send a token that was not taken away.";
+    AdminSessionOver "ADMIN_SESSION_OVER" UNAUTHORIZED "Signed out of the console"
+        "The cookie of the console is forged or over, or its operator was removed."
+        "Sign in again.";
     PassMissing "PASS_MISSING" UNAUTHORIZED "No pass"
         "The visitor has no pass: neither a cookie boxoffice-pass nor a bearer token."
         "Wait at the address in Location until there is one.";
@@ -121,9 +125,6 @@ error_codes! {
     UserMismatch "USER_MISMATCH" FORBIDDEN "Not this user's token"
         "The request names another user than the token's owner, or the ticket is another person's."
         "Use the user that joined the queue.";
-    CrossSite "CROSS_SITE" FORBIDDEN "Asked by another site"
-        "The request would change something for whoever is signed in on the pages, and no page of this service has sent it."
-        "Ask from a page of this service, or with an Authorization header.";
     ChallengeRequired "CHALLENGE_REQUIRED" FORBIDDEN "Challenge to be solved"
         "Joins need the solution of a challenge at the moment, and this one has none."
         "Get a challenge from the address in the detail, have the widget solve it, and join with its solution as the field altcha.";
@@ -139,6 +140,9 @@ error_codes! {
     RoleRequired "ROLE_REQUIRED" FORBIDDEN "Role required"
         "The operator's role does not include this."
         "Ask an operator who has the role that the detail names.";
+    CrossSite "CROSS_SITE" FORBIDDEN "Request of another site"
+        "A request that a cookie vouches for did not come from a page of this service; nothing was done."
+        "Use the service's own pages, or send a token in Authorization.";
     RouteNotFound "ROUTE_NOT_FOUND" NOT_FOUND "No such endpoint"
         "No endpoint has this path."
         "See /openapi.json for what there is.";
@@ -151,6 +155,9 @@ error_codes! {
     SessionNotFound "SESSION_NOT_FOUND" NOT_FOUND "No such session"
         "The concert has no session with this id."
         "List the concert's sessions.";
+    PlanNotFound "PLAN_NOT_FOUND" NOT_FOUND "No such plan"
+        "No session has a plan with this digest."
+        "Use the digest that the concert names.";
     SeatNotFound "SEAT_NOT_FOUND" NOT_FOUND "No such seat"
         "The session has no seat with one of these ids."
         "List the session's seats.";
@@ -160,6 +167,9 @@ error_codes! {
     OperatorNotFound "OPERATOR_NOT_FOUND" NOT_FOUND "No such operator"
         "There is no operator of this name."
         "List the operators.";
+    LogEntryNotFound "LOG_ENTRY_NOT_FOUND" NOT_FOUND "No such change"
+        "The log of changes has no entry with this id."
+        "List the log.";
     PaymentNotFound "PAYMENT_NOT_FOUND" NOT_FOUND "No such payment"
         "There is no payment with this id."
         "List the user's reservations.";
@@ -172,6 +182,12 @@ error_codes! {
     SeatTaken "SEAT_TAKEN" CONFLICT "Seat taken"
         "At least one of the seats is held or sold; none was reserved."
         "List the seats and choose others.";
+    NotEnoughSeats "NOT_ENOUGH_SEATS" CONFLICT "Not enough seats"
+        "Of the seats that would do, fewer are free than were asked for."
+        "Ask for fewer seats, for another grade, or for another section.";
+    NotTogether "NOT_TOGETHER" CONFLICT "Not together"
+        "So many seats are free, but not next to each other."
+        "Ask for fewer seats, or for seats that need not be together.";
     ReservationNotOpen "RESERVATION_NOT_OPEN" CONFLICT "Sale not open yet"
         "The concert's sale has not begun."
         "Come back at reservationOpensAt.";
@@ -199,6 +215,9 @@ error_codes! {
     HoldLimit "HOLD_LIMIT" CONFLICT "Too many holds"
         "The ticket has held seats as often as one ticket may."
         "Join the queue anew.";
+    NotPaid "NOT_PAID" CONFLICT "Not paid"
+        "The reservation is not paid, or was refunded, so there is no ticket to show."
+        "Pay for it while it is held.";
     AlreadyPaid "ALREADY_PAID" CONFLICT "Already paid"
         "The reservation is paid."
         "Nothing: the seats are the buyer's.";
@@ -226,9 +245,24 @@ error_codes! {
     AlreadyExists "ALREADY_EXISTS" CONFLICT "Already exists"
         "There is one with this name or id already."
         "Use another name, or the one that exists.";
+    SessionHasPlan "SESSION_HAS_PLAN" CONFLICT "Session has a plan"
+        "The seats of the session are the places of its plan, and no others can be added."
+        "Make another session, with another plan.";
     SoldOrHeld "SOLD_OR_HELD" CONFLICT "Sold or held"
         "Seats in it are sold or held, or were refunded, so it cannot be removed."
         "Call it off, which gives everybody their points back.";
+    ChangedSince "CHANGED_SINCE" CONFLICT "Changed since"
+        "The queue is no longer as that change left it, so the change cannot be taken back; current has its settings."
+        "Look at the settings, and change them to what they are to be.";
+    UndoTooLate "UNDO_TOO_LATE" CONFLICT "Too late to take back"
+        "A change can be taken back for ten minutes."
+        "Change the settings to what they are to be.";
+    NotUndoable "NOT_UNDOABLE" CONFLICT "Not to be taken back"
+        "The entry of the log is no change of a queue's settings."
+        "Take back changes of queues only.";
+    ChangedMeanwhile "CHANGED_MEANWHILE" PRECONDITION_FAILED "Changed meanwhile"
+        "The queue's settings are no longer those that If-Match names; nothing was changed, and current has them."
+        "Look at the settings as they are now, and decide again.";
     BodyTooLarge "BODY_TOO_LARGE" PAYLOAD_TOO_LARGE "Body too large"
         "The body is larger than the service reads."
         "Send less.";
@@ -247,6 +281,18 @@ error_codes! {
     TooManySeats "TOO_MANY_SEATS" UNPROCESSABLE_ENTITY "Too many seats"
         "The list is longer than one reservation may be."
         "Ask for fewer seats.";
+    SeatsOrBest "SEATS_OR_BEST" UNPROCESSABLE_ENTITY "Seats or the best"
+        "The request names seats and asks for the best, or does neither."
+        "Send seatIds or best.";
+    GradeNotFound "GRADE_NOT_FOUND" UNPROCESSABLE_ENTITY "No such grade"
+        "The session has no seats of this grade, or has no plan at all."
+        "Choose one of the concert's prices.";
+    SectionNotFound "SECTION_NOT_FOUND" UNPROCESSABLE_ENTITY "No such section"
+        "The session's plan has no such section, or it has no plan at all."
+        "Choose a section of the plan.";
+    LeavesSingleSeat "LEAVES_SINGLE_SEAT" UNPROCESSABLE_ENTITY "A single seat would be left"
+        "Beside the seats one free seat would be left between taken ones, and as many seats could be had otherwise."
+        "Choose seats beside taken ones or an aisle, or leave two free.";
     InvalidAmount "INVALID_AMOUNT" UNPROCESSABLE_ENTITY "Invalid amount"
         "The amount is not a positive number of points."
         "Send a positive amount.";
@@ -259,6 +305,9 @@ error_codes! {
     IdempotencyKeyReused "IDEMPOTENCY_KEY_REUSED" UNPROCESSABLE_ENTITY "Idempotency key reused"
         "The idempotency key was used for a request with another content."
         "Use a new key for a new request.";
+    PlanInvalid "PLAN_INVALID" UNPROCESSABLE_ENTITY "Invalid plan"
+        "Something is wrong with the plan of the hall; the detail names the first of it."
+        "Ask with ?dry_run=true for all that is wrong, and correct it.";
     InvalidSetting "INVALID_SETTING" UNPROCESSABLE_ENTITY "Invalid setting"
         "A value given to the admin API is out of range or contradicts another."
         "Correct the value that the detail names.";
@@ -325,6 +374,7 @@ pub struct Problem {
     detail: Option<Cow<'static, str>>,
     retry_after_seconds: Option<u32>,
     closes: bool,
+    current: Option<Box<Value>>,
     cause: Option<Cause>,
 }
 
@@ -344,12 +394,21 @@ struct Document<'a> {
     code: &'a str,
     message: &'a str,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<&'a Value>,
 }
 
 impl Problem {
     /// A problem whose detail is the code's meaning.
     pub fn new(code: ErrorCode) -> Self {
-        Self { code, detail: None, retry_after_seconds: None, closes: false, cause: None }
+        Self {
+            code,
+            detail: None,
+            retry_after_seconds: None,
+            closes: false,
+            current: None,
+            cause: None,
+        }
     }
 
     /// A 500 with its cause.
@@ -382,6 +441,13 @@ impl Problem {
         self
     }
 
+    /// Says what it is now that was to be changed.
+    #[must_use]
+    pub fn current(mut self, current: Value) -> Self {
+        self.current = Some(Box::new(current));
+        self
+    }
+
     /// Ends the connection with the answer, where what the client still sends is of no use.
     #[must_use]
     pub fn closing(mut self) -> Self {
@@ -410,8 +476,9 @@ impl Problem {
             code: self.code.as_str(),
             message: detail,
             request_id,
+            current: self.current.as_deref(),
         };
-        // A struct of strings always serialises.
+        // Texts and JSON always serialise.
         serde_json::to_vec(&document).unwrap_or_default()
     }
 }

@@ -10,9 +10,11 @@ use boxoffice_backends::store::{
 };
 use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::points::{BALANCE_MAX, ChargeRejected};
+use boxoffice_domain::queue::QueueSettings;
 use boxoffice_domain::sales::{HoldRejected, RefundRejected, SettleRejected};
 use serde::Serialize;
 
+use super::admin::CurrentSettings;
 use super::problem::{ErrorCode, Problem};
 use crate::metrics::Outcome;
 
@@ -168,6 +170,17 @@ pub(super) fn hold_rejected(rejected: HoldRejected) -> (Problem, Outcome) {
         R::HoldLimit { max } => {
             (ErrorCode::HoldLimit, Some(format!("a ticket may hold {max} times")), Outcome::Limit)
         }
+        R::NotEnoughSeats { free } => (
+            ErrorCode::NotEnoughSeats,
+            Some(format!("of the seats that would do, {free} are free")),
+            Outcome::SeatTaken,
+        ),
+        R::NotTogether => (ErrorCode::NotTogether, None, Outcome::SeatTaken),
+        R::LeavesSinglePlace { number } => (
+            ErrorCode::LeavesSingleSeat,
+            Some(format!("seat number {number} would be left alone")),
+            Outcome::Invalid,
+        ),
     };
     (with_detail(code, detail), outcome)
 }
@@ -255,8 +268,19 @@ pub(super) fn act_error(error: Error<ActRejected>) -> Problem {
         R::ClosesBeforeOpening => Problem::new(ErrorCode::InvalidSetting)
             .detail("reservationClosesAt must be after reservationOpensAt"),
         R::SoldOrHeld => Problem::new(ErrorCode::SoldOrHeld),
+        R::HasPlan => Problem::new(ErrorCode::SessionHasPlan),
         R::KeyReused => Problem::new(ErrorCode::IdempotencyKeyReused),
+        R::ChangedMeanwhile(stood) => changed(ErrorCode::ChangedMeanwhile, &stood.0),
+        R::ChangedSince(stood) => changed(ErrorCode::ChangedSince, &stood.0),
+        R::UndoTooLate => Problem::new(ErrorCode::UndoTooLate),
+        R::Undone(by) => Problem::new(ErrorCode::NotUndoable)
+            .detail(format!("taken back before, by change {by}")),
     }
+}
+
+fn changed(code: ErrorCode, settings: &QueueSettings) -> Problem {
+    let current = serde_json::to_value(CurrentSettings::of(settings)).unwrap_or_default();
+    Problem::new(code).current(current)
 }
 
 /// What a refund that was not made becomes.

@@ -5,12 +5,15 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use boxoffice_backends::events::rfc3339;
-use boxoffice_backends::store::{Cancel, Reserve, ReserveRejected, TicketRef};
+use boxoffice_backends::store::{Cancel, Catalog, Inventory, Reserve, ReserveRejected, TicketRef};
 use boxoffice_backends::{Error, Fault};
-use boxoffice_domain::command::refusal_from_memory;
+use boxoffice_domain::command::{best_refusal_from_memory, refusal_from_memory};
 use boxoffice_domain::ids::{ConcertId, ReservationId, SeatId, SessionId, UserId};
 use boxoffice_domain::queue::Place;
-use boxoffice_domain::sales::{HoldRejected, Item, Reservation, ReservationState, check_seat_list};
+use boxoffice_domain::sales::{
+    Concert, HoldRejected, Item, Reservation, ReservationState, check_seat_list, check_wish,
+};
+use boxoffice_domain::seating::Wish;
 use boxoffice_domain::time::Timestamp;
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
@@ -19,10 +22,11 @@ use utoipa::ToSchema;
 use super::auth::{Asker, Owner, Presented, ended};
 use super::client::ClientAddress;
 use super::extract::{
-    ApiJson, BodyLimits, IdempotencyKey, MaybeIdempotencyKey, PathIds, WireId, present,
+    ApiJson, BodyLimits, IdempotencyKey, MaybeIdempotencyKey, PathIds, Whole, WireId, present,
 };
 use super::idempotency;
 use super::page::Section;
+use super::place::SeatPlace;
 use super::problem::{ErrorCode, Problem};
 use super::reply::{fault, hold_rejected, json, reservation_error, reserve_error};
 use crate::app::{App, AppState};
@@ -36,15 +40,60 @@ pub(super) struct ReserveRequest {
     #[serde(default, deserialize_with = "present")]
     #[schema(schema_with = super::schema::id)]
     user_id: Option<WireId<UserId>>,
-    /// Which seats: all are held, or none.
+    /// Which seats: all are held, or none. Either these, or `best`.
+    #[serde(default, deserialize_with = "present")]
     #[schema(schema_with = super::schema::ids)]
-    seat_ids: Vec<WireId<SeatId>>,
+    seat_ids: Option<Vec<WireId<SeatId>>>,
+    /// The best seats that there are, in place of named ones.
+    #[serde(default, deserialize_with = "present")]
+    best: Option<BestRequest>,
+}
+
+/// What the best seats have to be like.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct BestRequest {
+    /// How many.
+    #[schema(minimum = 1, value_type = u32)]
+    count: Whole<u32>,
+    /// Of which grade; of any where it is left out.
+    grade: Option<String>,
+    /// In which section; in any where it is left out.
+    section: Option<String>,
+    /// Whether they have to be next to each other.
+    #[serde(default = "yes")]
+    together: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl BestRequest {
+    /// What is wished for in this session.
+    fn wish(&self, inventory: &Inventory) -> Result<Wish, Problem> {
+        let plan = inventory.plan().map(|stored| stored.plan());
+        let grade = self.grade.as_ref().map(|name| {
+            let found = plan.and_then(|plan| plan.grade_named(name));
+            found.ok_or_else(|| Problem::new(ErrorCode::GradeNotFound))
+        });
+        let section = self.section.as_ref().map(|name| {
+            let found = plan.and_then(|plan| plan.section_named(name));
+            found.ok_or_else(|| Problem::new(ErrorCode::SectionNotFound))
+        });
+        Ok(Wish {
+            count: self.count.0,
+            grade: grade.transpose()?,
+            section: section.transpose()?,
+            together: self.together,
+        })
+    }
 }
 
 /// A seat of a reservation.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ReservedSeat {
+pub(super) struct ReservedSeat<'a> {
     /// The seat.
     #[schema(schema_with = super::schema::id_out)]
     seat_id: i64,
@@ -52,18 +101,28 @@ pub(super) struct ReservedSeat {
     number: u32,
     /// The price agreed, in points.
     price: i64,
+    /// Where it is, in a session with a plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<SeatPlace<'a>>,
 }
 
-impl From<&Item> for ReservedSeat {
-    fn from(item: &Item) -> Self {
-        Self { seat_id: item.seat.get(), number: item.number, price: item.price }
-    }
+/// The seats of a reservation, in the hall of its session where that has one.
+fn reserved_seats<'a>(catalog: &'a Catalog, reservation: &Reservation) -> Vec<ReservedSeat<'a>> {
+    let inventory = catalog.inventory(reservation.concert, reservation.session);
+    let plan = inventory.and_then(|it| it.plan()).map(|stored| &**stored.plan());
+    let seat = |item: &Item| ReservedSeat {
+        seat_id: item.seat.get(),
+        number: item.number,
+        price: item.price,
+        place: SeatPlace::of(plan, item.number),
+    };
+    reservation.items.iter().map(seat).collect()
 }
 
 /// Seats held.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ReserveResponse {
+pub(super) struct ReserveResponse<'a> {
     /// The reservation, to be paid.
     #[schema(schema_with = super::schema::id_out)]
     reservation_id: i64,
@@ -73,7 +132,7 @@ pub(super) struct ReserveResponse {
     #[schema(format = DateTime)]
     expires_at: String,
     /// The seats.
-    reserved_seats: Vec<ReservedSeat>,
+    reserved_seats: Vec<ReservedSeat<'a>>,
 }
 
 /// What has become of a reservation.
@@ -107,7 +166,7 @@ impl From<ReservationState> for ReservationStatus {
 /// A reservation.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ReservationResponse {
+pub(super) struct ReservationResponse<'a> {
     /// The reservation.
     #[schema(schema_with = super::schema::id_out)]
     reservation_id: i64,
@@ -131,7 +190,7 @@ pub(super) struct ReservationResponse {
     #[schema(format = DateTime)]
     expires_at: String,
     /// The seats.
-    reserved_seats: Vec<ReservedSeat>,
+    reserved_seats: Vec<ReservedSeat<'a>>,
     /// The payment, where it is paid or was refunded.
     #[schema(required, nullable)]
     payment_id: Option<i64>,
@@ -204,8 +263,21 @@ async fn reserve(
             None
         }
     };
-    let seats: Vec<SeatId> = request.seat_ids.iter().map(|id| id.0).collect();
-    check_seat_list(&seats, &app.limits).map_err(hold_rejected)?;
+    let (seats, asked) = match (request.seat_ids, request.best) {
+        (Some(ids), None) => {
+            let seats: Vec<SeatId> = ids.iter().map(|id| id.0).collect();
+            check_seat_list(&seats, &app.limits).map_err(hold_rejected)?;
+            (seats, None)
+        }
+        (None, Some(best)) => {
+            let any = Wish { count: best.count.0, grade: None, section: None, together: false };
+            check_wish(&any, &app.limits).map_err(hold_rejected)?;
+            (Vec::new(), Some(best))
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            return Err((Problem::new(ErrorCode::SeatsOrBest), Outcome::Invalid));
+        }
+    };
 
     let catalog = app.store.catalog();
     let concert = catalog.concert(concert).ok_or_else(|| not_found(ErrorCode::ConcertNotFound))?;
@@ -217,6 +289,8 @@ async fn reserve(
         return Err(hold_rejected(HoldRejected::SessionCancelled));
     }
 
+    let wish = asked.map(|best| best.wish(inventory)).transpose();
+    let wish = wish.map_err(|problem| (problem, Outcome::Invalid))?;
     let mut request = Reserve {
         user,
         ticket: TicketRef::from(&presented.pass.ticket),
@@ -224,20 +298,30 @@ async fn reserve(
         concert: concert.id,
         session: inventory.session().id,
         seats,
+        best: wish.map(Into::into),
+        beside: Vec::new(),
         limits: app.limits,
         release_delay: app.release_delay(),
         idempotency: None,
         now: presented.now,
     };
     if key.is_none()
-        && let Some(known) = app.store.seats_for_refusal(inventory, &request.seats)
-        && let Some(why) = refusal_from_memory(&request, concert, &inventory.session(), &known)
+        && let Some(why) = refused_by_memory(app, &request, concert, inventory)
     {
         return Err(hold_rejected(why));
     }
     let ids = [user.get(), concert.id.get(), session.get()];
+    let (operation, best) = match wish {
+        None => ("reserve", None),
+        Some(Wish { count, grade, section, together }) => {
+            let or_none = |index: Option<i64>| index.map_or(0, |index| index + 1);
+            let (grade, section) = (or_none(grade.map(i64::from)), or_none(section.map(i64::from)));
+            ("reserve the best", Some([count.into(), grade, section, together.into()]))
+        }
+    };
     let values = ids.into_iter().chain(request.seats.iter().map(|seat| seat.get()));
-    let entered = idempotency::enter(app, user, key, "reserve", values)
+    let values = values.chain(best.into_iter().flatten());
+    let entered = idempotency::enter(app, user, key, operation, values)
         .map_err(|problem| (problem, Outcome::KeyConflict))?;
     let (key, guard) = entered.map_or((None, None), |e| (Some(e.key), Some(e.guard)));
     request.idempotency = key;
@@ -276,7 +360,7 @@ async fn reserve(
             reservation_id: reservation.id.get(),
             total_price: reservation.total(),
             expires_at: rfc3339(until),
-            reserved_seats: reservation.items.iter().map(ReservedSeat::from).collect(),
+            reserved_seats: reserved_seats(&catalog, &reservation),
         },
     );
     if let Ok(location) = HeaderValue::from_str(&format!("/api/v1/reservations/{}", reservation.id))
@@ -286,12 +370,32 @@ async fn reserve(
     Ok((response, outcome))
 }
 
+/// Why a hold must be refused, judged by what is in memory.
+fn refused_by_memory(
+    app: &App,
+    request: &Reserve,
+    concert: &Concert,
+    inventory: &Inventory,
+) -> Option<HoldRejected> {
+    let session = inventory.session();
+    match &request.best {
+        None => {
+            let known = app.store.seats_for_refusal(inventory, &request.seats)?;
+            refusal_from_memory(request, concert, &session, &known)
+        }
+        Some(best) => {
+            let left = app.store.seats_left_for_refusal(inventory, &best.wish, request.now)?;
+            best_refusal_from_memory(request, (concert, &session), left)
+        }
+    }
+}
+
 /// Some of somebody's reservations.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ReservationList {
+pub(super) struct ReservationList<'a> {
     /// The reservations, the newest first.
-    reservations: Vec<ReservationResponse>,
+    reservations: Vec<ReservationResponse<'a>>,
     /// What to ask for `after`, where there may be more.
     #[schema(required, nullable)]
     next: Option<i64>,
@@ -305,10 +409,22 @@ pub(super) async fn list(
     let after = section.after.and_then(ReservationId::new);
     let found = app.store.reservations_of(user, after, section.limit).await;
     let found = found.map_err(|cause| fault(&cause))?;
-    let reservations: Vec<_> =
-        found.iter().map(|(reservation, until)| shown(reservation, *until, now)).collect();
+    let catalog = app.store.catalog();
+    let shown = |(reservation, until): &(_, _)| shown(&catalog, reservation, *until, now);
+    let reservations: Vec<_> = found.iter().map(shown).collect();
     let next = section.next(&reservations, |last| last.reservation_id);
     Ok(json(StatusCode::OK, &ReservationList { reservations, next }))
+}
+
+/// A reservation of this user, and when its hold ends or has ended.
+pub(super) async fn own(
+    app: &App,
+    user: UserId,
+    id: ReservationId,
+) -> Result<(Reservation, Timestamp), Problem> {
+    let found = app.store.reservation(id).await.map_err(|cause| fault(&cause))?;
+    let found = found.ok_or_else(|| Problem::new(ErrorCode::ReservationNotFound))?;
+    if found.0.user == user { Ok(found) } else { Err(Problem::new(ErrorCode::ReservationNotYours)) }
 }
 
 pub(super) async fn show(
@@ -316,17 +432,19 @@ pub(super) async fn show(
     Owner { user, now }: Owner,
     PathIds(id): PathIds<ReservationId>,
 ) -> Result<Response, Problem> {
-    let found = app.store.reservation(id).await.map_err(|cause| fault(&cause))?;
-    let (reservation, until) = found.ok_or_else(|| Problem::new(ErrorCode::ReservationNotFound))?;
-    if reservation.user != user {
-        return Err(Problem::new(ErrorCode::ReservationNotYours));
-    }
+    let (reservation, until) = own(&app, user, id).await?;
     // What is shown is not sold: where the clock here is off, it is the database's that tells.
     let now = app.store.vouched(now);
-    Ok(json(StatusCode::OK, &shown(&reservation, until, now)))
+    let catalog = app.store.catalog();
+    Ok(json(StatusCode::OK, &shown(&catalog, &reservation, until, now)))
 }
 
-fn shown(reservation: &Reservation, until: Timestamp, now: Timestamp) -> ReservationResponse {
+fn shown<'a>(
+    catalog: &'a Catalog,
+    reservation: &Reservation,
+    until: Timestamp,
+    now: Timestamp,
+) -> ReservationResponse<'a> {
     let state = reservation.state_at(now);
     let payment_id = match state {
         ReservationState::Paid { payment } | ReservationState::Refunded { payment } => {
@@ -345,7 +463,7 @@ fn shown(reservation: &Reservation, until: Timestamp, now: Timestamp) -> Reserva
         total_price: reservation.total(),
         reserved_at: rfc3339(reservation.created_at),
         expires_at: rfc3339(until),
-        reserved_seats: reservation.items.iter().map(ReservedSeat::from).collect(),
+        reserved_seats: reserved_seats(catalog, reservation),
         payment_id,
     }
 }

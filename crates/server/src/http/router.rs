@@ -11,8 +11,8 @@ use utoipa_swagger_ui::{self as swagger_ui, SwaggerUi};
 use super::observe::{Observer, method_not_allowed, not_found};
 use super::state::HttpState;
 use super::{
-    admin, admission_log, calling_off, concerts, gate, keys, lists, openapi, operators, ops, pages,
-    payments, points, queue, refunds, reservations, sign_in,
+    admin, admission_log, calling_off, concert_tickets, concerts, console, gate, keys, lists, live,
+    openapi, operators, ops, pages, payments, plans, points, queue, refunds, reservations, sign_in,
 };
 use crate::endpoints::{Route, endpoints};
 

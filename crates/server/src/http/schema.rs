@@ -62,4 +62,7 @@ pub(super) struct ProblemDocument {
     message: String,
     /// The id of the request, as in `X-Request-Id`.
     request_id: String,
+    /// What it is now that was to be changed, where somebody else has changed it.
+    #[schema(value_type = Option<super::admin::CurrentSettings>)]
+    current: Option<super::admin::CurrentSettings>,
 }

@@ -14,6 +14,7 @@ use arc_swap::ArcSwapOption;
 use boxoffice_backends::store::Inventory;
 use boxoffice_domain::ids::SessionId;
 use boxoffice_domain::sales::{Seat, SeatState};
+use boxoffice_domain::seating::Plan;
 use boxoffice_domain::time::Timestamp;
 use bytes::Bytes;
 use flate2::Compression;
@@ -24,23 +25,24 @@ use tokio::sync::{Mutex, OnceCell};
 use utoipa::ToSchema;
 
 use super::coding::Coding;
+use super::place::SeatPlace;
 
 /// A seat list.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SeatList {
+pub(super) struct SeatList<'a> {
     /// How many seats there are.
     total_seat_count: usize,
     /// Seats that can be taken.
-    available_seats: Vec<ListedSeat>,
+    available_seats: Vec<ListedSeat<'a>>,
     /// Seats that somebody has.
-    unavailable_seats: Vec<ListedSeat>,
+    unavailable_seats: Vec<ListedSeat<'a>>,
 }
 
 /// A seat in a list.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ListedSeat {
+pub(super) struct ListedSeat<'a> {
     /// The seat.
     #[schema(schema_with = super::schema::id_out)]
     seat_id: i64,
@@ -50,6 +52,9 @@ pub(super) struct ListedSeat {
     status: SeatStatus,
     /// Its price, in points.
     price: i64,
+    /// Where it is, in a session with a plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<SeatPlace<'a>>,
 }
 
 /// Who has a seat.
@@ -122,12 +127,15 @@ const STALE_MAX: Duration = Duration::from_millis(500);
 /// Halls with more seats are rendered on another thread.
 const INLINE_MAX: usize = 4_096;
 
+/// Whether what took `cost` to make at `at` is good enough, whatever has changed since.
+pub(super) fn may_be_stale(cost: Duration, at: Instant) -> bool {
+    cost > COST_FREE && at.elapsed() < (cost * STALE_BUILDS).min(STALE_MAX)
+}
+
 impl Rendered {
     fn serves(&self, inventory: &Inventory, now: Timestamp) -> bool {
         let fresh = self.version == inventory.version() && self.stale_at.is_none_or(|at| now < at);
-        fresh
-            || (self.cost > COST_FREE
-                && self.at.elapsed() < (self.cost * STALE_BUILDS).min(STALE_MAX))
+        fresh || may_be_stale(self.cost, self.at)
     }
 
     /// Names this very rendering, in this form.
@@ -210,10 +218,11 @@ fn render(inventory: &Inventory, now: Timestamp, etags: Etags) -> Rendered {
     let (version, seats) = inventory.snapshot();
     let (free, taken): (Vec<&Seat>, Vec<&Seat>) =
         seats.iter().partition(|seat| seat.state.is_free(now));
+    let plan = inventory.plan().map(|stored| &**stored.plan());
     let list = SeatList {
         total_seat_count: seats.len(),
-        available_seats: free.into_iter().map(|seat| listed(seat, true)).collect(),
-        unavailable_seats: taken.into_iter().map(|seat| listed(seat, false)).collect(),
+        available_seats: free.into_iter().map(|seat| listed(plan, seat, true)).collect(),
+        unavailable_seats: taken.into_iter().map(|seat| listed(plan, seat, false)).collect(),
     };
     // Strings and numbers always serialise.
     let json = serde_json::to_vec(&list).unwrap_or_default().into();
@@ -228,18 +237,24 @@ fn render(inventory: &Inventory, now: Timestamp, etags: Etags) -> Rendered {
     }
 }
 
-fn listed(seat: &Seat, free: bool) -> ListedSeat {
+fn listed<'a>(plan: Option<&'a Plan>, seat: &Seat, free: bool) -> ListedSeat<'a> {
     let status = match seat.state {
         _ if free => SeatStatus::Available,
         SeatState::Available => SeatStatus::Available,
         SeatState::Held { .. } | SeatState::Released { .. } => SeatStatus::TemporaryReserved,
         SeatState::Sold { .. } => SeatStatus::Confirmed,
     };
-    ListedSeat { seat_id: seat.id.get(), number: seat.number, status, price: seat.price }
+    ListedSeat {
+        seat_id: seat.id.get(),
+        number: seat.number,
+        status,
+        price: seat.price,
+        place: SeatPlace::of(plan, seat.number),
+    }
 }
 
 /// The fastest level: a seat list shrinks to a tenth at any.
-fn gzip(json: &[u8]) -> Bytes {
+pub(super) fn gzip(json: &[u8]) -> Bytes {
     use std::io::Write;
     let mut encoder = GzEncoder::new(Vec::with_capacity(json.len() / 8), Compression::fast());
     // Writing to a vector does not fail.

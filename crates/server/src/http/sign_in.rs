@@ -9,9 +9,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Query, State};
-use axum::http::header::{CACHE_CONTROL, LOCATION, ORIGIN, REFERRER_POLICY, SET_COOKIE, VARY};
+use axum::http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE, VARY};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use axum::middleware::map_response;
 use axum::routing::{MethodFilter, on};
 use boxoffice_backends::events::rfc3339;
@@ -20,8 +20,9 @@ use boxoffice_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::cross_site;
 use super::describe::{Described, Description};
-use super::extract::{cookies, single_header};
+use super::extract::cookies;
 use super::gate::is_plain_path;
 use super::observe::Observer;
 use super::problem::{ErrorCode, Problem};
@@ -39,8 +40,6 @@ const LOGIN_COOKIE: &str = "__Host-boxoffice-login";
 const TRIED_MAX: usize = 4;
 /// The longest path to come back to, in bytes: it is in a cookie meanwhile.
 const BACK_BYTES_MAX: usize = 512;
-
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// How it went wrong, as pages are told.
 #[derive(Clone, Copy)]
@@ -112,20 +111,8 @@ pub(super) fn person(
     now: Timestamp,
 ) -> Result<UserId, Problem> {
     let (user, _) = identity(sign_in, headers, now)?;
-    if !method.is_safe() {
-        must_be_ours(sign_in, headers)?;
-    }
+    cross_site::check(method, headers, Some(sign_in.origin()))?;
     Ok(user)
-}
-
-/// Refuses what browsers do not say that a page of ours has asked for. Another site's page can have them ask as
-/// whoever is signed in here.
-fn must_be_ours(sign_in: &SignIn, headers: &HeaderMap) -> Result<(), Problem> {
-    let is_ours = match single_header(headers, &SEC_FETCH_SITE)? {
-        Some(site) => site == "same-origin",
-        None => single_header(headers, &ORIGIN)? == Some(sign_in.origin()),
-    };
-    if is_ours { Ok(()) } else { Err(Problem::new(ErrorCode::CrossSite)) }
 }
 
 /// The sign-in that is set up here.
@@ -260,7 +247,8 @@ impl FromRequestParts<HttpState> for OwnPage {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
-        must_be_ours(set_up(state.app())?, &parts.headers)?;
+        let own = set_up(state.app())?.origin();
+        cross_site::check(&parts.method, &parts.headers, Some(own))?;
         Ok(Self)
     }
 }

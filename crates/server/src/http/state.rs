@@ -13,11 +13,19 @@ use super::damper::Damper;
 use super::documents::{ConcertDocuments, Documents};
 use super::door::Door;
 use super::extract::BodyLimits;
+use super::plans::PackedPlans;
 use super::rate_limit::ClientRateLimit;
 use super::seat_list::SeatLists;
+use super::seat_states::SeatStates;
+use super::seat_streams::Streams;
 use crate::app::AppState;
+use crate::console::Sessions;
 use crate::pages::Pages;
 
+/// Attempts to sign in to the console of one client: so many in a second, and so many at once. The docs
+/// promise them.
+const LOGINS_PER_SECOND: f64 = 1.0 / 6.0;
+const LOGINS_AT_ONCE: u32 = 10;
 /// How often the log is told at the most why somebody was not signed in: anybody can bring that about.
 const NOT_SIGNED_IN_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -54,6 +62,16 @@ pub(super) struct Web {
     pub trusted_proxies: Vec<IpNet>,
     /// Seat lists as they were rendered last.
     pub seat_lists: SeatLists,
+    /// What is known of the states of seats.
+    pub seat_states: SeatStates,
+    /// The streams of them that are open.
+    pub streams: Arc<Streams>,
+    /// Plans of halls, compressed.
+    pub plans: PackedPlans,
+    /// Who is signed in to the console.
+    pub sessions: Sessions,
+    /// The limit of attempts to sign in for each client.
+    pub login_rate: Option<ClientRateLimit>,
     /// Bounds how often the log is told why somebody was not signed in.
     pub not_signed_in: Damper,
 }
@@ -81,6 +99,11 @@ impl HttpState {
             poll_rate: ClientRateLimit::new(server.poll_rate.per_second, server.poll_rate.burst),
             trusted_proxies,
             seat_lists: SeatLists::default(),
+            seat_states: SeatStates::default(),
+            streams: Arc::new(Streams::new(server)),
+            plans: PackedPlans::default(),
+            sessions: Sessions::new(&app.tickets.session_keys()),
+            login_rate: ClientRateLimit::new(LOGINS_PER_SECOND, LOGINS_AT_ONCE),
             not_signed_in: Damper::new(NOT_SIGNED_IN_LOG_INTERVAL),
         };
         Ok(Self { app, web: Arc::new(web) })

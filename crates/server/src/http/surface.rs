@@ -1,6 +1,7 @@
 //! Which endpoints a listener serves, where there is one for operators.
 
 use crate::endpoints::Route;
+use crate::pages::ASSETS;
 
 /// What a listener is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +29,18 @@ impl Surface {
 fn is_for_operators(path: &str) -> bool {
     const DOCUMENTS: [&str; 4] =
         ["/swagger-ui", "/openapi.json", "/metrics", "/actuator/prometheus"];
-    path == "/admin"
-        || path.starts_with("/admin/")
-        || path.starts_with("/swagger-ui/")
+    ["/admin", "/ops"].iter().any(|under| {
+        path.strip_prefix(under).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }) || path.starts_with("/swagger-ui/")
         || DOCUMENTS.contains(&path)
 }
 
+/// Pages on both sides are made of assets, and share some.
 fn is_for_both(path: &str) -> bool {
-    [Route::HealthLive, Route::HealthReady, Route::ErrorList]
-        .iter()
-        .any(|route| route.template() == path)
+    path.starts_with(ASSETS)
+        || [Route::HealthLive, Route::HealthReady, Route::ErrorList]
+            .iter()
+            .any(|route| route.template() == path)
 }
 
 #[cfg(test)]
@@ -59,16 +62,28 @@ mod tests {
                     _,
                     Route::Metrics | Route::MetricsActuator | Route::OpenApi | Route::SwaggerUi,
                 ) => assert!(!is_public && is_for_operators, "{path}"),
-                (_, Route::HealthLive | Route::HealthReady | Route::ErrorList) => {
+                (
+                    _,
+                    Route::PageOps
+                    | Route::PageOpsLogin
+                    | Route::PageOpsSection
+                    | Route::ConsoleLogin
+                    | Route::ConsoleLogout,
+                ) => assert!(!is_public && is_for_operators, "{path}"),
+                (
+                    _,
+                    Route::HealthLive | Route::HealthReady | Route::ErrorList | Route::PageAsset,
+                ) => {
                     assert!(is_public && is_for_operators, "{path}");
                 }
                 _ => assert!(is_public && !is_for_operators, "{path}"),
             }
         }
-        for path in ["/swagger-ui", "/swagger-ui/index.css", "/admin", "/admin/v2/x"] {
+        for path in ["/swagger-ui", "/swagger-ui/index.css", "/admin", "/admin/v2/x", "/ops/"] {
             assert!(!Surface::Public.serves(path) && Surface::Operators.serves(path), "{path}");
         }
-        for path in ["/", "/administration", "/metrics-of-mine", "/api/v1/concerts/admin"] {
+        for path in ["/", "/administration", "/metrics-of-mine", "/api/v1/concerts/admin", "/opsy"]
+        {
             assert!(Surface::Public.serves(path) && !Surface::Operators.serves(path), "{path}");
         }
     }

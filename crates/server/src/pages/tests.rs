@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::config::PagesConfig;
 
 const ALL: [&str; 3] = ["none", "jwt", "sign-in"];
 
@@ -10,14 +11,18 @@ fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pages")
 }
 
+fn told(auth: &'static str) -> Told {
+    Told { auth, sites: Vec::new(), organiser: Organiser::default() }
+}
+
 fn site() -> Site {
-    Site::built_in("none").unwrap()
+    Site::built_in(&told("none")).unwrap()
 }
 
 fn with(changes: &[(&str, &str)]) -> Result<Site, String> {
     let files = FILES.iter().filter(|(name, _)| changes.iter().all(|(other, _)| other != name));
     let files = files.chain(changes).map(|(name, text)| ((*name).into(), (*text).into()));
-    Site::new(files, "none")
+    Site::new(files, &told("none"))
 }
 
 fn text(served: &Served) -> &str {
@@ -66,7 +71,7 @@ fn the_list_has_every_file_of_the_directory() {
 #[test]
 fn every_reference_of_every_page_leads_to_what_is_served() {
     for auth in ALL {
-        let site = Site::built_in(auth).unwrap();
+        let site = Site::built_in(&told(auth)).unwrap();
         assert_eq!(site.documents.len(), 7);
         for (name, document) in &site.documents {
             assert!(!fetched(&site, name).is_empty(), "{name}");
@@ -151,7 +156,7 @@ fn hashes_change_with_what_is_served_and_with_nothing_else() {
     // An address from another version leads to what there is now, and says so.
     let (served, is_current) = after.asset(path.strip_prefix(ASSETS).unwrap()).unwrap();
     assert_eq!((text(served), is_current), (text(&after.assets[module].served), false));
-    let jwt = Site::built_in("jwt").unwrap();
+    let jwt = Site::built_in(&told("jwt")).unwrap();
     assert_ne!(jwt.documents["fan/index.html"].hash, before.documents["fan/index.html"].hash);
 }
 
@@ -191,21 +196,24 @@ fn a_policy_names_what_is_in_the_document_and_nothing_else() {
         let mut outside = text.to_owned();
         for (element, directive) in [("script", "script-src "), ("style", "style-src ")] {
             let allowed = between(policy, directive, ";")[0];
-            let mut digests: Vec<String> = Vec::new();
+            let mut allowed_here: Vec<String> = Vec::new();
+            let files = ["<script type=\"module\" src=", "<link rel=\"stylesheet\""];
+            if files.iter().any(|it| text.contains(it)) {
+                allowed_here.push("'self'".into());
+            }
             for part in between(text, &format!("<{element}"), &format!("</{element}>")) {
                 let (attributes, inside) = part.split_once('>').unwrap();
                 assert_eq!(attributes.contains("src="), inside.is_empty(), "{name}: {part}");
                 if !inside.is_empty() {
                     let digest = BASE64.encode_to_string(Sha256::digest(inside));
-                    digests.push(format!("'sha256-{digest}'"));
+                    allowed_here.push(format!("'sha256-{digest}'"));
                     outside = outside.replace(inside, "");
+                    inlined += 1;
                 }
             }
-            inlined += digests.len();
-            let expected = if digests.is_empty() { "'self'".into() } else { digests.join(" ") };
-            assert_eq!(allowed, expected, "{name}");
+            assert_eq!(allowed, allowed_here.join(" "), "{name}");
         }
-        assert_eq!(inlined, if name == "wait/index.html" { 2 } else { 0 }, "{name}");
+        assert_eq!(inlined, if name == "wait/index.html" { 2 } else { 1 }, "{name}");
         // Nothing else in it could run, or be styled.
         for attribute in outside.split('<').flat_map(|tag| tag.split([' ', '\n']).skip(1)) {
             let name_of_it = attribute.split('=').next().unwrap();
@@ -216,10 +224,12 @@ fn a_policy_names_what_is_in_the_document_and_nothing_else() {
             "default-src 'none'; ",
             "base-uri 'none'; ",
             "frame-ancestors 'none'; ",
-            "require-trusted-types-for 'script'; trusted-types 'none'",
+            "require-trusted-types-for 'script'; trusted-types ",
         ] {
             assert!(policy.contains(strict), "{name}: {policy}");
         }
+        let types = if name == WORKER_PAGE { WORKER_TYPES } else { "'none'" };
+        assert!(policy.ends_with(&format!("trusted-types {types}")), "{name}: {policy}");
     }
 }
 
@@ -256,11 +266,13 @@ fn lines_that_are_only_a_comment_are_left_out() {
         ("", ""),
         ("// a\nb // c\n  // d\ne", "b // c\ne"),
         ("/* a */\n /** b */  \nc /* d */\n", "c /* d */\n"),
-        ("/** @type {A} */ const a = 1; /* b */\n", " const a = 1; /* b */\n"),
+        ("/** @type {A} */ const a = 1; /* b */\n", "const a = 1; /* b */\n"),
         ("a\n/**\n * b\n // c\n */\nd", "a\nd"),
-        ("/*\n b */ c\n", " c\n"),
-        ("a = 1\n  / 2 // b\n", "a = 1\n  / 2 // b\n"),
+        ("/*\n b */ c\n", "c\n"),
+        ("a = 1\n  / 2 // b\n", "a = 1\n/ 2 // b\n"),
+        ("\ta {\n    b: c;\n  }\n\n", "a {\nb: c;\n}\n\n"),
         ("a { }\n/* b */\n.c { }\n", "a { }\n.c { }\n"),
+        ("const f = (/** @type {A} */ a, /** @type {B}*/b) => a;", "const f = (a, b) => a;"),
         ("const a = 'http://b';\n", "const a = 'http://b';\n"),
         ("/* a", ""),
     ] {
@@ -268,9 +280,123 @@ fn lines_that_are_only_a_comment_are_left_out() {
     }
     let site = site();
     for (name, asset) in &site.assets {
-        let is_comment = |line: &str| line.starts_with("//") || line.starts_with("/*");
+        let is_comment =
+            |line: &str| line.starts_with("//") || line.starts_with("/*") || line.contains("/** @");
         assert!(!text(&asset.served).lines().map(str::trim).any(is_comment), "{name}");
     }
+}
+
+/// What a line begins with is left out, so it must be of no meaning.
+#[test]
+fn no_text_of_a_script_has_several_lines() {
+    let scripts = FILES.iter().filter(|(name, _)| name.ends_with(".js"));
+    for (name, text) in scripts {
+        for line in text.lines() {
+            assert!(line.matches('`').count().is_multiple_of(2), "{name}: {line}");
+        }
+    }
+    let documents = FILES.iter().filter(|(name, _)| name.ends_with(".html"));
+    for (name, text) in documents {
+        assert!(!text.contains("<pre") && !text.contains("<textarea"), "{name}");
+    }
+}
+
+const HOSTILE: &str =
+    "\"><script>alert(1)</script> data-inline {{auth}} {{page}} '/assets/icon.svg' & \u{1f3b5}";
+
+fn of_an_organiser() -> (tempfile::TempDir, Told) {
+    let directory = tempfile::tempdir().unwrap();
+    let logo = directory.path().join("logo");
+    std::fs::write(
+        &logo,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\"><script>alert(1)</script></svg>",
+    )
+    .unwrap();
+    let name: String = HOSTILE.chars().take(60).collect();
+    let config = PagesConfig {
+        organiser: Some(name),
+        logo: Some(logo),
+        colour: Some("#ff0000".into()),
+        notice_en: Some(HOSTILE.repeat(4)),
+        ..PagesConfig::default()
+    };
+    let sites = vec!["https://shop.example".to_owned(), "http://[::1]:8081".to_owned()];
+    let told = Told { auth: "none", sites, organiser: Organiser::new(&config).unwrap() };
+    (directory, told)
+}
+
+#[test]
+fn pages_are_the_organisers_and_what_these_say_is_nothing_but_text() {
+    let (_directory, told) = of_an_organiser();
+    let site = Site::built_in(&told).unwrap();
+    let plain = self::site();
+    // Those of operators are the program's.
+    let documents = site.documents.iter().filter(|(name, _)| !name.starts_with("ops/"));
+    for (name, document) in documents {
+        let (text, before) = (text(document), self::text(&plain.documents[name]));
+        let scripts = |text: &str| text.matches("<script").count();
+        assert_eq!(scripts(text), scripts(before), "{name}");
+        assert!(!text.contains("alert(1)</script>"), "{name}");
+        let title = between(text, "<title>", "</title>")[0];
+        assert!(
+            title.starts_with("&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt; data-inline"),
+            "{title}"
+        );
+        let brand = between(text, "<a class=\"brand\" href=\"/\">", "</a>")[0];
+        let logo = between(brand, "src=\"", "\"")[0];
+        assert_eq!(brand, format!("<img class=\"logo\" src=\"{logo}\" alt=\"{title}\">"), "{name}");
+        let (served, is_current) = site.asset(logo.strip_prefix(ASSETS).unwrap()).unwrap();
+        assert!(is_current && served.media_type == "image/svg+xml");
+        let policy = served.policy.as_ref().unwrap().to_str().unwrap();
+        assert!(policy.contains("default-src 'none'") && policy.ends_with("sandbox"), "{policy}");
+        assert!(text.contains(
+            "<meta name=\"boxoffice-sites\" content=\"https://shop.example http://[::1]:8081\">"
+        ));
+        let notice = between(text, "<meta name=\"boxoffice-notice\" content=\"", "\"")[0];
+        let (served, _) = site.asset(notice.strip_prefix(ASSETS).unwrap()).unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&served.body).unwrap();
+        assert_eq!(said["ko"], HOSTILE.repeat(4));
+        // Without one there is nothing of all this.
+        assert!(
+            before.contains("<title>boxoffice</title>")
+                && before.contains("href=\"/\">boxoffice</a>")
+        );
+        assert!(!before.contains("boxoffice-sites") && !before.contains("boxoffice-notice"));
+    }
+    let waits = site.document(WAITING_PAGE).unwrap().gzip().len();
+    assert!(waits <= WAITING_PAGE_MAX, "{waits}");
+}
+
+#[test]
+fn a_colour_is_that_of_every_page() {
+    let (_directory, told) = of_an_organiser();
+    let site = Site::built_in(&told).unwrap();
+    let css =
+        FILES.iter().filter(|(name, text)| name.ends_with(".css") && text.contains("--accent:"));
+    let mut sheets = 0;
+    for (name, _) in css {
+        let text = text(&site.assets[*name].served);
+        assert!(text.contains("--on-accent: #ffffff;"), "{name}");
+        for other in ["#4038d4", "#ecebfd", "#a9a4ff", "#26254a"] {
+            assert!(!text.contains(other), "{name}: {other}");
+        }
+        sheets += 1;
+    }
+    assert!(sheets >= 2);
+    assert!(!text(&site.assets["icon.svg"].served).contains("#4038d4"));
+}
+
+#[test]
+fn sites_beyond_the_bound_of_the_waiting_page_are_refused() {
+    let mut config = Config::default();
+    assert!(Pages::new(&config).is_ok_and(|pages| pages.is_some()));
+    // What cannot be compressed.
+    let site = |n: u64| format!("https://{}.example", hash_of(&n.to_be_bytes()));
+    config.gate.sites = (0..500).map(site).collect();
+    let why = Pages::new(&config).err().unwrap();
+    assert!(why.contains("gate.sites"), "{why}");
+    config.pages.enabled = false;
+    assert!(Pages::new(&config).is_ok_and(|pages| pages.is_none()));
 }
 
 #[test]
@@ -311,14 +437,14 @@ fn what_cannot_be_served_is_said_by_name() {
 #[test]
 fn a_directory_is_read_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
-    assert!(Site::read(&directory.path().join("none"), "none").is_err());
+    assert!(Site::read(&directory.path().join("none"), &told("none")).is_err());
     std::fs::create_dir(directory.path().join("fan")).unwrap();
     let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
     write("types.d.ts", "export {}");
     write("fan/page.html", "{{auth}} {{page}} \"/assets/a.js\"");
     write("fan/index.js", "");
     write("a.js", "1");
-    let read = || Site::read(directory.path(), "jwt");
+    let read = || Site::read(directory.path(), &told("jwt"));
     let first = read().unwrap();
     assert_eq!(
         text(&first.documents["fan/index.html"]),

@@ -5,7 +5,9 @@
 
 mod admission_log;
 pub(crate) mod challenges;
+mod concert_tickets;
 mod concerts;
+pub(crate) mod console;
 mod documents;
 mod draws;
 mod errors;
@@ -24,5 +26,8 @@ mod protocol;
 mod queue;
 mod restart;
 mod sales;
+mod seat_states;
+mod seat_streams;
+mod seating;
 pub(crate) mod sign_in;
 mod tokens;

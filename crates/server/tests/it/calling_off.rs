@@ -39,6 +39,8 @@ async fn sell(service: &TestService, hall: &OnSale, buyers: i64) {
                 concert,
                 session,
                 seats,
+                best: None,
+                beside: Vec::new(),
                 limits: limits(&app.config),
                 release_delay: Duration::ZERO,
                 idempotency: None,

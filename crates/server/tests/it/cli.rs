@@ -617,6 +617,84 @@ fn a_restore_is_in_the_log_and_told_to_whoever_kept_a_head() {
 
 // ---- Audit.
 
+/// Runs the program with a file as standard input, where there is one.
+fn ticket_verify(data: &Path, arguments: &[&str], input: Option<&Path>) -> Ended {
+    let mut command = command(data.parent().unwrap());
+    command.args(["ticket", "verify"]).args(arguments).arg("--data-dir").arg(data);
+    if let Some(input) = input {
+        command.stdin(fs::File::open(input).unwrap());
+    }
+    finish(command)
+}
+
+#[test]
+fn a_concert_ticket_is_checked_at_the_door_with_the_service_and_without() {
+    let (directory, data) = sold();
+    let server = Server::start(&data, &[]);
+    let mut client = server.client();
+    let token = [("QUEUE-TOKEN", "queue_token_1")];
+    let signed = client.send("GET", "/api/v1/reservations/1/ticket", &token, None).unwrap();
+    let code = signed.expect(200).json()["code"].as_str().unwrap().to_owned();
+    let jwks = client.send("GET", "/.well-known/jwks.json", &[], None).unwrap().expect(200);
+    let keys = directory.path().join("jwks.json");
+    fs::write(&keys, jwks.json().to_string()).unwrap();
+    let scanned = directory.path().join("scanned");
+    fs::write(&scanned, format!("  {code}\r\n")).unwrap();
+    let verify = |arguments: &[&str]| ticket_verify(&data, arguments, Some(&scanned));
+
+    let good = verify(&[&code]).ok();
+    assert!(good.starts_with("good; reservation 1, concert 1 (\""), "{good}");
+    assert!(good.ends_with("seats 1, 2\n"), "{good}");
+    assert_eq!(verify(&["-"]).ok(), good);
+    assert_eq!(verify(&["-", "--session", "1"]).ok(), good);
+    let other = verify(&["-", "--session", "2"]);
+    assert_eq!(other.code, Some(1));
+    assert!(
+        other.out.starts_with("not good: it is for another session; reservation 1"),
+        "{other:?}"
+    );
+    let told: Value = serde_json::from_str(&verify(&["-", "--json"]).ok()).unwrap();
+    assert_eq!((&told["valid"], &told["seats"]), (&json!(true), &json!(["1", "2"])));
+    for text in ["x", "", "a.b.c", &code[..code.len() - 4]] {
+        let bad = verify(&[text]);
+        assert_eq!((bad.code, bad.out.starts_with("not good: ")), (Some(1), true), "{bad:?}");
+    }
+    let big = directory.path().join("big");
+    fs::write(&big, vec![b'A'; 10_000_000]).unwrap();
+    assert_eq!(
+        ticket_verify(&data, &["-"], Some(&big)).out,
+        "not good: this is no concert ticket\n"
+    );
+    fs::write(&big, b"\xff\xfe").unwrap();
+    ticket_verify(&data, &["-"], Some(&big)).fails_with(&["cannot read standard input"]);
+
+    // By the keys alone, from their address or a file.
+    let url = format!("http://{}/.well-known/jwks.json", server.address());
+    let file = keys.to_str().unwrap().to_owned();
+    for keys in [&url, &file] {
+        let known = verify(&["-", "--keys", keys, "--session", "1"]);
+        assert!(known.err.contains("only the service knows"), "{known:?}");
+        let known = known.ok();
+        assert_eq!(known, "good; reservation 1, concert 1, session 1, seats 1, 2\n");
+        assert_eq!(verify(&["x", "--keys", keys]).code, Some(1));
+    }
+    assert_eq!(verify(&["-", "--keys", &file, "--session", "2"]).code, Some(1));
+    run(&data, &["keys", "rotate", "--withdraw"]).ok();
+    let withdrawn = verify(&["-"]);
+    assert!(withdrawn.out.contains("withdrawn; have it shown again"), "{withdrawn:?}");
+    let unknown = verify(&["-", "--keys", &url]);
+    assert!(unknown.out.contains("not known here; have it shown again"), "{unknown:?}");
+    assert_eq!((withdrawn.code, unknown.code), (Some(1), Some(1)));
+    server.stop();
+    verify(&["-"]).fails_with(&["cannot reach the service"]);
+    verify(&["-", "--keys", &file]).ok();
+    verify(&["-", "--keys", &url]).fails_with(&["cannot read http://"]);
+    fs::write(&keys, "{}").unwrap();
+    verify(&["-", "--keys", &file]).fails_with(&["jwks.json"]);
+    let nowhere = directory.path().join("nowhere");
+    verify(&["-", "--keys", nowhere.to_str().unwrap()]).fails_with(&["cannot read"]);
+}
+
 #[test]
 fn an_audit_tells_running_and_at_rest() {
     let (_directory, data) = place();
@@ -713,7 +791,8 @@ fn an_audit_at_rest_writes_nothing() {
     // A store of the first version is not brought up on the way.
     sql(
         &data,
-        "ALTER TABLE queue DROP COLUMN draw_seed; ALTER TABLE queue DROP COLUMN drawn; \
+        "DROP TABLE plan; ALTER TABLE session DROP COLUMN plan; \
+         ALTER TABLE queue DROP COLUMN draw_seed; ALTER TABLE queue DROP COLUMN drawn; \
          ALTER TABLE queue DROP COLUMN chain; DROP TABLE admission_log; DROP TABLE admission_mark; \
          ALTER TABLE queue DROP COLUMN credit_micro; ALTER TABLE queue DROP COLUMN credit_at; \
          ALTER TABLE queue DROP COLUMN steps; ALTER TABLE queue DROP COLUMN pool; \
@@ -941,6 +1020,9 @@ fn a_backup_is_a_whole_store_running_or_not() {
     run(&data, &["backup", &at_rest]).fails_with(&["at-rest.sqlite3 exists already"]);
     assert!(fs::read(&at_rest).unwrap() == bytes, "what exists is left alone");
 
+    let store = Connection::open(SqliteStore::file(&data)).unwrap();
+    let paid: i64 = store.query_row("SELECT amount FROM payment", [], |row| row.get(0)).unwrap();
+    drop(store);
     let running = target("running.sqlite3");
     let server = Server::start(&data, &[]);
     let stop = AtomicBool::new(false);
@@ -969,7 +1051,7 @@ fn a_backup_is_a_whole_store_running_or_not() {
         let server = Server::start(&restored, &[]);
         let path = "/api/v1/users/1/points";
         let body = server.client().send("GET", path, &[], None).unwrap().expect(200).json();
-        assert_eq!(body["totalAmount"], 998_000, "the sale is in it");
+        assert_eq!(body["totalAmount"], 1_000_000 - paid, "the sale is in it");
         run(&restored, &["audit"]).ok();
         server.stop();
         fs::remove_dir_all(&restored).unwrap();
@@ -1645,4 +1727,53 @@ fn whatever_is_written_is_for_its_owner_only() {
         assert_eq!(mode(&data.join(file)), 0o600, "{file}");
     }
     server.stop();
+}
+
+/// What would be made of a seating plan, and what is wrong with it, is told without a service.
+#[test]
+fn a_plan_of_a_hall_is_checked() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let seat = |number: i64, category: &str| {
+        let position = json!({"x": 25 * number, "y": 0});
+        json!({"seat_number": number, "category": category, "position": position, "radius": 9})
+    };
+    let plan = |category: &str| {
+        json!({
+            "name": "Halle", "size": {"width": 300, "height": 200},
+            "categories": [{"name": "R", "color": "#f00"}, {"name": "S", "color": "#0f0"}],
+            "zones": [{
+                "name": "Parkett", "position": {"x": 0, "y": 0},
+                "rows": [{"row_number": "1", "seats": [seat(1, "R"), seat(2, category)]}],
+                "areas": [{"text": {"text": "Floor"}, "rectangle": {"width": 90, "height": 60}}],
+            }],
+        })
+    };
+    let file = directory.path().join("hall.json");
+    let path = file.to_str().unwrap();
+    fs::write(&file, plan("R").to_string()).unwrap();
+    let told = run(&data, &["plan", "check", path, "--standing", "Floor=30:S"]).ok();
+    for line in
+        ["Halle: 32 places", "Parkett", "Floor         30", "nothing is wrong; the plan is "]
+    {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    assert!(!data.exists());
+    let json = run(&data, &["plan", "check", path, "--price", "R=5", "--json"]).ok();
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&report["placeCount"], &report["problemCount"]), (&json!(2), &json!(0)));
+    for (arguments, texts) in [
+        (&["--price", "S=5"][..], &["MISSING_PRICE: grade R", "problems: 1"][..]),
+        (&["--standing", "Ring=3:S"], &["UNKNOWN_AREA: section Ring"]),
+    ] {
+        let ended = run(&data, &[&["plan", "check", path][..], arguments].concat());
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        texts.iter().for_each(|text| assert!(ended.out.contains(text), "{text}: {ended:?}"));
+    }
+    fs::write(&file, plan("Q").to_string()).unwrap();
+    let ended = run(&data, &["plan", "check", path]);
+    assert!(ended.out.contains("MISSING_CATEGORY: section Parkett, row 1, seat 2"), "{ended:?}");
+    fs::write(&file, "[1, 2").unwrap();
+    run(&data, &["plan", "check", path]).fails_with(&["hall.json is no seating plan"]);
+    run(&data, &["plan", "check", "nowhere.json"]).fails_with(&["cannot read nowhere.json"]);
 }

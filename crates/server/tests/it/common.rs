@@ -182,6 +182,9 @@ impl Reply {
         if to_head || status < 200 || status == 204 || status == 304 {
             return Parsed::Whole(reply, end + 4);
         }
+        if reply.is_stream() {
+            return Parsed::Whole(reply, bytes.len());
+        }
         let Some(length) = reply.header("content-length") else { return broken("no length") };
         let Ok(length) = length.parse::<usize>() else { return broken("a wrong length") };
         if rest.len() < length {
@@ -198,10 +201,16 @@ impl Reply {
         value
     }
 
+    /// Whether it is a stream, whose end nobody waits for: the head is all of it here, and the client hangs up.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.header("content-type") == Some("text/event-stream")
+    }
+
     pub(crate) fn closes(&self) -> bool {
-        self.headers.iter().any(|(name, value)| {
-            name == "connection" && value.to_ascii_lowercase().contains("close")
-        })
+        self.is_stream()
+            || self.headers.iter().any(|(name, value)| {
+                name == "connection" && value.to_ascii_lowercase().contains("close")
+            })
     }
 
     #[track_caller]

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::program::{self, Answer, Client, Rng, Server, run, seq_of};
@@ -21,9 +21,8 @@ use serde_json::{Value, json};
 
 const CLIENTS: usize = 24;
 const USERS_PER_CLIENT: i64 = 8;
-/// What a demo user begins with, and what a demo seat costs.
+/// What a demo user begins with.
 const POINTS: i64 = 1_000_000;
-const PRICE: i64 = 1_000;
 const CONCERT: i64 = 1;
 const SESSIONS: u64 = 10;
 const SEATS_PER_SESSION: u64 = 2_000;
@@ -176,10 +175,12 @@ struct Fan {
     keyed: Vec<(Sent, String)>,
     /// The operation whose answer did not come.
     pending: Option<(Sent, Operation)>,
+    /// What each seat costs.
+    prices: Arc<HashMap<i64, i64>>,
 }
 
 impl Fan {
-    fn new(number: usize, seed: u64) -> Self {
+    fn new(number: usize, seed: u64, prices: Arc<HashMap<i64, i64>>) -> Self {
         let first = 1 + i64::try_from(number).unwrap() * USERS_PER_CLIENT;
         Self {
             number,
@@ -192,6 +193,7 @@ impl Fan {
             charges: BTreeMap::new(),
             keyed: Vec::new(),
             pending: None,
+            prices,
         }
     }
 
@@ -389,7 +391,7 @@ impl Fan {
                     .iter()
                     .map(|seat| seat["seatId"].as_i64().unwrap())
                     .collect();
-                let total = PRICE * i64::try_from(seats.len()).unwrap();
+                let total: i64 = seats.iter().map(|seat| self.prices[seat]).sum();
                 world.expect(told == seats && body["totalPrice"] == total, odd);
                 let expires_at = body["expiresAt"].as_str().map(str::to_owned);
                 let id = body["reservationId"].as_i64().unwrap();
@@ -467,7 +469,7 @@ impl Fan {
     }
 
     fn total(&self, reservation: usize) -> i64 {
-        PRICE * i64::try_from(self.reservations[reservation].seats.len()).unwrap()
+        self.reservations[reservation].seats.iter().map(|seat| self.prices[seat]).sum()
     }
 
     fn reserved(
@@ -671,6 +673,13 @@ fn stored_reservations(store: &Connection, user: Option<i64>) -> BTreeMap<i64, S
     rows.unwrap().map(Result::unwrap).collect()
 }
 
+/// What each seat costs.
+fn prices(store: &Connection) -> HashMap<i64, i64> {
+    let mut statement = store.prepare("SELECT id, price FROM seat").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
 fn balance_of(store: &Connection, user: i64) -> i64 {
     let sql = "SELECT balance FROM account WHERE user_id = ?1";
     store.query_row(sql, [user], |row| row.get(0)).unwrap()
@@ -839,7 +848,9 @@ fn whatever_was_acknowledged_outlives_kill_9() {
         compared: AtomicU64::new(0),
         outcomes_found: AtomicU64::new(0),
     };
-    let mut fans: Vec<Fan> = (0..CLIENTS).map(|number| Fan::new(number, rng.next())).collect();
+    let prices = Arc::new(prices(&open(data)));
+    let mut fans: Vec<Fan> =
+        (0..CLIENTS).map(|number| Fan::new(number, rng.next(), prices.clone())).collect();
     for fan in &mut fans {
         let user = fan.some_user();
         let format = format!("opaque-{}-first-{{n}}", fan.number);

@@ -310,6 +310,19 @@ impl Target {
                 format!("{{\"userId\": {user}, \"queue\": {queue}}}")
             }
             Route::ReservationCreate => {
+                if dice.once_in(4) {
+                    let count = dice.below(6).to_string();
+                    let mut wish = format!("\"count\": {}", or(dice, &count));
+                    for (field, good) in
+                        [("together", "false"), ("grade", "\"R\""), ("section", "\"A\"")]
+                    {
+                        if dice.once_in(3) {
+                            wish += &format!(", \"{field}\": {}", or(dice, good));
+                        }
+                    }
+                    let seats = if dice.once_in(6) { ", \"seatIds\": [1]" } else { "" };
+                    return format!("{{\"userId\": {user}, \"best\": {{{wish}}}{seats}}}");
+                }
                 let count = if dice.once_in(30) { dice.below(6_000) } else { dice.below(6) };
                 let mut seats: Vec<String> = (0..count).map(|_| self.seat(dice)).collect();
                 if count > 1 && dice.once_in(8) {
@@ -453,7 +466,8 @@ impl Target {
                 || matches!(route, Route::QueueLeave | Route::ReservationCancel)
                     && !dice.once_in(5)
                 || route.class() == Class::Ops && !dice.once_in(4);
-            if route.method() != "*" && !rare {
+            // That one has no end.
+            if !matches!((route, route.method()), (Route::AdminLive, _) | (_, "*")) && !rare {
                 break route;
             }
         };
@@ -485,6 +499,17 @@ impl Target {
                 _ => format!("Bearer {ADMIN}"),
             };
             call = call.header("Authorization", token);
+            match dice.below(12) {
+                0 => call = call.header("X-Reason", dice.bytes_for_header(700)),
+                1 => call = call.header("If-Match", dice.bytes_for_header(40)),
+                _ => {}
+            }
+        }
+        if route.template().starts_with("/admin") && dice.once_in(8) || dice.once_in(40) {
+            call.headers.retain(|(name, _)| name != "Authorization");
+            let cookie =
+                [b"__Host-boxoffice-ops=".as_slice(), &dice.bytes_for_header(300)].concat();
+            call = call.header("Cookie", cookie).header("Sec-Fetch-Site", "same-origin");
         }
         if matches!(method, "POST" | "PATCH" | "PUT") || dice.once_in(20) {
             let mut body = self.body(dice, route, user).into_bytes();
@@ -706,6 +731,10 @@ fn has_unread_body(call: &Call) -> bool {
     length > 4_096 && call.method == "GET"
 }
 
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
 /// One connection of bytes. Whatever is answered must be HTTP; that nothing is answered is fine.
 async fn raw_connection(target: &Target, tally: &Tally, seed: u64) {
     let mut dice = Dice(seed);
@@ -722,6 +751,10 @@ async fn raw_connection(target: &Target, tally: &Tally, seed: u64) {
     // given up earlier, as hostile clients do.
     let patience = if wait_for_end { Duration::from_secs(15) } else { Duration::from_millis(30) };
     loop {
+        // A stream goes on for as long as its ticket does.
+        if contains(&unread, b"text/event-stream") {
+            break;
+        }
         match tokio::time::timeout(patience, stream.read(&mut chunk)).await {
             Ok(Ok(0) | Err(_)) => break,
             Ok(Ok(count)) => unread.extend_from_slice(&chunk[..count]),
@@ -731,7 +764,7 @@ async fn raw_connection(target: &Target, tally: &Tally, seed: u64) {
     }
     let mut rest = unread.as_slice();
     let mut is_first = true;
-    let has_head = bytes.windows(5).any(|window| window == b"HEAD ");
+    let has_head = contains(&bytes, b"HEAD ");
     // Behind a HEAD it is not known which answers have bodies, so there only the first is read.
     while !rest.is_empty() {
         match Reply::parse(rest, to_head) {
@@ -1046,6 +1079,9 @@ async fn a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones() {
         "TOO_MANY_SEATS",
         "DUPLICATE_SEATS",
         "NO_SEATS",
+        "SEATS_OR_BEST",
+        "GRADE_NOT_FOUND",
+        "SECTION_NOT_FOUND",
         "SEAT_NOT_FOUND",
         "SEAT_LIMIT_REACHED",
         "ALREADY_PAID",

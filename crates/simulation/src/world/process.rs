@@ -84,6 +84,7 @@ impl World {
                 seats_per_user_max: 4,
                 live_holds_max: 1,
                 holds_per_ticket_max: 20,
+                no_orphans: false,
             },
             now,
             ahead_ms: process.ahead_ms.clone(),

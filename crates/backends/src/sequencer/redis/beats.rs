@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use boxoffice_domain::ids::QueueName;
 use boxoffice_domain::time::Timestamp;
+use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 use tokio::time::Instant;
 
@@ -35,6 +36,8 @@ pub(super) struct Beats {
     pools: Arc<Pools>,
     mirror: Arc<Mirror>,
     kept: tokio::sync::Mutex<Kept>,
+    /// The others that were there at the last beat, and when they told so last.
+    others: Mutex<Vec<(String, Timestamp)>>,
 }
 
 type ByQueue = BTreeMap<QueueName, RoaringTreemap>;
@@ -118,7 +121,13 @@ impl Beats {
         pools: Arc<Pools>,
         mirror: Arc<Mirror>,
     ) -> Self {
-        Self { store, protocol, pools, mirror, kept: tokio::sync::Mutex::default() }
+        let (kept, others) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self { store, protocol, pools, mirror, kept, others }
+    }
+
+    /// This instance, and the others that were there at the last beat with when they told so last.
+    pub(super) fn instances(&self) -> (String, Vec<(String, Timestamp)>) {
+        (self.protocol.options().instance.clone(), self.others.lock().clone())
     }
 
     /// The first beat.
@@ -156,6 +165,12 @@ impl Beats {
         let beats = self.tell(now, false, &mut kept).await?;
         let now = now.plus(began.elapsed());
         let now = self.store.vouched(now);
+        let there = beats.others.iter().filter(|other| {
+            !other.has_ended && beats.now.0.saturating_sub(other.at.0).abs() <= ENDED_MS
+        });
+        let mut there: Vec<_> = there.map(|other| (other.instance.clone(), other.at)).collect();
+        there.sort_unstable();
+        *self.others.lock() = there;
         let (mut unheard, mut with_redis) = (false, false);
         // Where it is away for all, they find out one after another, within a tick and a call.
         let found_out_ms = 2 * self.protocol.options().call_timeout.as_millis();

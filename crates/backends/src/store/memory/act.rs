@@ -30,6 +30,11 @@ impl Acts {
         older.take(max).cloned().collect()
     }
 
+    /// Which entry of the log has taken back the change of this one.
+    fn undone_by(&self, entry: i64) -> Option<i64> {
+        self.log.iter().find(|it| it.undoes == Some(entry)).map(|it| it.id)
+    }
+
     pub(super) fn forget_keys(&mut self, before: Timestamp) {
         self.keys.retain(|_, (_, _, at)| *at >= before);
     }
@@ -58,8 +63,9 @@ impl Data {
             Err(rejected) => return Ok(Err(rejected)),
         };
         let Told { target, before, after } = effect.told();
+        let id = self.acts.log.last().map_or(0, |entry| entry.id) + 1;
         self.acts.log.push(LogEntry {
-            id: self.acts.log.last().map_or(0, |entry| entry.id) + 1,
+            id,
             at: note.at,
             who: note.who.clone(),
             role: note.role,
@@ -68,12 +74,14 @@ impl Data {
             target,
             before,
             after,
+            reason: note.reason.clone(),
+            undoes: act.undoes(),
         });
         if let Some((key, fingerprint)) = &note.key {
             let kept = (*fingerprint, (note.answer)(&effect), note.at);
             self.acts.keys.insert((note.who.clone(), key.clone()), kept);
         }
-        Ok(Ok((Acted::Now(effect), made)))
+        Ok(Ok((Acted::Now(effect, id), made)))
     }
 
     fn carry_out(
@@ -90,10 +98,14 @@ impl Data {
                 let (name, after) = (name.clone(), settings.clone());
                 Effect::Queue { name, before: None, after, drawn: seed.is_some() }
             }
-            Act::ChangeQueue(name, change) => {
+            Act::ChangeQueue(name, change, condition) => {
                 let Some(before) = self.settings_of(name) else {
                     return Ok(Err(ActRejected::NoSuchQueue));
                 };
+                let undone_by = condition.undoes().and_then(|entry| self.acts.undone_by(entry));
+                if let Err(rejected) = condition.check(&before, undone_by, now) {
+                    return Ok(Err(rejected));
+                }
                 let Some(after) = self.change_queue(name, change)? else {
                     return Ok(Err(ActRejected::Drawn));
                 };
@@ -142,14 +154,15 @@ impl Data {
                 made.push(Made::ConcertGone(*id));
                 Effect::Concert { before: Some(before), after: None }
             }
-            Act::CreateSession(concert, starts_at, groups) => {
+            Act::CreateSession(concert, starts_at, seating) => {
                 let Some((session, seats, added)) =
-                    self.create_session(*concert, *starts_at, groups)?
+                    self.create_session(*concert, *starts_at, seating)?
                 else {
                     return Ok(Err(ActRejected::NoSuchConcert));
                 };
-                made.push(Made::Inventory(session, seats));
-                Effect::Session { before: None, after: Some(session), added }
+                made.push(Made::Inventory(session, seats, seating.plan().cloned()));
+                let plan = seating.plan().map(|plan| plan.digest());
+                Effect::Session { before: None, after: Some(session), added, plan }
             }
             Act::ChangeSession(concert, id, starts_at) => {
                 let Some(before) = self.session_of(*concert, *id) else {
@@ -158,7 +171,8 @@ impl Data {
                 let after = Session { starts_at: *starts_at, ..before };
                 self.sessions.insert(*id, after);
                 made.push(Made::SessionMoved(*id, *starts_at));
-                Effect::Session { before: Some(before), after: Some(after), added: Vec::new() }
+                let (before, after, added) = (Some(before), Some(after), Vec::new());
+                Effect::Session { before, after, added, plan: None }
             }
             Act::RemoveSession(concert, id) => {
                 let Some(before) = self.session_of(*concert, *id) else {
@@ -169,7 +183,8 @@ impl Data {
                 }
                 self.remove_session(*id);
                 made.push(Made::SessionGone(*id));
-                Effect::Session { before: Some(before), after: None, added: Vec::new() }
+                let (before, added) = (Some(before), Vec::new());
+                Effect::Session { before, after: None, added, plan: None }
             }
             Act::CallOff(concert, session) => {
                 let sessions: Vec<SessionId> = match session {
@@ -197,6 +212,10 @@ impl Data {
                 }
             }
             Act::AddSeats(concert, session, group) => {
+                if self.session_of(*concert, *session).is_some() && self.plans.contains_key(session)
+                {
+                    return Ok(Err(ActRejected::HasPlan));
+                }
                 let Some((seats, added)) = self.add_seats(*concert, *session, *group)? else {
                     return Ok(Err(ActRejected::NoSuchSession));
                 };
@@ -260,6 +279,7 @@ impl Data {
         self.last_session = self.last_session.max(session.get());
         self.seats.retain(|_, (of, _)| *of != session);
         self.called_off.remove(&session);
+        self.plans.remove(&session);
         self.sessions.remove(&session);
     }
 }

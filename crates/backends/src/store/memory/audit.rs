@@ -130,6 +130,10 @@ fn memory(data: &Data, catalog: &Catalog) -> Finding {
             data.seats.values().filter(|(of, _)| of == session).map(|(_, seat)| *seat).collect();
         finding.expect(shown == stored, || format!("session {session} is not shown as it is"));
         finding.add_checked(stored.len() as u64);
+        if let Some(plan) = data.plans.get(session) {
+            finding
+                .expect(plan.is_of(stored.len()), || format!("session {session} is not its plan"));
+        }
     }
     finding
 }

@@ -1,6 +1,7 @@
 //! What the store in memory holds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use boxoffice_domain::command::{
     Changes, EntryKind, Ids, KeyRow, NewKey, NewRefund, Payment, PointsEntry, ReservationRow,
@@ -28,9 +29,10 @@ use crate::store::catalog::{Catalog, Inventory};
 use crate::store::chain::{self, Head, Link, LogPart};
 use crate::store::draws::{self, Decision, DrawSeed};
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
+use crate::store::plans::StoredPlan;
 use crate::store::types::{
     ALIAS_KEPT_MS, AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert,
-    NewPerson, NewSeats, Progress, Seed, ShortenLog, SpentBy, StoredQueue,
+    NewPerson, NewSeats, Progress, Seating, Seed, ShortenLog, SpentBy, StoredQueue,
 };
 
 /// All tables.
@@ -38,6 +40,8 @@ use crate::store::types::{
 pub(super) struct Data {
     pub(super) concerts: BTreeMap<ConcertId, Concert>,
     pub(super) sessions: BTreeMap<SessionId, Session>,
+    /// The halls of the sessions that have one.
+    pub(super) plans: BTreeMap<SessionId, Arc<StoredPlan>>,
     /// When sessions were called off.
     pub(super) called_off: BTreeMap<SessionId, Timestamp>,
     pub(super) seats: BTreeMap<SeatId, (SessionId, Seat)>,
@@ -69,7 +73,8 @@ pub(super) struct Data {
     pub(super) last_seat: i64,
     /// Ids of people, by their digests.
     people: HashMap<[u8; 32], UserId>,
-    people_by_id: HashSet<UserId>,
+    /// What their issuers call them.
+    pub(super) people_by_id: HashMap<UserId, String>,
     last_person: i64,
     /// The latest time that was seen.
     latest: Timestamp,
@@ -362,6 +367,7 @@ impl Data {
         let inventory = |session: &Session| {
             let seats = self.seats.values().filter(|(of, _)| *of == session.id);
             Inventory::new(*session, seats.map(|(_, seat)| *seat).collect())
+                .with_plan(self.plans.get(&session.id).cloned())
         };
         let inventories = self.sessions.values().map(inventory).collect();
         let catalog = Catalog::from_parts(self.concerts.values().cloned().collect(), inventories);
@@ -384,7 +390,7 @@ impl Data {
         &mut self,
         concert: ConcertId,
         starts_at: Timestamp,
-        groups: &[NewSeats],
+        seating: &Seating,
     ) -> Result<Option<(Session, Vec<Seat>, Vec<AddedSeats>)>, Fault> {
         if !self.concerts.contains_key(&concert) {
             return Ok(None);
@@ -393,12 +399,8 @@ impl Data {
         let last = last.max(self.last_session);
         let session = Session { id: id(SessionId::new, last)?, concert, starts_at };
         self.sessions.insert(session.id, session);
-        let (mut seats, mut added) = (Vec::new(), Vec::new());
-        for group in groups {
-            let (mut more, range) = self.insert_seats(session.id, *group)?;
-            seats.append(&mut more);
-            added.extend(range);
-        }
+        self.plans.extend(seating.plan().map(|plan| (session.id, plan.clone())));
+        let (seats, added) = self.insert_seats(session.id, seating)?;
         Ok(Some((session, seats, added)))
     }
 
@@ -409,33 +411,32 @@ impl Data {
         session: SessionId,
         group: NewSeats,
     ) -> Result<Option<(Vec<Seat>, Option<AddedSeats>)>, Fault> {
-        if self.sessions.get(&session).is_none_or(|session| session.concert != concert) {
+        let is_other = |session: &Session| session.concert != concert;
+        if self.sessions.get(&session).is_none_or(is_other) || self.plans.contains_key(&session) {
             return Ok(None);
         }
-        self.insert_seats(session, group).map(Some)
+        let (seats, added) = self.insert_seats(session, &group.into())?;
+        Ok(Some((seats, added.first().copied())))
     }
 
     fn insert_seats(
         &mut self,
         session: SessionId,
-        group: NewSeats,
-    ) -> Result<(Vec<Seat>, Option<AddedSeats>), Fault> {
+        seating: &Seating,
+    ) -> Result<(Vec<Seat>, Vec<AddedSeats>), Fault> {
         let of_session = self.seats.values().filter(|(of, _)| *of == session);
         let numbered = of_session.map(|(_, seat)| seat.number).max().unwrap_or(0);
         let last = self.seats.last_key_value().map_or(0, |(id, _)| id.get());
         let last = last.max(self.last_seat);
-        let mut seats = Vec::with_capacity(group.count as usize);
-        for offset in 0..group.count {
-            let seat = Seat {
-                id: id(SeatId::new, last + i64::from(offset))?,
-                number: numbered.saturating_add(offset + 1),
-                price: group.price,
-                state: SeatState::Available,
-            };
+        let mut seats = Vec::with_capacity(seating.prices().len());
+        for (price, offset) in seating.prices().iter().copied().zip(0..) {
+            let id = id(SeatId::new, last + i64::from(offset))?;
+            let number = numbered.saturating_add(offset + 1);
+            let seat = Seat { id, number, price, state: SeatState::Available };
             self.seats.insert(seat.id, (session, seat));
             seats.push(seat);
         }
-        let added = seats.first().map(|first| AddedSeats { first: first.id, count: group.count });
+        let added = seating.added(seats.first().map(|seat| seat.id));
         Ok((seats, added))
     }
 
@@ -812,18 +813,18 @@ impl Data {
             return Ok(Some(*known));
         }
         let new = match person.id {
-            Some(id) if self.people_by_id.contains(&id) => return Ok(None),
+            Some(id) if self.people_by_id.contains_key(&id) => return Ok(None),
             Some(id) => id,
             None => loop {
                 let next = id(UserId::new, self.last_person)?;
                 self.last_person = next.get();
-                if !self.people_by_id.contains(&next) && !self.accounts.contains_key(&next) {
+                if !self.people_by_id.contains_key(&next) && !self.accounts.contains_key(&next) {
                     break next;
                 }
             },
         };
         self.people.insert(person.digest, new);
-        self.people_by_id.insert(new);
+        self.people_by_id.insert(new, person.name.clone());
         Ok(Some(new))
     }
 

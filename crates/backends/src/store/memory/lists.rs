@@ -9,26 +9,41 @@ use boxoffice_domain::time::Timestamp;
 
 use super::data::Data;
 use crate::store::columns::{reservation_columns, state_of};
-use crate::store::types::{Became, LOOKED_AT_MAX, Part, Person};
+use crate::store::types::{LOOKED_AT_MAX, NAMED_MAX, Part, Person, ReservationFilter};
 
 impl Data {
     pub(super) fn list_reservations(
         &self,
         after: i64,
         max: u32,
-        became: Option<Became>,
+        filter: &ReservationFilter,
     ) -> Part<(Reservation, Timestamp)> {
         let after = ReservationId::new(after).map_or(Unbounded, Excluded);
         let looked_at = || self.reservations.range((after, Unbounded)).take(LOOKED_AT_MAX as usize);
         let is_all = looked_at().count() < LOOKED_AT_MAX as usize;
         let end = looked_at().last().filter(|_| !is_all).map(|(id, _)| id.get());
-        let is_wanted =
-            |state| became.is_none_or(|it| state_of(it) == reservation_columns(state).0);
+        let is_wanted = |it: &Reservation| {
+            let state = reservation_columns(it.state).0;
+            filter.became.is_none_or(|became| state_of(became) == state)
+                && filter.users.as_ref().is_none_or(|users| users.contains(&it.user))
+                && filter.reservation.is_none_or(|id| id == it.id)
+                && filter.concert.is_none_or(|id| id == it.concert)
+                && filter.session.is_none_or(|id| id == it.session)
+        };
         let items = looked_at()
-            .filter(|(_, row)| is_wanted(row.reservation.state))
+            .filter(|(_, row)| is_wanted(&row.reservation))
             .take(max as usize)
             .map(|(_, row)| (row.reservation.clone(), row.until));
         Part::of(items.collect(), max, end, |(reservation, _)| reservation.id.get())
+    }
+
+    /// Those whom their issuers call so.
+    pub(super) fn people_named(&self, name: &str) -> Vec<UserId> {
+        let named = self.people_by_id.iter().filter(|(_, it)| *it == name).map(|(id, _)| *id);
+        let mut people: Vec<UserId> = named.collect();
+        people.sort_unstable();
+        people.truncate(NAMED_MAX as usize);
+        people
     }
 
     pub(super) fn list_payments(&self, after: i64, max: u32) -> Part<(Payment, UserId)> {

@@ -61,6 +61,8 @@ pub(super) async fn log(lease: &mut Lease, before: i64, max: u32) -> Op<Vec<LogE
             target: take(row, 6)?,
             before: take(row, 7)?,
             after: take(row, 8)?,
+            reason: take(row, 9)?,
+            undoes: take(row, 10)?,
         });
     }
     Ok(entries)
@@ -126,8 +128,10 @@ async fn run(tx: &mut Tx, act: &Act, note: &Note) -> Op<Done<Result<Acted, ActRe
         target.into(),
         before.into(),
         after.into(),
+        note.reason.as_deref().into(),
+        act.undoes().into(),
     ];
-    tx.lease.exec(sql::LOG_ADD, values).await?;
+    let entry = tx.lease.insert(sql::LOG_ADD, values).await?;
     if let Some((key, fingerprint)) = &note.key {
         let values = vec![
             note.who.as_str().into(),
@@ -143,7 +147,7 @@ async fn run(tx: &mut Tx, act: &Act, note: &Note) -> Op<Done<Result<Acted, ActRe
             Err(failure) => return Err(failure),
         }
     }
-    Ok(Done::Commit(Ok(Acted::Now(effect))))
+    Ok(Done::Commit(Ok(Acted::Now(effect, entry))))
 }
 
 /// What an operation of its own would answer, as a part of this transaction.
@@ -163,11 +167,21 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             let (name, after) = (name.clone(), settings.clone());
             Effect::Queue { name, before: None, after, drawn: seed.is_some() }
         }
-        Act::ChangeQueue(name, change) => {
+        Act::ChangeQueue(name, change, condition) => {
             let values = vec![name.as_str().into()];
             let row = tx.lease.rows(sql::QUEUE_SETTINGS_LOCK, values).await?.pop();
             let Some(mut row) = row else { return Ok(Err(ActRejected::NoSuchQueue)) };
-            let before = Some(load::settings(&mut row, 0)?);
+            let before = load::settings(&mut row, 0)?;
+            // Whoever takes the same change back has to change the queue, which is locked.
+            let undone_by = match condition.undoes() {
+                None => None,
+                Some(entry) => tx.lease.rows(sql::LOG_UNDOING, vec![entry.into()]).await?.pop(),
+            };
+            let undone_by = undone_by.map(|mut row| take(&mut row, 0)).transpose()?;
+            if let Err(rejected) = condition.check(&before, undone_by, now) {
+                return Ok(Err(rejected));
+            }
+            let before = Some(before);
             let change = ChangeQueue(name.as_str().to_owned(), change.clone());
             let Some(after) = within(tx, &change).await? else {
                 return Ok(Err(ActRejected::Drawn));
@@ -221,17 +235,18 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             tx.made.push(Made::ConcertGone(*id));
             Effect::Concert { before: Some(before), after: None }
         }
-        Act::CreateSession(concert, starts_at, groups) => {
+        Act::CreateSession(concert, starts_at, seating) => {
             let create = tx::CreateSession {
                 concert: *concert,
                 starts_at: *starts_at,
-                groups: groups.clone(),
+                seating: seating.clone(),
             };
             let Some((id, added)) = within(tx, &create).await? else {
                 return Ok(Err(ActRejected::NoSuchConcert));
             };
             let after = Some(Session { id, concert: *concert, starts_at: *starts_at });
-            Effect::Session { before: None, after, added }
+            let plan = seating.plan().map(|plan| plan.digest());
+            Effect::Session { before: None, after, added, plan }
         }
         Act::ChangeSession(concert, id, starts_at) => {
             let Some(before) = session(tx, *concert, *id).await? else {
@@ -241,7 +256,7 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             tx.lease.exec(sql::SESSION_MOVE, values).await?;
             tx.made.push(Made::SessionMoved(*id, *starts_at));
             let after = Some(Session { starts_at: *starts_at, ..before });
-            Effect::Session { before: Some(before), after, added: Vec::new() }
+            Effect::Session { before: Some(before), after, added: Vec::new(), plan: None }
         }
         Act::RemoveSession(concert, id) => {
             let Some(before) = session(tx, *concert, *id).await? else {
@@ -250,7 +265,8 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             if !remove_session(tx, *id).await? {
                 return Ok(Err(ActRejected::SoldOrHeld));
             }
-            Effect::Session { before: Some(before), after: None, added: Vec::new() }
+            let (before, added) = (Some(before), Vec::new());
+            Effect::Session { before, after: None, added, plan: None }
         }
         Act::CallOff(concert, session) => {
             let sessions = match session {
@@ -287,6 +303,9 @@ async fn carry_out(tx: &mut Tx, act: &Act, now: Timestamp) -> Op<Result<Effect, 
             let add = tx::AddSeats { concert: *concert, session: *session, group: *group };
             if self::session(tx, *concert, *session).await?.is_none() {
                 return Ok(Err(ActRejected::NoSuchSession));
+            }
+            if tx::has_plan(tx, *session).await? {
+                return Ok(Err(ActRejected::HasPlan));
             }
             let added = within(tx, &add).await?;
             Effect::Seats { session: *session, added, price: group.price }

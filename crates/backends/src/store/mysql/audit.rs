@@ -14,9 +14,10 @@ use super::inner::Inner;
 use super::pool::Lease;
 use super::publication::REPLICA_LAG;
 use super::rows::{self, Failure, entry_kind, take};
-use super::{load, log};
+use super::{load, log, sql};
 use crate::Fault;
 use crate::store::chain::{self, Check, LogPart};
+use crate::store::plans::PlanCheck;
 
 type Audit<T> = Result<T, Failure>;
 
@@ -42,7 +43,13 @@ pub(super) async fn stored(lease: &mut Lease, now: Timestamp) -> Audit<Vec<Findi
 /// Compares the seats in memory with those in the database. Other instances change the latter all
 /// the time, so only a difference that stays counts.
 pub(super) async fn memory(store: &Arc<Inner>) -> Result<Finding, Fault> {
-    let mut finding = Finding::new(Invariant::AcknowledgedIsDurable);
+    let mut lease = store.bulk.acquire().await?;
+    let checked = plans(&mut lease).await;
+    match checked {
+        Ok(_) => lease.release(),
+        Err(_) => lease.roll_back().await,
+    }
+    let mut finding = checked?;
     let catalog = store.catalog();
     let inventories: Vec<_> =
         catalog.concerts().flat_map(|concert| catalog.inventories(concert.id)).cloned().collect();
@@ -62,6 +69,30 @@ pub(super) async fn memory(store: &Arc<Inner>) -> Result<Finding, Fault> {
         }
     }
     Ok(finding)
+}
+
+/// Checks the halls of the sessions, on one snapshot.
+async fn plans(lease: &mut Lease) -> Audit<Finding> {
+    load::snapshot(lease).await?;
+    let mut check = PlanCheck::default();
+    // One after the other: each may be large.
+    for mut row in lease.rows("SELECT digest FROM plan", vec![]).await? {
+        let digest: Vec<u8> = take(&mut row, 0)?;
+        lease.restart();
+        if let Some(mut row) = lease.rows(sql::PLAN, vec![digest.as_slice().into()]).await?.pop() {
+            check.plan(&digest, take(&mut row, 0)?);
+        }
+    }
+    lease.restart();
+    let sessions = "SELECT s.id, s.plan, COALESCE(n.seats, 0) FROM session s \
+                    LEFT JOIN (SELECT session_id, COUNT(*) AS seats FROM seat GROUP BY session_id) n \
+                    ON n.session_id = s.id WHERE s.plan IS NOT NULL";
+    for mut row in lease.rows(sessions, vec![]).await? {
+        let digest: Vec<u8> = take(&mut row, 1)?;
+        check.session(take(&mut row, 0)?, &digest, take(&mut row, 2)?);
+    }
+    lease.text("COMMIT").await?;
+    Ok(check.finding())
 }
 
 type Difference = (SeatId, Option<SeatState>, Option<SeatState>);

@@ -1,6 +1,7 @@
 //! The steps of a batch in MySQL. Each is as few statements as there are tables, sent together.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use boxoffice_domain::command::{Changes, IdRange, Ids, IdsNeeded, ResultOf, Rows, Wants};
 use boxoffice_domain::ids::UserId;
@@ -9,10 +10,10 @@ use super::inner::Inner;
 use super::pool::{Lane, Lease, Packet, Ran};
 use super::publication::{LockOrder, SeatShown};
 use super::rows::{DEADLOCK, DUPLICATE, Failure};
-use super::{sale, sql};
+use super::{load, sale, sql};
 use crate::Fault;
 use crate::store::batch::{Engine, NoJob, Trouble};
-use crate::store::catalog::Catalog;
+use crate::store::catalog::{Catalog, Inventory};
 
 /// Ids that are taken at a time. What is left of them is lost with the process.
 const ID_BLOCK: i64 = 1_000;
@@ -145,6 +146,18 @@ impl Engine for MysqlEngine {
         self.inner.familiar.add_accounts(have_accounts);
         self.absent = self.inner.familiar.without_account(users);
         Ok(())
+    }
+
+    async fn look_again(&mut self, inventory: &Inventory) -> Result<bool, Trouble> {
+        let Some(lease) = self.lease.as_mut() else { return Ok(false) };
+        let (begun, fresh) = (Instant::now(), lease.fresh);
+        match load::seats_of(lease, inventory.session().id).await {
+            Ok(seats) => {
+                self.inner.publication.merge_read(inventory, seats, begun, Duration::ZERO);
+                Ok(true)
+            }
+            Err(failure) => Err(self.trouble(failure, fresh)),
+        }
     }
 
     async fn load(&mut self, wants: &Wants, rows: &mut Rows) -> Result<(), Trouble> {

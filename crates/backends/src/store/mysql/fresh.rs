@@ -10,11 +10,12 @@ use boxoffice_domain::ids::SessionId;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::inner::Inner;
-use super::load;
+use super::load::{self, StoredSession};
 use super::pool::{Lease, Pool};
-use super::publication::{Publication, REPLICA_LAG};
+use super::publication::{Found, Publication, REPLICA_LAG};
 use super::rows::Failure;
 use crate::store::catalog::Inventory;
+use crate::store::plans::StoredPlan;
 
 /// Sessions that somebody looks at are read this often.
 const LOOK: Duration = Duration::from_millis(250);
@@ -77,7 +78,7 @@ async fn refresh(store: &Arc<Inner>, discover: bool, next: &mut Turn) -> Result<
             let concerts = load::concerts(&mut lease, 0).await?;
             let sessions = load::sessions(&mut lease).await?;
             lease.release();
-            let sessions: Vec<_> = sessions.into_iter().map(|(session, _)| session).collect();
+            let sessions: Vec<_> = sessions.into_iter().map(|stored| stored.session).collect();
             store.publication.follow(&known, concerts, &sessions);
         }
         return Ok(());
@@ -173,18 +174,32 @@ async fn discover_new(
     let sessions = load::sessions(lease).await?;
     let mut concerts = load::concerts(lease, 0).await?;
     if from_primary {
-        let sessions: Vec<_> = sessions.iter().map(|(session, _)| *session).collect();
+        let sessions: Vec<_> = sessions.iter().map(|stored| stored.session).collect();
         publication.follow(&before, concerts.clone(), &sessions);
     }
     let known = publication.catalog();
     concerts.retain(|concert| known.concert(concert.id).is_none());
     let mut grown = Vec::new();
-    let mut inventories = Vec::new();
-    for (session, seats) in sessions {
+    let mut inventories: Vec<Found> = Vec::new();
+    for StoredSession { session, seats, plan } in sessions {
         match known.inventory_of(session.id) {
             None => {
+                let plan = match plan.map(|digest| (digest, known.plan(&digest).cloned())) {
+                    Some((digest, None)) => {
+                        // Of what has just been read, another may have it as well.
+                        let read = inventories.iter().filter_map(|(.., plan)| plan.as_ref());
+                        let mut read =
+                            read.filter(|plan: &&Arc<StoredPlan>| plan.digest() == digest);
+                        match read.next().cloned() {
+                            Some(plan) => Some(plan),
+                            None => Some(load::plan_of(lease, session.id, digest).await?),
+                        }
+                    }
+                    Some((_, plan)) => plan,
+                    None => None,
+                };
                 lease.restart();
-                inventories.push((session, load::seats_of(lease, session.id).await?));
+                inventories.push((session, load::seats_of(lease, session.id).await?, plan));
             }
             Some(inventory) if inventory.total() < seats as usize => grown.push(inventory.clone()),
             Some(_) => {}

@@ -4,12 +4,13 @@ use boxoffice_domain::command::Payment;
 use boxoffice_domain::ids::{PaymentId, ReservationId, UserId};
 use boxoffice_domain::sales::Reservation;
 use boxoffice_domain::time::Timestamp;
+use mysql_async::Row;
 
 use super::pool::Lease;
 use super::rows::{self, Failure, take};
 use super::sql;
 use crate::store::columns::state_of;
-use crate::store::types::{Became, LOOKED_AT_MAX, Part, Person};
+use crate::store::types::{LOOKED_AT_MAX, NAMED_MAX, Part, Person, ReservationFilter, merged};
 
 type List<T> = Result<Part<T>, Failure>;
 
@@ -17,29 +18,51 @@ pub(super) async fn reservations(
     lease: &mut Lease,
     after: i64,
     max: u32,
-    became: Option<Became>,
+    filter: &ReservationFilter,
 ) -> List<(Reservation, Timestamp)> {
+    let (after, last) = filter.range(after);
+    let narrowed = || {
+        let concert = filter.concert.map(|id| id.get());
+        let session = filter.session.map(|id| id.get());
+        [filter.became.map(state_of).into(), concert.into(), session.into(), max.into()]
+    };
+    if let Some(users) = &filter.users {
+        let mut items = Vec::new();
+        for user in users {
+            let mut values = vec![user.get().into(), after.into(), last.into()];
+            values.extend(narrowed());
+            items.extend(listed(lease.rows(sql::RESERVATIONS_LIST_USER, values).await?)?);
+        }
+        return Ok(merged(items, max, |(reservation, _)| reservation.id.get()));
+    }
     let values = vec![after.into(), (LOOKED_AT_MAX - 1).into()];
     let row = lease.rows(sql::RESERVATIONS_END, values).await?.pop();
     let end: Option<i64> = row.map(|mut row| take(&mut row, 0)).transpose()?;
-    let last = end.unwrap_or(i64::MAX);
-    let found = match became {
-        None => {
-            let values = vec![after.into(), last.into(), max.into()];
-            lease.rows(sql::RESERVATIONS_LIST, values).await?
-        }
-        Some(became) => {
-            let values = vec![after.into(), last.into(), state_of(became).into(), max.into()];
-            lease.rows(sql::RESERVATIONS_LIST_STATE, values).await?
-        }
-    };
-    let mut items = Vec::new();
+    let end = end.filter(|end| *end < last);
+    let mut values = vec![after.into(), end.unwrap_or(last).into()];
+    values.extend(narrowed());
+    let items = listed(lease.rows(sql::RESERVATIONS_LIST, values).await?)?;
+    Ok(Part::of(items, max, end, |(reservation, _)| reservation.id.get()))
+}
+
+fn listed(found: Vec<Row>) -> Result<Vec<(Reservation, Timestamp)>, Failure> {
+    let mut items = Vec::with_capacity(found.len());
     for mut row in found {
         let id = rows::id(ReservationId::new, take(&mut row, 0)?, "reservation")?;
         let row = rows::reservation(id, &mut row, 1)?;
         items.push((row.reservation, row.until));
     }
-    Ok(Part::of(items, max, end, |(reservation, _)| reservation.id.get()))
+    Ok(items)
+}
+
+/// Those whom their issuers call so.
+pub(super) async fn people_named(lease: &mut Lease, name: &str) -> Result<Vec<UserId>, Failure> {
+    let found = lease.rows(sql::PEOPLE_NAMED, vec![name.into(), NAMED_MAX.into()]).await?;
+    let mut people = Vec::with_capacity(found.len());
+    for mut row in found {
+        people.push(rows::id(UserId::new, take(&mut row, 0)?, "user")?);
+    }
+    Ok(people)
 }
 
 pub(super) async fn payments(lease: &mut Lease, after: i64, max: u32) -> List<(Payment, UserId)> {

@@ -1,6 +1,7 @@
 //! Reads whole tables: at the start, to keep up with other instances, and for operators.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::command::{Payment, ReservationRow, TicketRef};
@@ -18,7 +19,9 @@ use super::rows::{self, Failure, take};
 use super::sql;
 use crate::store::catalog::{Catalog, Inventory};
 use crate::store::chain;
+use crate::store::digest::Digest;
 use crate::store::draws::{self, DrawSeed};
+use crate::store::plans::{self, StoredPlan};
 use crate::store::types::{ALIAS_KEPT_MS, Alias, SpentBy, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
@@ -54,8 +57,18 @@ pub(super) async fn catalog(lease: &mut Lease) -> Load<Catalog> {
         }
     }
     let mut inventories = Vec::new();
-    for (session, _) in sessions(lease).await? {
-        inventories.push(Inventory::new(session, seats.remove(&session.id).unwrap_or_default()));
+    let mut plans: HashMap<Digest, Arc<StoredPlan>> = HashMap::new();
+    for StoredSession { session, plan, .. } in sessions(lease).await? {
+        let plan = match plan.map(|digest| (digest, plans.get(&digest).cloned())) {
+            Some((digest, None)) => {
+                let plan = plan_of(lease, session.id, digest).await?;
+                Some(plans.entry(digest).or_insert(plan).clone())
+            }
+            Some((_, known)) => known,
+            None => None,
+        };
+        let seats = seats.remove(&session.id).unwrap_or_default();
+        inventories.push(Inventory::new(session, seats).with_plan(plan));
     }
     if let Some(session) = seats.keys().next() {
         return Err(Failure::Corrupt(format!("seats of session {session}, which does not exist")));
@@ -89,8 +102,29 @@ pub(super) fn concert(row: &mut Row) -> Load<Concert> {
     })
 }
 
-/// Every session, with how many seats it has.
-pub(super) async fn sessions(lease: &mut Lease) -> Load<Vec<(Session, u32)>> {
+/// The plan with this digest, which a session has.
+pub(super) async fn plan_of(
+    lease: &mut Lease,
+    session: SessionId,
+    digest: Digest,
+) -> Load<Arc<StoredPlan>> {
+    lease.restart();
+    let row = lease.rows(sql::PLAN, vec![digest.0[..].into()]).await?.pop();
+    let mut row = row.ok_or_else(|| Failure::Corrupt(plans::missing(session, digest)))?;
+    Ok(Arc::new(StoredPlan::stored(digest, take(&mut row, 0)?).map_err(Failure::Corrupt)?))
+}
+
+/// A session, and what is read along with it.
+pub(super) struct StoredSession {
+    pub(super) session: Session,
+    /// How many seats it has.
+    pub(super) seats: u32,
+    /// The plan that they are places of.
+    pub(super) plan: Option<Digest>,
+}
+
+/// Every session.
+pub(super) async fn sessions(lease: &mut Lease) -> Load<Vec<StoredSession>> {
     let mut sessions = Vec::new();
     for mut row in lease.rows(sql::SESSIONS, vec![]).await? {
         let session = Session {
@@ -98,7 +132,9 @@ pub(super) async fn sessions(lease: &mut Lease) -> Load<Vec<(Session, u32)>> {
             concert: rows::id(ConcertId::new, take(&mut row, 1)?, "concert")?,
             starts_at: Timestamp(take(&mut row, 2)?),
         };
-        sessions.push((session, take(&mut row, 3)?));
+        let plan: Option<Vec<u8>> = take(&mut row, 4)?;
+        let plan = plan.map(|digest| chain::digest_of(&digest)).transpose()?;
+        sessions.push(StoredSession { session, seats: take(&mut row, 3)?, plan });
     }
     Ok(sessions)
 }

@@ -17,12 +17,16 @@ use boxoffice_domain::time::Timestamp;
 use parking_lot::Mutex;
 
 use crate::store::catalog::{Catalog, Inventory, Made};
+use crate::store::plans::StoredPlan;
 
 /// A replica that is further behind than this is not fit for use.
 pub(super) const REPLICA_LAG: Duration = Duration::from_secs(30);
 
 /// A seat, its session, and the state in which it is to be seen.
 pub(super) type SeatShown = (SeatId, SessionId, SeatState);
+
+/// A session that was made elsewhere, with its seats and its plan.
+pub(super) type Found = (Session, Vec<Seat>, Option<Arc<StoredPlan>>);
 
 /// What is published.
 pub(super) struct Publication {
@@ -120,9 +124,9 @@ impl Publication {
                     self.catalog.store(Arc::new(catalog.with_concert(concert)));
                 }
             }
-            Made::Inventory(session, seats) => match catalog.inventory_of(session.id) {
+            Made::Inventory(session, seats, plan) => match catalog.inventory_of(session.id) {
                 None => {
-                    let inventory = Arc::new(Inventory::new(session, seats));
+                    let inventory = Arc::new(Inventory::new(session, seats).with_plan(plan));
                     self.catalog.store(Arc::new(catalog.with_inventory(inventory)));
                 }
                 Some(inventory) => inventory.merge(seats, |_| true),
@@ -159,14 +163,14 @@ impl Publication {
     pub(super) fn show_found(
         &self,
         concerts: Vec<Concert>,
-        inventories: Vec<(Session, Vec<Seat>)>,
+        inventories: Vec<Found>,
         called_off: Vec<(SessionId, Timestamp)>,
     ) {
         let _own = self.own.lock();
         concerts.into_iter().for_each(|concert| self.show(Made::Concert(concert)));
         inventories
             .into_iter()
-            .for_each(|(session, seats)| self.show(Made::Inventory(session, seats)));
+            .for_each(|(session, seats, plan)| self.show(Made::Inventory(session, seats, plan)));
         let show = |(session, at)| self.show(Made::CalledOff(session, at));
         called_off.into_iter().for_each(show);
     }

@@ -10,7 +10,7 @@ use super::rows::{Failure, take};
 use crate::Fault;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&[&str]; 6] = [V1, V2, V3, V4, V5, V6];
+const MIGRATIONS: [&[&str]; 8] = [V1, V2, V3, V4, V5, V6, V7, V8];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -320,6 +320,36 @@ const V6: &[&str] = &[
     "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.columns \
      WHERE table_schema = DATABASE() AND table_name = 'queue' AND column_name = 'drawn'), 'DO 0', \
      'ALTER TABLE queue ADD COLUMN draw_seed BINARY(32), ADD COLUMN drawn BIGINT')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
+];
+
+/// Halls by the digests of their bytes, and which of them a session has.
+const V7: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS plan (digest BINARY(32) NOT NULL PRIMARY KEY, \
+     body MEDIUMBLOB NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.columns \
+     WHERE table_schema = DATABASE() AND table_name = 'session' AND column_name = 'plan'), 'DO 0', \
+     'ALTER TABLE session ADD COLUMN plan BINARY(32)')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
+];
+
+/// Why an operator has changed something, and which change was taken back: each once. People are found by what
+/// their issuer calls them.
+const V8: &[&str] = &[
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.columns \
+     WHERE table_schema = DATABASE() AND table_name = 'change_log' AND column_name = 'undoes'), \
+     'DO 0', 'ALTER TABLE change_log ADD COLUMN reason VARCHAR(255), ADD COLUMN undoes BIGINT, \
+     ADD UNIQUE KEY change_log_undoes (undoes)')",
+    "PREPARE step FROM @step",
+    "EXECUTE step",
+    "DEALLOCATE PREPARE step",
+    "SET @step = IF(EXISTS (SELECT 1 FROM information_schema.statistics \
+     WHERE table_schema = DATABASE() AND index_name = 'person_by_name'), 'DO 0', \
+     'ALTER TABLE person ADD KEY person_by_name (name)')",
     "PREPARE step FROM @step",
     "EXECUTE step",
     "DEALLOCATE PREPARE step",

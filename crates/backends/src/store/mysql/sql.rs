@@ -222,10 +222,13 @@ statements! {
     CONCERTS = "SELECT id, name, venue, queue, opens_at, closes_at FROM concert WHERE id > ? \
         ORDER BY id";
     CONCERT_IDS = "SELECT id FROM concert";
-    SESSIONS = "SELECT id, concert_id, starts_at, seats FROM session ORDER BY id";
+    SESSIONS = "SELECT id, concert_id, starts_at, seats, plan FROM session ORDER BY id";
     SESSION_LOCK = "SELECT seats, starts_at FROM session WHERE id = ? AND concert_id = ? FOR UPDATE";
     SESSION_SEATS = "UPDATE session SET seats = ? WHERE id = ?";
-    SESSION_ADD = "INSERT INTO session (concert_id, starts_at, seats) VALUES (?, ?, ?)";
+    SESSION_ADD = "INSERT INTO session (concert_id, starts_at, seats, plan) VALUES (?, ?, ?, ?)";
+    SESSION_HAS_PLAN = "SELECT 1 FROM session WHERE id = ? AND plan IS NOT NULL";
+    PLAN = "SELECT body FROM plan WHERE digest = ?";
+    PLAN_ADD = "INSERT IGNORE INTO plan (digest, body) VALUES (?, ?)";
     CONCERT_ADD = "INSERT INTO concert (name, venue, queue, opens_at, closes_at) \
         VALUES (?, ?, ?, ?, ?)";
     CONCERT_LOCK = "SELECT id, name, venue, queue, opens_at, closes_at FROM concert WHERE id = ? \
@@ -262,10 +265,11 @@ statements! {
         WHERE name = ? AND removed_at = 0 FOR UPDATE";
     OPERATOR_REMOVED = "SELECT MAX(removed_at) FROM operator WHERE name = ?";
     OPERATOR_REMOVE = "UPDATE operator SET removed_at = ? WHERE id = ?";
-    LOG_ADD = "INSERT INTO change_log (at, who, role, origin, operation, target, was, became) \
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-    LOG = "SELECT id, at, who, role, origin, operation, target, was, became FROM change_log \
-        WHERE id < ? ORDER BY id DESC LIMIT ?";
+    LOG_ADD = "INSERT INTO change_log (at, who, role, origin, operation, target, was, became, \
+        reason, undoes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    LOG = "SELECT id, at, who, role, origin, operation, target, was, became, reason, undoes \
+        FROM change_log WHERE id < ? ORDER BY id DESC LIMIT ?";
+    LOG_UNDOING = "SELECT id FROM change_log WHERE undoes = ? LOCK IN SHARE MODE";
     CHANGE_KEY = "SELECT fingerprint, answer FROM change_key WHERE who = ? AND idem_key = ?";
     CHANGE_KEY_ADD = "INSERT INTO change_key (who, idem_key, fingerprint, answer, at) \
         VALUES (?, ?, ?, ?, ?)";
@@ -276,10 +280,16 @@ statements! {
         LIMIT 1 OFFSET ?";
     RESERVATIONS_LIST = "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, \
         state, payment_id, queue, ticket_seq, ticket_id FROM reservation FORCE INDEX (PRIMARY) \
-        WHERE id > ? AND id <= ? ORDER BY id LIMIT ?";
-    RESERVATIONS_LIST_STATE = "SELECT id, user_id, concert_id, session_id, items, created_at, \
+        WHERE id > ? AND id <= ? AND state = COALESCE(?, state) \
+        AND concert_id = COALESCE(?, concert_id) AND session_id = COALESCE(?, session_id) \
+        ORDER BY id LIMIT ?";
+    RESERVATIONS_LIST_USER = "SELECT id, user_id, concert_id, session_id, items, created_at, \
         held_until, state, payment_id, queue, ticket_seq, ticket_id FROM reservation \
-        FORCE INDEX (PRIMARY) WHERE id > ? AND id <= ? AND state = ? ORDER BY id LIMIT ?";
+        FORCE INDEX (reservation_of_user) WHERE user_id = ? AND id > ? AND id <= ? \
+        AND state = COALESCE(?, state) AND concert_id = COALESCE(?, concert_id) \
+        AND session_id = COALESCE(?, session_id) ORDER BY id LIMIT ?";
+    PEOPLE_NAMED = "SELECT id FROM person FORCE INDEX (person_by_name) WHERE name = ? \
+        ORDER BY id LIMIT ?";
     PAYMENTS_LIST = "SELECT id, reservation_id, user_id, amount, paid_at FROM payment WHERE id > ? \
         ORDER BY id LIMIT ?";
     PEOPLE_LIST = "SELECT a.user_id, a.balance, (SELECT COUNT(*) FROM reservation r \

@@ -25,7 +25,7 @@ use crate::store::numbers::{
 };
 use crate::store::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert, NewPerson,
-    NewSeats, Progress, STEP_AHEAD_MS, STEP_LATE_MS, Seed, ShortenLog,
+    NewSeats, Progress, STEP_AHEAD_MS, STEP_LATE_MS, Seating, Seed, ShortenLog,
 };
 
 fn list(ids: impl IntoIterator<Item = i64>) -> Vec<Value> {
@@ -725,7 +725,7 @@ pub(super) async fn create_concert(tx: &mut Tx, new: &NewConcert) -> Op<ConcertI
 pub(super) struct CreateSession {
     pub(super) concert: ConcertId,
     pub(super) starts_at: Timestamp,
-    pub(super) groups: Vec<NewSeats>,
+    pub(super) seating: Seating,
 }
 
 impl Operation for CreateSession {
@@ -738,7 +738,7 @@ impl Operation for CreateSession {
         if found.is_empty() {
             return Ok(Done::Nothing(None));
         }
-        let made = create_session(tx, self.concert, self.starts_at, &self.groups).await?;
+        let made = create_session(tx, self.concert, self.starts_at, &self.seating).await?;
         Ok(Done::Commit(Some(made)))
     }
 }
@@ -747,22 +747,30 @@ async fn create_session(
     tx: &mut Tx,
     concert: ConcertId,
     starts_at: Timestamp,
-    groups: &[NewSeats],
+    seating: &Seating,
 ) -> Op<(SessionId, Vec<AddedSeats>)> {
-    let total = groups.iter().fold(0_u32, |sum, group| sum.saturating_add(group.count));
-    let values = vec![concert.get().into(), starts_at.0.into(), total.into()];
+    let plan = seating.plan();
+    if let Some(plan) = plan {
+        let values = vec![plan.digest().0[..].into(), plan.body().into()];
+        tx.lease.exec(sql::PLAN_ADD, values).await?;
+    }
+    let values = vec![
+        concert.get().into(),
+        starts_at.0.into(),
+        seating.prices().len().into(),
+        plan.map(|plan| plan.digest().0.to_vec()).into(),
+    ];
     let id = tx.lease.insert(sql::SESSION_ADD, values).await?;
     let id = rows::id(SessionId::new, id, "session")?;
-    let mut seats = Vec::new();
-    let mut added = Vec::with_capacity(groups.len());
-    for group in groups {
-        let numbered = u32::try_from(seats.len()).unwrap_or(u32::MAX);
-        let (mut more, range) = insert_seats(tx, id, numbered, *group).await?;
-        seats.append(&mut more);
-        added.extend(range);
-    }
-    tx.made.push(Made::Inventory(Session { id, concert, starts_at }, seats));
+    let seats = insert_seats(tx, id, 0, seating.prices()).await?;
+    let added = seating.added(seats.first().map(|seat| seat.id));
+    tx.made.push(Made::Inventory(Session { id, concert, starts_at }, seats, plan.cloned()));
     Ok((id, added))
+}
+
+/// Whether the seats of a session are the places of a hall.
+pub(super) async fn has_plan(tx: &mut Tx, session: SessionId) -> Op<bool> {
+    Ok(!tx.lease.rows(sql::SESSION_HAS_PLAN, vec![session.get().into()]).await?.is_empty())
 }
 
 /// Adds seats to a session.
@@ -782,12 +790,17 @@ impl Operation for AddSeats {
         let Some(mut row) = tx.lease.rows(sql::SESSION_LOCK, values).await?.pop() else {
             return Ok(Done::Nothing(None));
         };
+        if has_plan(tx, self.session).await? {
+            return Ok(Done::Nothing(None));
+        }
         let numbered: u32 = take(&mut row, 0)?;
-        let (seats, range) = insert_seats(tx, self.session, numbered, self.group).await?;
+        let seating = Seating::from(self.group);
+        let seats = insert_seats(tx, self.session, numbered, seating.prices()).await?;
+        let added = seating.added(seats.first().map(|seat| seat.id));
         let total = numbered.saturating_add(self.group.count);
         tx.lease.exec(sql::SESSION_SEATS, vec![total.into(), self.session.get().into()]).await?;
         tx.made.push(Made::Seats(self.session, seats));
-        Ok(Done::Commit(range))
+        Ok(Done::Commit(added.first().copied()))
     }
 }
 
@@ -795,22 +808,19 @@ async fn insert_seats(
     tx: &mut Tx,
     session: SessionId,
     numbered: u32,
-    group: NewSeats,
-) -> Op<(Vec<Seat>, Option<AddedSeats>)> {
-    if group.count == 0 {
-        return Ok((Vec::new(), None));
+    prices: &[i64],
+) -> Op<Vec<Seat>> {
+    let count = i64::try_from(prices.len()).unwrap_or(i64::MAX);
+    if count == 0 {
+        return Ok(Vec::new());
     }
-    tx.lease.exec(sql::SEAT_IDS_TAKE, vec![group.count.into()]).await?;
+    tx.lease.exec(sql::SEAT_IDS_TAKE, vec![count.into()]).await?;
     let last = load::number(&mut tx.lease, sql::SEAT_IDS_LAST).await?;
-    let mut seats = Vec::with_capacity(group.count as usize);
-    for offset in 1..=group.count {
-        let id = last - i64::from(group.count) + i64::from(offset);
-        seats.push(Seat {
-            id: rows::id(SeatId::new, id, "seat")?,
-            number: numbered.saturating_add(offset),
-            price: group.price,
-            state: SeatState::Available,
-        });
+    let mut seats = Vec::with_capacity(prices.len());
+    let numbers = numbered.saturating_add(1)..;
+    for ((price, number), id) in prices.iter().copied().zip(numbers).zip(last - count + 1..) {
+        let id = rows::id(SeatId::new, id, "seat")?;
+        seats.push(Seat { id, number, price, state: SeatState::Available });
     }
     for part in seats.chunks(ROWS) {
         let mut values = Vec::with_capacity(part.len() * 7);
@@ -833,8 +843,7 @@ async fn insert_seats(
         );
         tx.lease.exec(&text, values).await?;
     }
-    let added = seats.first().map(|first| AddedSeats { first: first.id, count: group.count });
-    Ok((seats, added))
+    Ok(seats)
 }
 
 /// A first stock of everything.
@@ -860,7 +869,7 @@ impl Operation for Fill {
         for (concert, sessions) in &seed.concerts {
             let id = create_concert(tx, concert).await?;
             for (starts_at, seats) in sessions {
-                create_session(tx, id, *starts_at, &[*seats]).await?;
+                create_session(tx, id, *starts_at, seats).await?;
             }
         }
         Ok(Done::Commit(()))

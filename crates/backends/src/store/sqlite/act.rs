@@ -58,7 +58,7 @@ fn operator(row: &Row<'_>) -> Op<StoredOperator> {
 /// Rows of the log before this one, the latest first.
 pub(super) fn log(connection: &Connection, before: i64, max: u32) -> Op<Vec<LogEntry>> {
     let mut find = connection.prepare_cached(
-        "SELECT id, at, who, role, origin, operation, target, was, became FROM change_log \
+        "SELECT id, at, who, role, origin, operation, target, was, became, reason, undoes FROM change_log \
          WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
     )?;
     let mut found = find.query(params![before, max])?;
@@ -74,6 +74,8 @@ pub(super) fn log(connection: &Connection, before: i64, max: u32) -> Op<Vec<LogE
             target: row.get(6)?,
             before: row.get(7)?,
             after: row.get(8)?,
+            reason: row.get(9)?,
+            undoes: row.get(10)?,
         });
     }
     Ok(entries)
@@ -93,8 +95,8 @@ impl Tx<'_> {
         };
         let Told { target, before, after } = effect.told();
         self.execute(
-            "INSERT INTO change_log (at, who, role, origin, operation, target, was, became) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO change_log (at, who, role, origin, operation, target, was, became, reason, undoes) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 note.at.0,
                 note.who,
@@ -103,9 +105,12 @@ impl Tx<'_> {
                 note.operation,
                 target,
                 before,
-                after
+                after,
+                note.reason,
+                act.undoes()
             ],
         )?;
+        let entry = self.connection().last_insert_rowid();
         if let Some((key, fingerprint)) = &note.key {
             self.execute(
                 "INSERT INTO change_key (who, key, fingerprint, answer, at) \
@@ -113,7 +118,7 @@ impl Tx<'_> {
                 params![note.who, key, fingerprint, (note.answer)(&effect), note.at.0],
             )?;
         }
-        Ok(Ok(Acted::Now(effect)))
+        Ok(Ok(Acted::Now(effect, entry)))
     }
 
     fn carry_out(&mut self, act: &Act, now: Timestamp) -> Op<Result<Effect, ActRejected>> {
@@ -125,10 +130,14 @@ impl Tx<'_> {
                 let (name, after) = (name.clone(), settings.clone());
                 Ok(Ok(Effect::Queue { name, before: None, after, drawn: seed.is_some() }))
             }
-            Act::ChangeQueue(name, change) => {
+            Act::ChangeQueue(name, change, condition) => {
                 let Some(before) = self.settings_of_queue(name.as_str())? else {
                     return Ok(Err(ActRejected::NoSuchQueue));
                 };
+                let undone_by = condition.undoes().map(|it| self.undone_by(it)).transpose()?;
+                if let Err(rejected) = condition.check(&before, undone_by.flatten(), now) {
+                    return Ok(Err(rejected));
+                }
                 let Some(after) = self.change_queue(name.as_str(), change)? else {
                     return Ok(Err(ActRejected::Drawn));
                 };
@@ -181,12 +190,13 @@ impl Tx<'_> {
                 self.made(Made::ConcertGone(*id));
                 Ok(Ok(Effect::Concert { before: Some(before), after: None }))
             }
-            Act::CreateSession(concert, starts_at, groups) => {
-                let Some((id, added)) = self.create_session(*concert, *starts_at, groups)? else {
+            Act::CreateSession(concert, starts_at, seating) => {
+                let Some((id, added)) = self.create_session(*concert, *starts_at, seating)? else {
                     return Ok(Err(ActRejected::NoSuchConcert));
                 };
                 let after = Some(Session { id, concert: *concert, starts_at: *starts_at });
-                Ok(Ok(Effect::Session { before: None, after, added }))
+                let plan = seating.plan().map(|plan| plan.digest());
+                Ok(Ok(Effect::Session { before: None, after, added, plan }))
             }
             Act::ChangeSession(concert, session, starts_at) => {
                 let Some(before) = self.session(*concert, *session)? else {
@@ -198,7 +208,8 @@ impl Tx<'_> {
                 )?;
                 self.made(Made::SessionMoved(*session, *starts_at));
                 let after = Some(Session { starts_at: *starts_at, ..before });
-                Ok(Ok(Effect::Session { before: Some(before), after, added: Vec::new() }))
+                let added = Vec::new();
+                Ok(Ok(Effect::Session { before: Some(before), after, added, plan: None }))
             }
             Act::RemoveSession(concert, session) => {
                 let Some(before) = self.session(*concert, *session)? else {
@@ -209,7 +220,8 @@ impl Tx<'_> {
                 }
                 self.remove_session(*session)?;
                 self.keep_last_ids()?;
-                Ok(Ok(Effect::Session { before: Some(before), after: None, added: Vec::new() }))
+                let added = Vec::new();
+                Ok(Ok(Effect::Session { before: Some(before), after: None, added, plan: None }))
             }
             Act::CallOff(concert, session) => {
                 let sessions = match session {
@@ -234,6 +246,9 @@ impl Tx<'_> {
             Act::AddSeats(concert, session, group) => {
                 if self.session(*concert, *session)?.is_none() {
                     return Ok(Err(ActRejected::NoSuchSession));
+                }
+                if self.has_plan(*session)? {
+                    return Ok(Err(ActRejected::HasPlan));
                 }
                 let added = self.add_seats(*concert, *session, *group)?;
                 Ok(Ok(Effect::Seats { session: *session, added, price: group.price }))
@@ -288,6 +303,13 @@ impl Tx<'_> {
         )?;
         let mut found = find.query([name])?;
         found.next()?.map(|row| load::settings(row, 0)).transpose()
+    }
+
+    /// Which entry of the log has taken back the change of this one.
+    fn undone_by(&self, entry: i64) -> Op<Option<i64>> {
+        let mut find =
+            self.connection().prepare_cached("SELECT id FROM change_log WHERE undoes = ?1")?;
+        Ok(find.query_row([entry], |row| row.get(0)).optional()?)
     }
 
     fn concert(&self, id: ConcertId) -> Op<Option<Concert>> {

@@ -11,6 +11,7 @@ use super::log;
 use super::rows::{self, Failure, entry_kind};
 use super::tx::Tx;
 use crate::store::chain::{self, Check, LogPart};
+use crate::store::plans::PlanCheck;
 
 type Audit<T> = Result<T, Failure>;
 
@@ -60,6 +61,33 @@ pub(super) fn inventory(tx: &Tx<'_>, session: SessionId) -> Audit<Finding> {
         }
     }
     Ok(finding)
+}
+
+/// Checks the halls of the sessions, on one snapshot of the file.
+pub(super) fn plans(connection: &Connection) -> Audit<Finding> {
+    let mut check = PlanCheck::default();
+    connection.execute_batch("BEGIN")?;
+    let looked = plans_into(connection, &mut check);
+    connection.execute_batch("ROLLBACK")?;
+    looked.map(|()| check.finding())
+}
+
+fn plans_into(connection: &Connection, check: &mut PlanCheck) -> Audit<()> {
+    let mut find = connection.prepare("SELECT digest, body FROM plan")?;
+    let mut found = find.query([])?;
+    while let Some(row) = found.next()? {
+        check.plan(&row.get::<_, Vec<u8>>(0)?, row.get(1)?);
+    }
+    let mut find = connection.prepare(
+        "SELECT s.id, s.plan, COALESCE(n.seats, 0) FROM session s \
+         LEFT JOIN (SELECT session_id, count(*) AS seats FROM seat GROUP BY session_id) n \
+         ON n.session_id = s.id WHERE s.plan IS NOT NULL",
+    )?;
+    let mut found = find.query([])?;
+    while let Some(row) = found.next()? {
+        check.session(row.get(0)?, &row.get::<_, Vec<u8>>(1)?, row.get(2)?);
+    }
+    Ok(())
 }
 
 fn number(connection: &Connection, sql: &str, params: impl Params) -> Audit<u64> {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, Failure};
 use crate::store::columns::state_of;
-use crate::store::types::{Became, LOOKED_AT_MAX, Part, Person};
+use crate::store::types::{LOOKED_AT_MAX, NAMED_MAX, Part, Person, ReservationFilter, merged};
 
 type List<T> = Result<Part<T>, Failure>;
 
@@ -16,19 +16,43 @@ pub(super) fn reservations(
     connection: &Connection,
     after: i64,
     max: u32,
-    became: Option<Became>,
+    filter: &ReservationFilter,
 ) -> List<(Reservation, Timestamp)> {
+    let (after, last) = filter.range(after);
+    let state = filter.became.map(state_of);
+    let (concert, session) = (filter.concert.map(|id| id.get()), filter.session.map(|id| id.get()));
+    if let Some(users) = &filter.users {
+        let mut find = connection.prepare_cached(
+            "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, state, \
+             payment_id, queue, ticket_seq, ticket_id FROM reservation INDEXED BY reservation_of_user \
+             WHERE user_id = ?1 AND id > ?2 AND id <= ?3 AND state = COALESCE(?4, state) \
+             AND concert_id = COALESCE(?5, concert_id) AND session_id = COALESCE(?6, session_id) \
+             ORDER BY id LIMIT ?7",
+        )?;
+        let mut items = Vec::new();
+        for user in users {
+            let values = params![user.get(), after, last, state, concert, session, max];
+            let mut found = find.query(values)?;
+            while let Some(row) = found.next()? {
+                let row = rows::listed_reservation(row)?;
+                items.push((row.reservation, row.until));
+            }
+        }
+        return Ok(merged(items, max, |(reservation, _)| reservation.id.get()));
+    }
     let end: Option<i64> = connection
         .prepare_cached("SELECT id FROM reservation WHERE id > ?1 ORDER BY id LIMIT 1 OFFSET ?2")?
         .query_row(params![after, LOOKED_AT_MAX - 1], |row| row.get(0))
         .optional()?;
     let mut find = connection.prepare_cached(
         "SELECT id, user_id, concert_id, session_id, items, created_at, held_until, state, \
-         payment_id, queue, ticket_seq, ticket_id FROM reservation WHERE id > ?1 AND id <= ?2 AND (?3 IS NULL OR state = ?3) \
-         ORDER BY id LIMIT ?4",
+         payment_id, queue, ticket_seq, ticket_id FROM reservation WHERE id > ?1 AND id <= ?2 \
+         AND state = COALESCE(?3, state) AND concert_id = COALESCE(?4, concert_id) \
+         AND session_id = COALESCE(?5, session_id) ORDER BY id LIMIT ?6",
     )?;
-    let last = end.unwrap_or(i64::MAX);
-    let mut found = find.query(params![after, last, became.map(state_of), max])?;
+    let end = end.filter(|end| *end < last);
+    let last = end.unwrap_or(last);
+    let mut found = find.query(params![after, last, state, concert, session, max])?;
     let mut items = Vec::new();
     while let Some(row) = found.next()? {
         let row = rows::listed_reservation(row)?;
@@ -77,4 +101,16 @@ pub(super) fn people(connection: &Connection, after: i64, max: u32) -> List<Pers
         });
     }
     Ok(Part::of(items, max, None, |person| person.user.get()))
+}
+
+/// Those whom their issuers call so.
+pub(super) fn people_named(connection: &Connection, name: &str) -> Result<Vec<UserId>, Failure> {
+    let mut find =
+        connection.prepare_cached("SELECT id FROM person WHERE name = ?1 ORDER BY id LIMIT ?2")?;
+    let mut found = find.query(params![name, NAMED_MAX])?;
+    let mut people = Vec::new();
+    while let Some(row) = found.next()? {
+        people.push(rows::id(UserId::new, row.get(0)?, "user")?);
+    }
+    Ok(people)
 }

@@ -1,6 +1,7 @@
 //! Reads whole tables: at the start, and for operators.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::command::Ids;
@@ -14,7 +15,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::rows::{self, Failure, column};
 use crate::store::catalog::{Catalog, Inventory};
 use crate::store::chain;
+use crate::store::digest::Digest;
 use crate::store::draws::{self, DrawSeed};
+use crate::store::plans::{self, StoredPlan};
 use crate::store::types::{ALIAS_KEPT_MS, Alias, SpentBy, StoredQueue};
 
 type Load<T> = Result<T, Failure>;
@@ -43,8 +46,9 @@ pub(super) fn everything(
     let concerts = concerts(connection)?;
     let mut seats = seats(connection, other)?;
     let mut inventories = Vec::new();
+    let plans = plans(connection)?;
     let mut statement =
-        connection.prepare("SELECT id, concert_id, starts_at FROM session ORDER BY id")?;
+        connection.prepare("SELECT id, concert_id, starts_at, plan FROM session ORDER BY id")?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
         let session = Session {
@@ -52,7 +56,16 @@ pub(super) fn everything(
             concert: rows::id(ConcertId::new, row.get(1)?, "concert")?,
             starts_at: Timestamp(row.get(2)?),
         };
-        inventories.push(Inventory::new(session, seats.remove(&session.id).unwrap_or_default()));
+        let plan = match row.get::<_, Option<Vec<u8>>>(3)? {
+            None => None,
+            Some(digest) => {
+                let digest = chain::digest_of(&digest)?;
+                let plan = plans.get(&digest).cloned();
+                Some(plan.ok_or_else(|| Failure::Corrupt(plans::missing(session.id, digest)))?)
+            }
+        };
+        let seats = seats.remove(&session.id).unwrap_or_default();
+        inventories.push(Inventory::new(session, seats).with_plan(plan));
     }
     if let Some(session) = seats.keys().next() {
         return Err(Failure::Corrupt(format!("seats of session {session}, which does not exist")));
@@ -100,6 +113,22 @@ pub(super) fn last_event(connection: &Connection) -> Load<i64> {
 
 fn highest(connection: &Connection, sql: &str) -> Load<i64> {
     Ok(connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
+}
+
+/// The plans that sessions have.
+fn plans(connection: &Connection) -> Load<HashMap<Digest, Arc<StoredPlan>>> {
+    let mut statement = connection
+        .prepare("SELECT digest, body FROM plan WHERE digest IN (SELECT plan FROM session)")?;
+    let mut found = statement.query([])?;
+    let mut plans = HashMap::new();
+    while let Some(row) = found.next()? {
+        let digest = chain::digest_of(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        plans.insert(
+            digest,
+            Arc::new(StoredPlan::stored(digest, row.get(1)?).map_err(Failure::Corrupt)?),
+        );
+    }
+    Ok(plans)
 }
 
 fn concerts(connection: &Connection) -> Load<Vec<Concert>> {

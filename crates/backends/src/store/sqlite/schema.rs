@@ -6,7 +6,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i64 = 0x424f_584f;
 
 /// One step for each version; step `n` leads from version `n` to version `n + 1`.
-const MIGRATIONS: [&str; 7] = [V1, V2, V3, V4, V5, V6, V7];
+const MIGRATIONS: [&str; 9] = [V1, V2, V3, V4, V5, V6, V7, V8, V9];
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -210,4 +210,19 @@ CREATE TABLE admission_mark (
 const V7: &str = "
 ALTER TABLE queue ADD COLUMN draw_seed BLOB;
 ALTER TABLE queue ADD COLUMN drawn INTEGER;
+";
+
+/// Halls by the digests of their bytes, and which of them a session has.
+const V8: &str = "
+CREATE TABLE plan (digest BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT;
+ALTER TABLE session ADD COLUMN plan BLOB;
+";
+
+/// Why an operator has changed something, and which change was taken back: each once. People are found by what
+/// their issuer calls them.
+const V9: &str = "
+ALTER TABLE change_log ADD COLUMN reason TEXT;
+ALTER TABLE change_log ADD COLUMN undoes INTEGER;
+CREATE UNIQUE INDEX change_log_undoes ON change_log (undoes) WHERE undoes IS NOT NULL;
+CREATE INDEX person_by_name ON person (name);
 ";

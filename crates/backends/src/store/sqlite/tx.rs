@@ -24,7 +24,7 @@ use crate::store::draws::{self, Decision, DrawSeed};
 use crate::store::numbers::{self, Grant, GrantRequest, LastGrant, Taken};
 use crate::store::types::{
     AddedSeats, Advance, Alias, AliasExists, Checkpoint, DrawRequest, NewConcert, NewPerson,
-    NewSeats, Progress, Seed, ShortenLog,
+    NewSeats, Progress, Seating, Seed, ShortenLog,
 };
 
 /// What the writer knows without asking the file: the last ids, and what the transaction under way
@@ -54,8 +54,8 @@ impl State {
                 Made::Concert(concert) => {
                     self.catalog.store(Arc::new(catalog.with_concert(concert)))
                 }
-                Made::Inventory(session, seats) => {
-                    let inventory = Arc::new(Inventory::new(session, seats));
+                Made::Inventory(session, seats, plan) => {
+                    let inventory = Arc::new(Inventory::new(session, seats).with_plan(plan));
                     self.catalog.store(Arc::new(catalog.with_inventory(inventory)));
                 }
                 Made::CalledOff(session, at) => catalog.call_off(session, at),
@@ -139,7 +139,7 @@ impl<'a> Tx<'a> {
     pub(super) fn range_of(&self, session: SessionId) -> Option<(i64, i64)> {
         let shown = self.state.catalog.load().inventory_of(session).and_then(|shown| shown.range());
         let made = self.state.made.iter().filter_map(|made| match made {
-            Made::Inventory(of, seats) if of.id == session => range_of(seats),
+            Made::Inventory(of, seats, _) if of.id == session => range_of(seats),
             Made::Seats(of, seats) if *of == session => range_of(seats),
             _ => None,
         });
@@ -646,26 +646,36 @@ impl<'a> Tx<'a> {
         &mut self,
         concert: ConcertId,
         starts_at: Timestamp,
-        groups: &[NewSeats],
+        seating: &Seating,
     ) -> Op<Option<(SessionId, Vec<AddedSeats>)>> {
         if !self.has_concert(concert)? {
             return Ok(None);
         }
         let id = rows::id(SessionId::new, next(&mut self.state.last.session), "session")?;
-        self.execute(
-            "INSERT INTO session (id, concert_id, starts_at) VALUES (?1, ?2, ?3)",
-            params![id.get(), concert.get(), starts_at.0],
-        )?;
-        let mut seats = Vec::new();
-        let mut added = Vec::with_capacity(groups.len());
-        for group in groups {
-            let numbered = u32::try_from(seats.len()).unwrap_or(u32::MAX);
-            let (mut more, range) = self.insert_seats(id, numbered, *group)?;
-            seats.append(&mut more);
-            added.extend(range);
+        let plan = seating.plan();
+        if let Some(plan) = plan {
+            self.execute(
+                "INSERT OR IGNORE INTO plan (digest, body) VALUES (?1, ?2)",
+                params![plan.digest().0, plan.body()],
+            )?;
         }
-        self.state.made.push(Made::Inventory(Session { id, concert, starts_at }, seats));
+        self.execute(
+            "INSERT INTO session (id, concert_id, starts_at, plan) VALUES (?1, ?2, ?3, ?4)",
+            params![id.get(), concert.get(), starts_at.0, plan.map(|plan| plan.digest().0)],
+        )?;
+        let seats = self.insert_seats(id, 0, seating.prices())?;
+        let added = seating.added(seats.first().map(|seat| seat.id));
+        let session = Session { id, concert, starts_at };
+        self.state.made.push(Made::Inventory(session, seats, plan.cloned()));
         Ok(Some((id, added)))
+    }
+
+    /// Whether the seats of a session are the places of a hall.
+    pub(super) fn has_plan(&self, session: SessionId) -> Op<bool> {
+        let mut find = self
+            .connection
+            .prepare_cached("SELECT 1 FROM session WHERE id = ?1 AND plan IS NOT NULL")?;
+        Ok(find.exists([session.get()])?)
     }
 
     /// Calls sessions off. Returns how many were not before.
@@ -695,42 +705,37 @@ impl<'a> Tx<'a> {
         session: SessionId,
         group: NewSeats,
     ) -> Op<Option<AddedSeats>> {
-        if self.session(concert, session)?.is_none() {
+        if self.session(concert, session)?.is_none() || self.has_plan(session)? {
             return Ok(None);
         }
         let numbered = self
             .connection
             .prepare_cached("SELECT COALESCE(MAX(number), 0) FROM seat WHERE session_id = ?1")?
             .query_row([session.get()], |row| row.get(0))?;
-        let (seats, range) = self.insert_seats(session, numbered, group)?;
+        let seating = Seating::from(group);
+        let seats = self.insert_seats(session, numbered, seating.prices())?;
+        let added = seating.added(seats.first().map(|seat| seat.id));
         self.state.made.push(Made::Seats(session, seats));
-        Ok(range)
+        Ok(added.first().copied())
     }
 
-    fn insert_seats(
-        &mut self,
-        session: SessionId,
-        numbered: u32,
-        group: NewSeats,
-    ) -> Op<(Vec<Seat>, Option<AddedSeats>)> {
+    fn insert_seats(&mut self, session: SessionId, numbered: u32, prices: &[i64]) -> Op<Vec<Seat>> {
         let mut insert = self.connection.prepare_cached(
             "INSERT INTO seat (id, session_id, number, price, state) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
-        let mut seats = Vec::with_capacity(group.count as usize);
-        for offset in 1..=group.count {
+        let mut seats = Vec::with_capacity(prices.len());
+        for (price, number) in prices.iter().copied().zip(numbered.saturating_add(1)..) {
             let id = rows::id(SeatId::new, next(&mut self.state.last.seat), "seat")?;
-            let number = numbered.saturating_add(offset);
             insert.execute(params![
                 id.get(),
                 session.get(),
                 number,
-                group.price,
+                price,
                 seat_state::AVAILABLE
             ])?;
-            seats.push(Seat { id, number, price: group.price, state: SeatState::Available });
+            seats.push(Seat { id, number, price, state: SeatState::Available });
         }
-        let added = seats.first().map(|first| AddedSeats { first: first.id, count: group.count });
-        Ok((seats, added))
+        Ok(seats)
     }
 
     pub(super) fn seed(&mut self, seed: &Seed, now: Timestamp) -> Op<()> {
@@ -749,7 +754,7 @@ impl<'a> Tx<'a> {
         for (concert, sessions) in &seed.concerts {
             let id = self.create_concert(concert)?;
             for (starts_at, seats) in sessions {
-                self.create_session(id, *starts_at, &[*seats])?;
+                self.create_session(id, *starts_at, seats)?;
             }
         }
         Ok(())

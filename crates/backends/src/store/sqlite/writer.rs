@@ -16,7 +16,7 @@ use super::sale;
 use super::tx::{State, Tx};
 use crate::Fault;
 use crate::store::batch::{BatchOptions, Engine, Job, Sales, Trouble, batches};
-use crate::store::catalog::Catalog;
+use crate::store::catalog::{Catalog, Inventory};
 use crate::store::stats::StoreStats;
 
 /// Other work, with the types of its request and its answer forgotten.
@@ -138,6 +138,11 @@ impl Engine for SqliteWriter {
 
     async fn peek(&mut self, wants: &mut Wants, rows: &mut Rows) -> Result<(), Trouble> {
         sale::peek(&self.connection, wants, rows).map_err(|failure| self.trouble(failure))
+    }
+
+    async fn look_again(&mut self, _inventory: &Inventory) -> Result<bool, Trouble> {
+        // Nobody else writes.
+        Ok(false)
     }
 
     async fn load(&mut self, wants: &Wants, rows: &mut Rows) -> Result<(), Trouble> {

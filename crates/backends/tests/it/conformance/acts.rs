@@ -14,9 +14,10 @@ use super::{
 };
 use boxoffice_backends::Error;
 use boxoffice_backends::store::{
-    Act, ActRejected, Acted, Alias, Became, CalledOff, Cancel, ConcertChange, Effect, Epochs,
-    LogEntry, NewSeats, Note, Part, Payment, Person, ReserveRejected, Role, Rotation, SigningKey,
-    SigningRing, Store, StoredOperator,
+    Act, ActRejected, Acted, Alias, Became, CalledOff, Cancel, ConcertChange, Condition, Effect,
+    Epochs, LogEntry, NewPerson, NewSeats, Note, Part, Payment, Person, ReservationFilter,
+    ReserveRejected, Role, Rotation, SigningKey, SigningRing, Stood, Store, StoredOperator,
+    change_back, settings_tag,
 };
 
 /// A note of Ada, an admin, who calls from here.
@@ -27,6 +28,7 @@ pub(crate) fn note(operation: &'static str) -> Note {
         role: Role::Admin,
         origin: "203.0.113.9".into(),
         operation,
+        reason: None,
         key: None,
         answer: Arc::new(|effect| format!("{effect:?}")),
     }
@@ -38,7 +40,7 @@ fn keyed(key: &str, fingerprint: u8) -> Note {
 
 pub(super) async fn effect(store: &Store, act: Act, note: Note) -> Effect {
     match store.act(act, note).await.unwrap() {
-        Acted::Now(effect) => effect,
+        Acted::Now(effect, _) => effect,
         Acted::Before(answer) => panic!("done before: {answer}"),
     }
 }
@@ -68,6 +70,14 @@ fn corrected(concert: ConcertId) -> Act {
     Act::ChangeConcert(concert, ConcertChange { name, ..ConcertChange::default() })
 }
 
+fn change_queue(change: &SettingsChange, condition: Condition) -> Act {
+    Act::ChangeQueue(main_queue(), change.clone(), condition)
+}
+
+fn rate(admit_per_second: f64) -> SettingsChange {
+    SettingsChange { admit_per_second: Some(admit_per_second), ..SettingsChange::default() }
+}
+
 fn alias(token: &str) -> Alias {
     let ticket =
         Ticket { queue: main_queue(), seq: 0, user: user(1), issued_at: at(0), id: ticket(9).id };
@@ -83,7 +93,7 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
     effect(store, Act::CreateQueue(main_queue(), settings(), None), note("a")).await;
     assert_eq!(log(store).await.len(), 1);
     let Effect::Queue { before, after, .. } =
-        effect(store, Act::ChangeQueue(main_queue(), change.clone()), note("b")).await
+        effect(store, change_queue(&change, Condition::Any), note("b")).await
     else {
         panic!("a queue")
     };
@@ -100,7 +110,7 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
     effect(store, corrected(id), note("d")).await;
     let seats = vec![NewSeats { count: 2, price: 5 }];
     let Effect::Session { after: Some(session), .. } =
-        effect(store, Act::CreateSession(id, at(1_000), seats), note("e")).await
+        effect(store, Act::CreateSession(id, at(1_000), seats.into()), note("e")).await
     else {
         panic!("a session")
     };
@@ -118,10 +128,10 @@ pub(crate) async fn every_act_is_one_row_of_the_log(subject: Subject) {
     let before = log(store).await;
     for (act, why) in [
         (Act::CreateQueue(main_queue(), settings(), None), ActRejected::Exists),
-        (Act::ChangeQueue(vip(), change), ActRejected::NoSuchQueue),
+        (Act::ChangeQueue(vip(), change, Condition::Any), ActRejected::NoSuchQueue),
         (corrected(id), ActRejected::NoSuchConcert),
         (Act::RemoveConcert(id), ActRejected::NoSuchConcert),
-        (Act::CreateSession(id, at(0), vec![]), ActRejected::NoSuchConcert),
+        (Act::CreateSession(id, at(0), vec![].into()), ActRejected::NoSuchConcert),
         (Act::AddSeats(id, session.id, more), ActRejected::NoSuchSession),
         (Act::ChangeSession(id, session.id, at(0)), ActRejected::NoSuchSession),
         (Act::RemoveSession(id, session.id), ActRejected::NoSuchSession),
@@ -194,7 +204,7 @@ pub(crate) async fn an_act_under_a_key_is_done_once(subject: Subject) {
     let store = &subject.store;
     let create = || Act::CreateConcert(concert());
     let first = match store.act(create(), keyed("k", 1)).await.unwrap() {
-        Acted::Now(effect) => format!("{effect:?}"),
+        Acted::Now(effect, _) => format!("{effect:?}"),
         Acted::Before(answer) => panic!("{answer}"),
     };
     let again = store.act(create(), keyed("k", 1)).await;
@@ -209,7 +219,7 @@ pub(crate) async fn an_act_under_a_key_is_done_once(subject: Subject) {
     );
     // Another operator's key is another key.
     let bob = Note { who: "bob".into(), ..keyed("k", 1) };
-    assert!(matches!(store.act(create(), bob).await, Ok(Acted::Now(_))));
+    assert!(matches!(store.act(create(), bob).await, Ok(Acted::Now(..))));
     assert_eq!(store.catalog().concerts().count(), 2);
 
     let subject = subject.reopened().await;
@@ -227,7 +237,7 @@ pub(crate) async fn an_act_under_a_key_is_done_once(subject: Subject) {
             }),
         )
         .await;
-    let now = acted.iter().filter(|acted| matches!(acted, Acted::Now(_))).count();
+    let now = acted.iter().filter(|acted| matches!(acted, Acted::Now(..))).count();
     assert_eq!(now, 1, "{acted:?}");
     assert_eq!(store.catalog().concerts().count(), 3);
     // Forgotten with the keys of buyers.
@@ -477,7 +487,8 @@ pub(crate) async fn lists_are_whole_in_parts(subject: Subject) {
         let mut found: Vec<(i64, usize)> = Vec::new();
         let (mut after, mut parts) = (0, 0);
         loop {
-            let part = store.list_reservations(after, max, None).await.unwrap();
+            let part =
+                store.list_reservations(after, max, ReservationFilter::default()).await.unwrap();
             assert!(part.items.len() <= max as usize);
             let row = |(it, _): &(Reservation, Timestamp)| (it.user.get(), it.items.len());
             found.extend(part.items.iter().map(row));
@@ -498,7 +509,8 @@ pub(crate) async fn lists_are_whole_in_parts(subject: Subject) {
         (Became::Expired, &[]),
         (Became::Refunded, &[5]),
     ] {
-        let part = store.list_reservations(0, 100, Some(became)).await.unwrap();
+        let filter = ReservationFilter { became: Some(became), ..ReservationFilter::default() };
+        let part = store.list_reservations(0, 100, filter).await.unwrap();
         let mut found: Vec<i64> = part.items.iter().map(|(it, _)| it.user.get()).collect();
         found.sort_unstable();
         assert_eq!((&found[..], part.next), (users, None), "{became:?}");
@@ -598,4 +610,184 @@ pub(crate) async fn keys_changed_at_once_are_all_there(subject: Subject) {
     let mut found: Vec<&str> = ring.keys().iter().map(|key| key.id.as_str()).collect();
     found.sort_unstable();
     assert_eq!(found, names);
+}
+
+/// Of those who have seen the same settings, one changes them; the others are told what they are now.
+pub(crate) async fn of_two_who_saw_the_same_one_changes_a_queue(subject: Subject) {
+    let store = &subject.store;
+    effect(store, Act::CreateQueue(main_queue(), settings(), None), note("create")).await;
+    for round in 0..4 {
+        let seen = store.queues().await.unwrap()[0].settings.clone();
+        let tag = settings_tag(&seen);
+        let acted = at_once((0..6).map(|who| {
+            let (store, tag) = (store.clone(), tag.clone());
+            async move {
+                let change = rate(f64::from(100 * (round + 1) + who));
+                store.act(change_queue(&change, Condition::Tagged(tag)), note("change")).await
+            }
+        }))
+        .await;
+        let mut done = Vec::new();
+        for acted in acted {
+            match acted {
+                Ok(Acted::Now(Effect::Queue { after, .. }, _)) => done.push(after),
+                Err(Error::Rejected(ActRejected::ChangedMeanwhile(stood))) => {
+                    let Stood(now) = *stood;
+                    assert!(now != seen && settings_tag(&now) != tag, "{now:?}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(done.len(), 1, "{done:?}");
+        assert_eq!(store.queues().await.unwrap()[0].settings, done[0]);
+    }
+    // What is refused is not in the log; who asks for nothing is not refused.
+    assert_eq!(log(store).await.len(), 5);
+    effect(store, change_queue(&rate(7.0), Condition::Any), note("change")).await;
+    let refused = refused(store, change_queue(&rate(8.0), Condition::Tagged("x".into()))).await;
+    let stood = QueueSettings { admit_per_second: 7.0, ..settings() };
+    assert_eq!(refused, ActRejected::ChangedMeanwhile(Box::new(Stood(stood))));
+    assert_clean(store, START).await;
+}
+
+/// Takes back what an entry of the log has changed.
+fn undo(entry: &LogEntry) -> Act {
+    let back = change_back(entry.before.as_deref().unwrap()).unwrap();
+    let became = entry.after.clone().unwrap();
+    let until = Timestamp(entry.at.0 + 1_000);
+    change_queue(&back, Condition::Undoes { entry: entry.id, became, until })
+}
+
+/// A change is taken back once, in time, and only as long as the queue is as it left it.
+pub(crate) async fn a_change_is_taken_back_once(subject: Subject) {
+    let store = &subject.store;
+    effect(store, Act::CreateQueue(main_queue(), settings(), None), note("create")).await;
+    let why = Note { reason: Some("너무 빨라 — \u{1f525}".into()), ..note("change") };
+    let opens =
+        SettingsChange { opens_at: Some(Some(at(99_000))), max_active: Some(None), ..rate(0.3) };
+    let Ok(Acted::Now(_, id)) = store.act(change_queue(&opens, Condition::Any), why).await else {
+        panic!("changed")
+    };
+    let entry = log(store).await.remove(0);
+    assert_eq!((entry.id, entry.undoes), (id, None));
+    assert_eq!(entry.reason.as_deref(), Some("너무 빨라 — \u{1f525}"));
+
+    // Changed since, and changed back by hand: then it is as the change left it.
+    effect(store, change_queue(&rate(0.4), Condition::Any), note("change")).await;
+    let ActRejected::ChangedSince(stood) = refused(store, undo(&entry)).await else {
+        panic!("changed since")
+    };
+    assert_eq!(stood.0.admit_per_second, 0.4);
+    effect(store, change_queue(&rate(0.3), Condition::Any), note("change")).await;
+    let late = Note { at: Timestamp(entry.at.0 + 1_001), ..note("undo") };
+    let late = store.act(undo(&entry), late).await;
+    assert_eq!(late, Err(Error::Rejected(ActRejected::UndoTooLate)));
+
+    let acted = at_once((0..6).map(|_| {
+        let (store, entry) = (store.clone(), entry.clone());
+        async move { store.act(undo(&entry), note("undo")).await }
+    }))
+    .await;
+    let done = acted.iter().filter_map(|acted| match acted {
+        Ok(Acted::Now(_, id)) => Some(*id),
+        _ => None,
+    });
+    let done: Vec<i64> = done.collect();
+    assert_eq!(done.len(), 1, "{acted:?}");
+    for acted in &acted {
+        let undone = Err(Error::Rejected(ActRejected::Undone(done[0])));
+        assert!(*acted == undone || matches!(acted, Ok(Acted::Now(..))), "{acted:?}");
+    }
+    assert_eq!(store.queues().await.unwrap()[0].settings, settings());
+    let undone = log(store).await.remove(0);
+    assert_eq!((undone.id, undone.undoes), (done[0], Some(entry.id)));
+
+    // However late it is, and whatever the queue is by then, it stays undone; and that can be taken back.
+    let subject = subject.reopened().await;
+    let store = &subject.store;
+    let later = Note { at: Timestamp(entry.at.0 + 900_000), ..note("undo") };
+    let again = store.act(undo(&entry), later).await;
+    assert_eq!(again, Err(Error::Rejected(ActRejected::Undone(undone.id))));
+    effect(store, undo(&undone), note("undo")).await;
+    let redone = store.queues().await.unwrap()[0].settings.clone();
+    assert_eq!((redone.admit_per_second, redone.opens_at), (0.3, Some(at(99_000))));
+    assert_eq!(log(store).await.len(), 6);
+    assert_clean(store, START).await;
+}
+
+/// Reservations are found by whose they are, and by what they are for.
+pub(crate) async fn reservations_are_found(subject: Subject) {
+    let store = &subject.store;
+    let one = sale(store, 8).await;
+    let other = sale(store, 8).await;
+    for (sale, user, seat) in
+        [(&one, 1, 0), (&other, 4, 0), (&one, 2, 1), (&other, 5, 1), (&one, 3, 2), (&other, 6, 2)]
+    {
+        sale.bought(store, user, &[seat]).await;
+    }
+    let back = one.held(store, 7, &[3]).await;
+    store.cancel(back.id, user(7), at(1)).await.unwrap();
+    let held = other.held(store, 7, &[3]).await;
+    let all = ReservationFilter::default();
+    let users = |ids: &[i64]| Some(ids.iter().map(|id| user(*id)).collect::<Vec<_>>());
+    for (filter, expected) in [
+        (ReservationFilter { users: users(&[7]), ..all.clone() }, &[7_i64, 7] as &[i64]),
+        (ReservationFilter { users: users(&[2, 7]), ..all.clone() }, &[2, 7, 7]),
+        (ReservationFilter { users: users(&[]), ..all.clone() }, &[]),
+        (ReservationFilter { users: users(&[99]), ..all.clone() }, &[]),
+        (ReservationFilter { concert: Some(one.concert), ..all.clone() }, &[1, 2, 3, 7]),
+        (ReservationFilter { session: Some(other.session), ..all.clone() }, &[4, 5, 6, 7]),
+        (
+            ReservationFilter {
+                concert: Some(one.concert),
+                session: Some(other.session),
+                ..all.clone()
+            },
+            &[],
+        ),
+        (ReservationFilter { reservation: Some(held.id), ..all.clone() }, &[7]),
+        (ReservationFilter { reservation: Some(held.id), users: users(&[7]), ..all.clone() }, &[7]),
+        (ReservationFilter { reservation: Some(held.id), users: users(&[2]), ..all.clone() }, &[]),
+        (ReservationFilter { users: users(&[7]), became: Some(Became::Held), ..all.clone() }, &[7]),
+        (
+            ReservationFilter {
+                users: users(&[1, 2, 5, 6, 7]),
+                became: Some(Became::Paid),
+                concert: Some(other.concert),
+                session: Some(other.session),
+                ..all.clone()
+            },
+            &[5, 6],
+        ),
+    ] {
+        for max in [1, 2, 100] {
+            let (mut found, mut after) = (Vec::new(), 0);
+            loop {
+                let part = store.list_reservations(after, max, filter.clone()).await.unwrap();
+                assert!(part.items.len() <= max as usize);
+                found.extend(part.items.iter().map(|(it, _)| it.user.get()));
+                let Some(next) = part.next else { break };
+                assert!(next > after, "{next} after {after}");
+                after = next;
+            }
+            found.sort_unstable();
+            assert_eq!(found, expected, "{filter:?} by {max}");
+        }
+    }
+
+    let person = |digest: u8, name: &str| NewPerson {
+        digest: [digest; 32],
+        issuer: format!("https://issuer.example/{digest}"),
+        name: name.into(),
+        id: None,
+    };
+    let people = vec![person(1, "ada"), person(2, "김철수"), person(3, "ada"), person(4, "Ada")];
+    let ids = store.people(people, at(1)).await.unwrap();
+    let id = |index: usize| ids[index].unwrap();
+    for (name, expected) in
+        [("ada", vec![id(0), id(2)]), ("김철수", vec![id(1)]), ("Ada", vec![id(3)]), ("ad", vec![])]
+    {
+        assert_eq!(store.people_named(name.into()).await.unwrap(), expected, "{name}");
+    }
+    assert_clean(store, START).await;
 }

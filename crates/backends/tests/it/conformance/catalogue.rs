@@ -191,7 +191,7 @@ pub(crate) async fn whoever_was_told_of_a_change_sees_it(Subject { store, .. }: 
 /// A first stock of users and concerts is there as a whole, and the books are right with it.
 pub(crate) async fn a_seed_is_there_and_is_accounted_for(subject: Subject) {
     let group = NewSeats { count: 4, price: PRICE };
-    let sessions = vec![(at(1_000), group), (at(2_000), group)];
+    let sessions = vec![(at(1_000), group.into()), (at(2_000), group.into())];
     let seed = Seed {
         users: 1..=30,
         points: 500,

@@ -14,8 +14,8 @@ use super::{
 };
 use boxoffice_backends::Error;
 use boxoffice_backends::store::{
-    Act, ActRejected, Advance, Checkpoint, DrawRequest, DrawSeed, Effect, Epochs, Pay, Store,
-    StoredQueue, draw, is_as_committed,
+    Act, ActRejected, Advance, Checkpoint, Condition, DrawRequest, DrawSeed, Effect, Epochs, Pay,
+    Store, StoredQueue, draw, is_as_committed,
 };
 
 /// When the queue opens.
@@ -221,19 +221,21 @@ pub(crate) async fn an_opening_that_was_drawn_is_not_moved(Subject { store, .. }
         |at: Option<Timestamp>| SettingsChange { opens_at: Some(at), ..SettingsChange::default() };
     // Forward, and back.
     for moment in [at(9_000), OPENS] {
-        let changed = Act::ChangeQueue(main_queue(), opens(Some(moment)));
+        let changed = Act::ChangeQueue(main_queue(), opens(Some(moment)), Condition::Any);
         effect(&store, changed, note("change_queue")).await;
     }
     store.draw(request(10, OPENS)).await.unwrap().unwrap();
     for moment in [None, Some(at(9_000)), Some(START)] {
-        let refused = store.act(Act::ChangeQueue(main_queue(), opens(moment)), note("late")).await;
+        let act = Act::ChangeQueue(main_queue(), opens(moment), Condition::Any);
+        let refused = store.act(act, note("late")).await;
         assert_eq!(refused, Err(Error::Rejected(ActRejected::Drawn)));
         let stayed = store.change_queue(main_queue(), opens(moment)).await.unwrap();
         assert_eq!(stayed.opens_at, Some(OPENS));
     }
     let steps = stored(&store).await.line.steps;
     let same = SettingsChange { paused: Some(true), ..opens(Some(OPENS)) };
-    let changed = effect(&store, Act::ChangeQueue(main_queue(), same), note("pause")).await;
+    let pause = Act::ChangeQueue(main_queue(), same, Condition::Any);
+    let changed = effect(&store, pause, note("pause")).await;
     assert!(matches!(changed, Effect::Queue { after, .. } if after.paused));
     assert_eq!(stored(&store).await.line.steps, steps + 1);
     assert_clean(&store, START).await;

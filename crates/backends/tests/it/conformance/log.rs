@@ -221,6 +221,7 @@ fn note(operation: &'static str) -> Note {
         role: Role::Admin,
         origin: "local".into(),
         operation,
+        reason: None,
         key: None,
         answer: std::sync::Arc::new(|_| String::new()),
     }

@@ -69,8 +69,8 @@ async fn a_document_says_what_there_is_to_whoever_asks() {
     let written: jiff::Timestamp = written.as_str().unwrap().parse().unwrap();
     assert!(written.duration_until(jiff::Timestamp::now()).as_secs() < 60, "{written}");
     let prices = json!([
-        {"price": 900, "totalSeatCount": 4, "availableSeatCount": 4},
-        {"price": 500, "totalSeatCount": 4, "availableSeatCount": 4},
+        {"price": 900, "grade": null, "totalSeatCount": 4, "availableSeatCount": 4},
+        {"price": 500, "grade": null, "totalSeatCount": 4, "availableSeatCount": 4},
     ]);
     assert_eq!(
         document,
@@ -82,12 +82,14 @@ async fn a_document_says_what_there_is_to_whoever_asks() {
             "sessions": [
                 {
                     "sessionId": early.session, "concertAt": "2098-04-01T10:00:00.000Z", "cancelled": false,
-                    "totalSeatCount": 2, "availableSeatCount": 2,
-                    "prices": [{"price": 700, "totalSeatCount": 2, "availableSeatCount": 2}],
+                    "totalSeatCount": 2, "availableSeatCount": 2, "plan": null,
+                    "prices": [
+                        {"price": 700, "grade": null, "totalSeatCount": 2, "availableSeatCount": 2},
+                    ],
                 },
                 {
                     "sessionId": late.session, "concertAt": "2098-05-01T10:00:00.000Z", "cancelled": false,
-                    "totalSeatCount": 8, "availableSeatCount": 8, "prices": prices,
+                    "totalSeatCount": 8, "availableSeatCount": 8, "plan": null, "prices": prices,
                 },
             ],
         })

@@ -13,6 +13,7 @@ use boxoffice_domain::time::Timestamp;
 use serde_json::json;
 
 use crate::api::challenges::solved;
+use crate::api::console::long_ago;
 use crate::api::sign_in;
 use crate::common::{
     BALANCE_MAX, Call, Client, FUTURE, PAST, Reply, TestService, charge, delete, get, join, patch,
@@ -187,6 +188,8 @@ async fn every_code_can_be_had() {
     seen.expect(&mut fan, pay(&one, 1, second), ErrorCode::HoldExpired).await;
     let held = fan.send(hall.reserve(&one, 1, &[1])).await.ok(201);
     let third = held["reservationId"].as_i64().unwrap();
+    let ticket = get(format!("/api/v1/reservations/{third}/ticket")).token(&one);
+    seen.expect(&mut fan, ticket, ErrorCode::NotPaid).await;
     fan.send(pay(&one, 1, third)).await.ok(201);
     seen.expect(&mut fan, pay(&one, 1, third), ErrorCode::AlreadyPaid).await;
     seen.expect(&mut fan, hall.seats(&one), ErrorCode::TokenSpent).await;
@@ -328,6 +331,28 @@ async fn every_code_can_be_had() {
     .await;
     service.abandon().await;
 
+    // Two operators, and the console.
+    let service = TestService::start().await;
+    let mut desk = service.client();
+    let queue = |method: &str| Call::new(method, "/admin/v1/queues/main");
+    let change = |rate: u32| queue("PATCH").admin().json(json!({"admitPerSecond": rate}));
+    let stale = change(7).header("If-Match", "\"0000000000000000\"");
+    seen.expect(&mut desk, stale, ErrorCode::ChangedMeanwhile).await;
+    let undo = |id: &serde_json::Value| post(format!("/admin/v1/log/{id}/undo")).admin();
+    seen.expect(&mut desk, undo(&json!(1_000)), ErrorCode::LogEntryNotFound).await;
+    let first = desk.send(change(7)).await.ok(200)["logId"].clone();
+    desk.send(change(8)).await.ok(200);
+    seen.expect(&mut desk, undo(&first), ErrorCode::ChangedSince).await;
+    desk.send(post("/admin/v1/queues").admin().json(json!({"queue": "vip"}))).await.ok(201);
+    let log = desk.send(get("/admin/v1/log?limit=1").admin()).await.ok(200);
+    seen.expect(&mut desk, undo(&log["changes"][0]["id"]), ErrorCode::NotUndoable).await;
+    let old = long_ago(&service, 700_000).await;
+    seen.expect(&mut desk, undo(&json!(old)), ErrorCode::UndoTooLate).await;
+    let by_cookie = get("/admin/v1/queues").header("Cookie", "__Host-boxoffice-ops=x");
+    seen.expect(&mut desk, by_cookie, ErrorCode::AdminSessionOver).await;
+    seen.expect(&mut desk, post("/ops/logout"), ErrorCode::CrossSite).await;
+    service.finish().await;
+
     // People, of an issuer that is away.
     let issuer = Issuer::start(Signer::ed()).await;
     issuer.answers(Answer::Failure);
@@ -356,6 +381,46 @@ async fn every_code_can_be_had() {
     let solution = solved(&challenge);
     fan.send(join_with(&solution)).await.ok(201);
     seen.expect(&mut fan, join_with(&solution), ErrorCode::ChallengeUsed).await;
+    service.finish().await;
+
+    // Halls, and the best seats of them.
+    let service = TestService::start_with(|config| config.sales.no_orphans = true).await;
+    let mut fan = service.client();
+    let hall = service.concert(5, 1).await;
+    let token = service.token(1).await;
+    let ask = |body: serde_json::Value| {
+        let mut body = body;
+        body["userId"] = json!(1);
+        post(hall.path("reservations")).token(&token).json(body)
+    };
+    seen.expect(&mut fan, ask(json!({})), ErrorCode::SeatsOrBest).await;
+    let of_grade = ask(json!({"best": {"count": 1, "grade": "R"}}));
+    seen.expect(&mut fan, of_grade, ErrorCode::GradeNotFound).await;
+    let in_section = ask(json!({"best": {"count": 1, "section": "A"}}));
+    seen.expect(&mut fan, in_section, ErrorCode::SectionNotFound).await;
+    seen.expect(&mut fan, hall.reserve(&token, 1, &[2]), ErrorCode::LeavesSingleSeat).await;
+    fan.send(hall.reserve(&service.token(2).await, 2, &[3])).await.ok(201);
+    let three = ask(json!({"best": {"count": 3}}));
+    seen.expect(&mut fan, three, ErrorCode::NotTogether).await;
+    fan.send(hall.reserve(&service.token(3).await, 3, &[1, 2])).await.ok(201);
+    let three = ask(json!({"best": {"count": 3}}));
+    seen.expect(&mut fan, three, ErrorCode::NotEnoughSeats).await;
+    let path = format!("/api/v1/plans/{}", "0".repeat(64));
+    seen.expect(&mut fan, get(path), ErrorCode::PlanNotFound).await;
+    let made_of = |plan: serde_json::Value| {
+        let body = json!({"concertAt": FUTURE, "prices": {"R": 1}, "plan": plan});
+        post(format!("/admin/v1/concerts/{}/sessions", hall.concert)).admin().json(body)
+    };
+    seen.expect(&mut fan, made_of(json!({})), ErrorCode::PlanInvalid).await;
+    let seat = json!({"seat_number": "1", "category": "R"});
+    let plan = json!({
+        "name": "H", "size": {"width": 9, "height": 9}, "categories": [{"name": "R"}],
+        "zones": [{"name": "A", "rows": [{"row_number": "1", "seats": [seat]}]}],
+    });
+    let made = fan.send(made_of(plan)).await.ok(201);
+    let seats = format!("/admin/v1/concerts/{}/sessions/{}/seats", hall.concert, made["sessionId"]);
+    let more = post(seats).admin().json(json!({"seatCount": 1, "price": 1}));
+    seen.expect(&mut fan, more, ErrorCode::SessionHasPlan).await;
     service.finish().await;
 
     let all = ErrorCode::ALL.iter().filter(|code| !NOT_BY_ASKING.contains(code));

@@ -36,7 +36,7 @@ fn turned_away(reply: &Reply, code: ErrorCode, address: &str) {
     assert_eq!(reply.header("cache-control"), Some("no-store"), "{reply}");
 }
 
-const WAIT: &str = "/waiting/?queue=main&back=/";
+const WAIT: &str = "/wait/main?return=/";
 
 #[tokio::test]
 async fn an_activated_ticket_has_a_pass_that_anybody_can_check() {
@@ -126,21 +126,21 @@ async fn the_gate_opens_for_good_passes_of_its_queue_only() {
     fan.send(with_cookie(bearer("the-sites-own"))).await.empty(204);
     fan.send(with_cookie(gate("main", "junk"))).await.empty(204);
 
-    let vip = "/waiting/?queue=vip&back=/";
+    let vip = "/wait/vip?return=/";
     turned_away(&fan.send(gate("vip", &pass)).await, ErrorCode::PassInvalid, vip);
     // Of a queue that does not exist, or that is gone.
-    let gone = "/waiting/?queue=gone&back=/";
+    let gone = "/wait/gone?return=/";
     turned_away(&fan.send(gate("gone", &pass)).await, ErrorCode::PassInvalid, gone);
     for odd in ["Main", "%ff", "a%20b", "m%0d%0aain"] {
         let reply = fan.send(gate(odd, &pass)).await;
-        turned_away(&reply, ErrorCode::PassInvalid, "/waiting/?back=/");
+        turned_away(&reply, ErrorCode::PassInvalid, "/wait/?return=/");
     }
     turned_away(&fan.send(bearer(&token)).await, ErrorCode::PassInvalid, WAIT);
     fan.send(post("/gate/main")).await.refused(ErrorCode::MethodNotAllowed);
     fan.send(get("/gate/")).await.refused(ErrorCode::RouteNotFound);
     fan.send(get("/gate/main/x")).await.refused(ErrorCode::RouteNotFound);
     let asked = get("/gate/main").header("X-Original-URI", "/seats?row=7");
-    let back = "/waiting/?queue=main&back=/seats%3Frow%3D7";
+    let back = "/wait/main?return=/seats%3Frow%3D7";
     turned_away(&fan.send(asked).await, ErrorCode::PassMissing, back);
     service.finish().await;
 }

@@ -112,6 +112,7 @@ async fn another_instance_hears_of_a_new_key() {
         role: boxoffice_backends::store::Role::Admin,
         origin: "elsewhere".into(),
         operation: "rotate_key",
+        reason: None,
         key: None,
         answer: std::sync::Arc::new(|_| String::new()),
     };

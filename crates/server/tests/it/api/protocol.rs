@@ -94,6 +94,7 @@ async fn unknown_paths_are_404_and_unknown_methods_405() {
         }
         let path = route.template().replace("{queue}", "main").replace("{id}", "1");
         let path = path.replace("{sessionId}", "1").replace("{*file}", ICON);
+        let path = path.replace("{*section}", "queues");
         let known: Vec<&str> = Route::ALL
             .iter()
             .filter(|other| other.template() == route.template())
@@ -113,7 +114,8 @@ async fn unknown_paths_are_404_and_unknown_methods_405() {
             known.sort_unstable();
             assert_eq!(allowed, known, "{method} {path}");
         }
-        if known.contains(&"GET") {
+        // One answer has no end.
+        if known.contains(&"GET") && *route != Route::AdminLive {
             let reply = fan.send(Call::new("HEAD", path.as_str()).admin()).await;
             let same = fan.send(get(path.as_str()).admin()).await;
             assert_eq!(reply.status, same.status, "{path}");
@@ -618,6 +620,8 @@ async fn a_field_that_nobody_knows_is_named() {
             let filled: Vec<&str> = filled.collect();
             let call = Call::new(&method.to_ascii_uppercase(), filled.join("/"));
             let call = if path.starts_with("/admin/") { call.admin() } else { call };
+            // As a page of the service sends it.
+            let call = call.header("Sec-Fetch-Site", "same-origin");
             let call = call.token(&token).json(json!({"colour": "red"}));
             let refused = fan.send(call).await.refused(ErrorCode::InvalidField);
             let detail = refused["detail"].as_str().unwrap();

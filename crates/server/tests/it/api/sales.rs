@@ -143,7 +143,7 @@ async fn what_is_asked_for_is_checked() {
         fan.send(ask(seats).key("k")).await.refused(code);
     }
     let missing = post(hall.path("reservations")).token(&token).json(json!({"userId": 1}));
-    fan.send(missing).await.refused(ErrorCode::InvalidField);
+    fan.send(missing).await.refused(ErrorCode::SeatsOrBest);
     // Ten thousand ids are within what is read, and refused without looking at each other.
     let many: Vec<i64> = (10_000..20_000).collect();
     fan.send(ask(json!(many))).await.refused(ErrorCode::TooManySeats);

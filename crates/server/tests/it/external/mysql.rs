@@ -1,6 +1,7 @@
 //! The real program on MySQL: from an empty database to a sale, a kill, and a second instance.
 //! `scripts/lib/with-mariadb` gives it a server.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -201,6 +202,60 @@ fn a_challenge_of_one_instance_is_good_at_another_and_once() {
     for server in servers {
         server.stop();
     }
+    audit(&data, &settings);
+}
+
+/// Whoever listens at one instance learns what another has sold, and asks with versions of their own.
+#[test]
+fn a_stream_tells_what_another_instance_has_sold() {
+    let database = Database::new("streams");
+    let redis = RedisServer::start();
+    let nodes = format!("queue.redis.nodes=127.0.0.1:{}", redis.port);
+    let mut settings = database.settings().to_vec();
+    settings.extend(["--set", "queue.kind=redis", "--set", &nodes].map(String::from));
+    let (_directory, data) = place();
+    let (_elsewhere, other) = place();
+    let one = Server::start(&data, &with(&settings, &[]));
+    run(&data, &with(&settings, &["token", "issue", "--count", "3", "--activated", "--guessable"]))
+        .ok();
+    let two = Server::start(&other, &with(&settings, &[]));
+    let (mut here, mut there) = (one.client(), two.client());
+    let seats = "/api/v1/concerts/1/sessions/1/seats";
+    let token = [("QUEUE-TOKEN", "queue_token_3")];
+    let mut stream = std::net::TcpStream::connect(two.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let head =
+        format!("GET {seats}/stream HTTP/1.1\r\nHost: x\r\nQUEUE-TOKEN: queue_token_3\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut told = String::new();
+    let mut hears = |what: &str| {
+        let mut chunk = [0; 4_096];
+        while !told.contains(what) {
+            let count = stream.read(&mut chunk).unwrap();
+            assert!(count > 0, "{what} was not told: {told}");
+            told.push_str(&String::from_utf8_lossy(&chunk[..count]));
+        }
+        Instant::now()
+    };
+    hears("\"count\":2000");
+    let begun = Instant::now();
+    reserve(&mut here, 1, &[1, 2]).expect(201);
+    // Nobody asks this instance for anything else.
+    let took = hears("\"held\":[1,2]") - begun;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    std::thread::sleep(Duration::from_secs(2));
+    reserve(&mut here, 2, &[7]).expect(201);
+    hears("\"held\":[7]");
+    // A version of one is none of the other's.
+    let since = |client: &mut Client, version: &str| {
+        let path = format!("{seats}?since={version}");
+        client.send("GET", &path, &token, None).unwrap().expect(200).json()
+    };
+    let version = since(&mut there, "0")["version"].as_str().unwrap().to_owned();
+    assert_eq!(since(&mut there, &version)["count"], json!(null));
+    assert_eq!(since(&mut here, &version)["count"], 2000);
+    two.stop();
+    one.stop();
     audit(&data, &settings);
 }
 

@@ -46,7 +46,7 @@ async fn fill(conn: &mut Conn) {
     // The sequences are MariaDB's.
     for statement in [
         "INSERT INTO concert VALUES (1, 'c', 'v', 'main', 0, 1)".to_owned(),
-        "INSERT INTO session SELECT seq, 1, 0, 2000 FROM seq_1_to_500".to_owned(),
+        "INSERT INTO session SELECT seq, 1, 0, 2000, NULL FROM seq_1_to_500".to_owned(),
         many(
             "INSERT INTO seat SELECT seq, 1 + (seq - 1) DIV 2000, 1 + seq % 2000, 100, seq % 3, \
               IF(seq % 3 = 0, NULL, seq), IF(seq % 3 = 1, seq, NULL)",

@@ -1,18 +1,23 @@
 //! Several instances on one database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::conformance::seating::best;
 use crate::conformance::{
     HOLD_MS, PRICE, START, Sale, assert_clean, at, at_once, charge, count_events, key, limits, pay,
     sale, session_of, ticket, user,
 };
 use boxoffice_backends::store::{
     Act, ConcertChange, MysqlOptions, MysqlServer, NewSeats, Note, Pay, ReservationRejected,
-    Reserve, ReserveRejected, Role, Store,
+    Reserve, ReserveRejected, Role, Seating, Store, StoredPlan,
 };
 use boxoffice_backends::{Error, Fault};
-use boxoffice_domain::sales::{HoldRejected, ReservationState, SeatState, SettleRejected};
+use boxoffice_domain::ids::SeatId;
+use boxoffice_domain::invariant::Invariant;
+use boxoffice_domain::sales::{HoldRejected, Limits, ReservationState, SeatState, SettleRejected};
+use boxoffice_domain::seating::{Plan, hall as seating_hall};
 use mysql_async::prelude::Queryable;
 
 use super::server::{open, options, shared, try_open};
@@ -62,6 +67,7 @@ async fn corrections_and_removals_show_at_every_instance() {
         role: Role::Admin,
         origin: "here".into(),
         operation,
+        reason: None,
         key: None,
         answer: std::sync::Arc::new(|_| String::new()),
     };
@@ -113,7 +119,10 @@ async fn instances_that_start_at_once_agree() {
     let seed = boxoffice_backends::store::Seed {
         users: 1..=1_500,
         points: 7,
-        concerts: vec![(concert, vec![(at(1_000), NewSeats { count: 2_500, price: PRICE })])],
+        concerts: vec![(
+            concert,
+            vec![(at(1_000), NewSeats { count: 2_500, price: PRICE }.into())],
+        )],
     };
     for filled in at_once(stores.iter().cloned().map(|store| {
         let seed = seed.clone();
@@ -554,4 +563,104 @@ async fn a_replica_that_is_away_is_done_without() {
         here.close().await;
     }
     there.close().await;
+}
+
+/// Instances that choose the best seats at once sell a hall out to its last seat, and share none. They know its
+/// plan, wherever the session was made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_best_at_two_instances_sell_out_to_the_last_seat() {
+    let (stores, server) = instances(2).await;
+    let first = sale(&stores[0], 1).await;
+    let big = Arc::new(StoredPlan::new(Plan::new(seating_hall("Hall", 400)).unwrap()).unwrap());
+    let prices = vec![PRICE; big.plan().grades().len()];
+    let seating = Seating::planned(big.clone(), &prices).unwrap();
+    let made = stores[0].create_session(first.concert, at(80_000_000), seating).await.unwrap();
+    let (session, added) = made.unwrap();
+    let ids = added[0].first.get()..added[0].first.get() + 400;
+    let seats = ids.map(|id| SeatId::new(id).unwrap()).collect();
+    let hall = Sale { concert: first.concert, session, seats };
+    known(&stores[1], &hall).await;
+    let catalog = stores[1].catalog();
+    let inventory = catalog.inventory(hall.concert, hall.session).unwrap();
+    assert_eq!(inventory.plan().unwrap().digest(), big.digest());
+    let answers = at_once((1..=240).map(|by: i64| {
+        let (store, request) = (stores[by as usize % 2].clone(), best(&hall, by, 2));
+        async move { store.reserve(request).await }
+    }))
+    .await;
+    let mut seats = HashSet::new();
+    let (mut lost, mut held) = (0, Vec::new());
+    for answer in answers {
+        match answer {
+            Ok(answer) => {
+                assert!(answer.value.items.iter().all(|item| seats.insert(item.seat)));
+                held.push(answer.value);
+            }
+            Err(Error::Rejected(ReserveRejected::Hold(
+                HoldRejected::NotEnoughSeats { .. } | HoldRejected::NotTogether,
+            ))) => lost += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert_eq!(held.len() + lost, 240);
+    // What is left are single seats at the ends of rows, of which one goes to each.
+    let left = 400 - seats.len();
+    let answers = at_once((241..=240 + left as i64 + 3).map(|by: i64| {
+        let (store, request) = (stores[by as usize % 2].clone(), best(&hall, by, 1));
+        async move { store.reserve(request).await }
+    }))
+    .await;
+    for answer in answers {
+        match answer {
+            Ok(answer) => {
+                assert!(answer.value.items.iter().all(|item| seats.insert(item.seat)));
+                held.push(answer.value);
+            }
+            Err(error) => assert_eq!(
+                error,
+                Error::Rejected(ReserveRejected::Hold(HoldRejected::NotEnoughSeats { free: 0 }))
+            ),
+        }
+    }
+    assert_eq!(seats.len(), 400);
+    // Given back at the one, they are to be had at the other at once.
+    let back = held.pop().unwrap();
+    stores[0].cancel(back.id, back.user, START).await.unwrap();
+    let again = stores[1].reserve(best(&hall, 900, 1)).await.unwrap().value;
+    assert!(back.items.iter().any(|item| item.seat == again.items[0].seat));
+    assert_clean(&stores[0], START).await;
+    // An audit sees where the plan is not what it was.
+    let mut admin = shared().admin(Some(&server.database)).await;
+    admin.query_drop("UPDATE plan SET body = CONCAT(body, ' ')").await.unwrap();
+    let findings = stores[1].audit(START).await.unwrap();
+    let bad: Vec<_> = findings.iter().filter(|finding| finding.violations > 0).collect();
+    assert_eq!(bad.len(), 1, "{bad:?}");
+    assert_eq!(bad[0].invariant, Invariant::AcknowledgedIsDurable);
+    close(stores).await;
+}
+
+/// Two instances, at each of which one hold leaves no single seat: together they do not, either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_single_seat_is_left_by_two_instances() {
+    let (stores, _) = instances(2).await;
+    let first = sale(&stores[0], 1).await;
+    let strict = Limits { no_orphans: true, ..limits() };
+    for round in 0..20_i64 {
+        let sale = session_of(&stores[0], first.concert, 12).await;
+        known(&stores[1], &sale).await;
+        let hold =
+            |by, seats: &[usize]| Reserve { limits: strict, ..sale.reserve(by, seats, START) };
+        let requests = [hold(10 * round + 1, &[0, 1]), hold(10 * round + 2, &[3, 4])];
+        let answers = at_once(requests.into_iter().zip(&stores).map(|(request, store)| {
+            let store = store.clone();
+            async move { store.reserve(request).await.map(|answer| answer.value.items.len()) }
+        }))
+        .await;
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1, "{answers:?}");
+        let refused = answers.into_iter().find_map(Result::err).unwrap();
+        let single = HoldRejected::LeavesSinglePlace { number: 3 };
+        assert_eq!(refused, Error::Rejected(ReserveRejected::Hold(single)));
+    }
+    assert_clean(&stores[1], START).await;
+    close(stores).await;
 }
