@@ -54,13 +54,20 @@ async function fan(user) {
     }
     await page.click('#enter');
     await page.click(`#s${session}`);
-    for (let tries = 0; tries < 40; tries++) {
-      const seen = await sees(page, () => (location.pathname.startsWith('/pay/') ? 'pay' : document.querySelector('#best:not([disabled])') ? 'best' : document.querySelector('#none') ? 'none' : null));
-      if (seen === 'pay') break;
-      if (seen === 'none') return { end: 'sold-out' };
-      await page.click('#best').catch(() => {});
+    // The best there is, or fewer where there are not as many; what others hold they pay for, so it does not come back.
+    const until = Date.now() + 2 * PATIENCE_MS;
+    for (;;) {
+      const seen = await sees(page, () => (document.querySelector('#to-pay') ? 'got' : document.querySelector('#best:not([disabled])') ? 'best' : document.querySelector('#choose') || document.querySelector('#title') ? 'none' : null));
+      if (seen === 'got') break;
+      if (await soldOut()) return { end: 'sold-out' };
+      if (Date.now() > until) return { end: 'stuck', why: `no seats: ${(await page.innerText('main')).slice(0, 200)}` };
+      if (seen === 'best') {
+        await page.click('#best').catch(() => {});
+        await page.waitForSelector('#to-pay', { timeout: 5_000 }).catch(() => {});
+      }
       await sleep(500);
     }
+    await page.click('#to-pay');
     await page.waitForSelector('#pay');
     await page.click('#pay');
     await page.waitForURL('**/t/*');
@@ -70,6 +77,12 @@ async function fan(user) {
   } finally {
     await context.close();
   }
+}
+
+/** Whether everything is sold, by the service's own words: then no page finds a seat any more. */
+async function soldOut() {
+  const answer = await fetch(`${base}/api/v1/concerts/${concert}`).catch(() => null);
+  return answer?.ok ? (await answer.json()).sessions.every((it) => it.availableSeatCount === 0) : false;
 }
 
 /** What the page has of a reservation, by the service's own words. */

@@ -480,7 +480,7 @@ async function start() {
     return h('li', {}, seat, text);
   };
   const { status } = words;
-  fill(main, hero, turn, h('div', {}, unpaid()), have, tools,
+  fill(main, hero, turn, unpaid(), have, tools,
     h('section', { className: 'card hall', ariaLabelledby: 'choose' }, choice, room,
       h('ul', { className: 'legend', ariaLabel: words.legend }, sign('free', '', status.free), sign('chosen', '✓', status.chosen), sign('held', '◷', status.held), sign('sold', '✕', status.sold))),
     dock);
@@ -503,7 +503,8 @@ async function start() {
 
 /** The places are not told any more. */
 function refusedNews(/** @type {Answer} */ answer) {
-  if (isOver || isBusy) return;
+  // Whose sign-in is over is told so, and may go on.
+  if (isOver || isBusy || answer.code.startsWith('PERSON_')) return;
   if (answer.status !== 401 && answer.status !== 403) return gone(answer);
   // Seats that are held can still be paid.
   if (got) return news.stop();

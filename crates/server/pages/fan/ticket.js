@@ -122,7 +122,8 @@ async function keepPage() {
     const page = await fetch(location.pathname);
     // Another version has other parts.
     if (!(await page.clone().text()).includes(new URL(import.meta.url).pathname)) return;
-    const parts = performance.getEntriesByType('resource').map((it) => new URL(it.name).pathname).filter((it) => it.startsWith('/assets'));
+    // The language may be changed there, too.
+    const parts = ['/assets/i18n/en.js', '/assets/i18n/ko.js', ...performance.getEntriesByType('resource').map((it) => new URL(it.name).pathname).filter((it) => it.startsWith('/assets'))];
     const cache = await caches.open('boxoffice');
     await cache.addAll([...new Set(parts)]);
     await cache.put(PAGE, page);

@@ -13,6 +13,7 @@ export const words = {
   dismiss: 'Hide',
   loading: 'Loading …',
   unknown: 'unknown',
+  because: (/** @type {string} */ why) => why,
   unexpected: 'That did not work, and the service does not say why.',
   seconds: (/** @type {string} */ n) => `${n} s`,
   minutes: (/** @type {string} */ n) => `${n} min`,
@@ -182,9 +183,13 @@ export const words = {
   undoFor: (/** @type {string} */ time) => `Undo (${time})`,
   undone: (/** @type {string} */ what) => `Undone: ${what}`,
   undid: 'Undone',
+  targets: {
+    'tokens of queue': (/** @type {string} */ name) => `tokens of queue ${name}`, queue: (/** @type {string} */ name) => `queue ${name}`, concert: (/** @type {string} */ name) => `concert ${name}`,
+    session: (/** @type {string} */ name) => `session ${name}`, operator: (/** @type {string} */ name) => name,
+  },
   operations: {
     create_queue: 'Queue made', change_queue: 'Queue changed', pause: 'Paused', resume: 'Resumed', undo: 'Undone', create_concert: 'Concert made', change_concert: 'Concert corrected', remove_concert: 'Concert removed', cancel_concert: 'Concert called off',
-    create_session: 'Session made', change_session: 'Session corrected', remove_session: 'Session removed', cancel_session: 'Session called off', create_seats: 'Seats added', issue_tokens: 'Tokens issued', add_operator: 'Operator added', remove_operator: 'Operator removed', rotate_keys: 'Key changed',
+    create_session: 'Session made', change_session: 'Session corrected', remove_session: 'Session removed', cancel_session: 'Session called off', create_seats: 'Seats added', issue_tokens: 'Tokens issued', add_operator: 'Operator added', remove_operator: 'Operator removed', rotate_key: 'Key changed',
   },
 
   // Queues

@@ -12,6 +12,7 @@ export const words = {
   dismiss: '숨기기',
   loading: '불러오는 중 …',
   unknown: '알 수 없음',
+  because: (why) => `처리할 수 없습니다: ${why}`,
   unexpected: '처리하지 못했습니다. 서비스가 이유를 알려 주지 않았습니다.',
   seconds: (n) => `${n}초`,
   minutes: (n) => `${n}분`,
@@ -173,9 +174,10 @@ export const words = {
   undoFor: (time) => `되돌리기 (${time})`,
   undone: (what) => `되돌렸습니다: ${what}`,
   undid: '되돌림',
+  targets: { 'tokens of queue': (name) => `대기열 ${name}의 토큰`, queue: (name) => `대기열 ${name}`, concert: (name) => `콘서트 ${name}`, session: (name) => `회차 ${name}`, operator: (name) => name },
   operations: {
     create_queue: '대기열 생성', change_queue: '대기열 변경', pause: '일시 정지', resume: '재개', undo: '되돌림', create_concert: '콘서트 생성', change_concert: '콘서트 정정', remove_concert: '콘서트 삭제', cancel_concert: '콘서트 취소',
-    create_session: '회차 생성', change_session: '회차 정정', remove_session: '회차 삭제', cancel_session: '회차 취소', create_seats: '좌석 추가', issue_tokens: '토큰 발급', add_operator: '운영자 추가', remove_operator: '운영자 삭제', rotate_keys: '키 교체',
+    create_session: '회차 생성', change_session: '회차 정정', remove_session: '회차 삭제', cancel_session: '회차 취소', create_seats: '좌석 추가', issue_tokens: '토큰 발급', add_operator: '운영자 추가', remove_operator: '운영자 삭제', rotate_key: '키 교체',
   },
 
   state: '상태',

@@ -426,6 +426,8 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
   let wantsTable = false;
   /** The grade that is looked for; below 0, any. */
   let grade = -1;
+  /** The parts of the section that is open, and the rows of the one that is shown. @type {number[][][]} */
+  let parts = [];
   /** @type {number[][]} */
   let lines = [];
   /** What is drawn over a seat that somebody holds. @type {Record<string, string | number>} */
@@ -593,6 +595,9 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
         }
         lines.pop();
       }
+      const written = [em, ...lines].join();
+      if (text.dataset.written === written) continue;
+      text.dataset.written = written;
       text.setAttribute('font-size', String(em));
       text.replaceChildren(...lines.map((line, at) => svg('tspan', { x, y: y + em * (at * 1.15 - (lines.length - 1) * 0.55 + 0.35), ...(at > 0 ? { class: 'free' } : {}) }, line)));
     }
@@ -651,11 +656,12 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
     for (const line of lines) {
       const [first, next] = [line[0] ?? 1, line[1] ?? line[0] ?? 1];
       const row = rowOf(hall, first);
+      const rowSign = signed ? signOf(line) : '';
       const group = svg('g', { role: 'row' });
       const far = Math.hypot((hall.x[next - 1] ?? 0) - (hall.x[first - 1] ?? 0), (hall.y[next - 1] ?? 0) - (hall.y[first - 1] ?? 0)) || step;
       const [dx, dy] = next === first ? [step, 0] : [((hall.x[next - 1] ?? 0) - (hall.x[first - 1] ?? 0)) / far * step, ((hall.y[next - 1] ?? 0) - (hall.y[first - 1] ?? 0)) / far * step];
       const anchor = Math.abs(dx) < Math.abs(dy) ? '' : dx > 0 ? ' before' : ' after';
-      group.append(svg('text', { class: `row-name${anchor}`, role: 'rowheader', 'font-size': step * 0.4, x: (hall.x[first - 1] ?? 0) - dx * 0.75, y: (hall.y[first - 1] ?? 0) - dy * 0.75 + step * 0.14 }, shorten(row.name, 4), ...(signed ? [svg('tspan', { class: 'sign', dx: step * 0.2 }, shorten(signOf(line), 3))] : [])));
+      group.append(svg('text', { class: `row-name${anchor}`, role: 'rowheader', 'font-size': step * 0.4, x: (hall.x[first - 1] ?? 0) - dx * 0.75, y: (hall.y[first - 1] ?? 0) - dy * 0.75 + step * 0.14 }, shorten(row.name, 4), ...(signed ? [svg('tspan', { class: 'sign', dx: step * 0.2 }, shorten(rowSign, 3))] : [])));
       for (const number of line) {
         const label = labelOf(hall, number);
         const sign = svg('text', { 'font-size': step * clamp(0.95 / [...label].length, 0.16, 0.4), y: step * 0.14 });
@@ -664,7 +670,7 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
         cells.set(number, { cell, sign, label: fixedLabel(number), mark: '' });
         sign.textContent = label;
         group.append(cell);
-        if (signed && signOf(line) === '') group.append(svg('text', { class: 'sign', 'aria-hidden': 'true', 'font-size': step * 0.24, x: (hall.x[number - 1] ?? 0) + side * 0.28, y: (hall.y[number - 1] ?? 0) - side * 0.2 }, shorten(gradeOf(hall, number)?.sign ?? '', 2)));
+        if (signed && rowSign === '') group.append(svg('text', { class: 'sign', 'aria-hidden': 'true', 'font-size': step * 0.24, x: (hall.x[number - 1] ?? 0) + side * 0.28, y: (hall.y[number - 1] ?? 0) - side * 0.2 }, shorten(gradeOf(hall, number)?.sign ?? '', 2)));
       }
       to.append(group);
     }
@@ -698,11 +704,11 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
 
   function drawSection() {
     const section = /** @type {Section} */ (hall.sections[open]);
-    const parts = partsOf(hall, section);
+    parts = partsOf(hall, section);
     lines = parts[part] ?? [];
     cells = new Map();
     shapes = new Map();
-    drawParts(parts);
+    drawParts();
     if (section.isStanding) {
       picture = null;
       view.replaceChildren(h('p', { className: 'standing' }, words.standingText(count(freeOf(hall, open)))));
@@ -725,13 +731,13 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
     cells.get(first)?.cell.setAttribute('tabindex', '0');
   }
 
-  function drawParts(/** @type {number[][][]} */ parts) {
+  function drawParts() {
     nav.hidden = parts.length < 2;
     if (nav.hidden) return;
     fill(nav, parts.map((some, index) => {
       const [first, last] = [some[0]?.[0] ?? 1, some.at(-1)?.at(-1) ?? 1];
       const name = hall.hasPlan ? words.rows(rowOf(hall, first).name, rowOf(hall, last).name) : words.part(String(first), String(last));
-      const free = count(some.flat().filter((it) => stateOf(hall, it) === FREE).length);
+      const free = count(some.reduce((sum, line) => sum + line.filter((it) => stateOf(hall, it) === FREE).length, 0));
       return h('button', { type: 'button', id: `part${index}`, className: 'part', ariaPressed: String(index === part), onclick: () => { part = index; draw(); } }, h('b', {}, name), ' ', h('small', {}, words.partFree(free)));
     }));
   }
@@ -871,32 +877,37 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
     if (target) moveTo(target);
   };
 
-  let isDue = false;
+  /** Sections in which something has changed since they were drawn. @type {Set<number>} */
+  const due = new Set();
+  /** Writes how many are free, once for all that came at the same time. */
+  function drawCounts() {
+    const touched = [...due];
+    due.clear();
+    if (open >= 0) {
+      if (!touched.includes(open)) return;
+      drawHead();
+      drawParts();
+      if (hall.sections[open]?.isStanding) drawSection();
+    } else if (picture) {
+      drawNames();
+      for (const index of touched) paintSection(index);
+    } else {
+      drawSections();
+    }
+  }
+
   return {
     element,
     draw,
     show,
-    /** The section that is open; below 0, none. */
-    section: () => (hall.hasPlan ? open : -1),
-    /** Shows what has changed, and writes how many are free once for all that comes at the same time. */
+    /** Shows what has changed. */
     repaint(/** @type {Iterable<number>} */ numbers) {
-      for (const number of numbers) paintSeat(number);
-      if (isDue) return;
-      isDue = true;
-      requestAnimationFrame(() => {
-        isDue = false;
-        const section = hall.sections[open];
-        if (section) {
-          drawHead();
-          drawParts(partsOf(hall, section));
-          if (section.isStanding) drawSection();
-        } else if (picture) {
-          drawNames();
-          shapes.forEach((_, index) => paintSection(index));
-        } else if (isTable()) {
-          drawSections();
-        }
-      });
+      const isDue = due.size > 0;
+      for (const number of numbers) {
+        paintSeat(number);
+        due.add(sectionOf(hall, number));
+      }
+      if (!isDue && due.size > 0) requestAnimationFrame(drawCounts);
     },
     /** Shows where places of a grade are. */
     look(/** @type {number} */ of) {

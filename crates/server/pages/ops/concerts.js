@@ -335,7 +335,7 @@ function newSession(/** @type {string} */ path, /** @type {() => void} */ then) 
       it.problemCount > it.problems.length && h('p', { className: 'soft' }, words.problemsMore(count(it.problemCount - it.problems.length))),
       h('div', { className: 'fields' },
         sheet(words.section, [{ name: words.section, cell: (one) => one.name }, { name: words.places, isNumber: true, cell: (one) => count(one.placeCount) }], it.sections, [words.total, count(it.placeCount)]),
-        sheet(words.grade, [{ name: words.grade, cell: (one) => one.grade }, { name: words.places, isNumber: true, cell: (one) => count(one.placeCount) }], it.grades, [words.total, count(it.placeCount)])));
+        sheet(words.grade, [{ name: words.grade, cell: (one) => one.grade }, { name: words.places, isNumber: true, cell: (one) => count(one.placeCount) }], it.grades, [words.total, count(it.grades.reduce((sum, one) => sum + one.placeCount, 0))])));
   }
   async function send(/** @type {boolean} */ isTrial) {
     if (makeButton.ariaBusy === 'true') return;

@@ -129,7 +129,7 @@ export function csvButton(/** @type {string} */ path, /** @type {string} */ name
 /** What an error says to an operator. */
 export function errorText(/** @type {Answer} */ answer) {
   const known = /** @type {Record<string, string>} */ (words.errors)[answer.code];
-  const told = known ?? (answer.status === 0 ? words.errors.UNREACHABLE : answer.body.detail ?? answer.body.message ?? words.unexpected);
+  const told = known ?? (answer.status === 0 ? words.errors.UNREACHABLE : answer.body.detail ? words.because(answer.body.detail) : words.unexpected);
   return answer.status >= 500 && answer.body.requestId ? `${told} (${answer.body.requestId})` : told;
 }
 
@@ -348,8 +348,8 @@ function drawAlarms() {
 
 /** @type {AbortController | null} */
 let shown = null;
-/** @type {Record<string, string>} */
-const SCREENS = JSON.parse(document.querySelector('#screens')?.textContent ?? '{}');
+/** The address of a screen stands in the document, because a screen imports this module. */
+const screenAt = (/** @type {string} */ section) => /** @type {HTMLLinkElement | null} */ (document.getElementById(`screen-${section}`))?.href;
 
 async function render(isFirstTime = false) {
   shown?.abort();
@@ -359,7 +359,7 @@ async function render(isFirstTime = false) {
   const mine = (shown = new AbortController());
   drawFrame();
   const [, , section = 'now', ...rest] = location.pathname.split('/');
-  const { show } = /** @type {Screen} */ (await import(SCREENS[section] ?? String(SCREENS.now)));
+  const { show } = /** @type {Screen} */ (await import(screenAt(section) ?? screenAt('now') ?? ''));
   if (mine.signal.aborted) return;
   fill(main, h('p', { className: 'loading' }, words.loading));
   scrollTo(0, 0);
@@ -516,11 +516,16 @@ export function parsed(/** @type {string | null} */ json) {
     return {};
   }
 }
+/** What was changed, as the log calls it, in the page's language. */
+function targetText(/** @type {string} */ target) {
+  const kind = Object.keys(words.targets).find((it) => target.startsWith(`${it} `)) ?? '';
+  return kind ? /** @type {Record<string, (name: string) => string>} */ (words.targets)[kind]?.(target.slice(kind.length + 1)) : target;
+}
 /** What somebody did, in words. */
 export function deedText(/** @type {Deed} */ deed) {
   const told = UNDONE.includes(deed.operation) || deed.undoes !== null ? changeText(parsed(deed.before), parsed(deed.after)) : '';
   const operation = /** @type {Record<string, string>} */ (words.operations)[deed.operation] ?? deed.operation;
-  return `${deed.undoes === null ? '' : `${words.undid}: `}${told || `${operation}: ${deed.target}`}`;
+  return `${deed.undoes === null ? '' : `${words.undid}: `}${told || `${operation}: ${targetText(deed.target)}`}`;
 }
 /** What of something changed, by the names that the API has for it. */
 export function diff(/** @type {Deed} */ deed) {
@@ -536,7 +541,7 @@ export function diff(/** @type {Deed} */ deed) {
 export const deedSheet = (/** @type {import('./types.js').LoggedDeed[]} */ deeds) => sheet(words.log, /** @type {import('./types.js').ColumnOf<import('./types.js').LoggedDeed>[]} */ ([
   { name: words.when, cell: (it) => moment(it.at) },
   { name: words.who, cell: (it) => [h('strong', {}, it.who), h('br'), h('small', {}, `${words.roles[it.role] ?? it.role} · ${it.origin}`)] },
-  { name: words.what, cell: (it) => [`${it.undoes === null ? '' : `${words.undid}: `}${/** @type {Record<string, string>} */ (words.operations)[it.operation] ?? it.operation}`, h('br'), h('small', {}, it.target)] },
+  { name: words.what, cell: (it) => [`${it.undoes === null ? '' : `${words.undid}: `}${/** @type {Record<string, string>} */ (words.operations)[it.operation] ?? it.operation}`, h('br'), h('small', {}, targetText(it.target))] },
   { name: words.changed, cell: diff },
   { name: words.why, cell: (it) => it.reason ?? words.nothing },
 ]), deeds);
@@ -697,9 +702,10 @@ export function change(/** @type {string} */ queue, /** @type {What} */ what) {
   }
   function draw(/** @type {Preview} */ { now: was, then, waiting, inside, seatsLeft, buyersServed, warnings }) {
     const row = (/** @type {string} */ name, /** @type {string} */ from, /** @type {string} */ to = from) => h('div', {}, h('dt', {}, name), h('dd', {}, from === to ? to : [h('s', {}, from), ' → ', to]));
+    const emptyAt = (/** @type {import('./types.js').Outlook} */ it) => (waiting === 0 ? words.nobodyWaits : it.lineEmptyAt ? hour(it.lineEmptyAt) : words.unknown);
     fill(would,
       row(words.lastWait, span(was.lastWaitSeconds), span(then.lastWaitSeconds)),
-      row(words.emptyAt, was.lineEmptyAt ? hour(was.lineEmptyAt) : words.unknown, then.lineEmptyAt ? hour(then.lineEmptyAt) : words.unknown),
+      row(words.emptyAt, emptyAt(was), emptyAt(then)),
       row(words.insideAtMost, was.insideAtMost === null ? words.unknown : count(was.insideAtMost), then.insideAtMost === null ? words.unknown : count(then.insideAtMost)),
       row(words.waitingNow, count(waiting)), row(words.insideNow, count(inside)),
       seatsLeft !== null && row(words.seatsLeft, count(seatsLeft)),
@@ -727,4 +733,4 @@ export function change(/** @type {string} */ queue, /** @type {What} */ what) {
   dialog.addEventListener('close', () => feed.removeEventListener('news', follow));
 }
 
-if (document.querySelector('#screens')) start();
+if (screenAt('now')) start();

@@ -89,10 +89,30 @@ const X_REASON: HeaderName = HeaderName::from_static("x-reason");
 /// The longest reason, in characters.
 const REASON_MAX: usize = 200;
 
+/// What a reason looks like: visible ASCII and spaces, and characters that are no control characters as the bytes of
+/// their UTF-8.
+const REASON_PATTERN: &str = concat!(
+    "^([ -$&-~]|%[2-6][0-9A-Fa-f]|%7[0-9A-Ea-e]",
+    // Two, three and four bytes, each in its shortest form and none of a surrogate.
+    "|%[Cc]2%[ABab][0-9A-Fa-f]|%([Cc][3-9A-Fa-f]|[Dd][0-9A-Fa-f])%[89ABab][0-9A-Fa-f]",
+    "|%[Ee]0%[ABab][0-9A-Fa-f]%[89ABab][0-9A-Fa-f]",
+    "|%[Ee][Dd]%[89][0-9A-Fa-f]%[89ABab][0-9A-Fa-f]",
+    "|%[Ee][1-9A-CEFa-cef](%[89ABab][0-9A-Fa-f]){2}",
+    "|%[Ff]0%[9ABab][0-9A-Fa-f](%[89ABab][0-9A-Fa-f]){2}",
+    "|%[Ff][1-3](%[89ABab][0-9A-Fa-f]){3}",
+    "|%[Ff]4%8[0-9A-Fa-f](%[89ABab][0-9A-Fa-f]){2}",
+    "){0,200}$",
+);
+
 /// Why an operator does something. Headers are ASCII, so it is percent-encoded UTF-8.
 fn reason(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = single_header(headers, &X_REASON)? else { return Ok(None) };
+    let is_coded = |part: &str| {
+        let code = part.as_bytes().first_chunk::<2>();
+        code.is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit))
+    };
     let text = percent_decode_str(value).decode_utf8().ok();
+    let text = text.filter(|_| value.split('%').skip(1).all(is_coded));
     let fits =
         |text: &str| text.chars().count() <= REASON_MAX && !text.chars().any(char::is_control);
     let text = text.filter(|text| fits(text)).ok_or_else(|| {
@@ -153,7 +173,7 @@ impl Described for Access {
     fn describe(description: &mut Description) {
         description.secured(ADMIN_SCHEME);
         let reason = "Why, for the log: at most 200 characters as percent-encoded UTF-8";
-        description.header("X-Reason", reason, None);
+        description.header("X-Reason", reason, Some(REASON_PATTERN));
         description.errors(&[
             ErrorCode::DuplicateHeader,
             ErrorCode::InvalidHeader,

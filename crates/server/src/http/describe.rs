@@ -81,9 +81,9 @@ impl Description {
         self.query_parameter(name, description, schema);
     }
 
-    /// Adds a text that the query may have.
-    pub(super) fn query_text(&mut self, name: &str, description: &str) {
-        self.query_parameter(name, description, text());
+    /// Adds a text that the query may have, of so many characters at the most where there is a limit.
+    pub(super) fn query_text(&mut self, name: &str, description: &str, max: Option<usize>) {
+        self.query_parameter(name, description, text().max_length(max));
     }
 
     fn query_parameter(&mut self, name: &str, description: &str, schema: ObjectBuilder) {

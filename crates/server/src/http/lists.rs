@@ -266,7 +266,7 @@ impl Described for Wanted {
             description.query_number(name, what, 1, 1..=i64::MAX);
         }
         let name = "With `auth.mode = \"jwt\"`: those of whom the issuer calls exactly so";
-        description.query_text("name", name);
+        description.query_text("name", name, Some(NAME_MAX));
     }
 }
 

@@ -98,8 +98,8 @@ pub(super) fn find(path: &str) -> Option<Wanted<'_>> {
 
 /// Whether the console has this section. Which one it shows it reads from its address.
 fn is_section(section: &str) -> bool {
-    const SECTIONS: [&str; 9] =
-        ["queues", "sales", "concerts", "plans", "orders", "log", "audit", "operators", "tickets"];
+    const SECTIONS: [&str; 8] =
+        ["queues", "sales", "concerts", "orders", "log", "audit", "operators", "tickets"];
     match section.split_once('/') {
         None => SECTIONS.contains(&section),
         Some(("queues", queue)) => QueueName::new(queue).is_some(),

@@ -395,7 +395,7 @@ impl Described for Since {
     fn describe(description: &mut Description) {
         let about = "The version that the client has, to be told what has changed; 0 for all states. The list where \
                      it is left out";
-        description.query_text("since", about);
+        description.query_text("since", about, None);
         description.errors(&[ErrorCode::InvalidQuery]);
     }
 }

@@ -553,13 +553,19 @@ async fn halls_of_one_place_and_of_very_many_are_told_of() {
     let token = service.token(1).await;
     let hall = on_sale(concert, &one);
     service.send(best(&hall, &token, 1, json!({"count": 1}))).await.ok(201);
-    let most = service.send(try_out(concert, body(1_000, 100))).await.ok(200);
+    let standing = |count: u32| {
+        let mut body = body(1, 1);
+        body["standing"] = json!([{"area": "F", "count": count, "category": "R"}]);
+        body["plan"]["zones"][0]["areas"] =
+            json!([{"text": {"text": "F"}, "circle": {"radius": 5}}]);
+        body
+    };
+    let most = service.send(try_out(concert, standing(99_999))).await.ok(200);
     assert_eq!((&most["placeCount"], &most["problemCount"]), (&json!(100_000), &json!(0)));
-    let mut more = body(1_000, 100);
-    more["standing"] = json!([{"area": "F", "count": 1, "category": "R"}]);
-    more["plan"]["zones"][0]["areas"] = json!([{"text": {"text": "F"}, "circle": {"radius": 5}}]);
-    let report = service.send(try_out(concert, more)).await.ok(200);
-    assert_eq!(faults(&report), [("TOO_MANY_PLACES", "the plan")]);
+    for count in [100_000, u32::MAX] {
+        let report = service.send(try_out(concert, standing(count))).await.ok(200);
+        assert_eq!(faults(&report), [("TOO_MANY_PLACES", "the plan")]);
+    }
     service.finish().await;
 }
 
