@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use base64_simd::{STANDARD, URL_SAFE_NO_PAD as BASE64};
 use boxoffice_domain::time::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, Semaphore};
@@ -39,8 +40,9 @@ const EXCHANGES_MAX: usize = 64;
 /// and those that come meanwhile wait so long.
 const TURN: Duration = Duration::from_secs(5);
 
-/// What stands for itself in a query and in a form, beside letters and digits (RFC 3986).
-const UNRESERVED: &[u8] = b"-._~";
+/// What does not stand for itself in a query and in a form (RFC 3986).
+pub(crate) const RESERVED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Why somebody is not signed in.
 #[derive(Debug)]
@@ -151,7 +153,7 @@ impl SignIn {
             ("code_challenge_method", "S256"),
         ] {
             address.push_str(&format!("&{name}="));
-            percent_encode(value, UNRESERVED, &mut address);
+            address.extend(utf8_percent_encode(value, RESERVED));
         }
         if anew {
             address.push_str("&prompt=login");
@@ -309,10 +311,8 @@ impl Known {
 
 /// A client and its secret for a header (RFC 6749, 2.3.1).
 fn basic(client: &str, secret: &Secret) -> String {
-    let mut pair = String::new();
-    percent_encode(client, UNRESERVED, &mut pair);
-    pair.push(':');
-    percent_encode(secret.expose(), UNRESERVED, &mut pair);
+    let [client, secret] = [client, secret.expose()].map(|it| utf8_percent_encode(it, RESERVED));
+    let pair = format!("{client}:{secret}");
     format!("Basic {}", STANDARD.encode_to_string(pair))
 }
 
@@ -320,17 +320,4 @@ fn basic(client: &str, secret: &Secret) -> String {
 fn random() -> String {
     let halves = [Uuid::new_v4(), Uuid::new_v4()].map(Uuid::into_bytes);
     BASE64.encode_to_string(halves.concat())
-}
-
-/// Appends a text as a value of a query or of a form: letters, digits and what is `plain` as they are.
-pub(crate) fn percent_encode(text: &str, plain: &[u8], query: &mut String) {
-    use std::fmt::Write;
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
-            query.push(char::from(byte));
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(query, "%{byte:02X}");
-        }
-    }
 }

@@ -54,7 +54,7 @@ function namesOf(/** @type {string} */ kind) {
 /** How people are known: `none` where they are believed, `jwt`, or `sign-in` where they sign in on these pages. */
 const auth = document.querySelector('meta[name="boxoffice-auth"]')?.getAttribute('content');
 /** Whether people are known: then nobody chooses a number, or makes points. */
-export const isKnown = auth !== 'none';
+export const isKnown = auth === 'jwt' || auth === 'sign-in';
 /** Whether they sign in on these pages. */
 export const signsIn = auth === 'sign-in';
 /** Who is signed in. @type {{ name: string, userId: string | number } | null} */
@@ -221,7 +221,7 @@ export async function ask(path, { method = 'GET', token, key, body, etag, others
   if (body) headers['Content-Type'] = 'application/json';
   if (etag) headers['If-None-Match'] = etag;
   try {
-    const response = await fetch((path.startsWith('/auth/') ? '' : api) + path, { method, headers, body: body && JSON.stringify(body), cache, signal: abort.signal });
+    const response = await fetch(api + path, { method, headers, body: body && JSON.stringify(body), cache, signal: abort.signal });
     setClock(response, sent);
     const hasBody = response.status !== 204 && response.status !== 304;
     const answer = hasBody ? await response.json() : {};
@@ -368,7 +368,7 @@ function drawAccount() {
 
 /** Signs out in this browser. The next person is to be asked who they are. */
 export async function signOut() {
-  const answer = await insist('/auth/logout', { method: 'POST' }, 3);
+  const answer = await insist('/auth/logout', { api: '', method: 'POST' }, 3);
   if (!answer.ok) return showNotice(h('p', {}, errorText(answer)));
   keep('out', '1');
   // It tells the other tabs.
@@ -378,7 +378,8 @@ export async function signOut() {
 
 /** Asks who is signed in. Without an answer it is who it was. */
 async function readMe() {
-  const answer = await ask('/auth/me');
+  // At an entrance nobody waits for long.
+  const answer = await ask('/auth/me', { api: '', timeoutMs: 3_000 });
   const before = kept('user');
   if (answer.ok) {
     me = answer.body;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRef, FromRequest, FromRequestParts, MatchedPath, Path, Request};
-use axum::http::header::{AUTHORIZATION, COOKIE, IF_MATCH};
+use axum::http::header::{AUTHORIZATION, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use boxoffice_backends::Fault;
@@ -20,7 +20,7 @@ use super::client::ClientAddress;
 use super::cross_site;
 use super::describe::{Described, Description};
 use super::extract::{
-    ApiJson, BodyLimits, IdempotencyKey, parse_json, read_json_body, single_header,
+    ApiJson, BodyLimits, IdempotencyKey, cookies, parse_json, read_json_body, single_header,
 };
 use super::problem::{ErrorCode, Problem};
 use super::reply::{fault, json_bytes};
@@ -48,13 +48,6 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 /// The cookie of the console: only for this host, over TLS or on this machine, and never sent along by pages of
 /// others.
 pub(super) const SESSION_COOKIE: &str = "__Host-boxoffice-ops";
-
-/// The value of the cookie of this name.
-fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
-    pairs.find(|(found, _)| found.trim() == name).map(|(_, value)| value.trim())
-}
 
 /// By what somebody is known as an operator: a token, sent as it is or in a cookie.
 #[derive(Clone, Copy)]
@@ -144,7 +137,8 @@ impl FromRequestParts<HttpState> for Access {
                 (by, ErrorCode::AdminTokenInvalid)
             }
             None => {
-                let cookie = cookie(&parts.headers, SESSION_COOKIE)
+                let cookie = cookies(&parts.headers, SESSION_COOKIE)
+                    .find_map(|cookie| std::str::from_utf8(cookie).ok())
                     .ok_or_else(|| Problem::new(ErrorCode::AdminTokenMissing))?;
                 cross_site::check(&parts.method, &parts.headers, None)?;
                 let unknown = ErrorCode::AdminSessionOver;

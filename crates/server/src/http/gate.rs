@@ -14,13 +14,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use boxoffice_domain::ids::QueueName;
+use percent_encoding::{AsciiSet, utf8_percent_encode};
 
 use super::describe::{Described, Description};
 use super::extract::cookies;
 use super::problem::{ErrorCode, Problem};
 use crate::app::{App, AppState};
 use crate::config::{GateConfig, QUEUE_PLACE};
-use crate::sign_in::percent_encode;
+use crate::sign_in::RESERVED;
 
 /// The cookie that has the pass.
 const PASS_COOKIE: &str = "boxoffice-pass";
@@ -174,7 +175,8 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
 
 /// Appends a text as a value of a query. A path stays readable in it.
 fn escape(text: &str, query: &mut String) {
-    percent_encode(text, b"-._~/", query);
+    const ESCAPED: &AsciiSet = &RESERVED.remove(b'/');
+    query.extend(utf8_percent_encode(text, ESCAPED));
 }
 
 #[cfg(test)]

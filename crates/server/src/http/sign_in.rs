@@ -39,7 +39,7 @@ const LOGIN_COOKIE: &str = "__Host-boxoffice-login";
 /// So many cookies of one name are tried.
 const TRIED_MAX: usize = 4;
 /// The longest path to come back to, in bytes: it is in a cookie meanwhile.
-const BACK_BYTES_MAX: usize = 512;
+const BACK_BYTES_MAX: usize = 1_024;
 
 /// How it went wrong, as pages are told.
 #[derive(Clone, Copy)]
@@ -363,7 +363,7 @@ mod tests {
         for path in ["/", "/c/4", "/wait/main?c=4", "/c/4/s/15?a=%2F%2Fevil", "/authors"] {
             assert_eq!(own_path(Some(path)), path);
         }
-        let long = format!("/{}", "x".repeat(512));
+        let long = format!("/{}", "x".repeat(1_024));
         for path in [
             "",
             "c/4",

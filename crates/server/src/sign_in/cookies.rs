@@ -16,7 +16,7 @@ use sha2::Sha256;
 use crate::tickets::SigningKeys;
 
 /// The longest cookie, in bytes; browsers keep 4,096.
-const LENGTH_MAX: usize = 2_048;
+const LENGTH_MAX: usize = 3_072;
 /// The Base64 of a MAC.
 const TAG_LENGTH: usize = 43;
 

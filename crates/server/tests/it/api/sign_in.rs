@@ -13,7 +13,7 @@ use crate::common::{
 use crate::issuer::{AUDIENCE, Answer, Issuer, Signer, TokenAnswer, now_seconds, values};
 
 const CLIENT: &str = "box office/pages";
-const ORIGIN: &str = "https://tickets.example";
+pub(crate) const ORIGIN: &str = "https://tickets.example";
 const IDENTITY: &str = "__Host-boxoffice";
 const LOGIN: &str = "__Host-boxoffice-login";
 
@@ -67,7 +67,7 @@ impl Browser {
     }
 
     /// Goes to an address, and returns where it is sent.
-    async fn goes(&mut self, path: impl Into<String>) -> String {
+    pub(crate) async fn goes(&mut self, path: impl Into<String>) -> String {
         let reply = self.sends(get(path)).await;
         reply.empty(303);
         assert_eq!(reply.header("cache-control"), Some("no-store"));

@@ -1,15 +1,17 @@
 //! People of a certified OpenID Connect provider, which runs beside the service.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use boxoffice::config::{AuthMode, Config};
+use boxoffice::config::{AuthMode, Config, Secret};
 use boxoffice::http::problem::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::common::{Call, TestService, post, status, until};
+use crate::api::sign_in::{Browser, ORIGIN};
+use crate::common::{Call, TestService, get, post, status, until};
 use crate::program::Killed;
 
 const AUDIENCE: &str = "https://boxoffice.example";
@@ -26,9 +28,15 @@ struct Provider {
 
 impl Provider {
     fn start() -> Self {
+        Self::start_for(None)
+    }
+
+    /// One at which people sign in, and are sent back to an address.
+    fn start_for(redirect: Option<&str>) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut node = Command::new("node");
         node.arg(root.join("scripts/lib/issuer.mjs")).arg(root.join(".tools/oidc-provider"));
+        node.args(redirect);
         node.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = Killed(node.spawn().expect("node: see scripts/tools"));
         let input = process.0.stdin.take().unwrap();
@@ -87,6 +95,36 @@ async fn id_of(service: &TestService, token: &str) -> i64 {
     place["userId"].as_i64().unwrap()
 }
 
+/// A browser at the provider: it keeps cookies, and is sent from place to place.
+#[derive(Default)]
+struct Visitor {
+    cookies: HashMap<String, String>,
+}
+
+impl Visitor {
+    /// Asks for an address, or sends a form there, and returns where it is sent.
+    fn goes(&mut self, address: &str, form: Option<(&str, &str)>) -> String {
+        let agent: ureq::Agent = ureq::Agent::config_builder().max_redirects(0).build().into();
+        let cookies = self.cookies.iter().map(|(name, value)| format!("{name}={value}"));
+        let cookies = cookies.collect::<Vec<_>>().join("; ");
+        let answer = match form {
+            None => agent.get(address).header("Cookie", cookies).call(),
+            Some(pair) => agent.post(address).header("Cookie", cookies).send_form([pair]),
+        };
+        let answer = answer.unwrap();
+        for cookie in answer.headers().get_all("set-cookie") {
+            let (pair, _) = cookie.to_str().unwrap().split_once(';').unwrap();
+            let (name, value) = pair.split_once('=').unwrap();
+            self.cookies.insert(name.to_owned(), value.to_owned());
+        }
+        assert_eq!(answer.status(), 303, "{address}");
+        let sent = answer.headers()["location"].to_str().unwrap();
+        // The provider's own addresses may be paths.
+        let (site, _) = address.split_at(address.match_indices('/').nth(2).unwrap().0);
+        if sent.starts_with('/') { format!("{site}{sent}") } else { sent.to_owned() }
+    }
+}
+
 /// What a client library of the provider would do is what the service does: it finds the keys by itself.
 #[tokio::test]
 async fn people_of_a_real_provider_are_known() {
@@ -98,6 +136,40 @@ async fn people_of_a_real_provider_are_known() {
     assert_eq!(id_of(&service, &provider.token("kim", AUDIENCE).await).await, kim);
     let other = provider.token("kim", "https://shop.example").await;
     service.send(join(&other)).await.refused(ErrorCode::PersonTokenInvalid);
+    service.finish().await;
+}
+
+/// Somebody signs in on the pages, and is who they are by their token; or they would rather not.
+#[tokio::test]
+async fn people_sign_in_at_a_real_provider() {
+    let provider = Provider::start_for(Some(&format!("{ORIGIN}/auth/callback")));
+    let service = TestService::start_with(|config| {
+        provider.configure(config);
+        config.auth.client_id = Some("pages".into());
+        config.auth.client_secret = Some(Secret::new("pages"));
+        config.auth.public_url = Some(ORIGIN.into());
+        config.auth.scopes = vec!["openid".into(), "profile".into()];
+    })
+    .await;
+    let mut fan = Browser::of(&service);
+    for (field, back) in [(("no", "1"), "/c/4?signin=denied"), (("name", "kim"), "/c/4")] {
+        let asked = fan.goes("/auth/login?return=/c/4").await;
+        let sent = tokio::task::spawn_blocking(move || {
+            let mut visitor = Visitor::default();
+            let form = visitor.goes(&asked, None);
+            let resumed = visitor.goes(&form, Some(field));
+            visitor.goes(&resumed, None)
+        });
+        let sent = sent.await.unwrap();
+        let path = sent.strip_prefix(ORIGIN).unwrap_or_else(|| panic!("{sent}"));
+        assert_eq!(fan.goes(path).await, back);
+        // A code is good once, and so is what the browser was sent with.
+        assert_eq!(fan.goes(path).await, "/?signin=late");
+    }
+    let kim = id_of(&service, &provider.token("kim", AUDIENCE).await).await;
+    assert_eq!(fan.id().await, kim);
+    let me = fan.sends(get("/auth/me")).await.ok(200);
+    assert_eq!(me["name"], "Kim");
     service.finish().await;
 }
 
