@@ -418,7 +418,7 @@ macro_rules! endpoints {
             AdminMe = GET "/admin/v1/me" Admin {
                 handler: console::me,
                 role: Viewer,
-                operation: "admin" "me",
+                operation: "admin" "current_operator",
                 answers: [200 "The operator" => json::<console::Me>()],
                 errors: [],
             }

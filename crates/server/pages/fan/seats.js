@@ -465,7 +465,14 @@ async function start() {
   const toLine = link('primary', `/wait/${concert.queue}?c=${concertId}`, words.toLine);
   if (!place?.token) return apology(words.notYourTurn, words.errors.TOKEN_MISSING, toLine);
   token = place.token;
-  const [poll, version] = await Promise.all([insist('/waiting-queues', { token }), readHall()]);
+  const askBoth = () => Promise.all([insist('/waiting-queues', { token }), readHall()]);
+  let [poll, version] = await askBoth();
+  // Another instance than the one that let somebody in hears of it a moment later.
+  const isLate = () => poll.body?.status === 'WAITING' || (typeof version !== 'string' && version.code === 'TOKEN_NOT_ACTIVATED');
+  for (let tries = 0; place.status === 'ACTIVATED' && isLate() && tries < 4; tries += 1) {
+    await new Promise((later) => setTimeout(later, 500));
+    [poll, version] = await askBoth();
+  }
   if (!poll.ok) return over(poll);
   if (poll.body.status !== 'ACTIVATED') {
     const code = poll.body.status === 'WAITING' ? 'TOKEN_NOT_ACTIVATED' : poll.body.reason === 'TIMED_OUT' ? 'TOKEN_EXPIRED' : 'TOKEN_SPENT';
