@@ -201,7 +201,9 @@ async fn the_log_of_an_older_file_begins_with_where_the_line_stands() {
     drop(store);
     raw(directory.path())
         .execute_batch(
-            "DROP TABLE plan; ALTER TABLE session DROP COLUMN plan; \
+            "DROP INDEX change_log_undoes; DROP INDEX person_by_name; \
+             ALTER TABLE change_log DROP COLUMN undoes; ALTER TABLE change_log DROP COLUMN reason; \
+             DROP TABLE plan; ALTER TABLE session DROP COLUMN plan; \
              ALTER TABLE queue DROP COLUMN draw_seed; ALTER TABLE queue DROP COLUMN drawn; \
              ALTER TABLE queue DROP COLUMN chain; DROP TABLE admission_log; \
              DROP TABLE admission_mark; PRAGMA user_version = 5",

@@ -6,17 +6,21 @@
 //!
 //! What does not belong here: what stands in a document (see `queue` and `concerts`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::body::Bytes;
 use boxoffice_backends::sequencer::Queue;
+use boxoffice_backends::store::{Catalog, Digest, StoredPlan};
 use boxoffice_domain::ids::ConcertId;
 use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use tokio::sync::OnceCell;
+
+use super::seat_list::gzip;
 
 /// For so long a document is good, unless settings or line change before. Joins alone do not change it
 /// any sooner, and there may be thousands of them in that time.
@@ -172,6 +176,29 @@ impl ConcertDocuments {
     fn good(&self, id: ConcertId, begun: Instant) -> Option<Bytes> {
         let KeptConcert { at, json } = self.kept.get(&id)?;
         (begun.saturating_duration_since(at) < CONCERT_GOOD_FOR).then_some(json)
+    }
+}
+
+/// Plans compressed, each once. Those that no session has any more are forgotten with the next that is new.
+#[derive(Default)]
+pub(super) struct PackedPlans(Mutex<HashMap<Digest, Arc<OnceCell<Bytes>>>>);
+
+impl PackedPlans {
+    /// The bytes of a plan, compressed.
+    pub(super) async fn packed(&self, catalog: &Catalog, plan: &Arc<StoredPlan>) -> Bytes {
+        let cell = {
+            let mut cells = self.0.lock();
+            if !cells.contains_key(&plan.digest()) {
+                cells.retain(|digest, _| catalog.plan(digest).is_some());
+            }
+            cells.entry(plan.digest()).or_default().clone()
+        };
+        let pack = || async {
+            let plan = plan.clone();
+            let packed = tokio::task::spawn_blocking(move || gzip(plan.body())).await;
+            packed.unwrap_or_default()
+        };
+        cell.get_or_init(pack).await.clone()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Plans of halls, as bytes that never change.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -9,15 +8,12 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, VA
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use boxoffice_backends::store::{Catalog, Digest, StoredPlan};
-use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use boxoffice_backends::store::{Digest, StoredPlan};
 use utoipa::ToSchema;
 
 use super::coding::{Asked, Coding};
 use super::describe::{Described, Description};
 use super::problem::{ErrorCode, Problem};
-use super::seat_list::gzip;
 use super::state::HttpState;
 
 /// The plan of a hall. The number of a place is its place in this document, counted from 1 over all sections.
@@ -152,28 +148,6 @@ struct PlanBody(Arc<StoredPlan>);
 impl AsRef<[u8]> for PlanBody {
     fn as_ref(&self) -> &[u8] {
         self.0.body()
-    }
-}
-
-/// Plans compressed, each once. Those that no session has any more are forgotten with the next that is new.
-#[derive(Default)]
-pub(super) struct PackedPlans(Mutex<HashMap<Digest, Arc<OnceCell<Bytes>>>>);
-
-impl PackedPlans {
-    async fn packed(&self, catalog: &Catalog, plan: &Arc<StoredPlan>) -> Bytes {
-        let cell = {
-            let mut cells = self.0.lock();
-            if !cells.contains_key(&plan.digest()) {
-                cells.retain(|digest, _| catalog.plan(digest).is_some());
-            }
-            cells.entry(plan.digest()).or_default().clone()
-        };
-        let pack = || async {
-            let plan = plan.clone();
-            let packed = tokio::task::spawn_blocking(move || gzip(plan.body())).await;
-            packed.unwrap_or_default()
-        };
-        cell.get_or_init(pack).await.clone()
     }
 }
 

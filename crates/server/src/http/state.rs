@@ -10,10 +10,9 @@ use ipnet::IpNet;
 
 use super::cors::Cors;
 use super::damper::Damper;
-use super::documents::{ConcertDocuments, Documents};
+use super::documents::{ConcertDocuments, Documents, PackedPlans};
 use super::door::Door;
 use super::extract::BodyLimits;
-use super::plans::PackedPlans;
 use super::rate_limit::ClientRateLimit;
 use super::seat_list::SeatLists;
 use super::seat_states::SeatStates;
