@@ -5,7 +5,8 @@ must be in order.
 
   scripts/lib/pages.py [--binary FILE] [--out DIR] [PART-OF-A-NAME...]
 
---out keeps the pictures of all screens there. Names choose some of the tests in pages.mjs.
+--out keeps the pictures of all screens there. Names choose some of the tests in pages.mjs. All of them are walked in two lanes
+at once, each beside services of its own, but for those that measure times, which come after.
 """
 
 import argparse
@@ -35,6 +36,7 @@ def arguments():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", type=lambda name: pathlib.Path(name).resolve(), help="the program; the release build of this tree where it is left out")
     parser.add_argument("--out", type=pathlib.Path, help="where pictures go")
+    parser.add_argument("--lane", help=argparse.SUPPRESS)
     parser.add_argument("names", nargs="*")
     return parser.parse_args()
 
@@ -62,14 +64,35 @@ class Switch(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def all_lanes(options, out):
+    """Walks through everything. Returns the code of the first lane that failed."""
+    def lane(name):
+        command = [sys.executable, __file__, "--lane", name, "--out", out]
+        return harness.spawn(command + (["--binary", options.binary] if options.binary else []), stdin=subprocess.DEVNULL)
+
+    code = 0
+    for together in [("0/2", "1/2"), ("timed",)]:
+        children = [lane(name) for name in together]
+        for child in children:
+            code = child.wait() or code
+    return code
+
+
 def main():
     options = arguments()
+    if options.lane:
+        return walk(options, options.out)
     types = subprocess.run([harness.tool("typescript"), "-p", HERE / "pages.tsconfig.json"], check=False)
     if types.returncode != 0:
         raise Failure("the types of the pages' scripts do not fit")
     harness.tool("playwright")
+    out = options.out or harness.make_temp_dir() / "screens"
+    return walk(options, out) if options.names else all_lanes(options, out)
+
+
+def walk(options, out):
+    """Walks through the tests of a lane, or those that are named."""
     work = harness.make_temp_dir()
-    out = options.out or work / "screens"
 
     def start(port=None):
         return harness.Server(work, port=port, build=options.binary, settings={"sales.no_orphans": "true"})
@@ -103,7 +126,7 @@ def main():
         "auth.mode": "jwt", "auth.issuer": issuer_url, "auth.audience": "boxoffice", "auth.client_id": "pages",
         "auth.client_secret": "pages", "auth.public_url": f"http://127.0.0.1:{port}", "auth.scopes": "openid,profile"})
     control = f"curl --silent --show-error --fail --request POST http://127.0.0.1:{switch.server_port}"
-    env = {**os.environ, "BOXOFFICE_TEST_ADMIN_TOKEN": service[0].admin_token(), "CHROMIUM": harness.tool("chromium"),
+    env = {**os.environ, "BOXOFFICE_TEST_LANE": options.lane or "", "BOXOFFICE_TEST_ADMIN_TOKEN": service[0].admin_token(), "CHROMIUM": harness.tool("chromium"),
            "BOXOFFICE_TEST_ORGANISED": organised.url, "BOXOFFICE_TEST_STOP": f"{control}/stop", "BOXOFFICE_TEST_START": f"{control}/start",
            "BOXOFFICE_TEST_APART_URL": second.url, "BOXOFFICE_TEST_APART_ADMIN_URL": f"http://{apart}",
            "BOXOFFICE_TEST_APART_TOKEN": second.admin_token(), "BOXOFFICE_TEST_ISSUER": issuer_url,
