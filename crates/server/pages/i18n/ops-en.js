@@ -120,6 +120,7 @@ export const words = {
   ofSeats: (/** @type {string} */ n) => `of ${n}`,
   sellOut: 'Sold out in',
   sellOutMinutes: 'min',
+  sellOutHours: 'h',
   sellOutAt: (/** @type {string} */ at) => `about ${at}, at this pace`,
   sellOutUnknown: 'nothing sells at the moment',
   soldOutAlready: 'everything is sold',

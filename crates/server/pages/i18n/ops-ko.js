@@ -115,6 +115,7 @@ export const words = {
   ofSeats: (n) => `전체 ${n}석`,
   sellOut: '매진까지',
   sellOutMinutes: '분',
+  sellOutHours: '시간',
   sellOutAt: (at) => `지금 속도면 ${at}쯤`,
   sellOutUnknown: '지금은 팔리지 않음',
   soldOutAlready: '모두 판매됨',

@@ -1,6 +1,6 @@
 // One screen for the moment at which everybody comes: what a queue does now, and what can be done about it.
 import { clockOf, count, everySecond, fill, h, main } from '/assets/lib/kit.js';
-import { badge, change, clock, curvesOf, deedText, feed, history, hour, isSilent, live, may, moment, pace, pause, queueOf, rate, serviceNow, span, title, undoableUntil, undoButton, words } from '/assets/ops/shell.js';
+import { badge, change, clock, curvesOf, day, deedText, feed, history, hour, isSilent, live, may, moment, pace, pause, queueOf, rate, serviceNow, span, title, undoableUntil, undoButton, words } from '/assets/ops/shell.js';
 
 /** @typedef {import('./types.js').LiveQueue} LiveQueue */
 /** @typedef {import('./types.js').Curves} Curves */
@@ -218,7 +218,7 @@ export function show(/** @type {import('./types.js').View} */ { query, signal })
     if (queue.seatsLeft === 0 && queue.seatsTotal > 0) sellOut.set('0', words.soldOutAlready, words.sellOutMinutes);
     else if (minutes === null) sellOut.set('–', words.sellOutUnknown);
     else if (minutes < 100) sellOut.set(minutes < 10 ? pace(minutes) : count(Math.ceil(minutes)), words.sellOutAt(hour(serviceNow() + minutes * 60_000)), words.sellOutMinutes);
-    else sellOut.set(span(minutes * 60), words.sellOutAt(hour(serviceNow() + minutes * 60_000)));
+    else sellOut.set(pace(minutes / 60), words.sellOutAt((minutes < 1_200 ? hour : day)(serviceNow() + minutes * 60_000)), words.sellOutHours);
     const requests = live?.requests;
     refused.set(count(requests?.unavailable ?? 0), words.lastMinute(count(requests?.asked ?? 0)));
     const ms = requests?.p95Ms.purchases ?? null;

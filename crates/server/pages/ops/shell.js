@@ -43,8 +43,9 @@ export const pace = (/** @type {number} */ n) => n.toLocaleString(language, n < 
 export function span(/** @type {number | null} */ seconds) {
   if (seconds === null) return words.unknown;
   if (seconds < 60) return words.seconds(count(Math.ceil(seconds)));
-  if (seconds < 5_400) return words.minutes(count(Math.ceil(seconds / 60)));
-  return words.hours(count(Math.floor(seconds / 3_600)), count(Math.ceil(seconds / 60) % 60));
+  const minutes = Math.ceil(seconds / 60);
+  if (minutes < 90) return words.minutes(count(minutes));
+  return words.hours(count(Math.floor(minutes / 60)), count(minutes % 60));
 }
 /** For an input of the kind `datetime-local`. */
 export function forInput(/** @type {string | null} */ at) {
