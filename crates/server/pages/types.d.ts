@@ -60,6 +60,8 @@ export interface Answer {
 /** A hold that is under way: chosen seats, or the best that there are. */
 export interface Intent {
   key: string;
+  /** The turn that it is of. */
+  token: string;
   /** Their ids. */
   seats: number[];
   best?: { count: number; grade?: string; section?: string; together?: boolean };
@@ -91,10 +93,10 @@ export interface ListedConcert {
   queue: string;
   reservationOpensAt: string;
   reservationClosesAt: string;
+  state: 'SCHEDULED' | 'OPEN' | 'SOLD_OUT' | 'ENDED' | 'CANCELLED';
 }
 
 export interface Concert extends ListedConcert {
-  state: 'SCHEDULED' | 'OPEN' | 'SOLD_OUT' | 'ENDED' | 'CANCELLED';
   sessions: Session[];
 }
 

@@ -52,7 +52,9 @@ fn concert(
         opens_at: days(opens_days),
         closes_at: days(closes_days),
     };
-    let first = days(closes_days + 7);
+    // At seven in the evening in Seoul.
+    let day = days(closes_days + 7).0.div_euclid(DAY_MS);
+    let first = Timestamp(day * DAY_MS + 10 * 3_600_000);
     let plan = Plan::new(hall(venue, seats)).ok().and_then(StoredPlan::new).map(Arc::new);
     let price = |grade: &String| PRICES.iter().find(|(of, _)| of == grade).map(|(_, price)| *price);
     let seating = plan.and_then(|plan| {

@@ -212,7 +212,9 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
         }
 
         fn visit_str<E: de::Error>(self, value: &str) -> Result<String, E> {
-            Ok(value.trim().to_owned())
+            let text = value.trim();
+            // As much as shows that it is too long: a place says where it is by all of its names.
+            Ok(text[..text.floor_char_boundary(TEXT_KEPT_MAX)].to_owned())
         }
 
         fn visit_i64<E: de::Error>(self, value: i64) -> Result<String, E> {
@@ -416,6 +418,9 @@ fn told(problem: PlanProblem) -> (FaultKind, Where, Option<String>) {
         P::Overlap { place, with } => (FaultKind::Overlap, place, Some(with.to_string())),
     }
 }
+
+/// Bytes of a text of a plan that are looked at. No name may be as long.
+const TEXT_KEPT_MAX: usize = 1_000;
 
 /// No grade has this index, so a place of it is found to have none.
 const NO_GRADE: u16 = u16::MAX;

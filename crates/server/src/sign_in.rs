@@ -65,7 +65,7 @@ pub struct SignIn {
     known: ArcSwapOption<Known>,
     /// When the issuer was asked for that last.
     asked: Mutex<Option<Instant>>,
-    exchanges: Semaphore,
+    exchanges: Arc<Semaphore>,
 }
 
 /// What is known of the issuer.
@@ -105,7 +105,7 @@ impl SignIn {
             hours_ms: i64::from(config.session_hours) * 3_600_000,
             known: ArcSwapOption::empty(),
             asked: Mutex::default(),
-            exchanges: Semaphore::new(EXCHANGES_MAX),
+            exchanges: Arc::new(Semaphore::new(EXCHANGES_MAX)),
         }))
     }
 
@@ -200,7 +200,14 @@ impl SignIn {
         if let Some(known) = self.known.load_full().filter(is_fresh) {
             return Ok(known);
         }
-        let mut asked = self.asked.lock().await;
+        // What was known is good enough while somebody else asks.
+        let before = self.known.load_full();
+        let asking = self.asked.try_lock();
+        let mut asked = match (asking, before) {
+            (Ok(asked), _) => asked,
+            (Err(_), Some(before)) => return Ok(before),
+            (Err(_), None) => self.asked.lock().await,
+        };
         let before = self.known.load_full();
         if let Some(known) = before.clone().filter(is_fresh) {
             return Ok(known);
@@ -209,9 +216,10 @@ impl SignIn {
         if asked.is_some_and(|at| at.elapsed() < RETRY) {
             return before.ok_or_else(away);
         }
-        *asked = Some(Instant::now());
         let issuer = self.issuer.clone();
         let metadata = tokio::task::spawn_blocking(move || issuer.discover()).await;
+        // From its end on: it may have taken as long as that, and others have waited for it.
+        *asked = Some(Instant::now());
         let metadata = metadata.unwrap_or_else(|error| Err(error.to_string()));
         match metadata.and_then(|metadata| Known::new(metadata, self.secret.is_some())) {
             Ok(known) => {
@@ -236,13 +244,15 @@ impl SignIn {
             id_token: Option<String>,
             error: Option<String>,
         }
-        let turn = tokio::time::timeout(TURN, self.exchanges.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
+        let turn = tokio::time::timeout(TURN, self.exchanges.clone().acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
             return Err(Refused::Away("too many people sign in at once".into()));
         };
         let (issuer, redirect) = (self.issuer.clone(), self.redirect());
         let (client, secret) = (self.client.clone(), self.secret.clone());
         let sent = tokio::task::spawn_blocking(move || {
+            // As long as the thread is at work, whoever has gone away meanwhile.
+            let _turn = turn;
             let mut form = vec![
                 ("grant_type", "authorization_code"),
                 ("code", &code),

@@ -180,6 +180,8 @@ struct Sale {
     choices: u32,
     /// Whether others in this batch may leave nothing for it, which shows with the next one.
     is_for_later: bool,
+    /// Whether that is so because another transaction has locked seats, and takes a while.
+    is_behind_locks: bool,
 }
 
 /// The way to the batches of a store.
@@ -202,6 +204,7 @@ impl<J: Job> Sales<J> {
             was_locked: false,
             choices: 0,
             is_for_later: false,
+            is_behind_locks: false,
         }))?;
         Ok(answer)
     }
@@ -720,7 +723,11 @@ impl<E: Engine> Seller<E> {
                     None if sale.choices >= CHOICES_MAX => {
                         let _ = sale.reply.send(Err(Fault::Unavailable(FASTER.into())));
                     }
-                    None => locked.push(Entry::Sale(Sale { was_locked: true, ..sale })),
+                    // For those before it nobody waits: the next batch tells.
+                    None => {
+                        let was_locked = !sale.is_for_later || sale.is_behind_locks;
+                        locked.push(Entry::Sale(Sale { was_locked, ..sale }));
+                    }
                 },
             }
         }
@@ -824,6 +831,8 @@ impl<E: Engine> Seller<E> {
         for entry in group {
             let Entry::Sale(sale) = entry else { continue };
             let Command::Reserve(reserve) = &mut sale.command else { continue };
+            // What was so in the batch before need not be so now: the session may be gone.
+            sale.is_for_later = false;
             let now = latest.max(reserve.now);
             let catalog = self.engine.catalog();
             let found = catalog.inventory(reserve.concert, reserve.session);
@@ -836,6 +845,7 @@ impl<E: Engine> Seller<E> {
                 chosen = choices.choose(reserve, inventory, (&self.learnt, now));
             }
             sale.is_for_later = chosen == Chosen::Later;
+            sale.is_behind_locks = choices.avoids_any();
             // Who waits for those before has not been given anything yet.
             sale.choices += u32::from(reserve.best.is_some() && !sale.is_for_later);
         }

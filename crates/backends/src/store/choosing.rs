@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxoffice_domain::command::{Best, Reserve};
+use boxoffice_domain::command::{Best, Reserve, TicketRef};
 use boxoffice_domain::ids::{SeatId, SessionId};
 use boxoffice_domain::seating::{PlaceSet, Plan, around, choose};
 use boxoffice_domain::time::Timestamp;
@@ -26,7 +26,7 @@ pub(super) const SINGLES_MAX: u32 = 8;
 /// For so long nobody is given a seat that another transaction had locked: it is most likely gone then.
 const AVOIDED: Duration = Duration::from_millis(100);
 /// Whether a session has no more seats that fit is looked up no more often than this.
-const LOOKED: Duration = Duration::from_millis(100);
+const LOOKED: Duration = Duration::from_secs(1);
 
 /// What is known beside the seats in memory, by all who make batches of one store.
 #[derive(Default)]
@@ -43,8 +43,9 @@ struct Inside {
 impl Learnt {
     /// Takes note of seats that another transaction had locked.
     pub(super) fn locked(&self, seats: impl IntoIterator<Item = SeatId>) {
-        let now = Instant::now();
-        self.0.lock().locked.extend(seats.into_iter().map(|seat| (seat, now)));
+        let (now, mut inside) = (Instant::now(), self.0.lock());
+        inside.locked.retain(|_, at| now.duration_since(*at) < AVOIDED);
+        inside.locked.extend(seats.into_iter().map(|seat| (seat, now)));
     }
 
     fn avoided(&self) -> HashSet<SeatId> {
@@ -58,7 +59,9 @@ impl Learnt {
         let looked = &mut self.0.lock().looked;
         looked.retain(|_, at| at.elapsed() < LOOKED);
         let is_due = !looked.contains_key(&session);
-        looked.insert(session, Instant::now());
+        if is_due {
+            looked.insert(session, Instant::now());
+        }
         is_due
     }
 }
@@ -89,11 +92,19 @@ pub(super) struct Choices {
     views: HashMap<SessionId, View>,
     /// What those before have taken, of sessions that nobody has had to look at yet.
     taken: HashMap<SessionId, Vec<SeatId>>,
+    /// Whose choices have taken seats.
+    tickets: HashSet<TicketRef>,
 }
 
 impl Choices {
     pub(super) fn new(learnt: &Learnt) -> Self {
-        Self { avoided: learnt.avoided(), views: HashMap::new(), taken: HashMap::new() }
+        let (views, taken, tickets) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Self { avoided: learnt.avoided(), views, taken, tickets }
+    }
+
+    /// Whether there are seats that nobody is given, because another transaction had locked them.
+    pub(super) fn avoids_any(&self) -> bool {
+        !self.avoided.is_empty()
     }
 
     /// Forgets what is known of a session, because there is something newer.
@@ -137,11 +148,16 @@ impl Choices {
     ) -> Chosen {
         let session = inventory.session().id;
         reserve.beside.clear();
+        let mut is_first = true;
         if let Some(Best { wish, refused }) = &mut reserve.best {
             reserve.seats.clear();
             *refused = None;
+            // With one ticket nobody takes seats from others twice in a batch: nearly always the second hold is refused
+            // for the first one, and if not, it may find taken what the first one has taken.
+            is_first = !self.tickets.contains(&reserve.ticket);
             let view = self.view(inventory, now);
-            match choose(&view.plan, &view.left, wish) {
+            let from = if is_first { &view.left } else { &view.free };
+            match choose(&view.plan, from, wish) {
                 Ok(places) => reserve.seats = view.inventory.seats_at(&places),
                 Err(_) if choose(&view.plan, &view.free, wish).is_ok() => return Chosen::Later,
                 Err(why) => {
@@ -160,7 +176,12 @@ impl Choices {
             let beside: Vec<u32> = around(&view.plan, &places).into_iter().flatten().collect();
             reserve.beside = view.inventory.seats_at(&beside);
         }
-        self.take(session, &reserve.seats);
+        if is_first {
+            self.take(session, &reserve.seats);
+        }
+        if reserve.best.is_some() {
+            self.tickets.insert(reserve.ticket.clone());
+        }
         Chosen::Done
     }
 

@@ -198,6 +198,7 @@ macro_rules! store_conformance {
             seating::a_session_with_a_hall_is_changed_as_any_other,
             seating::the_best_seats_are_chosen_as_they_were_wished_for,
             seating::the_best_at_once_sell_out_to_the_last_seat,
+            seating::who_may_not_hold_keeps_nobody_from_the_best,
             seating::the_best_under_a_key_are_chosen_once,
             seating::no_single_seat_is_left_needlessly,
             seating::no_single_seat_is_left_at_once,

@@ -3,7 +3,7 @@
 //! Of the free places of the grade and the section that are asked for:
 //!
 //! 1. all together, in one run without a taken place between them; in an area for standing, any places are
-//!    together;
+//!    together, but nobody is to stand for whom there are seats;
 //! 2. of such groups one that leaves no single place, if there is one;
 //! 3. of these, the one whose squared distances to the stage have the smallest sum;
 //! 4. of these, the first in the order of the plan.
@@ -78,8 +78,9 @@ struct Choice<'a> {
     taken: Vec<u32>,
 }
 
-/// How good a group is, the best first: whether it leaves a single place, how far it is, where it begins.
-type Rank = (bool, i64, u32);
+/// How good a group is, the best first: whether it is for standing, whether it leaves a single place, how far it is,
+/// where it begins.
+type Rank = (bool, bool, i64, u32);
 
 impl<'a> Choice<'a> {
     fn new(plan: &'a Plan, free: &PlaceSet, fit: &PlaceSet) -> Self {
@@ -124,17 +125,17 @@ impl<'a> Choice<'a> {
             for start in starts.iter() {
                 let far = ends[start as usize] - sums[start as usize];
                 // Of those that are as far, the first stays.
-                if best.is_none_or(|(_, least, _)| far < least) {
-                    best = Some((leaves_single, far, start));
+                if best.is_none_or(|(_, _, least, _)| far < least) {
+                    best = Some((false, leaves_single, far, start));
                 }
             }
             best
         };
         let seats = nearest(&starts.without(&lone), false).or_else(|| nearest(&starts, true));
         let areas = self.areas().filter(|(_, free)| *free >= count);
-        let areas = areas.map(|(start, _)| (false, self.far_standing(start, count), start));
+        let areas = areas.map(|(start, _)| (true, false, self.far_standing(start, count), start));
         let best: Option<Rank> = areas.chain(seats).min();
-        best.map(|(_, _, start)| start)
+        best.map(|(_, _, _, start)| start)
     }
 
     /// Takes the group that begins there.
@@ -157,7 +158,7 @@ impl<'a> Choice<'a> {
         let mut rest = count;
         let mut blocks = self.blocks();
         while let Some((Reverse(length), rank)) = blocks.pop().map(|Reverse(block)| block) {
-            let (leaves_single, far, start) = rank;
+            let (stands, leaves_single, far, start) = rank;
             if length >= rest {
                 if let Some(start) = self.best(rest) {
                     self.take(start, rest);
@@ -166,7 +167,7 @@ impl<'a> Choice<'a> {
             }
             // What was taken since may have made a place beside it a single one.
             if !leaves_single && self.leaves_single(start, length) {
-                blocks.push(Reverse((Reverse(length), (true, far, start))));
+                blocks.push(Reverse((Reverse(length), (stands, true, far, start))));
                 continue;
             }
             self.take(start, length);
@@ -183,11 +184,11 @@ impl<'a> Choice<'a> {
         let seats = starts.iter().zip(ends.iter()).map(|(start, end)| (start, end - start + 1));
         let seats = seats.map(|(start, count)| {
             let leaves_single = lone.is_beside(start, count);
-            (count, (leaves_single, self.far_seats(start, count), start))
+            (count, (false, leaves_single, self.far_seats(start, count), start))
         });
         let areas = self
             .areas()
-            .map(|(start, count)| (count, (false, self.far_standing(start, count), start)));
+            .map(|(start, count)| (count, (true, false, self.far_standing(start, count), start)));
         let block = |(count, rank)| Reverse((Reverse(count), rank));
         seats.chain(areas).map(block).collect()
     }

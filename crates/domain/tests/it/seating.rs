@@ -157,9 +157,9 @@ impl<'a> Naive<'a> {
         groups
     }
 
-    fn rank(&self, group: &[u32], free: &BTreeSet<u32>) -> (bool, i128, u32) {
+    fn rank(&self, group: &[u32], free: &BTreeSet<u32>) -> (bool, bool, i128, u32) {
         let far = group.iter().map(|place| self.square(*place)).sum();
-        (!self.singles(group, free).is_empty(), far, group[0])
+        (self.is_standing(group[0]), !self.singles(group, free).is_empty(), far, group[0])
     }
 
     fn best(&self, count: u32, free: &BTreeSet<u32>, wish: &Wish) -> Option<Vec<u32>> {

@@ -6,7 +6,7 @@ import { badge, count, dayTime, fill, frame, h, insist, main, saleOf, unfinished
 function card(/** @type {ListedConcert} */ concert) {
   const sale = saleOf(concert);
   const when = sale === 'SCHEDULED' ? words.saleFrom(dayTime(concert.reservationOpensAt))
-    : sale === 'OPEN' ? words.saleUntil(dayTime(concert.reservationClosesAt)) : words.saleEnded(dayTime(concert.reservationClosesAt));
+    : sale === 'CANCELLED' ? '' : sale === 'OPEN' || sale === 'SOLD_OUT' ? words.saleUntil(dayTime(concert.reservationClosesAt)) : words.saleEnded(dayTime(concert.reservationClosesAt));
   return h('li', {}, h('a', { className: 'concert', id: `c${concert.concertId}`, href: `/c/${concert.concertId}` },
     h('span', { className: 'poster', ariaHidden: 'true' }, [...concert.name][0]),
     h('span', { className: 'about' }, h('strong', {}, concert.name), h('span', {}, concert.venue), h('small', {}, when)),
@@ -18,9 +18,10 @@ const nearest = (/** @type {(concert: ListedConcert) => string} */ moment) => (/
 /** @type {ListedConcert[]} */
 let concerts = [];
 function render() {
-  const open = concerts.filter((it) => saleOf(it) === 'OPEN').sort(nearest((it) => it.reservationClosesAt));
-  const soon = concerts.filter((it) => saleOf(it) === 'SCHEDULED').sort(nearest((it) => it.reservationOpensAt));
-  const over = concerts.filter((it) => saleOf(it) === 'ENDED').sort(nearest((it) => it.reservationClosesAt)).reverse();
+  const by = (/** @type {string} */ sale, /** @type {(concert: ListedConcert) => string} */ moment) => concerts.filter((it) => saleOf(it) === sale).sort(nearest(moment));
+  const open = ['OPEN', 'SOLD_OUT'].flatMap((sale) => by(sale, (it) => it.reservationClosesAt));
+  const soon = by('SCHEDULED', (it) => it.reservationOpensAt);
+  const over = ['CANCELLED', 'ENDED'].flatMap((sale) => by(sale, (it) => it.reservationClosesAt).reverse());
   const section = (/** @type {string} */ title, /** @type {ListedConcert[]} */ list) => list.length > 0 && h('section', {}, h('h2', {}, title, ' ', h('span', { className: 'soft' }, count(list.length))), h('ul', { className: 'concerts' }, list.map(card)));
   const resume = unfinished();
   fill(main,

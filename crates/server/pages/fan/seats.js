@@ -46,18 +46,18 @@ const names = (/** @type {number[]} */ numbers) => listOf(placeNames(hall, numbe
 const mine = () => [...chosen].sort((a, b) => a - b);
 const priceOf = (/** @type {number} */ number) => gradeOf(hall, number)?.price ?? 0;
 const sumOf = (/** @type {number[]} */ numbers) => numbers.reduce((sum, it) => sum + priceOf(it), 0);
-const choiceName = `boxoffice.chosen.${sessionId}`;
+const choiceName = () => `boxoffice.chosen.${sessionId}.${user()}`;
 
 function rememberChoice() {
   try {
-    sessionStorage.setItem(choiceName, JSON.stringify(mine().map((it) => idOf(hall, it))));
+    sessionStorage.setItem(choiceName(), JSON.stringify(mine().map((it) => idOf(hall, it))));
   } catch {
     // Then it does not outlive a reload.
   }
 }
 function rememberedChoice() {
   try {
-    return /** @type {number[]} */ (JSON.parse(sessionStorage.getItem(choiceName) ?? '[]'));
+    return /** @type {number[]} */ (JSON.parse(sessionStorage.getItem(choiceName()) ?? '[]'));
   } catch {
     return [];
   }
@@ -220,7 +220,9 @@ function takeNews(/** @type {import('../types.js').States} */ states) {
   const numbers = take(hall, states);
   if (got || isBusy) return picture.repaint(numbers);
   const gone = dropLost();
-  changed(numbers);
+  // What is about to be pressed is not to be drawn anew under the finger.
+  if (gone.length > 0) changed(numbers);
+  else picture.repaint(numbers);
   // Which grade is chosen stays as it is; how many are left of each is written anew.
   for (const [index] of hall.grades.entries()) {
     const left = document.querySelector(`#grade${index} + span small`);
@@ -236,7 +238,8 @@ async function hold(/** @type {Pick<Intent, 'best'>} */ what) {
   if (isBusy || (!what.best && chosen.size === 0)) return;
   const seats = what.best ? [] : mine().map((it) => idOf(hall, it));
   const before = intentOf(sessionId);
-  const intent = before && JSON.stringify([before.seats, before.best]) === JSON.stringify([seats, what.best]) ? before : { key: newKey(), seats, ...what };
+  const isSame = before && before.token === token && JSON.stringify([before.seats, before.best]) === JSON.stringify([seats, what.best]);
+  const intent = isSame ? before : { key: newKey(), token, seats, ...what };
   // Kept before it is sent: whatever becomes of the answer, the same is asked again.
   keepIntent(sessionId, intent);
   tellAbout('', '');
@@ -499,7 +502,9 @@ async function start() {
   everySecond(tick);
   news = keepUp({ path, token, version, told: takeNews, refused: refusedNews });
   const intent = intentOf(sessionId);
-  if (intent) {
+  // Of another turn it is nothing that is wanted now.
+  if (intent && intent.token !== token) keepIntent(sessionId, null);
+  else if (intent) {
     // The page was left before the answer came: what it is, is asked with the same key.
     chosen = new Set(intent.seats.map((id) => numberOf(hall, id)));
     changed(chosen);

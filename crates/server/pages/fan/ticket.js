@@ -1,5 +1,5 @@
 // A ticket: what was bought, to show at the entrance, to print and to keep; and the way back, where there is one.
-import { badge, confirm, dayTime, errorText, fill, frame, gradedName, h, holdOf, insist, isPassing, keepHold, keepTicket, link, listOf, longDayTime, main, newKey, note, notShown, organiser, points, readConcert, readReservation, say, seatName, serverNow, ticketOf, until, user, words } from '/assets/lib/kit.js';
+import { badge, confirm, dayTime, download, errorText, fill, frame, gradedName, h, holdOf, insist, isPassing, keepHold, keepTicket, link, listOf, longDayTime, main, newKey, note, notShown, organiser, points, readConcert, readReservation, say, seatName, serverNow, ticketOf, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Answer} Answer */
 /** @typedef {import('../types.js').Child} Child */
@@ -61,13 +61,6 @@ function calendar(/** @type {Concert} */ { name, venue }, /** @type {Session} */
     `DTSTART:${stamp(Date.parse(session.concertAt))}`, `SUMMARY:${escaped(name)}`, `LOCATION:${escaped(venue)}`, `DESCRIPTION:${escaped(`${words.order} ${rid}: ${seatNames()}`)}`,
     `URL:${location.origin}/t/${rid}`, 'END:VEVENT', 'END:VCALENDAR'].map(folded).join('');
 }
-function download(/** @type {string} */ text) {
-  const href = URL.createObjectURL(new Blob([text], { type: 'text/calendar' }));
-  const way = /** @type {HTMLAnchorElement} */ (h('a', { href, download: `${rid}.ics` }));
-  way.click();
-  // Some browsers read it after the click.
-  setTimeout(() => URL.revokeObjectURL(href), 60_000);
-}
 
 function render() {
   const { status, reservedSeats, totalPrice } = reservation;
@@ -89,7 +82,7 @@ function render() {
     problem && note('warn', h('p', {}, problem)),
     h('div', { className: 'actions' },
       isPaid && h('button', { type: 'button', id: 'print', className: 'primary', onclick: () => print() }, words.print),
-      isPaid && concert && session && !session.cancelled && h('button', { type: 'button', id: 'calendar', className: 'second', onclick: () => concert && download(calendar(concert, session)) }, words.calendar),
+      isPaid && concert && session && !session.cancelled && h('button', { type: 'button', id: 'calendar', className: 'second', onclick: () => concert && download(`${rid}.ics`, new Blob([calendar(concert, session)], { type: 'text/calendar' })) }, words.calendar),
       status === 'HELD' && link('primary', `/pay/${rid}`, words.toPay),
       link('second', '/me', words.mine),
       // Until when is a rule of the service, which tells; nothing is given back once the concert has begun.

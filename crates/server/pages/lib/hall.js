@@ -4,7 +4,7 @@
 // Places are known by their numbers, from 1 on, as the service knows them.
 //
 // What does not belong here: what becomes of a place that is pressed; see fan/seats.js.
-import { API, ask, chip, count, fill, h, isPassing, points, words } from '/assets/lib/kit.js';
+import { API, ask, chip, count, h, isPassing, points, renew, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Answer} Answer */
 /** @typedef {import('../types.js').Box} Box */
@@ -499,6 +499,8 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
     most = Math.min(bound, step > 0 ? least * 2.5 : least * 6);
     scale = least;
     zoom(step > 0 ? clamp(fits, least, STEP_MAX / step) : fits);
+    // What is too wide begins in the middle, where most want to be.
+    if (step > 0) view.scrollLeft = (view.scrollWidth - view.clientWidth) / 2;
     return picture;
   }
 
@@ -619,7 +621,7 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
   function drawSections() {
     picture = null;
     shapes = new Map();
-    fill(view, h('table', { className: 'sections' },
+    renew(view, h('table', { className: 'sections' },
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, words.sectionHead), h('th', { scope: 'col' }, words.price), h('th', { scope: 'col' }, words.free))),
       h('tbody', {}, hall.sections.map((section, index) => isLooked(index) && h('tr', {},
         h('th', { scope: 'row' }, h('button', { type: 'button', id: `section${index}`, className: 'quiet', ariaLabel: sectionText(index), onclick: () => show(index) }, sectionName(hall, index))),
@@ -734,7 +736,7 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
   function drawParts() {
     nav.hidden = parts.length < 2;
     if (nav.hidden) return;
-    fill(nav, parts.map((some, index) => {
+    renew(nav, parts.map((some, index) => {
       const [first, last] = [some[0]?.[0] ?? 1, some.at(-1)?.at(-1) ?? 1];
       const name = hall.hasPlan ? words.rows(rowOf(hall, first).name, rowOf(hall, last).name) : words.part(String(first), String(last));
       const free = count(some.reduce((sum, line) => sum + line.filter((it) => stateOf(hall, it) === FREE).length, 0));
@@ -769,7 +771,7 @@ export function pictureOf(hall, { lookOf, press, wayInto, marked }) {
   function drawHead() {
     const isOpen = open >= 0;
     const section = hall.sections[open];
-    fill(head,
+    renew(head,
       isOpen && !isOne && h('button', { type: 'button', id: 'whole', className: 'quiet', onclick: () => show(-1) }, `‹ ${words.wholeHall}`),
       hall.hasPlan && h('div', { className: 'switch', role: 'group', ariaLabel: words.viewAs }, [false, true].map((it) => h('button', { type: 'button', id: it ? 'as-table' : 'as-map', className: 'quiet', ariaPressed: String(it === wantsTable), onclick: () => { wantsTable = it; draw(); } }, it ? words.asTable : words.asMap))),
       isOpen && section && hall.hasPlan && h('div', { className: 'hall-title' }, h('h3', { id: 'section-name', tabIndex: -1 }, sectionName(hall, open)),

@@ -95,8 +95,9 @@ export const newKey = () => crypto.randomUUID?.() ?? [...crypto.getRandomValues(
 
 /** Tokens of this user that may show reservations, the likeliest first: a place in line shows none yet. */
 export function tokens(/** @type {string} */ rid = '') {
-  const mine = [holdOf(rid)?.token, ...places().filter((it) => it.user === user() && it.status !== 'WAITING').map((it) => it.token), ...holds().filter((it) => it.user === user()).map((it) => it.token)];
-  return [...new Set(mine)].filter((it) => it !== undefined).filter(Boolean).slice(0, 4);
+  const hold = holdOf(rid);
+  const mine = [hold?.user === user() && hold.token, ...places().filter((it) => it.user === user() && it.status !== 'WAITING').map((it) => it.token), ...holds().filter((it) => it.user === user()).map((it) => it.token)];
+  return [...new Set(mine)].filter(Boolean).map(String).slice(0, 4);
 }
 
 // ---- Languages.
@@ -150,6 +151,34 @@ export function fill(/** @type {HTMLElement} */ element, /** @type {(Child | Chi
   const focused = element.contains(document.activeElement) ? document.activeElement?.id : '';
   element.replaceChildren(...withoutGaps(children));
   if (focused) document.getElementById(focused)?.focus();
+}
+
+/** Has the browser keep a file that was made here. */
+export function download(/** @type {string} */ name, /** @type {Blob} */ blob) {
+  const href = URL.createObjectURL(blob);
+  /** @type {HTMLAnchorElement} */ (h('a', { href, download: name })).click();
+  // Some browsers read it after the click.
+  setTimeout(() => URL.revokeObjectURL(href), 60_000);
+}
+
+/** Makes what is in an element into what is wanted, and keeps its parts: what is being pressed is not to vanish under the finger. */
+export function renew(/** @type {HTMLElement} */ element, /** @type {(Child | Child[])[]} */ ...children) {
+  const wanted = document.createElement('div');
+  wanted.append(...withoutGaps(children));
+  match(element, wanted);
+}
+function match(/** @type {Element} */ old, /** @type {Element} */ wanted) {
+  const [now, then] = [[...old.childNodes], [...wanted.childNodes]];
+  if (now.length !== then.length || now.some((it, index) => it.nodeName !== then[index]?.nodeName)) return old.replaceChildren(...then);
+  for (const [index, it] of now.entries()) {
+    const to = then[index];
+    if (it instanceof HTMLElement && to instanceof HTMLElement) {
+      for (const { name } of [...it.attributes]) if (!to.hasAttribute(name)) it.removeAttribute(name);
+      for (const { name, value } of to.attributes) if (it.getAttribute(name) !== value) it.setAttribute(name, value);
+      it.onclick = to.onclick;
+      match(it, to);
+    } else if (to && it.textContent !== to.textContent) it.textContent = to.textContent;
+  }
 }
 
 export const main = /** @type {HTMLElement} */ (document.querySelector('main'));
@@ -257,7 +286,7 @@ export async function insist(path, options = {}, attempts = Infinity) {
   for (let failures = 1; ; failures += 1) {
     const answer = await ask(path, options);
     if (!isPassing(answer) || failures >= attempts) {
-      showTrouble(null, 0);
+      if (waits.size === 0) trouble.hidden = true;
       return answer;
     }
     await showTrouble(answer, pauseMs(answer, failures));
@@ -265,26 +294,27 @@ export async function insist(path, options = {}, attempts = Infinity) {
 }
 
 const trouble = h('div', { className: 'note warn trouble', hidden: true, role: 'status' });
-let stopWaiting = () => {};
+/** What ends each wait that is on: several things may be asked again at a time, each when it was told to. @type {Set<() => void>} */
+const waits = new Set();
+const stopWaiting = () => [...waits].forEach((stop) => stop());
 /** Says what is wrong and waits for so long, or until somebody wants it now or the network is back. @returns {Promise<void>} */
-function showTrouble(/** @type {Answer | null} */ answer, /** @type {number} */ ms) {
-  stopWaiting();
-  trouble.hidden = !answer;
-  if (!answer) return Promise.resolve();
+function showTrouble(/** @type {Answer} */ answer, /** @type {number} */ ms) {
+  trouble.hidden = false;
   const isOffline = answer.code === 'OFFLINE';
   fill(trouble, h('p', {}, errorText(answer), ' ', isOffline ? words.goesOn : words.triesAgain(Math.ceil(ms / 1_000))),
-    h('button', { id: 'try-now', className: 'quiet', type: 'button', onclick: () => stopWaiting() }, words.tryNow));
+    h('button', { id: 'try-now', className: 'quiet', type: 'button', onclick: stopWaiting }, words.tryNow));
   return new Promise((resolve) => {
-    const timer = setTimeout(() => stopWaiting(), ms);
     // Not all at once: a whole building may be back at the same time.
-    const back = () => setTimeout(() => stopWaiting(), Math.random() * 1_000);
-    addEventListener('online', back, { once: true });
-    stopWaiting = () => {
+    const back = () => setTimeout(stop, Math.random() * 1_000);
+    const stop = () => {
       clearTimeout(timer);
       removeEventListener('online', back);
-      stopWaiting = () => {};
+      waits.delete(stop);
       resolve();
     };
+    const timer = setTimeout(stop, ms);
+    addEventListener('online', back, { once: true });
+    waits.add(stop);
   });
 }
 

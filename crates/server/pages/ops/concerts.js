@@ -1,6 +1,6 @@
 // What is for sale: concerts, their sessions, and the seats of these, numbered or by a plan of the hall.
 import { count, fill, h, link, main, newKey, note } from '/assets/lib/kit.js';
-import { badge, call, day, errorText, field, forInput, fromInput, go, heading, input, may, needs, openForm, read, reasonField, select, serviceNow, sheet, tell, title, words } from '/assets/ops/shell.js';
+import { badge, call, day, errorText, field, forInput, fromInput, go, heading, input, may, needs, openForm, read, reasonField, select, sheet, tell, title, words } from '/assets/ops/shell.js';
 
 /** @typedef {import('./types.js').ListedConcert} ListedConcert */
 /** @typedef {import('./types.js').ListedSession} ListedSession */
@@ -52,8 +52,7 @@ async function make() {
 }
 
 function saleState(/** @type {ListedConcert} */ it) {
-  if (Date.parse(it.reservationOpensAt) > serviceNow()) return badge('SCHEDULED');
-  return Date.parse(it.reservationClosesAt) > serviceNow() ? badge('OPEN', words.states.OPEN_SALE) : badge('ENDED');
+  return badge(it.state, it.state === 'OPEN' ? words.states.OPEN_SALE : undefined);
 }
 
 async function showAll(/** @type {AbortSignal} */ signal) {

@@ -20,10 +20,11 @@ export async function show(/** @type {import('./types.js').View} */ { signal }) 
       submit: async () => {
         const answer = await call('/operators', { method: 'POST', key, body: { name: name.value.trim(), role: role.value }, reason: reason.value });
         if (!answer.ok) return errorText(answer);
-        await draw();
         const copy = h('button', { type: 'button', className: 'second', onclick: async () => { await navigator.clipboard?.writeText(answer.body.token ?? ''); copy.textContent = words.copied; } }, words.copy);
         fill(told, h('section', { className: 'card', id: 'new-token', tabIndex: -1 }, h('p', {}, words.operatorAdded(answer.body.name)), h('code', { className: 'token' }, answer.body.token ?? words.nothing), h('div', { className: 'row' }, copy)));
         setTimeout(() => document.getElementById('new-token')?.focus());
+        // The token is shown this once, and waits for no list.
+        draw();
         return undefined;
       },
     });

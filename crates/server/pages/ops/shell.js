@@ -2,7 +2,7 @@
 //
 // What does not belong here: anything that only one screen does.
 
-import { ask, clockOf, count, fill, h, insist, keep, kept, language, main, ready, say, serverNow, switchLanguage } from '/assets/lib/kit.js';
+import { ask, clockOf, count, download, fill, h, insist, keep, kept, language, main, ready, say, serverNow, switchLanguage } from '/assets/lib/kit.js';
 
 /** @typedef {import('./types.js').Me} Me */
 /** @typedef {import('./types.js').Role} Role */
@@ -116,10 +116,7 @@ export function csvButton(/** @type {string} */ path, /** @type {string} */ name
         parts.push(parts.length === 0 ? `\ufeff${text}` : text.slice(text.indexOf('\n') + 1));
         next = /<([^>]+)>; rel="next"/.exec(response.headers.get('Link') ?? '')?.[1] ?? '';
       }
-      const url = URL.createObjectURL(new Blob(parts, { type: 'text/csv' }));
-      const anchor = /** @type {HTMLAnchorElement} */ (h('a', { href: url, download: `${name}.csv` }));
-      anchor.click();
-      URL.revokeObjectURL(url);
+      download(`${name}.csv`, new Blob(parts, { type: 'text/csv' }));
       button.disabled = false;
       return undefined;
     },

@@ -6,6 +6,8 @@ import { call, day, errorText, field, heading, title, words } from '/assets/ops/
 
 /** How often the picture of the camera is looked at. */
 const LOOK_MS = 250;
+/** A code that was not there for so long is shown again. */
+const AWAY_MS = 3_000;
 
 export function show(/** @type {import('./types.js').View} */ { signal }) {
   title(words.tickets);
@@ -15,13 +17,17 @@ export function show(/** @type {import('./types.js').View} */ { signal }) {
   const wrong = h('p', { className: 'wrong', role: 'alert' });
   const Detector = /** @type {any} */ (globalThis).BarcodeDetector;
 
+  let checks = 0;
   async function check() {
     const text = code.value.trim();
     if (!text) return code.focus();
+    // What was said of another ticket is not to stand over this one, and the newest is the one that counts.
+    const mine = (checks += 1);
+    fill(found);
     const answer = await call('/tickets/verify', { method: 'POST', body: { code: text } });
-    if (signal.aborted) return;
+    if (signal.aborted || mine !== checks) return;
     wrong.textContent = answer.ok ? '' : errorText(answer);
-    if (!answer.ok) return fill(found);
+    if (!answer.ok) return;
     const it = /** @type {Verdict} */ (answer.body);
     const title = it.valid ? `✓ ${words.valid}` : `✕ ${words.invalid}`;
     const why = it.reason === null ? '' : words.reasons[it.reason] ?? it.detail ?? it.reason;
@@ -37,6 +43,7 @@ export function show(/** @type {import('./types.js').View} */ { signal }) {
   /** @type {MediaStream | null} */
   let stream = null;
   let seen = '';
+  let seenAt = 0;
   function stop() {
     for (const track of stream?.getTracks() ?? []) track.stop();
     stream = null;
@@ -44,6 +51,8 @@ export function show(/** @type {import('./types.js').View} */ { signal }) {
     scan.textContent = words.scan;
   }
   async function begin() {
+    scan.disabled = true;
+    seen = '';
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
       video.srcObject = stream;
@@ -52,6 +61,8 @@ export function show(/** @type {import('./types.js').View} */ { signal }) {
       stop();
       wrong.textContent = words.noCamera;
       return;
+    } finally {
+      scan.disabled = false;
     }
     if (signal.aborted) return stop();
     wrong.textContent = '';
@@ -60,7 +71,10 @@ export function show(/** @type {import('./types.js').View} */ { signal }) {
     const detector = new Detector({ formats: ['qr_code'] });
     while (stream) {
       const [one] = await detector.detect(video).catch(() => []);
-      if (one?.rawValue && one.rawValue !== seen) {
+      // Held before the camera it is one ticket; away and back it is shown again.
+      const isNew = one?.rawValue && (one.rawValue !== seen || Date.now() - seenAt > AWAY_MS);
+      if (one?.rawValue) seenAt = Date.now();
+      if (isNew) {
         seen = one.rawValue;
         code.value = one.rawValue;
         await check();
@@ -68,7 +82,7 @@ export function show(/** @type {import('./types.js').View} */ { signal }) {
       await new Promise((later) => setTimeout(later, LOOK_MS));
     }
   }
-  const scan = h('button', { type: 'button', id: 'scan', className: 'second', hidden: !Detector, onclick: () => (stream ? stop() : begin()) }, words.scan);
+  const scan = /** @type {HTMLButtonElement} */ (h('button', { type: 'button', id: 'scan', className: 'second', hidden: !Detector, onclick: () => (stream ? stop() : begin()) }, words.scan));
   signal.addEventListener('abort', stop);
   fill(main, heading(words.checkTicket), h('div', { className: 'narrow form' }, video, h('form', {
     className: 'card form', noValidate: true,

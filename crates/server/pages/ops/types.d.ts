@@ -146,14 +146,7 @@ export interface Preview {
   etag: string;
 }
 
-export interface ListedConcert {
-  concertId: number;
-  name: string;
-  venue: string;
-  queue: string;
-  reservationOpensAt: string;
-  reservationClosesAt: string;
-}
+export type { ListedConcert } from '../types.js';
 
 export interface ListedSession {
   sessionId: number;

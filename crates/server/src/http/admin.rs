@@ -662,7 +662,8 @@ pub(super) async fn change_concert(
     match acted {
         Acted::Now(Effect::Concert { after: Some(concert), .. }, _) => {
             tracing::info!(concert.id = id.get(), "concert changed");
-            Ok(json(StatusCode::OK, &ListedConcert::from(&concert)))
+            let concert = ListedConcert::of(&app.store.catalog(), &concert, app.clock.now());
+            Ok(json(StatusCode::OK, &concert))
         }
         other => Err(Problem::internal(format!("a change of a concert ended as {other:?}"))),
     }

@@ -54,6 +54,8 @@ pub(super) struct ListedConcert {
     /// When they end.
     #[schema(format = DateTime)]
     reservation_closes_at: String,
+    /// What there is to buy.
+    state: ConcertState,
 }
 
 /// What anybody may know of a concert.
@@ -63,8 +65,6 @@ pub(super) struct ConcertDocument {
     /// The concert.
     #[serde(flatten)]
     concert: ListedConcert,
-    /// What there is to buy.
-    state: ConcertState,
     /// When this was written, by the service's clock: up to a second ago.
     #[schema(format = DateTime)]
     server_time: String,
@@ -149,13 +149,13 @@ pub(super) struct ListedSession {
 }
 
 pub(super) async fn list(State(app): State<AppState>) -> Response {
-    let catalog = app.store.catalog();
-    let concerts = catalog.concerts().map(|concert| ListedConcert::from(&**concert)).collect();
+    let (catalog, now) = (app.store.catalog(), app.clock.now());
+    let concerts = catalog.concerts().map(|it| ListedConcert::of(&catalog, it, now)).collect();
     json(StatusCode::OK, &ConcertList { concerts })
 }
 
-impl From<&Concert> for ListedConcert {
-    fn from(concert: &Concert) -> Self {
+impl ListedConcert {
+    pub(super) fn of(catalog: &Catalog, concert: &Concert, now: Timestamp) -> Self {
         Self {
             concert_id: concert.id.get(),
             name: concert.name.clone(),
@@ -163,6 +163,7 @@ impl From<&Concert> for ListedConcert {
             queue: concert.queue.as_str().to_owned(),
             reservation_opens_at: rfc3339(concert.opens_at),
             reservation_closes_at: rfc3339(concert.closes_at),
+            state: state_of(catalog, concert, now),
         }
     }
 }
@@ -205,15 +206,14 @@ fn document(
 ) -> ConcertDocument {
     let mut inventories: Vec<&Arc<Inventory>> = catalog.inventories(concert.id).iter().collect();
     inventories.sort_by_key(|it| (it.session().starts_at, it.session().id));
-    let state = state_of(catalog, concert, now);
-    if state == ConcertState::Open {
+    let concert_now = ListedConcert::of(catalog, concert, now);
+    if concert_now.state == ConcertState::Open {
         // Only there do others change the seats.
         let sold = inventories.iter().filter(|it| it.is_sold(concert, now));
         sold.for_each(|inventory| inventory.ask_for());
     }
     ConcertDocument {
-        concert: concert.into(),
-        state,
+        concert: concert_now,
         server_time: rfc3339(now),
         sessions: inventories.into_iter().map(|it| public_session(it, vouched)).collect(),
     }

@@ -134,12 +134,12 @@ pub(super) struct PeoplePage {
 }
 
 pub(super) async fn concerts(_: Access, State(app): State<AppState>, page: Page) -> Response<Body> {
-    let catalog = app.store.catalog();
+    let (catalog, now) = (app.store.catalog(), app.clock.now());
     let after = page.section.after.unwrap_or(0);
     let behind = catalog.concerts().filter(|concert| concert.id.get() > after);
     let concerts: Vec<ListedConcert> = behind
         .take(page.section.limit as usize)
-        .map(|concert| ListedConcert::from(&**concert))
+        .map(|concert| ListedConcert::of(&catalog, concert, now))
         .collect();
     let next = page.section.next(&concerts, |concert| concert.concert_id);
     page.answer("concerts", &concerts, next, "")

@@ -129,7 +129,8 @@ impl Streams {
         let entered = self.enter(pass.ticket.id, &app.metrics)?;
         let told = watched.since(known, app.store.vouched(app.clock.now()));
         let news = watched.feed.listen(|news| {
-            tokio::spawn(tell(app.clone(), watched.clone(), news, self.heartbeat));
+            let known = told.upto;
+            tokio::spawn(tell(app.clone(), watched.clone(), (news, known), self.heartbeat));
         });
         let heartbeats = news.borrow().heartbeats;
         let first = if told.from == told.upto {
@@ -191,16 +192,16 @@ fn is_there(app: &App, watched: &Watched) -> bool {
     inventory.is_some_and(|inventory| Arc::ptr_eq(inventory, &watched.inventory))
 }
 
-/// Tells the listeners of a session what is new, until there are none. Their streams end with this.
+/// Tells the listeners of a session what is new since the version that the first of them knows, until there are
+/// none. Their streams end with this.
 async fn tell(
     app: AppState,
     watched: Arc<Watched>,
-    news: Arc<watch::Sender<News>>,
+    (news, mut known): (Arc<watch::Sender<News>>, u64),
     heartbeat: Duration,
 ) {
     let mut looks = interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut known = watched.all().upto;
     let mut told_at = Instant::now();
     loop {
         looks.tick().await;

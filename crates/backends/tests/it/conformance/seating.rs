@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxoffice_backends::Error;
 use boxoffice_backends::store::{
@@ -270,6 +271,60 @@ pub(crate) async fn the_best_at_once_sell_out_to_the_last_seat(subject: Subject)
     assert_eq!(seats.len(), 50);
     assert!(lost >= 10, "{lost}");
     assert_clean(&subject.store, START).await;
+}
+
+/// Whoever waits for the best seats behind others is told when the session is gone, and whoever may not hold any
+/// keeps nobody from them, however often they ask.
+pub(crate) async fn who_may_not_hold_keeps_nobody_from_the_best(subject: Subject) {
+    const MANY: i64 = 300;
+    let store = &subject.store;
+    let strict = |mut request: Reserve| {
+        request.limits.live_holds_max = 1;
+        request
+    };
+    let elsewhere = sale(store, 60).await;
+    for by in 0..60_i64 {
+        let own = strict(elsewhere.reserve(100 + by, &[by as usize], START));
+        store.reserve(own).await.unwrap();
+    }
+    let told = |answers: &[Result<_, Error<ReserveRejected>>], why: &HoldRejected| {
+        let is = |answer: &&Result<_, _>| **answer == Err(refused(*why));
+        answers.iter().filter(is).count()
+    };
+    let limit = HoldRejected::LiveHoldLimit { max: 1 };
+
+    // One of them asks again and again.
+    let wanted = session_of(store, elsewhere.concert, 4).await;
+    let asked = (0..MANY).map(|_| strict(best(&wanted, 100, 4)));
+    let asked = asked.chain([strict(best(&wanted, 1, 4))]);
+    let asked = at_once(asked.map(|request| {
+        let store = store.clone();
+        async move { store.reserve(request).await.map(|answer| numbers(&answer.value)) }
+    }));
+    let mut answers = within(asked).await;
+    assert_eq!(answers.pop(), Some(Ok(vec![1, 2, 3, 4])));
+    assert_eq!(told(&answers, &limit), answers.len(), "{answers:?}");
+
+    // All of them ask, and the session is removed meanwhile.
+    let doomed = session_of(store, elsewhere.concert, 4).await;
+    let remover = store.clone();
+    let removal = Act::RemoveSession(doomed.concert, doomed.session);
+    let removed = tokio::spawn(async move { remover.act(removal, note("x")).await });
+    let asked = at_once((0..60).map(|by| {
+        let (store, request) = (store.clone(), strict(best(&doomed, 100 + by, 4)));
+        async move { store.reserve(request).await.map(|answer| numbers(&answer.value)) }
+    }));
+    let answers = within(asked).await;
+    removed.await.unwrap().unwrap();
+    let gone = Err(Error::Rejected(ReserveRejected::NoSuchSession));
+    let gone = answers.iter().filter(|answer| **answer == gone).count();
+    assert_eq!(told(&answers, &limit) + gone, answers.len(), "{answers:?}");
+    assert_clean(store, START).await;
+}
+
+/// What is done in a few seconds, or hangs.
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), what).await.expect("somebody waits for ever")
 }
 
 /// The same request for the best gets the first answer again, also when nothing is left; another one under its
