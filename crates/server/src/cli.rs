@@ -64,7 +64,7 @@ Examples:
   boxoffice                                          serve on 127.0.0.1:8080
   boxoffice serve --listen 0.0.0.0:80 --data-dir /var/lib/boxoffice
   boxoffice queue set --admit-per-second 500         while it runs; the queue keeps it
-  boxoffice token issue --count 9 --activated --format 'a_{n}_{r}'   nine tokens, let in
+  boxoffice token issue --count 9 --activated --format 'a_{r}'   nine tokens, let in
   boxoffice operator add --name desk-1 --role viewer  prints a token, this once
   boxoffice audit                                    check the invariants, live or at rest
   boxoffice plan check hall.json --standing Floor=300:S   what would be made of a seating plan
@@ -75,10 +75,11 @@ Examples:
   boxoffice config keys                              what each setting does
 
 Settings come from boxoffice.toml, then BOXOFFICE_SECTION__KEY variables, then flags; later wins.
-BOXOFFICE_CONFIG names another file. A queue is made with the configured admit_per_second and max_active
-and keeps its own from then on.
+BOXOFFICE_CONFIG names another file. A queue is made with the configured
+admit_per_second and max_active, and keeps its own from then on.
 
-Exit codes: 0 done (for audit and both verify: nothing is wrong), 1 failed, 2 wrong usage, 3 stopped with requests cut short.";
+Exit codes: 0 done (for audit and both verify: nothing is wrong), 1 failed,
+2 wrong usage, 3 stopped with requests cut short.";
 
 /// Where settings come from, for every command.
 #[derive(Args)]
