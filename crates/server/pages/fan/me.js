@@ -1,5 +1,5 @@
 // What this browser keeps: places in line, tickets and reservations, and who is asking.
-import { ask, badge, confirm, count, dayTime, everySecond, fill, forgetAll, frame, h, holdOf, holds, isKnown, keep, keepHold, link, main, note, places, points, say, seatName, signInLink, signOut, signsIn, timeOf, tokens, unfinished, until, user, whoIsMissing, words } from '/assets/lib/kit.js';
+import { ask, badge, confirm, dayTime, everySecond, fill, forgetAll, frame, h, holdOf, holds, inLine, isKnown, keep, keepHold, link, main, note, points, say, seatName, signInLink, signOut, signsIn, tokens, unfinished, until, user, whoIsMissing, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Reservation} Reservation */
 
@@ -19,7 +19,7 @@ function item(/** @type {number} */ rid) {
 }
 
 function render() {
-  const lines = places().filter((it) => it.user === user() && it.token && (it.status === 'WAITING' || (it.status === 'ACTIVATED' && until(it.activeUntil ?? '') > 0)));
+  const lines = inLine();
   const rids = [...new Set([...told.keys(), ...holds().filter((it) => it.user === user()).map((it) => it.rid)])].sort((a, b) => b - a);
   const member = /** @type {HTMLInputElement} */ (h('input', { id: 'member', inputMode: 'numeric', autocomplete: 'off', maxLength: 4, value: user(), 'aria-describedby': 'member-hint member-wrong' }));
   const wrong = h('p', { id: 'member-wrong', className: 'wrong', role: 'alert' });
@@ -37,8 +37,7 @@ function render() {
   }, h('label', { htmlFor: 'member' }, words.meMember), h('p', { id: 'member-hint', className: 'small' }, words.meMemberHint), member, wrong, h('button', { className: 'second' }, words.meSave));
   fill(main,
     h('div', { className: 'hero' }, h('h1', {}, words.meTitle)),
-    lines.length > 0 && h('section', {}, h('h2', {}, words.meLines), h('ul', { className: 'plain' }, lines.map((it) => h('li', {}, link('resume', it.status === 'ACTIVATED' && it.concert ? `/c/${it.concert}` : `/wait/${it.queue}`,
-      h('span', {}, h('strong', {}, it.status === 'ACTIVATED' ? words.turnOn : words.lineOn), h('small', {}, it.status === 'ACTIVATED' ? words.turnUntil(timeOf(it.activeUntil ?? '')) : it.number ? words.ahead(count(it.number - 1)) : '')), badge(it.status ?? '')))))),
+    lines.length > 0 && h('section', {}, h('h2', {}, words.meLines), h('ul', { className: 'plain' }, lines.map((it) => h('li', {}, it)))),
     rids.length > 0 && h('section', {}, h('h2', {}, words.meSeats), h('ul', { className: 'plain' }, rids.map(item))),
     whoIsMissing() ? h('div', { className: 'card centre' }, h('p', {}, whoIsMissing()), signInLink())
       : rids.length + lines.length === 0 && h('div', { className: 'card centre' }, h('p', {}, words.meNone), link('primary', '/', words.allConcerts)),

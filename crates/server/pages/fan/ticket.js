@@ -1,5 +1,5 @@
 // A ticket: what was bought, to show at the entrance, to print and to keep; and the way back, where there is one.
-import { badge, confirm, dayTime, download, errorText, fill, frame, gradedName, h, holdOf, insist, isPassing, keepHold, keepTicket, link, listOf, longDayTime, main, newKey, note, notShown, organiser, points, readConcert, readReservation, say, seatName, serverNow, ticketOf, until, user, words } from '/assets/lib/kit.js';
+import { badge, confirm, dayTime, download, errorText, fill, frame, gradedName, h, holdOf, insist, isPassing, keepHold, keepTicket, link, listOf, longDayTime, main, newKey, note, notShown, organiser, points, readConcert, readReservation, say, seatName, serverNow, svg, ticketOf, until, user, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Answer} Answer */
 /** @typedef {import('../types.js').Child} Child */
@@ -7,7 +7,6 @@ import { badge, confirm, dayTime, download, errorText, fill, frame, gradedName, 
 /** @typedef {import('../types.js').Reservation} Reservation */
 /** @typedef {import('../types.js').Session} Session */
 
-const SVG = 'http://www.w3.org/2000/svg';
 /** The address by which it is kept. */
 const PAGE = '/t/';
 /** The quiet zone of a QR code, in modules. */
@@ -34,12 +33,8 @@ const seatNames = () => listOf(reservation.reservedSeats.map(seatName));
 
 /** A code as a picture, dark on white whatever the page's colours: scanners want it so. */
 function picture(/** @type {import('../types.js').Code} */ { size, path }) {
-  const [svg, dark] = [document.createElementNS(SVG, 'svg'), document.createElementNS(SVG, 'path')];
   const all = size + 2 * QUIET;
-  for (const [name, value] of Object.entries({ id: 'qr', class: 'qr', viewBox: `${-QUIET} ${-QUIET} ${all} ${all}`, role: 'img', 'aria-label': words.qr(seatNames()) })) svg.setAttribute(name, value);
-  dark.setAttribute('d', path);
-  svg.append(dark);
-  return svg;
+  return svg('svg', { id: 'qr', class: 'qr', viewBox: `${-QUIET} ${-QUIET} ${all} ${all}`, role: 'img', 'aria-label': words.qr(seatNames()) }, svg('path', { d: path }));
 }
 
 /** A line of a calendar file (RFC 5545): 75 bytes at the most, then it goes on in the next. */

@@ -4,7 +4,7 @@
 // Places are known by their numbers, from 1 on, as the service knows them.
 //
 // What does not belong here: what becomes of a place that is pressed; see fan/seats.js.
-import { API, ask, chip, count, h, isPassing, points, renew, words } from '/assets/lib/kit.js';
+import { API, ask, chip, count, h, isPassing, points, renew, svg, words } from '/assets/lib/kit.js';
 
 /** @typedef {import('../types.js').Answer} Answer */
 /** @typedef {import('../types.js').Box} Box */
@@ -341,15 +341,8 @@ const PART = 500;
 /** Pixels between places that are next to each other, at least and at first at most: a finger hits what has 24. */
 const STEP_MIN = 28;
 const STEP_MAX = 40;
-const SVG = 'http://www.w3.org/2000/svg';
 
 /** @returns {SVGElement} */
-function svg(/** @type {string} */ tag, /** @type {Record<string, string | number>} */ attributes = {}, /** @type {(Node | string)[]} */ ...children) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
-  element.append(...children);
-  return element;
-}
 
 const isCalm = matchMedia('(prefers-reduced-motion: reduce)');
 const clamp = (/** @type {number} */ n, /** @type {number} */ least, /** @type {number} */ most) => Math.max(least, Math.min(most, n));

@@ -16,7 +16,7 @@
 const PREFIX = 'boxoffice.';
 /** @type {Map<string, string>} */
 const inMemory = new Map();
-export let isBlocked = false;
+let isBlocked = false;
 try {
   localStorage.setItem('boxoffice.probe', '1');
   localStorage.removeItem('boxoffice.probe');
@@ -153,6 +153,14 @@ export function fill(/** @type {HTMLElement} */ element, /** @type {(Child | Chi
   if (focused) document.getElementById(focused)?.focus();
 }
 
+/** An element of a picture. */
+export function svg(/** @type {string} */ tag, /** @type {Record<string, string | number>} */ attributes = {}, /** @type {(Node | string)[]} */ ...children) {
+  const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
+  element.append(...children);
+  return element;
+}
+
 /** Has the browser keep a file that was made here. */
 export function download(/** @type {string} */ name, /** @type {Blob} */ blob) {
   const href = URL.createObjectURL(blob);
@@ -270,7 +278,7 @@ export async function ask(path, { method = 'GET', token, key, body, etag, others
 export const isPassing = (/** @type {Answer} */ answer) => answer.status === 0 || answer.status === 408 || answer.status === 429 || answer.status >= 500 || answer.code === 'IDEMPOTENCY_IN_FLIGHT';
 
 /** How long to wait after a failure: as told and up to half more, or else a random time that grows. */
-export function pauseMs(/** @type {Answer} */ answer, /** @type {number} */ failures) {
+function pauseMs(/** @type {Answer} */ answer, /** @type {number} */ failures) {
   if (answer.retryAfter) return answer.retryAfter * 1_000 * (1 + Math.random() / 2);
   return Math.max(1_000, Math.random() * Math.min(30_000, 1_000 * 2 ** failures));
 }
@@ -450,13 +458,13 @@ export function unpaid() {
 }
 
 /** What this browser can go on with: places in lines and seats to be paid. */
-export function unfinished() {
+export const unfinished = () => [...unpaid(), ...inLine()];
+
+/** The lines that this person is in, and the turns that they have. */
+export function inLine() {
   const lines = places().filter((it) => it.user === user() && it.token && (it.status === 'WAITING' || (it.status === 'ACTIVATED' && until(it.activeUntil ?? '') > 0)));
-  return [
-    ...unpaid(),
-    ...lines.map((it) => link('resume', it.status === 'ACTIVATED' && it.concert ? `/c/${it.concert}` : `/wait/${it.queue}`,
-      h('span', {}, h('strong', {}, it.status === 'ACTIVATED' ? words.turnOn : words.lineOn), h('small', {}, it.status === 'ACTIVATED' ? words.turnUntil(timeOf(it.activeUntil ?? '')) : it.number ? words.ahead(count(it.number - 1)) : '')), badge(it.status ?? ''))),
-  ];
+  return lines.map((it) => link('resume', it.status === 'ACTIVATED' && it.concert ? `/c/${it.concert}` : `/wait/${it.queue}`,
+      h('span', {}, h('strong', {}, it.status === 'ACTIVATED' ? words.turnOn : words.lineOn), h('small', {}, it.status === 'ACTIVATED' ? words.turnUntil(timeOf(it.activeUntil ?? '')) : it.number ? words.ahead(count(it.number - 1)) : '')), badge(it.status ?? '')));
 }
 
 /** Takes a word out of the address. */

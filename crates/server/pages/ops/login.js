@@ -40,7 +40,6 @@ async function signIn() {
 document.title = `${words.signIn} · boxoffice`;
 ready();
 document.querySelector('header')?.replaceChildren(h('p', { className: 'brand' }, 'boxoffice ', h('span', {}, words.console)), h('div', { className: 'me' }, languageSwitch()));
-token.setAttribute('aria-describedby', 'token-hint wrong');
 fill(main, h('form', {
   className: 'card form narrow', noValidate: true,
   onsubmit: (/** @type {Event} */ event) => {

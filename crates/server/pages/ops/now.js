@@ -1,5 +1,5 @@
 // One screen for the moment at which everybody comes: what a queue does now, and what can be done about it.
-import { clockOf, count, everySecond, fill, h, main } from '/assets/lib/kit.js';
+import { clockOf, count, everySecond, fill, h, main, svg } from '/assets/lib/kit.js';
 import { badge, change, clock, curvesOf, day, deedText, feed, history, hour, isSilent, live, may, moment, pace, pause, queueOf, rate, serviceNow, span, title, undoableUntil, undoButton, words } from '/assets/ops/shell.js';
 
 /** @typedef {import('./types.js').LiveQueue} LiveQueue */
@@ -45,12 +45,6 @@ function figure(/** @type {string} */ name, /** @type {Child} */ button = null, 
   };
 }
 
-const SVG = 'http://www.w3.org/2000/svg';
-function drawn(/** @type {string} */ tag, /** @type {Record<string, string | number>} */ attributes) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
-  return element;
-}
 /** How many points a quarter of an hour has. */
 const pointsOf = () => Math.round(WINDOW_S / (history?.everySeconds ?? 5));
 /** The next round number, for the top of a scale. */
@@ -79,9 +73,9 @@ function gathered(/** @type {[number, number][]} */ deeds) {
  */
 function plot(name, series, told) {
   const most = h('span', { className: 'most' });
-  const svg = drawn('svg', { preserveAspectRatio: 'none', role: 'img' });
+  const picture = svg('svg', { preserveAspectRatio: 'none', role: 'img' });
   const marks = h('div', {});
-  const box = h('div', { className: 'curve' }, h('h3', {}, series.length > 1 ? series.map((it) => h('span', {}, h('i', { className: it.colour }), it.name)) : name), h('div', { className: 'plot' }, svg, most, marks), h('p', { className: 'times', 'aria-hidden': 'true' }, ...[15, 10, 5].map((it) => h('span', {}, words.ago(it))), h('span', {}, words.nowShort)));
+  const box = h('div', { className: 'curve' }, h('h3', {}, series.length > 1 ? series.map((it) => h('span', {}, h('i', { className: it.colour }), it.name)) : name), h('div', { className: 'plot' }, picture, most, marks), h('p', { className: 'times', 'aria-hidden': 'true' }, ...[15, 10, 5].map((it) => h('span', {}, words.ago(it))), h('span', {}, words.nowShort)));
   return {
     box,
     draw(/** @type {Curves | undefined} */ curves, /** @type {[number, number][]} */ deeds) {
@@ -90,7 +84,7 @@ function plot(name, series, told) {
       const known = columns.flat().filter((it) => it !== null);
       const top = roundUp(Math.max(1, ...known));
       most.textContent = count(top);
-      svg.setAttribute('viewBox', `0 0 ${points - 1} 100`);
+      picture.setAttribute('viewBox', `0 0 ${points - 1} 100`);
       const lines = columns.map((column, at) => {
         const first = points - column.length;
         let isOn = false;
@@ -105,13 +99,13 @@ function plot(name, series, told) {
           }
         });
         const colour = series[at]?.colour ?? '';
-        const line = drawn('path', { d: path, class: colour });
-        return at === 0 && path && series.length === 1 ? [drawn('path', { d: `${path}V100H${from}Z`, class: `area ${colour}` }), line] : [line];
+        const line = svg('path', { d: path, class: colour });
+        return at === 0 && path && series.length === 1 ? [svg('path', { d: `${path}V100H${from}Z`, class: `area ${colour}` }), line] : [line];
       });
-      svg.replaceChildren(...lines.flat(), ...deeds.map(([x]) => drawn('line', { x1: x * (points - 1), x2: x * (points - 1), y1: 0, y2: 100 })));
+      picture.replaceChildren(...lines.flat(), ...deeds.map(([x]) => svg('line', { x1: x * (points - 1), x2: x * (points - 1), y1: 0, y2: 100 })));
       const column = columns[0] ?? [];
       const values = column.filter((it) => it !== null);
-      svg.setAttribute('aria-label', values.length > 0 ? words.curvesOf(name, told(values[0] ?? 0), told(values.at(-1) ?? 0), told(Math.max(...values))) : name);
+      picture.setAttribute('aria-label', values.length > 0 ? words.curvesOf(name, told(values[0] ?? 0), told(values.at(-1) ?? 0), told(Math.max(...values))) : name);
       fill(marks, gathered(deeds).map(([x, text]) => {
         const mark = h('span', { className: 'mark', 'aria-hidden': 'true' }, text);
         mark.style.insetInlineStart = `${x * 100}%`;
