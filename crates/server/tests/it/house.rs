@@ -469,7 +469,8 @@ fn both_languages_of_a_page_say_the_same() {
             assert_eq!(said(english), said(korean), "{at}: code and figures in the text");
         }
         let in_english = |target: String, language: &str| -> String {
-            let twin = target.replace(".ko.md", ".md");
+            // Pictures show the pages in the language of the text.
+            let twin = target.replace(".ko.md", ".md").replace("-ko.jpg", "-en.jpg");
             let path = twin.split('#').next().unwrap().to_owned();
             let folder = root().join(&page);
             let other = folder.parent().unwrap().join(path.replace(".md", ".ko.md"));

@@ -84,11 +84,20 @@ async fn a_fan_joins_waits_chooses_holds_and_pays() {
     let concert = &list["concerts"][0];
     assert_fields(
         concert,
-        vec!["concertId", "name", "venue", "queue", "reservationOpensAt", "reservationClosesAt"],
+        vec![
+            "concertId",
+            "name",
+            "venue",
+            "queue",
+            "reservationOpensAt",
+            "reservationClosesAt",
+            "state",
+        ],
     );
     assert_eq!(concert["concertId"], hall.concert);
     assert_moment(&concert["reservationOpensAt"]);
     assert_moment(&concert["reservationClosesAt"]);
+    assert_eq!(concert["state"], "OPEN");
 
     let path = format!("/api/v1/concerts/{}/sessions", hall.concert);
     let list = fan.send(get(path.as_str()).token(&token)).await.ok(200);

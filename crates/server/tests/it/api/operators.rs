@@ -273,7 +273,7 @@ async fn lists_come_in_pages_and_as_tables() {
     let table =
         client.send(get("/admin/v1/concerts?after=1").by(&viewer).header("Accept", "text/csv"));
     let table = String::from_utf8(table.await.body).unwrap();
-    let expected = "\u{feff}concertId,name,venue,queue,reservationOpensAt,reservationClosesAt\r\n\
+    let expected = "\u{feff}concertId,name,venue,queue,reservationOpensAt,reservationClosesAt,state\r\n\
         2,\"'=1+1 \"\"가을\"\", 서울\",'@hall,main,";
     assert!(table.starts_with(expected), "{table}");
     for state in ["paid", "SOLD", ""] {
