@@ -258,7 +258,24 @@ fn shop(cluster: &Cluster, seats: u32) -> Result<(i64, i64), String> {
     let concert = id(&first.admin("POST", "/admin/v1/concerts", Some(&concert))?, "concertId")?;
     let session = json!({ "concertAt": in_days(40), "seatCount": seats, "price": 1_000 });
     let path = format!("/admin/v1/concerts/{concert}/sessions");
-    Ok((concert, id(&first.admin("POST", &path, Some(&session))?, "sessionId")?))
+    let made = id(&first.admin("POST", &path, Some(&session))?, "sessionId")?;
+    // Nobody is told of a concert before every instance has heard of it.
+    let path = format!("/api/v1/concerts/{concert}");
+    let until = clock::now() + 10.0;
+    for instance in &cluster.instances {
+        let knows = || {
+            let reply = instance.request("GET", &path, &[], None).ok()?;
+            let sessions = reply.json().ok()?["sessions"].as_array()?.len();
+            (reply.status == 200 && sessions == 1).then_some(())
+        };
+        while knows().is_none() {
+            if clock::now() > until {
+                return Err(format!("{} does not hear of the concert", instance.label));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok((concert, made))
 }
 
 /// A program whose people say in lines of JSON what they are told.
