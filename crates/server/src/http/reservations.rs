@@ -46,6 +46,7 @@ pub(super) struct ReserveRequest {
     seat_ids: Option<Vec<WireId<SeatId>>>,
     /// The best seats that there are, in place of named ones.
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     best: Option<BestRequest>,
 }
 
