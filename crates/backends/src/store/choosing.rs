@@ -26,7 +26,7 @@ pub(super) const SINGLES_MAX: u32 = 8;
 /// For so long nobody is given a seat that another transaction had locked: it is most likely gone then.
 const AVOIDED: Duration = Duration::from_millis(100);
 /// Whether a session has no more seats that fit is looked up no more often than this.
-const LOOKED: Duration = Duration::from_secs(1);
+const LOOKED: Duration = Duration::from_millis(250);
 
 /// What is known beside the seats in memory, by all who make batches of one store.
 #[derive(Default)]
@@ -162,6 +162,8 @@ impl Choices {
                 Err(_) if choose(&view.plan, &view.free, wish).is_ok() => return Chosen::Later,
                 Err(why) => {
                     *refused = Some(why);
+                    // What others give back matters now, as to whoever looks at the seats.
+                    inventory.ask_for();
                     if learnt.is_to_be_looked_at(session) {
                         self.forget(session);
                         return Chosen::Look;
