@@ -538,6 +538,18 @@ export function consoleTests({ base, call, visitor, screen, text, state, sale, j
     await page.waitForSelector('#verdict.good');
     assert.match(await text(page, '#verdict'), new RegExp(String(held.reservationId)));
     await screen(page, 'console-ticket-good');
+    // What was said of it does not stand over the next one while that is looked at.
+    let look = () => {};
+    await page.route('**/tickets/verify', async (route) => {
+      await new Promise((later) => { look = later; });
+      await route.continue();
+    });
+    await page.fill('#code', `${code}x`);
+    await page.click('#check');
+    await page.waitForSelector('#verdict', { state: 'detached' });
+    look();
+    await page.waitForSelector('#verdict.bad');
+    await page.unroute('**/tickets/verify');
     // With a camera, where the browser reads codes.
     await page.addInitScript((told) => {
       globalThis.BarcodeDetector = class { detect() { return Promise.resolve([{ rawValue: told }]); } };

@@ -948,6 +948,111 @@ TESTS['hall: others instead'] = async () => {
   await fan.close();
 };
 
+TESTS['seats: told to wait'] = async () => {
+  const it = await sale({ hall: theatre() });
+  const fan = await visitor({ allowed: /status of 503/ });
+  const { page } = fan;
+  await toSeats(page, it, member());
+  // Several things are asked at once, and each as seldom as it is told.
+  let asked = 0;
+  const busy = (route) => {
+    asked += 1;
+    return route.fulfill({ status: 503, headers: { 'Retry-After': '5' }, contentType: 'application/problem+json', body: '{"code":"OVERLOADED","status":503}' });
+  };
+  for (const path of ['**/api/v1/waiting-queues', '**/seats?since=*', '**/seats/stream']) await page.route(path, busy);
+  await page.reload();
+  await page.waitForSelector('.trouble:not([hidden])');
+  await sleep(3_000);
+  assert.ok(asked <= 4, `${asked} requests in 3 s`);
+  await page.unrouteAll({ behavior: 'ignoreErrors' });
+  await page.click('#try-now');
+  await page.waitForSelector('#best');
+  await page.waitForSelector('.trouble', { state: 'hidden' });
+  await fan.close();
+};
+
+TESTS['seats: pressed while others hold'] = async () => {
+  const it = await sale({ hall: theatre() });
+  const fan = await visitor();
+  const { page } = fan;
+  await toSeats(page, it, member());
+  await page.locator(A).click();
+  await choose(page, placeA(2, 3));
+  for (const [button, others] of [['#best-here', [1, 2]], ['#hold', [3, 4]]]) {
+    await page.locator(button).scrollIntoViewIfNeeded();
+    const box = await page.locator(button).boundingBox();
+    await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+    await page.mouse.down();
+    await holdSeats(it, member(), others);
+    await looks(page, others[0], 'held');
+    const isHeld = page.waitForResponse((answer) => answer.url().endsWith('/reservations') && answer.request().method() === 'POST');
+    await page.mouse.up();
+    assert.equal((await isHeld).status(), 201, button);
+    if (button === '#hold') break;
+    await page.waitForSelector('#to-pay');
+    await page.click('#others');
+    await page.click('dialog [value="yes"]');
+    await page.waitForSelector('#best');
+    if (await page.locator('#whole').count() === 0) await page.locator(A).click();
+    await choose(page, placeA(2, 3));
+  }
+  await fan.close();
+};
+
+TESTS['seats: of another turn, and of another member'] = async () => {
+  const it = await sale({ hall: theatre() });
+  const fan = await visitor({ allowed: /status of 403/ });
+  const { page } = fan;
+  const [first, second] = [member(), member()];
+  await toSeats(page, it, first);
+  await page.locator(A).click();
+  await choose(page, placeA(2, 3));
+  // A hold whose answer was lost in a turn before: nobody wants it now.
+  await page.evaluate(([session, user]) => localStorage.setItem(`boxoffice.intent.${session}.${user}`, JSON.stringify({ key: 'of-another-turn', token: 'another', seats: [], best: { count: 2 } })), [it.session, first]);
+  await page.reload();
+  await page.waitForSelector('#best');
+  assert.equal(await chips(page), 1, 'what was chosen in this turn stays');
+  await page.waitForFunction(([session, user]) => localStorage.getItem(`boxoffice.intent.${session}.${user}`) === 'null', [it.session, first]);
+  assert.equal(await page.locator('#to-pay').count(), 0);
+  // Another member in the same tab sees nothing of it.
+  await page.evaluate(() => localStorage.setItem('boxoffice.user', ''));
+  await toSeats(page, it, second);
+  assert.equal(await chips(page), 0);
+  await page.click('#best');
+  await page.click('#to-pay');
+  await page.waitForSelector('#pay');
+  await page.click('#pay');
+  await page.waitForURL('**/t/*');
+  await page.waitForSelector('#qr');
+  const ticket = new URL(page.url()).pathname;
+  await page.evaluate((user) => localStorage.setItem('boxoffice.user', String(user)), first);
+  await page.goto(base + ticket);
+  await page.waitForSelector('#title');
+  assert.equal(await page.locator('#qr').count(), 0, 'a ticket is not shown to another member');
+  assert.equal((await kept(page, `hold.${ticket.split('/')[2]}`)).user, String(second), 'and does not become theirs');
+  await fan.close();
+};
+
+TESTS['concerts: sold out and called off'] = async () => {
+  const [sold, off] = [await sale({ seats: 2 }), await sale()];
+  await buy(sold, member(), [sold.seat, sold.seat + 1]);
+  await call('POST', `/admin/v1/concerts/${off.concert}/cancel`);
+  const fan = await visitor();
+  const { page } = fan;
+  let states;
+  for (let tries = 0; tries < 50 && states !== 'SOLD_OUT CANCELLED'; tries += 1) {
+    await sleep(200);
+    const { concerts } = await call('GET', '/api/v1/concerts');
+    states = [sold, off].map((it) => concerts.find(({ concertId }) => concertId === it.concert).state).join(' ');
+  }
+  assert.equal(states, 'SOLD_OUT CANCELLED');
+  await fan.open('/');
+  await page.waitForSelector('.concert');
+  assert.match(await text(page, `#c${sold.concert} .badge`), /Sold out/);
+  assert.match(await text(page, `#c${off.concert} .badge`), /Called off/);
+  await fan.close();
+};
+
 TESTS['hall: what others do is seen within a second'] = async () => {
   const it = await sale({ hall: theatre() });
   const [fan, hidden] = [await visitor(), await visitor({ allowed: /ERR_ABORTED/ })];

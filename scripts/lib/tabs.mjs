@@ -53,9 +53,13 @@ async function fan(user) {
       await sleep(250);
     }
     await page.click('#enter');
-    await page.click(`#s${session}`);
-    // The best there is, or fewer where there are not as many; what others hold they pay for, so it does not come back.
     const until = Date.now() + 2 * PATIENCE_MS;
+    // The page of a concert leads nowhere when the last seat goes between the turn and the way in.
+    while (!await page.click(`#s${session}`, { timeout: 1_000 }).then(() => true, () => false)) {
+      if (await soldOut()) return { end: 'sold-out' };
+      if (Date.now() > until) return { end: 'stuck', why: `no way to the seats: ${(await page.innerText('main')).slice(0, 200)}` };
+    }
+    // The best there is, or fewer where there are not as many; what others hold they pay for, so it does not come back.
     for (;;) {
       const seen = await sees(page, () => (document.querySelector('#to-pay') ? 'got' : document.querySelector('#best:not([disabled])') ? 'best' : document.querySelector('#choose') || document.querySelector('#title') ? 'none' : null));
       if (seen === 'got') break;

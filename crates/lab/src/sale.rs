@@ -191,8 +191,7 @@ fn judge(told: &Told, books: &Books, people: u32, seats: u32) -> Vec<String> {
 
 fn play(arguments: &Arguments, work: &Path, out: &Path) -> Result<(Told, Books, String), String> {
     let mut options = ClusterOptions::new("sale", arguments.instances);
-    let settings = [("queue.admit_per_second", "25"), ("log.format", "text")];
-    options.settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    options.settings.insert("log.format".to_owned(), "text".to_owned());
     eprintln!("starting {} instances, haproxy, MariaDB, Redis and Kafka …", arguments.instances);
     let mut cluster = Cluster::start(work, &options)?;
     let (concert, session) = shop(&cluster, arguments.seats)?;
@@ -212,7 +211,9 @@ fn play(arguments: &Arguments, work: &Path, out: &Path) -> Result<(Told, Books, 
         if clock::now() > until {
             return Err(format!("not over after {PATIENCE_S:.0} s"));
         }
-        let sold = cluster.database.number("SELECT COUNT(*) FROM boxoffice.seat WHERE state = 2 AND session_id = (SELECT MAX(id) FROM boxoffice.session)")?;
+        let sold = cluster.database.number(&format!(
+            "SELECT COUNT(*) FROM boxoffice.seat WHERE state = 2 AND session_id = {session}"
+        ))?;
         progress.show(format!(
             "{} of {} seats sold",
             grouped(sold.unsigned_abs()),

@@ -868,7 +868,9 @@ impl<E: Engine> Seller<E> {
         blocked: &mut HashSet<RowId>,
     ) -> Vec<Done> {
         let mut done = Vec::with_capacity(group.len());
-        self.learnt.locked(rows.locked_seats());
+        if rows.has_locked() {
+            self.learnt.locked(rows.locked_seats());
+        }
         for entry in group {
             let Entry::Sale(Sale { command, is_for_later, choices, .. }) = entry else {
                 // What is told to a job it knows by itself.

@@ -395,9 +395,8 @@ impl Inventory {
         self.called_off().is_none() && now < concert.sells_until(&self.session())
     }
 
-    /// How many seats there are of each price and grade, and how many of these are free at `now` and
-    /// sold, from the
-    /// highest price on. Whoever wants to know what others do to them says so ([`Inventory::ask_for`]).
+    /// How many seats there are of each price and grade, and how many of these are free at `now` and sold,
+    /// from the highest price on. Whoever wants to know what others do to them says so ([`Inventory::ask_for`]).
     pub fn prices(&self, now: Timestamp) -> Vec<Priced> {
         let grade_of = |seat: &Seat| {
             let index = usize::try_from(seat.number.checked_sub(1)?).ok()?;

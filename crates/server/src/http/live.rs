@@ -1,21 +1,17 @@
 //! What goes on, told to the console once a second: one snapshot for all who listen, made once. A listener
 //! keeps a place and nothing else, so who is slow costs no memory, and gets the latest.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header::{CONTENT_TYPE, HeaderName};
-use axum::http::{HeaderValue, Response};
+use axum::http::Response;
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::store::Role;
 use boxoffice_domain::queue::QueueState as Doing;
 use boxoffice_domain::sales::Concert;
 use boxoffice_domain::time::Timestamp;
-use hyper::body::Frame;
+use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -25,7 +21,7 @@ use super::access::{Access, Credential};
 use super::operators::{LoggedChange, logged};
 use super::problem::{ErrorCode, Problem};
 use super::queue::QueueState;
-use super::reply::to_json;
+use super::reply::{HEARTBEAT, events, to_json};
 use super::settings::etag;
 use crate::app::{App, AppState};
 use crate::console::live;
@@ -38,14 +34,11 @@ const SESSIONS_MAX: usize = 200;
 const ACTIONS_FOR: Duration = Duration::from_secs(900);
 pub(crate) const ACTIONS_MAX: u32 = 50;
 /// Who listens hears something at least this often.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-/// What is told besides; a browser that has lost the stream comes back after so many milliseconds.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A browser that has lost the stream comes back after so many milliseconds.
 const RETRY: &str = "retry: 2000\n\n";
-const NOTHING: &str = ":\n\n";
 /// Whole seconds after which somebody for whom there is no room may ask again.
 const FULL_RETRY_AFTER_SECONDS: u32 = 10;
-
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What goes on now. Rates are means over the last five seconds.
 #[derive(Serialize, ToSchema)]
@@ -460,21 +453,6 @@ enum End {
     ShuttingDown,
 }
 
-/// A body that comes in pieces. It holds one of them at the most.
-struct Pieces(mpsc::Receiver<Bytes>);
-
-impl hyper::body::Body for Pieces {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
-    }
-}
-
 pub(super) async fn live(
     access: Access,
     State(app): State<AppState>,
@@ -484,14 +462,12 @@ pub(super) async fn live(
             .detail("as many listen already as may")
             .retry_after(FULL_RETRY_AFTER_SECONDS)
     })?;
-    let (pieces, body) = mpsc::channel(1);
+    // It holds one piece at the most.
+    let (pieces, told) = mpsc::channel(1);
     tokio::spawn(follow(app, access.by, listener, pieces));
-    let mut response = Response::new(Body::new(Pieces(body)));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    // A proxy that collects answers would make it late.
-    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(events(stream::unfold(told, |mut told| async {
+        told.recv().await.map(|piece| (Ok(piece), told))
+    })))
 }
 
 /// Tells one listener all there is to tell, until it has gone, the service ends, or it may not hear it any
@@ -520,10 +496,10 @@ async fn follow(
             return;
         }
         next = tokio::select! {
-            told = timeout(HEARTBEAT, listener.next()) => match told {
+            told = timeout(SILENCE_MAX, listener.next()) => match told {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return,
-                Err(_) => Bytes::from_static(NOTHING.as_bytes()),
+                Err(_) => HEARTBEAT,
             },
             () = pieces.closed() => return,
         };

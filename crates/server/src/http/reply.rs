@@ -1,8 +1,10 @@
 //! Answers: JSON, and how the backends' refusals become problems. The one place where each refusal
 //! meets its status code; the matches are exhaustive on purpose.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{Response, StatusCode};
 use boxoffice_backends::events::rfc3339;
 use boxoffice_backends::store::{
@@ -12,6 +14,8 @@ use boxoffice_backends::{Error, Fault};
 use boxoffice_domain::points::{BALANCE_MAX, ChargeRejected};
 use boxoffice_domain::queue::QueueSettings;
 use boxoffice_domain::sales::{HoldRejected, RefundRejected, SettleRejected};
+use bytes::Bytes;
+use futures_util::Stream;
 use serde::Serialize;
 
 use super::problem::{ErrorCode, Problem};
@@ -41,6 +45,22 @@ pub(super) fn json_bytes<T, B: From<T>>(status: StatusCode, bytes: T) -> Respons
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
+
+/// An answer that goes on as events (Server-Sent Events).
+pub(super) fn events(
+    pieces: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
+) -> Response<Body> {
+    /// A proxy that collects answers would make events late.
+    const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+    let mut response = Response::new(Body::from_stream(pieces));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+/// Says nothing, where silence would be a lost connection: a comment.
+pub(super) const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
 
 /// Writes an object without looking for characters to be escaped, for the two answers that are
 /// nearly all of the traffic: a third of the work of a join was to look through its token for them.

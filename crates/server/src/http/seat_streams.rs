@@ -17,10 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::FromRequestParts;
-use axum::http::HeaderValue;
-use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::http::header::HeaderName;
 use axum::http::request::Parts;
 use axum::response::Response;
 use boxoffice_backends::sequencer::{PresentedTicket, Queue};
@@ -34,6 +32,7 @@ use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep};
 
 use super::describe::{Described, Description};
 use super::problem::{ErrorCode, Problem};
+use super::reply::{HEARTBEAT, events};
 use super::seat_news::{Event, News, Next};
 use super::seat_states::Watched;
 use crate::app::{App, AppState};
@@ -44,8 +43,6 @@ use crate::metrics::{IntGauge, Metrics};
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Where there is nothing to be told, something is sent this often: silence is a lost connection.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
-/// What is sent then, a comment.
-const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
 /// How often a listener looks whether its ticket is still good.
 const TICKET_INTERVAL: Duration = Duration::from_secs(1);
 /// Streams of one ticket: a second tab, or a connection that nobody has seen die.
@@ -53,7 +50,6 @@ const STREAMS_PER_TICKET: usize = 2;
 /// Whole seconds until a refused listener may try again; it asks for changes meanwhile.
 const RETRY_AFTER_SECONDS: u32 = 10;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The streams that are open.
 pub(super) struct Streams {
@@ -152,12 +148,7 @@ impl Streams {
             ticket_look: Box::pin(sleep(TICKET_INTERVAL)),
             app,
         };
-        let body = Body::from_stream(stream::unfold(Box::new(listener), Listener::next));
-        let mut response = Response::new(body);
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-        Ok(response)
+        Ok(events(stream::unfold(Box::new(listener), Listener::next)))
     }
 }
 

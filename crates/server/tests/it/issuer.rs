@@ -206,6 +206,10 @@ struct Server {
     metadata: Value,
     /// Whether it says it.
     is_away: bool,
+    /// Whether it does not even say that.
+    hangs: bool,
+    /// How often it was asked.
+    described: usize,
     codes: HashMap<String, Grant>,
     answer: TokenAnswer,
     /// What the last client with a code showed of itself: its header, and its form.
@@ -232,6 +236,8 @@ impl Issuer {
         let server = Arc::new(Mutex::new(Server {
             metadata: json!({}),
             is_away: false,
+            hangs: false,
+            described: 0,
             codes: HashMap::new(),
             answer: TokenAnswer::Honest,
             shown: Default::default(),
@@ -251,6 +257,15 @@ impl Issuer {
                     let head = String::from_utf8_lossy(&head);
                     let (status, body) = if head.starts_with("GET /.well-known/openid-conf") {
                         let issuer = format!("http://{address}");
+                        let hangs = {
+                            let mut server = server.lock().unwrap();
+                            server.described += 1;
+                            server.hangs
+                        };
+                        if hangs {
+                            let _ = stream.read_u8().await;
+                            return;
+                        }
                         let server = server.lock().unwrap();
                         let mut document = json!({
                             "issuer": issuer, "jwks_uri": format!("{issuer}/keys"),
@@ -304,6 +319,16 @@ impl Issuer {
     /// Says nothing of itself any more, or says it again.
     pub(crate) fn is_away(&self, is_away: bool) {
         self.server.lock().unwrap().is_away = is_away;
+    }
+
+    /// Hangs from now on where it is asked what it is.
+    pub(crate) fn hangs(&self) {
+        self.server.lock().unwrap().hangs = true;
+    }
+
+    /// How often it was asked what it is.
+    pub(crate) fn described(&self) -> usize {
+        self.server.lock().unwrap().described
     }
 
     /// Answers codes so from now on.

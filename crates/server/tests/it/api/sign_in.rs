@@ -483,6 +483,29 @@ async fn an_issuer_that_is_away_is_said_to_be() {
     service.finish().await;
 }
 
+/// Of those who come while an issuer hangs one asks it, and all are sent back together.
+#[tokio::test]
+async fn while_an_issuer_hangs_nobody_waits_for_those_before() {
+    let issuer = Issuer::start(Signer::ed()).await;
+    issuer.hangs();
+    let service = TestService::start_with(|config| {
+        configure(&issuer, config);
+        // Else the reader of keys would ask as well.
+        config.auth.jwks_url = Some(format!("{}/keys", issuer.url()));
+    })
+    .await;
+    let came = (0..6).map(|_| {
+        let mut fan = Browser::of(&service);
+        tokio::spawn(async move { fan.goes("/auth/login?return=/me").await })
+    });
+    let came: Vec<_> = came.collect();
+    for one in came {
+        assert_eq!(one.await.unwrap(), "/me?signin=away");
+    }
+    assert_eq!(issuer.described(), 1, "each of them asked");
+    service.finish().await;
+}
+
 /// All instances know the cookie, and so does one that was started again; with other keys nobody is signed in.
 #[tokio::test]
 async fn a_cookie_outlives_a_restart() {
