@@ -344,12 +344,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether it refuses seats that were chosen for whoever asked: others may do.
+    /// Whether it refuses seats that were chosen for whoever asked: others may do. Also where seats are gone,
+    /// which whoever asked has not named: the session may be, too.
     pub const fn asks_for_another_choice(&self) -> bool {
+        use HoldRejected::{LeavesSinglePlace, NoSuchSeat, SeatTaken};
         matches!(
             self,
             Self::Reserve(Err(ReserveRejected::Hold(
-                HoldRejected::SeatTaken(_) | HoldRejected::LeavesSinglePlace { .. }
+                NoSuchSeat(_) | SeatTaken(_) | LeavesSinglePlace { .. }
             )))
         )
     }
