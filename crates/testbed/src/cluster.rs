@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::cpus::Cpus;
+use crate::engine::Ready;
 use crate::fault_proxy::FaultProxy;
 use crate::haproxy::Haproxy;
 use crate::instance::{Audit, Instance, InstanceOptions};
@@ -167,6 +168,11 @@ impl Cluster {
             cluster.slots.iter().take(options.instances).map(|(name, _)| name.clone()).collect();
         for name in names {
             cluster.start_instance(&name)?;
+        }
+        if options.instances > 0 {
+            // It has seen them as they were before they served, and sends nobody there until it looks again.
+            let ready = Ready::Http(format!("{}/health/ready", cluster.url()));
+            cluster.proxy.engine.wait_until(&ready)?;
         }
         Ok(cluster)
     }

@@ -99,10 +99,15 @@ impl Engine {
         let mut command = mortal_on(&self.cpus, Path::new(program));
         command.args(arguments);
         log_to(&mut command, &self.log)?;
-        let process = self.process.insert(Process::spawn(&self.name, command)?);
+        self.process = Some(Process::spawn(&self.name, command)?);
+        self.wait_until(&self.ready.clone())
+    }
+
+    /// Waits until it serves in a way of its own, once it runs.
+    pub fn wait_until(&mut self, ready: &Ready) -> Result<(), String> {
         let until = Instant::now() + self.patience;
-        while !self.ready.holds() {
-            if let Some(ended) = process.ended() {
+        while !ready.holds() {
+            if let Some(ended) = self.process.as_mut().and_then(Process::ended) {
                 return Err(format!(
                     "{} ended with code {} before it was ready:\n{}",
                     self.name,
