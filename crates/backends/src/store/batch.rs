@@ -10,6 +10,9 @@
 //! with all that come behind it for one of its rows, until its time is up.
 
 use std::collections::{HashSet, VecDeque};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -312,7 +315,7 @@ pub(super) fn batches<E: Engine>(
         looked_at: 0,
         is_slow: false,
     };
-    (Sales { sender, latest }, runner.run())
+    (Sales { sender, latest }, or_stop(runner.run()))
 }
 
 /// What is done in one transaction.
@@ -381,7 +384,6 @@ struct Ended<E: Engine> {
 
 impl<E: Engine> Runner<E> {
     async fn run(mut self) {
-        let _guard = StopOnPanic;
         loop {
             if !self.under_way.is_empty() {
                 self.go_on().await;
@@ -504,12 +506,11 @@ impl<E: Engine> Runner<E> {
             let (commands, began) = (batch.len(), Instant::now());
             self.known.push(UnderWay { number, commands, rows, began });
         }
-        self.under_way.spawn(async move {
-            let _guard = StopOnPanic;
+        self.under_way.spawn(or_stop(async move {
             let commands = batch.len();
             let (locked, away) = seller.work_off(batch).await;
             Ended { number, seller, commands, locked, away }
-        });
+        }));
     }
 
     /// Has those done beside the batch under way who want none of its rows, if they are enough.
@@ -933,15 +934,35 @@ fn refuse<J: Job>(entry: Entry<J>, fault: &Fault) {
     }
 }
 
-/// A panic in the middle of a batch is a bug that leaves us not knowing what the memory says against
-/// the store. The store is right; a restart reads it.
-struct StopOnPanic;
-
-impl Drop for StopOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
+/// Does what writes to the store. A panic in the middle of a batch is a bug that leaves us not knowing what the
+/// memory says against the store. The store is right; a restart reads it.
+async fn or_stop<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    // Of this work only: whose runtime ends because something else panicked is dropped, and has not panicked.
+    poll_fn(|context| {
+        let step = AssertUnwindSafe(|| work.as_mut().poll(context));
+        catch_unwind(step).unwrap_or_else(|_| {
             tracing::error!("what writes to the store panicked; stopping rather than guess");
-            std::process::abort();
-        }
+            std::process::abort()
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn work_that_ends_with_the_panic_of_another_stops_nothing() {
+        let other = std::thread::spawn(|| {
+            let mut work = pin!(or_stop(pending::<()>()));
+            let begun = work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            panic!("the other one, while this one is {begun:?}");
+        });
+        assert!(other.join().is_err());
     }
 }
