@@ -327,11 +327,11 @@ export function consoleTests({ base, call, visitor, screen, text, state, sale, j
     await second.goto(`${base}/ops/log`);
     await second.waitForSelector('table');
     await call('DELETE', `/admin/v1/operators/${name}`);
-    await page.waitForURL('**/ops/login?*over=1', { timeout: 10_000 });
+    await page.waitForURL('**/ops/login?*over=1');
     await page.waitForSelector('#over');
     await screen(page, 'console-login-over');
     // The other tab as well, and what one was looking at is remembered.
-    await second.waitForURL('**/ops/login?*', { timeout: 10_000 });
+    await second.waitForURL('**/ops/login?*');
     assert.match(second.url(), /return=%2Fops%2Flog/);
     await one.close();
   };
@@ -374,7 +374,7 @@ export function consoleTests({ base, call, visitor, screen, text, state, sale, j
     await page.waitForFunction(() => /\d+ s/.test(document.querySelector('.strips .note.warn')?.textContent ?? ''));
     await screen(page, 'console-now-stale');
     execSync(start, { stdio: 'inherit' });
-    await page.waitForSelector('body:not(.stale)', { timeout: 15_000 });
+    await page.waitForSelector('body:not(.stale)');
     await joinLine(it, member());
     await call('POST', `/admin/v1/queues/${it.queue}/pause`);
     await page.waitForSelector('.hero[data-state="PAUSED"]');
@@ -664,7 +664,7 @@ export function consoleTests({ base, call, visitor, screen, text, state, sale, j
     await screen(page, 'console-operator-remove');
     await page.click('#form-do');
     await page.waitForSelector(`tr:has-text("${name}")`, { state: 'detached' });
-    await theirs.page.waitForURL('**/ops/login?*', { timeout: 10_000 });
+    await theirs.page.waitForURL('**/ops/login?*');
     await theirs.close();
     await one.open('/ops/log');
     await page.waitForSelector('table');

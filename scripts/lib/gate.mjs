@@ -65,7 +65,7 @@ async function fan(site) {
 }
 
 async function walk(site, admin, context) {
-  context.setDefaultTimeout(15_000);
+  context.setDefaultTimeout(45_000);
   const page = await context.newPage();
   const wrong = [];
   page.on('pageerror', (error) => wrong.push(error.stack));

@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 /// The admin token of every test service.
 pub(crate) const ADMIN: &str = "the-admin-token-of-the-tests";
 /// How long anything that must happen may take. Far beyond what it takes, for slow machines.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A moment that is over.
 pub(crate) const PAST: &str = "2001-01-01T00:00:00Z";
 /// A moment to come.
@@ -565,6 +565,11 @@ impl TestService {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.running().address()
+    }
+
+    /// The time that the service goes by: of its database, where it has one, as near as it knows it.
+    pub(crate) fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_millisecond(self.running().app().clock.now().0).unwrap()
     }
 
     pub(crate) fn data_dir(&self) -> &Path {

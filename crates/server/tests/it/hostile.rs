@@ -1116,8 +1116,9 @@ async fn a_hundred_thousand_hostile_requests_change_nothing_for_honest_ones() {
         .await;
     service.resume("main").await;
     service.send(join(5_000)).await.ok(201);
-    // The crowd has bought the hall, and is inside still: nobody is let in for whom nothing would be left.
-    let more = service.concert(20_000, 10).await;
+    // The crowd has bought the hall, and is inside still, the larger the longer it took: nobody is let in for whom
+    // nothing would be left.
+    let more = service.concert(200_000, 10).await;
     let token = service.admitted(5_001).await;
     let mut fan = service.client();
     service.charge(5_001, 100).await;

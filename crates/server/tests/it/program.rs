@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Far beyond what anything here takes; only a test that fails waits as long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program with nothing of this process's settings, in a directory without a configuration.
 pub(crate) fn command(directory: &Path) -> Command {

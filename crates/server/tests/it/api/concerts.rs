@@ -227,7 +227,7 @@ async fn sessions_that_are_added_moved_called_off_and_removed_show() {
     assert_eq!((&other["cancelled"], &other["availableSeatCount"]), (&json!(false), &json!(2)));
     // The refund frees its seat, and nobody can have that.
     until("the refund", async || (service.balance(1).await == 1_000_000).then_some(())).await;
-    let refunded_at = jiff::Timestamp::now();
+    let refunded_at = service.now();
     let refunded = until("a later document", async || {
         let document = document(&service, id).await;
         let written: jiff::Timestamp = document["serverTime"].as_str().unwrap().parse().unwrap();
