@@ -5,7 +5,7 @@ must be in order.
 
   scripts/lib/pages.py [--binary FILE] [--out DIR] [PART-OF-A-NAME...]
 
---out keeps the pictures of all screens there. Names choose some of the tests in pages.mjs. All of them are walked in two lanes
+--out keeps the pictures of all screens there. Names choose some of the tests in pages.mjs. All of them are walked in four lanes
 at once, each beside services of its own, but for those that measure times, which come after.
 """
 
@@ -23,6 +23,8 @@ import harness  # noqa: E402
 from harness import Failure, say  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
+# Walks wait most of the time.
+LANES = 4
 LOGO = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 120 40"><script>alert(1)</script>
 <rect width="120" height="40" rx="8" fill="#ffd400"/><circle cx="20" cy="20" r="12" fill="#c00"/></svg>"""
 # What an organiser may say of themselves, at its worst.
@@ -71,7 +73,7 @@ def all_lanes(options, out):
         return harness.spawn(command + (["--binary", options.binary] if options.binary else []), stdin=subprocess.DEVNULL)
 
     code = 0
-    for together in [("0/2", "1/2"), ("timed",)]:
+    for together in [[f"{number}/{LANES}" for number in range(LANES)], ["timed"]]:
         children = [lane(name) for name in together]
         for child in children:
             code = child.wait() or code

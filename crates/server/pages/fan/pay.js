@@ -40,11 +40,14 @@ function seatsLink() {
   return link('primary', `/c/${reservation.concertId}`, words.back);
 }
 
+const sessionOf = () => concert?.sessions.find((it) => it.sessionId === reservation.sessionId);
+const calledOff = () => apology(words.sessionGone, words.errors.SESSION_CANCELLED, link('primary', `/c/${reservation.concertId}`, words.back));
+
 function render() {
   if (isOver) return apology(words.holdOver, words.holdOverText, seatsLink());
   const { reservedSeats, totalPrice } = reservation;
-  const session = concert?.sessions.find((it) => it.sessionId === reservation.sessionId);
-  if (isCalledOff || session?.cancelled) return apology(words.sessionGone, words.errors.SESSION_CANCELLED, link('primary', `/c/${reservation.concertId}`, words.back));
+  const session = sessionOf();
+  if (isCalledOff || session?.cancelled) return calledOff();
   const missing = balance === null ? 0 : totalPrice - balance;
   // Round sums are what people charge.
   const amount = Math.ceil(missing / 10_000) * 10_000;
@@ -124,7 +127,7 @@ async function giveBack() {
   if (busy || !await confirm(words.giveBackAsk, words.giveBackYes, words.giveBackNo)) return;
   await during('back', async () => {
     const answer = await insist(`/reservations/${rid}`, { method: 'DELETE', token }, ATTEMPTS);
-    if (answer.ok || answer.code === 'HOLD_CANCELLED') {
+    if (answer.ok) {
       reservation = { ...reservation, status: 'CANCELLED' };
       keepHold({ ...hold(), status: 'CANCELLED' });
       apology(words.givenBack, words.givenBackText, seatsLink());
@@ -171,11 +174,13 @@ async function load() {
   token = read.token;
   keepHold({ ...hold(), rid: Number(rid), user: user(), token, status: reservation.status, expiresAt: reservation.expiresAt });
   if (reservation.status === 'PAID' || reservation.status === 'REFUNDED') return toTicket();
-  if (!concert) {
+  const isFree = reservation.status === 'CANCELLED';
+  if (!concert || isFree) {
     const answer = await readConcert(reservation.concertId);
     if (answer.ok) concert = answer.body;
   }
-  if (reservation.status === 'CANCELLED') return apology(words.givenBack, words.givenBackText, seatsLink());
+  // By whoever held them, perhaps on another device, or because the session was called off.
+  if (isFree) return isCalledOff || sessionOf()?.cancelled ? calledOff() : apology(words.notHeld, words.givenBackText, seatsLink());
   isOver = reservation.status === 'EXPIRED';
   if (!isOver && balance === null) {
     const answer = await insist(`/users/${reservation.userId}/points`, {}, 3);

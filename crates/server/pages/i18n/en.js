@@ -175,6 +175,7 @@ export const en = {
   giveBackYes: 'Give back',
   giveBackNo: 'Keep them',
   givenBack: 'You gave the seats back',
+  notHeld: 'The seats are not held any more',
   givenBackText: 'Nothing was paid. As long as your turn lasts you can choose others.',
   holdOver: 'The hold has ended',
   holdOverText: 'The seats go back on sale, and nothing was paid. As long as your turn lasts you can choose again.',

@@ -169,6 +169,7 @@ export const ko = {
   giveBackYes: '돌려놓기',
   giveBackNo: '그대로 두기',
   givenBack: '좌석을 돌려놓았습니다',
+  notHeld: '좌석 선점이 해제되었습니다',
   givenBackText: '결제된 것은 없습니다. 입장 시간이 남아 있으면 다른 좌석을 고를 수 있습니다.',
   holdOver: '선점 시간이 끝났습니다',
   holdOverText: '좌석은 다시 판매되며 결제된 것은 없습니다. 입장 시간이 남아 있으면 다시 고를 수 있습니다.',
