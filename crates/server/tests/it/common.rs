@@ -567,7 +567,7 @@ impl TestService {
         self.running().address()
     }
 
-    /// The time that the service goes by: of its database, where it has one, as near as it knows it.
+    /// The time that the service goes by: a little off the wall clock's, which it follows slowly.
     pub(crate) fn now(&self) -> jiff::Timestamp {
         jiff::Timestamp::from_millisecond(self.running().app().clock.now().0).unwrap()
     }

@@ -377,10 +377,15 @@ async fn a_stream_to_head_is_none() {
 }
 
 /// A session of so many seats that telling all of them takes 133 KB; each seat that is added is told with all.
-async fn large(service: &TestService) -> OnSale {
+async fn large(write_timeout_ms: u64) -> (TestService, OnSale) {
+    let service = TestService::start_with(|config| {
+        config.server.write_timeout_ms = write_timeout_ms;
+        config.server.max_body_bytes = 1 << 20;
+    })
+    .await;
     let hall = service.concert(200_000, 5).await;
-    add_seats(service, &hall, 200_000).await;
-    hall
+    add_seats(&service, &hall, 200_000).await;
+    (service, hall)
 }
 
 async fn add_seats(service: &TestService, hall: &OnSale, seats: u32) {
@@ -399,13 +404,8 @@ async fn unread(service: &TestService, hall: &OnSale, token: &str) -> Stream {
 /// Whoever reads too slowly misses what was told meanwhile, and has all the same at the end.
 #[tokio::test]
 async fn nothing_is_kept_for_those_who_read_slowly() {
-    let service = TestService::start_with(|config| {
-        // However long a busy machine takes until it reads.
-        config.server.write_timeout_ms = 3_600_000;
-        config.server.max_body_bytes = 1 << 20;
-    })
-    .await;
-    let hall = large(&service).await;
+    // However long a busy machine takes until it reads.
+    let (service, hall) = large(3_600_000).await;
     let (one, two) = (service.token(1).await, service.token(2).await);
     let mut slow = unread(&service, &hall, &one).await;
     let mut reader = Stream::open(&service, listen(&hall, &two)).await;
@@ -438,12 +438,7 @@ async fn nothing_is_kept_for_those_who_read_slowly() {
 
 #[tokio::test]
 async fn whoever_does_not_read_is_cut() {
-    let service = TestService::start_with(|config| {
-        config.server.write_timeout_ms = 1_000;
-        config.server.max_body_bytes = 1 << 20;
-    })
-    .await;
-    let hall = large(&service).await;
+    let (service, hall) = large(1_000).await;
     let token = service.token(1).await;
     let mut stuck = unread(&service, &hall, &token).await;
     streams(&service, 1).await;
